@@ -1,0 +1,38 @@
+"""Units, normalised once: nm, ps, K, kJ/mol, amu, radians."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+GAS_CONSTANT = 8.31446261815324e-3
+"""kJ/mol/K (CODATA 2018, exact)."""
+
+
+def number(value: Any) -> float:
+    """Return a bare number in nm, ps, K, kJ/mol, amu or radians.
+
+    Args:
+        value: a number, taken to be in these units already, or an ``openmm.unit.Quantity``.
+    """
+    if hasattr(value, "value_in_unit_system"):
+        from openmm import unit
+
+        value = value.value_in_unit_system(unit.md_unit_system)
+    return float(value)
+
+
+def thermal_energy(temperature: float) -> float:
+    """kT in kJ/mol at a temperature in K."""
+    return GAS_CONSTANT * temperature
+
+
+def wrap(angles: FloatArray, periods: FloatArray | float = 2 * np.pi) -> FloatArray:
+    """Bring differences into [-period/2, period/2); an infinite period leaves them alone."""
+    periods = np.asarray(periods, dtype=float)
+    finite = np.where(np.isfinite(periods), periods, 1.0)
+    wrapped = angles - finite * np.floor(angles / finite + 0.5)
+    return np.where(np.isfinite(periods), wrapped, angles)

@@ -50,7 +50,8 @@ def dihedral_angles(positions: FloatArray, quadruples: IntArray) -> FloatArray:
     return np.arctan2(sine, np.sum(n1 * n2, axis=-1))
 
 
-def _check_labels(labels: FloatArray, slow: "SlowCoordinates") -> FloatArray:
+def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
+    """Labels as a finite array of shape=(n, d) inside the domain, or an `InputError`."""
     labels = np.atleast_2d(np.asarray(labels, dtype=float))
     d = len(slow.names)
     if labels.ndim != 2 or labels.shape[1] != d:
@@ -70,11 +71,6 @@ def _check_labels(labels: FloatArray, slow: "SlowCoordinates") -> FloatArray:
             f"[{low:g}, {high:g}]: ask inside it, or widen the card's domain"
         )
     return labels
-
-
-def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
-    """Labels as a finite array of shape=(n, d) inside the domain, or an `InputError`."""
-    return _check_labels(labels, slow)
 
 
 @dataclass(frozen=True)

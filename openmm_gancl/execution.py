@@ -1,0 +1,163 @@
+"""Where independent tasks run: in this process, in local processes, or in any `concurrent.futures.Executor`.
+
+A task is a picklable value that carries its own seed; its result depends on nothing else, so neither the number
+of workers nor the order nor a killed worker changes a result.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from typing import Any, TypeVar
+
+import numpy as np
+import openmm
+
+from .errors import InputError
+from .units import FloatArray
+
+TASK_SIZE = 32
+"""Lifts in one task: the unit of seeding, retry and placement."""
+
+MAX_RESTARTS = 3
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def task_seed(seed: int, *path: int) -> np.random.Generator:
+    """The random generator of one task: a pure function of the run's seed and the task's place."""
+    return np.random.default_rng(np.random.SeedSequence([seed, *path]))
+
+
+def openmm_seed(rng: np.random.Generator) -> int:
+    """A seed that OpenMM takes as a seed (zero would mean: from the clock)."""
+    return int(rng.integers(1, 2**31 - 1))
+
+
+def available_workers() -> int:
+    """The number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_tasks(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Callable[[], None] | None = None,
+) -> list[Result]:
+    """Apply a function to every task and return the results in the order of the tasks.
+
+    Args:
+        function: a module-level function of one task.
+        tasks: the tasks.
+        workers: local processes; 1 runs in this process.
+        executor: run here instead (Dask's, MPI's and Parsl's executors fit).
+        progress: called once for each finished task.
+
+    Raises:
+        InputError: if worker processes keep dying (out of memory, killed).
+    """
+    report = progress or (lambda: None)
+    if executor is None and (workers == 1 or len(tasks) < 2):
+        results = []
+        for task in tasks:
+            results.append(function(task))
+            report()
+        return results
+    done: dict[int, Result] = {}
+    for _ in range(MAX_RESTARTS):
+        pool = executor or _local_pool(min(workers, len(tasks)))
+        try:
+            for index, result in _submit(pool, function, tasks, done):
+                done[index] = result
+                report()
+        except BrokenExecutor:
+            continue
+        return [done[index] for index in range(len(tasks))]
+    raise InputError(
+        f"worker processes died {MAX_RESTARTS} times over: free memory, or use fewer with --workers"
+    )
+
+
+def _local_pool(workers: int) -> Executor:
+    from loky import get_reusable_executor
+
+    return get_reusable_executor(max_workers=workers, timeout=300)
+
+
+def _submit(
+    pool: Executor, function: Callable[[Task], Result], tasks: Sequence[Task], done: dict[int, Result]
+) -> Iterator[tuple[int, Result]]:
+    pending: dict[Future[Result], int] = {}
+    try:
+        for index, task in enumerate(tasks):
+            if index not in done:
+                pending[pool.submit(function, task)] = index
+        for future in as_completed(pending):
+            yield pending[future], future.result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def make_context(
+    system: openmm.System, integrator: openmm.Integrator, platform: str, seed: int
+) -> openmm.Context:
+    """A fresh, seeded Context on a named platform, single-threaded where that can be said."""
+    integrator.setRandomNumberSeed(seed)
+    properties = {"Threads": "1"} if platform == "CPU" else {}
+    try:
+        chosen = openmm.Platform.getPlatformByName(platform)
+    except openmm.OpenMMException:
+        raise InputError(
+            f"OpenMM has no platform {platform!r} here: use one of {', '.join(platform_names())}, or auto"
+        ) from None
+    return openmm.Context(system, integrator, chosen, properties)
+
+
+def platform_names() -> list[str]:
+    """The OpenMM platforms of this machine."""
+    return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+
+
+def measure_platforms(system: openmm.System, positions: FloatArray, seconds: float = 0.15) -> dict[str, float]:
+    """Microseconds of one Langevin step of this system, one worker, on each platform that can run it."""
+    measured: dict[str, float] = {}
+    for name in platform_names():
+        try:
+            context = make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.0005), name, 1)
+            context.setPositions(positions)
+            measured[name] = _microseconds_a_step(context, seconds)
+        except (openmm.OpenMMException, InputError):
+            continue
+    if not measured:
+        raise InputError("no OpenMM platform can run this system: see `gancl doctor`")
+    return measured
+
+
+def _microseconds_a_step(context: openmm.Context, seconds: float) -> float:
+    integrator: Any = context.getIntegrator()
+    integrator.step(5)
+    steps, elapsed = 5, 0.0
+    while elapsed < seconds:
+        steps *= 2
+        start = time.perf_counter()
+        integrator.step(steps)
+        context.getState(energy=True)
+        elapsed = time.perf_counter() - start
+    return 1e6 * elapsed / steps
+
+
+def fastest_platform(system: openmm.System, positions: FloatArray) -> str:
+    """The platform with the fastest measured step; Reference unless another is at least 20 % faster.
+
+    The Reference platform computes in double precision and repeats itself byte by byte, so it keeps a tie.
+    """
+    measured = measure_platforms(system, positions)
+    best = min(measured, key=lambda name: measured[name])
+    if measured.get("Reference", np.inf) < 1.2 * measured[best]:
+        return "Reference"
+    return best

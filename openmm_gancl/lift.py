@@ -1,0 +1,349 @@
+"""Lift: propose, relax, weigh, accept; forward for lifts, in reverse for the check against real frames.
+
+``log w = -beta (H_1 - H_0 - Q) + log J(x0) + log Z_ref + log r(z | x, s) - log p(z | s)`` is the exact importance
+weight of one lift: ``mean(w)`` over all lifts, the failed ones included, is the configurational integral of the
+restrained (or unrestrained) real potential, at any step count, step size and generator.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import openmm
+
+from .errors import InputError
+from .execution import TASK_SIZE, fastest_platform, openmm_seed, run_tasks, task_seed
+from .label_prior import UniformLabels
+from .lifts import Lifts, Mode, join_lifts
+from .model import LiftingModel
+from .reference import ReferenceParameters, ReferencePotential
+from .relax import ABSURD_ENERGY, Relaxed, RelaxProtocol, RelaxTask, relax
+from .slow import checked_labels
+from .slow_force import restraint_energies
+from .system import MolecularSystem
+from .units import FloatArray, IntArray
+
+@dataclass(frozen=True)
+class Proposals:
+    """n references, with the latents they belong to and the coordinates at the reference end of each path.
+
+    Attributes:
+        labels: shape=(n, d).
+        latents: shape=(n, latent_size).
+        parameters: n references, the restraint standing in for the label coordinates.
+        coordinates: shape=(n, n_coordinates), x0 in the chart; NaN in reverse until the path has run.
+    """
+
+    labels: FloatArray
+    latents: FloatArray
+    parameters: ReferenceParameters
+    coordinates: FloatArray
+
+
+def restraint_reference(
+    parameters: ReferenceParameters, model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float
+) -> ReferenceParameters:
+    """Let the restraint be the reference of the label coordinates themselves."""
+    centres, widths = parameters.centres.copy(), parameters.widths.copy()
+    centres[:, model.chart.label_indices] = labels
+    widths[:, model.chart.label_indices] = np.sqrt(kT / restraint)
+    return ReferenceParameters(centres, widths)
+
+
+def propose(
+    model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float, rng: np.random.Generator
+) -> Proposals:
+    """Draw latents from the prior and configurations from their references.
+
+    Args:
+        model: the lifting model.
+        labels: shape=(n, d).
+        restraint: shape=(d,).
+        kT: kJ/mol.
+        rng: the task's generator.
+    """
+    latents = model.sample_latents(labels, rng)
+    parameters = model.reference_parameters(labels, latents)
+    parameters = restraint_reference(parameters, model, labels, restraint, kT)
+    coordinates = ReferencePotential(model.chart, kT).sample(parameters, rng)
+    return Proposals(labels, latents, parameters, coordinates)
+
+
+def propose_reverse(
+    model: LiftingModel,
+    positions: FloatArray,
+    labels: FloatArray,
+    restraint: FloatArray,
+    kT: float,
+    rng: np.random.Generator,
+) -> Proposals:
+    """Draw latents from the encoder at real frames; the paths back to their references start there."""
+    coordinates = model.chart.to_internal(positions)
+    latents = model.sample_encoder(coordinates, labels, rng)
+    parameters = model.reference_parameters(labels, latents)
+    parameters = restraint_reference(parameters, model, labels, restraint, kT)
+    return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan))
+
+
+def maxwell_boltzmann(
+    masses: FloatArray, n: int, kT: float, rng: np.random.Generator
+) -> FloatArray:
+    """Velocities at the full step, shape=(n, n_atoms, 3), nm/ps."""
+    return np.asarray(rng.standard_normal((n, len(masses), 3)) * np.sqrt(kT / masses)[:, None])
+
+
+def path_work(relaxed: Relaxed, reference_energies: FloatArray, reverse: bool) -> FloatArray:
+    """``H_1 - H_0 - Q`` of each forward path, ``H_1 - H_0 + Q`` of each reverse path, kJ/mol, shape=(n,)."""
+    change = relaxed.real_energies - reference_energies
+    kinetic = relaxed.kinetic_end - relaxed.kinetic_start
+    return change - kinetic + relaxed.heat if reverse else change + kinetic - relaxed.heat
+
+
+def weigh(
+    model: LiftingModel,
+    system: MolecularSystem,
+    task: RelaxTask,
+    proposals: Proposals,
+    relaxed: Relaxed,
+    label_prior: UniformLabels | None,
+) -> Lifts:
+    """Turn the paths of one task into lifts with their exact log-weights (task number 0).
+
+    Args:
+        model: the lifting model.
+        system: the real system, with its declared state.
+        task: what was run.
+        proposals: what it was run from.
+        relaxed: what it brought back.
+        label_prior: p(s) of unrestrained lifts; None for restrained ones.
+    """
+    kT, chart, labels = system.kT, model.chart, proposals.labels
+    reference = ReferencePotential(chart, kT)
+    with np.errstate(all="ignore"):
+        real_end, reference_end = relaxed.positions, proposals.coordinates
+        if task.reverse:
+            real_end, reference_end = task.positions, chart.to_internal(relaxed.positions)
+        obtained = system.slow.transform(real_end)
+        work = path_work(relaxed, reference.energies(reference_end, proposals.parameters), task.reverse)
+        real_coordinates = chart.to_internal(real_end)
+        log_prior = model.log_prior(proposals.latents, labels)
+        log_encoder = model.log_encoder(proposals.latents, real_coordinates, labels)
+        log_encoder_label = np.zeros(len(labels))
+        if label_prior is not None:
+            work = work - restraint_energies(system.slow, task.restraint, obtained, labels)
+            log_encoder_label = label_prior.log_encoder(labels, obtained) - label_prior.log_prior(labels)
+        log_weights = (
+            -work / kT
+            + chart.log_jacobian(reference_end)
+            + reference.log_partition(proposals.parameters)
+            + log_encoder
+            - log_prior
+            + log_encoder_label
+        )
+        reason = _reasons(task, relaxed, work, system.state.inside(real_end), log_weights)
+    return Lifts(
+        labels=labels,
+        obtained=obtained,
+        log_weights=np.where(reason == "ok", log_weights, -np.inf),
+        log_prior=log_prior,
+        log_encoder=log_encoder,
+        log_encoder_label=log_encoder_label,
+        work=work,
+        reason=reason,
+        task=np.zeros(len(labels), dtype=np.int64),
+        latents=proposals.latents,
+        positions=real_end,
+        slow=system.slow,
+        restraint=task.restraint,
+        mode="restrained" if label_prior is None else "unrestrained",
+        temperature=system.temperature,
+        relax_steps=task.protocol.relax_steps,
+    )
+
+
+def _reasons(
+    task: RelaxTask, relaxed: Relaxed, work: FloatArray, inside_state: FloatArray, log_weights: FloatArray
+) -> FloatArray:
+    sizes = np.abs([relaxed.heat, relaxed.real_energies, relaxed.kinetic_start, relaxed.kinetic_end, work])
+    finite = np.isfinite(sizes).all(axis=0) & np.isfinite(relaxed.positions).all(axis=(1, 2))
+    checks = [
+        (~task.runnable, "outside"),
+        (relaxed.failed, "failed"),
+        (~finite, "nan"),
+        (sizes.max(axis=0) > ABSURD_ENERGY, "clash"),
+        (~inside_state, "state"),
+        (np.isnan(log_weights) | (log_weights == np.inf), "nan"),
+        (log_weights == -np.inf, "outside"),
+    ]
+    return np.select([mask for mask, _ in checks], [name for _, name in checks], default="ok")
+
+
+def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
+    """Independence Metropolis chain over lifts: exact, with the state carrying its weight.
+
+    Accept with ``min(1, w' / w)``, compared as logarithms. Restrained lifts: run one chain a label (particle
+    independent Metropolis-Hastings, Andrieu, Doucet, Holenstein 2010, doi 10.1111/j.1467-9868.2009.00736.x).
+
+    Args:
+        log_weights: shape=(n,), in the order of the proposals.
+        rng: the generator.
+
+    Returns:
+        states, shape=(n,): the lift that the chain stands on after each proposal (-1 before the first finite
+        weight); accepted, shape=(n,): whether the proposal was taken.
+    """
+    log_u = np.log(rng.random(len(log_weights)))
+    states = np.empty(len(log_weights), dtype=np.int64)
+    accepted = np.zeros(len(log_weights), dtype=bool)
+    current, log_current = -1, -np.inf
+    for i, log_weight in enumerate(log_weights):
+        if log_weight > -np.inf and (current < 0 or log_u[i] < log_weight - log_current):
+            current, log_current, accepted[i] = i, log_weight, True
+        states[i] = current
+    return states, accepted
+
+
+class Lifter:
+    """Draws exactly weighted lifts of a system with a lifting model.
+
+    Guarantee: each lift's weight is exact for the discretised dynamics at hand; ``mean(w)`` is unbiased.
+
+    Args:
+        system: the real system.
+        model: the lifting model.
+        relax_steps: steps of each relaxation.
+        time_step: ps; the system's own by default.
+        friction: 1/ps; the system's own by default.
+        restraint: shape=(d,); the system's own by default.
+        schedule: shape=(relax_steps + 1,), the kick list from 0 to 1; linear by default.
+        mode: ``restrained`` (each label its own free energy) or ``unrestrained`` (labels drawn uniformly too).
+        platform: an OpenMM platform, or ``auto`` to measure.
+        workers: local processes.
+        executor: any `concurrent.futures.Executor` instead of local processes.
+    """
+
+    def __init__(
+        self,
+        system: MolecularSystem,
+        model: LiftingModel,
+        *,
+        relax_steps: int = 500,
+        time_step: float | None = None,
+        friction: float | None = None,
+        restraint: FloatArray | None = None,
+        schedule: FloatArray | None = None,
+        mode: Mode = "restrained",
+        platform: str = "auto",
+        workers: int = 1,
+        executor: Executor | None = None,
+    ):
+        model.check_system(system)
+        self.system, self.model, self.mode = system, model, mode
+        self.protocol = RelaxProtocol.linear(
+            relax_steps,
+            system.time_step if time_step is None else time_step,
+            system.friction if friction is None else friction,
+            system.temperature,
+        )
+        if schedule is not None:
+            if len(schedule) != relax_steps + 1:
+                raise InputError(f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}")
+            self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
+        self.restraint = np.asarray(system.restraint if restraint is None else restraint, dtype=float)
+        self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
+        self.workers, self.executor = workers, executor
+        self._system_xml = openmm.XmlSerializer.serialize(system.system)
+
+    @property
+    def label_prior(self) -> UniformLabels:
+        """The label distribution of unrestrained lifts."""
+        return UniformLabels(self.system.slow, self.restraint, self.system.kT)
+
+    def lift(
+        self, labels: FloatArray, *, seed: int, progress: Callable[[], None] | None = None
+    ) -> Lifts:
+        """One lift of each label.
+
+        Args:
+            labels: shape=(n, d); repeat a label for several lifts of it. Unrestrained: drawn from `label_prior`.
+            seed: the same seed gives the same lifts, whatever the workers.
+            progress: called once for each finished task of 32 lifts.
+        """
+        labels = checked_labels(labels, self.system.slow)
+        return self._run([labels[i : i + TASK_SIZE] for i in range(0, len(labels), TASK_SIZE)], None, seed, progress)
+
+    def reverse(
+        self,
+        positions: FloatArray,
+        labels: FloatArray,
+        *,
+        seed: int,
+        progress: Callable[[], None] | None = None,
+    ) -> Lifts:
+        """Relax real frames back to the reference: ``E[1/w] = 1/mean(w)`` if the lifts see what is real.
+
+        Args:
+            positions: shape=(n, n_atoms, 3), nm: equilibrium frames of the lift's own target, inside the state.
+            labels: shape=(n, d), the label whose restrained ensemble each frame belongs to; ignored in
+                unrestrained mode, where labels are drawn from r(s | x).
+            seed: as for `lift`.
+            progress: as for `lift`.
+        """
+        labels = checked_labels(labels, self.system.slow)
+        if not self.system.state.inside(positions).all():
+            raise InputError("some frames lie outside the declared state: drop them before a reverse relaxation")
+        starts = range(0, len(labels), TASK_SIZE)
+        frames = [positions[i : i + TASK_SIZE] for i in starts]
+        return self._run([labels[i : i + TASK_SIZE] for i in starts], frames, seed, progress)
+
+    def _run(
+        self,
+        label_chunks: list[FloatArray],
+        frames: list[FloatArray] | None,
+        seed: int,
+        progress: Callable[[], None] | None,
+    ) -> Lifts:
+        prepared = [
+            self._prepare(chunk, None if frames is None else frames[i], task_seed(seed, int(frames is not None), i))
+            for i, chunk in enumerate(label_chunks)
+        ]
+        tasks = [task for task, _ in prepared]
+        relaxed = run_tasks(relax, tasks, workers=self.workers, executor=self.executor, progress=progress)
+        label_prior = self.label_prior if self.mode == "unrestrained" else None
+        return join_lifts(
+            [
+                weigh(self.model, self.system, task, proposals, result, label_prior)
+                for (task, proposals), result in zip(prepared, relaxed, strict=True)
+            ]
+        )
+
+    def _prepare(
+        self, labels: FloatArray, frames: FloatArray | None, rng: np.random.Generator
+    ) -> tuple[RelaxTask, Proposals]:
+        system, model, kT = self.system, self.model, self.system.kT
+        if frames is None:
+            proposals = propose(model, labels, self.restraint, kT, rng)
+            positions = model.chart.to_cartesian(proposals.coordinates)
+            runnable = model.chart.inside(proposals.coordinates)
+        else:
+            if self.mode == "unrestrained":
+                labels = self.label_prior.sample_encoder(system.slow.transform(frames), rng)
+            proposals = propose_reverse(model, frames, labels, self.restraint, kT, rng)
+            positions, runnable = frames, np.ones(len(frames), dtype=bool)
+        task = RelaxTask(
+            system_xml=self._system_xml,
+            chart=model.chart,
+            slow=system.slow,
+            restraint=self.restraint,
+            protocol=self.protocol,
+            platform=self.platform,
+            seed=openmm_seed(rng),
+            reverse=frames is not None,
+            labels=proposals.labels,
+            parameters=proposals.parameters,
+            positions=positions,
+            velocities=maxwell_boltzmann(system.masses, len(labels), kT, rng),
+            runnable=runnable,
+        )
+        return task, proposals

@@ -1,0 +1,303 @@
+"""The lifting model: generator, encoder, chart and labels in one TorchScript file with JSON metadata."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .cgan import (
+    TrainingHistory,
+    TrainingOptions,
+    coordinate_statistics,
+    fit_baseline,
+    train_adversarially,
+)
+from .chart import Chart, chart_for, chart_from_description
+from .errors import InputError
+from .networks import Encoder, Generator, coordinate_kinds, standardise
+from .reference import ReferenceParameters
+from .slow import SlowCoordinates, slow_from_description
+from .system import MolecularSystem
+from .units import FloatArray
+
+SCHEMA_VERSION = 1
+UNTRAINED_WIDTHS = {"bond": 0.005, "angle": 0.08, "torsion": 0.4, "cartesian": 0.1}
+"""nm and radians, of a generator that has seen no frame."""
+
+
+class LiftingNetworks(nn.Module):
+    """Generator and encoder as one scriptable module over double-precision coordinates."""
+
+    def __init__(self, generator: Generator, encoder: Encoder):
+        super().__init__()
+        self.generator, self.encoder = generator, encoder
+
+    def forward(self, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres and widths of the references."""
+        return self.generator(labels, latents)
+
+    @torch.jit.export
+    def sample_latent(self, labels: Tensor, uniforms: Tensor) -> Tensor:
+        """z ~ p(z | s)."""
+        return self.generator.sample_latent(labels, uniforms)
+
+    @torch.jit.export
+    def log_prior(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """log p(z | s)."""
+        return self.generator.log_prior(latents, labels)
+
+    @torch.jit.export
+    def features(self, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """Coordinates standardised against the baseline."""
+        centres, widths = self.generator.baseline_parameters(labels)
+        return standardise(coordinates, centres, widths, self.generator.folds, self.generator.is_torsion)
+
+    @torch.jit.export
+    def sample_encoder(self, coordinates: Tensor, labels: Tensor, uniforms: Tensor) -> Tensor:
+        """z ~ r(z | x, s), from uniforms of shape=(n, latent_size + 1)."""
+        if self.encoder.n_components == 0:
+            return self.generator.sample_latent(labels, uniforms[:, 1:])
+        return self.encoder.sample(labels, self.features(coordinates, labels), uniforms)
+
+    @torch.jit.export
+    def log_encoder(self, latents: Tensor, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """log r(z | x, s)."""
+        if self.encoder.n_components == 0:
+            return self.generator.log_prior(latents, labels)
+        return self.encoder(latents, labels, self.features(coordinates, labels))
+
+
+@dataclass(frozen=True)
+class LiftingModel:
+    """The trained bundle; every array in and out is numpy.
+
+    Attributes:
+        networks: scripted `LiftingNetworks`.
+        chart: the chart.
+        slow: the slow coordinates.
+        metadata: JSON-ready: schema version, atom names, temperature, force-field hash, versions, history.
+    """
+
+    networks: Any
+    chart: Chart
+    slow: SlowCoordinates
+    metadata: dict[str, Any]
+
+    @property
+    def latent_size(self) -> int:
+        """Dimension of z."""
+        return int(self.metadata["latent_size"])
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """What the training recorded."""
+        return dict(self.metadata["history"])
+
+    @property
+    def encoder_relax_steps(self) -> int | None:
+        """The step count at which the encoder was fitted; None while r = p(z)."""
+        steps = self.metadata["encoder_relax_steps"]
+        return None if steps is None else int(steps)
+
+    def sample_latents(self, labels: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """z ~ p(z | s), shape=(n, latent_size)."""
+        return self._call("sample_latent", labels, rng.random((len(labels), self.latent_size)))
+
+    def log_prior(self, latents: FloatArray, labels: FloatArray) -> FloatArray:
+        """log p(z | s), shape=(n,)."""
+        return self._call("log_prior", latents, labels)
+
+    def sample_encoder(
+        self, coordinates: FloatArray, labels: FloatArray, rng: np.random.Generator
+    ) -> FloatArray:
+        """z ~ r(z | x, s), shape=(n, latent_size), at chart coordinates of real configurations."""
+        return self._call("sample_encoder", coordinates, labels, rng.random((len(labels), self.latent_size + 1)))
+
+    def log_encoder(self, latents: FloatArray, coordinates: FloatArray, labels: FloatArray) -> FloatArray:
+        """log r(z | x, s), shape=(n,)."""
+        return self._call("log_encoder", latents, coordinates, labels)
+
+    def reference_parameters(self, labels: FloatArray, latents: FloatArray) -> ReferenceParameters:
+        """The references that the generator writes for labels (n, d) and latents (n, latent_size)."""
+        return ReferenceParameters(*self._call("forward", labels, latents))
+
+    def _call(self, method: str, *arrays: FloatArray) -> Any:
+        with torch.no_grad():
+            result = getattr(self.networks, method)(*(torch.as_tensor(array) for array in arrays))
+        return tuple(part.numpy() for part in result) if isinstance(result, tuple) else result.numpy()
+
+    def check_system(self, system: MolecularSystem) -> None:
+        """Raise an `InputError` that says exactly what does not fit."""
+        ours, theirs = self.metadata["atom_names"], atom_names(system)
+        remedy = "use the system that the model was trained for, or train a new one"
+        if len(ours) != len(theirs):
+            raise InputError(f"the model has {len(ours)} atoms, {system.name} has {len(theirs)}: {remedy}")
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            if a != b:
+                raise InputError(f"atom {i} is {a} in the model, but {b} in {system.name}: {remedy}")
+        if self.slow.describe() != system.slow.describe():
+            raise InputError(
+                f"the model's labels are {self.slow.describe()}, those of {system.name} {system.slow.describe()}: {remedy}"
+            )
+        if abs(self.metadata["temperature"] - system.temperature) > 1e-6:
+            raise InputError(
+                f"the model was trained at {self.metadata['temperature']:g} K, {system.name} is at "
+                f"{system.temperature:g} K: {remedy}"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write one TorchScript archive, metadata inside."""
+        torch.jit.save(self.networks, str(path), _extra_files={"metadata.json": json.dumps(self.metadata)})
+
+    def describe(self) -> str:
+        """A few lines for people."""
+        encoder = "r = p(z)" if self.encoder_relax_steps is None else f"fitted at {self.encoder_relax_steps} steps"
+        return (
+            f"lifting model of {self.metadata['system']} ({len(self.metadata['atom_names'])} atoms) over "
+            f"{', '.join(self.slow.names)}; latent size {self.latent_size}; encoder {encoder}; "
+            f"{self.metadata['n_frames']} training frames"
+        )
+
+
+def atom_names(system: MolecularSystem) -> list[str]:
+    """Residue and atom name of every atom, as ``ALA2-CA``."""
+    return [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in system.topology.atoms()]
+
+
+def load_model(path: str | Path) -> LiftingModel:
+    """Read what `LiftingModel.save` wrote.
+
+    Raises:
+        InputError: if the file is missing, not such an archive, or of another schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no lifting model at {path}: train one with `gancl train` or `gancl run`")
+    extra = {"metadata.json": ""}
+    try:
+        networks = torch.jit.load(str(path), _extra_files=extra)
+        metadata = json.loads(extra["metadata.json"])
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} is not a lifting model ({reason}): give a model.pt that gancl wrote") from None
+    if metadata.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {metadata.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
+            "train the model again, or install the version that wrote it"
+        )
+    return LiftingModel(
+        networks, chart_from_description(metadata["chart"]), slow_from_description(metadata["slow"]), metadata
+    )
+
+
+def _bundle(
+    system: MolecularSystem,
+    chart: Chart,
+    generator: Generator,
+    encoder: Encoder,
+    **metadata: Any,
+) -> LiftingModel:
+    import openmm
+
+    networks = torch.jit.script(LiftingNetworks(generator, encoder).eval().requires_grad_(False))
+    base = {
+        "schema_version": SCHEMA_VERSION,
+        "system": system.name,
+        "atom_names": atom_names(system),
+        "chart": chart.describe(),
+        "slow": system.slow.describe(),
+        "temperature": system.temperature,
+        "force_field_hash": system.force_field_hash,
+        "latent_size": generator.latent_size,
+        "encoder_relax_steps": None,
+        "versions": {"torch": torch.__version__, "openmm": openmm.__version__},
+    }
+    return LiftingModel(networks, chart, system.slow, {**base, **metadata})
+
+
+def train_model(
+    system: MolecularSystem,
+    positions: FloatArray,
+    labels: FloatArray,
+    *,
+    seed: int,
+    options: TrainingOptions | None = None,
+    progress: Any = None,
+) -> LiftingModel:
+    """Train a lifting model on frames of restrained ensembles; the encoder stays the prior.
+
+    Args:
+        system: the real system.
+        positions: shape=(n, n_atoms, 3), nm.
+        labels: shape=(n, d): the restraint's centre of each frame, or the label obtained.
+        seed: of every random number; the same seed gives the same bytes at the same thread count.
+        options: hyper-parameters.
+        progress: called with the step and the number of steps.
+    """
+    options = options or TrainingOptions()
+    chart = chart_for(system.topology, system.slow, system.positions)
+    coordinates = chart.to_internal(positions)
+    keep = np.isfinite(coordinates).all(axis=1) & np.isfinite(labels).all(axis=1)
+    if keep.sum() < 20:
+        raise InputError(f"only {int(keep.sum())} usable training frames: sample more windows or more steps")
+    coordinates, labels = coordinates[keep], labels[keep]
+    torch.manual_seed(seed)
+    origin, scale = coordinate_statistics(coordinates, chart)
+    generator = Generator(chart, system.slow, options.latent_size, origin, scale)
+    history = TrainingHistory()
+    history.baseline_loss = fit_baseline(generator, labels, coordinates, options.roughness)
+    if options.latent_size > 0 and options.generator_steps > 0:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        split = int(len(order) * options.held_out)
+        held_out = (labels[order[:split]], coordinates[order[:split]])
+        rows = order[split:]
+        train_adversarially(
+            generator, system.slow, labels[rows], coordinates[rows], held_out, options, seed, history, progress
+        )
+    encoder = Encoder(system.slow, chart.n_coordinates, options.latent_size)
+    return _bundle(system, chart, generator, encoder, n_frames=len(labels), seed=seed, history=vars(history))
+
+
+def untrained_model(
+    system: MolecularSystem,
+    *,
+    seed: int,
+    latent_size: int = 4,
+    strength: float = 1.0,
+    widths: dict[str, float] | None = None,
+) -> LiftingModel:
+    """A generator that has seen no frame: random non-zero last layer, no baseline fit, around the structure.
+
+    Args:
+        system: the real system; its structure is the centre.
+        seed: of the random layer.
+        latent_size: dimension of z.
+        strength: typical size of the random raw outputs, in widths.
+        widths: by kind of coordinate, `UNTRAINED_WIDTHS` by default; nm and radians.
+    """
+    torch.manual_seed(seed)
+    chart = chart_for(system.topology, system.slow, system.positions)
+    by_kind = {**UNTRAINED_WIDTHS, **(widths or {})}
+    scale = np.array([by_kind[kind] for kind in coordinate_kinds(chart)])
+    origin = chart.to_internal(system.positions[None])[0]
+    generator = Generator(chart, system.slow, latent_size, origin, scale)
+    last = generator.correction[-1]
+    nn.init.normal_(last.weight, std=strength * 2.0 / last.in_features**0.5)
+    encoder = Encoder(system.slow, chart.n_coordinates, latent_size)
+    return _bundle(system, chart, generator, encoder, n_frames=0, seed=seed, history=vars(TrainingHistory()))
+
+
+def with_encoder(model: LiftingModel, encoder: Encoder, relax_steps: int) -> LiftingModel:
+    """The same generator with a fitted encoder, as a new frozen model.
+
+    Args:
+        model: the model.
+        encoder: fitted on pairs relaxed for ``relax_steps``.
+        relax_steps: recorded in the metadata.
+    """
+    networks = torch.jit.script(LiftingNetworks(model.networks.generator, encoder).eval().requires_grad_(False))
+    return replace(model, networks=networks, metadata={**model.metadata, "encoder_relax_steps": relax_steps})

@@ -1,0 +1,231 @@
+"""The networks of the conditional GAN: label basis, generator, critic, encoder; all scriptable.
+
+Randomness is an argument: whoever calls draws uniform numbers, so a generator with another latent (a discrete
+one, say) fits the same lift and the same file.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .chart import Chart
+from .slow import SlowCoordinates
+from .units import FloatArray
+
+WIDTH_RANGE = 3.0
+"""Widths stay within exp(+-3) of their scale."""
+
+
+class LabelBasis(nn.Module):
+    """Smooth functions of the label: a truncated product of Fourier (periodic) or cosine series.
+
+    Args:
+        slow: the slow coordinates.
+        order: highest total order of a product.
+    """
+
+    def __init__(self, slow: SlowCoordinates, order: int):
+        super().__init__()
+        d = len(slow.names)
+        periodic = np.isfinite(slow.periods)
+        span = slow.domain[:, 1] - slow.domain[:, 0]
+        orders = np.concatenate([[0], np.repeat(np.arange(1, order + 1), 2)])
+        grid = np.stack(np.meshgrid(*[np.arange(len(orders))] * d, indexing="ij"), axis=-1).reshape(-1, d)
+        chosen = grid[orders[grid].sum(axis=1) <= order]
+        self.order = order
+        self.register_buffer("products", torch.as_tensor(chosen))
+        self.register_buffer("roughness", torch.as_tensor((orders[chosen] ** 2.0).sum(axis=1)))
+        self.register_buffer("origin", torch.as_tensor(slow.domain[:, 0]))
+        self.register_buffer("frequency", torch.as_tensor(np.where(periodic, 2 * np.pi, np.pi) / span))
+        self.register_buffer("is_periodic", torch.as_tensor(periodic))
+        self.size = len(chosen)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Labels, shape=(n, d), to basis functions, shape=(n, size); the first is constant."""
+        phase = (labels - self.origin) * self.frequency
+        columns = [torch.ones_like(phase)]
+        for k in range(1, self.order + 1):
+            columns.append(torch.cos(k * phase))
+            # a cosine series has no slope at its ends: half-integer waves supply it where there is no period
+            open_ended = torch.sin((k - 0.5) * (phase - 0.5 * math.pi))
+            columns.append(torch.where(self.is_periodic, torch.sin(k * phase), open_ended))
+        table = torch.stack(columns, dim=2)
+        product = torch.ones_like(labels[:, :1])
+        for i in range(labels.shape[1]):
+            product = product * table[:, i, :][:, self.products[:, i]]
+        return product
+
+
+def _perceptron(n_inputs: int, hidden: int, n_outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, n_outputs)
+    )
+
+
+class Generator(nn.Module):
+    """G(s, z): centres and widths of the reference, a smooth baseline in s plus a network's correction.
+
+    A raw output of one means one scale (a standard deviation of the coordinate). No raw output can leave the
+    physical domain: bond centres are positive, angle centres inside (0, pi), widths positive and bounded.
+
+    Args:
+        chart: the chart.
+        slow: the slow coordinates.
+        latent_size: dimension of z; 0 is the conditional-Gaussian baseline.
+        origin: shape=(n_coordinates,), coordinates of a typical configuration.
+        scale: shape=(n_coordinates,), their typical standard deviations.
+        order: of the label basis.
+        hidden: width of the network.
+    """
+
+    def __init__(
+        self,
+        chart: Chart,
+        slow: SlowCoordinates,
+        latent_size: int,
+        origin: FloatArray,
+        scale: FloatArray,
+        order: int = 5,
+        hidden: int = 64,
+    ):
+        super().__init__()
+        self.latent_size, self.n_coordinates = latent_size, chart.n_coordinates
+        self.n_raw, self.width_range = 3 * chart.n_coordinates, WIDTH_RANGE
+        self.basis = LabelBasis(slow, order)
+        self.coarse = LabelBasis(slow, 2)
+        self.baseline = nn.Parameter(torch.zeros(self.basis.size, self.n_raw, dtype=torch.float64))
+        self.correction = _perceptron(self.coarse.size + latent_size, hidden, self.n_raw).double()
+        nn.init.zeros_(self.correction[-1].weight)
+        nn.init.zeros_(self.correction[-1].bias)
+        kinds = np.array(coordinate_kinds(chart))
+        for kind in ("bond", "angle", "torsion"):
+            self.register_buffer(f"is_{kind}", torch.as_tensor(kinds == kind))
+        self.register_buffer("folds", torch.as_tensor(chart.folds.astype(float)))
+        self.register_buffer("origin", torch.as_tensor(np.array(origin, dtype=float)))
+        self.register_buffer("scale", torch.as_tensor(np.array(scale, dtype=float)))
+
+    def forward(self, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (n, d) and latents (n, latent_size) to centres and widths, each (n, n_coordinates)."""
+        raw = self.basis(labels) @ self.baseline
+        raw = raw + self.correction(torch.cat([self.coarse(labels), latents], dim=1))
+        return self.squash(raw)
+
+    def baseline_parameters(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres and widths of the smooth baseline alone."""
+        return self.squash(self.basis(labels) @ self.baseline)
+
+    def squash(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw outputs, shape=(n, 3 n_coordinates), to physical centres and widths."""
+        shift, sine, width = raw.chunk(3, dim=1)
+        origin, scale = self.origin, self.scale
+        # harmless origins where a formula does not apply: its gradient must not be NaN there
+        length = torch.where(self.is_bond, origin, torch.ones_like(origin))
+        bond = length * torch.exp(torch.tanh(shift * scale / length))
+        bend = torch.where(self.is_angle, origin, torch.ones_like(origin))
+        slope = bend * (math.pi - bend) / math.pi
+        angle = math.pi * torch.sigmoid(torch.log(bend / (math.pi - bend)) + shift * scale / slope)
+        # a torsion is the direction of (cos, sin) of fold * (phi - origin), shifted by raw / scale
+        narrow = torch.clamp(self.folds * scale, max=1.0)
+        turned = torch.atan2(narrow * sine, 1.0 + narrow * shift) / self.folds
+        centres = torch.where(self.is_torsion, origin + turned, origin + scale * shift)
+        centres = torch.where(self.is_bond, bond, torch.where(self.is_angle, angle, centres))
+        return centres, scale * torch.exp(self.width_range * torch.tanh(width / self.width_range))
+
+    @torch.jit.export
+    def sample_latent(self, labels: Tensor, uniforms: Tensor) -> Tensor:
+        """z ~ p(z | s): uniforms, shape=(n, latent_size), to latents."""
+        return normal_quantile(uniforms)
+
+    @torch.jit.export
+    def log_prior(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """log p(z | s), shape=(n,)."""
+        return -0.5 * (latents**2 + math.log(2 * math.pi)).sum(dim=1)
+
+
+def coordinate_kinds(chart: Chart) -> list[str]:
+    """bond, angle, torsion or cartesian for each coordinate of a chart."""
+    if not chart.periodic.any() and chart.n_coordinates == 3 * chart.n_atoms:
+        return ["cartesian"] * chart.n_coordinates
+    n = chart.n_atoms
+    return ["bond"] * (n - 1) + ["angle"] * (n - 2) + ["torsion"] * max(n - 3, 0)
+
+
+def normal_quantile(uniforms: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones."""
+    return math.sqrt(2.0) * torch.erfinv(torch.clamp(2.0 * uniforms - 1.0, -1.0 + 1e-15, 1.0 - 1e-15))
+
+
+def standardise(coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor) -> Tensor:
+    """Coordinates against the baseline at their label, shape=(n, 2 n_coordinates).
+
+    Normal coordinates in units of their width (the second half zero); torsions as sine and cosine of fold times
+    the deviation, in units of the width where that is small.
+    """
+    deviation = coordinates - centres
+    narrow = torch.clamp(folds * widths, max=1.0)
+    sine = torch.sin(folds * deviation) / narrow
+    cosine = (1.0 - torch.cos(folds * deviation)) / narrow**2
+    first = torch.where(is_torsion, sine, deviation / widths)
+    second = torch.where(is_torsion, cosine, torch.zeros_like(deviation))
+    # an end point far from the baseline must not drive a network out of its range
+    return torch.clamp(torch.cat([first, second], dim=1), -10.0, 10.0)
+
+
+class Critic(nn.Module):
+    """Scores (label, standardised coordinates); real and generated are told apart by it."""
+
+    def __init__(self, slow: SlowCoordinates, n_coordinates: int, hidden: int = 128):
+        super().__init__()
+        self.coarse = LabelBasis(slow, 2)
+        self.score = _perceptron(self.coarse.size + 2 * n_coordinates, hidden, 1)
+
+    def forward(self, labels: Tensor, features: Tensor) -> Tensor:
+        """Labels (n, d) and features (n, 2 n_coordinates) to scores (n,)."""
+        return self.score(torch.cat([self.coarse(labels), features], dim=1)).squeeze(1)
+
+
+class Encoder(nn.Module):
+    """r(z | x, s): a normalised mixture of normals with standard deviations of at most one.
+
+    Args:
+        slow: the slow coordinates.
+        n_coordinates: of the chart.
+        latent_size: dimension of z.
+        n_components: of the mixture; 0 means r = p(z), always exact with nothing to train.
+        hidden: width of the network.
+    """
+
+    def __init__(
+        self, slow: SlowCoordinates, n_coordinates: int, latent_size: int, n_components: int = 0, hidden: int = 64
+    ):
+        super().__init__()
+        self.n_components, self.latent_size = n_components, latent_size
+        self.coarse = LabelBasis(slow, 2)
+        n_outputs = max(n_components, 1) * (1 + 2 * latent_size)
+        self.net = _perceptron(self.coarse.size + 2 * n_coordinates, hidden, n_outputs).double()
+
+    def mixture(self, labels: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights (n, K), means and standard deviations (n, K, latent_size)."""
+        k, size = self.n_components, self.latent_size
+        raw = self.net(torch.cat([self.coarse(labels), features], dim=1))
+        means = 3.0 * torch.tanh(raw[:, k : k + k * size].view(-1, k, size) / 3.0)
+        spread = 0.02 + 0.98 * torch.sigmoid(raw[:, k + k * size :].view(-1, k, size))
+        return torch.log_softmax(raw[:, :k], dim=1), means, spread
+
+    def forward(self, latents: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+        """log r(z | x, s), shape=(n,)."""
+        log_weights, means, spread = self.mixture(labels, features)
+        z = (latents.unsqueeze(1) - means) / spread
+        log_normal = -0.5 * (z**2 + math.log(2 * math.pi)) - torch.log(spread)
+        return torch.logsumexp(log_weights + log_normal.sum(dim=2), dim=1)
+
+    @torch.jit.export
+    def sample(self, labels: Tensor, features: Tensor, uniforms: Tensor) -> Tensor:
+        """z ~ r(z | x, s): uniforms, shape=(n, latent_size + 1), to latents."""
+        log_weights, means, spread = self.mixture(labels, features)
+        passed = uniforms[:, :1] > torch.cumsum(log_weights.exp(), dim=1)
+        component = torch.clamp(passed.sum(dim=1), max=self.n_components - 1)
+        rows = torch.arange(len(component))
+        return means[rows, component] + spread[rows, component] * normal_quantile(uniforms[:, 1:])

@@ -1,0 +1,128 @@
+"""The reference potential: what a lift is drawn from, with its exact sampler and its closed-form log Z.
+
+In the measure of the chart's coordinates every term is independent: bonds, angles and Cartesian components are
+normal, a torsion of fold m is von Mises in ``m phi``. The widths are standard deviations; that of a torsion is
+the one of its narrow limit, ``kappa / kT = 1 / (m width)^2``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+from scipy.special import ive
+
+from .chart import Chart, InternalCoordinates
+from .slow_force import harmonic_wells
+from .units import FloatArray
+
+
+@dataclass(frozen=True)
+class ReferenceParameters:
+    """Parameters of n reference potentials.
+
+    Attributes:
+        centres: shape=(n, n_coordinates), nm or radians.
+        widths: shape=(n, n_coordinates), positive, nm or radians.
+    """
+
+    centres: FloatArray
+    widths: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+
+class ReferencePotential:
+    """Native OpenMM forces, exact sampler and log Z of a reference in one chart.
+
+    Args:
+        chart: the chart whose coordinates are independent in the reference.
+        kT: thermal energy, kJ/mol.
+    """
+
+    def __init__(self, chart: Chart, kT: float):
+        self.chart = chart
+        self.kT = kT
+
+    def concentrations(self, parameters: ReferenceParameters) -> FloatArray:
+        """kappa / kT of each coordinate as if it were a torsion, shape=(n, n_coordinates)."""
+        return np.asarray((self.chart.folds * parameters.widths) ** -2.0)
+
+    def sample(self, parameters: ReferenceParameters, rng: np.random.Generator) -> FloatArray:
+        """One exact draw from each reference: coordinates, shape=(n, n_coordinates)."""
+        chart, shape = self.chart, parameters.centres.shape
+        normal = rng.standard_normal(shape) * parameters.widths
+        concentrations = np.where(chart.periodic, self.concentrations(parameters), 1.0)
+        well = rng.integers(0, chart.folds, size=shape)
+        angle = (rng.vonmises(0.0, concentrations) + 2 * np.pi * well) / chart.folds
+        drawn = parameters.centres + np.where(chart.periodic, angle, normal)
+        return np.where(chart.periodic, np.arctan2(np.sin(drawn), np.cos(drawn)), drawn)
+
+    def energies(self, coordinates: FloatArray, parameters: ReferenceParameters) -> FloatArray:
+        """U_B in kJ/mol of one configuration under each reference, shape=(n,)."""
+        deviation = coordinates - parameters.centres
+        normal = 0.5 * (deviation / parameters.widths) ** 2
+        torsion = self.concentrations(parameters) * (1.0 - np.cos(self.chart.folds * deviation))
+        return np.asarray(self.kT * np.where(self.chart.periodic, torsion, normal).sum(axis=1))
+
+    def log_partition(self, parameters: ReferenceParameters) -> FloatArray:
+        """log of ``prod sqrt(2 pi) sigma * prod 2 pi exp(-k) I0(k)``, shape=(n,); the same for every fold."""
+        normal = np.log(np.sqrt(2 * np.pi) * parameters.widths)
+        torsion = np.log(2 * np.pi * ive(0, self.concentrations(parameters)))
+        return np.asarray(np.where(self.chart.periodic, torsion, normal).sum(axis=1))
+
+    def forces(self, force_group: int) -> list[openmm.Force]:
+        """The native forces, with placeholder parameters until `set_parameters`."""
+        chart = self.chart
+        if not isinstance(chart, InternalCoordinates):
+            particles = chart.n_atoms
+            forces = [harmonic_wells(list(range(particles)), np.zeros((particles, 3)), np.ones((particles, 3)))]
+        else:
+            bond, angle, torsion = (
+                openmm.HarmonicBondForce(),
+                openmm.HarmonicAngleForce(),
+                openmm.PeriodicTorsionForce(),
+            )
+            for atoms in chart.bonds:
+                bond.addBond(*map(int, atoms), 0.1, 1.0)
+            for atoms in chart.angles:
+                angle.addAngle(*map(int, atoms), 1.0, 1.0)
+            for atoms in chart.torsions:
+                torsion.addTorsion(*map(int, atoms), 1, 0.0, 1.0)
+            forces = [bond, angle, torsion]
+        for force in forces:
+            force.setForceGroup(force_group)
+        return forces
+
+    def set_parameters(
+        self, forces: list[openmm.Force], parameters: ReferenceParameters, index: int, context: openmm.Context
+    ) -> None:
+        """Write the parameters of one reference into the forces of a Context.
+
+        Args:
+            forces: what `forces` made.
+            parameters: n references.
+            index: which of them.
+            context: the Context that holds the forces.
+        """
+        chart = self.chart
+        centres = parameters.centres[index].tolist()
+        widths = parameters.widths[index]
+        stiffness = (self.kT / widths**2).tolist()
+        if not isinstance(chart, InternalCoordinates):
+            for i in range(chart.n_atoms):
+                forces[0].setParticleParameters(i, i, centres[3 * i : 3 * i + 3] + stiffness[3 * i : 3 * i + 3])
+        else:
+            bond, angle, torsion = forces
+            n_bonds, n_angles = len(chart.bonds), len(chart.angles)
+            for i, (a, b) in enumerate(chart.bonds.tolist()):
+                bond.setBondParameters(i, a, b, centres[i], stiffness[i])
+            for i, atoms in enumerate(chart.angles.tolist()):
+                j = n_bonds + i
+                angle.setAngleParameters(i, *atoms, centres[j], stiffness[j])
+            for i, atoms in enumerate(chart.torsions.tolist()):
+                j = n_bonds + n_angles + i
+                m = int(chart.folds[j])
+                torsion.setTorsionParameters(i, *atoms, m, m * centres[j] + np.pi, stiffness[j] / m**2)
+        for force in forces:
+            force.updateParametersInContext(context)

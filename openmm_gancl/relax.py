@@ -1,0 +1,222 @@
+"""Relax: morph the reference into the real potential inside a Context, measuring the heat.
+
+One `CustomIntegrator` in one Context: forces only in each step, one total energy at an end, the heat summed over
+the random step (method: nonequilibrium work with shadow work included, as in Nilmeier et al. 2011,
+doi 10.1073/pnas.1106094108).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import openmm
+
+from .chart import Chart
+from .errors import InputError
+from .execution import make_context
+from .reference import ReferenceParameters, ReferencePotential
+from .slow import SlowCoordinates
+from .slow_force import restraint_force, set_restraint_centre
+from .units import FloatArray, thermal_energy
+
+REAL_GROUP, REFERENCE_GROUP = 1, 2
+ABSURD_ENERGY = 1e10
+"""kJ/mol; above it an end energy or a heat is a clash."""
+
+REASONS = ("ok", "outside", "clash", "constraint", "nan", "state", "failed")
+"""Why a lift has the weight it has; every reason but ``ok`` means a weight of zero, counted in the mean."""
+
+
+@dataclass(frozen=True)
+class RelaxProtocol:
+    """The fixed path from the reference (0) to the real potential (1).
+
+    Args:
+        schedule: shape=(relax_steps + 1,), the kick list l_0 .. l_N.
+        time_step: ps.
+        friction: 1/ps.
+        temperature: K.
+    """
+
+    schedule: FloatArray
+    time_step: float
+    friction: float
+    temperature: float
+
+    @classmethod
+    def linear(cls, relax_steps: int, time_step: float, friction: float, temperature: float) -> "RelaxProtocol":
+        """The default kick list n / N."""
+        if relax_steps < 1:
+            raise InputError(f"relax_steps is {relax_steps}: a relaxation needs at least 1 step")
+        return cls(np.linspace(0.0, 1.0, relax_steps + 1), time_step, friction, temperature)
+
+    @property
+    def relax_steps(self) -> int:
+        """The number of steps N."""
+        return len(self.schedule) - 1
+
+
+@dataclass(frozen=True)
+class RelaxTask:
+    """Everything that one task of relaxations needs; picklable.
+
+    Attributes:
+        system_xml: the serialized System of the real potential.
+        chart: the chart of the reference.
+        slow: the slow coordinates.
+        restraint: shape=(d,), restraint constants.
+        protocol: the relaxation.
+        platform: name of the OpenMM platform.
+        seed: of the Context.
+        reverse: from the real potential to the reference.
+        labels: shape=(n, d).
+        parameters: n references.
+        positions: shape=(n, n_atoms, 3), where the paths start, nm.
+        velocities: shape=(n, n_atoms, 3), nm/ps.
+        runnable: shape=(n,), False where there is nothing to run (a draw outside the chart).
+    """
+
+    system_xml: str
+    chart: Chart
+    slow: SlowCoordinates
+    restraint: FloatArray
+    protocol: RelaxProtocol
+    platform: str
+    seed: int
+    reverse: bool
+    labels: FloatArray
+    parameters: ReferenceParameters
+    positions: FloatArray
+    velocities: FloatArray
+    runnable: FloatArray
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """What a task of relaxations brings back.
+
+    Attributes:
+        positions: shape=(n, n_atoms, 3), the ends of the paths, nm; NaN where a path failed.
+        heat: shape=(n,), Q, the kinetic energy that the random steps brought in, kJ/mol.
+        real_energies: shape=(n,), U_A + U_C at the real end of the path, kJ/mol.
+        kinetic_start: shape=(n,), kJ/mol.
+        kinetic_end: shape=(n,), kJ/mol.
+        failed: shape=(n,), True where OpenMM refused to go on.
+    """
+
+    positions: FloatArray
+    heat: FloatArray
+    real_energies: FloatArray
+    kinetic_start: FloatArray
+    kinetic_end: FloatArray
+    failed: FloatArray
+
+
+def relaxation_integrator(protocol: RelaxProtocol) -> openmm.CustomIntegrator:
+    """N steps, N + 1 kicks, each kick half real and half reference as the list says, heat summed per DOF.
+
+    Globals to set before a path: ``n`` = 0 and ``reverse`` (0 or 1); per-DOF ``q`` = 0. After the path ``heat``
+    holds Q in kJ/mol.
+    """
+    decay = np.exp(-protocol.friction * protocol.time_step)
+    integrator = openmm.CustomIntegrator(protocol.time_step)
+    integrator.addTabulatedFunction("schedule", openmm.Discrete1DFunction(protocol.schedule.tolist()))
+    for name, value in {
+        "n": 0.0,
+        "n_steps": protocol.relax_steps,
+        "reverse": 0.0,
+        "real_kick": 0.0,
+        "reference_kick": 0.0,
+        "decay": decay,
+        "noise": np.sqrt((1.0 - decay**2) * thermal_energy(protocol.temperature)),
+        "heat": 0.0,
+    }.items():
+        integrator.addGlobalVariable(name, value)
+    integrator.addPerDofVariable("q", 0.0)
+    integrator.addPerDofVariable("old", 0.0)
+
+    def kick(length: str) -> None:
+        integrator.addComputeGlobal("real_kick", f"{length}*schedule(select(reverse, n_steps-n, n))")
+        integrator.addComputeGlobal("reference_kick", f"{length}-real_kick")
+        integrator.addComputePerDof("v", f"v+reference_kick*f{REFERENCE_GROUP}/m")
+        integrator.addComputePerDof("v", f"v+real_kick*f{REAL_GROUP}/m")
+
+    integrator.beginIfBlock("n = 0")
+    integrator.addComputePerDof("q", "0")
+    kick("0.5*dt")
+    integrator.endBlock()
+    integrator.addComputePerDof("x", "x+0.5*dt*v")
+    integrator.addComputePerDof("old", "v")
+    integrator.addComputePerDof("v", "decay*v+noise*gaussian/sqrt(m)")
+    integrator.addComputePerDof("q", "q+0.5*m*(v*v-old*old)")
+    integrator.addComputePerDof("x", "x+0.5*dt*v")
+    integrator.addComputeGlobal("n", "n+1")
+    kick("dt*select(n_steps-n, 1, 0.5)")
+    integrator.beginIfBlock("n = n_steps")
+    integrator.addComputeSum("heat", "q")
+    integrator.endBlock()
+    return integrator
+
+
+@lru_cache(maxsize=4)
+def _deserialized(system_xml: str) -> openmm.System:
+    return openmm.XmlSerializer.deserialize(system_xml)
+
+
+class _Path:
+    """One Context in which paths run one after the other."""
+
+    def __init__(self, task: RelaxTask, restart: int = 0):
+        self.task = task
+        system = openmm.XmlSerializer.clone(_deserialized(task.system_xml))
+        for force in system.getForces():
+            force.setForceGroup(REAL_GROUP)
+        self.restraint = restraint_force(task.slow, task.restraint, REAL_GROUP)
+        system.addForce(self.restraint)
+        self.reference = ReferencePotential(task.chart, thermal_energy(task.protocol.temperature))
+        self.reference_forces = self.reference.forces(REFERENCE_GROUP)
+        for force in self.reference_forces:
+            system.addForce(force)
+        self.integrator = relaxation_integrator(task.protocol)
+        self.context = make_context(system, self.integrator, task.platform, task.seed + restart)
+        self.masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
+
+    def start(self, index: int) -> None:
+        task = self.task
+        set_restraint_centre(self.restraint, task.slow, task.restraint, task.labels[index])
+        self.restraint.updateParametersInContext(self.context)
+        self.reference.set_parameters(self.reference_forces, task.parameters, index, self.context)
+        self.context.setPositions(task.positions[index])
+        self.context.setVelocities(task.velocities[index])
+        self.integrator.setGlobalVariableByName("n", 0)
+        self.integrator.setGlobalVariableByName("reverse", int(task.reverse))
+
+    def real_energy(self) -> tuple[float, float]:
+        state = self.context.getState(energy=True, groups={REAL_GROUP})
+        return state.getPotentialEnergy()._value, state.getKineticEnergy()._value
+
+    def run(self, index: int) -> tuple[FloatArray, float, float, float, float]:
+        self.start(index)
+        real_at_start = self.real_energy()[0] if self.task.reverse else np.nan
+        kinetic_start = float(0.5 * np.sum(self.masses[:, None] * self.task.velocities[index] ** 2))
+        self.integrator.step(self.task.protocol.relax_steps)
+        real_at_end, kinetic_end = self.real_energy()
+        positions = self.context.getState(positions=True).getPositions(asNumpy=True)._value
+        heat = self.integrator.getGlobalVariableByName("heat")
+        return positions, heat, real_at_start if self.task.reverse else real_at_end, kinetic_start, kinetic_end
+
+
+def relax(task: RelaxTask) -> Relaxed:
+    """Run every path of a task, forward or reverse; one that fails leaves the others alone."""
+    n = len(task.labels)
+    positions = np.full(task.positions.shape, np.nan)
+    numbers = np.full((n, 4), np.nan)
+    failed = np.zeros(n, dtype=bool)
+    path = _Path(task)
+    for index in np.flatnonzero(task.runnable):
+        try:
+            positions[index], *numbers[index] = path.run(int(index))
+        except openmm.OpenMMException:
+            failed[index] = True
+            path = _Path(task, restart=int(index) + 1)
+    return Relaxed(positions, *numbers.T, failed=failed)

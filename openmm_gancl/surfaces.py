@@ -1,0 +1,295 @@
+"""Free-energy surfaces from lifts.
+
+A restrained lift's weight measures the free energy of its *window*, which is the surface smeared by the restraint.
+The end points, reweighted by the mixture of all windows, measure the surface itself:
+
+    integral f exp(-beta U_A) = sum_k (c_k / n_k) sum_i w_ki f(x_ki) / sum_j c_j b_j(x_ki),
+
+unbiased for any fixed c_k > 0, with b_k = exp(-beta U_C(x; s_k)); c_k = n_k exp(beta F_k) is the balance heuristic.
+These counts are smoothed by a log-Gaussian Cox process (Moller, Syversveen, Waagepetersen 1998,
+doi 10.1111/1467-9469.00115): the log-density has a Matern prior whose length is chosen by its evidence, and the
+mixture is the exposure, so the smearing never has to be undone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.special import logsumexp
+
+from .cox_process import CoxFit, fit_cox_process, product_basis
+from .errors import InputError
+from .lifts import Lifts
+from .slow import SlowCoordinates
+from .slow_force import restraint_energies
+from .system import Basin
+from .units import FloatArray, thermal_energy
+
+BINS = {1: 120, 2: 72}
+REACH = 4.0
+"""A bin is known where some label's restraint lies below this many kT."""
+
+CEILING = 10.0
+"""kT; the error bars are those after aligning the mean below it."""
+
+
+@dataclass(frozen=True)
+class FreeEnergySurface:
+    """A free-energy surface on a grid.
+
+    Attributes:
+        energy: shape=(n_0, ...), kJ/mol, minimum zero, ``inf`` where unknown.
+        error: the same shape, one sigma, kJ/mol, after aligning the mean below 10 kT.
+        edges: for each coordinate the bin edges.
+        names: one name a coordinate.
+        periods: shape=(d,).
+        temperature: K.
+        force_evaluations: of the real potential, all that the surface depends on.
+    """
+
+    energy: FloatArray
+    error: FloatArray
+    edges: tuple[FloatArray, ...]
+    names: tuple[str, ...]
+    periods: FloatArray
+    temperature: float
+    force_evaluations: int
+
+    @property
+    def centres(self) -> tuple[FloatArray, ...]:
+        """For each coordinate the bin centres."""
+        return tuple(0.5 * (edges[1:] + edges[:-1]) for edges in self.edges)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``fes.npz``."""
+        edges = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}
+        np.savez(
+            path,
+            energy=self.energy,
+            error=self.error,
+            names=np.array(self.names),
+            periods=self.periods,
+            temperature=self.temperature,
+            force_evaluations=self.force_evaluations,
+            **edges,
+        )
+
+    def save_dat(self, path: str | Path) -> None:
+        """Write ``fes.dat`` in PLUMED's manner: fields, grid settings, one bin a line, a blank line between rows."""
+        lines = [f"#! FIELDS {' '.join(self.names)} free error"]
+        for name, edges, period in zip(self.names, self.edges, self.periods, strict=True):
+            lines += [
+                f"#! SET min_{name} {edges[0]:.9g}",
+                f"#! SET max_{name} {edges[-1]:.9g}",
+                f"#! SET nbins_{name} {len(edges) - 1}",
+                f"#! SET periodic_{name} {'true' if np.isfinite(period) else 'false'}",
+            ]
+        for index in np.ndindex(self.energy.shape):
+            if len(index) > 1 and index[-1] == 0 and index[0] > 0:
+                lines.append("")
+            place = [f"{centres[i]:.9f}" for centres, i in zip(self.centres, index, strict=True)]
+            lines.append(" ".join([*place, f"{self.energy[index]:.9f}", f"{self.error[index]:.9f}"]))
+        Path(path).write_text("\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True)
+class BasinPopulation:
+    """One row of the basin table.
+
+    Attributes:
+        name: of the basin.
+        population: fraction of the equilibrium ensemble.
+        population_error: one sigma.
+        free_energy: kJ/mol, relative to the first basin.
+        free_energy_error: one sigma, kJ/mol.
+    """
+
+    name: str
+    population: float
+    population_error: float
+    free_energy: float
+    free_energy_error: float
+
+
+def grid_edges(slow: SlowCoordinates, bins: int | None = None) -> tuple[FloatArray, ...]:
+    """Bin edges over the domain of each coordinate: 72 a coordinate in two dimensions, 120 in one."""
+    d = len(slow.names)
+    if d not in BINS:
+        raise InputError(f"a surface over {d} coordinates is not supported: choose one or two labels")
+    return tuple(np.linspace(low, high, (bins or BINS[d]) + 1) for low, high in slow.domain)
+
+
+@dataclass(frozen=True)
+class WeightedEnds:
+    """End points with unbiased weights for the unrestrained equilibrium, up to one constant.
+
+    Attributes:
+        obtained: shape=(n, d), xi(x).
+        log_weights: shape=(n,), log W: ``sum W f(x)`` estimates the average of f.
+        task: shape=(n,), the unit of the bootstrap.
+    """
+
+    obtained: FloatArray
+    log_weights: FloatArray
+    task: FloatArray
+
+
+class _Mixture:
+    """The windows of restrained lifts as one mixture; a single flat window for unrestrained ones."""
+
+    def __init__(self, lifts: Lifts):
+        self.lifts, self.kT = lifts, thermal_energy(lifts.temperature)
+        self.restrained = lifts.mode == "restrained"
+        if self.restrained:
+            self.labels, self.window = np.unique(lifts.labels, axis=0, return_inverse=True)
+            self.window = self.window.ravel()
+        else:
+            self.labels, self.window = lifts.labels[:1], np.zeros(len(lifts), dtype=np.int64)
+        self.counts = np.bincount(self.window, minlength=len(self.labels))
+        log_sum = np.full(len(self.labels), -np.inf)
+        np.logaddexp.at(log_sum, self.window, lifts.log_weights)
+        self.log_means = log_sum - np.log(self.counts)
+        known = np.isfinite(self.log_means)
+        if not known.any():
+            raise InputError("every lift has weight zero: see their reasons, and lift with more relax steps")
+        self.log_means[~known] = self.log_means[known].min()
+
+    def log_window(self, places: FloatArray) -> FloatArray:
+        """log b_k at places, shape=(n, n_windows)."""
+        if not self.restrained:
+            return np.zeros((len(places), 1))
+        lifts = self.lifts
+        return -restraint_energies(lifts.slow, lifts.restraint, places[:, None], self.labels[None]) / self.kT
+
+    def log_exposure(self, places: FloatArray, free_energies: FloatArray, chunk: int = 2000) -> FloatArray:
+        """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
+        log_c = np.log(self.counts) + free_energies
+        parts = [places[i : i + chunk] for i in range(0, len(places), chunk)]
+        return np.concatenate([logsumexp(self.log_window(part) + log_c, axis=1) for part in parts])
+
+    def ends(self, free_energies: FloatArray) -> WeightedEnds:
+        ok = self.lifts.ok
+        obtained = self.lifts.obtained[ok]
+        numerator = free_energies[self.window[ok]] + self.lifts.log_weights[ok]
+        log_weights = numerator - self.log_exposure(obtained, free_energies)
+        return WeightedEnds(obtained, log_weights, self.lifts.task[ok])
+
+
+def _bin_indices(obtained: FloatArray, edges: tuple[FloatArray, ...], periods: FloatArray) -> FloatArray:
+    """Flat bin index of each label, -1 outside the grid."""
+    flat = np.zeros(len(obtained), dtype=np.int64)
+    inside = np.ones(len(obtained), dtype=bool)
+    for column, axis, period in zip(obtained.T, edges, periods, strict=True):
+        n = len(axis) - 1
+        bins = np.floor((column - axis[0]) / (axis[-1] - axis[0]) * n).astype(np.int64)
+        if np.isfinite(period):
+            bins %= n
+        inside &= (bins >= 0) & (bins < n)
+        flat = flat * n + bins
+    return np.where(inside, flat, -1)
+
+
+def _fit(lifts: Lifts, edges: tuple[FloatArray, ...], passes: int) -> tuple[CoxFit, FloatArray, _Mixture, FloatArray]:
+    """Alternate between the surface and the windows' free energies that it implies."""
+    mixture, slow = _Mixture(lifts), lifts.slow
+    shape = tuple(len(axis) - 1 for axis in edges)
+    centres = [0.5 * (axis[1:] + axis[:-1]) for axis in edges]
+    places = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, len(edges))
+    modes = ["wrap" if np.isfinite(period) else "nearest" for period in slow.periods]
+    basis = product_basis(slow, shape)
+    log_windows = mixture.log_window(places)
+    free_energies, length = -mixture.log_means, None
+    for _ in range(passes):
+        ends = mixture.ends(free_energies)
+        log_exposure = mixture.log_exposure(places, free_energies)
+        index = _bin_indices(ends.obtained, edges, slow.periods)
+        inside = index >= 0
+        counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
+        total, squares = (np.bincount(index[inside], counts**p, minlength=len(places)) for p in (1, 2))
+        smooth = [
+            gaussian_filter(field.reshape(shape), 3.0, mode=modes).ravel() + 1e-12 for field in (total, squares)
+        ]
+        dispersion = smooth[1] / smooth[0]
+        fit = fit_cox_process(basis, total, log_exposure, dispersion, length)
+        length = fit.length
+        free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
+    return fit, places, mixture, free_energies
+
+
+def surface_from_lifts(
+    lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
+) -> FreeEnergySurface:
+    """The free-energy surface over the labels, from the end points of weighted lifts.
+
+    Args:
+        lifts: restrained or unrestrained; failed ones included, since they count in the mean.
+        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
+        force_evaluations: to record; those of the lifts by default.
+        passes: how often surface and window free energies are fitted in turn.
+
+    Raises:
+        InputError: if no lift has a weight, or there are more than two labels.
+    """
+    edges = grid_edges(lifts.slow, bins)
+    fit, places, mixture, _ = _fit(lifts, edges, passes)
+    reach = mixture.log_window(places).max(axis=1) if mixture.restrained else np.zeros(len(places))
+    known = (reach > -REACH) & (fit.error(np.ones(len(places), dtype=bool)) < 2.0)
+    energy = -fit.log_density
+    energy = np.where(known, energy - energy[known].min(), np.inf)
+    error = np.where(known, fit.error(energy < CEILING), np.inf)
+    shape, kT = tuple(len(axis) - 1 for axis in edges), mixture.kT
+    return FreeEnergySurface(
+        energy=(kT * energy).reshape(shape),
+        error=(kT * error).reshape(shape),
+        edges=edges,
+        names=lifts.slow.names,
+        periods=lifts.slow.periods,
+        temperature=lifts.temperature,
+        force_evaluations=lifts.force_evaluations if force_evaluations is None else force_evaluations,
+    )
+
+
+def equilibrium_weights(lifts: Lifts) -> WeightedEnds:
+    """Unbiased equilibrium weights of the end points, no smoothing but that of the mixture's constants."""
+    if lifts.mode == "unrestrained":
+        ok = lifts.ok
+        return WeightedEnds(lifts.obtained[ok], lifts.log_weights[ok], lifts.task[ok])
+    *_, mixture, free_energies = _fit(lifts, grid_edges(lifts.slow, 36 if len(lifts.slow.names) == 2 else None), 2)
+    return mixture.ends(free_energies)
+
+
+def basin_populations(
+    ends: WeightedEnds, basins: tuple[Basin, ...], temperature: float, *, seed: int = 0, n_bootstrap: int = 200
+) -> list[BasinPopulation]:
+    """Populations and free-energy differences of basins, errors by bootstrap over tasks.
+
+    Args:
+        ends: weighted end points.
+        basins: boxes in the labels.
+        temperature: K.
+        seed: of the bootstrap.
+        n_bootstrap: replicates.
+    """
+    if not basins:
+        return []
+    weights = np.exp(ends.log_weights - ends.log_weights.max())
+    members = np.stack([np.ones(len(weights)), *(basin.contains(ends.obtained) for basin in basins)])
+    tasks, task = np.unique(ends.task, return_inverse=True)
+    sums = np.stack([np.bincount(task, weights * member, minlength=len(tasks)) for member in members])
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=n_bootstrap)
+    totals = np.concatenate([sums.sum(axis=1)[None], draws @ sums.T])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        populations = totals[:, 1:] / totals[:, :1]
+        free = -thermal_energy(temperature) * np.log(populations / populations[:, :1])
+    rows = []
+    for i, basin in enumerate(basins):
+        finite = free[1:, i][np.isfinite(free[1:, i])]
+        error = float(finite.std()) if len(finite) > 1 else float("inf")
+        rows.append(
+            BasinPopulation(
+                basin.name, float(populations[0, i]), float(populations[1:, i].std()), float(free[0, i]), error
+            )
+        )
+    return rows

@@ -1,0 +1,335 @@
+"""A card, a serialized System, or a user's own OpenMM objects -> MolecularSystem."""
+
+import copy
+import hashlib
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from openmm import unit
+
+from .card import SystemCard, read_card
+from .card_system import labels_of_card, objects_of_card
+from .errors import InputError
+from .slow import ParticleCoordinates, SlowCoordinates, Torsions
+from .state import Chirality, DeclaredState, TransPeptides, declare_state
+from .units import FloatArray, number, thermal_energy
+
+_NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "Barostat", "AndersenThermostat")
+"""Forces, by their name's end, that change momenta or the box behind the integrator's back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Basin:
+    """A named union of boxes in the labels.
+
+    Args:
+        name: as it appears in results.
+        boxes: each of shape=(d, 2), low and high per label; low > high wraps around a periodic label.
+    """
+
+    name: str
+    boxes: tuple[FloatArray, ...]
+
+    def contains(self, labels: FloatArray) -> NDArray[np.bool_]:
+        """Whether each row of labels, shape=(n, d), lies in one of the boxes; shape=(n,)."""
+        inside = np.zeros(len(labels), dtype=bool)
+        for low, high in (np.asarray(box, dtype=float).T for box in self.boxes):
+            above, below = labels >= low, labels <= high
+            inside |= np.where(low <= high, above & below, above | below).all(axis=1)
+        return inside
+
+
+@dataclass(frozen=True, eq=False)
+class MolecularSystem:
+    """Everything that the target distribution and its dynamics consist of; pickles.
+
+    Args:
+        name: as in the card.
+        topology: ``openmm.app.Topology``.
+        system: ``openmm.System`` with all forces, extra restraints included; no barostat, no CMMotionRemover.
+        positions: shape=(n_atoms, 3), nm.
+        temperature: K.
+        friction: 1/ps.
+        time_step: ps.
+        slow: the labels.
+        restraint: shape=(d,), of the default window restraint, kJ/mol (torsions) or kJ/mol/nm^2.
+        state: the declared state.
+        basins: regions of interest.
+        card: the validated card, JSON-ready; empty if there is none.
+    """
+
+    name: str
+    topology: Any
+    system: Any
+    positions: FloatArray
+    temperature: float
+    friction: float
+    time_step: float
+    slow: SlowCoordinates
+    restraint: FloatArray
+    state: DeclaredState
+    basins: tuple[Basin, ...] = ()
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kT(self) -> float:
+        """Thermal energy, kJ/mol."""
+        return thermal_energy(self.temperature)
+
+    @property
+    def beta(self) -> float:
+        """Inverse thermal energy, mol/kJ."""
+        return 1.0 / self.kT
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of particles."""
+        return len(self.positions)
+
+    @property
+    def masses(self) -> FloatArray:
+        """Masses as integrated, shape=(n_atoms,), amu."""
+        return np.array([number(self.system.getParticleMass(i)) for i in range(self.n_atoms)])
+
+    @property
+    def force_field_hash(self) -> str:
+        """Sixteen hex digits of the SHA-256 of the serialized System, whatever OpenMM's version."""
+        xml = re.sub(r' openmmVersion="[^"]*"', "", openmm.XmlSerializer.serialize(self.system))
+        return hashlib.sha256(xml.encode()).hexdigest()[:16]
+
+
+def _check_labels(slow: SlowCoordinates, positions: FloatArray) -> None:
+    if len(set(slow.names)) < len(slow.names):
+        raise InputError(f"labels share a name ({', '.join(slow.names)}): give each its own")
+    used: Any = []
+    if isinstance(slow, Torsions):
+        used = slow.atoms
+    elif isinstance(slow, ParticleCoordinates):
+        used = slow.components[:, :1]
+    for name, atoms in zip(slow.names, used, strict=False):
+        wrong = [int(atom) for atom in atoms if not 0 <= atom < len(positions)]
+        if wrong:
+            raise InputError(
+                f"label {name} names atom {wrong[0]}, but the structure has atoms 0 to {len(positions) - 1}: "
+                "correct it (atoms count from 0)"
+            )
+    if not np.isfinite(slow.transform(positions[None])).all():
+        raise InputError(f"labels {', '.join(slow.names)} are not finite at the structure: check their atoms")
+
+
+def _checked_restraint(restraint: Any, slow: SlowCoordinates) -> FloatArray:
+    values = np.array(restraint, dtype=float)
+    d = len(slow.names)
+    if values.shape not in {(), (d,)} or not (np.isfinite(values) & (values > 0)).all():
+        raise InputError(
+            f"restraint {values.tolist()} must be {d} positive number(s), one a label "
+            f"({', '.join(slow.names)})"
+        )
+    return np.broadcast_to(values, (d,)).copy()
+
+
+def _check_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> None:
+    d = len(slow.names)
+    for basin in basins:
+        for box in map(np.asarray, basin.boxes):
+            if np.shape(box) != (d, 2):
+                raise InputError(
+                    f"basin {basin.name} has a box of shape {np.shape(box)}: give {d} interval(s) [low, "
+                    f"high], one a label ({', '.join(slow.names)})"
+                )
+            reversed_ = (box[:, 0] > box[:, 1]) & ~np.isfinite(slow.periods)
+            if reversed_.any():
+                raise InputError(
+                    f"basin {basin.name} has low > high for {slow.names[int(reversed_.argmax())]}, "
+                    "which is not periodic: swap them"
+                )
+
+
+def _positive(**values: Any) -> dict[str, float]:
+    numbers = {name: number(value) for name, value in values.items()}
+    for name, value in numbers.items():
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name} is {value:g}: give a positive number")
+    return numbers
+
+
+def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> FloatArray:
+    if unit.is_quantity(positions):
+        positions = positions.value_in_unit(unit.nanometer)
+    array = np.array(positions, dtype=float)
+    if array.shape != (n_particles, 3) or n_topology != n_particles:
+        raise InputError(
+            f"the System has {n_particles} particles, but the structure has {n_topology} atoms and positions "
+            f"of shape {array.shape}: give the structure that the System was made from"
+        )
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise InputError(f"the position of atom {int(bad.argmax())} is NaN or infinite: repair the structure")
+    return array
+
+
+def _target(system: Any) -> Any:
+    """A copy of the System without the forces that are no part of the target."""
+    if system.getNumConstraints():
+        raise InputError(
+            f"the System has {system.getNumConstraints()} constraints, and exact lifts with constraints are "
+            "not available yet: make it with hydrogen_mass 3 and constraints none"
+        )
+    system = copy.deepcopy(system)
+    for i in reversed(range(system.getNumForces())):
+        if type(system.getForce(i)).__name__.endswith(_NOT_PART_OF_THE_TARGET):
+            system.removeForce(i)
+    return system
+
+
+def system_from_objects(
+    topology: Any,
+    system: Any,
+    positions: Any,
+    *,
+    temperature: Any,
+    labels: SlowCoordinates,
+    restraint: float | Sequence[float] | FloatArray = 200.0,
+    friction: Any = 1.0,
+    time_step: Any = 0.002,
+    basins: Sequence[Basin] = (),
+    name: str = "user",
+    chirality: Chirality = "structure",
+    trans_peptides: TransPeptides = "auto",
+    card: dict[str, Any] | None = None,
+) -> MolecularSystem:
+    """A MolecularSystem from OpenMM objects, which are copied, never changed.
+
+    Args:
+        topology: ``openmm.app.Topology``; the declared state needs its bonds.
+        system: ``openmm.System``; CMMotionRemover, barostats and thermostat forces are left out of the copy.
+        positions: shape=(n_atoms, 3), nm or a Quantity.
+        temperature: K or a Quantity.
+        labels: the slow coordinates.
+        restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2 (coordinates).
+        friction: 1/ps or a Quantity.
+        time_step: ps or a Quantity.
+        basins: regions of interest.
+        name: for results.
+        chirality: see `openmm_gancl.state.declare_state`.
+        trans_peptides: see `openmm_gancl.state.declare_state`.
+        card: the card that it comes from, if any.
+
+    Raises:
+        InputError: the objects do not fit together, or the System has constraints.
+    """
+    positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
+    _check_labels(labels, positions)
+    _check_basins(basins, labels)
+    return MolecularSystem(
+        name=name,
+        topology=copy.deepcopy(topology),
+        system=_target(system),
+        positions=positions,
+        **_positive(temperature=temperature, friction=friction, time_step=time_step),
+        slow=labels,
+        restraint=_checked_restraint(restraint, labels),
+        state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
+        basins=tuple(basins),
+        card=card or {},
+    )
+
+
+def _system_of_card(card: SystemCard, folder: Path) -> MolecularSystem:
+    topology, system, positions = objects_of_card(card, folder)
+    return system_from_objects(
+        topology,
+        system,
+        positions,
+        temperature=card.temperature,
+        labels=labels_of_card(card, topology),
+        restraint=card.restraint,
+        friction=card.friction,
+        time_step=card.time_step,
+        basins=[Basin(b.name, tuple(np.array(box, dtype=float) for box in b.boxes)) for b in card.basins],
+        name=card.name,
+        chirality=card.state.chirality,
+        trans_peptides=card.state.trans_peptides,
+        card=card.model_dump(mode="json"),
+    )
+
+
+def systems_root() -> Path:
+    """The folder of the shipped systems, in an installed package or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "systems"
+    return installed if installed.is_dir() else package.parent / "systems"
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.parent.name: path for path in sorted(systems_root().glob("*/card.toml"))}
+
+
+def _card_path(name_or_path: str | Path) -> Path:
+    """A shipped name wins over a folder of that name; ``./name`` is the folder."""
+    shipped = _shipped()
+    if isinstance(name_or_path, str) and name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path / "card.toml"
+    if path.suffix == ".toml" or path.is_file():
+        return path
+    raise InputError(
+        f"there is no system '{name_or_path}': give a card (TOML file or its folder) "
+        f"or one of {', '.join(shipped)}"
+    )
+
+
+def load_system(name_or_path: str | Path) -> MolecularSystem:
+    """A shipped system by its name, or any card by its path.
+
+    Args:
+        name_or_path: a name of `list_systems`, a TOML file, or a folder with ``card.toml``.
+
+    Raises:
+        InputError: one sentence that names the file, the key and the remedy.
+    """
+    path = _card_path(name_or_path)
+    card = read_card(path)
+    try:
+        return _system_of_card(card, path.parent)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def list_systems() -> list[tuple[str, str]]:
+    """Name and one-line description of every shipped system."""
+    return [(name, read_card(path).description) for name, path in _shipped().items()]
+
+
+def copy_system(name: str, directory: str | Path) -> Path:
+    """Copy a shipped system's folder for editing.
+
+    Args:
+        name: a name of `list_systems`.
+        directory: the folder to make; an existing one must be empty.
+
+    Returns:
+        the folder, which `load_system` takes.
+
+    Raises:
+        InputError: no such system, or the folder cannot be made or is not empty.
+    """
+    shipped, target = _shipped(), Path(directory)
+    if name not in shipped:
+        raise InputError(f"there is no system '{name}' to copy: choose one of {', '.join(shipped)}")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists already and is not overwritten: name a new folder")
+    try:
+        shutil.copytree(shipped[name].parent, target, dirs_exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot copy to {target} ({error.strerror}): name a folder you may write") from None
+    return target

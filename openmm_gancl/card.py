@@ -177,7 +177,9 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"key '{key}' is missing: add it"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"key '{key}': {message}" if key else message
+    message = message[0].lower() + message[1:]
+    value = f" (it is {error['input']!r})" if isinstance(error["input"], str | int | float) else ""
+    return f"key '{key}': {message}{value}" if key else message
 
 
 def read_card(path: Path) -> SystemCard:
@@ -200,6 +202,7 @@ def read_card(path: Path) -> SystemCard:
     try:
         return SystemCard.model_validate(content)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
+        # A misspelt key is also a missing one: the misspelling says more.
+        errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise InputError(f"{path}: {_sentence(errors[0])}{more}") from None

@@ -8,9 +8,9 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from .card import FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
+from .card import CoordinateLabelCard, FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
 from .errors import InputError
-from .slow import ParticleCoordinates, SlowCoordinates, Torsions
+from .slow import SlowCoordinates, slow_from_description
 from .units import FloatArray, number
 
 _FLAT_BOTTOM = (
@@ -163,13 +163,17 @@ def _named_torsion(torsion: str, topology: Any) -> list[int]:
 
 def labels_of_card(card: SystemCard, topology: Any) -> SlowCoordinates:
     """The slow coordinates of a card, whose labels are all of one kind."""
-    names = tuple(label.name for label in card.labels)
+    names = [label.name for label in card.labels]
     torsions = [label for label in card.labels if isinstance(label, TorsionLabelCard)]
     if torsions:
-        rows = [label.atoms or _named_torsion(str(label.torsion), topology) for label in torsions]
-        return Torsions(names, np.array(rows, dtype=np.int64))
-    coordinates = [label for label in card.labels if not isinstance(label, TorsionLabelCard)]
-    components = [[label.particle, "xyz".index(label.axis)] for label in coordinates]
-    return ParticleCoordinates(
-        names, np.array(components, dtype=np.int64), np.array([label.domain for label in coordinates])
+        atoms = [label.atoms or _named_torsion(str(label.torsion), topology) for label in torsions]
+        return slow_from_description({"kind": "torsions", "names": names, "atoms": atoms})
+    coordinates = [label for label in card.labels if isinstance(label, CoordinateLabelCard)]
+    return slow_from_description(
+        {
+            "kind": "particle",
+            "names": names,
+            "components": [[label.particle, "xyz".index(label.axis)] for label in coordinates],
+            "domain": [label.domain for label in coordinates],
+        }
     )

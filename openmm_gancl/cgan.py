@@ -89,7 +89,9 @@ def negative_log_likelihood(
     return torch.where(generator.is_torsion, torsion, normal).sum(dim=1)
 
 
-def fit_baseline(generator: Generator, labels: FloatArray, coordinates: FloatArray, roughness: float) -> list[float]:
+def fit_baseline(
+    generator: Generator, labels: FloatArray, coordinates: FloatArray, roughness: float
+) -> list[float]:
     """Fit the smooth baseline, in place, by penalised maximum likelihood; returns the loss curve.
 
     Args:
@@ -105,13 +107,19 @@ def fit_baseline(generator: Generator, labels: FloatArray, coordinates: FloatArr
         deviation = q - generator.origin
         narrow = torch.clamp(generator.folds * generator.scale, max=1.0)
         turned = generator.folds * deviation
-        shift = torch.where(generator.is_torsion, (torch.cos(turned) - 1) / narrow, deviation / generator.scale)
+        shift = torch.where(
+            generator.is_torsion, (torch.cos(turned) - 1) / narrow, deviation / generator.scale
+        )
         sine = torch.where(generator.is_torsion, torch.sin(turned) / narrow, 0.0)
         target = torch.cat([shift, sine, torch.zeros_like(shift)], dim=1)
         normal_matrix = basis.T @ basis / len(s) + torch.diag(penalty[:, 0])
         generator.baseline.copy_(torch.linalg.solve(normal_matrix, basis.T @ target / len(s)))
     optimiser = torch.optim.LBFGS(
-        [generator.baseline], max_iter=200, history_size=20, line_search_fn="strong_wolfe", tolerance_change=1e-7
+        [generator.baseline],
+        max_iter=200,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+        tolerance_change=1e-7,
     )
     losses: list[float] = []
 
@@ -157,7 +165,9 @@ def energy_distance(first: Tensor, second: Tensor) -> float:
     """
     n, m = len(first), len(second)
     between = torch.cdist(first, second).mean()
-    within = torch.cdist(first, first).sum() / (n * (n - 1)) + torch.cdist(second, second).sum() / (m * (m - 1))
+    within = torch.cdist(first, first).sum() / (n * (n - 1)) + torch.cdist(second, second).sum() / (
+        m * (m - 1)
+    )
     return float(2 * between - within)
 
 
@@ -216,7 +226,9 @@ def train_adversarially(
         _generator_step(critic, optimisers[0], sampler, real_labels[rows])
         decay = min(0.99, (step + 1) / (step + 10))
         with torch.no_grad():
-            for average, current in zip(averaged.parameters(), generator.correction.parameters(), strict=True):
+            for average, current in zip(
+                averaged.parameters(), generator.correction.parameters(), strict=True
+            ):
                 average.lerp_(current, 1 - decay)
         if progress is not None:
             progress(step, options.generator_steps)

@@ -14,8 +14,8 @@ SMOOTHNESS = 2.5
 AMPLITUDE = 10.0
 """Prior standard deviation of the log-density (kT)."""
 
-LENGTHS = (0.01, 0.02, 0.04, 0.08, 0.16)
-"""Correlation lengths tried, as fractions of the domain."""
+LENGTHS = (0.36, 0.24, 0.16, 0.08, 0.04, 0.02)
+"""Correlation lengths tried, as fractions of the domain, until the evidence falls."""
 
 HIGHEST_ORDER = {1: 60, 2: 12}
 
@@ -132,16 +132,14 @@ def fit_cox_process(
     counts: FloatArray,
     log_exposure: FloatArray,
     dispersion: FloatArray,
-    length: float | None = None,
 ) -> CoxFit:
-    """Fit counts ~ exposure * density, with the prior's length by evidence unless it is given.
+    """Fit counts ~ exposure * density, with the prior's length chosen by evidence.
 
     Args:
         basis: what the log-density is made of.
         counts: shape=(n_bins,), sums of weights; need not be whole numbers.
         log_exposure: shape=(n_bins,).
         dispersion: shape=(n_bins,), mean squared over mean weight: the size of one independent count.
-        length: correlation length as a fraction of the domain; None to choose it.
     """
     seen = log_exposure > log_exposure.max() - 40.0
     active = Basis(basis.values[seen], basis.wave_numbers)
@@ -149,10 +147,11 @@ def fit_cox_process(
     start = np.zeros(active.values.shape[1])
     start[0] = np.log(max(counts.sum(), 1e-300)) - np.log(np.exp(log_exposure).sum())
     best: tuple[float, float, FloatArray, FloatArray] | None = None
-    for candidate in LENGTHS if length is None else (length,):
+    for candidate in LENGTHS:
         start, factor, evidence = _newton(active, *data, prior_precision(basis, candidate), start)
-        if best is None or evidence > best[0]:
-            best = evidence, candidate, start, factor
+        if best is not None and evidence < best[0]:
+            break
+        best = evidence, candidate, start, factor
     assert best is not None
     evidence, chosen, coefficients, factor = best
     root = solve_triangular(factor, basis.values.T, lower=True)

@@ -123,7 +123,9 @@ def platform_names() -> list[str]:
     return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
 
 
-def measure_platforms(system: openmm.System, positions: FloatArray, seconds: float = 0.15) -> dict[str, float]:
+def measure_platforms(
+    system: openmm.System, positions: FloatArray, seconds: float = 0.15
+) -> dict[str, float]:
     """Microseconds of one Langevin step of this system, one worker, on each platform that can run it."""
     measured: dict[str, float] = {}
     for name in platform_names():

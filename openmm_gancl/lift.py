@@ -24,6 +24,7 @@ from .slow_force import restraint_energies
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
+
 @dataclass(frozen=True)
 class Proposals:
     """n references, with the latents they belong to and the coordinates at the reference end of each path.
@@ -86,9 +87,7 @@ def propose_reverse(
     return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan))
 
 
-def maxwell_boltzmann(
-    masses: FloatArray, n: int, kT: float, rng: np.random.Generator
-) -> FloatArray:
+def maxwell_boltzmann(masses: FloatArray, n: int, kT: float, rng: np.random.Generator) -> FloatArray:
     """Velocities at the full step, shape=(n, n_atoms, 3), nm/ps."""
     return np.asarray(rng.standard_normal((n, len(masses), 3)) * np.sqrt(kT / masses)[:, None])
 
@@ -248,7 +247,9 @@ class Lifter:
         )
         if schedule is not None:
             if len(schedule) != relax_steps + 1:
-                raise InputError(f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}")
+                raise InputError(
+                    f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}"
+                )
             self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
         self.restraint = np.asarray(system.restraint if restraint is None else restraint, dtype=float)
         self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
@@ -260,9 +261,7 @@ class Lifter:
         """The label distribution of unrestrained lifts."""
         return UniformLabels(self.system.slow, self.restraint, self.system.kT)
 
-    def lift(
-        self, labels: FloatArray, *, seed: int, progress: Callable[[], None] | None = None
-    ) -> Lifts:
+    def lift(self, labels: FloatArray, *, seed: int, progress: Callable[[], None] | None = None) -> Lifts:
         """One lift of each label.
 
         Args:
@@ -271,7 +270,9 @@ class Lifter:
             progress: called once for each finished task of 32 lifts.
         """
         labels = checked_labels(labels, self.system.slow)
-        return self._run([labels[i : i + TASK_SIZE] for i in range(0, len(labels), TASK_SIZE)], None, seed, progress)
+        return self._run(
+            [labels[i : i + TASK_SIZE] for i in range(0, len(labels), TASK_SIZE)], None, seed, progress
+        )
 
     def reverse(
         self,
@@ -292,7 +293,9 @@ class Lifter:
         """
         labels = checked_labels(labels, self.system.slow)
         if not self.system.state.inside(positions).all():
-            raise InputError("some frames lie outside the declared state: drop them before a reverse relaxation")
+            raise InputError(
+                "some frames lie outside the declared state: drop them before a reverse relaxation"
+            )
         starts = range(0, len(labels), TASK_SIZE)
         frames = [positions[i : i + TASK_SIZE] for i in starts]
         return self._run([labels[i : i + TASK_SIZE] for i in starts], frames, seed, progress)
@@ -305,7 +308,9 @@ class Lifter:
         progress: Callable[[], None] | None,
     ) -> Lifts:
         prepared = [
-            self._prepare(chunk, None if frames is None else frames[i], task_seed(seed, int(frames is not None), i))
+            self._prepare(
+                chunk, None if frames is None else frames[i], task_seed(seed, int(frames is not None), i)
+            )
             for i, chunk in enumerate(label_chunks)
         ]
         tasks = [task for task, _ in prepared]

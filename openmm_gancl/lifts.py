@@ -123,7 +123,9 @@ def load_lifts(path: Path, slow: SlowCoordinates) -> Lifts:
     """
     with np.load(path, allow_pickle=False) as stored:
         if tuple(stored["names"]) != slow.names:
-            raise InputError(f"{path} holds lifts over {', '.join(stored['names'])}, not {', '.join(slow.names)}")
+            raise InputError(
+                f"{path} holds lifts over {', '.join(stored['names'])}, not {', '.join(slow.names)}"
+            )
         per_lift = {name: stored[name] for name in _PER_LIFT if name != "positions"}
         return Lifts(
             **per_lift,

@@ -20,6 +20,7 @@ from .chart import Chart, chart_for, chart_from_description
 from .errors import InputError
 from .networks import Encoder, Generator, coordinate_kinds, standardise
 from .reference import ReferenceParameters
+from .sampling import Frames
 from .slow import SlowCoordinates, slow_from_description
 from .system import MolecularSystem
 from .units import FloatArray
@@ -115,7 +116,9 @@ class LiftingModel:
         self, coordinates: FloatArray, labels: FloatArray, rng: np.random.Generator
     ) -> FloatArray:
         """z ~ r(z | x, s), shape=(n, latent_size), at chart coordinates of real configurations."""
-        return self._call("sample_encoder", coordinates, labels, rng.random((len(labels), self.latent_size + 1)))
+        return self._call(
+            "sample_encoder", coordinates, labels, rng.random((len(labels), self.latent_size + 1))
+        )
 
     def log_encoder(self, latents: FloatArray, coordinates: FloatArray, labels: FloatArray) -> FloatArray:
         """log r(z | x, s), shape=(n,)."""
@@ -155,7 +158,9 @@ class LiftingModel:
 
     def describe(self) -> str:
         """A few lines for people."""
-        encoder = "r = p(z)" if self.encoder_relax_steps is None else f"fitted at {self.encoder_relax_steps} steps"
+        encoder = (
+            "r = p(z)" if self.encoder_relax_steps is None else f"fitted at {self.encoder_relax_steps} steps"
+        )
         return (
             f"lifting model of {self.metadata['system']} ({len(self.metadata['atom_names'])} atoms) over "
             f"{', '.join(self.slow.names)}; latent size {self.latent_size}; encoder {encoder}; "
@@ -183,7 +188,9 @@ def load_model(path: str | Path) -> LiftingModel:
         metadata = json.loads(extra["metadata.json"])
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} is not a lifting model ({reason}): give a model.pt that gancl wrote") from None
+        raise InputError(
+            f"{path} is not a lifting model ({reason}): give a model.pt that gancl wrote"
+        ) from None
     if metadata.get("schema_version") != SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema version {metadata.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
@@ -256,10 +263,30 @@ def train_model(
         held_out = (labels[order[:split]], coordinates[order[:split]])
         rows = order[split:]
         train_adversarially(
-            generator, system.slow, labels[rows], coordinates[rows], held_out, options, seed, history, progress
+            generator,
+            system.slow,
+            labels[rows],
+            coordinates[rows],
+            held_out,
+            options,
+            seed,
+            history,
+            progress,
         )
     encoder = Encoder(system.slow, chart.n_coordinates, options.latent_size)
     return _bundle(system, chart, generator, encoder, n_frames=len(labels), seed=seed, history=vars(history))
+
+
+def train(
+    system: MolecularSystem,
+    frames: Frames,
+    *,
+    seed: int,
+    options: TrainingOptions | None = None,
+    progress: Any = None,
+) -> LiftingModel:
+    """Train a lifting model on sampled frames; see `train_model`."""
+    return train_model(system, frames.positions, frames.labels, seed=seed, options=options, progress=progress)
 
 
 def untrained_model(
@@ -299,5 +326,7 @@ def with_encoder(model: LiftingModel, encoder: Encoder, relax_steps: int) -> Lif
         encoder: fitted on pairs relaxed for ``relax_steps``.
         relax_steps: recorded in the metadata.
     """
-    networks = torch.jit.script(LiftingNetworks(model.networks.generator, encoder).eval().requires_grad_(False))
+    networks = torch.jit.script(
+        LiftingNetworks(model.networks.generator, encoder).eval().requires_grad_(False)
+    )
     return replace(model, networks=networks, metadata={**model.metadata, "encoder_relax_steps": relax_steps})

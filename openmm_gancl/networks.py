@@ -60,7 +60,11 @@ class LabelBasis(nn.Module):
 
 def _perceptron(n_inputs: int, hidden: int, n_outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, n_outputs)
+        nn.Linear(n_inputs, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, n_outputs),
     )
 
 
@@ -157,7 +161,9 @@ def normal_quantile(uniforms: Tensor) -> Tensor:
     return math.sqrt(2.0) * torch.erfinv(torch.clamp(2.0 * uniforms - 1.0, -1.0 + 1e-15, 1.0 - 1e-15))
 
 
-def standardise(coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor) -> Tensor:
+def standardise(
+    coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor
+) -> Tensor:
     """Coordinates against the baseline at their label, shape=(n, 2 n_coordinates).
 
     Normal coordinates in units of their width (the second half zero); torsions as sine and cosine of fold times
@@ -198,7 +204,12 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, slow: SlowCoordinates, n_coordinates: int, latent_size: int, n_components: int = 0, hidden: int = 64
+        self,
+        slow: SlowCoordinates,
+        n_coordinates: int,
+        latent_size: int,
+        n_components: int = 0,
+        hidden: int = 64,
     ):
         super().__init__()
         self.n_components, self.latent_size = n_components, latent_size

@@ -44,7 +44,9 @@ class RelaxProtocol:
     temperature: float
 
     @classmethod
-    def linear(cls, relax_steps: int, time_step: float, friction: float, temperature: float) -> "RelaxProtocol":
+    def linear(
+        cls, relax_steps: int, time_step: float, friction: float, temperature: float
+    ) -> "RelaxProtocol":
         """The default kick list n / N."""
         if relax_steps < 1:
             raise InputError(f"relax_steps is {relax_steps}: a relaxation needs at least 1 step")
@@ -203,7 +205,13 @@ class _Path:
         real_at_end, kinetic_end = self.real_energy()
         positions = self.context.getState(positions=True).getPositions(asNumpy=True)._value
         heat = self.integrator.getGlobalVariableByName("heat")
-        return positions, heat, real_at_start if self.task.reverse else real_at_end, kinetic_start, kinetic_end
+        return (
+            positions,
+            heat,
+            real_at_start if self.task.reverse else real_at_end,
+            kinetic_start,
+            kinetic_end,
+        )
 
 
 def relax(task: RelaxTask) -> Relaxed:

@@ -11,18 +11,24 @@ from .units import FloatArray, IntArray
 
 @runtime_checkable
 class SlowCoordinates(Protocol):
-    """What every choice of slow coordinates offers.
-
-    Attributes:
-        names: one name a coordinate.
-        periods: shape=(d,), the period of each coordinate, ``inf`` where it has none.
-        domain: shape=(d, 2), the interval of interest of each coordinate.
-    """
+    """What every choice of slow coordinates offers."""
 
     kind: ClassVar[str]
-    names: tuple[str, ...]
-    periods: FloatArray
-    domain: FloatArray
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name a coordinate."""
+        ...
+
+    @property
+    def periods(self) -> FloatArray:
+        """Period of each coordinate, shape=(d,), ``inf`` where it has none."""
+        ...
+
+    @property
+    def domain(self) -> FloatArray:
+        """Interval of interest of each coordinate, shape=(d, 2)."""
+        ...
 
     def transform(self, positions: FloatArray) -> FloatArray:
         """The restriction: positions, shape=(n, n_atoms, 3) in nm, to labels, shape=(n, d)."""

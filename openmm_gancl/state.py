@@ -52,7 +52,7 @@ class DeclaredState:
         Returns:
             shape=(n,), one of ``"" "cis" "chirality" "bond" "nan"``; the last that applies.
         """
-        finite = np.isfinite(positions).all(axis=(1, 2))
+        finite: NDArray[np.bool_] = np.all(np.isfinite(positions), axis=(1, 2))
         x = np.where(finite[:, None, None], positions, 0.0)
         # A clash can throw atoms so far that products overflow: NaN then compares as outside.
         with np.errstate(all="ignore"):

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import logsumexp
 
-from .cox_process import CoxFit, fit_cox_process, product_basis
+from .cox_process import fit_cox_process, product_basis
 from .errors import InputError
 from .lifts import Lifts
 from .slow import SlowCoordinates
@@ -162,6 +162,14 @@ class _Mixture:
         lifts = self.lifts
         return -restraint_energies(lifts.slow, lifts.restraint, places[:, None], self.labels[None]) / self.kT
 
+    def smoothed_free_energies(self) -> FloatArray:
+        """A first guess of the windows' reduced free energies: local averages of the logarithms, shape=(n_windows,).
+
+        Biased by the mean dissipated work, which the mixture's constants may be.
+        """
+        near = [0.5 * self.log_window(label[None])[0] for label in self.labels]
+        return np.array([-np.average(self.log_means, weights=np.exp(row)) for row in near])
+
     def log_exposure(self, places: FloatArray, free_energies: FloatArray, chunk: int = 2000) -> FloatArray:
         """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
         log_c = np.log(self.counts) + free_energies
@@ -190,31 +198,66 @@ def _bin_indices(obtained: FloatArray, edges: tuple[FloatArray, ...], periods: F
     return np.where(inside, flat, -1)
 
 
-def _fit(lifts: Lifts, edges: tuple[FloatArray, ...], passes: int) -> tuple[CoxFit, FloatArray, _Mixture, FloatArray]:
-    """Alternate between the surface and the windows' free energies that it implies."""
-    mixture, slow = _Mixture(lifts), lifts.slow
-    shape = tuple(len(axis) - 1 for axis in edges)
+@dataclass(frozen=True)
+class LiftAnalysis:
+    """What lifts say about the unrestrained equilibrium.
+
+    Attributes:
+        surface: the smoothed surface.
+        ends: the end points with unbiased weights, unsmoothed but for the mixture's constants.
+    """
+
+    surface: FreeEnergySurface
+    ends: WeightedEnds
+
+
+def _counts(
+    mixture: _Mixture, free_energies: FloatArray, places: FloatArray, edges: tuple[FloatArray, ...]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weighted counts, log-exposure and dispersion of each bin for given window free energies."""
+    periods, shape = mixture.lifts.slow.periods, tuple(len(axis) - 1 for axis in edges)
+    ends, log_exposure = mixture.ends(free_energies), mixture.log_exposure(places, free_energies)
+    index = _bin_indices(ends.obtained, edges, periods)
+    inside = index >= 0
+    counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
+    total, squares = (np.bincount(index[inside], counts**p, minlength=len(places)) for p in (1, 2))
+    modes = ["wrap" if np.isfinite(period) else "nearest" for period in periods]
+    smooth = [
+        gaussian_filter(field.reshape(shape), 3.0, mode=modes).ravel() + 1e-12 for field in (total, squares)
+    ]
+    return total, log_exposure, smooth[1] / smooth[0]
+
+
+def analyse_lifts(
+    lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
+) -> LiftAnalysis:
+    """Surface and weighted end points; see `surface_from_lifts`, which takes the same arguments.
+
+    Surface and window free energies are fitted in turn, because constants c_k taken from the raw, noisy weights
+    of single windows would correlate with them; a smooth c_k is as good as a fixed one.
+    """
+    edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts)
+    shape, kT = tuple(len(axis) - 1 for axis in edges), mixture.kT
     centres = [0.5 * (axis[1:] + axis[:-1]) for axis in edges]
     places = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, len(edges))
-    modes = ["wrap" if np.isfinite(period) else "nearest" for period in slow.periods]
-    basis = product_basis(slow, shape)
-    log_windows = mixture.log_window(places)
-    free_energies, length = -mixture.log_means, None
+    basis, log_windows = product_basis(lifts.slow, shape), mixture.log_window(places)
+    free_energies = mixture.smoothed_free_energies()
     for _ in range(passes):
-        ends = mixture.ends(free_energies)
-        log_exposure = mixture.log_exposure(places, free_energies)
-        index = _bin_indices(ends.obtained, edges, slow.periods)
-        inside = index >= 0
-        counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
-        total, squares = (np.bincount(index[inside], counts**p, minlength=len(places)) for p in (1, 2))
-        smooth = [
-            gaussian_filter(field.reshape(shape), 3.0, mode=modes).ravel() + 1e-12 for field in (total, squares)
-        ]
-        dispersion = smooth[1] / smooth[0]
-        fit = fit_cox_process(basis, total, log_exposure, dispersion, length)
-        length = fit.length
+        fit = fit_cox_process(basis, *_counts(mixture, free_energies, places, edges))
         free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
-    return fit, places, mixture, free_energies
+    known = (log_windows.max(axis=1) > -REACH) & (fit.error(np.ones(len(places), dtype=bool)) < 2.0)
+    energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
+    error = np.where(known, fit.error(energy < CEILING), np.inf)
+    surface = FreeEnergySurface(
+        energy=(kT * energy).reshape(shape),
+        error=(kT * error).reshape(shape),
+        edges=edges,
+        names=lifts.slow.names,
+        periods=lifts.slow.periods,
+        temperature=lifts.temperature,
+        force_evaluations=lifts.force_evaluations if force_evaluations is None else force_evaluations,
+    )
+    return LiftAnalysis(surface, mixture.ends(free_energies))
 
 
 def surface_from_lifts(
@@ -231,36 +274,16 @@ def surface_from_lifts(
     Raises:
         InputError: if no lift has a weight, or there are more than two labels.
     """
-    edges = grid_edges(lifts.slow, bins)
-    fit, places, mixture, _ = _fit(lifts, edges, passes)
-    reach = mixture.log_window(places).max(axis=1) if mixture.restrained else np.zeros(len(places))
-    known = (reach > -REACH) & (fit.error(np.ones(len(places), dtype=bool)) < 2.0)
-    energy = -fit.log_density
-    energy = np.where(known, energy - energy[known].min(), np.inf)
-    error = np.where(known, fit.error(energy < CEILING), np.inf)
-    shape, kT = tuple(len(axis) - 1 for axis in edges), mixture.kT
-    return FreeEnergySurface(
-        energy=(kT * energy).reshape(shape),
-        error=(kT * error).reshape(shape),
-        edges=edges,
-        names=lifts.slow.names,
-        periods=lifts.slow.periods,
-        temperature=lifts.temperature,
-        force_evaluations=lifts.force_evaluations if force_evaluations is None else force_evaluations,
-    )
-
-
-def equilibrium_weights(lifts: Lifts) -> WeightedEnds:
-    """Unbiased equilibrium weights of the end points, no smoothing but that of the mixture's constants."""
-    if lifts.mode == "unrestrained":
-        ok = lifts.ok
-        return WeightedEnds(lifts.obtained[ok], lifts.log_weights[ok], lifts.task[ok])
-    *_, mixture, free_energies = _fit(lifts, grid_edges(lifts.slow, 36 if len(lifts.slow.names) == 2 else None), 2)
-    return mixture.ends(free_energies)
+    return analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes).surface
 
 
 def basin_populations(
-    ends: WeightedEnds, basins: tuple[Basin, ...], temperature: float, *, seed: int = 0, n_bootstrap: int = 200
+    ends: WeightedEnds,
+    basins: tuple[Basin, ...],
+    temperature: float,
+    *,
+    seed: int = 0,
+    n_bootstrap: int = 200,
 ) -> list[BasinPopulation]:
     """Populations and free-energy differences of basins, errors by bootstrap over tasks.
 
@@ -289,7 +312,11 @@ def basin_populations(
         error = float(finite.std()) if len(finite) > 1 else float("inf")
         rows.append(
             BasinPopulation(
-                basin.name, float(populations[0, i]), float(populations[1:, i].std()), float(free[0, i]), error
+                basin.name,
+                float(populations[0, i]),
+                float(populations[1:, i].std()),
+                float(free[0, i]),
+                error,
             )
         )
     return rows

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import pickle
 import re
 import shutil
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ class MolecularSystem:
         return hashlib.sha256(xml.encode()).hexdigest()[:16]
 
 
-def _check_labels(slow: SlowCoordinates, positions: FloatArray) -> None:
+def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinates:
     if len(set(slow.names)) < len(slow.names):
         raise InputError(f"labels share a name ({', '.join(slow.names)}): give each its own")
     used: Any = []
@@ -122,6 +123,7 @@ def _check_labels(slow: SlowCoordinates, positions: FloatArray) -> None:
             )
     if not np.isfinite(slow.transform(positions[None])).all():
         raise InputError(f"labels {', '.join(slow.names)} are not finite at the structure: check their atoms")
+    return slow
 
 
 def _checked_restraint(restraint: Any, slow: SlowCoordinates) -> FloatArray:
@@ -135,7 +137,7 @@ def _checked_restraint(restraint: Any, slow: SlowCoordinates) -> FloatArray:
     return np.broadcast_to(values, (d,)).copy()
 
 
-def _check_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> None:
+def _checked_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> tuple[Basin, ...]:
     d = len(slow.names)
     for basin in basins:
         for box in map(np.asarray, basin.boxes):
@@ -150,6 +152,7 @@ def _check_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> None:
                     f"basin {basin.name} has low > high for {slow.names[int(reversed_.argmax())]}, "
                     "which is not periodic: swap them"
                 )
+    return tuple(basins)
 
 
 def _positive(**values: Any) -> dict[str, float]:
@@ -189,6 +192,11 @@ def _target(system: Any) -> Any:
     return system
 
 
+def _copied_topology(topology: Any) -> Any:
+    # OpenMM's deep copy of a Topology leaves its bonds on the old atoms; pickling does not.
+    return pickle.loads(pickle.dumps(topology))
+
+
 def system_from_objects(
     topology: Any,
     system: Any,
@@ -226,18 +234,16 @@ def system_from_objects(
         InputError: the objects do not fit together, or the System has constraints.
     """
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
-    _check_labels(labels, positions)
-    _check_basins(basins, labels)
     return MolecularSystem(
         name=name,
-        topology=copy.deepcopy(topology),
+        topology=_copied_topology(topology),
         system=_target(system),
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
-        slow=labels,
+        slow=_checked_slow(labels, positions),
         restraint=_checked_restraint(restraint, labels),
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
-        basins=tuple(basins),
+        basins=_checked_basins(basins, labels),
         card=card or {},
     )
 

@@ -1,0 +1,180 @@
+"""What may be trusted: effective sample size, tails, the forward-reverse check, consistency."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from .errors import InputError
+from .lifts import Lifts
+from .slow_force import restraint_energies
+from .units import FloatArray, IntArray, thermal_energy, wrap
+
+DISTRUST = 4.0
+"""A forward-reverse z-score above this size means: not to be trusted."""
+
+HEAVY_TAIL = 0.7
+"""A Pareto index above this means that the error bar is not to be trusted."""
+
+
+def log_mean_weight(log_weights: FloatArray) -> float:
+    """log of the mean of the weights, zero weights counted."""
+    return float(logsumexp(log_weights) - np.log(len(log_weights)))
+
+
+def effective_sample_size(log_weights: FloatArray) -> float:
+    """Kish's (sum w)^2 / sum w^2; 0 if every weight is zero."""
+    if not np.isfinite(log_weights).any():
+        return 0.0
+    return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
+
+
+def pareto_index(log_weights: FloatArray) -> float:
+    """Tail index k of the largest weights (Zhang & Stephens 2009, doi 10.1198/tech.2009.08017).
+
+    Above 0.7 the error bar of mean(w) is not to be trusted (Vehtari et al. 2024, arXiv 1507.02646). NaN below 25
+    finite weights.
+    """
+    finite = np.sort(log_weights[np.isfinite(log_weights)])
+    if len(finite) < 25:
+        return float("nan")
+    n_tail = int(min(0.2 * len(finite), 3 * np.sqrt(len(finite))))
+    weights = np.exp(finite - finite[-1])
+    excess = weights[-n_tail:] - weights[-n_tail - 1]
+    if excess[-1] <= 0 or excess[(n_tail - 2) // 4] <= 0:
+        return -np.inf
+    grid = np.arange(1, 31 + int(np.sqrt(n_tail)))
+    theta = 1 / excess[-1] + (1 - np.sqrt(grid[-1] / (grid - 0.5))) / (3 * excess[(n_tail - 2) // 4])
+    k = np.log1p(-theta[:, None] * excess).mean(axis=1)
+    profile = n_tail * (np.log(-theta / k) - k - 1)
+    posterior_mean = np.average(theta, weights=np.exp(profile - logsumexp(profile)))
+    return float(np.log1p(-posterior_mean * excess).mean())
+
+
+def bootstrap_log_mean(
+    log_weights: FloatArray, rng: np.random.Generator, n_bootstrap: int = 200
+) -> FloatArray:
+    """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
+    n = len(log_weights)
+    shift = log_weights.max()
+    weights = np.exp(log_weights - shift) if np.isfinite(shift) else np.zeros(n)
+    with np.errstate(divide="ignore"):
+        return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
+
+
+def log_bar(forward: FloatArray, reverse: FloatArray) -> float:
+    """log Z from forward and reverse log-weights by Bennett's acceptance ratio (doi 10.1016/0021-9991(76)90078-4).
+
+    Args:
+        forward: shape=(n,), log w of lifts, minus infinity allowed.
+        reverse: shape=(m,), log w of reverse relaxations.
+    """
+    from pymbar.other_estimators import bar
+
+    work = np.where(np.isfinite(forward), -forward, 1e5)
+    centre = float(np.median(reverse))
+    return centre - float(bar(work + centre, reverse - centre, compute_uncertainty=False)["Delta_f"])
+
+
+@dataclass(frozen=True)
+class ReverseCheck:
+    """Agreement of lifts with reverse relaxations of real frames at one label.
+
+    Attributes:
+        label: shape=(d,).
+        log_forward: log mean(w) of the lifts.
+        log_bidirectional: log Z from both directions.
+        error: bootstrapped error of their difference.
+        z: the difference in units of its error.
+        efficiency: mode-aware effective sample size per lift, ``Z / E_pi[w]``.
+        n_forward: lifts.
+        n_reverse: reverse relaxations.
+    """
+
+    label: FloatArray
+    log_forward: float
+    log_bidirectional: float
+    error: float
+    z: float
+    efficiency: float
+    n_forward: int
+    n_reverse: int
+
+
+def check_reverse(
+    label: FloatArray, forward: FloatArray, reverse: FloatArray, *, seed: int, n_bootstrap: int = 100
+) -> ReverseCheck:
+    """Compare the log-weights of lifts and of reverse relaxations at one label.
+
+    Args:
+        label: shape=(d,).
+        forward: shape=(n,), log w, zero weights counted.
+        reverse: shape=(m,), log w.
+        seed: of the bootstrap.
+        n_bootstrap: replicates.
+    """
+    reverse = reverse[np.isfinite(reverse)]
+    if len(reverse) < 4 or np.isfinite(forward).sum() < 4:
+        raise InputError(
+            f"label {np.round(label, 3).tolist()}: a reverse check needs at least 4 lifts and 4 frames with a weight"
+        )
+    rng = np.random.default_rng(seed)
+    log_forward, log_both = log_mean_weight(forward), log_bar(forward, reverse)
+    differences = []
+    for _ in range(n_bootstrap):
+        first = forward[rng.integers(0, len(forward), len(forward))]
+        second = reverse[rng.integers(0, len(reverse), len(reverse))]
+        if np.isfinite(first).any():
+            differences.append(log_mean_weight(first) - log_bar(first, second))
+    error = float(np.std(differences, ddof=1))
+    difference = log_forward - log_both
+    return ReverseCheck(
+        label=label,
+        log_forward=log_forward,
+        log_bidirectional=log_both,
+        error=error,
+        z=difference / error if error > 0 else 0.0,
+        efficiency=float(np.exp(log_both - log_mean_weight(reverse))),
+        n_forward=len(forward),
+        n_reverse=len(reverse),
+    )
+
+
+def check_lifts(forward: Lifts, reverse: Lifts, *, seed: int) -> list[ReverseCheck]:
+    """One `ReverseCheck` for each label that both hold."""
+    checks = []
+    for i, label in enumerate(np.unique(reverse.labels, axis=0)):
+        lifts, back = (part.log_weights[(part.labels == label).all(axis=1)] for part in (forward, reverse))
+        if len(lifts) >= 4 and len(back) >= 4 and np.isfinite(lifts).sum() >= 4:
+            checks.append(check_reverse(label, lifts, back, seed=seed + i))
+    return checks
+
+
+def pooled_z(checks: list[ReverseCheck]) -> float:
+    """One z-score over several labels: the summed differences over their summed error."""
+    if not checks:
+        return float("nan")
+    difference = sum(check.log_forward - check.log_bidirectional for check in checks)
+    return float(difference / np.sqrt(sum(check.error**2 for check in checks)))
+
+
+def reason_counts(lifts: Lifts) -> dict[str, int]:
+    """How many lifts ended for each reason."""
+    return dict(Counter(lifts.reason.tolist()))
+
+
+def window_ids(lifts: Lifts) -> IntArray:
+    """A number for each distinct label, shape=(n,)."""
+    return np.unique(lifts.labels, axis=0, return_inverse=True)[1].ravel()
+
+
+def label_errors(lifts: Lifts) -> FloatArray:
+    """Consistency: label obtained minus label asked for, shape=(n, d), periodic differences wrapped."""
+    return wrap(lifts.obtained - lifts.labels, lifts.slow.periods)
+
+
+def restraint_strain(lifts: Lifts) -> FloatArray:
+    """Restraint energy of each lift's end in kT, shape=(n,); about d/2 where the restraint decides."""
+    energies = restraint_energies(lifts.slow, lifts.restraint, lifts.obtained, lifts.labels)
+    return np.asarray(energies / thermal_energy(lifts.temperature))

@@ -1,0 +1,43 @@
+"""Where to lift next: evenly over the part of the label space that the surface says matters."""
+
+import numpy as np
+
+from .errors import InputError
+from .sampling import scattered_labels
+from .slow import SlowCoordinates
+from .surfaces import FreeEnergySurface
+from .units import FloatArray, thermal_energy
+
+
+def place_labels(
+    surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, ceiling: float, seed: int
+) -> FloatArray:
+    """Labels scattered evenly where the free energy, less one error bar, lies below a ceiling.
+
+    Args:
+        surface: what is known so far; unknown bins count as low only where a neighbour is.
+        slow: the slow coordinates.
+        n: how many labels.
+        ceiling: kT above the minimum.
+        seed: of the scatter.
+
+    Returns:
+        shape=(n, d).
+    """
+    limit = ceiling * thermal_energy(surface.temperature)
+    error = np.where(np.isfinite(surface.error), surface.error, 0.0)
+    wanted = (surface.energy - error < limit).ravel()
+    if not wanted.any():
+        raise InputError("the surface is nowhere below the ceiling: raise the ceiling")
+    shape = surface.energy.shape
+    n_tried = n
+    while True:
+        labels = scattered_labels(slow, n_tried, seed)
+        columns = []
+        for i, bins in enumerate(shape):
+            low, high = slow.domain[i]
+            columns.append(np.minimum(((labels[:, i] - low) / (high - low) * bins).astype(int), bins - 1))
+        inside = labels[wanted[np.ravel_multi_index(columns, shape)]]
+        if len(inside) >= n:
+            return inside[:n]
+        n_tried *= 2

@@ -318,13 +318,13 @@ def untrained_model(
     return _bundle(system, chart, generator, encoder, n_frames=0, seed=seed, history=vars(TrainingHistory()))
 
 
-def with_encoder(model: LiftingModel, encoder: Encoder, relax_steps: int) -> LiftingModel:
+def with_encoder(model: LiftingModel, encoder: Encoder, relax_steps: int | None) -> LiftingModel:
     """The same generator with a fitted encoder, as a new frozen model.
 
     Args:
         model: the model.
-        encoder: fitted on pairs relaxed for ``relax_steps``.
-        relax_steps: recorded in the metadata.
+        encoder: fitted on pairs relaxed for ``relax_steps``, or the prior.
+        relax_steps: recorded in the metadata; None for the prior.
     """
     networks = torch.jit.script(
         LiftingNetworks(model.networks.generator, encoder).eval().requires_grad_(False)

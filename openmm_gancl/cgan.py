@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from .chart import Chart
-from .networks import Critic, Generator, standardise
+from .networks import Critic, Generator, coordinate_losses, standardise
 from .slow import SlowCoordinates
 from .units import FloatArray
+
+LIKELIHOOD_ROWS = 2048
+"""References in one estimate of the likelihood term."""
 
 MINIMUM_WIDTH = 1e-4
 """nm or radians: the scale of a coordinate that the frames show as frozen."""
@@ -31,8 +34,11 @@ class TrainingOptions:
         generator_steps: steps of the generator at most.
         critic_steps: steps of the critic for each of the generator.
         batch_size: frames in a step.
-        learning_rate: of Adam.
+        generator_rate: learning rate of the generator's Adam at the start; it falls to zero as a cosine.
+        critic_rate: learning rate of the critic's Adam.
         gradient_penalty: weight of the critic's gradient penalty.
+        likelihood: weight of the likelihood term beside the adversarial one; 0 is the plain WGAN-GP.
+        likelihood_samples: latents in the estimate of one frame's likelihood.
         evaluate_every: generator steps between two held-out distances.
         patience: evaluations without improvement before the early stop.
         held_out: fraction of the frames that only the early stop sees.
@@ -40,11 +46,14 @@ class TrainingOptions:
     """
 
     latent_size: int = 4
-    generator_steps: int = 3000
+    generator_steps: int = 1200
     critic_steps: int = 3
     batch_size: int = 256
-    learning_rate: float = 3e-4
-    gradient_penalty: float = 10.0
+    generator_rate: float = 1e-2
+    critic_rate: float = 1e-3
+    gradient_penalty: float = 1.0
+    likelihood: float = 1.0
+    likelihood_samples: int = 16
     evaluate_every: int = 100
     patience: int = 10
     held_out: float = 0.2
@@ -77,21 +86,13 @@ def coordinate_statistics(coordinates: FloatArray, chart: Chart) -> tuple[FloatA
     return origin, np.maximum(scale, MINIMUM_WIDTH)
 
 
-def negative_log_likelihood(
-    coordinates: Tensor, centres: Tensor, widths: Tensor, generator: Generator
-) -> Tensor:
+def negative_log_likelihood(coordinates: Tensor, centres: Tensor, widths: Tensor, generator: Generator) -> Tensor:
     """-log density of coordinates under their references, summed over coordinates, shape=(n,)."""
-    deviation = coordinates - centres
-    normal = 0.5 * (deviation / widths) ** 2 + torch.log(widths) + 0.5 * math.log(2 * math.pi)
-    strength = (generator.folds * widths) ** -2.0
-    torsion = strength * (1.0 - torch.cos(generator.folds * deviation))
-    torsion = torsion + torch.log(2 * math.pi * torch.special.i0e(strength))
-    return torch.where(generator.is_torsion, torsion, normal).sum(dim=1)
+    terms = coordinate_losses(coordinates, centres, widths, generator.folds, generator.is_torsion)
+    return terms.sum(dim=1)
 
 
-def fit_baseline(
-    generator: Generator, labels: FloatArray, coordinates: FloatArray, roughness: float
-) -> list[float]:
+def fit_baseline(generator: Generator, labels: FloatArray, coordinates: FloatArray, roughness: float) -> list[float]:
     """Fit the smooth baseline, in place, by penalised maximum likelihood; returns the loss curve.
 
     Args:
@@ -107,9 +108,7 @@ def fit_baseline(
         deviation = q - generator.origin
         narrow = torch.clamp(generator.folds * generator.scale, max=1.0)
         turned = generator.folds * deviation
-        shift = torch.where(
-            generator.is_torsion, (torch.cos(turned) - 1) / narrow, deviation / generator.scale
-        )
+        shift = torch.where(generator.is_torsion, (torch.cos(turned) - 1) / narrow, deviation / generator.scale)
         sine = torch.where(generator.is_torsion, torch.sin(turned) / narrow, 0.0)
         target = torch.cat([shift, sine, torch.zeros_like(shift)], dim=1)
         normal_matrix = basis.T @ basis / len(s) + torch.diag(penalty[:, 0])
@@ -165,9 +164,7 @@ def energy_distance(first: Tensor, second: Tensor) -> float:
     """
     n, m = len(first), len(second)
     between = torch.cdist(first, second).mean()
-    within = torch.cdist(first, first).sum() / (n * (n - 1)) + torch.cdist(second, second).sum() / (
-        m * (m - 1)
-    )
+    within = torch.cdist(first, first).sum() / (n * (n - 1)) + torch.cdist(second, second).sum() / (m * (m - 1))
     return float(2 * between - within)
 
 
@@ -182,7 +179,8 @@ def train_adversarially(
     history: TrainingHistory,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Train the correction of a generator, in place, keeping the weights with the least held-out distance.
+    """Train the correction of a generator, in place, keeping the weights with the least held-out distance:
+    the latest step that is not worse than the best by more than the noise of that distance.
 
     Args:
         generator: with a fitted baseline; single precision while training.
@@ -200,11 +198,11 @@ def train_adversarially(
     critic = Critic(slow, generator.n_coordinates).float()
     sampler = _Sampler(generator, seed)
     averaged = copy.deepcopy(generator.correction)
-    optimisers = [
-        torch.optim.Adam(parameters, lr=options.learning_rate, betas=(0.0, 0.9))
-        for parameters in (generator.correction.parameters(), critic.parameters())
-    ]
+    optimiser = torch.optim.Adam(generator.correction.parameters(), lr=options.generator_rate, betas=(0.0, 0.9))
+    critic_optimiser = torch.optim.Adam(critic.parameters(), lr=options.critic_rate, betas=(0.0, 0.9))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.generator_steps + 1)
     real_labels, real = _tensors(generator, labels, coordinates)
+    real_coordinates = torch.as_tensor(coordinates, dtype=torch.float32)
     test = _HeldOut(generator, *held_out, seed=seed)
     best, kept = math.inf, copy.deepcopy(averaged.state_dict())
     for step in range(options.generator_steps + 1):
@@ -212,23 +210,23 @@ def train_adversarially(
             distance = test.distance(averaged)
             history.step.append(step)
             history.held_out_distance.append(distance)
-            if distance < best:
-                best, kept, history.kept_step = distance, copy.deepcopy(averaged.state_dict()), step
+            best = min(best, distance)
+            if distance <= best + test.noise:
+                kept, history.kept_step = copy.deepcopy(averaged.state_dict()), step
             if step - history.kept_step >= options.patience * options.evaluate_every:
                 break
         gap = 0.0
         for _ in range(options.critic_steps):
             rows = torch.randint(len(real), (options.batch_size,), generator=sampler.random)
-            gap = _critic_step(critic, optimisers[1], sampler, real_labels[rows], real[rows], options)
+            gap = _critic_step(critic, critic_optimiser, sampler, real_labels[rows], real[rows], options)
         if step % options.evaluate_every == 0:
             history.critic_gap.append(gap)
         rows = torch.randint(len(real), (options.batch_size,), generator=sampler.random)
-        _generator_step(critic, optimisers[0], sampler, real_labels[rows])
+        _generator_step(critic, optimiser, sampler, real_labels[rows], real_coordinates[rows], options)
+        schedule.step()
         decay = min(0.99, (step + 1) / (step + 10))
         with torch.no_grad():
-            for average, current in zip(
-                averaged.parameters(), generator.correction.parameters(), strict=True
-            ):
+            for average, current in zip(averaged.parameters(), generator.correction.parameters(), strict=True):
                 average.lerp_(current, 1 - decay)
         if progress is not None:
             progress(step, options.generator_steps)
@@ -261,7 +259,7 @@ def _critic_step(
     mixing = torch.rand(len(labels), 1, generator=sampler.random)
     between = (mixing * real + (1 - mixing) * fake).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(labels, between).sum(), between, create_graph=True)
-    penalty = ((gradient.norm(dim=1) - 1) ** 2).mean()
+    penalty = (((gradient**2).sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
     gap = critic(labels, fake).mean() - critic(labels, real).mean()
     optimiser.zero_grad()
     (gap + options.gradient_penalty * penalty).backward()
@@ -269,12 +267,39 @@ def _critic_step(
     return -gap.item()
 
 
+def marginal_loss(generator: Generator, labels: Tensor, coordinates: Tensor, latents: Tensor) -> Tensor:
+    """-log of the generator's density with the latent averaged over given draws from the prior; a scalar.
+
+    Args:
+        generator: the generator.
+        labels: shape=(n, d).
+        coordinates: shape=(n, n_coordinates), real.
+        latents: shape=(n, k, latent_size).
+    """
+    n, k, size = latents.shape
+    repeated = labels.repeat_interleave(k, dim=0)
+    centres, widths = generator(repeated, latents.reshape(n * k, size))
+    losses = negative_log_likelihood(coordinates.repeat_interleave(k, dim=0), centres, widths, generator)
+    return (math.log(k) - torch.logsumexp(-losses.view(n, k), dim=1)).mean()
+
+
 def _generator_step(
-    critic: Critic, optimiser: torch.optim.Optimizer, sampler: _Sampler, labels: Tensor
+    critic: Critic,
+    optimiser: torch.optim.Optimizer,
+    sampler: _Sampler,
+    labels: Tensor,
+    coordinates: Tensor,
+    options: TrainingOptions,
 ) -> None:
     drawn = sampler.draw(labels, sampler.latents(len(labels)))
+    loss = -critic(labels, _features(sampler.generator, labels, drawn)).mean()
+    if options.likelihood > 0:
+        k = options.likelihood_samples
+        n = max(LIKELIHOOD_ROWS // k, 1)
+        latents = sampler.latents(n * k).view(n, k, -1)
+        loss = loss + options.likelihood * marginal_loss(sampler.generator, labels[:n], coordinates[:n], latents)
     optimiser.zero_grad()
-    (-critic(labels, _features(sampler.generator, labels, drawn)).mean()).backward()
+    loss.backward()
     optimiser.step()
 
 
@@ -287,6 +312,12 @@ class _HeldOut:
         self.labels, real = _tensors(generator, labels[rows], coordinates[rows])
         self.label_features = generator.coarse(self.labels)
         self.real = torch.cat([self.label_features, real], dim=1)
+        random, half, distances = torch.Generator().manual_seed(seed), len(rows) // 2, []
+        for _ in range(20):
+            order = torch.randperm(len(rows), generator=random)
+            distances.append(energy_distance(self.real[order[:half]], self.real[order[half:]]))
+        # the spread between halves of real frames, for samples twice as large
+        self.noise = float(np.std(distances)) / 2
 
     def distance(self, correction: torch.nn.Module) -> float:
         trial = copy.deepcopy(self.generator)

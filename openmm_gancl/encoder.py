@@ -3,7 +3,6 @@
 Any normalised r keeps the weight exact; the best is the posterior of the latent given the *relaxed* end state.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ from .execution import task_seed
 from .lift import Lifter
 from .lifts import Lifts
 from .model import LiftingModel, with_encoder
-from .networks import Encoder
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
@@ -47,35 +45,37 @@ class EncoderFit:
     force_evaluations: int
 
 
-def _train(
-    model: LiftingModel, pilot: Lifts, seed: int, n_components: int, n_steps: int, batch_size: int = 256
-) -> tuple[Encoder, float]:
-    """Maximum likelihood on the pilot's pairs; weights with the best held-out likelihood."""
-    torch.manual_seed(seed)
-    random = torch.Generator().manual_seed(seed)
-    encoder = Encoder(model.slow, model.chart.n_coordinates, model.latent_size, n_components)
+def _fit_exponents(model: LiftingModel, pilot: Lifts, penalty: float) -> tuple[FloatArray, float]:
+    """Exponents of maximum likelihood on the pilot's pairs, and the held-out information in nats.
+
+    A multinomial logistic regression of the index in use on the candidates' log-densities at the end: convex.
+    """
     labels, latents = torch.as_tensor(pilot.labels), torch.as_tensor(pilot.latents)
+    free = np.ones(model.chart.n_coordinates)
+    free[model.chart.label_indices] = 0.0  # the restraint, not the generator, draws the label coordinates
+    mask = torch.as_tensor(free)
     with torch.no_grad():
         coordinates = torch.as_tensor(model.chart.to_internal(pilot.positions))
-        features = model.networks.features(coordinates, labels)
-        prior = model.networks.log_prior(latents, labels)
-    order = torch.randperm(len(labels), generator=random)
-    test, rows = order[: len(order) // 4], order[len(order) // 4 :]
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=2e-3, weight_decay=1e-4)
-    best, kept = -np.inf, copy.deepcopy(encoder.state_dict())
-    for step in range(n_steps + 1):
-        if step % 50 == 0:
-            with torch.no_grad():
-                gain = float((encoder(latents[test], labels[test], features[test]) - prior[test]).mean())
-            if gain > best:
-                best, kept = gain, copy.deepcopy(encoder.state_dict())
-        batch = rows[torch.randint(len(rows), (batch_size,), generator=random)]
-        loss = -encoder(latents[batch], labels[batch], features[batch]).mean()
+        scores = model.networks.log_densities(latents, coordinates, labels) * mask
+    chosen, split = latents[:, -1].long(), len(labels) // 4
+    raw = torch.full((len(free),), 0.1, dtype=torch.float64, requires_grad=True)
+
+    def log_choice(rows: slice) -> torch.Tensor:
+        choice = torch.log_softmax(scores[rows] @ raw.clamp(min=0.0), dim=1)
+        return choice.gather(1, chosen[rows].unsqueeze(1)).mean()
+
+    optimiser = torch.optim.LBFGS([raw], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
         optimiser.zero_grad()
+        loss = penalty * (raw**2).sum() - log_choice(slice(split, None))
         loss.backward()
-        optimiser.step()
-    encoder.load_state_dict(kept)
-    return encoder, best
+        return loss
+
+    optimiser.step(closure)
+    with torch.no_grad():
+        information = float(log_choice(slice(split)) + np.log(scores.shape[1]))
+    return (raw.clamp(min=0.0) * mask).detach().numpy(), information
 
 
 def _log_weights(model: LiftingModel, pilot: Lifts) -> FloatArray:
@@ -104,8 +104,8 @@ def fit_encoder(
     seed: int,
     n_pilot: int = 1024,
     n_reverse: int = 192,
-    n_components: int = 8,
-    n_steps: int = 2000,
+    n_candidates: int = 64,
+    penalty: float = 1e-3,
     platform: str = "auto",
     workers: int = 1,
     progress: Callable[[], None] | None = None,
@@ -123,8 +123,8 @@ def fit_encoder(
         seed: of every random number.
         n_pilot: pilot lifts.
         n_reverse: reverse relaxations with each encoder.
-        n_components: of the mixture.
-        n_steps: of the training.
+        n_candidates: draws of z that the encoder chooses among.
+        penalty: on the squared exponents.
         platform: as for `Lifter`.
         workers: as for `Lifter`.
         progress: as for `Lifter.lift`.
@@ -133,17 +133,20 @@ def fit_encoder(
         InputError: if the model has no latent, or too few pilot lifts survive.
     """
     if model.latent_size == 0:
-        raise InputError("the model has no latent, so there is no encoder to fit: train with --latent 1 or more")
+        raise InputError(
+            "the model has no latent, so there is no encoder to fit: train with --latent 1 or more"
+        )
     options = {"relax_steps": relax_steps, "platform": platform, "workers": workers}
-    prior = with_encoder(model, Encoder(model.slow, model.chart.n_coordinates, model.latent_size), None)
+    none = np.zeros(model.chart.n_coordinates)
+    prior = with_encoder(model, none, n_candidates, None)
     lifter = Lifter(system, prior, **options)
     repeated = labels[np.arange(n_pilot) % len(labels)]
     lifts = lifter.lift(repeated, seed=seed, progress=progress)
     pilot = lifts.select(lifts.ok)
     if len(pilot) < 64:
         raise InputError(f"only {len(pilot)} of {n_pilot} pilot lifts have a weight: raise relax_steps")
-    encoder, information = _train(prior, pilot, seed, n_components, n_steps)
-    fitted = with_encoder(model, encoder, relax_steps)
+    exponents, information = _fit_exponents(prior, pilot, penalty)
+    fitted = with_encoder(model, exponents, n_candidates, relax_steps)
     log_weights = _log_weights(fitted, pilot)
     frames = _resample(pilot, log_weights, n_reverse, task_seed(seed, 2))
     divergences, cost = [], lifts.force_evaluations
@@ -155,7 +158,7 @@ def fit_encoder(
         divergences.append(_divergence(pilot, log_weights, reverse))
     kept = divergences[1] < divergences[0]
     return EncoderFit(
-        model=fitted if kept else prior,
+        model=fitted if kept else with_encoder(model, none, 1, None),
         kept=kept,
         divergence_prior=divergences[0],
         divergence_fitted=divergences[1],

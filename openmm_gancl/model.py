@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .cgan import (
     TrainingHistory,
@@ -18,7 +18,7 @@ from .cgan import (
 )
 from .chart import Chart, chart_for, chart_from_description
 from .errors import InputError
-from .networks import Encoder, Generator, coordinate_kinds, standardise
+from .networks import Generator, LiftingNetworks, coordinate_kinds
 from .reference import ReferenceParameters
 from .sampling import Frames
 from .slow import SlowCoordinates, slow_from_description
@@ -28,48 +28,6 @@ from .units import FloatArray
 SCHEMA_VERSION = 1
 UNTRAINED_WIDTHS = {"bond": 0.005, "angle": 0.08, "torsion": 0.4, "cartesian": 0.1}
 """nm and radians, of a generator that has seen no frame."""
-
-
-class LiftingNetworks(nn.Module):
-    """Generator and encoder as one scriptable module over double-precision coordinates."""
-
-    def __init__(self, generator: Generator, encoder: Encoder):
-        super().__init__()
-        self.generator, self.encoder = generator, encoder
-
-    def forward(self, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Centres and widths of the references."""
-        return self.generator(labels, latents)
-
-    @torch.jit.export
-    def sample_latent(self, labels: Tensor, uniforms: Tensor) -> Tensor:
-        """z ~ p(z | s)."""
-        return self.generator.sample_latent(labels, uniforms)
-
-    @torch.jit.export
-    def log_prior(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """log p(z | s)."""
-        return self.generator.log_prior(latents, labels)
-
-    @torch.jit.export
-    def features(self, coordinates: Tensor, labels: Tensor) -> Tensor:
-        """Coordinates standardised against the baseline."""
-        centres, widths = self.generator.baseline_parameters(labels)
-        return standardise(coordinates, centres, widths, self.generator.folds, self.generator.is_torsion)
-
-    @torch.jit.export
-    def sample_encoder(self, coordinates: Tensor, labels: Tensor, uniforms: Tensor) -> Tensor:
-        """z ~ r(z | x, s), from uniforms of shape=(n, latent_size + 1)."""
-        if self.encoder.n_components == 0:
-            return self.generator.sample_latent(labels, uniforms[:, 1:])
-        return self.encoder.sample(labels, self.features(coordinates, labels), uniforms)
-
-    @torch.jit.export
-    def log_encoder(self, latents: Tensor, coordinates: Tensor, labels: Tensor) -> Tensor:
-        """log r(z | x, s)."""
-        if self.encoder.n_components == 0:
-            return self.generator.log_prior(latents, labels)
-        return self.encoder(latents, labels, self.features(coordinates, labels))
 
 
 @dataclass(frozen=True)
@@ -104,9 +62,13 @@ class LiftingModel:
         steps = self.metadata["encoder_relax_steps"]
         return None if steps is None else int(steps)
 
+    @property
+    def _n_uniforms(self) -> int:
+        return int(self.networks.n_candidates) * self.latent_size + 1
+
     def sample_latents(self, labels: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """z ~ p(z | s), shape=(n, latent_size)."""
-        return self._call("sample_latent", labels, rng.random((len(labels), self.latent_size)))
+        """Latents drawn from p(z | s); opaque rows, one a lift."""
+        return self._call("sample_latent", labels, rng.random((len(labels), self._n_uniforms)))
 
     def log_prior(self, latents: FloatArray, labels: FloatArray) -> FloatArray:
         """log p(z | s), shape=(n,)."""
@@ -115,17 +77,15 @@ class LiftingModel:
     def sample_encoder(
         self, coordinates: FloatArray, labels: FloatArray, rng: np.random.Generator
     ) -> FloatArray:
-        """z ~ r(z | x, s), shape=(n, latent_size), at chart coordinates of real configurations."""
-        return self._call(
-            "sample_encoder", coordinates, labels, rng.random((len(labels), self.latent_size + 1))
-        )
+        """Latents drawn from r(z | x, s) at chart coordinates of real configurations."""
+        return self._call("sample_encoder", coordinates, labels, rng.random((len(labels), self._n_uniforms)))
 
     def log_encoder(self, latents: FloatArray, coordinates: FloatArray, labels: FloatArray) -> FloatArray:
         """log r(z | x, s), shape=(n,)."""
         return self._call("log_encoder", latents, coordinates, labels)
 
     def reference_parameters(self, labels: FloatArray, latents: FloatArray) -> ReferenceParameters:
-        """The references that the generator writes for labels (n, d) and latents (n, latent_size)."""
+        """The references that the generator writes for labels, shape=(n, d), and as many latents."""
         return ReferenceParameters(*self._call("forward", labels, latents))
 
     def _call(self, method: str, *arrays: FloatArray) -> Any:
@@ -201,16 +161,20 @@ def load_model(path: str | Path) -> LiftingModel:
     )
 
 
+def _scripted(generator: Any, exponents: FloatArray, n_candidates: int) -> Any:
+    networks = LiftingNetworks(generator, exponents, n_candidates)
+    return torch.jit.script(networks.eval().requires_grad_(False))
+
+
 def _bundle(
     system: MolecularSystem,
     chart: Chart,
     generator: Generator,
-    encoder: Encoder,
     **metadata: Any,
 ) -> LiftingModel:
     import openmm
 
-    networks = torch.jit.script(LiftingNetworks(generator, encoder).eval().requires_grad_(False))
+    networks = _scripted(generator, np.zeros(chart.n_coordinates), 1)
     base = {
         "schema_version": SCHEMA_VERSION,
         "system": system.name,
@@ -273,8 +237,7 @@ def train_model(
             history,
             progress,
         )
-    encoder = Encoder(system.slow, chart.n_coordinates, options.latent_size)
-    return _bundle(system, chart, generator, encoder, n_frames=len(labels), seed=seed, history=vars(history))
+    return _bundle(system, chart, generator, n_frames=len(labels), seed=seed, history=vars(history))
 
 
 def train(
@@ -314,19 +277,19 @@ def untrained_model(
     generator = Generator(chart, system.slow, latent_size, origin, scale)
     last = generator.correction[-1]
     nn.init.normal_(last.weight, std=strength * 2.0 / last.in_features**0.5)
-    encoder = Encoder(system.slow, chart.n_coordinates, latent_size)
-    return _bundle(system, chart, generator, encoder, n_frames=0, seed=seed, history=vars(TrainingHistory()))
+    return _bundle(system, chart, generator, n_frames=0, seed=seed, history=vars(TrainingHistory()))
 
 
-def with_encoder(model: LiftingModel, encoder: Encoder, relax_steps: int | None) -> LiftingModel:
-    """The same generator with a fitted encoder, as a new frozen model.
+def with_encoder(
+    model: LiftingModel, exponents: FloatArray, n_candidates: int, relax_steps: int | None
+) -> LiftingModel:
+    """The same generator with another encoder, as a new frozen model.
 
     Args:
         model: the model.
-        encoder: fitted on pairs relaxed for ``relax_steps``, or the prior.
-        relax_steps: recorded in the metadata; None for the prior.
+        exponents: shape=(n_coordinates,), see `LiftingNetworks`.
+        n_candidates: draws of z to choose among; 1 is r = p(z).
+        relax_steps: at which the exponents were fitted, recorded in the metadata; None for the prior.
     """
-    networks = torch.jit.script(
-        LiftingNetworks(model.networks.generator, encoder).eval().requires_grad_(False)
-    )
+    networks = _scripted(model.networks.generator, exponents, n_candidates)
     return replace(model, networks=networks, metadata={**model.metadata, "encoder_relax_steps": relax_steps})

@@ -1,4 +1,4 @@
-"""The networks of the conditional GAN: label basis, generator, critic, encoder; all scriptable.
+"""The networks of the conditional GAN: label basis, generator, critic, and the bundle that lifts; scriptable.
 
 Randomness is an argument: whoever calls draws uniform numbers, so a generator with another latent (a discrete
 one, say) fits the same lift and the same file.
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from .chart import Chart
 from .slow import SlowCoordinates
 from .units import FloatArray
+
+LATENT_GAIN = 4.0
+"""First-layer weights of the latent start this much larger: a mode boundary in z must be sharp."""
 
 WIDTH_RANGE = 3.0
 """Widths stay within exp(+-3) of their scale."""
@@ -101,8 +104,11 @@ class Generator(nn.Module):
         self.coarse = LabelBasis(slow, 2)
         self.baseline = nn.Parameter(torch.zeros(self.basis.size, self.n_raw, dtype=torch.float64))
         self.correction = _perceptron(self.coarse.size + latent_size, hidden, self.n_raw).double()
-        nn.init.zeros_(self.correction[-1].weight)
-        nn.init.zeros_(self.correction[-1].bias)
+        with torch.no_grad():
+            # close to the baseline, and yet every latent matters from the first step
+            self.correction[0].weight[:, self.coarse.size :] *= LATENT_GAIN
+            self.correction[-1].weight.normal_(std=0.3 / hidden**0.5 if latent_size else 0.0)
+            self.correction[-1].bias.zero_()
         kinds = np.array(coordinate_kinds(chart))
         for kind in ("bond", "angle", "torsion"):
             self.register_buffer(f"is_{kind}", torch.as_tensor(kinds == kind))
@@ -129,23 +135,17 @@ class Generator(nn.Module):
         bond = length * torch.exp(torch.tanh(shift * scale / length))
         bend = torch.where(self.is_angle, origin, torch.ones_like(origin))
         slope = bend * (math.pi - bend) / math.pi
-        angle = math.pi * torch.sigmoid(torch.log(bend / (math.pi - bend)) + shift * scale / slope)
+        # beyond 30 the sigmoid would round to a straight angle
+        logit = torch.clamp(torch.log(bend / (math.pi - bend)) + shift * scale / slope, -30.0, 30.0)
+        angle = math.pi * torch.sigmoid(logit)
         # a torsion is the direction of (cos, sin) of fold * (phi - origin), shifted by raw / scale
-        narrow = torch.clamp(self.folds * scale, max=1.0)
+        narrow = torch.where(
+            self.is_torsion, torch.clamp(self.folds * scale, max=1.0), torch.zeros_like(scale)
+        )
         turned = torch.atan2(narrow * sine, 1.0 + narrow * shift) / self.folds
         centres = torch.where(self.is_torsion, origin + turned, origin + scale * shift)
         centres = torch.where(self.is_bond, bond, torch.where(self.is_angle, angle, centres))
         return centres, scale * torch.exp(self.width_range * torch.tanh(width / self.width_range))
-
-    @torch.jit.export
-    def sample_latent(self, labels: Tensor, uniforms: Tensor) -> Tensor:
-        """z ~ p(z | s): uniforms, shape=(n, latent_size), to latents."""
-        return normal_quantile(uniforms)
-
-    @torch.jit.export
-    def log_prior(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """log p(z | s), shape=(n,)."""
-        return -0.5 * (latents**2 + math.log(2 * math.pi)).sum(dim=1)
 
 
 def coordinate_kinds(chart: Chart) -> list[str]:
@@ -159,6 +159,19 @@ def coordinate_kinds(chart: Chart) -> list[str]:
 def normal_quantile(uniforms: Tensor) -> Tensor:
     """Standard normal numbers from uniform ones."""
     return math.sqrt(2.0) * torch.erfinv(torch.clamp(2.0 * uniforms - 1.0, -1.0 + 1e-15, 1.0 - 1e-15))
+
+
+def coordinate_losses(
+    coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor
+) -> Tensor:
+    """-log density of each coordinate under its reference, shape=(n, n_coordinates)."""
+    deviation = coordinates - centres
+    normal = 0.5 * (deviation / widths) ** 2 + torch.log(widths) + 0.5 * math.log(2 * math.pi)
+    strength = (folds * widths) ** -2.0
+    torsion = strength * (1.0 - torch.cos(folds * deviation)) + torch.log(
+        2 * math.pi * torch.special.i0e(strength)
+    )
+    return torch.where(is_torsion, torsion, normal)
 
 
 def standardise(
@@ -192,51 +205,79 @@ class Critic(nn.Module):
         return self.score(torch.cat([self.coarse(labels), features], dim=1)).squeeze(1)
 
 
-class Encoder(nn.Module):
-    """r(z | x, s): a normalised mixture of normals with standard deviations of at most one.
+class LiftingNetworks(nn.Module):
+    """Generator and encoder as one scriptable module; it owns the latent, its prior and its posterior.
+
+    The latent of one lift is ``n_candidates`` draws of z ~ N(0, I) and the index of the one in use, uniform. The
+    encoder keeps the draws and chooses the index anew: ``r(k | x) ~ prod_i p_i(x_i | z_k)^exponents_i``, normalised
+    over the candidates. Exponents of one are the exact posterior of an unrelaxed draw, zeros the prior: relaxing
+    forgets, coordinate by coordinate. With one candidate r = p(z), always exact with nothing to fit.
 
     Args:
-        slow: the slow coordinates.
-        n_coordinates: of the chart.
-        latent_size: dimension of z.
-        n_components: of the mixture; 0 means r = p(z), always exact with nothing to train.
-        hidden: width of the network.
+        generator: G(s, z).
+        exponents: shape=(n_coordinates,).
+        n_candidates: how many draws of z.
     """
 
-    def __init__(
-        self,
-        slow: SlowCoordinates,
-        n_coordinates: int,
-        latent_size: int,
-        n_components: int = 0,
-        hidden: int = 64,
-    ):
+    def __init__(self, generator: nn.Module, exponents: FloatArray, n_candidates: int = 1):
         super().__init__()
-        self.n_components, self.latent_size = n_components, latent_size
-        self.coarse = LabelBasis(slow, 2)
-        n_outputs = max(n_components, 1) * (1 + 2 * latent_size)
-        self.net = _perceptron(self.coarse.size + 2 * n_coordinates, hidden, n_outputs).double()
+        self.generator, self.n_candidates = generator, n_candidates
+        self.latent_size: int = generator.latent_size  # type: ignore[assignment]
+        self.register_buffer("exponents", torch.as_tensor(np.array(exponents, dtype=float)))
 
-    def mixture(self, labels: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-weights (n, K), means and standard deviations (n, K, latent_size)."""
-        k, size = self.n_components, self.latent_size
-        raw = self.net(torch.cat([self.coarse(labels), features], dim=1))
-        means = 3.0 * torch.tanh(raw[:, k : k + k * size].view(-1, k, size) / 3.0)
-        spread = 0.02 + 0.98 * torch.sigmoid(raw[:, k + k * size :].view(-1, k, size))
-        return torch.log_softmax(raw[:, :k], dim=1), means, spread
+    def _chosen(self, latents: Tensor) -> Tensor:
+        codes = latents[:, :-1].view(len(latents), self.n_candidates, self.latent_size)
+        return codes[torch.arange(len(latents)), latents[:, -1].long()]
 
-    def forward(self, latents: Tensor, labels: Tensor, features: Tensor) -> Tensor:
-        """log r(z | x, s), shape=(n,)."""
-        log_weights, means, spread = self.mixture(labels, features)
-        z = (latents.unsqueeze(1) - means) / spread
-        log_normal = -0.5 * (z**2 + math.log(2 * math.pi)) - torch.log(spread)
-        return torch.logsumexp(log_weights + log_normal.sum(dim=2), dim=1)
+    def forward(self, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres and widths of the references."""
+        return self.generator(labels, self._chosen(latents))
+
+    def _codes(self, uniforms: Tensor) -> Tensor:
+        bounded = torch.clamp(2.0 * uniforms - 1.0, -1.0 + 1e-15, 1.0 - 1e-15)
+        return math.sqrt(2.0) * torch.erfinv(bounded)
 
     @torch.jit.export
-    def sample(self, labels: Tensor, features: Tensor, uniforms: Tensor) -> Tensor:
-        """z ~ r(z | x, s): uniforms, shape=(n, latent_size + 1), to latents."""
-        log_weights, means, spread = self.mixture(labels, features)
-        passed = uniforms[:, :1] > torch.cumsum(log_weights.exp(), dim=1)
-        component = torch.clamp(passed.sum(dim=1), max=self.n_components - 1)
-        rows = torch.arange(len(component))
-        return means[rows, component] + spread[rows, component] * normal_quantile(uniforms[:, 1:])
+    def sample_latent(self, labels: Tensor, uniforms: Tensor) -> Tensor:
+        """The latent from uniforms, both shape=(n, n_candidates * latent_size + 1)."""
+        index = torch.clamp(torch.floor(uniforms[:, -1:] * self.n_candidates), max=self.n_candidates - 1.0)
+        return torch.cat([self._codes(uniforms[:, :-1]), index], dim=1)
+
+    @torch.jit.export
+    def log_prior(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """log p(latent | s), shape=(n,)."""
+        normal = -0.5 * (latents[:, :-1] ** 2 + math.log(2 * math.pi)).sum(dim=1)
+        return normal - math.log(self.n_candidates)
+
+    @torch.jit.export
+    def log_densities(self, latents: Tensor, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """log p_i(x_i | z_k) up to constants of x, shape=(n, n_candidates, n_coordinates)."""
+        k = self.n_candidates
+        codes = latents[:, :-1].reshape(len(latents) * k, self.latent_size)
+        centres, widths = self.generator(labels.repeat_interleave(k, dim=0), codes)
+        x = coordinates.repeat_interleave(k, dim=0)
+        terms = -coordinate_losses(x, centres, widths, self.generator.folds, self.generator.is_torsion)
+        return torch.clamp(terms, min=-1e4).view(len(latents), k, -1)
+
+    def _log_choice(self, latents: Tensor, coordinates: Tensor, labels: Tensor) -> Tensor:
+        scores = self.log_densities(latents, coordinates, labels) @ self.exponents
+        return torch.log_softmax(scores, dim=1)
+
+    @torch.jit.export
+    def sample_encoder(self, coordinates: Tensor, labels: Tensor, uniforms: Tensor) -> Tensor:
+        """A latent drawn from r( . | x, s); uniforms as for `sample_latent`."""
+        latents = self.sample_latent(labels, uniforms)
+        if self.n_candidates == 1:
+            return latents
+        passed = uniforms[:, -1:] > torch.cumsum(self._log_choice(latents, coordinates, labels).exp(), dim=1)
+        index = torch.clamp(passed.sum(dim=1, keepdim=True), max=self.n_candidates - 1)
+        return torch.cat([latents[:, :-1], index.to(latents.dtype)], dim=1)
+
+    @torch.jit.export
+    def log_encoder(self, latents: Tensor, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """log r(latent | x, s), shape=(n,)."""
+        prior = self.log_prior(latents, labels)
+        if self.n_candidates == 1:
+            return prior
+        choice = self._log_choice(latents, coordinates, labels).gather(1, latents[:, -1:].long()).squeeze(1)
+        return prior + math.log(self.n_candidates) + choice

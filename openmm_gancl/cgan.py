@@ -52,7 +52,7 @@ class TrainingOptions:
     generator_rate: float = 1e-2
     critic_rate: float = 1e-3
     gradient_penalty: float = 1.0
-    likelihood: float = 1.0
+    likelihood: float = 2.0
     likelihood_samples: int = 16
     evaluate_every: int = 100
     patience: int = 10

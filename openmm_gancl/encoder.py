@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .diagnostics import window_ids
+from .diagnostics import log_mean_weight, window_ids
 from .errors import InputError
 from .execution import task_seed
 from .lift import Lifter
@@ -18,37 +18,53 @@ from .model import LiftingModel, with_encoder
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
+LARGEST_PAIR_WEIGHT = 5.0
+"""Weight of one pilot pair in the fit, in units of the mean, at most."""
+
+SCALES = (1.0, 2.0, 4.0, 8.0)
+"""Multiples of the likeliest exponents that compete with the prior."""
+
 
 @dataclass(frozen=True)
 class EncoderFit:
     """The outcome of `fit_encoder`.
 
     Attributes:
-        model: a new frozen model, with the fitted encoder if it was kept, else the one given.
-        kept: whether the fitted encoder is better than r = p(z).
-        divergence_prior: E_pi[log w] - log mean(w) of reverse relaxations with r = p(z): the Kullback-Leibler
-            divergence of the target's paths from the lift's, up to the error of log mean(w).
-        divergence_fitted: the same with the fitted encoder.
+        model: a new frozen model, with the fitted encoder if it was kept, else with r = p(z).
+        kept: whether the fitted encoder gives less variance than r = p(z).
+        efficiency_prior: ``mean(w) / E_pi[w]`` with r = p(z), from reverse relaxations of the pilot's ends.
+        efficiency_fitted: the same with the best exponents.
         sd_prior: standard deviation of log w over the pilot lifts with r = p(z).
-        sd_fitted: the same with the fitted encoder.
+        sd_fitted: the same with the best exponents.
         information: held-out mean of log r - log p: what the end state remembers of the latent, nats.
-        force_evaluations: what the pilot cost.
+        force_evaluations: what the fit cost.
     """
 
     model: LiftingModel
     kept: bool
-    divergence_prior: float
-    divergence_fitted: float
+    efficiency_prior: float
+    efficiency_fitted: float
     sd_prior: float
     sd_fitted: float
     information: float
     force_evaluations: int
 
 
+def _relative_weights(pilot: Lifts) -> FloatArray:
+    """Weights relative to the mean weight of each label, shape=(n,)."""
+    windows, relative = window_ids(pilot), np.empty(len(pilot))
+    for window in range(windows.max() + 1):
+        members = windows == window
+        log_weights = pilot.log_weights[members]
+        relative[members] = np.exp(log_weights - log_mean_weight(log_weights))
+    return relative
+
+
 def _fit_exponents(model: LiftingModel, pilot: Lifts, penalty: float) -> tuple[FloatArray, float]:
     """Exponents of maximum likelihood on the pilot's pairs, and the held-out information in nats.
 
-    A multinomial logistic regression of the index in use on the candidates' log-densities at the end: convex.
+    A multinomial logistic regression of the index in use on the candidates' log-densities at the end: convex. The
+    pairs carry their (truncated) weights, since the variance that matters is that of the target's paths.
     """
     labels, latents = torch.as_tensor(pilot.labels), torch.as_tensor(pilot.latents)
     free = np.ones(model.chart.n_coordinates)
@@ -57,12 +73,14 @@ def _fit_exponents(model: LiftingModel, pilot: Lifts, penalty: float) -> tuple[F
     with torch.no_grad():
         coordinates = torch.as_tensor(model.chart.to_internal(pilot.positions))
         scores = model.networks.log_densities(latents, coordinates, labels) * mask
+        weights = torch.as_tensor(_relative_weights(pilot).clip(max=LARGEST_PAIR_WEIGHT))
     chosen, split = latents[:, -1].long(), len(labels) // 4
     raw = torch.full((len(free),), 0.1, dtype=torch.float64, requires_grad=True)
 
     def log_choice(rows: slice) -> torch.Tensor:
         choice = torch.log_softmax(scores[rows] @ raw.clamp(min=0.0), dim=1)
-        return choice.gather(1, chosen[rows].unsqueeze(1)).mean()
+        picked = choice.gather(1, chosen[rows].unsqueeze(1)).squeeze(1)
+        return (weights[rows] * picked).sum() / weights[rows].sum()
 
     optimiser = torch.optim.LBFGS([raw], max_iter=60, line_search_fn="strong_wolfe")
 
@@ -78,10 +96,9 @@ def _fit_exponents(model: LiftingModel, pilot: Lifts, penalty: float) -> tuple[F
     return (raw.clamp(min=0.0) * mask).detach().numpy(), information
 
 
-def _log_weights(model: LiftingModel, pilot: Lifts) -> FloatArray:
-    """The pilot's log-weights with this model's encoder in place of r = p(z)."""
-    coordinates = model.chart.to_internal(pilot.positions)
-    return pilot.log_weights - pilot.log_encoder + model.log_encoder(pilot.latents, coordinates, pilot.labels)
+def _log_encoder(model: LiftingModel, lifts: Lifts) -> FloatArray:
+    """log r of lifts already made, had they been made with this model; shape=(n,)."""
+    return model.log_encoder(lifts.latents, model.chart.to_internal(lifts.positions), lifts.labels)
 
 
 def _resample(pilot: Lifts, log_weights: FloatArray, n: int, rng: np.random.Generator) -> IntArray:
@@ -95,6 +112,23 @@ def _resample(pilot: Lifts, log_weights: FloatArray, n: int, rng: np.random.Gene
     return np.array(chosen)
 
 
+def _log_second_moment(pilot: Lifts, reverse: Lifts, log_encoder: FloatArray) -> float:
+    """log of E_pi[w] / mean(w) with another encoder than the one that the reverse relaxations drew from.
+
+    Their latents are reweighted from the encoder that drew them; mean over labels of logarithms.
+    """
+    terms = reverse.log_weights + 2.0 * (log_encoder - reverse.log_encoder)
+    pilot_windows, windows = window_ids(pilot), window_ids(reverse)
+    return float(
+        np.mean(
+            [
+                log_mean_weight(terms[windows == i]) - log_mean_weight(pilot.log_weights[pilot_windows == i])
+                for i in range(windows.max() + 1)
+            ]
+        )
+    )
+
+
 def fit_encoder(
     system: MolecularSystem,
     model: LiftingModel,
@@ -103,7 +137,7 @@ def fit_encoder(
     relax_steps: int,
     seed: int,
     n_pilot: int = 1024,
-    n_reverse: int = 192,
+    n_reverse: int = 384,
     n_candidates: int = 64,
     penalty: float = 1e-3,
     platform: str = "auto",
@@ -112,8 +146,8 @@ def fit_encoder(
 ) -> EncoderFit:
     """Fit r on pairs (z, x_end) of pilot lifts at the step count in use.
 
-    Whether the fitted encoder is kept is decided by reverse relaxations from the pilot's ends, which see modes
-    that the forward weights with r = p(z) cannot show.
+    Likelihood gives the direction of the exponents, the variance their size: reverse relaxations from the pilot's
+    ends measure E_pi[w], which sees the rare, heavy paths that forward lifts with r = p(z) do not show.
 
     Args:
         system: the real system.
@@ -122,7 +156,7 @@ def fit_encoder(
         relax_steps: the step count of the lifts to come.
         seed: of every random number.
         n_pilot: pilot lifts.
-        n_reverse: reverse relaxations with each encoder.
+        n_reverse: reverse relaxations with r = p(z), and as many with the likeliest exponents.
         n_candidates: draws of z that the encoder chooses among.
         penalty: on the squared exponents.
         platform: as for `Lifter`.
@@ -133,49 +167,40 @@ def fit_encoder(
         InputError: if the model has no latent, or too few pilot lifts survive.
     """
     if model.latent_size == 0:
-        raise InputError(
-            "the model has no latent, so there is no encoder to fit: train with --latent 1 or more"
-        )
-    options = {"relax_steps": relax_steps, "platform": platform, "workers": workers}
+        raise InputError("the model has no latent, so there is no encoder to fit: train with --latent 1 or more")
     none = np.zeros(model.chart.n_coordinates)
     prior = with_encoder(model, none, n_candidates, None)
-    lifter = Lifter(system, prior, **options)
-    repeated = labels[np.arange(n_pilot) % len(labels)]
-    lifts = lifter.lift(repeated, seed=seed, progress=progress)
+
+    def lifter(candidate: LiftingModel) -> Lifter:
+        return Lifter(system, candidate, relax_steps=relax_steps, platform=platform, workers=workers)
+
+    lifts = lifter(prior).lift(labels[np.arange(n_pilot) % len(labels)], seed=seed, progress=progress)
     pilot = lifts.select(lifts.ok)
     if len(pilot) < 64:
         raise InputError(f"only {len(pilot)} of {n_pilot} pilot lifts have a weight: raise relax_steps")
     exponents, information = _fit_exponents(prior, pilot, penalty)
-    fitted = with_encoder(model, exponents, n_candidates, relax_steps)
-    log_weights = _log_weights(fitted, pilot)
+    candidates = [
+        with_encoder(model, np.minimum(scale * exponents, 1.0), n_candidates, relax_steps) for scale in SCALES
+    ]
+    log_weights = pilot.log_weights + _log_encoder(candidates[0], pilot) - pilot.log_encoder
     frames = _resample(pilot, log_weights, n_reverse, task_seed(seed, 2))
-    divergences, cost = [], lifts.force_evaluations
-    for candidate in (prior, fitted):
-        reverse = Lifter(system, candidate, **options).reverse(
-            pilot.positions[frames], pilot.labels[frames], seed=seed, progress=progress
-        )
-        cost += reverse.force_evaluations
-        divergences.append(_divergence(pilot, log_weights, reverse))
-    kept = divergences[1] < divergences[0]
+    back = [
+        lifter(candidate).reverse(pilot.positions[frames], pilot.labels[frames], seed=seed, progress=progress)
+        for candidate in (prior, candidates[0])
+    ]
+    # a narrower encoder may be judged by the latents of a wider one, not the other way round
+    moment_prior = _log_second_moment(pilot, back[0], back[0].log_encoder)
+    moments = [_log_second_moment(pilot, back[1], _log_encoder(candidate, back[1])) for candidate in candidates]
+    best = int(np.argmin(moments))
+    kept = moments[best] < moment_prior
+    fitted_weights = pilot.log_weights + _log_encoder(candidates[best], pilot) - pilot.log_encoder
     return EncoderFit(
-        model=fitted if kept else with_encoder(model, none, 1, None),
+        model=candidates[best] if kept else with_encoder(model, none, 1, None),
         kept=kept,
-        divergence_prior=divergences[0],
-        divergence_fitted=divergences[1],
+        efficiency_prior=float(np.exp(-moment_prior)),
+        efficiency_fitted=float(np.exp(-moments[best])),
         sd_prior=float(pilot.log_weights.std()),
-        sd_fitted=float(log_weights.std()),
+        sd_fitted=float(fitted_weights.std()),
         information=information,
-        force_evaluations=cost,
+        force_evaluations=sum(paths.force_evaluations for paths in (lifts, *back)),
     )
-
-
-def _divergence(pilot: Lifts, log_weights: FloatArray, reverse: Lifts) -> float:
-    """Mean over labels of E_pi[log w] - log mean(w); infinite weights of failed paths are left out."""
-    windows, reverse_windows = window_ids(pilot), window_ids(reverse)
-    terms = []
-    for label in np.unique(reverse_windows):
-        back = reverse.log_weights[(reverse_windows == label) & reverse.ok]
-        ours = log_weights[windows == label]
-        if len(back):
-            terms.append(back.mean() - np.logaddexp.reduce(ours) + np.log(len(ours)))
-    return float(np.mean(terms)) if terms else float("inf")

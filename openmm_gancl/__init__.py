@@ -33,7 +33,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # noqa: RUF022  # sorted by module, not by letter
+__all__ = [  # sorted by module, not by letter
     "Frames",
     "FreeEnergySurface",
     "InputError",

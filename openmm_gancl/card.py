@@ -23,9 +23,7 @@ class ForceFieldCard(_Table):
     """A System made from a structure and OpenMM force-field files."""
 
     files: list[str] = Field(min_length=1, description="OpenMM's own names, or paths relative to the card")
-    nonbonded: Literal["NoCutoff", "CutoffNonPeriodic", "CutoffPeriodic", "Ewald", "PME", "LJPME"] = (
-        "NoCutoff"
-    )
+    nonbonded: Literal["NoCutoff", "CutoffNonPeriodic", "CutoffPeriodic", "Ewald", "PME", "LJPME"] = "NoCutoff"
     cutoff: Positive = Field(1.0, description="nm")
     constraints: Literal["none", "HBonds", "AllBonds", "HAngles"] = "none"
     hydrogen_mass: Positive | None = Field(None, description="amu, taken from the heavy neighbour")
@@ -130,9 +128,7 @@ class SystemCard(_Table):
                 f"({'none' if not given else ' and '.join(given)} given)"
             )
         if (self.structure is None) != (self.toy is not None):
-            raise ValueError(
-                "a toy has no 'structure': remove it" if self.toy else f"{given[0]} needs a 'structure'"
-            )
+            raise ValueError("a toy has no 'structure': remove it" if self.toy else f"{given[0]} needs a 'structure'")
         return self
 
     @model_validator(mode="after")

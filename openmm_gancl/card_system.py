@@ -35,9 +35,7 @@ def _toy(toy: ToyCard) -> tuple[Any, Any, FloatArray]:
     force.addParticle(0, [])
     system.addForce(force)
     try:
-        context = openmm.Context(
-            system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-        )
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
         context.setPositions([openmm.Vec3(*toy.start)])
         energy = number(context.getState(energy=True).getPotentialEnergy())
     except openmm.OpenMMException as error:
@@ -89,9 +87,7 @@ def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) 
             hydrogenMass=card.hydrogen_mass,
         )
     except ValueError as error:
-        raise InputError(
-            f"table 'force_field': OpenMM cannot make the System ({_first_line(error)})"
-        ) from None
+        raise InputError(f"table 'force_field': OpenMM cannot make the System ({_first_line(error)})") from None
 
 
 def _system_from_xml(path: Path) -> Any:

@@ -179,8 +179,9 @@ def train_adversarially(
     history: TrainingHistory,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Train the correction of a generator, in place, keeping the weights with the least held-out distance:
-    the latest step that is not worse than the best by more than the noise of that distance.
+    """Train the correction of a generator, in place, keeping the weights with the least held-out distance.
+
+    Of steps that differ by no more than the noise of that distance, the latest is kept.
 
     Args:
         generator: with a fitted baseline; single precision while training.

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import InputError
 from .slow import ParticleCoordinates, SlowCoordinates, Torsions, dihedral_angles
-from .units import FloatArray, IntArray
+from .units import BoolArray, FloatArray, IntArray
 from .zmatrix import bond_graph, build_z_matrix, checked_torsions, rotor_folds
-
-BoolArray = NDArray[np.bool_]
 
 
 @runtime_checkable
@@ -114,9 +111,7 @@ class InternalCoordinates:
         if positions is not None:
             positions = np.asarray(positions, dtype=float)
             if positions.shape != (len(graph), 3):
-                raise InputError(
-                    f"positions have shape {positions.shape} for {len(graph)} atoms: give one structure"
-                )
+                raise InputError(f"positions have shape {positions.shape} for {len(graph)} atoms: give one structure")
         z_matrix = build_z_matrix(graph, torsions, positions)
         rows = {tuple(row): n for n, row in enumerate(z_matrix.tolist())}
         label_rows = [rows[torsion] if torsion in rows else rows[torsion[::-1]] for torsion in torsions]
@@ -233,9 +228,7 @@ class InternalCoordinates:
 
     def _split(self, coordinates: FloatArray) -> list[FloatArray]:
         """Bonds, angles and torsions, each of shape=(n, n_bonds or n_angles or n_torsions)."""
-        return np.split(
-            np.asarray(coordinates, dtype=float), [self.n_bonds, self.n_bonds + self.n_angles], axis=1
-        )
+        return np.split(np.asarray(coordinates, dtype=float), [self.n_bonds, self.n_bonds + self.n_angles], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from .slow import SlowCoordinates
-from .units import FloatArray
+from .units import BoolArray, FloatArray
 
 SMOOTHNESS = 2.5
 """nu of the Matern prior."""
@@ -49,7 +49,7 @@ class CoxFit:
     evidence: float
     root: FloatArray
 
-    def error(self, region: FloatArray) -> FloatArray:
+    def error(self, region: BoolArray) -> FloatArray:
         """Posterior standard deviation of each bin relative to the mean over a region; shape=(n_bins,)."""
         centred = self.root - self.root[:, region].mean(axis=1, keepdims=True)
         return np.asarray(np.sqrt((centred**2).sum(axis=0)))

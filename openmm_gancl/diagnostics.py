@@ -52,9 +52,7 @@ def pareto_index(log_weights: FloatArray) -> float:
     return float(np.log1p(-posterior_mean * excess).mean())
 
 
-def bootstrap_log_mean(
-    log_weights: FloatArray, rng: np.random.Generator, n_bootstrap: int = 200
-) -> FloatArray:
+def bootstrap_log_mean(log_weights: FloatArray, rng: np.random.Generator, n_bootstrap: int = 200) -> FloatArray:
     """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
     n = len(log_weights)
     shift = log_weights.max()

@@ -77,9 +77,7 @@ def run_tasks(
         except BrokenExecutor:
             continue
         return [done[index] for index in range(len(tasks))]
-    raise InputError(
-        f"worker processes died {MAX_RESTARTS} times over: free memory, or use fewer with --workers"
-    )
+    raise InputError(f"worker processes died {MAX_RESTARTS} times over: free memory, or use fewer with --workers")
 
 
 def _local_pool(workers: int) -> Executor:
@@ -103,9 +101,7 @@ def _submit(
             future.cancel()
 
 
-def make_context(
-    system: openmm.System, integrator: openmm.Integrator, platform: str, seed: int
-) -> openmm.Context:
+def make_context(system: openmm.System, integrator: openmm.Integrator, platform: str, seed: int) -> openmm.Context:
     """A fresh, seeded Context on a named platform, single-threaded where that can be said."""
     integrator.setRandomNumberSeed(seed)
     properties = {"Threads": "1"} if platform == "CPU" else {}
@@ -123,9 +119,7 @@ def platform_names() -> list[str]:
     return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
 
 
-def measure_platforms(
-    system: openmm.System, positions: FloatArray, seconds: float = 0.15
-) -> dict[str, float]:
+def measure_platforms(system: openmm.System, positions: FloatArray, seconds: float = 0.15) -> dict[str, float]:
     """Microseconds of one Langevin step of this system, one worker, on each platform that can run it."""
     measured: dict[str, float] = {}
     for name in platform_names():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import openmm
+from numpy.typing import NDArray
 
 from .errors import InputError
 from .execution import TASK_SIZE, fastest_platform, openmm_seed, run_tasks, task_seed
@@ -22,7 +23,7 @@ from .relax import ABSURD_ENERGY, Relaxed, RelaxProtocol, RelaxTask, relax
 from .slow import checked_labels
 from .slow_force import restraint_energies
 from .system import MolecularSystem
-from .units import FloatArray, IntArray
+from .units import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ def weigh(
 
 
 def _reasons(
-    task: RelaxTask, relaxed: Relaxed, work: FloatArray, inside_state: FloatArray, log_weights: FloatArray
-) -> FloatArray:
+    task: RelaxTask, relaxed: Relaxed, work: FloatArray, inside_state: BoolArray, log_weights: FloatArray
+) -> NDArray[np.str_]:
     sizes = np.abs([relaxed.heat, relaxed.real_energies, relaxed.kinetic_start, relaxed.kinetic_end, work])
     finite = np.isfinite(sizes).all(axis=0) & np.isfinite(relaxed.positions).all(axis=(1, 2))
     checks = [
@@ -178,7 +179,7 @@ def _reasons(
     return np.select([mask for mask, _ in checks], [name for _, name in checks], default="ok")
 
 
-def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
+def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tuple[IntArray, BoolArray]:
     """Independence Metropolis chain over lifts: exact, with the state carrying its weight.
 
     Accept with ``min(1, w' / w)``, compared as logarithms. Restrained lifts: run one chain a label (particle
@@ -247,9 +248,7 @@ class Lifter:
         )
         if schedule is not None:
             if len(schedule) != relax_steps + 1:
-                raise InputError(
-                    f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}"
-                )
+                raise InputError(f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}")
             self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
         self.restraint = np.asarray(system.restraint if restraint is None else restraint, dtype=float)
         self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
@@ -270,9 +269,7 @@ class Lifter:
             progress: called once for each finished task of 32 lifts.
         """
         labels = checked_labels(labels, self.system.slow)
-        return self._run(
-            [labels[i : i + TASK_SIZE] for i in range(0, len(labels), TASK_SIZE)], None, seed, progress
-        )
+        return self._run([labels[i : i + TASK_SIZE] for i in range(0, len(labels), TASK_SIZE)], None, seed, progress)
 
     def reverse(
         self,
@@ -293,9 +290,7 @@ class Lifter:
         """
         labels = checked_labels(labels, self.system.slow)
         if not self.system.state.inside(positions).all():
-            raise InputError(
-                "some frames lie outside the declared state: drop them before a reverse relaxation"
-            )
+            raise InputError("some frames lie outside the declared state: drop them before a reverse relaxation")
         starts = range(0, len(labels), TASK_SIZE)
         frames = [positions[i : i + TASK_SIZE] for i in starts]
         return self._run([labels[i : i + TASK_SIZE] for i in starts], frames, seed, progress)
@@ -308,9 +303,7 @@ class Lifter:
         progress: Callable[[], None] | None,
     ) -> Lifts:
         prepared = [
-            self._prepare(
-                chunk, None if frames is None else frames[i], task_seed(seed, int(frames is not None), i)
-            )
+            self._prepare(chunk, None if frames is None else frames[i], task_seed(seed, int(frames is not None), i))
             for i, chunk in enumerate(label_chunks)
         ]
         tasks = [task for task, _ in prepared]

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import InputError
 from .slow import SlowCoordinates
 from .slow_force import RESTRAINT_FORMS
-from .units import FloatArray, IntArray
+from .units import BoolArray, FloatArray, IntArray
 
 Mode = Literal["restrained", "unrestrained"]
 
@@ -44,7 +45,7 @@ class Lifts:
     log_encoder: FloatArray
     log_encoder_label: FloatArray
     work: FloatArray
-    reason: FloatArray
+    reason: NDArray[np.str_]
     task: IntArray
     latents: FloatArray
     positions: FloatArray
@@ -58,7 +59,7 @@ class Lifts:
         return len(self.labels)
 
     @property
-    def ok(self) -> FloatArray:
+    def ok(self) -> BoolArray:
         """shape=(n,), True where the weight is finite."""
         return np.isfinite(self.log_weights)
 
@@ -68,9 +69,9 @@ class Lifts:
         ran = self.reason != "outside"
         return int(ran.sum()) * (self.relax_steps + 2)
 
-    def select(self, which: FloatArray) -> "Lifts":
+    def select(self, which: BoolArray | IntArray) -> "Lifts":
         """The lifts of a mask or of indices."""
-        chosen = {
+        chosen: dict[str, Any] = {
             field.name: getattr(self, field.name)[which] for field in fields(self) if field.name in _PER_LIFT
         }
         return replace(self, **chosen)
@@ -78,7 +79,7 @@ class Lifts:
 
 _PER_LIFT = (
     "labels obtained log_weights log_prior log_encoder log_encoder_label work reason task latents positions"
-).split()
+).split()  # noqa: SIM905  # eleven quoted names would not fit on a line
 
 
 def join_lifts(parts: list[Lifts]) -> Lifts:
@@ -87,7 +88,7 @@ def join_lifts(parts: list[Lifts]) -> Lifts:
     for part in parts:
         tasks.append(part.task + offset)
         offset += int(part.task.max(initial=-1)) + 1
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_LIFT}
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_LIFT}
     return replace(parts[0], **{**joined, "task": np.concatenate(tasks)})
 
 
@@ -123,9 +124,7 @@ def load_lifts(path: Path, slow: SlowCoordinates) -> Lifts:
     """
     with np.load(path, allow_pickle=False) as stored:
         if tuple(stored["names"]) != slow.names:
-            raise InputError(
-                f"{path} holds lifts over {', '.join(stored['names'])}, not {', '.join(slow.names)}"
-            )
+            raise InputError(f"{path} holds lifts over {', '.join(stored['names'])}, not {', '.join(slow.names)}")
         per_lift = {name: stored[name] for name in _PER_LIFT if name != "positions"}
         return Lifts(
             **per_lift,

@@ -74,9 +74,7 @@ class LiftingModel:
         """log p(z | s), shape=(n,)."""
         return self._call("log_prior", latents, labels)
 
-    def sample_encoder(
-        self, coordinates: FloatArray, labels: FloatArray, rng: np.random.Generator
-    ) -> FloatArray:
+    def sample_encoder(self, coordinates: FloatArray, labels: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Latents drawn from r(z | x, s) at chart coordinates of real configurations."""
         return self._call("sample_encoder", coordinates, labels, rng.random((len(labels), self._n_uniforms)))
 
@@ -104,7 +102,8 @@ class LiftingModel:
                 raise InputError(f"atom {i} is {a} in the model, but {b} in {system.name}: {remedy}")
         if self.slow.describe() != system.slow.describe():
             raise InputError(
-                f"the model's labels are {self.slow.describe()}, those of {system.name} {system.slow.describe()}: {remedy}"
+                f"the model's labels are {self.slow.describe()}, those of {system.name} "
+                f"{system.slow.describe()}: {remedy}"
             )
         if abs(self.metadata["temperature"] - system.temperature) > 1e-6:
             raise InputError(
@@ -118,9 +117,7 @@ class LiftingModel:
 
     def describe(self) -> str:
         """A few lines for people."""
-        encoder = (
-            "r = p(z)" if self.encoder_relax_steps is None else f"fitted at {self.encoder_relax_steps} steps"
-        )
+        encoder = "r = p(z)" if self.encoder_relax_steps is None else f"fitted at {self.encoder_relax_steps} steps"
         return (
             f"lifting model of {self.metadata['system']} ({len(self.metadata['atom_names'])} atoms) over "
             f"{', '.join(self.slow.names)}; latent size {self.latent_size}; encoder {encoder}; "
@@ -148,9 +145,7 @@ def load_model(path: str | Path) -> LiftingModel:
         metadata = json.loads(extra["metadata.json"])
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path} is not a lifting model ({reason}): give a model.pt that gancl wrote"
-        ) from None
+        raise InputError(f"{path} is not a lifting model ({reason}): give a model.pt that gancl wrote") from None
     if metadata.get("schema_version") != SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema version {metadata.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
@@ -275,7 +270,7 @@ def untrained_model(
     scale = np.array([by_kind[kind] for kind in coordinate_kinds(chart)])
     origin = chart.to_internal(system.positions[None])[0]
     generator = Generator(chart, system.slow, latent_size, origin, scale)
-    last = generator.correction[-1]
+    last: Any = generator.correction[-1]
     nn.init.normal_(last.weight, std=strength * 2.0 / last.in_features**0.5)
     return _bundle(system, chart, generator, n_frames=0, seed=seed, history=vars(TrainingHistory()))
 

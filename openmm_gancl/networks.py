@@ -5,6 +5,7 @@ one, say) fits the same lift and the same file.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,12 @@ class LabelBasis(nn.Module):
         slow: the slow coordinates.
         order: highest total order of a product.
     """
+
+    products: Tensor
+    roughness: Tensor
+    origin: Tensor
+    frequency: Tensor
+    is_periodic: Tensor
 
     def __init__(self, slow: SlowCoordinates, order: int):
         super().__init__()
@@ -87,6 +94,13 @@ class Generator(nn.Module):
         hidden: width of the network.
     """
 
+    is_bond: Tensor
+    is_angle: Tensor
+    is_torsion: Tensor
+    folds: Tensor
+    origin: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         chart: Chart,
@@ -106,9 +120,11 @@ class Generator(nn.Module):
         self.correction = _perceptron(self.coarse.size + latent_size, hidden, self.n_raw).double()
         with torch.no_grad():
             # close to the baseline, and yet every latent matters from the first step
-            self.correction[0].weight[:, self.coarse.size :] *= LATENT_GAIN
-            self.correction[-1].weight.normal_(std=0.3 / hidden**0.5 if latent_size else 0.0)
-            self.correction[-1].bias.zero_()
+            first, last = self.correction[0], self.correction[-1]
+            assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+            first.weight[:, self.coarse.size :] *= LATENT_GAIN
+            last.weight.normal_(std=0.3 / hidden**0.5 if latent_size else 0.0)
+            last.bias.zero_()
         kinds = np.array(coordinate_kinds(chart))
         for kind in ("bond", "angle", "torsion"):
             self.register_buffer(f"is_{kind}", torch.as_tensor(kinds == kind))
@@ -139,9 +155,7 @@ class Generator(nn.Module):
         logit = torch.clamp(torch.log(bend / (math.pi - bend)) + shift * scale / slope, -30.0, 30.0)
         angle = math.pi * torch.sigmoid(logit)
         # a torsion is the direction of (cos, sin) of fold * (phi - origin), shifted by raw / scale
-        narrow = torch.where(
-            self.is_torsion, torch.clamp(self.folds * scale, max=1.0), torch.zeros_like(scale)
-        )
+        narrow = torch.where(self.is_torsion, torch.clamp(self.folds * scale, max=1.0), torch.zeros_like(scale))
         turned = torch.atan2(narrow * sine, 1.0 + narrow * shift) / self.folds
         centres = torch.where(self.is_torsion, origin + turned, origin + scale * shift)
         centres = torch.where(self.is_bond, bond, torch.where(self.is_angle, angle, centres))
@@ -168,15 +182,11 @@ def coordinate_losses(
     deviation = coordinates - centres
     normal = 0.5 * (deviation / widths) ** 2 + torch.log(widths) + 0.5 * math.log(2 * math.pi)
     strength = (folds * widths) ** -2.0
-    torsion = strength * (1.0 - torch.cos(folds * deviation)) + torch.log(
-        2 * math.pi * torch.special.i0e(strength)
-    )
+    torsion = strength * (1.0 - torch.cos(folds * deviation)) + torch.log(2 * math.pi * torch.special.i0e(strength))
     return torch.where(is_torsion, torsion, normal)
 
 
-def standardise(
-    coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor
-) -> Tensor:
+def standardise(coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor) -> Tensor:
     """Coordinates against the baseline at their label, shape=(n, 2 n_coordinates).
 
     Normal coordinates in units of their width (the second half zero); torsions as sine and cosine of fold times
@@ -219,10 +229,12 @@ class LiftingNetworks(nn.Module):
         n_candidates: how many draws of z.
     """
 
-    def __init__(self, generator: nn.Module, exponents: FloatArray, n_candidates: int = 1):
+    exponents: Tensor
+
+    def __init__(self, generator: Any, exponents: FloatArray, n_candidates: int = 1):
         super().__init__()
         self.generator, self.n_candidates = generator, n_candidates
-        self.latent_size: int = generator.latent_size  # type: ignore[assignment]
+        self.latent_size = int(generator.latent_size)
         self.register_buffer("exponents", torch.as_tensor(np.array(exponents, dtype=float)))
 
     def _chosen(self, latents: Tensor) -> Tensor:

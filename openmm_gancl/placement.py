@@ -9,9 +9,7 @@ from .surfaces import FreeEnergySurface
 from .units import FloatArray, thermal_energy
 
 
-def place_labels(
-    surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, ceiling: float, seed: int
-) -> FloatArray:
+def place_labels(surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, ceiling: float, seed: int) -> FloatArray:
     """Labels scattered evenly where the free energy, less one error bar, lies below a ceiling.
 
     Args:

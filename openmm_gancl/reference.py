@@ -76,9 +76,7 @@ class ReferencePotential:
         chart = self.chart
         if not isinstance(chart, InternalCoordinates):
             particles = chart.n_atoms
-            forces = [
-                harmonic_wells(list(range(particles)), np.zeros((particles, 3)), np.ones((particles, 3)))
-            ]
+            forces = [harmonic_wells(list(range(particles)), np.zeros((particles, 3)), np.ones((particles, 3)))]
         else:
             bond, angle, torsion = (
                 openmm.HarmonicBondForce(),
@@ -113,9 +111,7 @@ class ReferencePotential:
         stiffness = (self.kT / widths**2).tolist()
         if not isinstance(chart, InternalCoordinates):
             for i in range(chart.n_atoms):
-                forces[0].setParticleParameters(
-                    i, i, centres[3 * i : 3 * i + 3] + stiffness[3 * i : 3 * i + 3]
-                )
+                forces[0].setParticleParameters(i, i, centres[3 * i : 3 * i + 3] + stiffness[3 * i : 3 * i + 3])
         else:
             bond, angle, torsion = forces
             n_bonds, n_angles = len(chart.bonds), len(chart.angles)

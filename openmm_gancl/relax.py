@@ -17,7 +17,7 @@ from .execution import make_context
 from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates
 from .slow_force import restraint_force, set_restraint_centre
-from .units import FloatArray, thermal_energy
+from .units import BoolArray, FloatArray, thermal_energy
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
 ABSURD_ENERGY = 1e10
@@ -44,9 +44,7 @@ class RelaxProtocol:
     temperature: float
 
     @classmethod
-    def linear(
-        cls, relax_steps: int, time_step: float, friction: float, temperature: float
-    ) -> "RelaxProtocol":
+    def linear(cls, relax_steps: int, time_step: float, friction: float, temperature: float) -> "RelaxProtocol":
         """The default kick list n / N."""
         if relax_steps < 1:
             raise InputError(f"relax_steps is {relax_steps}: a relaxation needs at least 1 step")
@@ -90,7 +88,7 @@ class RelaxTask:
     parameters: ReferenceParameters
     positions: FloatArray
     velocities: FloatArray
-    runnable: FloatArray
+    runnable: BoolArray
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Relaxed:
     real_energies: FloatArray
     kinetic_start: FloatArray
     kinetic_end: FloatArray
-    failed: FloatArray
+    failed: BoolArray
 
 
 def relaxation_integrator(protocol: RelaxProtocol) -> openmm.CustomIntegrator:
@@ -227,4 +225,5 @@ def relax(task: RelaxTask) -> Relaxed:
         except openmm.OpenMMException:
             failed[index] = True
             path = _Path(task, restart=int(index) + 1)
-    return Relaxed(positions, *numbers.T, failed=failed)
+    heat, real, kinetic_start, kinetic_end = numbers.T
+    return Relaxed(positions, heat, real, kinetic_start, kinetic_end, failed)

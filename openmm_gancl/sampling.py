@@ -60,9 +60,7 @@ class Frames:
         """The frames as an mdtraj.Trajectory."""
         import mdtraj
 
-        return mdtraj.Trajectory(
-            self.positions.astype(np.float32), mdtraj.Topology.from_openmm(system.topology)
-        )
+        return mdtraj.Trajectory(self.positions.astype(np.float32), mdtraj.Topology.from_openmm(system.topology))
 
 
 def save_frames(frames: Frames, path: Path) -> None:

@@ -154,4 +154,4 @@ def slow_from_description(description: dict[str, Any]) -> SlowCoordinates:
     fields = {key: value for key, value in description.items() if key != "kind"}
     fields["names"] = tuple(fields["names"])
     kinds = {"torsions": Torsions, "particle": ParticleCoordinates}
-    return kinds[description["kind"]](**fields)  # type: ignore[no-any-return]
+    return kinds[description["kind"]](**fields)

@@ -37,9 +37,7 @@ def restraint_force(slow: SlowCoordinates, kappa: FloatArray, force_group: int) 
     return force
 
 
-def set_restraint_centre(
-    force: openmm.Force, slow: SlowCoordinates, kappa: FloatArray, label: FloatArray
-) -> None:
+def set_restraint_centre(force: openmm.Force, slow: SlowCoordinates, kappa: FloatArray, label: FloatArray) -> None:
     """Move the centre of a restraint; call ``force.updateParametersInContext`` afterwards.
 
     Args:

@@ -13,6 +13,7 @@ mixture is the exposure, so the smearing never has to be undone.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -24,7 +25,7 @@ from .lifts import Lifts
 from .slow import SlowCoordinates
 from .slow_force import restraint_energies
 from .system import Basin
-from .units import FloatArray, thermal_energy
+from .units import FloatArray, IntArray, thermal_energy
 
 BINS = {1: 120, 2: 72}
 REACH = 4.0
@@ -63,7 +64,7 @@ class FreeEnergySurface:
 
     def save(self, path: str | Path) -> None:
         """Write ``fes.npz``."""
-        edges = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}
+        edges: dict[str, Any] = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}
         np.savez(
             path,
             energy=self.energy,
@@ -132,7 +133,7 @@ class WeightedEnds:
 
     obtained: FloatArray
     log_weights: FloatArray
-    task: FloatArray
+    task: IntArray
 
 
 class _Mixture:
@@ -184,7 +185,7 @@ class _Mixture:
         return WeightedEnds(obtained, log_weights, self.lifts.task[ok])
 
 
-def _bin_indices(obtained: FloatArray, edges: tuple[FloatArray, ...], periods: FloatArray) -> FloatArray:
+def _bin_indices(obtained: FloatArray, edges: tuple[FloatArray, ...], periods: FloatArray) -> IntArray:
     """Flat bin index of each label, -1 outside the grid."""
     flat = np.zeros(len(obtained), dtype=np.int64)
     inside = np.ones(len(obtained), dtype=bool)
@@ -222,10 +223,8 @@ def _counts(
     counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
     total, squares = (np.bincount(index[inside], counts**p, minlength=len(places)) for p in (1, 2))
     modes = ["wrap" if np.isfinite(period) else "nearest" for period in periods]
-    smooth = [
-        gaussian_filter(field.reshape(shape), 3.0, mode=modes).ravel() + 1e-12 for field in (total, squares)
-    ]
-    return total, log_exposure, smooth[1] / smooth[0]
+    smooth = [gaussian_filter(field.reshape(shape), 3.0, mode=modes).ravel() + 1e-12 for field in (total, squares)]
+    return np.asarray(total, dtype=float), log_exposure, np.asarray(smooth[1] / smooth[0])
 
 
 def analyse_lifts(

@@ -131,8 +131,7 @@ def _checked_restraint(restraint: Any, slow: SlowCoordinates) -> FloatArray:
     d = len(slow.names)
     if values.shape not in {(), (d,)} or not (np.isfinite(values) & (values > 0)).all():
         raise InputError(
-            f"restraint {values.tolist()} must be {d} positive number(s), one a label "
-            f"({', '.join(slow.names)})"
+            f"restraint {values.tolist()} must be {d} positive number(s), one a label ({', '.join(slow.names)})"
         )
     return np.broadcast_to(values, (d,)).copy()
 
@@ -289,8 +288,7 @@ def _card_path(name_or_path: str | Path) -> Path:
     if path.suffix == ".toml" or path.is_file():
         return path
     raise InputError(
-        f"there is no system '{name_or_path}': give a card (TOML file or its folder) "
-        f"or one of {', '.join(shipped)}"
+        f"there is no system '{name_or_path}': give a card (TOML file or its folder) or one of {', '.join(shipped)}"
     )
 
 

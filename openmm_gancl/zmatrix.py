@@ -36,9 +36,7 @@ def bond_graph(topology: Any) -> nx.Graph:
     if len(graph) < 2:
         raise InputError(f"{len(graph)} atom(s) have no internal coordinates: use a particle label instead")
     if graph.number_of_edges() == 0:
-        raise InputError(
-            "the topology holds no bonds: call createStandardBonds() or give a file with CONECT records"
-        )
+        raise InputError("the topology holds no bonds: call createStandardBonds() or give a file with CONECT records")
     n_molecules = nx.number_connected_components(graph)
     if n_molecules > 1:
         raise InputError(
@@ -59,13 +57,9 @@ def checked_torsions(graph: nx.Graph, label_torsions: Sequence[Sequence[int]] | 
         raise InputError(f"a molecule of {len(graph)} atoms has no torsion: leave the torsion labels out")
     for torsion in torsions:
         if not all(atom in graph for atom in torsion):
-            raise InputError(
-                f"label torsion {torsion} names an atom outside 0 to {len(graph) - 1}: correct it"
-            )
+            raise InputError(f"label torsion {torsion} names an atom outside 0 to {len(graph) - 1}: correct it")
         if len(set(torsion)) < 4 or not nx.is_path(graph, torsion):
-            raise InputError(
-                f"label torsion {torsion} does not follow bonds: name four atoms bonded in a row"
-            )
+            raise InputError(f"label torsion {torsion} does not follow bonds: name four atoms bonded in a row")
     if len({frozenset(torsion[1:3]) for torsion in torsions}) < len(torsions):
         raise InputError("two label torsions turn about the same bond: keep one of them")
     if torsions and not nx.is_forest(nx.Graph(_path_bonds(torsions))):
@@ -215,8 +209,7 @@ def _rotor_fold(graph: nx.Graph, centre: int, axis: int, distinct: set[int]) -> 
     cut = nx.restricted_view(graph, [], [(axis, centre)])
     group = nx.Graph(cut.subgraph(nx.node_connected_component(cut, centre)))
     colours: dict[int, Hashable] = {
-        atom: f"{atom}" if atom == centre or atom in distinct else graph.nodes[atom]["element"]
-        for atom in group
+        atom: f"{atom}" if atom == centre or atom in distinct else graph.nodes[atom]["element"] for atom in group
     }
     nx.set_node_attributes(group, colours, "colour")
     hashes = nx.weisfeiler_lehman_subgraph_hashes(group, node_attr="colour", iterations=len(group))

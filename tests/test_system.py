@@ -64,7 +64,7 @@ def double_well(x, y, z):
 
 
 def forked(x, y, z):
-    b, s = 0.3, 0.0765
+    b, s = 0.3, 0.04
     p = 1 / (1 + np.exp(-(0.7 + 0.6 * np.tanh(2 * x))))
     mixture = p * np.exp(-((y - b) ** 2) / (2 * s**2)) + (1 - p) * np.exp(-((y + b) ** 2) / (2 * s**2))
     return 5 * x**2 - RT * np.log(mixture) + 300 * (z - 0.2 * np.sin(2 * x)) ** 2

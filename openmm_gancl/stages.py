@@ -1,0 +1,272 @@
+"""The science of a run's four stages; each reads what earlier ones wrote and writes into the folder it is given."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .diagnostics import effective_sample_size, pareto_index, reason_counts
+from .encoder import fit_encoder
+from .execution import TASK_SIZE
+from .lift import Lifter
+from .lifts import Lifts, Mode, load_lifts
+from .model import LiftingModel, train
+from .plotting import plot_surface
+from .run_folder import RunFolder
+from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, RunOptions, Settings
+from .sampling import (
+    MINIMISER_ITERATIONS,
+    WINDOWS_IN_A_TASK,
+    Frames,
+    load_frames,
+    sample_windows,
+    save_frames,
+)
+from .summary import Summary
+from .surfaces import CEILING, LiftAnalysis, analyse_lifts, basin_populations
+from .system import MolecularSystem
+from .units import FloatArray, IntArray, wrap
+
+EQUILIBRATION_STEPS = 1000
+ENCODER_LABELS = 16
+
+
+class Reporter(Protocol):
+    """How a run tells what it does."""
+
+    def step(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A piece of work; the callable takes how much of it is done."""
+        ...
+
+    def note(self, message: str) -> None:
+        """One sentence."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage needs to know.
+
+    Attributes:
+        system: the system.
+        folder: the run folder, locked.
+        options: as asked for.
+        settings: the numbers that follow.
+        platform: the OpenMM platform, chosen once.
+        workers: local processes.
+        reporter: told about progress.
+    """
+
+    system: MolecularSystem
+    folder: RunFolder
+    options: RunOptions
+    settings: Settings
+    platform: str
+    workers: int
+    reporter: Reporter
+
+    def seed(self, *path: int) -> int:
+        """The seed of one call: a pure function of the run's seed and the call's place."""
+        return int(np.random.SeedSequence([self.options.seed, *path]).generate_state(1)[0])
+
+    @contextmanager
+    def tasks(self, title: str, n_tasks: int, cost: int) -> Iterator[Callable[[], None]]:
+        """Report finished tasks, and count what each cost in force evaluations."""
+        with self.reporter.step(title, n_tasks) as done:
+            finished = 0
+
+            def tick() -> None:
+                nonlocal finished
+                finished += 1
+                self.folder.spend(cost)
+                done(finished)
+
+            yield tick
+
+    def train_report(self) -> dict[str, Any]:
+        """What the train stage recorded."""
+        return dict(json.loads(self.folder.file("train", "report.json").read_text()))
+
+    def evaluations_before_lifts(self) -> int:
+        """Force evaluations of the sample and train stages, redone work left out."""
+        parts = [load_frames(self.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out")]
+        return int(self.train_report()["force_evaluations"]) + sum(part.force_evaluations for part in parts)
+
+    def lifter(self, model: LiftingModel, relax_steps: int, mode: Mode = "restrained") -> Lifter:
+        """A Lifter on this run's platform."""
+        return Lifter(
+            self.system,
+            model,
+            relax_steps=relax_steps,
+            mode=mode,
+            platform=self.platform,
+            workers=self.workers,
+        )
+
+    def lift(self, lifter: Lifter, title: str, labels: FloatArray, seed: int) -> Lifts:
+        """One lift of each label."""
+        cost = TASK_SIZE * (lifter.protocol.relax_steps + 2)
+        with self.tasks(title, -(-len(labels) // TASK_SIZE), cost) as tick:
+            return lifter.lift(labels, seed=seed, progress=tick)
+
+
+def spread(labels: FloatArray, periods: FloatArray, widths: FloatArray, n: int) -> IntArray:
+    """Indices of up to n labels far from one another, beginning with the first (farthest-point traversal)."""
+    chosen = [0]
+    distance = np.full(len(labels), np.inf)
+    while len(chosen) < min(n, len(labels)):
+        step = wrap(labels - labels[chosen[-1]], periods) / widths
+        distance = np.minimum(distance, np.linalg.norm(step, axis=1))
+        chosen.append(int(distance.argmax()))
+    return np.array(chosen)
+
+
+def _windows(run: Run, title: str, n: int, steps: int, n_frames: int, seed: int) -> Frames:
+    cost = WINDOWS_IN_A_TASK * (EQUILIBRATION_STEPS + steps + 2 * MINIMISER_ITERATIONS)
+    with run.tasks(title, -(-n // WINDOWS_IN_A_TASK), cost) as tick:
+        return sample_windows(
+            run.system,
+            n_windows=n,
+            steps_per_window=steps,
+            frames_per_window=n_frames,
+            equilibration_steps=EQUILIBRATION_STEPS,
+            seed=seed,
+            platform=run.platform,
+            workers=run.workers,
+            progress=tick,
+        )
+
+
+def sample_stage(run: Run, out: Path) -> None:
+    """Restrained windows: frames to train on, and others to check with."""
+    from openmm.app import PDBFile
+
+    s = run.settings
+    frames = _windows(run, "sampling", s.n_windows, s.steps_per_window, s.frames_per_window, run.seed(0, 0))
+    held_out = _windows(run, "sampling for the check", s.n_held_out, s.held_out_steps, s.n_check, run.seed(0, 1))
+    for name, part in (("frames", frames), ("held_out", held_out)):
+        save_frames(part, out / f"{name}.npz")
+        if part.dropped:
+            told = ", ".join(f"{count} {reason}" for reason, count in part.dropped.items())
+            run.reporter.note(f"dropped {told} of {len(part) + sum(part.dropped.values())} frames ({name})")
+    with open(out / "top.pdb", "w") as stream:
+        PDBFile.writeFile(run.system.topology, 10.0 * run.system.positions, stream, keepIds=True)
+
+
+def _low_windows(run: Run, frames: Frames, n: int) -> FloatArray:
+    """Labels of windows far apart among the third with the lowest mean energies, shape=(n, d)."""
+    windows, first, window = np.unique(frames.window, return_index=True, return_inverse=True)
+    energies = np.bincount(window, frames.energies) / np.bincount(window)
+    low = np.argsort(energies, kind="stable")[: max(len(windows) // 3, n)]
+    labels, slow = frames.labels[first[low]], run.system.slow
+    return labels[spread(labels, slow.periods, np.ptp(slow.domain, axis=1), n)]
+
+
+def _measured_relax_steps(run: Run, model: LiftingModel, labels: FloatArray) -> tuple[int, dict[str, float], int]:
+    """The step count with the least cost of an effective lift, what was measured, and what that cost."""
+    costs, evaluations = {}, 0
+    for steps in RELAX_CHOICES:
+        repeated = np.repeat(labels, PILOT_LIFTS, axis=0)
+        lifts = run.lift(run.lifter(model, steps), f"pilot of {steps} steps", repeated, run.seed(1, 1, steps))
+        evaluations += lifts.force_evaluations
+        sizes = [effective_sample_size(row) for row in lifts.log_weights.reshape(len(labels), PILOT_LIFTS)]
+        costs[steps] = (steps + 2) / max(float(np.mean(sizes)) / PILOT_LIFTS, 1e-6)
+    best = min(costs, key=lambda steps: costs[steps])
+    return best, {str(steps): round(cost, 1) for steps, cost in costs.items()}, evaluations
+
+
+def train_stage(run: Run, out: Path) -> None:
+    """Generator and encoder, and the step count if it is to be measured."""
+    from .cgan import TrainingOptions
+
+    s, frames = run.settings, load_frames(run.folder.file("sample", "frames.npz"))
+    options = TrainingOptions(latent_size=s.latent, generator_steps=s.generator_steps)
+    adversarial = s.generator_steps if s.latent else 0
+    with run.reporter.step("training", adversarial + 1) as done:
+
+        def progress(step: int, _: int) -> None:
+            run.folder.spend(0)
+            done(step + 1)
+
+        model = train(run.system, frames, seed=run.seed(1, 0), options=options, progress=progress)
+    report: dict[str, Any] = {"history": model.history, "relax_steps": s.relax_steps, "force_evaluations": 0}
+    if not s.relax_steps:
+        labels = _low_windows(run, frames, PILOT_LABELS)
+        report["relax_steps"], report["cost_of_effective_lift"], cost = _measured_relax_steps(run, model, labels)
+        report["force_evaluations"] += cost
+        run.reporter.note(f"relax steps: {report['relax_steps']} (measured)")
+    if s.latent:
+        labels = _low_windows(run, frames, ENCODER_LABELS)
+        n_tasks = -(-s.n_pilot // TASK_SIZE) + 2 * -(-s.n_encoder_reverse // TASK_SIZE)
+        with run.tasks("fitting the encoder", n_tasks, TASK_SIZE * (report["relax_steps"] + 2)) as tick:
+            fit = fit_encoder(
+                run.system,
+                model,
+                labels,
+                relax_steps=report["relax_steps"],
+                seed=run.seed(1, 2),
+                n_pilot=s.n_pilot,
+                n_reverse=s.n_encoder_reverse,
+                platform=run.platform,
+                workers=run.workers,
+                progress=tick,
+            )
+        model = fit.model
+        report["encoder"] = {name: value for name, value in vars(fit).items() if name != "model"}
+        report["force_evaluations"] += fit.force_evaluations
+    model.save(out / "model.pt")
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _pareto_below_ceiling(analysis: LiftAnalysis, kT: float) -> float:
+    """Tail index of the weights with the surface itself divided out: of what makes its error bars."""
+    surface, ends = analysis.surface, analysis.ends
+    columns = [
+        np.clip(np.searchsorted(edges, ends.obtained[:, i], side="right") - 1, 0, len(edges) - 2)
+        for i, edges in enumerate(surface.edges)
+    ]
+    energies = surface.energy[tuple(columns)] / kT
+    low = energies < CEILING
+    return pareto_index(ends.log_weights[low] + energies[low])
+
+
+def surface_stage(run: Run, out: Path) -> None:
+    """The surface, its picture, the basin table and the summary."""
+    system, kT = run.system, run.system.kT
+    lifts = load_lifts(run.folder.file("lift", "lifts.npz"), system.slow)
+    checks = json.loads(run.folder.file("lift", "checks.json").read_text())
+    cost = run.evaluations_before_lifts() + checks["force_evaluations"]
+    with run.reporter.step("surface", 1) as done:
+        analysis = analyse_lifts(lifts, force_evaluations=cost)
+        done(1)
+    surface = analysis.surface
+    surface.save(out / "fes.npz")
+    surface.save_dat(out / "fes.dat")
+    plot_surface(surface, basins=system.basins).figure.savefig(out / "fes.png", dpi=150)
+    basins = basin_populations(analysis.ends, system.basins, system.temperature, seed=run.seed(3))
+    efficiencies = [check["efficiency"] for check in checks["checks"]]
+    encoder = run.train_report().get("encoder")
+    Summary(
+        system=system.name,
+        preset=run.options.preset,
+        acceptance=run.options.acceptance,
+        n_lifts=len(lifts),
+        reasons=reason_counts(lifts),
+        relax_steps=lifts.relax_steps,
+        effective_sample_size=effective_sample_size(analysis.ends.log_weights),
+        pareto_index=_pareto_below_ceiling(analysis, kT),
+        pooled_z=math.nan if checks["pooled_z"] is None else checks["pooled_z"],
+        n_checked=len(efficiencies),
+        efficiency=float(np.median(efficiencies)) if efficiencies else math.nan,
+        median_error=float(np.median(surface.error[surface.energy < CEILING * kT])) / kT,
+        target_error=run.options.target_error,
+        encoder="none" if encoder is None else "fitted" if encoder["kept"] else "prior",
+        force_evaluations=cost,
+        basins=[asdict(row) for row in basins],
+        accepted=checks["accepted"],
+    ).save(out / "summary.json")

@@ -1,0 +1,81 @@
+"""Accuracy of a finished run on alanine dipeptide in vacuum, against the committed reference data.
+
+    python tests/benchmarks/accuracy.py RUN
+
+prints one JSON line: ``rms_kT`` and ``finite_fraction`` of RUN/fes.npz below 10 kT, and ``coverage_68``: the
+fraction of all reference windows below 10 kT whose free energy, from this script's own unpooled lifts with
+RUN/model.pt, lies within one standard error (the reference's included, one offset fitted).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from openmm_gancl.diagnostics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.execution import available_workers
+from openmm_gancl.lift import Lifter
+from openmm_gancl.model import load_model
+from openmm_gancl.system import load_system
+
+REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.npz"
+CEILING = 10.0
+
+
+def surface_accuracy(run, reference, kT):
+    """RMS deviation in kT after aligning the means, and the fraction of finite bins, below 10 kT."""
+    low = reference["free_energy_kT"] < CEILING
+    with np.load(run / "fes.npz") as fes:
+        energy = fes["energy"] / kT
+    finite = np.isfinite(energy) & low
+    deviation = energy[finite] - reference["free_energy_kT"][finite]
+    return float((deviation - deviation.mean()).std()), float(finite.sum() / low.sum())
+
+
+def label_coverage(system, model, reference, arguments):
+    """Fraction of labels within one standard error, root mean square z, and the number of labels."""
+    low = np.flatnonzero(reference["window_free_energy_kT"] < CEILING)
+    lifter = Lifter(system, model, relax_steps=arguments.relax_steps, workers=arguments.workers, platform="Reference")
+    labels = np.repeat(reference["labels"][low], arguments.lifts, axis=0)
+    log_weights = lifter.lift(labels, seed=arguments.seed).log_weights.reshape(len(low), -1)
+    rng = np.random.default_rng(arguments.seed)
+    free = -np.array([log_mean_weight(row) for row in log_weights])
+    own = np.array([bootstrap_log_mean(row, rng, 400).std() for row in log_weights])
+    error = np.hypot(own, reference["window_standard_error_kT"][low])
+    difference = free - reference["window_free_energy_kT"][low]
+    z = (difference - np.average(difference, weights=error**-2)) / error
+    fractions = [effective_sample_size(row) / len(row) for row in log_weights]
+    return {
+        "coverage_68": round(float((np.abs(z) < 1).mean()), 4),
+        "n_labels": len(low),
+        "lifts_per_label": arguments.lifts,
+        "relax_steps": arguments.relax_steps,
+        "rms_z": round(float(np.sqrt((z**2).mean())), 3),
+        "label_rms_kT": round(float(np.std(difference - np.average(difference, weights=error**-2))), 4),
+        "ess_fraction": round(float(np.mean(fractions)), 3),
+    }
+
+
+def main():
+    """Parse the arguments and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--lifts", type=int, default=64, help="lifts a label")
+    parser.add_argument("--relax-steps", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=2023)
+    parser.add_argument("--workers", type=int, default=available_workers())
+    arguments = parser.parse_args()
+    if not (arguments.run / "fes.npz").is_file():
+        sys.exit(f"error: {arguments.run} is not a finished run: give a folder that `gancl run` has finished")
+    system, model = load_system("alanine_dipeptide_vacuum"), load_model(arguments.run / "model.pt")
+    with np.load(REFERENCE) as stored:
+        reference = dict(stored)
+    rms, finite = surface_accuracy(arguments.run, reference, system.kT)
+    line = {"rms_kT": round(rms, 4), "finite_fraction": round(finite, 4)}
+    print(json.dumps({**line, **label_coverage(system, model, reference, arguments)}))
+
+
+if __name__ == "__main__":
+    main()

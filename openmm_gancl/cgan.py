@@ -115,7 +115,7 @@ def fit_baseline(generator: Generator, labels: FloatArray, coordinates: FloatArr
         generator.baseline.copy_(torch.linalg.solve(normal_matrix, basis.T @ target / len(s)))
     optimiser = torch.optim.LBFGS(
         [generator.baseline],
-        max_iter=200,
+        max_iter=60,
         history_size=20,
         line_search_fn="strong_wolfe",
         tolerance_change=1e-7,

@@ -178,12 +178,12 @@ def normal_quantile(uniforms: Tensor) -> Tensor:
 def coordinate_losses(
     coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor
 ) -> Tensor:
-    """-log density of each coordinate under its reference, shape=(n, n_coordinates)."""
-    deviation = coordinates - centres
-    normal = 0.5 * (deviation / widths) ** 2 + torch.log(widths) + 0.5 * math.log(2 * math.pi)
-    strength = (folds * widths) ** -2.0
-    torsion = strength * (1.0 - torch.cos(folds * deviation)) + torch.log(2 * math.pi * torch.special.i0e(strength))
-    return torch.where(is_torsion, torsion, normal)
+    """-log density of each coordinate under its reference, shape=(n, n_coordinates); torsions stand last."""
+    deviation, n = coordinates - centres, int((~is_torsion).sum())
+    normal = 0.5 * (deviation[:, :n] / widths[:, :n]) ** 2 + torch.log(widths[:, :n]) + 0.5 * math.log(2 * math.pi)
+    strength = (folds[n:] * widths[:, n:]) ** -2.0
+    torsion = strength * (1.0 - torch.cos(folds[n:] * deviation[:, n:]))
+    return torch.cat([normal, torsion + torch.log(2 * math.pi * torch.special.i0e(strength))], dim=1)
 
 
 def standardise(coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor) -> Tensor:

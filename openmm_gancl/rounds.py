@@ -40,7 +40,7 @@ def least_evaluations(settings: Settings) -> int:
     pilot = 0
     if not s.relax_steps:
         pilot = PILOT_LABELS * PILOT_LIFTS * sum(steps + 2 for steps in RELAX_CHOICES)
-    paths = FEWEST_LIFTS + 2 * s.n_check_labels * s.n_check
+    paths = FEWEST_LIFTS + s.n_check_labels * (s.n_check_lifts + s.n_check_frames)
     paths += s.n_pilot + 2 * s.n_encoder_reverse if s.latent else 0
     return windows + pilot + paths * ((s.relax_steps or max(RELAX_CHOICES)) + 2)
 
@@ -59,7 +59,7 @@ def _check_windows(run: Run, surface: FreeEnergySurface, frames: Frames) -> IntA
         for i, edges in enumerate(surface.edges)
     ]
     energies = surface.energy[tuple(columns)] / run.system.kT
-    energies[counts < run.settings.n_check // 2] = np.inf
+    energies[counts < run.settings.n_check_frames // 2] = np.inf
     order = np.argsort(energies, kind="stable")
     order = order[energies[order] < CHECK_CEILING]
     if not len(order):
@@ -77,11 +77,12 @@ def _check(run: Run, model: LiftingModel, relax_steps: int, surface: FreeEnergyS
     if not len(labels):
         nothing = lifter.lift(frames.labels[:1], seed=0).select(np.zeros(1, dtype=bool))
         return nothing, nothing
-    repeated = np.repeat(labels, run.settings.n_check, axis=0)
+    repeated = np.repeat(labels, run.settings.n_check_lifts, axis=0)
     forward = run.lift(lifter, "check: lifts", repeated, run.seed(2, 1))
     cost = TASK_SIZE * (relax_steps + 2)
     with run.tasks("check: reverse", -(-len(chosen) // TASK_SIZE), cost) as tick:
         reverse = lifter.reverse(chosen.positions, chosen.labels, seed=run.seed(2, 2), progress=tick)
+        tick.settle(reverse.force_evaluations)
     return forward, reverse
 
 
@@ -123,7 +124,7 @@ class _Rounds:
         if error <= target or len(self.record) >= MAX_ROUNDS:
             return 0
         wanted = len(self.lifts) * ((error / target) ** 2 - 1) if np.isfinite(error) else np.inf
-        n = int(min(max(wanted, self.run.settings.n_first / 2), 2 * len(self.lifts)))
+        n = int(min(max(wanted, len(self.lifts) / 4, 2 * TASK_SIZE), 2 * len(self.lifts)))
         return min(-(-n // TASK_SIZE) * TASK_SIZE, left)
 
     def go_on(self) -> None:
@@ -142,7 +143,7 @@ def _limit(run: Run, relax_steps: int) -> int:
     s, most = run.settings, run.options.max_evaluations
     if most is None:
         return s.n_lifts
-    reserved = 2 * s.n_check_labels * s.n_check * (relax_steps + 2)
+    reserved = s.n_check_labels * (s.n_check_lifts + s.n_check_frames) * (relax_steps + 2)
     allowed = (most - run.evaluations_before_lifts() - reserved) // (relax_steps + 2)
     if allowed < FEWEST_LIFTS:
         raise InputError(

@@ -66,7 +66,8 @@ class Settings:
         n_first: lifts of the first round, over the whole domain.
         n_lifts: lifts at most, without those of the reverse check.
         n_check_labels: labels of the reverse check at most.
-        n_check: lifts, and reverse relaxations, at each of them.
+        n_check_frames: reverse relaxations at each of them.
+        n_check_lifts: lifts at each of them; more, for log mean(w) of few lifts is biased.
     """
 
     n_windows: int
@@ -82,7 +83,8 @@ class Settings:
     n_first: int
     n_lifts: int
     n_check_labels: int
-    n_check: int
+    n_check_frames: int
+    n_check_lifts: int
 
 
 PRESETS: dict[str, Settings] = {
@@ -98,12 +100,13 @@ PRESETS: dict[str, Settings] = {
         n_encoder_reverse=192,
         relax_steps=300,
         n_first=1024,
-        n_lifts=6144,
+        n_lifts=6000,
         n_check_labels=10,
-        n_check=32,
+        n_check_frames=32,
+        n_check_lifts=96,
     ),
     "quick": Settings(
-        n_windows=48,
+        n_windows=72,
         steps_per_window=1000,
         frames_per_window=20,
         n_held_out=16,
@@ -114,9 +117,10 @@ PRESETS: dict[str, Settings] = {
         n_encoder_reverse=64,
         relax_steps=150,
         n_first=192,
-        n_lifts=576,
+        n_lifts=512,
         n_check_labels=6,
-        n_check=32,
+        n_check_frames=32,
+        n_check_lifts=64,
     ),
 }
 
@@ -182,8 +186,9 @@ def check_same_options(asked: RunOptions, stored: Mapping[str, Any], resolved_pl
     for field in fields(RunOptions):
         was, now = stored.get(field.name), ours[field.name]
         if was != now:
-            told = f"with {_flag(field.name)} {was}" if was is not None else f"without {_flag(field.name)}"
-            ask = "none" if now is None else now
+            flag = _flag(field.name)
+            begun, asked_for = (f"{flag} {v}" if v is not None else f"no {flag}" for v in (was, now))
             raise InputError(
-                f"this run folder was begun {told}, asked for is {ask}: repeat it as it was begun, or name a new folder"
+                f"this run folder was begun with {begun}, now {asked_for} is asked for: repeat the command "
+                f"with {begun}, or name a new folder"
             )

@@ -48,6 +48,23 @@ class Reporter(Protocol):
         ...
 
 
+class TaskCounter:
+    """Counts finished tasks and what they cost, so that the effort of a killed attempt is known."""
+
+    def __init__(self, folder: RunFolder, cost: int, done: Callable[[int], None]):
+        self.folder, self.cost, self.done, self.finished = folder, cost, done, 0
+
+    def __call__(self) -> None:
+        """One more task is finished."""
+        self.finished += 1
+        self.folder.spend(self.cost)
+        self.done(self.finished)
+
+    def settle(self, force_evaluations: int) -> None:
+        """All are finished, and this is what they cost."""
+        self.folder.spend(force_evaluations - self.cost * self.finished)
+
+
 @dataclass(frozen=True)
 class Run:
     """What a stage needs to know.
@@ -75,18 +92,10 @@ class Run:
         return int(np.random.SeedSequence([self.options.seed, *path]).generate_state(1)[0])
 
     @contextmanager
-    def tasks(self, title: str, n_tasks: int, cost: int) -> Iterator[Callable[[], None]]:
-        """Report finished tasks, and count what each cost in force evaluations."""
+    def tasks(self, title: str, n_tasks: int, cost: int) -> Iterator["TaskCounter"]:
+        """Report finished tasks of about ``cost`` force evaluations each."""
         with self.reporter.step(title, n_tasks) as done:
-            finished = 0
-
-            def tick() -> None:
-                nonlocal finished
-                finished += 1
-                self.folder.spend(cost)
-                done(finished)
-
-            yield tick
+            yield TaskCounter(self.folder, cost, done)
 
     def train_report(self) -> dict[str, Any]:
         """What the train stage recorded."""
@@ -112,7 +121,9 @@ class Run:
         """One lift of each label."""
         cost = TASK_SIZE * (lifter.protocol.relax_steps + 2)
         with self.tasks(title, -(-len(labels) // TASK_SIZE), cost) as tick:
-            return lifter.lift(labels, seed=seed, progress=tick)
+            lifts = lifter.lift(labels, seed=seed, progress=tick)
+            tick.settle(lifts.force_evaluations)
+            return lifts
 
 
 def spread(labels: FloatArray, periods: FloatArray, widths: FloatArray, n: int) -> IntArray:
@@ -129,7 +140,7 @@ def spread(labels: FloatArray, periods: FloatArray, widths: FloatArray, n: int) 
 def _windows(run: Run, title: str, n: int, steps: int, n_frames: int, seed: int) -> Frames:
     cost = WINDOWS_IN_A_TASK * (EQUILIBRATION_STEPS + steps + 2 * MINIMISER_ITERATIONS)
     with run.tasks(title, -(-n // WINDOWS_IN_A_TASK), cost) as tick:
-        return sample_windows(
+        frames = sample_windows(
             run.system,
             n_windows=n,
             steps_per_window=steps,
@@ -140,6 +151,8 @@ def _windows(run: Run, title: str, n: int, steps: int, n_frames: int, seed: int)
             workers=run.workers,
             progress=tick,
         )
+        tick.settle(frames.force_evaluations)
+        return frames
 
 
 def sample_stage(run: Run, out: Path) -> None:
@@ -148,7 +161,7 @@ def sample_stage(run: Run, out: Path) -> None:
 
     s = run.settings
     frames = _windows(run, "sampling", s.n_windows, s.steps_per_window, s.frames_per_window, run.seed(0, 0))
-    held_out = _windows(run, "sampling for the check", s.n_held_out, s.held_out_steps, s.n_check, run.seed(0, 1))
+    held_out = _windows(run, "sampling for the check", s.n_held_out, s.held_out_steps, s.n_check_frames, run.seed(0, 1))
     for name, part in (("frames", frames), ("held_out", held_out)):
         save_frames(part, out / f"{name}.npz")
         if part.dropped:
@@ -216,6 +229,7 @@ def train_stage(run: Run, out: Path) -> None:
                 workers=run.workers,
                 progress=tick,
             )
+            tick.settle(fit.force_evaluations)
         model = fit.model
         report["encoder"] = {name: value for name, value in vars(fit).items() if name != "model"}
         report["force_evaluations"] += fit.force_evaluations

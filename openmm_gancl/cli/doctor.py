@@ -1,0 +1,124 @@
+"""``gancl doctor``: what works here, and what to do about what does not."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+
+from . import options as shared
+from .exit_codes import BAD_INPUT, exit_codes
+
+PACKAGES = ("openmm", "torch", "mdtraj", "numpy", "scipy", "pymbar", "networkx", "loky", "pydantic", "matplotlib")
+LEAST_DISK = 1.0
+"""GB."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is well, what was found, what to do."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def _python() -> list[Finding]:
+    found = sys.version.split()[0]
+    return [Finding("Python", (3, 11) <= sys.version_info[:2] < (3, 13), found, "use Python 3.11 or 3.12")]
+
+
+def _packages() -> list[Finding]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    findings = []
+    for name in PACKAGES:
+        try:
+            findings.append(Finding(name, True, version(name)))
+        except PackageNotFoundError:
+            findings.append(Finding(name, False, "not installed", f"pip install {name}"))
+    return findings
+
+
+def _openmm_platforms() -> list[Finding]:
+    from ..execution import measure_platforms, platform_names
+    from ..system import load_system
+
+    system = load_system("alanine_dipeptide_vacuum")
+    measured = measure_platforms(system.system, system.positions)
+    findings = []
+    for name in platform_names():
+        if name in measured:
+            findings.append(Finding(f"platform {name}", True, f"{measured[name]:.1f} us a step (alanine dipeptide)"))
+        else:
+            remedy = "check its driver, or use another platform"
+            findings.append(Finding(f"platform {name}", False, "does not run here", remedy, needed=False))
+    return findings
+
+
+def _openmmtorch() -> list[Finding]:
+    import torch  # noqa: F401  # openmmtorch finds torch's libraries only once torch is imported
+
+    try:
+        import openmmtorch  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
+    except Exception as error:
+        told = str(error).strip().split("\n")[0]
+        remedy = "only exported forces need it: pip install 'openmm-gancl[openmmtorch]'"
+        return [Finding("openmmtorch", False, f"{type(error).__name__}: {told}", remedy, needed=False)]
+    from importlib.metadata import version
+
+    return [Finding("openmmtorch", True, version("openmmtorch"))]
+
+
+def _cuda() -> list[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        return [Finding("CUDA", True, torch.cuda.get_device_name())]
+    return [Finding("CUDA", True, "no device (not needed: small molecules run on the Reference platform)")]
+
+
+def _machine() -> list[Finding]:
+    from ..execution import available_workers
+
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    findings = [
+        Finding("cores", True, str(available_workers())),
+        Finding("free disk here", free > LEAST_DISK, f"{free:.1f} GB", "free some, or work in another folder"),
+    ]
+    folder = tempfile.gettempdir()
+    writable = os.access(folder, os.W_OK)
+    findings.append(Finding("temporary folder", writable, folder, "set TMPDIR to a folder you may write"))
+    return findings
+
+
+def _examine(look: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return look()
+    except Exception as error:
+        told = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return [Finding(look.__name__.strip("_"), False, told, "reinstall openmm-gancl and its dependencies")]
+
+
+def doctor(json_: shared.Json = False, debug: shared.Debug = False) -> None:
+    """Look at Python, packages, OpenMM's platforms and their speed, openmmtorch, CUDA, cores and disk."""
+    with exit_codes(debug):
+        looks = (_python, _packages, _openmm_platforms, _openmmtorch, _cuda, _machine)
+        findings = [finding for look in looks for finding in _examine(look)]
+        if json_:
+            typer.echo(json.dumps([asdict(finding) for finding in findings]))
+        else:
+            width = max(len(finding.name) for finding in findings)
+            for finding in findings:
+                state = "ok" if finding.ok else "problem" if finding.needed else "missing"
+                remedy = "" if finding.ok else f": {finding.remedy}"
+                typer.echo(f"{state:<7}  {finding.name:<{width}}  {finding.found}{remedy}")
+        if any(finding.needed and not finding.ok for finding in findings):
+            raise typer.Exit(BAD_INPUT)

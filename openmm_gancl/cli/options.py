@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
+Seed = Annotated[int, typer.Option(help="Of every random number; the same seed gives the same result.")]
+Platform = Annotated[str, typer.Option(help="An OpenMM platform, or auto to measure once.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; all cores by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Preset = Annotated[str, typer.Option(help="default (minutes) or quick (under one minute, for trials and tests).")]
+RelaxSteps = Annotated[
+    str | None, typer.Option(metavar="N|auto", help="Steps of each relaxation, or auto to measure the best count.")
+]
+LiftCount = Annotated[int | None, typer.Option("--lifts", help="Lifts that the surface is made of.")]
+MaxEvaluations = Annotated[
+    int | None, typer.Option(help="Force evaluations that the run may not exceed, training included.")
+]
+TargetError = Annotated[
+    float | None,
+    typer.Option(help="Lift until the median error of the surface below 10 kT is this small, in kT."),
+]
+Acceptance = Annotated[str, typer.Option(help="weights, or metropolis (unrestrained lifts, one chain over them).")]
+Latent = Annotated[
+    int | None, typer.Option(help="Dimension of the generator's latent; 0 is the conditional-Gaussian baseline.")
+]

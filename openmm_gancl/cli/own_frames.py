@@ -1,0 +1,149 @@
+"""The user's own frames as training data: read, checked against the system, resampled by weight."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ..errors import InputError
+from ..slow import Torsions
+from ..system import MolecularSystem
+from ..units import FloatArray
+
+BACKBONE = {
+    "phi": (("C", -1), ("N", 0), ("CA", 0), ("C", 0)),
+    "psi": (("N", 0), ("CA", 0), ("C", 0), ("N", 1)),
+}
+
+
+def _torsion_atoms(cv: str, system: MolecularSystem) -> list[int] | None:
+    """Atoms of ``phi:RES``, ``psi:RES`` or ``torsion:a,b,c,d``; None if it is none of them."""
+    kind, _, rest = cv.partition(":")
+    if kind == "torsion":
+        parts = rest.split(",")
+        return [int(part) for part in parts] if all(part.strip().isdigit() for part in parts) else None
+    if kind not in BACKBONE or not rest:
+        return None
+    residues = list(system.topology.residues())
+    place = next((i for i, residue in enumerate(residues) if residue.id.strip() == rest), None)
+    if place is None:
+        return None
+    atoms = []
+    for name, shift in BACKBONE[kind]:
+        if not 0 <= place + shift < len(residues):
+            return None
+        found = [atom.index for atom in residues[place + shift].atoms() if atom.name == name]
+        atoms += found[:1]
+    return atoms if len(atoms) == 4 else None
+
+
+def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
+    """See that the labels asked for are those of the system.
+
+    Raises:
+        InputError: one is not, or one of the system's is missing.
+    """
+    slow, named = system.slow, []
+    for cv in cvs:
+        atoms = _torsion_atoms(cv, system)
+        if cv in slow.names:
+            named.append(cv)
+        elif atoms is not None and isinstance(slow, Torsions):
+            same = [(row == atoms).all() or (row[::-1] == atoms).all() for row in slow.atoms]
+            named += [name for name, match in zip(slow.names, same, strict=True) if match]
+        if not named or len(named) < cvs.index(cv) + 1:
+            raise InputError(f"--cv {cv} is no label of {system.name} ({', '.join(slow.names)}): edit its card")
+    if cvs and tuple(named) != slow.names:
+        raise InputError(
+            f"the labels of {system.name} are {', '.join(slow.names)}, given are {', '.join(named)}: "
+            "name all of them in this order"
+        )
+
+
+def _log_weights(path: Path, n: int) -> FloatArray:
+    try:
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot read log-weights ({error}): give an npy or text file") from None
+    values = np.asarray(values, dtype=float).ravel()
+    if len(values) != n:
+        raise InputError(f"{path} has {len(values)} log-weights for {n} frames: give one a frame")
+    if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
+        raise InputError(f"{path} holds NaN or infinity: remove those frames")
+    return values
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Mdtraj's C code talks on stdout, which belongs to results."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path]) -> FloatArray:
+    import mdtraj
+
+    for path in (top, *trajectories):
+        if not path.is_file():
+            raise InputError(f"there is no file {path}: check --top and --traj")
+    try:
+        with _stdout_to_stderr():
+            loaded: Any = mdtraj.load([str(path) for path in trajectories], top=str(top))
+    except (OSError, ValueError, TypeError) as error:
+        told = str(error).strip().split("\n")[0]
+        raise InputError(f"cannot read {trajectories[0]} with {top} ({told}): give matching files") from None
+    if loaded.n_atoms != system.n_atoms:
+        raise InputError(
+            f"the frames have {loaded.n_atoms} atoms, {system.name} has {system.n_atoms}: "
+            "give frames of the same molecule, without solvent"
+        )
+    ours = [atom.element.symbol if atom.element else "" for atom in system.topology.atoms()]
+    theirs = [atom.element.symbol if atom.element else "" for atom in loaded.topology.atoms]
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a and b and a != b:
+            raise InputError(f"atom {i} is {b} in {top}, but {a} in {system.name}: reorder the frames' atoms")
+    return np.asarray(loaded.xyz, dtype=float)
+
+
+def load_own_frames(
+    system: MolecularSystem,
+    top: Path,
+    trajectories: Sequence[Path],
+    log_weights: Path | None,
+    seed: int,
+    note: Callable[[str], None],
+) -> FloatArray:
+    """Frames inside the declared state, resampled by weight if there are weights, shape=(n, n_atoms, 3).
+
+    Args:
+        system: the system.
+        top: their topology.
+        trajectories: files that mdtraj reads.
+        log_weights: one a frame, in the order of the files.
+        seed: of the resampling.
+        note: told what was dropped.
+
+    Raises:
+        InputError: files that cannot be read or are of another molecule.
+    """
+    positions = _positions(system, top, trajectories)
+    values = np.zeros(len(positions)) if log_weights is None else _log_weights(log_weights, len(positions))
+    inside = system.state.inside(positions)
+    if not inside.all():
+        note(f"dropped {int((~inside).sum())} of {len(inside)} frames outside the declared state")
+    positions, values = positions[inside], values[inside]
+    if not len(positions):
+        raise InputError("every frame lies outside the declared state: see the card's [state]")
+    if log_weights is None:
+        return positions
+    weights = np.exp(values - logsumexp(values))
+    return positions[np.random.default_rng(seed).choice(len(positions), size=len(positions), p=weights)]

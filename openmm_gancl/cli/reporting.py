@@ -1,0 +1,69 @@
+"""Progress on stderr: bars in a terminal, a few plain lines in a log file."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+class LogReporter:
+    """A line at the start, at each quarter and at the end of every step."""
+
+    @contextmanager
+    def step(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A piece of work; the callable takes how much of it is done."""
+        start, quarter, last = time.monotonic(), 0, 0
+        typer.echo(f"{title}: begun", err=True)
+
+        def done(count: int) -> None:
+            nonlocal quarter, last
+            last = count
+            if 4 * count // total > quarter and count < total:
+                quarter = 4 * count // total
+                typer.echo(f"{title}: {25 * quarter} % after {time.monotonic() - start:.0f} s", err=True)
+
+        yield done
+        early = f" (ended at {last} of {total})" if last < total else ""
+        typer.echo(f"{title}: 100 % after {time.monotonic() - start:.0f} s{early}", err=True)
+
+    def note(self, message: str) -> None:
+        """One sentence."""
+        typer.echo(f"note: {message}", err=True)
+
+
+class TerminalReporter:
+    """A rich bar for each step."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+
+    @contextmanager
+    def step(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A piece of work; the callable takes how much of it is done."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda count: bar.update(task, completed=count)
+            bar.update(task, completed=total)
+
+    def note(self, message: str) -> None:
+        """One sentence."""
+        self.console.print(f"note: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+def make_reporter() -> LogReporter | TerminalReporter:
+    """Bars if stderr is a terminal."""
+    return TerminalReporter() if sys.stderr.isatty() else LogReporter()

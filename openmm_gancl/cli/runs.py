@@ -1,0 +1,169 @@
+"""``gancl run``, and its stages ``sample`` and ``lift`` one by one."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from ..errors import InputError
+from . import options as shared
+from .exit_codes import DISTRUST, exit_codes
+from .reporting import make_reporter
+
+if TYPE_CHECKING:
+    from ..pipeline import Outcome
+    from ..run_options import RunOptions
+
+GO_ON = "finished stages are kept, the same command goes on from there"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Target = Annotated[str, typer.Argument(metavar="SYSTEM", help="A system's name, or a card (TOML file or folder).")]
+RunOrSystem = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or with -o a system to begin one with.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def use_threads_of(folder: Path) -> None:
+    """Set the thread count of the linear algebra, which is read when numpy and torch are first imported."""
+    from ..run_folder import MANIFEST
+    from ..run_options import THREADS
+
+    try:
+        threads = int(json.loads((folder / MANIFEST).read_text())["threads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        threads = THREADS
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+
+
+def run_options(**asked: Any) -> "RunOptions":
+    """Options of a run from those of the command line."""
+    from ..run_options import RunOptions
+
+    steps = asked.pop("relax_steps")
+    if steps is not None and steps != "auto":
+        try:
+            steps = int(steps)
+        except ValueError:
+            raise InputError(f"--relax-steps is {steps!r}: give a number or auto") from None
+    return RunOptions(**asked, relax_steps=cast("int | Literal['auto'] | None", steps))
+
+
+def advance(
+    folder: Path, target: str | None, options: "RunOptions | None", workers: int | None, until: str
+) -> "Outcome":
+    """Compute a run's stages as far as asked for."""
+    use_threads_of(folder)
+    from .. import pipeline
+
+    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
+    reporter = make_reporter()
+    return pipeline.run(folder, target, options, reporter=reporter, workers=workers, until=until)
+
+
+def print_outcome(outcome: "Outcome", as_json: bool) -> None:
+    """The closing summary, or where the run stands; exit code 3 if it is not to be trusted."""
+    from ..summary import summary_text
+
+    summary, plot = outcome.summary, outcome.folder / "fes.png"
+    if as_json:
+        record = {
+            "run": str(outcome.folder),
+            "stages": list(outcome.done),
+            "seconds": outcome.seconds,
+            "force_evaluations_spent": outcome.evaluations_spent,
+        }
+        record |= {} if summary is None else {**summary.as_json(), "plot": str(plot)}
+        typer.echo(json.dumps(record))
+    elif summary is None:
+        spent = ", ".join(f"{name} {outcome.seconds[name]:.1f} s" for name in outcome.done)
+        typer.echo(f"{outcome.folder}: finished {spent}")
+    else:
+        typer.echo(summary_text(summary, outcome.seconds, outcome.evaluations_spent, plot))
+    if summary is not None:
+        if as_json:
+            for doubt in summary.doubts():
+                typer.echo(f"warning: {doubt}", err=True)
+        if not summary.trusted:
+            raise typer.Exit(DISTRUST)
+
+
+def run(
+    system: Target,
+    output: shared.Output = None,
+    preset: shared.Preset = "default",
+    relax_steps: shared.RelaxSteps = None,
+    lifts: shared.LiftCount = None,
+    max_evaluations: shared.MaxEvaluations = None,
+    target_error: shared.TargetError = None,
+    acceptance: shared.Acceptance = "weights",
+    latent: shared.Latent = None,
+    seed: shared.Seed = 0,
+    platform: shared.Platform = "auto",
+    workers: shared.Workers = None,
+    json_: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """From a card to its free-energy surface: sample, train, lift, surface; on an existing RUN it resumes."""
+    with exit_codes(debug, GO_ON):
+        if output is None:
+            raise InputError("there is no place for the results: name a run folder with -o RUN")
+        options = run_options(
+            preset=preset,
+            relax_steps=relax_steps,
+            lifts=lifts,
+            max_evaluations=max_evaluations,
+            target_error=target_error,
+            acceptance=acceptance,
+            latent=latent,
+            seed=seed,
+            platform=platform,
+        )
+        print_outcome(advance(output, system, options, workers, "surface"), json_)
+
+
+def sample(
+    target: RunOrSystem,
+    output: shared.Output = None,
+    preset: shared.Preset = "default",
+    relax_steps: shared.RelaxSteps = None,
+    lifts: shared.LiftCount = None,
+    max_evaluations: shared.MaxEvaluations = None,
+    target_error: shared.TargetError = None,
+    acceptance: shared.Acceptance = "weights",
+    latent: shared.Latent = None,
+    seed: shared.Seed = 0,
+    platform: shared.Platform = "auto",
+    workers: shared.Workers = None,
+    json_: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """The sample stage of a run; `gancl sample SYSTEM -o RUN` begins one, with the options of `gancl run`."""
+    with exit_codes(debug, GO_ON):
+        if output is None:
+            print_outcome(advance(Path(target), None, None, workers, "sample"), json_)
+            return
+        options = run_options(
+            preset=preset,
+            relax_steps=relax_steps,
+            lifts=lifts,
+            max_evaluations=max_evaluations,
+            target_error=target_error,
+            acceptance=acceptance,
+            latent=latent,
+            seed=seed,
+            platform=platform,
+        )
+        print_outcome(advance(output, target, options, workers, "sample"), json_)
+
+
+def lift(
+    run: RunArgument,
+    workers: shared.Workers = None,
+    json_: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """The lift stage of a run and the surface made of it, and before it whatever is missing."""
+    with exit_codes(debug, GO_ON):
+        print_outcome(advance(run, None, None, workers, "surface"), json_)

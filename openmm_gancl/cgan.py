@@ -296,7 +296,7 @@ def _generator_step(
     loss = -critic(labels, _features(sampler.generator, labels, drawn)).mean()
     if options.likelihood > 0:
         k = options.likelihood_samples
-        n = max(LIKELIHOOD_ROWS // k, 1)
+        n = min(max(LIKELIHOOD_ROWS // k, 1), len(labels))
         latents = sampler.latents(n * k).view(n, k, -1)
         loss = loss + options.likelihood * marginal_loss(sampler.generator, labels[:n], coordinates[:n], latents)
     optimiser.zero_grad()

@@ -26,7 +26,7 @@ from .system import MolecularSystem
 from .units import FloatArray
 
 SCHEMA_VERSION = 1
-UNTRAINED_WIDTHS = {"bond": 0.005, "angle": 0.08, "torsion": 0.4, "cartesian": 0.1}
+UNTRAINED_WIDTHS = {"bond": 0.004, "angle": 0.06, "torsion": 0.2, "cartesian": 0.1}
 """nm and radians, of a generator that has seen no frame."""
 
 

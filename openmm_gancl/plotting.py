@@ -102,6 +102,8 @@ def _filled_field(surface: FreeEnergySurface) -> tuple[list[FloatArray], FloatAr
 
 
 def _plot_two(surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin]) -> None:
+    from matplotlib import colormaps
+
     kT = thermal_energy(surface.temperature)
     (x, y), field = _filled_field(surface)
     highest = np.nanmax(field)
@@ -110,10 +112,13 @@ def _plot_two(surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin]) -> N
     masked = np.ma.masked_invalid(field.T)
     extend = "max" if highest > kT * n_levels else "neither"
     filled = ax.contourf(
-        x, y, masked, levels=kT * np.linspace(0, n_levels, 4 * n_levels + 1), cmap="viridis", extend=extend
+        x,
+        y,
+        masked,
+        levels=kT * np.linspace(0, n_levels, 4 * n_levels + 1),
+        cmap=colormaps["viridis"].with_extremes(over=ABOVE),
+        extend=extend,
     )
-    filled.cmap.set_over(ABOVE)
-    filled.changed()
     ax.contour(x, y, masked, levels=kT * np.arange(1, n_levels + 1), colors="white", linewidths=0.5, alpha=0.8)
     bar = ax.figure.colorbar(filled, ax=ax)
     bar.set_ticks(np.arange(0, kT * n_levels + 1e-9, 5.0 if n_levels > 4 else 1.0))

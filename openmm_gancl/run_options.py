@@ -100,10 +100,10 @@ PRESETS: dict[str, Settings] = {
         n_encoder_reverse=192,
         relax_steps=300,
         n_first=1024,
-        n_lifts=6000,
+        n_lifts=5120,
         n_check_labels=10,
         n_check_frames=32,
-        n_check_lifts=96,
+        n_check_lifts=192,
     ),
     "quick": Settings(
         n_windows=72,
@@ -120,7 +120,7 @@ PRESETS: dict[str, Settings] = {
         n_lifts=512,
         n_check_labels=6,
         n_check_frames=32,
-        n_check_lifts=64,
+        n_check_lifts=96,
     ),
 }
 

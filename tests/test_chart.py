@@ -123,9 +123,7 @@ def trees_and_coordinates(draw):
         return draw(st.lists(st.floats(low, high), min_size=n, max_size=n))
 
     values = (
-        vector(n_atoms - 1, 0.05, 0.3)
-        + vector(n_atoms - 2, 1e-3, np.pi - 1e-3)
-        + vector(n_atoms - 3, -3.1415, np.pi)
+        vector(n_atoms - 1, 0.05, 0.3) + vector(n_atoms - 2, 1e-3, np.pi - 1e-3) + vector(n_atoms - 3, -3.1415, np.pi)
     )
     return bonds, np.array([values])
 
@@ -171,9 +169,7 @@ def numerical_log_jacobian(chart, coordinates, step=1e-6):
 
 
 def chain(n_atoms):
-    return InternalCoordinates.from_topology(
-        molecule("C" * n_atoms, [(i, i + 1) for i in range(n_atoms - 1)])
-    )
+    return InternalCoordinates.from_topology(molecule("C" * n_atoms, [(i, i + 1) for i in range(n_atoms - 1)]))
 
 
 def jacobian_charts(dipeptide):
@@ -243,9 +239,7 @@ def test_torsions_lie_in_the_half_open_interval():
 def assert_labels_are_primary(chart, torsions, seed=5):
     x = np.random.default_rng(seed).normal(size=(20, chart.n_atoms, 3))
     columns = chart.to_internal(x)[:, chart.label_indices]
-    assert np.allclose(
-        columns, Torsions(tuple("abcdefghijkl"[: len(torsions)]), torsions).transform(x), atol=1e-10
-    )
+    assert np.allclose(columns, Torsions(tuple("abcdefghijkl"[: len(torsions)]), torsions).transform(x), atol=1e-10)
     partner = dict(chart.z_matrix[:, :2].tolist())
     for _, p, _, d in chart.z_matrix[chart.label_indices - chart.n_bonds - chart.n_angles + 3]:
         assert partner[d] != p, "a sibling's torsion does not turn the branch"
@@ -425,9 +419,7 @@ def test_charts_survive_json(dipeptide):
         assert isinstance(chart, Chart) and isinstance(again, type(chart))
         assert again.describe() == chart.describe()
         assert again.n_atoms == chart.n_atoms
-        assert np.array_equal(again.folds, chart.folds) and np.array_equal(
-            again.label_indices, chart.label_indices
-        )
+        assert np.array_equal(again.folds, chart.folds) and np.array_equal(again.label_indices, chart.label_indices)
 
 
 BUTANE = [(0, 1), (1, 2), (2, 3)]

@@ -32,9 +32,7 @@ def ala2():
 
 
 def energies(system, frames):
-    context = openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     values = []
     for positions in frames:
         context.setPositions(positions)
@@ -291,9 +289,7 @@ def test_objects_are_copied_and_stripped(ala2):
 
 def test_objects_that_do_not_fit_are_refused(ala2):
     labels = Torsions(("phi",), np.array([[4, 6, 8, 14]]))
-    constrained = app.ForceField("amber14/protein.ff14SB.xml").createSystem(
-        ala2.topology, constraints=app.HBonds
-    )
+    constrained = app.ForceField("amber14/protein.ff14SB.xml").createSystem(ala2.topology, constraints=app.HBonds)
     cases = {
         "constraints": {"system": constrained},
         "NaN": {"positions": ala2.positions * np.nan},

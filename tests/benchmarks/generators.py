@@ -43,9 +43,7 @@ def main():
     for relax_steps in (150, 500):
         line = {"relax_steps": relax_steps}
         for name, model in models.items():
-            lifter = Lifter(
-                system, model, relax_steps=relax_steps, platform="Reference", workers=available_workers()
-            )
+            lifter = Lifter(system, model, relax_steps=relax_steps, platform="Reference", workers=available_workers())
             log_weights = lifter.lift(np.repeat(labels, arguments.lifts, axis=0), seed=1).log_weights
             rows = log_weights.reshape(len(labels), -1)
             line[f"{name}_sd"] = round(float(rows.std(axis=1).mean()), 3)

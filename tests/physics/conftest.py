@@ -1,0 +1,71 @@
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from openmm_gancl import TrainingOptions, fit_encoder, load_system, sample_windows, untrained_model
+from openmm_gancl.model import train_model
+
+from .exact import EXACT, FORKED, exact_frames
+
+UNTRAINED_WIDTHS = {
+    "double_well_oscillators": {"cartesian": 0.35},
+    "bonded_chain": {"bond": 0.035, "angle": 0.4, "torsion": 1.0},
+    "forked_oscillator": {"cartesian": 0.4},
+}
+"""Wider than anything real, so that the variance of one step is finite; no frame was looked at."""
+
+
+BRIEF = {"generator_steps": 5, "evaluate_every": 5}
+"""On shuffled labels the latent learns the label; more steps make references narrower than the target's wells over
+sqrt 2, so that the weight's variance is infinite and a sample says nothing about its mean."""
+
+
+class Models:
+    """Systems, frames and models, each made once a session."""
+
+    system = staticmethod(lru_cache(load_system))
+
+    @lru_cache  # noqa: B019  # one instance a session
+    def frames(self, name):
+        """Positions and labels; of the fork from its exact answer, since short runs do not leave a well."""
+        system = self.system(name)
+        if name == "forked_oscillator":
+            rng = np.random.default_rng(1)
+            labels = np.linspace(-1, 1, 64)
+            positions = [exact_frames(system, FORKED, 20, rng, label) for label in labels]
+            return np.concatenate(positions), np.repeat(labels, 20)[:, None]
+        sampled = sample_windows(
+            system, n_windows=64, steps_per_window=1000, frames_per_window=20, seed=1, platform="Reference"
+        )
+        return sampled.positions, sampled.labels
+
+    @lru_cache  # noqa: B019  # one instance a session
+    def with_prior_encoder(self, name, generator, latent_size):
+        """Trained, trained on shuffled labels, or untrained; r = p(z)."""
+        system = self.system(name)
+        if generator == "untrained":
+            return untrained_model(system, seed=3, latent_size=latent_size, strength=0.5, widths=UNTRAINED_WIDTHS[name])
+        positions, labels = self.frames(name)
+        options = TrainingOptions(latent_size=latent_size, generator_steps=300)
+        if generator == "shuffled":
+            labels = np.random.default_rng(5).permutation(labels)
+            options = TrainingOptions(latent_size=latent_size, **BRIEF)
+        return train_model(system, positions, labels, seed=2, options=options)
+
+    @lru_cache  # noqa: B019  # one instance a session
+    def model(self, name, generator, latent_size, relax_steps):
+        """The same with the fitted encoder, where there is a latent and a training to fit it after."""
+        model = self.with_prior_encoder(name, generator, latent_size)
+        if latent_size == 0 or generator == "untrained":
+            return model
+        labels = np.array(EXACT[name].labels)[:, None]
+        fit = fit_encoder(
+            self.system(name), model, labels, relax_steps=relax_steps, seed=4, n_pilot=768, platform="Reference"
+        )
+        return fit.model
+
+
+@pytest.fixture(scope="session")
+def models():
+    return Models()

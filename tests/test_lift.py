@@ -1,0 +1,74 @@
+"""Acceptance on weights whose target is known, and what a lift counts."""
+
+import numpy as np
+import pytest
+from scipy.stats import chi2, norm
+
+from openmm_gancl import InputError, Lifter, accept_metropolis, load_system, untrained_model
+
+FALSE_ALARM = float(2 * norm.sf(3.5))
+
+
+@pytest.fixture(scope="module")
+def system():
+    return load_system("double_well_oscillators")
+
+
+@pytest.fixture(scope="module")
+def model(system):
+    return untrained_model(system, seed=1, latent_size=1, widths={"cartesian": 0.3})
+
+
+def test_metropolis_samples_the_target():
+    """Five states proposed evenly, weighted unevenly: chi-square of a thinned chain, false alarms as at 3.5 sigma."""
+    rng = np.random.default_rng(1)
+    weights = np.array([1.0, 2.0, 0.5, 4.0, 0.0])
+    proposed = rng.integers(0, 5, size=40000)
+    with np.errstate(divide="ignore"):
+        states, accepted = accept_metropolis(np.log(weights)[proposed], rng)
+    chain = proposed[states[20::20]]
+    counts = np.bincount(chain, minlength=5)
+    assert counts[4] == 0
+    expected = len(chain) * weights / weights.sum()
+    statistic = ((counts - expected)[:4] ** 2 / expected[:4]).sum()
+    assert chi2.sf(statistic, 3) > FALSE_ALARM
+    assert (states[accepted] == np.flatnonzero(accepted)).all()
+
+
+def test_metropolis_waits_for_the_first_finite_weight_and_survives_extremes():
+    log_weights = np.array([-np.inf, -np.inf, -1e6, -np.inf, 1e6, 0.0, -np.inf])
+    states, accepted = accept_metropolis(log_weights, np.random.default_rng(0))
+    assert states.tolist() == [-1, -1, 2, 2, 4, 4, 4]
+    assert accepted.tolist() == [False, False, True, False, True, False, False]
+
+
+def test_inputs_are_not_changed(system, model):
+    labels = np.array([[0.2], [-0.4]])
+    kept = labels.copy()
+    lifter = Lifter(system, model, relax_steps=3, platform="Reference")
+    lifts = lifter.lift(labels, seed=1)
+    lifter.reverse(lifts.positions, labels, seed=2)
+    np.testing.assert_array_equal(labels, kept)
+
+
+def test_the_log_weight_is_the_sum_of_its_stored_parts(system, model):
+    """Restrained, Cartesian: only log Z_ref is not stored, and depends on label and latent alone."""
+    lifter = Lifter(system, model, relax_steps=5, platform="Reference")
+    lifts = lifter.lift(np.zeros((40, 1)), seed=3)
+    parameters = model.reference_parameters(lifts.labels, lifts.latents)
+    widths = parameters.widths.copy()
+    widths[:, 0] = np.sqrt(system.kT / system.restraint[0])
+    log_partition = np.log(np.sqrt(2 * np.pi) * widths).sum(axis=1)
+    expected = -lifts.work / system.kT + log_partition + lifts.log_encoder - lifts.log_prior
+    np.testing.assert_allclose(lifts.log_weights, expected, rtol=1e-9)
+    assert (lifts.log_encoder_label == 0).all()
+
+
+def test_a_schedule_of_the_wrong_length_is_refused(system, model):
+    with pytest.raises(InputError, match="11 kicks"):
+        Lifter(system, model, relax_steps=20, schedule=np.linspace(0, 1, 11), platform="Reference")
+
+
+def test_labels_outside_the_domain_are_refused(system, model):
+    with pytest.raises(InputError, match="outside the domain"):
+        Lifter(system, model, relax_steps=2, platform="Reference").lift(np.array([[5.0]]), seed=1)

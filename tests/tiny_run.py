@@ -1,0 +1,29 @@
+"""``gancl`` with a quick preset of a few seconds, in this process or as a script of its own."""
+
+from openmm_gancl import run_options
+from openmm_gancl.run_options import Settings
+
+TINY = Settings(
+    n_windows=16,
+    steps_per_window=200,
+    frames_per_window=10,
+    n_held_out=8,
+    held_out_steps=320,
+    generator_steps=8,
+    latent=1,
+    n_pilot=96,
+    n_encoder_reverse=32,
+    relax_steps=40,
+    n_first=64,
+    n_lifts=128,
+    n_check_labels=3,
+    n_check_frames=16,
+    n_check_lifts=16,
+)
+PRESETS = {**run_options.PRESETS, "quick": TINY}
+
+if __name__ == "__main__":
+    run_options.PRESETS = PRESETS
+    from openmm_gancl.cli import main
+
+    main()

@@ -78,8 +78,9 @@ class Lifts:
 
 
 _PER_LIFT = (
-    "labels obtained log_weights log_prior log_encoder log_encoder_label work reason task latents positions"
-).split()  # noqa: SIM905  # eleven quoted names would not fit on a line
+    *("labels", "obtained", "log_weights", "log_prior", "log_encoder", "log_encoder_label"),
+    *("work", "reason", "task", "latents", "positions"),
+)
 
 
 def join_lifts(parts: list[Lifts]) -> Lifts:

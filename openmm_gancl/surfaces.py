@@ -31,6 +31,9 @@ BINS = {1: 120, 2: 72}
 REACH = 4.0
 """A bin is known where some label's restraint lies below this many kT."""
 
+LARGEST_ERROR = 2.0
+"""kT; a bin with a larger error bar is unknown."""
+
 CEILING = 10.0
 """kT; the error bars are those after aligning the mean below it."""
 
@@ -244,7 +247,10 @@ def analyse_lifts(
     for _ in range(passes):
         fit = fit_cox_process(basis, *_counts(mixture, free_energies, places, edges))
         free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
-    known = (log_windows.max(axis=1) > -REACH) & (fit.error(np.ones(len(places), dtype=bool)) < 2.0)
+    reached = log_windows.max(axis=1) > -REACH
+    known = reached & (fit.error(reached) < LARGEST_ERROR)
+    if not known.any():
+        raise InputError("the lifts are too few to say anything about the surface: lift more, or with more relax steps")
     energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
     error = np.where(known, fit.error(energy < CEILING), np.inf)
     surface = FreeEnergySurface(

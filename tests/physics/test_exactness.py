@@ -60,7 +60,7 @@ SETTINGS = {
 EFFORT = {
     ("double_well_oscillators", -1.0, "shuffled labels"): 2,
     ("double_well_oscillators", -0.7, "shuffled labels"): 2,
-    ("double_well_oscillators", 1.0, "shuffled labels"): 10,
+    ("double_well_oscillators", 1.0, "shuffled labels"): 3,
     ("double_well_oscillators", 1.0, "untrained"): 2,
     ("double_well_oscillators", 1.0, "corner"): 6,
 }

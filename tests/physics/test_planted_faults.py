@@ -19,7 +19,7 @@ from .exact import CHAIN, DOUBLE_WELL, FORKED, KT, exact_frames
 from .paths import run_paths, with_folds
 from .statistics import score, z_limit
 
-N_TWINS = 8
+N_TWINS = 9
 REJECTED = 5.0
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -76,7 +76,6 @@ def test_forward_and_reverse_agree(name, generator, models):
     log_z = exact.log_z(label, float(system.restraint[0]))
     z = bidirectional_z(forward.log_weights, backward.log_weights, log_z)
     assert abs(z) < z_limit(N_SCORES), z
-    print(name, generator, check.z, z)
 
 
 def test_reverse_sees_the_mode_that_the_lifts_never_propose(models):

@@ -22,7 +22,7 @@ def test_constraints_hold_no_addresses():
 
 def test_every_number_of_the_readme_has_a_command_and_every_file_it_names_exists():
     text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"\((?!http|#)([^)\s]+)\)", text):
+    for name in re.findall(r"\]\((?!http|#)([^)\s]+)\)", text):
         assert (ROOT / name).exists(), name
     for script in re.findall(r"tests/benchmarks/\w+\.py", text):
         assert (ROOT / script).exists(), script

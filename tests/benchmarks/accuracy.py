@@ -63,7 +63,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--lifts", type=int, default=64, help="lifts a label")
-    parser.add_argument("--relax-steps", type=int, default=500)
+    parser.add_argument("--relax-steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=2023)
     parser.add_argument("--workers", type=int, default=available_workers())
     arguments = parser.parse_args()

@@ -65,7 +65,7 @@ EFFORT = {
     ("double_well_oscillators", 1.0, "corner"): 6,
     ("bonded_chain", 2.0, "corner"): 8,
 }
-"""Where the demanded error takes that many times more lifts: narrow wells far from a wide or wrong reference, or a
+"""Where the demanded error takes that many times more lifts: narrow wells, far from a wide or wrong reference, or a
 window on top of a barrier."""
 
 NAMES = ("double_well_oscillators", "bonded_chain", "forked_oscillator")

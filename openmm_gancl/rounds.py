@@ -19,7 +19,7 @@ from .placement import place_labels
 from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, Settings
 from .sampling import MINIMISER_ITERATIONS, Frames, load_frames, scattered_labels
 from .stages import EQUILIBRATION_STEPS, Run, spread
-from .surfaces import CEILING, FreeEnergySurface, analyse_lifts
+from .surfaces import FreeEnergySurface, analyse_lifts
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
@@ -45,20 +45,11 @@ def least_evaluations(settings: Settings) -> int:
     return windows + pilot + paths * ((s.relax_steps or max(RELAX_CHOICES)) + 2)
 
 
-def median_error(surface: FreeEnergySurface, kT: float) -> float:
-    """Median error bar below 10 kT, in kT."""
-    return float(np.median(surface.error[surface.energy < CEILING * kT])) / kT
-
-
 def _check_windows(run: Run, surface: FreeEnergySurface, frames: Frames) -> IntArray:
     """Held-out windows, far apart where the surface is low, with frames enough."""
     windows, first, counts = np.unique(frames.window, return_index=True, return_counts=True)
     labels, slow = frames.labels[first], run.system.slow
-    columns = [
-        np.clip(np.searchsorted(edges, labels[:, i], side="right") - 1, 0, len(edges) - 2)
-        for i, edges in enumerate(surface.edges)
-    ]
-    energies = surface.energy[tuple(columns)] / run.system.kT
+    energies = surface.energy_at(labels) / run.system.kT
     energies[counts < run.settings.n_check_frames // 2] = np.inf
     order = np.argsort(energies, kind="stable")
     order = order[energies[order] < CHECK_CEILING]
@@ -103,7 +94,7 @@ class _Rounds:
         with self.run.reporter.step("placing lifts", 1) as done:
             self.surface = analyse_lifts(self.lifts, bins=PLACEMENT_BINS).surface
             done(1)
-        error = median_error(self.surface, self.run.system.kT)
+        error = self.surface.median_error / self.run.system.kT
         self.record.append({"lifts": len(self.lifts), "error_kT": error})
 
     def _labels(self, surface: FreeEnergySurface | None, n: int) -> FloatArray:

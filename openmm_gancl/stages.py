@@ -240,11 +240,7 @@ def train_stage(run: Run, out: Path) -> None:
 def _pareto_below_ceiling(analysis: LiftAnalysis, kT: float) -> float:
     """Tail index of the weights with the surface itself divided out: of what makes its error bars."""
     surface, ends = analysis.surface, analysis.ends
-    columns = [
-        np.clip(np.searchsorted(edges, ends.obtained[:, i], side="right") - 1, 0, len(edges) - 2)
-        for i, edges in enumerate(surface.edges)
-    ]
-    energies = surface.energy[tuple(columns)] / kT
+    energies = surface.energy_at(ends.obtained) / kT
     low = energies < CEILING
     return pareto_index(ends.log_weights[low] + energies[low])
 
@@ -277,7 +273,7 @@ def surface_stage(run: Run, out: Path) -> None:
         pooled_z=math.nan if checks["pooled_z"] is None else checks["pooled_z"],
         n_checked=len(efficiencies),
         efficiency=float(np.median(efficiencies)) if efficiencies else math.nan,
-        median_error=float(np.median(surface.error[surface.energy < CEILING * kT])) / kT,
+        median_error=surface.median_error / kT,
         target_error=run.options.target_error,
         encoder="none" if encoder is None else "fitted" if encoder["kept"] else "prior",
         force_evaluations=cost,

@@ -65,6 +65,19 @@ class FreeEnergySurface:
         """For each coordinate the bin centres."""
         return tuple(0.5 * (edges[1:] + edges[:-1]) for edges in self.edges)
 
+    @property
+    def median_error(self) -> float:
+        """Median error bar below 10 kT, kJ/mol."""
+        return float(np.median(self.error[self.energy < CEILING * thermal_energy(self.temperature)]))
+
+    def energy_at(self, labels: FloatArray) -> FloatArray:
+        """Energy of the bin that each label lies in, shape=(n,), for labels of shape=(n, d); kJ/mol."""
+        columns = [
+            np.clip(np.searchsorted(edges, labels[:, i], side="right") - 1, 0, len(edges) - 2)
+            for i, edges in enumerate(self.edges)
+        ]
+        return np.asarray(self.energy[tuple(columns)])
+
     def save(self, path: str | Path) -> None:
         """Write ``fes.npz``."""
         edges: dict[str, Any] = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}

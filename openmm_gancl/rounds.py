@@ -41,7 +41,7 @@ def least_evaluations(settings: Settings) -> int:
     if not s.relax_steps:
         pilot = PILOT_LABELS * PILOT_LIFTS * sum(steps + 2 for steps in RELAX_CHOICES)
     paths = FEWEST_LIFTS + s.n_check_labels * (s.n_check_lifts + s.n_check_frames)
-    paths += s.n_pilot + 2 * s.n_encoder_reverse if s.latent else 0
+    paths += s.n_pilot + s.n_encoder_reverse if s.latent else 0
     return windows + pilot + paths * ((s.relax_steps or max(RELAX_CHOICES)) + 2)
 
 

@@ -215,7 +215,7 @@ def train_stage(run: Run, out: Path) -> None:
         run.reporter.note(f"relax steps: {report['relax_steps']} (measured)")
     if s.latent:
         labels = _low_windows(run, frames, ENCODER_LABELS)
-        n_tasks = -(-s.n_pilot // TASK_SIZE) + 2 * -(-s.n_encoder_reverse // TASK_SIZE)
+        n_tasks = -(-s.n_pilot // TASK_SIZE) + -(-s.n_encoder_reverse // TASK_SIZE)
         with run.tasks("fitting the encoder", n_tasks, TASK_SIZE * (report["relax_steps"] + 2)) as tick:
             fit = fit_encoder(
                 run.system,

@@ -1,7 +1,7 @@
 """Training: the smooth baseline by maximum likelihood, then the adversarial correction (WGAN-GP).
 
-Gulrajani et al. 2017, arXiv 1704.00028. The critic sees what the lift draws, noise included: the marginal over
-latent and noise is what is trained.
+Gulrajani et al. 2017, arXiv 1704.00028. The critic sees what the lift draws, noise included. Beside it stands a
+likelihood term that charges the latent for what it tells of the coordinates.
 """
 
 import copy
@@ -39,6 +39,10 @@ class TrainingOptions:
         gradient_penalty: weight of the critic's gradient penalty.
         likelihood: weight of the likelihood term beside the adversarial one; 0 is the plain WGAN-GP.
         likelihood_samples: latents in the estimate of one frame's likelihood.
+        information_price: price, at the end of training, of a nat of information between latent and coordinates in
+            the likelihood term; it rises from 1 as a geometric series, so that modes found early survive. Relaxing
+            forgets the latent: one that narrows the references within a mode costs variance, one that separates
+            modes saves it.
         evaluate_every: generator steps between two held-out distances.
         patience: evaluations without improvement before the early stop.
         held_out: fraction of the frames that only the early stop sees.
@@ -54,6 +58,7 @@ class TrainingOptions:
     gradient_penalty: float = 1.0
     likelihood: float = 2.0
     likelihood_samples: int = 16
+    information_price: float = 4.0
     evaluate_every: int = 100
     patience: int = 10
     held_out: float = 0.2
@@ -223,7 +228,8 @@ def train_adversarially(
         if step % options.evaluate_every == 0:
             history.critic_gap.append(gap)
         rows = torch.randint(len(real), (options.batch_size,), generator=sampler.random)
-        _generator_step(critic, optimiser, sampler, real_labels[rows], real_coordinates[rows], options)
+        price = options.information_price ** (step / options.generator_steps)
+        _generator_step(critic, optimiser, sampler, real_labels[rows], real_coordinates[rows], options, price)
         schedule.step()
         decay = min(0.99, (step + 1) / (step + 10))
         with torch.no_grad():
@@ -268,20 +274,25 @@ def _critic_step(
     return -gap.item()
 
 
-def marginal_loss(generator: Generator, labels: Tensor, coordinates: Tensor, latents: Tensor) -> Tensor:
-    """-log of the generator's density with the latent averaged over given draws from the prior; a scalar.
+def marginal_loss(generator: Generator, labels: Tensor, coordinates: Tensor, latents: Tensor, price: float) -> Tensor:
+    """``-price log <p(x | s, z)^(1 / price)>`` over given draws of z from the prior; a scalar, the mean over frames.
+
+    It is the least mean loss at a given price of what the latent knows of x (the objective of a beta-VAE with its
+    best encoder, Higgins et al. 2017, openreview Sy2fzU9gl). A price of 1 gives the likelihood of the marginal, a high
+    one the mean over latents.
 
     Args:
         generator: the generator.
         labels: shape=(n, d).
         coordinates: shape=(n, n_coordinates), real.
         latents: shape=(n, k, latent_size).
+        price: at least 1.
     """
     n, k, size = latents.shape
     repeated = labels.repeat_interleave(k, dim=0)
     centres, widths = generator(repeated, latents.reshape(n * k, size))
     losses = negative_log_likelihood(coordinates.repeat_interleave(k, dim=0), centres, widths, generator)
-    return (math.log(k) - torch.logsumexp(-losses.view(n, k), dim=1)).mean()
+    return price * (math.log(k) - torch.logsumexp(-losses.view(n, k) / price, dim=1)).mean()
 
 
 def _generator_step(
@@ -291,6 +302,7 @@ def _generator_step(
     labels: Tensor,
     coordinates: Tensor,
     options: TrainingOptions,
+    price: float,
 ) -> None:
     drawn = sampler.draw(labels, sampler.latents(len(labels)))
     loss = -critic(labels, _features(sampler.generator, labels, drawn)).mean()
@@ -298,7 +310,8 @@ def _generator_step(
         k = options.likelihood_samples
         n = min(max(LIKELIHOOD_ROWS // k, 1), len(labels))
         latents = sampler.latents(n * k).view(n, k, -1)
-        loss = loss + options.likelihood * marginal_loss(sampler.generator, labels[:n], coordinates[:n], latents)
+        marginal = marginal_loss(sampler.generator, labels[:n], coordinates[:n], latents, price)
+        loss = loss + options.likelihood * marginal
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_gancl.cgan import TrainingOptions, coordinate_statistics, energy_distance
+from openmm_gancl.cgan import (
+    TrainingOptions,
+    coordinate_statistics,
+    energy_distance,
+    marginal_loss,
+    negative_log_likelihood,
+)
 from openmm_gancl.chart import chart_for
 from openmm_gancl.encoder import fit_encoder
 from openmm_gancl.errors import InputError
@@ -159,6 +165,22 @@ def test_statistics_of_a_rotor_are_those_of_its_fold():
     turns = (origin[rotor] - 0.4) / (2 * np.pi / 3)
     assert abs(turns - np.round(turns)) < 0.01
     assert abs(scale[rotor] - 0.1) < 0.005
+
+
+def test_price_of_information_runs_from_the_marginal_to_the_mean(model, fork_frames):
+    positions, labels = (torch.as_tensor(array[:6]) for array in fork_frames)
+    latents = torch.randn(6, 5, model.latent_size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    generator, coordinates = model.networks.generator, positions.reshape(6, -1)
+    by_latent = torch.stack(
+        [
+            negative_log_likelihood(coordinates, *generator(labels, latents[:, i]), generator)
+            for i in range(latents.shape[1])
+        ]
+    )
+    losses = [float(marginal_loss(generator, labels, coordinates, latents, price)) for price in (1.0, 4.0, 1e7)]
+    assert losses[0] == pytest.approx(float(-torch.log(torch.exp(-by_latent).mean(dim=0)).mean()))
+    assert losses[2] == pytest.approx(float(by_latent.mean()), rel=1e-4)
+    assert losses[0] < losses[1] < losses[2]
 
 
 def test_energy_distance_tells_samples_apart():

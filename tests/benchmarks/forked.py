@@ -1,6 +1,6 @@
 """Mode-aware effective sample size of a GAN beside latent 0 on the forked oscillator, 20 relax steps.
 
-    python -m tests.benchmarks.forked [--latent 2] [--generator-steps 1000]
+    python -m tests.benchmarks.forked [--latent 4] [--generator-steps 1000]
 
 Both are trained on the same exact frames. Prints one JSON line a generator: for each of three labels
 ``Z / E_pi[w]`` from reverse relaxations of exact frames, the forward-reverse z-score, and the upper well's population
@@ -22,7 +22,7 @@ LABELS, N = (-0.6, 0.0, 0.6), 500
 def main():
     """Train, lift, relax in reverse, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--latent", type=int, default=2)
+    parser.add_argument("--latent", type=int, default=4)
     parser.add_argument("--generator-steps", type=int, default=1000)
     arguments = parser.parse_args()
     system, rng = load_system("forked_oscillator"), np.random.default_rng(0)

@@ -16,11 +16,6 @@ UNTRAINED_WIDTHS = {
 """Wider than anything real, so that the variance of one step is finite; no frame was looked at."""
 
 
-BRIEF = {"generator_steps": 5, "evaluate_every": 5}
-"""On shuffled labels the latent learns the label; more steps make references narrower than the target's wells over
-sqrt 2, so that the weight's variance is infinite and a sample says nothing about its mean."""
-
-
 class Models:
     """Systems, frames and models, each made once a session."""
 
@@ -50,7 +45,6 @@ class Models:
         options = TrainingOptions(latent_size=latent_size, generator_steps=300)
         if generator == "shuffled":
             labels = np.random.default_rng(5).permutation(labels)
-            options = TrainingOptions(latent_size=latent_size, **BRIEF)
         return train_model(system, positions, labels, seed=2, options=options)
 
     @lru_cache  # noqa: B019  # one instance a session

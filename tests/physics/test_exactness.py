@@ -58,15 +58,12 @@ SETTINGS = {
     "corner": Setting(1, 2.0, "untrained", 4, 10000),
 }
 EFFORT = {
-    ("double_well_oscillators", -1.0, "shuffled labels"): 2,
-    ("double_well_oscillators", -0.7, "shuffled labels"): 2,
-    ("double_well_oscillators", 1.0, "shuffled labels"): 3,
     ("double_well_oscillators", 1.0, "untrained"): 2,
     ("double_well_oscillators", 1.0, "corner"): 6,
     ("bonded_chain", 2.0, "corner"): 8,
 }
-"""Where the demanded error takes that many times more lifts: narrow wells, far from a wide or wrong reference, or a
-window on top of a barrier."""
+"""Where the demanded error takes that many times more lifts: narrow wells, far from a wide reference, or a window on
+top of a barrier."""
 
 NAMES = ("double_well_oscillators", "bonded_chain", "forked_oscillator")
 CASES = [(name, label, setting) for name in NAMES for label in EXACT[name].labels for setting in SETTINGS]

@@ -28,7 +28,7 @@ class Lifts:
         log_encoder_label: shape=(n,), log r(s | x) - log p(s) of unrestrained lifts, else 0.
         work: shape=(n,), H_1 - H_0 - Q, kJ/mol.
         reason: shape=(n,), one of `openmm_gancl.relax.REASONS`.
-        task: shape=(n,), the task that made it: the unit of the bootstrap.
+        task: shape=(n,), the task that made it.
         latents: shape=(n, latent_size).
         positions: shape=(n, n_atoms, 3), nm, the real end of the path.
         slow: the slow coordinates.

@@ -258,7 +258,7 @@ def surface_stage(run: Run, out: Path) -> None:
     surface.save(out / "fes.npz")
     surface.save_dat(out / "fes.dat")
     plot_surface(surface, basins=system.basins).figure.savefig(out / "fes.png", dpi=150)
-    basins = basin_populations(analysis.ends, system.basins, system.temperature, seed=run.seed(3))
+    basins = basin_populations(analysis.ends, system.basins, system.temperature)
     efficiencies = [check["efficiency"] for check in checks["checks"]]
     encoder = run.train_report().get("encoder")
     Summary(

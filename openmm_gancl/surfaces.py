@@ -144,12 +144,29 @@ class WeightedEnds:
     Attributes:
         obtained: shape=(n, d), xi(x).
         log_weights: shape=(n,), log W: ``sum W f(x)`` estimates the average of f.
-        task: shape=(n,), the unit of the bootstrap.
+        window: shape=(n,), the window that each lift was drawn in: the strata of the error.
+        counts: shape=(n_windows,), lifts of each window, those of weight zero included.
     """
 
     obtained: FloatArray
     log_weights: FloatArray
-    task: IntArray
+    window: IntArray
+    counts: IntArray
+
+    def error_of_sum(self, terms: FloatArray) -> float:
+        """One sigma of a sum of independent terms, shape=(n,), whose number in each window was fixed beforehand.
+
+        Windows of a single lift, which say nothing of their scatter, are paired in order of their labels: an upper
+        bound (collapsed strata, Cochran 1977, Sampling Techniques, section 5A.12).
+        """
+        alone, strata = self.counts == 1, np.arange(len(self.counts))
+        pairs = np.minimum(np.arange(alone.sum()) // 2, max(alone.sum() // 2 - 1, 0))
+        strata[alone] = len(self.counts) + pairs
+        sizes = np.bincount(strata, self.counts)
+        sums, squares = (np.bincount(strata[self.window], terms**p, minlength=len(sizes)) for p in (1, 2))
+        several = sizes > 1
+        n = sizes[several]
+        return float(np.sqrt((n / (n - 1) * (squares[several] - sums[several] ** 2 / n)).clip(min=0.0).sum()))
 
 
 class _Mixture:
@@ -198,7 +215,7 @@ class _Mixture:
         obtained = self.lifts.obtained[ok]
         numerator = free_energies[self.window[ok]] + self.lifts.log_weights[ok]
         log_weights = numerator - self.log_exposure(obtained, free_energies)
-        return WeightedEnds(obtained, log_weights, self.lifts.task[ok])
+        return WeightedEnds(obtained, log_weights, self.window[ok], self.counts)
 
 
 def _bin_indices(obtained: FloatArray, edges: tuple[FloatArray, ...], periods: FloatArray) -> IntArray:
@@ -295,46 +312,34 @@ def surface_from_lifts(
     return analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes).surface
 
 
-def basin_populations(
-    ends: WeightedEnds,
-    basins: tuple[Basin, ...],
-    temperature: float,
-    *,
-    seed: int = 0,
-    n_bootstrap: int = 200,
-) -> list[BasinPopulation]:
-    """Populations and free-energy differences of basins, errors by bootstrap over tasks.
+def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature: float) -> list[BasinPopulation]:
+    """Populations and free-energy differences of basins, errors linearised in the weights.
 
     Args:
         ends: weighted end points.
         basins: boxes in the labels.
         temperature: K.
-        seed: of the bootstrap.
-        n_bootstrap: replicates.
+
+    Returns:
+        One row a basin; infinite errors where no end point lies in it.
     """
-    if not basins:
-        return []
     weights = np.exp(ends.log_weights - ends.log_weights.max())
-    members = np.stack([np.ones(len(weights)), *(basin.contains(ends.obtained) for basin in basins)])
-    tasks, task = np.unique(ends.task, return_inverse=True)
-    sums = np.stack([np.bincount(task, weights * member, minlength=len(tasks)) for member in members])
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=n_bootstrap)
-    totals = np.concatenate([sums.sum(axis=1)[None], draws @ sums.T])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        populations = totals[:, 1:] / totals[:, :1]
-        free = -thermal_energy(temperature) * np.log(populations / populations[:, :1])
+    everywhere = weights / weights.sum()
+    inside = [np.where(basin.contains(ends.obtained), everywhere, 0.0) for basin in basins]
+    kT = thermal_energy(temperature)
+
+    def relative_error(part: FloatArray, whole: FloatArray) -> float:
+        """Of the ratio of their sums."""
+        if part.sum() == 0.0 or whole.sum() == 0.0:
+            return float("inf")
+        return ends.error_of_sum(part / part.sum() - whole / whole.sum())
+
     rows = []
-    for i, basin in enumerate(basins):
-        finite = free[1:, i][np.isfinite(free[1:, i])]
-        error = float(finite.std()) if len(finite) > 1 else float("inf")
-        rows.append(
-            BasinPopulation(
-                basin.name,
-                float(populations[0, i]),
-                float(populations[1:, i].std()),
-                float(free[0, i]),
-                error,
-            )
-        )
+    for basin, part in zip(basins, inside, strict=True):
+        population = float(part.sum())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            free_energy = float(-kT * np.log(part.sum() / inside[0].sum()))
+        against_all, against_first = relative_error(part, everywhere), relative_error(part, inside[0])
+        error = population * against_all if population > 0.0 else float("inf")
+        rows.append(BasinPopulation(basin.name, population, error, free_energy, kT * against_first))
     return rows

@@ -1,9 +1,12 @@
 """A log-Gaussian Cox process on a grid: counts with a known exposure to a smooth log-density with error bars."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.ndimage import gaussian_filter
+from scipy.special import xlogy
+from scipy.stats import norm
 
 from .slow import SlowCoordinates
 from .units import BoolArray, FloatArray
@@ -14,12 +17,19 @@ SMOOTHNESS = 2.5
 AMPLITUDE = 10.0
 """Prior standard deviation of the log-density (kT)."""
 
-LENGTHS = {1: (0.08, 0.04, 0.02), 2: (0.36, 0.24, 0.16, 0.08, 0.04, 0.02)}
-"""Correlation lengths tried, as fractions of the domain, until the evidence falls.
+LENGTHS = (0.36, 0.24, 0.16, 0.08, 0.04, 0.02)
+"""Correlation lengths tried, as fractions of the domain, until the evidence falls and no bin stands out."""
 
-The evidence of a stationary prior is blind to one narrow feature on a smooth surface; in one dimension, where counts
-are cheap, long lengths are therefore not offered.
-"""
+RADII = (1.0, 3.0)
+"""Standard deviations, in bins, of the kernels through which the fit is compared with the counts; the last also
+smooths the size of one independent count. The evidence of a stationary prior is blind to one narrow feature on a
+smooth surface: a fit that misses one is refused."""
+
+FALSE_REFUSALS = 0.25
+"""How often a right fit is refused: the price is only a shorter length, with its wider bars."""
+
+STRETCH = 1.5
+"""A cosine series without a period spans the domain times this: its zero slope at the ends is not the surface's."""
 
 HIGHEST_ORDER = {1: 60, 2: 12}
 
@@ -31,10 +41,14 @@ class Basis:
     Attributes:
         values: shape=(n_bins, n_functions); the first is constant.
         wave_numbers: shape=(n_functions, d), in units of 2 pi / domain.
+        shape: bins a coordinate.
+        modes: how an axis goes on beyond its edges, in scipy.ndimage's words.
     """
 
     values: FloatArray
     wave_numbers: FloatArray
+    shape: tuple[int, ...]
+    modes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,11 @@ class CoxFit:
         return np.asarray(np.sqrt((centred**2).sum(axis=0)))
 
 
+def edge_modes(slow: SlowCoordinates) -> tuple[str, ...]:
+    """How a grid over each coordinate goes on beyond its edges, in scipy.ndimage's words."""
+    return tuple("wrap" if np.isfinite(period) else "nearest" for period in slow.periods)
+
+
 def product_basis(slow: SlowCoordinates, shape: tuple[int, ...]) -> Basis:
     """Products of Fourier (periodic) or cosine series over the bins of a grid.
 
@@ -75,14 +94,14 @@ def product_basis(slow: SlowCoordinates, shape: tuple[int, ...]) -> Basis:
             columns = [np.cos(np.outer(phase, k)), np.sin(np.outer(phase, k))]
             wave = np.concatenate([[0], k, k])
         else:
-            half = np.arange(1, 2 * order + 1) / 2
-            columns = [np.cos(np.outer(phase, half))]
+            half = np.arange(1, round(2 * order * STRETCH) + 1) / (2 * STRETCH)
+            columns = [np.cos(np.outer(phase + np.pi * (STRETCH - 1), half))]
             wave = np.concatenate([[0], half])
         axis = np.sqrt(2.0) * np.concatenate([np.full((bins, 1), np.sqrt(0.5)), *columns], axis=1)
         values = np.einsum("ai,bj->abij", values, axis).reshape(len(values) * bins, -1)
         pairs = [np.repeat(numbers, len(wave), axis=0), np.tile(wave, len(numbers))[:, None]]
         numbers = np.concatenate(pairs, axis=1)
-    return Basis(values, numbers)
+    return Basis(values, numbers, shape, edge_modes(slow))
 
 
 def prior_precision(basis: Basis, length: float) -> FloatArray:
@@ -131,31 +150,67 @@ def _newton(
     return coefficients, factor, evidence
 
 
-def fit_cox_process(
-    basis: Basis,
-    counts: FloatArray,
-    log_exposure: FloatArray,
-    dispersion: FloatArray,
-) -> CoxFit:
-    """Fit counts ~ exposure * density, with the prior's length chosen by evidence.
+def _volume(radius: float, basis: Basis) -> float:
+    """Bins under a Gaussian kernel of height one."""
+    return float((2 * np.pi * radius**2) ** (len(basis.shape) / 2))
+
+
+def _summed(field: FloatArray, radius: float, basis: Basis) -> FloatArray:
+    """A field on the grid summed under a Gaussian kernel of height one around each bin, shape=(n_bins,)."""
+    return np.asarray(
+        _volume(radius, basis) * gaussian_filter(field.reshape(basis.shape), radius, mode=basis.modes).ravel()
+    )
+
+
+def worst_place(
+    counts: FloatArray, squares: FloatArray, rate: FloatArray, dispersion: FloatArray, basis: Basis
+) -> float:
+    """Largest deviation of counts around a bin from their expectation, sigma (root of a Poisson deviance).
+
+    Args:
+        counts: shape=(n_bins,), sums of weights.
+        squares: shape=(n_bins,), sums of squared weights: one heavy count is not many.
+        rate: shape=(n_bins,), expected counts.
+        dispersion: shape=(n_bins,), size of one independent count.
+        basis: that of the fit; it knows the grid.
+    """
+    worst = 0.0
+    for radius in RADII:
+        found, found_squares, expected, expected_squares = (
+            _summed(field, radius, basis) for field in (counts, squares, rate, rate * dispersion)
+        )
+        size = (found_squares + expected_squares) / np.maximum(found + expected, 1e-300)
+        deviance = 2.0 * (xlogy(found, found / np.maximum(expected, 1e-300)) - found + expected) / size
+        worst = max(worst, float(np.sqrt(deviance[expected > 0.0].clip(min=0.0)).max()))
+    return worst
+
+
+def fit_cox_process(basis: Basis, counts: FloatArray, squares: FloatArray, log_exposure: FloatArray) -> CoxFit:
+    """Fit counts ~ exposure * density, with the prior's length chosen by evidence and by the worst place.
 
     Args:
         basis: what the log-density is made of.
         counts: shape=(n_bins,), sums of weights; need not be whole numbers.
+        squares: shape=(n_bins,), sums of squared weights.
         log_exposure: shape=(n_bins,).
-        dispersion: shape=(n_bins,), mean squared over mean weight: the size of one independent count.
     """
+    smooth_counts, smooth_squares = (_summed(field, RADII[-1], basis) + 1e-12 for field in (counts, squares))
+    dispersion = smooth_squares / smooth_counts
     seen = log_exposure > log_exposure.max() - 40.0
-    active = Basis(basis.values[seen], basis.wave_numbers)
+    active = replace(basis, values=basis.values[seen])
     data = counts[seen], log_exposure[seen], dispersion[seen]
     start = np.zeros(active.values.shape[1])
     start[0] = np.log(max(counts.sum(), 1e-300)) - np.log(np.exp(log_exposure).sum())
+    limit = norm.isf(FALSE_REFUSALS / sum(len(counts) / _volume(radius, basis) for radius in RADII))
     best: tuple[float, float, FloatArray, FloatArray] | None = None
-    for candidate in LENGTHS[basis.wave_numbers.shape[1]]:
+    stands_out = False
+    for candidate in LENGTHS:
         start, factor, evidence = _newton(active, *data, prior_precision(basis, candidate), start)
-        if best is not None and evidence < best[0]:
+        if best is not None and evidence < best[0] and not stands_out:
             break
         best = evidence, candidate, start, factor
+        rate = np.where(seen, np.exp(np.minimum(log_exposure + basis.values @ start, 700.0)), 0.0)
+        stands_out = worst_place(counts, squares, rate, dispersion, basis) > limit
     assert best is not None
     evidence, chosen, coefficients, factor = best
     root = solve_triangular(factor, basis.values.T, lower=True)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.special import logsumexp
 
 from .cox_process import fit_cox_process, product_basis
@@ -248,16 +247,15 @@ class LiftAnalysis:
 def _counts(
     mixture: _Mixture, free_energies: FloatArray, places: FloatArray, edges: tuple[FloatArray, ...]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weighted counts, log-exposure and dispersion of each bin for given window free energies."""
-    periods, shape = mixture.lifts.slow.periods, tuple(len(axis) - 1 for axis in edges)
+    """Weighted counts of each bin, their sums of squares and log-exposure for given window free energies."""
     ends, log_exposure = mixture.ends(free_energies), mixture.log_exposure(places, free_energies)
-    index = _bin_indices(ends.obtained, edges, periods)
+    index = _bin_indices(ends.obtained, edges, mixture.lifts.slow.periods)
     inside = index >= 0
     counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
-    total, squares = (np.bincount(index[inside], counts**p, minlength=len(places)) for p in (1, 2))
-    modes = ["wrap" if np.isfinite(period) else "nearest" for period in periods]
-    smooth = [gaussian_filter(field.reshape(shape), 3.0, mode=modes).ravel() + 1e-12 for field in (total, squares)]
-    return np.asarray(total, dtype=float), log_exposure, np.asarray(smooth[1] / smooth[0])
+    total, squares = np.zeros(len(places)), np.zeros(len(places))
+    np.add.at(total, index[inside], counts)
+    np.add.at(squares, index[inside], counts**2)
+    return total, squares, log_exposure
 
 
 def analyse_lifts(

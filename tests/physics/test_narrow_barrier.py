@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from openmm_gancl import Lifter, basin_populations, surface_from_lifts
+from openmm_gancl import Lifter, basin_populations, cox_process, surface_from_lifts
 from openmm_gancl.surfaces import analyse_lifts
 from openmm_gancl.system import Basin
 
@@ -49,6 +49,14 @@ def test_the_surface_is_right_within_its_bars(surface):
     assert np.abs(z).max() < z_limit(len(z)), (surface.centres[0][np.abs(z).argmax()], z)
     # about a third as many independent bins as bins: chi-square's upper end there, 3.5 sigma
     assert (z**2).mean() < 1 + 3.5 * np.sqrt(2 / (len(z) / 3))
+
+
+def test_evidence_alone_smooths_the_barrier_away(lifts, monkeypatch):
+    """The twin: a fit is never refused for the place that it misses."""
+    monkeypatch.setattr(cox_process, "FALSE_REFUSALS", 0.0)
+    surface = surface_from_lifts(lifts)
+    z = aligned(surface.energy, exact_bins(surface.edges[0])) / surface.error
+    assert np.abs(z).max() > z_limit(len(z)) + 3
 
 
 def test_the_bars_are_small_enough_to_show_the_barrier(surface):

@@ -4,7 +4,7 @@
 
 Both are trained on the same exact frames. Prints one JSON line a generator: for each of three labels
 ``Z / E_pi[w]`` from reverse relaxations of exact frames, the forward-reverse z-score, and the upper well's population
-with its exact value.
+with its z-score against quadrature.
 """
 
 import argparse
@@ -17,6 +17,12 @@ from openmm_gancl.model import train_model
 from tests.physics.exact import FORKED, exact_frames
 
 LABELS, N = (-0.6, 0.0, 0.6), 500
+
+
+def upper_population(label, restraint):
+    """Of the upper well in a window, by quadrature."""
+    weights = np.exp(FORKED.log_density(label, restraint) - FORKED.log_density(label, restraint).max())
+    return float(np.average(FORKED.fast(FORKED.grid)[0][0][0], weights=weights))
 
 
 def main():
@@ -37,21 +43,23 @@ def main():
             pilot = np.linspace(-0.9, 0.9, 13)[:, None]
             model = fit_encoder(system, model, pilot, relax_steps=20, seed=5, platform="Reference").model
         lifter = Lifter(system, model, relax_steps=20, platform="Reference")
-        forward, reverse = lifter.lift(labels, seed=7), lifter.reverse(real, labels, seed=8)
+        forward, reverse = lifter.lift(np.repeat(labels, 4, axis=0), seed=7), lifter.reverse(real, labels, seed=8)
         checks = check_lifts(forward, reverse, seed=3)
-        upper, exact = [], []
+        upper, error, exact = [], [], []
         for label in LABELS:
             mine = (forward.labels[:, 0] == label) & forward.ok
-            weights = np.exp(forward.log_weights[mine])
-            upper.append(float(np.average(forward.positions[mine, 0, 1] > 0, weights=weights)))
-            exact.append(float((exact_frames(system, FORKED, 200000, rng, label)[:, 0, 1] > 0).mean()))
+            weights = np.exp(forward.log_weights[mine] - forward.log_weights[mine].max())
+            inside = forward.positions[mine, 0, 1] > 0
+            upper.append(np.average(inside, weights=weights))
+            error.append(np.sqrt((weights**2 * (inside - upper[-1]) ** 2).sum()) / weights.sum())
+            exact.append(upper_population(label, float(system.restraint[0])))
         line = {
             "latent": latent,
             "efficiency": [round(check.efficiency, 3) for check in checks],
             "mean_efficiency": round(float(np.mean([check.efficiency for check in checks])), 3),
             "z": [round(check.z, 2) for check in checks],
             "upper_well": np.round(upper, 3).tolist(),
-            "exact": np.round(exact, 3).tolist(),
+            "upper_well_z": np.round(np.subtract(upper, exact) / error, 2).tolist(),
         }
         print(json.dumps(line), flush=True)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .slow import ParticleCoordinates, SlowCoordinates, Torsions
     from .surfaces import FreeEnergySurface, basin_populations, surface_from_lifts
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
+    from .trajectory_surfaces import surface_from_trajectories
 
 __version__ = "0.1.0.dev0"
 
@@ -30,6 +31,7 @@ _HOME = {
     "slow": ["ParticleCoordinates", "SlowCoordinates", "Torsions"],
     "surfaces": ["FreeEnergySurface", "basin_populations", "surface_from_lifts"],
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
+    "trajectory_surfaces": ["surface_from_trajectories"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -56,6 +58,7 @@ __all__ = [  # sorted by module, not by letter
     "sample_langevin",
     "sample_windows",
     "surface_from_lifts",
+    "surface_from_trajectories",
     "system_from_objects",
     "train",
     "untrained_model",

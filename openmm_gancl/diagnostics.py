@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from .errors import InputError
+from .errors import InputError, quiet
 from .lifts import Lifts
 from .slow_force import restraint_energies
 from .units import FloatArray, IntArray, thermal_energy, wrap
@@ -68,7 +68,8 @@ def log_bar(forward: FloatArray, reverse: FloatArray) -> float:
         forward: shape=(n,), log w of lifts, minus infinity allowed.
         reverse: shape=(m,), log w of reverse relaxations.
     """
-    from pymbar.other_estimators import bar
+    with quiet("pymbar"):
+        from pymbar.other_estimators import bar
 
     work = np.where(np.isfinite(forward), -forward, 1e5)
     centre = float(np.median(reverse))

@@ -1,5 +1,21 @@
-"""The one exception that means: the input or the environment is at fault, not the program."""
+"""The one exception that means: the input or the environment is at fault; and silence for those who cry wolf."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """Bad input or environment, told in one sentence that names the remedy (exit code 2)."""
+
+
+@contextmanager
+def quiet(package: str) -> Iterator[None]:
+    """Without the warnings that a package logs whenever it is imported."""
+    logger = logging.getLogger(package)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -27,7 +27,9 @@ def _scaled(values: FloatArray, period: float) -> FloatArray:
 
 
 def _axis_label(name: str, period: float) -> str:
-    return f"{SYMBOLS.get(name, name)} (degrees)" if _is_angle(period) else f"{SYMBOLS.get(name, name)} (nm)"
+    kind, colon, rest = name.partition(":")
+    unit = "degrees" if _is_angle(period) else "radians" if kind == "angle" else "nm"
+    return f"{SYMBOLS.get(kind, kind)}{' ' if kind in SYMBOLS and colon else colon}{rest} ({unit})"
 
 
 def _intervals(interval: FloatArray, edges: FloatArray) -> list[tuple[float, float]]:

@@ -115,7 +115,8 @@ def _number(value: float | None, form: str) -> str:
     return "unknown" if value is None or not math.isfinite(value) else format(value, form)
 
 
-def _basin_table(basins: list[dict[str, Any]]) -> list[str]:
+def basin_table(basins: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table of basins, as dictionaries of `BasinPopulation`; none for no basin."""
     if not basins:
         return []
     width = max(len("basin"), *(len(row["name"]) for row in basins))
@@ -163,4 +164,4 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
     width = max(len(name) for name, _ in rows)
     lines = [f"{heading}: {doubt}" for doubt in summary.doubts()]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, *_basin_table(summary.basins), "", f"surface: {plot}"])
+    return "\n".join([*lines, *basin_table(summary.basins), "", f"surface: {plot}"])

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from . import doctor, export, runs, systems, train
+from . import doctor, export, fes, runs, systems, train
 
 app = typer.Typer(
     name="gancl",
@@ -38,6 +38,7 @@ app.command("run")(runs.run)
 app.command("sample")(runs.sample)
 app.command("train")(train.train)
 app.command("lift")(runs.lift)
+app.command("fes")(fes.fes)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 

@@ -1,44 +1,29 @@
 """The user's own frames as training data: read, checked against the system, resampled by weight."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
+from ..collective_variables import parse_cv
 from ..errors import InputError
 from ..slow import Torsions
 from ..system import MolecularSystem
-from ..units import FloatArray
-
-BACKBONE = {
-    "phi": (("C", -1), ("N", 0), ("CA", 0), ("C", 0)),
-    "psi": (("N", 0), ("CA", 0), ("C", 0), ("N", 1)),
-}
+from ..trajectories import read_log_weights, silent_readers
+from ..units import FloatArray, IntArray
 
 
-def _torsion_atoms(cv: str, system: MolecularSystem) -> list[int] | None:
+def _torsion_atoms(cv: str, system: MolecularSystem) -> IntArray | None:
     """Atoms of ``phi:RES``, ``psi:RES`` or ``torsion:a,b,c,d``; None if it is none of them."""
-    kind, _, rest = cv.partition(":")
-    if kind == "torsion":
-        parts = rest.split(",")
-        return [int(part) for part in parts] if all(part.strip().isdigit() for part in parts) else None
-    if kind not in BACKBONE or not rest:
+    import mdtraj
+
+    try:
+        found = parse_cv(cv, mdtraj.Topology.from_openmm(system.topology))
+    except InputError:
         return None
-    residues = list(system.topology.residues())
-    place = next((i for i, residue in enumerate(residues) if residue.id.strip() == rest), None)
-    if place is None:
-        return None
-    atoms = []
-    for name, shift in BACKBONE[kind]:
-        if not 0 <= place + shift < len(residues):
-            return None
-        found = [atom.index for atom in residues[place + shift].atoms() if atom.name == name]
-        atoms += found[:1]
-    return atoms if len(atoms) == 4 else None
+    return found.atoms if np.isfinite(found.period) else None
 
 
 def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
@@ -64,31 +49,6 @@ def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
         )
 
 
-def _log_weights(path: Path, n: int) -> FloatArray:
-    try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot read log-weights ({error}): give an npy or text file") from None
-    values = np.asarray(values, dtype=float).ravel()
-    if len(values) != n:
-        raise InputError(f"{path} has {len(values)} log-weights for {n} frames: give one a frame")
-    if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
-        raise InputError(f"{path} holds NaN or infinity: remove those frames")
-    return values
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Mdtraj's C code talks on stdout, which belongs to results."""
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
 def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path]) -> FloatArray:
     import mdtraj
 
@@ -96,7 +56,7 @@ def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path])
         if not path.is_file():
             raise InputError(f"there is no file {path}: check --top and --traj")
     try:
-        with _stdout_to_stderr():
+        with silent_readers():
             loaded: Any = mdtraj.load([str(path) for path in trajectories], top=str(top))
     except (OSError, ValueError, TypeError) as error:
         told = str(error).strip().split("\n")[0]
@@ -136,7 +96,7 @@ def load_own_frames(
         InputError: files that cannot be read or are of another molecule.
     """
     positions = _positions(system, top, trajectories)
-    values = np.zeros(len(positions)) if log_weights is None else _log_weights(log_weights, len(positions))
+    values = np.zeros(len(positions)) if log_weights is None else read_log_weights(log_weights, len(positions))
     inside = system.state.inside(positions)
     if not inside.all():
         note(f"dropped {int((~inside).sum())} of {len(inside)} frames outside the declared state")

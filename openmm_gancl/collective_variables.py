@@ -1,0 +1,135 @@
+"""Collective variables of trajectories, named as on the command line: ``phi:2``, ``distance:0,7``, ``rg:protein``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .units import FloatArray, IntArray
+
+BACKBONE = ("phi", "psi", "omega", "chi1")
+ATOM_COUNTS = {"torsion": 4, "angle": 3, "distance": 2}
+KINDS = "phi:RES, psi:RES, omega:RES, chi1:RES, torsion:a,b,c,d, angle:a,b,c, distance:a,b, rg[:SELECTION], rmsd:FILE"
+
+
+@dataclass(frozen=True)
+class CollectiveVariable:
+    """One collective variable.
+
+    Attributes:
+        name: as it was asked for.
+        period: 2 pi for torsions, ``inf`` otherwise.
+        unit: radians or nm.
+        atoms: shape=(k,), the atoms that it depends on.
+        compute: from an mdtraj.Trajectory to values, shape=(n,).
+    """
+
+    name: str
+    period: float
+    unit: str
+    atoms: IntArray
+    compute: Callable[[Any], FloatArray]
+
+
+def _backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[int]:
+    from mdtraj.geometry import dihedral
+
+    found = np.asarray(getattr(dihedral, f"indices_{kind}")(topology)).reshape(-1, 4)
+    numbers = [topology.atom(int(row[1])).residue.resSeq for row in found]
+    if residue:
+        if not residue.lstrip("-").isdigit():
+            raise InputError(f"--cv {name}: {residue} is no residue number: give one, as in {kind}:2")
+        chosen = [row for row, number in zip(found, numbers, strict=True) if number == int(residue)]
+    else:
+        chosen = list(found)
+    if len(chosen) == 1:
+        return [int(atom) for atom in chosen[0]]
+    known = ", ".join(map(str, dict.fromkeys(numbers))) or "none"
+    if not chosen:
+        raise InputError(f"--cv {name} matches nothing: residues of the topology with a {kind} are {known}")
+    raise InputError(
+        f"--cv {name} matches {len(chosen)} torsions (residues with a {kind}: {known}): "
+        "name one residue, or its atoms as torsion:a,b,c,d"
+    )
+
+
+def _given_atoms(kind: str, rest: str, name: str, n_atoms: int) -> list[int]:
+    parts, count = rest.split(","), ATOM_COUNTS[kind]
+    if len(parts) != count or not all(part.strip().isdigit() for part in parts):
+        example = ",".join("0123"[:count])
+        raise InputError(f"--cv {name}: {kind} needs {count} atom numbers counted from 0, as in {kind}:{example}")
+    atoms = [int(part) for part in parts]
+    if max(atoms) >= n_atoms:
+        raise InputError(f"--cv {name}: atom {max(atoms)} is out of range, the topology has {n_atoms}: count from 0")
+    if len(set(atoms)) < count:
+        raise InputError(f"--cv {name} names an atom twice: give {count} different ones")
+    return atoms
+
+
+def _selected(selection: str, name: str, topology: Any) -> IntArray:
+    try:
+        chosen = topology.select(selection or "all")
+    except Exception as error:  # mdtraj's parser raises many kinds
+        raise InputError(f"--cv {name}: cannot read the selection {selection!r} ({error})") from None
+    if not len(chosen):
+        raise InputError(f"--cv {name}: the selection {selection!r} matches no atom")
+    return np.asarray(chosen, dtype=np.int64)
+
+
+def _rmsd(rest: str, name: str, topology: Any) -> tuple[IntArray, Callable[[Any], FloatArray]]:
+    import mdtraj
+
+    file, _, selection = rest.partition(":")
+    if not Path(file).is_file():
+        raise InputError(f"--cv {name}: there is no file {file}: give a structure, as in rmsd:native.pdb")
+    try:
+        reference: Any = mdtraj.load(file)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--cv {name}: cannot read {file} ({error}): give a structure, as a PDB file") from None
+    atoms = _selected(selection, name, topology)
+    if reference.n_atoms != topology.n_atoms:
+        raise InputError(
+            f"--cv {name}: {file} has {reference.n_atoms} atoms, the topology has {topology.n_atoms}: "
+            "give the same molecule"
+        )
+    return atoms, lambda frames: mdtraj.rmsd(frames, reference, 0, atom_indices=atoms)
+
+
+def parse_cv(name: str, topology: Any) -> CollectiveVariable:
+    """The collective variable of a specification.
+
+    Args:
+        name: as ``phi:2`` (residue number of the topology; ``phi`` where there is one), ``torsion:4,6,8,14`` (atoms
+            from 0), ``rg:backbone`` (an mdtraj selection), ``rmsd:native.pdb:name CA``.
+        topology: an mdtraj.Topology.
+
+    Raises:
+        InputError: it matches nothing, or more than one.
+    """
+    import mdtraj
+
+    kind, _, rest = name.partition(":")
+    if kind in BACKBONE:
+        atoms = _backbone_atoms(kind, rest, name, topology)
+        kind = "torsion"
+    elif kind in ATOM_COUNTS:
+        atoms = _given_atoms(kind, rest, name, topology.n_atoms)
+    if kind in ATOM_COUNTS:
+        measure = getattr(mdtraj, f"compute_{kind.replace('torsion', 'dihedral')}s")
+        period, unit = (2 * np.pi if kind == "torsion" else np.inf), ("nm" if kind == "distance" else "radians")
+        return CollectiveVariable(name, period, unit, np.array(atoms), lambda frames: measure(frames, [atoms])[:, 0])
+    if kind == "rg":
+        chosen = _selected(rest, name, topology)
+        masses = np.array(
+            [topology.atom(int(i)).element.mass if topology.atom(int(i)).element else 1.0 for i in chosen]
+        )
+        return CollectiveVariable(
+            name, np.inf, "nm", chosen, lambda frames: mdtraj.compute_rg(frames.atom_slice(chosen), masses)
+        )
+    if kind == "rmsd":
+        chosen, compute = _rmsd(rest, name, topology)
+        return CollectiveVariable(name, np.inf, "nm", chosen, compute)
+    raise InputError(f"--cv {name}: there is no such kind: choose among {KINDS}")

@@ -26,10 +26,11 @@ def _scaled(values: FloatArray, period: float) -> FloatArray:
     return np.degrees(values) if _is_angle(period) else values
 
 
-def _axis_label(name: str, period: float) -> str:
+def _axis_label(name: str, period: float, unit: str) -> str:
     kind, colon, rest = name.partition(":")
-    unit = "degrees" if _is_angle(period) else "radians" if kind == "angle" else "nm"
-    return f"{SYMBOLS.get(kind, kind)}{' ' if kind in SYMBOLS and colon else colon}{rest} ({unit})"
+    label = f"{SYMBOLS.get(kind, kind)}{' ' if kind in SYMBOLS and colon else colon}{rest}"
+    unit = "degrees" if _is_angle(period) else unit
+    return f"{label} ({unit})" if unit else label
 
 
 def _intervals(interval: FloatArray, edges: FloatArray) -> list[tuple[float, float]]:
@@ -126,11 +127,11 @@ def _plot_two(surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin]) -> N
     bar.set_ticks(np.arange(0, kT * n_levels + 1e-9, 5.0 if n_levels > 4 else 1.0))
     bar.set_label("free energy (kJ/mol), one contour each kT")
     _draw_boxes(ax, surface, basins)
-    for axis, edges, name, period in zip(
-        (ax.xaxis, ax.yaxis), surface.edges, surface.names, surface.periods, strict=True
+    for axis, edges, name, period, unit in zip(
+        (ax.xaxis, ax.yaxis), surface.edges, surface.names, surface.periods, surface.units, strict=True
     ):
         _degree_ticks(axis, edges, period)
-        axis.set_label_text(_axis_label(name, period))
+        axis.set_label_text(_axis_label(name, period, unit))
     ax.set_xlim(*_scaled(surface.edges[0][[0, -1]], surface.periods[0]))
     ax.set_ylim(*_scaled(surface.edges[1][[0, -1]], surface.periods[1]))
 
@@ -150,7 +151,7 @@ def _plot_one(surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin]) -> N
     _degree_ticks(ax.xaxis, edges, period)
     ax.set_xlim(*_scaled(edges[[0, -1]], period))
     ax.set_ylim(bottom=min(0.0, np.nanmin(energy - error)))
-    ax.set_xlabel(_axis_label(surface.names[0], period))
+    ax.set_xlabel(_axis_label(surface.names[0], period, surface.units[0]))
     ax.set_ylabel("free energy (kJ/mol)")
     ax.legend(frameon=False, loc="lower center")
 

@@ -49,6 +49,7 @@ class FreeEnergySurface:
         periods: shape=(d,).
         temperature: K.
         force_evaluations: of the real potential, all that the surface depends on.
+        units: of the coordinates, one each; empty where it is not known.
     """
 
     energy: FloatArray
@@ -58,6 +59,7 @@ class FreeEnergySurface:
     periods: FloatArray
     temperature: float
     force_evaluations: int
+    units: tuple[str, ...]
 
     @property
     def centres(self) -> tuple[FloatArray, ...]:
@@ -85,6 +87,7 @@ class FreeEnergySurface:
             energy=self.energy,
             error=self.error,
             names=np.array(self.names),
+            units=np.array(self.units),
             periods=self.periods,
             temperature=self.temperature,
             force_evaluations=self.force_evaluations,
@@ -289,6 +292,7 @@ def analyse_lifts(
         periods=lifts.slow.periods,
         temperature=lifts.temperature,
         force_evaluations=lifts.force_evaluations if force_evaluations is None else force_evaluations,
+        units=tuple("radians" if np.isfinite(period) else "nm" for period in lifts.slow.periods),
     )
     return LiftAnalysis(surface, mixture.ends(free_energies))
 

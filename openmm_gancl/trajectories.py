@@ -21,6 +21,9 @@ CHUNK_ATOMS = 400_000
 BLOCK_LENGTH = 3.0
 """Statistical inefficiencies in a block, at least."""
 
+TIMED = {".xtc", ".trr", ".nc", ".ncdf", ".h5", ".hdf5"}
+"""Formats whose frames have a time."""
+
 MOST_BLOCKS = 200
 LONGEST_SERIES = 20_000
 """Frames, at most, that the search for equilibration looks at; a longer series is thinned out for it."""
@@ -83,10 +86,11 @@ class Series:
     Attributes:
         names: of the collective variables.
         periods: shape=(d,), ``inf`` where there is none.
-        units: radians or nm.
+        units: radians or nm; empty where it is not known.
         values: shape=(n, d), single precision.
         file: shape=(n,), the trajectory that each frame is from.
         n_files: how many trajectories.
+        time: shape=(n,), ps; None where the files hold none.
     """
 
     names: tuple[str, ...]
@@ -95,6 +99,7 @@ class Series:
     values: Any
     file: IntArray
     n_files: int
+    time: FloatArray | None = None
 
 
 def _chunks(path: Path, top: Path, topology: Any, stride: int) -> Iterator[Any]:
@@ -153,11 +158,13 @@ def read_series(
     topology = load_topology(top)
     variables = [parse_cv(cv, topology) for cv in cvs]
     columns: list[Any] = []
+    times: list[Any] = []
     lengths = []
     with silent_readers():
         for path in paths:
             done = 0
             for chunk in _chunks(path, top, topology, stride):
+                times.append(chunk.time)
                 columns.append(_values(chunk, variables, path, done, stride))
                 done += len(chunk)
             if not done:
@@ -172,6 +179,7 @@ def read_series(
         values=np.concatenate(columns),
         file=np.repeat(np.arange(len(paths), dtype=np.int32), lengths),
         n_files=len(paths),
+        time=np.concatenate(times) if all(path.suffix in TIMED for path in paths) else None,
     )
 
 

@@ -13,7 +13,7 @@ from .errors import InputError
 from .surfaces import BINS, CEILING, BasinPopulation, FreeEnergySurface
 from .system import Basin
 from .trajectories import Blocks, Series, independent_blocks, read_log_weights, read_series
-from .units import FloatArray, thermal_energy
+from .units import FloatArray, checked_temperature, thermal_energy
 
 FEW_SAMPLES = 50
 """Independent samples below which a surface comes with a warning."""
@@ -100,8 +100,7 @@ def analyse_series(
     """
     if len(series.names) not in BINS:
         raise InputError(f"a surface over {len(series.names)} collective variables is not supported: give one or two")
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise InputError(f"the temperature is {temperature:g} K: give a positive one")
+    checked_temperature(temperature)
     blocks = independent_blocks(series, discard)
     values = series.values[blocks.kept]
     logs = np.zeros(len(values)) if log_weights is None else np.asarray(log_weights, dtype=float)[blocks.kept]
@@ -151,6 +150,7 @@ def surface_of_density(
         periods=series.periods,
         temperature=temperature,
         force_evaluations=0,
+        units=series.units,
     )
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -24,6 +26,13 @@ def number(value: Any) -> float:
 
         value = value.value_in_unit_system(unit.md_unit_system)
     return float(value)
+
+
+def checked_temperature(temperature: float) -> float:
+    """The temperature, K, if it can be one."""
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise InputError(f"the temperature is {temperature:g} K: give a positive one")
+    return temperature
 
 
 def thermal_energy(temperature: float) -> float:

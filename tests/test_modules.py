@@ -39,6 +39,7 @@ ORDER = [
     "density",
     "collective_variables",
     "trajectories",
+    "colvar",
     "trajectory_surfaces",
     "run_folder",
     "run_options",

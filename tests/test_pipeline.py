@@ -70,7 +70,7 @@ def test_a_run_leaves_the_results_of_the_contract(finished):
     folder = finished.folder
     with np.load(folder / "fes.npz") as fes:
         assert set(fes.files) == {
-            *("energy", "error", "edges_0", "names", "periods", "temperature", "force_evaluations")
+            *("energy", "error", "edges_0", "units", "names", "periods", "temperature", "force_evaluations")
         }
         assert fes["energy"].shape == fes["error"].shape == (len(fes["edges_0"]) - 1,)
         assert fes["energy"][np.isfinite(fes["energy"])].min() == 0.0
@@ -373,7 +373,9 @@ def surface_of(energy, periods):
         for n, period in zip(energy.shape, periods, strict=True)
     )
     names = ("phi", "psi")[: energy.ndim]
-    return FreeEnergySurface(energy, np.ones_like(energy), edges, names, np.array(periods), 300.0, 1)
+    return FreeEnergySurface(
+        energy, np.ones_like(energy), edges, names, np.array(periods), 300.0, 1, ("",) * len(names)
+    )
 
 
 def test_surfaces_are_drawn_over_one_and_two_labels(tmp_path):

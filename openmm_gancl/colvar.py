@@ -1,0 +1,198 @@
+"""Tables in PLUMED's format (COLVAR): collective variables and biases over time, matched to frames."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .trajectories import Series
+from .units import FloatArray, IntArray, checked_temperature, thermal_energy
+
+CONSTANTS = {"pi": np.pi, "+pi": np.pi, "-pi": -np.pi, "inf": np.inf, "-inf": -np.inf}
+
+
+@dataclass(frozen=True)
+class Colvar:
+    """One or more COLVAR files.
+
+    Attributes:
+        path: of the first, for messages.
+        fields: names of the columns.
+        rows: shape=(n, n_fields).
+        settings: what ``#! SET`` lines say, as text.
+        file: shape=(n,), the file that each row is from.
+    """
+
+    path: Path
+    fields: tuple[str, ...]
+    rows: FloatArray
+    settings: dict[str, str]
+    file: IntArray
+
+    def column(self, name: str) -> FloatArray:
+        """A column, shape=(n,)."""
+        if name not in self.fields:
+            raise InputError(f"{self.path} has no column {name}: it has {', '.join(self.fields)}")
+        values = self.rows[:, self.fields.index(name)]
+        if np.isnan(values).any():
+            raise InputError(f"{self.path}, column {name}, row {int(np.isnan(values).argmax())}: NaN; remove such rows")
+        return values
+
+    def period(self, name: str) -> float:
+        """Of a column, from its ``SET min_`` and ``max_``; ``inf`` without."""
+        bounds = [self.settings.get(f"{end}_{name}") for end in ("min", "max")]
+        if bounds[0] is None or bounds[1] is None:
+            return float("inf")
+        low, high = (CONSTANTS[bound] if bound in CONSTANTS else float(bound) for bound in bounds if bound)
+        return float(high - low)
+
+
+def _header(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    fields: tuple[str, ...] = ()
+    settings: dict[str, str] = {}
+    try:
+        with path.open() as file:
+            for line in file:
+                words = line.split()
+                if words[:2] == ["#!", "FIELDS"]:
+                    if fields and tuple(words[2:]) != fields:
+                        raise InputError(f"{path} changes its columns on the way: cut it there")
+                    fields = tuple(words[2:])
+                elif words[:2] == ["#!", "SET"] and len(words) == 4:
+                    settings[words[2]] = words[3]
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text file: give a COLVAR file") from None
+    if not fields:
+        raise InputError(f"{path} has no line '#! FIELDS time ...': give a COLVAR file as PLUMED writes it")
+    return fields, settings
+
+
+def _one_file(path: Path) -> tuple[tuple[str, ...], dict[str, str], FloatArray]:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: check --colvar")
+    fields, settings = _header(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # no data: said below
+            rows = np.loadtxt(path, comments="#", ndmin=2)
+    except ValueError as error:
+        raise InputError(f"cannot read {path} ({str(error).split(chr(10))[0]}): remove the broken line") from None
+    if not len(rows):
+        raise InputError(f"{path} holds no row: give the COLVAR of a run")
+    if rows.shape[1] != len(fields):
+        raise InputError(
+            f"{path} names {len(fields)} columns but holds {rows.shape[1]}: give the file as it was written"
+        )
+    if "time" in fields:
+        # a run that was started again repeats the rows since its last checkpoint: the later ones hold
+        time = rows[:, fields.index("time")]
+        rows = rows[len(rows) - 1 - np.unique(time[::-1], return_index=True)[1]]
+    return fields, settings, rows
+
+
+def read_colvar(paths: Sequence[Path]) -> Colvar:
+    """Read COLVAR files of one set of columns, one after the other.
+
+    Raises:
+        InputError: no such file, no ``FIELDS`` line, broken rows, or other columns in a later file.
+    """
+    parts = [_one_file(path) for path in paths]
+    for path, (fields, _, _) in zip(paths, parts, strict=True):
+        if fields != parts[0][0]:
+            raise InputError(f"{path} has other columns than {paths[0]}: give files of one kind")
+    return Colvar(
+        path=paths[0],
+        fields=parts[0][0],
+        rows=np.concatenate([rows for _, _, rows in parts]),
+        settings=parts[0][1],
+        file=np.repeat(np.arange(len(parts)), [len(rows) for _, _, rows in parts]),
+    )
+
+
+def rows_of_frames(colvar: Colvar, series: Series) -> IntArray:
+    """The row of each frame, shape=(n,): one a frame, or by time, file by file.
+
+    Raises:
+        InputError: the rows are not one a frame and the times do not tell which belong together.
+    """
+    n_frames, n_rows = len(series.values), len(colvar.rows)
+    if n_rows == n_frames:
+        return np.arange(n_frames)
+    told = f"{colvar.path} has {n_rows} rows for {n_frames} frames"
+    if series.time is None or "time" not in colvar.fields:
+        raise InputError(
+            f"{told}, and the trajectories hold no times to match them by: write both with one stride, "
+            "or give --stride, or trajectories that hold times (XTC)"
+        )
+    if colvar.file[-1] + 1 not in (1, series.n_files):
+        raise InputError(f"{colvar.file[-1] + 1} COLVAR files for {series.n_files} trajectories: give one, or one each")
+    time, chosen = colvar.column("time"), np.empty(n_frames, dtype=np.int64)
+    for file in range(series.n_files):
+        mine = np.flatnonzero(series.file == file)
+        rows = np.flatnonzero(colvar.file == file) if colvar.file[-1] else np.arange(n_rows)
+        frame_times = series.time[mine]
+        right = np.clip(np.searchsorted(time[rows], frame_times), 1, max(len(rows) - 1, 1))
+        left = right - 1
+        right = np.minimum(right, len(rows) - 1)
+        nearest = np.where(frame_times - time[rows[left]] < time[rows[right]] - frame_times, left, right)
+        # single precision of the trajectory's times, and no more
+        tolerance = 1e-3 + 1e-6 * np.abs(frame_times)
+        missed = np.abs(time[rows[nearest]] - frame_times) > tolerance
+        if missed.any():
+            raise InputError(
+                f"{told}, and no row at the time of the frame at {frame_times[missed.argmax()]:g} ps: "
+                "give the COLVAR of these trajectories"
+            )
+        chosen[mine] = rows[nearest]
+    return chosen
+
+
+def with_columns(series: Series | None, colvar: Colvar, cvs: Sequence[str]) -> tuple[Series, IntArray]:
+    """Add columns of a table to the collective variables of its frames.
+
+    Args:
+        series: of the other collective variables; None to take everything, every row, from the table.
+        colvar: the table.
+        cvs: all of them in order; ``column:NAME`` for a column.
+
+    Returns:
+        The series, and the row of each frame.
+    """
+    if series is None:
+        n = len(colvar.rows)
+        empty = np.empty((n, 0), dtype=np.float32)
+        series = Series((), np.empty(0), (), empty, colvar.file.astype(np.int32), int(colvar.file[-1]) + 1)
+        rows = np.arange(n)
+    else:
+        rows = rows_of_frames(colvar, series)
+    values, periods, units = [], [], []
+    computed = iter(range(len(series.names)))
+    for cv in cvs:
+        kind, _, name = cv.partition(":")
+        if kind == "column":
+            period = colvar.period(name)
+            values.append(colvar.column(name)[rows].astype(np.float32))
+            units.append("radians" if np.isclose(period, 2 * np.pi) else "")
+        else:
+            i = next(computed)
+            period = float(series.periods[i])
+            values.append(series.values[:, i])
+            units.append(series.units[i])
+        periods.append(period)
+    names = tuple(cv.removeprefix("column:") for cv in cvs)
+    joined = replace(
+        series, names=names, periods=np.array(periods), units=tuple(units), values=np.stack(values, axis=1)
+    )
+    return joined, rows
+
+
+def bias_log_weights(colvar: Colvar, columns: Sequence[str], temperature: float, rows: IntArray) -> FloatArray:
+    """Sum of bias columns (kJ/mol) over kT, shape=(n,): the log-weights that undo a bias which no longer changes."""
+    bias = sum((colvar.column(name)[rows] for name in columns), np.zeros(len(rows)))
+    if not np.isfinite(bias).all():
+        row = int(rows[np.isfinite(bias).argmin()])
+        raise InputError(f"{colvar.path}, row {row}: the bias is infinite; remove such rows")
+    return np.asarray(bias / thermal_energy(checked_temperature(temperature)))

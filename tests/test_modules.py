@@ -40,6 +40,7 @@ ORDER = [
     "collective_variables",
     "trajectories",
     "colvar",
+    "mbar",
     "trajectory_surfaces",
     "run_folder",
     "run_options",

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from .errors import InputError
 from .execution import available_workers, fastest_platform, platform_names
 from .rounds import least_evaluations, lift_stage
@@ -131,10 +133,18 @@ def _note_versions(folder: RunFolder, note: Callable[[str], None]) -> None:
         note(f"versions have changed since this run was begun ({', '.join(changed)})")
 
 
-def _use_threads(threads: int) -> None:
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    """So many for torch and the linear algebra, whose last digits depend on it; afterwards as before."""
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _start_workers(workers: int) -> None:
@@ -182,8 +192,7 @@ def open_run(
             assert system is not None and target is not None
             folder = _begin(path, system, target, asked)
         stored = folder.manifest["options"]
-        _use_threads(folder.manifest["threads"])
-        yield Run(
+        opened = Run(
             system=system,
             folder=folder,
             options=RunOptions(**{field.name: stored[field.name] for field in fields(RunOptions)}),
@@ -192,6 +201,8 @@ def open_run(
             workers=workers or available_workers(),
             reporter=reporter,
         )
+        with _threads(folder.manifest["threads"]):
+            yield opened
 
 
 def _advance(run: Run, until: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 from tiny_run import PRESETS
 
 from openmm_gancl import pipeline, rounds, run_options
@@ -114,6 +115,13 @@ def test_the_manifest_says_what_the_run_was_made_with(finished):
 
 def test_workers_do_not_change_a_byte(finished, tmp_path):
     run(tmp_path / "run", workers=2)
+    assert (tmp_path / "run" / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+
+
+def test_threads_of_the_calling_process_do_not_change_a_byte(finished, tmp_path):
+    """The manifest's thread count holds, whatever the process that calls us is set to."""
+    with threadpool_limits(1):
+        run(tmp_path / "run")
     assert (tmp_path / "run" / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
 
 

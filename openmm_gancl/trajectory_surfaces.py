@@ -123,7 +123,7 @@ def analyse_series(
     share, warnings = float(weights.max() / weights.sum()), []
     if effective < FEW_SAMPLES:
         warnings.append(f"only {effective:.0f} independent samples: the error bars are themselves uncertain")
-    if share > LARGEST_SHARE:
+    if log_weights is not None and share > LARGEST_SHARE:
         warnings.append(f"one frame carries {100 * share:.0f} % of the weight: the bias leaves too few frames")
     surface = surface_of_density(density, edges, series, temperature)
     return TrajectoryAnalysis(surface, density, blocks, effective, warnings)

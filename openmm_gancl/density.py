@@ -161,7 +161,6 @@ def estimate_density(
     periods: FloatArray,
     *,
     method: Method = "kde",
-    bandwidths: FloatArray | None = None,
     correlation: float = 0.0,
     n_bootstrap: int = 100,
     seed: int = 0,
@@ -174,9 +173,7 @@ def estimate_density(
         block: shape=(n,), of consecutive frames that one bootstrap draw keeps together, numbered from 0.
         edges: the bin edges of each axis; a periodic axis spans one period.
         periods: shape=(d,), ``inf`` where an axis has none.
-        method: kde or histogram.
-        bandwidths: shape=(d,), in the units of the axes; by cross-validation over consecutive blocks if
-            None, then narrowed a little.
+        method: kde, its bandwidths from cross-validation over consecutive blocks and narrowed a little, or histogram.
         correlation: statistical inefficiency over the length of a block: what is lost at the blocks' ends.
         n_bootstrap: replicates.
         seed: of the bootstrap.
@@ -196,12 +193,7 @@ def estimate_density(
     entries = (weights[used] / weights[used].sum(), (block[used], index[used]))
     blocks = csr_array(coo_array(entries, shape=(n_blocks, n_fine)))
     d, lengths = len(grid.axes), np.array([axis.length for axis in grid.axes])
-    if method == "histogram":
-        fractions = np.zeros(d)
-    elif bandwidths is None:
-        fractions = UNDERSMOOTHING * _cross_validated(grid, blocks)
-    else:
-        fractions = np.asarray(bandwidths, dtype=float) / lengths
+    fractions = np.zeros(d) if method == "histogram" else UNDERSMOOTHING * _cross_validated(grid, blocks)
 
     def density(fine: FloatArray) -> FloatArray:
         bins = grid.coarse(grid.smooth(fine, fractions))

@@ -9,13 +9,16 @@ if TYPE_CHECKING:
     from .encoder import fit_encoder
     from .errors import InputError
     from .lift import Lifter, accept_metropolis
+    from .lift_surfaces import basin_populations, surface_from_lifts
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
     from .sampling import Frames, sample_langevin, sample_windows
     from .slow import ParticleCoordinates, SlowCoordinates, Torsions
-    from .surfaces import FreeEnergySurface, basin_populations, surface_from_lifts
+    from .static_bias import metadynamics_bias, opes_bias
+    from .surfaces import FreeEnergySurface
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
-    from .trajectory_surfaces import surface_from_trajectories
+    from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
+    from .umbrella import UmbrellaWindows, read_windows
 
 __version__ = "0.1.0.dev0"
 
@@ -29,9 +32,12 @@ _HOME = {
     "model": ["LiftingModel", "load_model", "train", "untrained_model"],
     "sampling": ["Frames", "sample_langevin", "sample_windows"],
     "slow": ["ParticleCoordinates", "SlowCoordinates", "Torsions"],
-    "surfaces": ["FreeEnergySurface", "basin_populations", "surface_from_lifts"],
+    "lift_surfaces": ["basin_populations", "surface_from_lifts"],
+    "static_bias": ["metadynamics_bias", "opes_bias"],
+    "surfaces": ["FreeEnergySurface"],
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
-    "trajectory_surfaces": ["surface_from_trajectories"],
+    "trajectory_surfaces": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
+    "umbrella": ["UmbrellaWindows", "read_windows"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -47,7 +53,10 @@ __all__ = [  # sorted by module, not by letter
     "SlowCoordinates",
     "Torsions",
     "TrainingOptions",
+    "TrajectoryAnalysis",
+    "UmbrellaWindows",
     "accept_metropolis",
+    "analyse_trajectories",
     "basin_populations",
     "check_lifts",
     "effective_sample_size",
@@ -55,6 +64,9 @@ __all__ = [  # sorted by module, not by letter
     "list_systems",
     "load_model",
     "load_system",
+    "metadynamics_bias",
+    "opes_bias",
+    "read_windows",
     "sample_langevin",
     "sample_windows",
     "surface_from_lifts",

@@ -12,7 +12,11 @@ from .units import FloatArray, IntArray
 
 BACKBONE = ("phi", "psi", "omega", "chi1")
 ATOM_COUNTS = {"torsion": 4, "angle": 3, "distance": 2}
-KINDS = "phi:RES, psi:RES, omega:RES, chi1:RES, torsion:a,b,c,d, angle:a,b,c, distance:a,b, rg[:SELECTION], rmsd:FILE"
+ANGULAR = {"torsion", "angle"}
+KINDS = (
+    "phi:RES, psi:RES, omega:RES, chi1:RES, torsion:a,b,c,d, angle:a,b,c, distance:a,b, rg[:SELECTION], "
+    "rmsd:FILE[:SELECTION], column:NAME, npy:FILE"
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class CollectiveVariable:
         unit: radians or nm.
         atoms: shape=(k,), the atoms that it depends on.
         compute: from an mdtraj.Trajectory to values, shape=(n,).
+        bonds: shape=(m, 2), that hold these atoms together.
+        needs_whole: whether a molecule must not be cut by the box; elsewhere the minimum image mends it.
     """
 
     name: str
@@ -32,6 +38,26 @@ class CollectiveVariable:
     unit: str
     atoms: IntArray
     compute: Callable[[Any], FloatArray]
+    bonds: IntArray
+    needs_whole: bool
+
+
+def _bonds_between(atoms: IntArray, topology: Any) -> IntArray:
+    """Bonds on the paths that lead from atom to atom, shape=(m, 2)."""
+    import networkx
+
+    graph = networkx.Graph([(bond[0].index, bond[1].index) for bond in topology.bonds])
+    bonds: set[tuple[int, int]] = set()
+    left = {int(atom) for atom in atoms if int(atom) in graph}
+    while left:
+        source = min(left)
+        parents = dict(networkx.bfs_predecessors(graph, source))
+        for atom in left & {source, *parents}:
+            while atom in parents and (atom, parents[atom]) not in bonds:
+                bonds.add((atom, parents[atom]))
+                atom = parents[atom]
+        left -= {source, *parents}
+    return np.array(sorted(bonds), dtype=np.int64).reshape(-1, 2)
 
 
 def _backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[int]:
@@ -111,25 +137,25 @@ def parse_cv(name: str, topology: Any) -> CollectiveVariable:
     """
     import mdtraj
 
+    def variable(atoms: Any, compute: Callable[[Any], FloatArray], needs_whole: bool) -> CollectiveVariable:
+        atoms = np.asarray(atoms, dtype=np.int64)
+        period, unit = (2 * np.pi if kind == "torsion" else np.inf), ("radians" if kind in ANGULAR else "nm")
+        return CollectiveVariable(name, period, unit, atoms, compute, _bonds_between(atoms, topology), needs_whole)
+
     kind, _, rest = name.partition(":")
     if kind in BACKBONE:
-        atoms = _backbone_atoms(kind, rest, name, topology)
+        given = _backbone_atoms(kind, rest, name, topology)
         kind = "torsion"
     elif kind in ATOM_COUNTS:
-        atoms = _given_atoms(kind, rest, name, topology.n_atoms)
+        given = _given_atoms(kind, rest, name, topology.n_atoms)
     if kind in ATOM_COUNTS:
         measure = getattr(mdtraj, f"compute_{kind.replace('torsion', 'dihedral')}s")
-        period, unit = (2 * np.pi if kind == "torsion" else np.inf), ("nm" if kind == "distance" else "radians")
-        return CollectiveVariable(name, period, unit, np.array(atoms), lambda frames: measure(frames, [atoms])[:, 0])
+        return variable(given, lambda frames: measure(frames, [given])[:, 0], False)
     if kind == "rg":
         chosen = _selected(rest, name, topology)
-        masses = np.array(
-            [topology.atom(int(i)).element.mass if topology.atom(int(i)).element else 1.0 for i in chosen]
-        )
-        return CollectiveVariable(
-            name, np.inf, "nm", chosen, lambda frames: mdtraj.compute_rg(frames.atom_slice(chosen), masses)
-        )
+        elements = [topology.atom(int(i)).element for i in chosen]
+        masses = np.array([element.mass if element else 1.0 for element in elements])
+        return variable(chosen, lambda frames: mdtraj.compute_rg(frames.atom_slice(chosen), masses), True)
     if kind == "rmsd":
-        chosen, compute = _rmsd(rest, name, topology)
-        return CollectiveVariable(name, np.inf, "nm", chosen, compute)
+        return variable(*_rmsd(rest, name, topology), True)
     raise InputError(f"--cv {name}: there is no such kind: choose among {KINDS}")

@@ -1,8 +1,9 @@
 """Tables in PLUMED's format (COLVAR): collective variables and biases over time, matched to frames."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -130,8 +131,8 @@ def rows_of_frames(colvar: Colvar, series: Series) -> IntArray:
     if colvar.file[-1] + 1 not in (1, series.n_files):
         raise InputError(f"{colvar.file[-1] + 1} COLVAR files for {series.n_files} trajectories: give one, or one each")
     time, chosen = colvar.column("time"), np.empty(n_frames, dtype=np.int64)
-    for file in range(series.n_files):
-        mine = np.flatnonzero(series.file == file)
+    for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
+        mine = slice(begin, end)
         rows = np.flatnonzero(colvar.file == file) if colvar.file[-1] else np.arange(n_rows)
         frame_times = series.time[mine]
         right = np.clip(np.searchsorted(time[rows], frame_times), 1, max(len(rows) - 1, 1))
@@ -148,45 +149,6 @@ def rows_of_frames(colvar: Colvar, series: Series) -> IntArray:
             )
         chosen[mine] = rows[nearest]
     return chosen
-
-
-def with_columns(series: Series | None, colvar: Colvar, cvs: Sequence[str]) -> tuple[Series, IntArray]:
-    """Add columns of a table to the collective variables of its frames.
-
-    Args:
-        series: of the other collective variables; None to take everything, every row, from the table.
-        colvar: the table.
-        cvs: all of them in order; ``column:NAME`` for a column.
-
-    Returns:
-        The series, and the row of each frame.
-    """
-    if series is None:
-        n = len(colvar.rows)
-        empty = np.empty((n, 0), dtype=np.float32)
-        series = Series((), np.empty(0), (), empty, colvar.file.astype(np.int32), int(colvar.file[-1]) + 1)
-        rows = np.arange(n)
-    else:
-        rows = rows_of_frames(colvar, series)
-    values, periods, units = [], [], []
-    computed = iter(range(len(series.names)))
-    for cv in cvs:
-        kind, _, name = cv.partition(":")
-        if kind == "column":
-            period = colvar.period(name)
-            values.append(colvar.column(name)[rows].astype(np.float32))
-            units.append("radians" if np.isclose(period, 2 * np.pi) else "")
-        else:
-            i = next(computed)
-            period = float(series.periods[i])
-            values.append(series.values[:, i])
-            units.append(series.units[i])
-        periods.append(period)
-    names = tuple(cv.removeprefix("column:") for cv in cvs)
-    joined = replace(
-        series, names=names, periods=np.array(periods), units=tuple(units), values=np.stack(values, axis=1)
-    )
-    return joined, rows
 
 
 def bias_log_weights(colvar: Colvar, columns: Sequence[str], temperature: float, rows: IntArray) -> FloatArray:

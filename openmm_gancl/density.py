@@ -1,28 +1,24 @@
 """Densities on a grid from weighted, correlated samples: histogram and kernel estimates, errors by block bootstrap.
 
-Samples are first counted on a grid finer than the result's. A kernel is then a multiplier of its Fourier (von Mises,
-periodic axes) or cosine series (Gaussian that the ends reflect), so that a bootstrap replicate costs one transform.
+The weighted counts of each block on the fine grid are all that an estimate needs: a bootstrap replicate, or the first
+half of the data, is another combination of the same rows. Where the weights depend on the samples themselves, through
+the free energies of umbrella windows, their change enters the combination to first order.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.fft import dct, idct, irfft, rfft
-from scipy.sparse import coo_array, csr_array
-from scipy.special import ive
+from scipy.sparse import csr_array
 
 from .errors import InputError
-from .units import FloatArray, IntArray
+from .grid import REFINEMENT, FineGrid
+from .units import BoolArray, FloatArray, IntArray
 
 Method = Literal["kde", "histogram"]
 
-REFINEMENT = 4
-"""Fine bins to a bin of the result, along an axis."""
-
 FOLDS = 10
-"""Of the cross-validation, each of consecutive blocks."""
+"""Of the cross-validation, each of consecutive blocks of every stratum."""
 
 BANDWIDTHS = np.geomspace(0.004, 0.2, 15)
 """Candidates, as fractions of an axis."""
@@ -30,111 +26,183 @@ BANDWIDTHS = np.geomspace(0.004, 0.2, 15)
 UNDERSMOOTHING = 0.7
 """Of the bandwidth of least held-out loss, so that its bias, which no bootstrap shows, stays below the error bar."""
 
+TILTS = (0.02, 0.06, 0.2)
+"""Bandwidths, as fractions of an axis, of the local mean of log-weights; the broader ones where no frame is near."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """How weights follow when free energies of windows change (see `MBAR`).
+
+    Attributes:
+        influence: shape=(n_blocks, n_windows), of each block on the windows' reduced free energies.
+        responsibilities: shape=(n_windows, n_samples), of each window for each sample.
+    """
+
+    influence: FloatArray
+    responsibilities: csr_array
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A quantity, summed over the samples of each block, that replicates combine.
+
+    Attributes:
+        blocks: shape=(n_blocks, n), sparse or not.
+        windows: shape=(n_windows, n), what a rise of a window's free energy takes away; None without windows.
+        influence: shape=(n_blocks, n_windows), as in `Response`.
+    """
+
+    blocks: csr_array | FloatArray
+    windows: csr_array | FloatArray | None
+    influence: FloatArray | None
+
+    def combine(self, multiplicities: FloatArray) -> FloatArray:
+        """The sums with every block taken so many times, shape=(n_replicates, n)."""
+        sums = np.asarray(multiplicities @ self.blocks)
+        if self.windows is not None and self.influence is not None:
+            sums -= np.asarray((multiplicities @ self.influence) @ self.windows)
+        return sums
+
+
+@dataclass(frozen=True)
+class BlockCounts:
+    """Weighted counts of every block on the fine grid.
+
+    Attributes:
+        grid: the fine grid.
+        cells: weights of the samples over the tilt of their cell, on the fine grid.
+        boxes: the last column holds the weights of all samples, the others of those inside each box.
+        tilt: shape=(size,), the weight that is usual in each cell; 1 throughout for equal weights.
+        frames: shape=(size,), number of samples in each cell.
+        stratum: shape=(n_blocks,), blocks that the bootstrap draws among each other.
+        sizes: shape=(n_blocks,), samples in each block.
+        spans: shape=(n_blocks, 2), where each block begins and ends, as fractions of its trajectory.
+        correlation: shape=(n_strata,), statistical inefficiency over the length of a block.
+    """
+
+    grid: FineGrid
+    cells: Rows
+    boxes: Rows
+    tilt: FloatArray
+    frames: FloatArray
+    stratum: IntArray
+    sizes: IntArray
+    spans: FloatArray
+    correlation: FloatArray
+
+    def normalised(self, multiplicities: FloatArray) -> FloatArray:
+        """Scaled so that every stratum keeps its number of samples; an empty stratum stays as it was."""
+        scaled = np.array(multiplicities, dtype=float)
+        for s in range(len(self.correlation)):
+            mine = self.stratum == s
+            held = scaled[:, mine] @ self.sizes[mine]
+            scaled[:, mine] *= np.where(held > 0, self.sizes[mine].sum() / np.where(held > 0, held, 1.0), 1.0)[:, None]
+        return scaled
+
+    def slices(self, first: float, last: float) -> FloatArray:
+        """Multiplicities of the part of every trajectory between two fractions of it, shape=(n_blocks,)."""
+        begin, end = self.spans.T
+        inside = (np.minimum(end, last) - np.maximum(begin, first)).clip(min=0.0) / (end - begin)
+        return self.normalised(inside[None])[0]
+
+    def draws(self, n: int, seed: int) -> FloatArray:
+        """Multiplicities of bootstrap samples, shape=(n, n_blocks), drawn within each stratum.
+
+        Their scatter is widened for what few and short blocks lose: the variance of m blocks by m / (m - 1), and
+        what correlates across their ends.
+        """
+        rng, drawn = np.random.default_rng(seed), np.empty((n, len(self.stratum)))
+        for s, correlation in enumerate(self.correlation):
+            mine = np.flatnonzero(self.stratum == s)
+            m = len(mine)
+            spread = np.sqrt(m / (m - 1) / (1.0 - 0.5 * min(float(correlation), 1.0)))
+            drawn[:, mine] = 1.0 + spread * (rng.multinomial(m, np.full(m, 1.0 / m), size=n) - 1.0)
+        return self.normalised(drawn)
+
 
 @dataclass(frozen=True)
 class Density:
     """An estimated density on a grid.
 
     Attributes:
-        probability: shape=(n_0, ...), of each bin; they sum to one.
-        replicates: shape=(n_bootstrap, n_0, ...), the same of bootstrap samples.
+        probability: shape=(n_0, ...), of each bin; zero where nothing was sampled; they sum to one.
         sampled: shape=(n_0, ...), whether a frame lies in the bin, or within about a bandwidth of it.
         bandwidths: shape=(d,), in the units of the axes; zero for the histogram.
-        spread: factor by which deviations of the replicates are too small, blocks being few and short.
+        counts: what it was made of.
     """
 
     probability: FloatArray
-    replicates: FloatArray
-    sampled: np.ndarray
+    sampled: BoolArray
     bandwidths: FloatArray
-    spread: float
+    counts: BlockCounts
+
+    def of(self, multiplicities: FloatArray, chunk: int = 10) -> FloatArray:
+        """The probabilities with every block taken so many times, shape=(n_replicates, n_0, ...)."""
+        parts = [multiplicities[i : i + chunk] for i in range(0, len(multiplicities), chunk)]
+        fractions = self.bandwidths / self.counts.grid.lengths
+        return np.concatenate([_probabilities(self.counts, part, fractions, self.sampled) for part in parts])
+
+    def masses(self, masks: BoolArray) -> Rows:
+        """Weights inside unions of bins, unsmoothed; masks of shape=(n, n_0, ...); the last column holds all."""
+        grid, cells, boxes = self.counts.grid, self.counts.cells, self.counts.boxes
+        weights = np.stack([self.counts.tilt * grid.fine(mask) for mask in masks], axis=1)
+        windows = None
+        if cells.windows is not None and boxes.windows is not None:
+            windows = np.concatenate([cells.windows @ weights, boxes.windows[:, -1:]], axis=1)
+        blocks = np.concatenate([cells.blocks @ weights, boxes.blocks[:, -1:]], axis=1)
+        return Rows(blocks, windows, cells.influence)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    edges: FloatArray
-    periodic: bool
-
-    @property
-    def length(self) -> float:
-        return float(self.edges[-1] - self.edges[0])
-
-    @property
-    def n_fine(self) -> int:
-        return REFINEMENT * (len(self.edges) - 1)
-
-    def multiplier(self, bandwidth: float) -> FloatArray:
-        """Of the series' coefficients; the bandwidth is a fraction of the axis."""
-        if self.periodic:
-            strength = (2 * np.pi * bandwidth) ** -2.0
-            return np.asarray(ive(np.arange(self.n_fine // 2 + 1), strength) / ive(0, strength))
-        return np.asarray(np.exp(-0.5 * (np.pi * np.arange(self.n_fine) * bandwidth) ** 2))
-
-    def smooth(self, fields: FloatArray, axis: int, bandwidth: float) -> FloatArray:
-        if bandwidth == 0.0:
-            return fields
-        shape = [1] * fields.ndim
-        multiplier = self.multiplier(bandwidth)
-        shape[axis] = len(multiplier)
-        if self.periodic:
-            return np.asarray(irfft(rfft(fields, axis=axis) * multiplier.reshape(shape), self.n_fine, axis=axis))
-        return np.asarray(idct(dct(fields, axis=axis) * multiplier.reshape(shape), axis=axis))
+def _probabilities(
+    counts: BlockCounts, multiplicities: FloatArray, fractions: FloatArray, sampled: BoolArray
+) -> FloatArray:
+    fine = counts.tilt * counts.grid.smooth(counts.cells.combine(multiplicities), fractions)
+    bins = np.where(sampled, counts.grid.coarse(fine), 0.0)
+    return bins / bins.sum(axis=tuple(range(1, bins.ndim)), keepdims=True)
 
 
-class _Grid:
-    """The fine grid: counting, smoothing, adding up to the bins of the result."""
+def local_weights(grid: FineGrid, frames: FloatArray, log_sums: FloatArray) -> FloatArray:
+    """The weight that is usual in each cell of the fine grid: a local geometric mean, shape=(size,).
 
-    def __init__(self, edges: Sequence[FloatArray], periods: FloatArray):
-        self.axes = [_Axis(axis, bool(np.isfinite(period))) for axis, period in zip(edges, periods, strict=True)]
-        self.shape = tuple(axis.n_fine for axis in self.axes)
+    A kernel that smooths weights as they are carries those of a basin up a barrier. Divided by what is usual in their
+    place, and multiplied by it afterwards, they leave little to carry.
 
-    def index(self, values: FloatArray) -> IntArray:
-        """Flat fine bin of each row, -1 outside."""
-        flat = np.zeros(len(values), dtype=np.int64)
-        inside = np.ones(len(values), dtype=bool)
-        for column, axis in zip(values.T, self.axes, strict=True):
-            bins = np.floor((column - axis.edges[0]) / axis.length * axis.n_fine).astype(np.int64)
-            if axis.periodic:
-                bins %= axis.n_fine
-            else:
-                bins[column == axis.edges[-1]] = axis.n_fine - 1
-            inside &= (bins >= 0) & (bins < axis.n_fine)
-            flat = flat * axis.n_fine + bins
-        return np.where(inside, flat, -1)
-
-    def smooth(self, fields: FloatArray, bandwidths: FloatArray) -> FloatArray:
-        """Fields, shape=(n, n_fine), under the kernel; never negative."""
-        shaped = fields.reshape(-1, *self.shape)
-        for i, (axis, bandwidth) in enumerate(zip(self.axes, bandwidths, strict=True)):
-            shaped = axis.smooth(shaped, i + 1, float(bandwidth))
-        return np.asarray(shaped.reshape(len(fields), -1).clip(min=0.0))
-
-    def coarse(self, fields: FloatArray) -> FloatArray:
-        """Fields, shape=(n, n_fine), added up to bins of the result, shape=(n, n_0, ...)."""
-        pairs = [part for n in self.shape for part in (n // REFINEMENT, REFINEMENT)]
-        return np.asarray(fields.reshape(-1, *pairs).sum(axis=tuple(range(2, 2 * len(self.shape) + 1, 2))))
-
-    def kernel_volume(self, bandwidths: FloatArray) -> float:
-        """Fine bins under a kernel of height one."""
-        delta = np.zeros((1, int(np.prod(self.shape))))
-        middle = np.ravel_multi_index([n // 2 for n in self.shape], self.shape)
-        delta[0, middle] = 1.0
-        return 1.0 / float(self.smooth(delta, bandwidths)[0, middle])
+    Args:
+        grid: the fine grid.
+        frames: shape=(size,), samples in each cell.
+        log_sums: shape=(size,), sums of their log-weights.
+    """
+    means = np.full(grid.size, log_sums.sum() / frames.sum())
+    for bandwidth in reversed(TILTS):
+        bandwidths = np.full(len(grid.axes), bandwidth)
+        near, sums = grid.smooth(np.stack([frames, log_sums]), bandwidths)
+        known = near * grid.kernel_volume(bandwidths) > 1e-3
+        means[known] = sums[known] / near[known]
+    return np.exp(means)
 
 
-def _cross_validated(grid: _Grid, blocks: csr_array) -> FloatArray:
+def _folds(counts: BlockCounts) -> IntArray:
+    """The fold of each block: consecutive ones of every stratum."""
+    fold = np.empty(len(counts.stratum), dtype=np.int64)
+    for s in range(len(counts.correlation)):
+        mine = np.flatnonzero(counts.stratum == s)
+        fold[mine] = np.arange(len(mine)) * min(FOLDS, len(mine)) // len(mine)
+    return fold
+
+
+def _cross_validated(counts: BlockCounts) -> FloatArray:
     """Bandwidths, as fractions of the axes, of the greatest held-out likelihood."""
-    n_blocks = blocks.shape[0]
-    fold = np.arange(n_blocks) * min(FOLDS, n_blocks) // n_blocks
-    parts = np.stack([np.asarray(blocks[fold == f].sum(axis=0)).ravel() for f in range(fold.max() + 1)])
+    fold, grid = _folds(counts), counts.grid
+    parts = np.stack([np.asarray(counts.cells.blocks[fold == f].sum(axis=0)).ravel() for f in range(fold.max() + 1)])
     rest = parts.sum(axis=0) - parts
     usable = rest.sum(axis=1) > 0.0
     parts, rest = parts[usable], rest[usable]
     # a share of the even density keeps one far frame from deciding everything
-    even = 1.0 / n_blocks
+    even = 1.0 / len(counts.stratum)
 
     def score(bandwidths: FloatArray) -> float:
-        density = grid.smooth(rest, bandwidths)
+        density = grid.smooth(rest, bandwidths).clip(min=0.0)
         density /= density.sum(axis=1, keepdims=True)
         density = (1 - even) * density + even / density.shape[1]
         return float((parts * np.log(density)).sum())
@@ -153,61 +221,21 @@ def _cross_validated(grid: _Grid, blocks: csr_array) -> FloatArray:
     return best
 
 
-def estimate_density(
-    values: FloatArray,
-    weights: FloatArray,
-    block: IntArray,
-    edges: Sequence[FloatArray],
-    periods: FloatArray,
-    *,
-    method: Method = "kde",
-    correlation: float = 0.0,
-    n_bootstrap: int = 100,
-    seed: int = 0,
-) -> Density:
-    """Estimate the density of weighted samples and its bootstrap replicates.
+def estimate_density(counts: BlockCounts, method: Method = "kde") -> Density:
+    """Estimate the density of weighted samples.
 
     Args:
-        values: shape=(n, d), d of 1 or 2.
-        weights: shape=(n,), not negative.
-        block: shape=(n,), of consecutive frames that one bootstrap draw keeps together, numbered from 0.
-        edges: the bin edges of each axis; a periodic axis spans one period.
-        periods: shape=(d,), ``inf`` where an axis has none.
+        counts: of the samples, in blocks.
         method: kde, its bandwidths from cross-validation over consecutive blocks and narrowed a little, or histogram.
-        correlation: statistical inefficiency over the length of a block: what is lost at the blocks' ends.
-        n_bootstrap: replicates.
-        seed: of the bootstrap.
 
     Raises:
-        InputError: no sample with a weight lies on the grid, or there are fewer than two blocks.
+        InputError: no sample with a weight lies on the grid.
     """
-    grid = _Grid(edges, periods)
-    index = grid.index(values)
-    used = (index >= 0) & (weights > 0.0)
-    n_blocks = int(block.max(initial=-1)) + 1
-    if not used.any():
+    grid, d = counts.grid, len(counts.grid.axes)
+    if not counts.frames.any():
         raise InputError("no frame with a weight lies inside the range of the surface: widen it")
-    if n_blocks < 2:
-        raise InputError("all frames make one independent block, so there is no error bar: give longer trajectories")
-    n_fine = int(np.prod(grid.shape))
-    entries = (weights[used] / weights[used].sum(), (block[used], index[used]))
-    blocks = csr_array(coo_array(entries, shape=(n_blocks, n_fine)))
-    d, lengths = len(grid.axes), np.array([axis.length for axis in grid.axes])
-    fractions = np.zeros(d) if method == "histogram" else UNDERSMOOTHING * _cross_validated(grid, blocks)
-
-    def density(fine: FloatArray) -> FloatArray:
-        bins = grid.coarse(grid.smooth(fine, fractions))
-        return bins / bins.reshape(len(bins), -1).sum(axis=1).reshape(-1, *[1] * d)
-
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), size=n_bootstrap).astype(float)
-    chunks = [density(np.asarray(draws[i : i + 10] @ blocks)) for i in range(0, n_bootstrap, 10)]
-    frames = np.bincount(index[used], minlength=n_fine)[None].astype(float)
-    near = grid.smooth(frames, fractions) * grid.kernel_volume(fractions)
-    return Density(
-        probability=density(np.asarray(blocks.sum(axis=0)).reshape(1, -1))[0],
-        replicates=np.concatenate(chunks),
-        sampled=grid.coarse(near)[0] >= (1.0 if method == "histogram" else REFINEMENT**d),
-        bandwidths=fractions * lengths,
-        spread=float(np.sqrt(n_blocks / (n_blocks - 1) / (1.0 - 0.5 * min(correlation, 1.0)))),
-    )
+    fractions = np.zeros(d) if method == "histogram" else UNDERSMOOTHING * _cross_validated(counts)
+    near = grid.smooth(counts.frames[None], fractions) * grid.kernel_volume(fractions)
+    sampled = grid.coarse(near)[0] >= (1.0 if method == "histogram" else REFINEMENT**d)
+    probability = _probabilities(counts, np.ones((1, len(counts.stratum))), fractions, sampled)[0].clip(min=0.0)
+    return Density(probability, sampled & (probability > 0.0), fractions * grid.lengths, counts)

@@ -5,12 +5,13 @@ above another one at a frame adds nothing there. The likelihood is convex, and N
 converges from anywhere in a few steps, each as cheap as the windows' overlap.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_array, vstack
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from .errors import InputError
 from .units import FloatArray, IntArray
@@ -59,81 +60,132 @@ class MBAR:
         """Windows that hang together by their overlap, shape=(n_windows,): the group of each."""
         return np.asarray(connected_components(self.overlap > LEAST_OVERLAP, directed=False)[1])
 
+    def weakest_link(self) -> tuple[int, int, float]:
+        """Two windows and their overlap: the least among those that hold all windows together."""
+        overlap = np.minimum(self.overlap, self.overlap.T)
+        tree = minimum_spanning_tree(-np.log(overlap.clip(min=1e-300)) + 1e-12).tocoo()
+        worst = int(tree.data.argmax())
+        first, second = sorted((int(tree.row[worst]), int(tree.col[worst])))
+        return first, second, float(overlap[first, second])
+
+    def influence(self, block_sums: FloatArray) -> FloatArray:
+        """What each block of frames does to the free energies, to first order, shape=(n_blocks, n_windows).
+
+        Args:
+            block_sums: shape=(n_blocks, n_windows), responsibilities of each block's frames, less its frames in each
+                window; a block that counts twice adds its row to the gradient of the likelihood.
+        """
+        total = np.asarray(self.responsibilities.sum(axis=0)).ravel()
+        curvature = _curvature(self.responsibilities, total, self.counts)
+        moved = np.zeros(block_sums.shape)
+        moved[:, 1:] = -cho_solve(cho_factor(curvature[1:, 1:]), block_sums[:, 1:].T).T
+        return moved
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The likelihood at one set of free energies; log_sums: log sum_k N_k exp(f_k - u_kn), shape=(n,)."""
+
+    value: float
+    log_sums: FloatArray
+    terms: FloatArray
+
 
 class _Likelihood:
     """Of window free energies f, given sparse biases; terms of a frame relative to its own largest."""
 
-    def __init__(self, biases: FloatArray, counts: IntArray):
-        lowest = biases.min(axis=1, keepdims=True)
-        keep = biases - lowest < REACH
-        rows, self.columns = np.nonzero(keep)
-        self.log_terms = -biases[keep]
-        self.pointer = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
-        self.shape, self.counts, self.rows = biases.shape, counts, rows
+    def __init__(self, biases: csr_array, counts: IntArray):
+        self.biases, self.counts = biases, counts
+        self.rows = np.repeat(np.arange(biases.shape[0], dtype=np.int32), np.diff(biases.indptr))
 
-    def log_sums(self, f: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """log sum_k N_k exp(f_k - u_kn), shape=(n,), and the logarithms of its terms."""
-        terms = self.log_terms + (f + np.log(self.counts))[self.columns]
-        highest = np.maximum.reduceat(terms, self.pointer[:-1])
-        sums = np.add.reduceat(np.exp(terms - highest[self.rows]), self.pointer[:-1])
-        return np.asarray(highest + np.log(sums)), np.asarray(terms, dtype=float)
+    def at(self, f: FloatArray) -> _Point:
+        terms = (f + np.log(self.counts))[self.biases.indices] - self.biases.data
+        highest = np.maximum.reduceat(terms, self.biases.indptr[:-1])
+        sums = np.add.reduceat(np.exp(terms - highest[self.rows]), self.biases.indptr[:-1])
+        log_sums = highest + np.log(sums)
+        return _Point(float(log_sums.sum() - self.counts @ f), log_sums, terms)
 
-    def value(self, f: FloatArray) -> float:
-        """-log likelihood."""
-        return float(self.log_sums(f)[0].sum() - self.counts @ f)
-
-    def responsibilities(self, f: FloatArray) -> csr_array:
-        log_sums, terms = self.log_sums(f)
-        return csr_array((np.exp(terms - log_sums[self.rows]), self.columns, self.pointer), shape=self.shape)
+    def responsibilities(self, point: _Point) -> csr_array:
+        shares = np.exp(point.terms - point.log_sums[self.rows])
+        return csr_array((shares, self.biases.indices, self.biases.indptr), shape=self.biases.shape)
 
 
-def _step(responsibilities: csr_array, counts: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Newton's step and the gradient; the first window stays where it is."""
-    total = np.asarray(responsibilities.sum(axis=0)).ravel()
-    gradient = np.asarray(total - counts, dtype=float)
+def _curvature(responsibilities: csr_array, total: FloatArray, counts: IntArray) -> FloatArray:
     near = responsibilities.copy()
     near.data[near.data < NEGLIGIBLE] = 0.0
     near.eliminate_zeros()
     curvature = np.diag(total) - (near.T @ near).toarray()
     # windows that nothing connects leave their offset free
     curvature[np.diag_indices_from(curvature)] += 1e-10 * counts.mean()
+    return np.asarray(curvature)
+
+
+def _step(responsibilities: csr_array, counts: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Newton's step and the gradient; the first window stays where it is."""
+    total = np.asarray(responsibilities.sum(axis=0)).ravel()
+    gradient = np.asarray(total - counts, dtype=float)
     step = np.zeros(len(counts))
-    step[1:] = -cho_solve(cho_factor(curvature[1:, 1:]), gradient[1:])
+    step[1:] = -cho_solve(cho_factor(_curvature(responsibilities, total, counts)[1:, 1:]), gradient[1:])
     return step, gradient
 
 
-def solve_mbar(biases: FloatArray, counts: IntArray) -> MBAR:
+def sparse_biases(chunks: Iterable[FloatArray]) -> csr_array:
+    """Reduced biases (kT) of windows, kept only where they are within `REACH` of a frame's lowest one.
+
+    Args:
+        chunks: of consecutive frames, each of shape=(n, n_windows).
+
+    Raises:
+        InputError: a bias that is not a finite number.
+    """
+    parts, begun = [], 0
+    for chunk in chunks:
+        biases = np.asarray(chunk, dtype=float)
+        if not np.isfinite(biases).all():
+            row, column = np.argwhere(~np.isfinite(biases))[0]
+            raise InputError(
+                f"the bias of window {column} at frame {begun + row} is not a finite number: remove the frame"
+            )
+        keep = biases - biases.min(axis=1, keepdims=True) < REACH
+        pointer = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
+        columns = np.nonzero(keep)[1].astype(np.int32)
+        parts.append(csr_array((biases[keep], columns, pointer), shape=biases.shape))
+        begun += len(biases)
+    return csr_array(vstack(parts, format="csr"))
+
+
+def solve_mbar(biases: FloatArray | csr_array, counts: IntArray) -> MBAR:
     """Free energies of windows from frames of all of them.
 
     Args:
-        biases: shape=(n_frames, n_windows), reduced bias (kT) of every window at every frame.
+        biases: shape=(n_frames, n_windows), reduced bias (kT) of every window at every frame; or `sparse_biases`.
         counts: shape=(n_windows,), frames that each window was sampled with, at least one.
 
     Raises:
-        InputError: a window without frames, or a bias that is not a number.
+        InputError: a window without frames, a bias that is not a number, or no convergence.
     """
-    biases, counts = np.asarray(biases, dtype=float), np.asarray(counts, dtype=np.int64)
+    counts = np.asarray(counts, dtype=np.int64)
     if biases.shape != (counts.sum(), len(counts)):
         raise InputError(f"biases of shape {biases.shape} for {counts.sum()} frames in {len(counts)} windows")
     if (counts < 1).any():
         raise InputError(f"window {int(counts.argmin())} holds no frame: leave it out, or sample it")
-    if not np.isfinite(biases).all():
-        row, column = np.argwhere(~np.isfinite(biases))[0]
-        raise InputError(f"the bias of window {column} at frame {row} is not a finite number: remove the frame")
+    if not isinstance(biases, csr_array):
+        biases = sparse_biases([biases])
     likelihood = _Likelihood(biases, counts)
     f = np.zeros(len(counts))
-    value = likelihood.value(f)
-    for steps in range(MOST_STEPS):  # noqa: B007  # the count is part of the result
-        step, gradient = _step(likelihood.responsibilities(f), counts)
+    point = likelihood.at(f)
+    for steps in range(MOST_STEPS):
+        responsibilities = likelihood.responsibilities(point)
+        step, gradient = _step(responsibilities, counts)
         if np.abs(gradient).max() < TOLERANCE * counts.sum() and np.abs(step).max() < 1e-6:
-            break
-        size = 1.0
-        while (trial := likelihood.value(f + size * step)) > value + 1e-4 * size * (gradient @ step) + 1e-9 * abs(
-            value
-        ):
+            return MBAR(f - f[0], -point.log_sums, responsibilities, counts, steps)
+        size, slope = 1.0, float(gradient @ step)
+        trial = likelihood.at(f + step)
+        while trial.value > point.value + 1e-4 * size * slope + 1e-9 * abs(point.value) and size > 1e-8:
             size *= 0.5
-            if size < 1e-8:
-                break
-        f, value = f + size * step, trial
-    log_sums, _ = likelihood.log_sums(f)
-    return MBAR(f - f[0], -log_sums, likelihood.responsibilities(f), counts, steps)
+            trial = likelihood.at(f + size * step)
+        f, point = f + size * step, trial
+    raise InputError(
+        f"the free energies of {len(counts)} windows did not converge in {MOST_STEPS} steps: "
+        "check the centres and force constants of the windows"
+    )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .errors import InputError
+from .grid import bin_indices
 from .sampling import scattered_labels
 from .slow import SlowCoordinates
 from .surfaces import FreeEnergySurface
@@ -27,15 +28,10 @@ def place_labels(surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, c
     wanted = (surface.energy - error < limit).ravel()
     if not wanted.any():
         raise InputError("the surface is nowhere below the ceiling: raise the ceiling")
-    shape = surface.energy.shape
     n_tried = n
     while True:
         labels = scattered_labels(slow, n_tried, seed)
-        columns = []
-        for i, bins in enumerate(shape):
-            low, high = slow.domain[i]
-            columns.append(np.minimum(((labels[:, i] - low) / (high - low) * bins).astype(int), bins - 1))
-        inside = labels[wanted[np.ravel_multi_index(columns, shape)]]
+        inside = labels[wanted[bin_indices(labels, surface.edges, surface.periods)]]
         if len(inside) >= n:
             return inside[:n]
         n_tried *= 2

@@ -13,13 +13,14 @@ from .diagnostics import ReverseCheck, check_lifts, pooled_z
 from .errors import InputError
 from .execution import TASK_SIZE
 from .lift import Lifter, accept_metropolis
+from .lift_surfaces import analyse_lifts
 from .lifts import Lifts, join_lifts, save_lifts
 from .model import LiftingModel, load_model
 from .placement import place_labels
 from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, Settings
 from .sampling import MINIMISER_ITERATIONS, Frames, load_frames, scattered_labels
 from .stages import EQUILIBRATION_STEPS, Run, spread
-from .surfaces import FreeEnergySurface, analyse_lifts
+from .surfaces import FreeEnergySurface
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 

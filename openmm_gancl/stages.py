@@ -14,6 +14,7 @@ from .diagnostics import effective_sample_size, pareto_index, reason_counts
 from .encoder import fit_encoder
 from .execution import TASK_SIZE
 from .lift import Lifter
+from .lift_surfaces import LiftAnalysis, analyse_lifts, basin_populations
 from .lifts import Lifts, Mode, load_lifts
 from .model import LiftingModel, train
 from .plotting import plot_surface
@@ -28,7 +29,7 @@ from .sampling import (
     save_frames,
 )
 from .summary import Summary
-from .surfaces import CEILING, LiftAnalysis, analyse_lifts, basin_populations
+from .surfaces import CEILING
 from .system import MolecularSystem
 from .units import FloatArray, IntArray, wrap
 

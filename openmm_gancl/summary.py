@@ -84,18 +84,19 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready; a number that does not exist is None."""
-        return {**_finite(asdict(self)), "trusted": not self.doubts(), "doubts": self.doubts()}
+        return {**finite(asdict(self)), "trusted": not self.doubts(), "doubts": self.doubts()}
 
     def save(self, path: Path) -> None:
         """Write ``summary.json``."""
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """With None in place of numbers that are not finite, as JSON wants it."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -115,17 +116,37 @@ def _number(value: float | None, form: str) -> str:
     return "unknown" if value is None or not math.isfinite(value) else format(value, form)
 
 
-def basin_table(basins: list[dict[str, Any]]) -> list[str]:
-    """Lines of a table of basins, as dictionaries of `BasinPopulation`; none for no basin."""
+def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol") -> list[str]:
+    """Lines of a table of basins, as dictionaries of `BasinPopulation` in that unit; none for no basin."""
     if not basins:
         return []
     width = max(len("basin"), *(len(row["name"]) for row in basins))
-    lines = [f"{'basin':<{width}}  population           dF (kJ/mol)"]
+    lines = [f"{'basin':<{width}}  population           dF ({unit})"]
     for i, row in enumerate(basins):
         population = f"{_number(row['population'], '.4f')} +- {_number(row['population_error'], '.4f')}"
         free = f"{_number(row['free_energy'], '.2f')} +- {_number(row['free_energy_error'], '.2f')}"
         lines.append(f"{row['name']:<{width}}  {population:<19}  {free if i else 'reference'}")
     return ["", *lines]
+
+
+def barrier_table(barriers: list[dict[str, Any]], unit: str = "kJ/mol") -> list[str]:
+    """Lines of a table of barriers, as dictionaries of `Barrier` in that unit; none for no barrier."""
+    if not barriers:
+        return []
+    rows = [
+        (
+            " - ".join(row["names"]),
+            " / ".join(
+                f"{_number(height, '.2f')} +- {_number(error, '.2f')}"
+                for height, error in zip(row["heights"], row["errors"], strict=True)
+            ),
+            "(" + ", ".join(f"{x:.2f}" for x in row["place"]) + ")",
+        )
+        for row in barriers
+    ]
+    heading = ("barrier", f"from either side ({unit})", "at")
+    widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(2)]
+    return ["", *(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in [heading, *rows])]
 
 
 def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spent: int, plot: Path) -> str:

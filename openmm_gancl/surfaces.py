@@ -1,37 +1,16 @@
-"""Free-energy surfaces from lifts.
-
-A restrained lift's weight measures the free energy of its *window*, which is the surface smeared by the restraint.
-The end points, reweighted by the mixture of all windows, measure the surface itself:
-
-    integral f exp(-beta U_A) = sum_k (c_k / n_k) sum_i w_ki f(x_ki) / sum_j c_j b_j(x_ki),
-
-unbiased for any fixed c_k > 0, with b_k = exp(-beta U_C(x; s_k)); c_k = n_k exp(beta F_k) is the balance heuristic.
-These counts are smoothed by a log-Gaussian Cox process (Moller, Syversveen, Waagepetersen 1998,
-doi 10.1111/1467-9469.00115): the log-density has a Matern prior whose length is chosen by its evidence, and the
-mixture is the exposure, so the smearing never has to be undone.
-"""
+"""The free-energy surface: energies and error bars on a grid, as arrays and as files."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
-from .cox_process import fit_cox_process, product_basis
 from .errors import InputError
-from .lifts import Lifts
 from .slow import SlowCoordinates
-from .slow_force import restraint_energies
-from .system import Basin
-from .units import FloatArray, IntArray, thermal_energy
+from .units import FloatArray, energy_unit, thermal_energy
 
 BINS = {1: 120, 2: 72}
-REACH = 4.0
-"""A bin is known where some label's restraint lies below this many kT."""
-
-LARGEST_ERROR = 2.0
-"""kT; a bin with a larger error bar is unknown."""
 
 CEILING = 10.0
 """kT; the error bars are those after aligning the mean below it."""
@@ -94,8 +73,9 @@ class FreeEnergySurface:
             **edges,
         )
 
-    def save_dat(self, path: str | Path) -> None:
+    def save_dat(self, path: str | Path, unit: str = "kJ/mol") -> None:
         """Write ``fes.dat`` in PLUMED's manner: fields, grid settings, one bin a line, a blank line between rows."""
+        scale = energy_unit(unit, self.temperature)
         lines = [f"#! FIELDS {' '.join(self.names)} free error"]
         for name, edges, period in zip(self.names, self.edges, self.periods, strict=True):
             lines += [
@@ -104,31 +84,14 @@ class FreeEnergySurface:
                 f"#! SET nbins_{name} {len(edges) - 1}",
                 f"#! SET periodic_{name} {'true' if np.isfinite(period) else 'false'}",
             ]
+        if unit != "kJ/mol":
+            lines.append(f"#! SET unit_free {unit}")
         for index in np.ndindex(self.energy.shape):
             if len(index) > 1 and index[-1] == 0 and index[0] > 0:
                 lines.append("")
             place = [f"{centres[i]:.9f}" for centres, i in zip(self.centres, index, strict=True)]
-            lines.append(" ".join([*place, f"{self.energy[index]:.9f}", f"{self.error[index]:.9f}"]))
+            lines.append(" ".join([*place, f"{self.energy[index] / scale:.9f}", f"{self.error[index] / scale:.9f}"]))
         Path(path).write_text("\n".join(lines) + "\n")
-
-
-@dataclass(frozen=True)
-class BasinPopulation:
-    """One row of the basin table.
-
-    Attributes:
-        name: of the basin.
-        population: fraction of the equilibrium ensemble.
-        population_error: one sigma.
-        free_energy: kJ/mol, relative to the first basin.
-        free_energy_error: one sigma, kJ/mol.
-    """
-
-    name: str
-    population: float
-    population_error: float
-    free_energy: float
-    free_energy_error: float
 
 
 def grid_edges(slow: SlowCoordinates, bins: int | None = None) -> tuple[FloatArray, ...]:
@@ -137,211 +100,3 @@ def grid_edges(slow: SlowCoordinates, bins: int | None = None) -> tuple[FloatArr
     if d not in BINS:
         raise InputError(f"a surface over {d} coordinates is not supported: choose one or two labels")
     return tuple(np.linspace(low, high, (bins or BINS[d]) + 1) for low, high in slow.domain)
-
-
-@dataclass(frozen=True)
-class WeightedEnds:
-    """End points with unbiased weights for the unrestrained equilibrium, up to one constant.
-
-    Attributes:
-        obtained: shape=(n, d), xi(x).
-        log_weights: shape=(n,), log W: ``sum W f(x)`` estimates the average of f.
-        window: shape=(n,), the window that each lift was drawn in: the strata of the error.
-        counts: shape=(n_windows,), lifts of each window, those of weight zero included.
-    """
-
-    obtained: FloatArray
-    log_weights: FloatArray
-    window: IntArray
-    counts: IntArray
-
-    def error_of_sum(self, terms: FloatArray) -> float:
-        """One sigma of a sum of independent terms, shape=(n,), whose number in each window was fixed beforehand.
-
-        Windows of a single lift, which say nothing of their scatter, are paired in order of their labels: an upper
-        bound (collapsed strata, Cochran 1977, Sampling Techniques, section 5A.12).
-        """
-        alone, strata = self.counts == 1, np.arange(len(self.counts))
-        pairs = np.minimum(np.arange(alone.sum()) // 2, max(alone.sum() // 2 - 1, 0))
-        strata[alone] = len(self.counts) + pairs
-        sizes = np.bincount(strata, self.counts)
-        sums, squares = (np.bincount(strata[self.window], terms**p, minlength=len(sizes)) for p in (1, 2))
-        several = sizes > 1
-        n = sizes[several]
-        return float(np.sqrt((n / (n - 1) * (squares[several] - sums[several] ** 2 / n)).clip(min=0.0).sum()))
-
-
-class _Mixture:
-    """The windows of restrained lifts as one mixture; a single flat window for unrestrained ones."""
-
-    def __init__(self, lifts: Lifts):
-        self.lifts, self.kT = lifts, thermal_energy(lifts.temperature)
-        self.restrained = lifts.mode == "restrained"
-        if self.restrained:
-            self.labels, self.window = np.unique(lifts.labels, axis=0, return_inverse=True)
-            self.window = self.window.ravel()
-        else:
-            self.labels, self.window = lifts.labels[:1], np.zeros(len(lifts), dtype=np.int64)
-        self.counts = np.bincount(self.window, minlength=len(self.labels))
-        log_sum = np.full(len(self.labels), -np.inf)
-        np.logaddexp.at(log_sum, self.window, lifts.log_weights)
-        self.log_means = log_sum - np.log(self.counts)
-        known = np.isfinite(self.log_means)
-        if not known.any():
-            raise InputError("every lift has weight zero: see their reasons, and lift with more relax steps")
-        self.log_means[~known] = self.log_means[known].min()
-
-    def log_window(self, places: FloatArray) -> FloatArray:
-        """log b_k at places, shape=(n, n_windows)."""
-        if not self.restrained:
-            return np.zeros((len(places), 1))
-        lifts = self.lifts
-        return -restraint_energies(lifts.slow, lifts.restraint, places[:, None], self.labels[None]) / self.kT
-
-    def smoothed_free_energies(self) -> FloatArray:
-        """A first guess of the windows' reduced free energies: local averages of the logarithms, shape=(n_windows,).
-
-        Biased by the mean dissipated work, which the mixture's constants may be.
-        """
-        near = [0.5 * self.log_window(label[None])[0] for label in self.labels]
-        return np.array([-np.average(self.log_means, weights=np.exp(row)) for row in near])
-
-    def log_exposure(self, places: FloatArray, free_energies: FloatArray, chunk: int = 2000) -> FloatArray:
-        """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
-        log_c = np.log(self.counts) + free_energies
-        parts = [places[i : i + chunk] for i in range(0, len(places), chunk)]
-        return np.concatenate([logsumexp(self.log_window(part) + log_c, axis=1) for part in parts])
-
-    def ends(self, free_energies: FloatArray) -> WeightedEnds:
-        ok = self.lifts.ok
-        obtained = self.lifts.obtained[ok]
-        numerator = free_energies[self.window[ok]] + self.lifts.log_weights[ok]
-        log_weights = numerator - self.log_exposure(obtained, free_energies)
-        return WeightedEnds(obtained, log_weights, self.window[ok], self.counts)
-
-
-def _bin_indices(obtained: FloatArray, edges: tuple[FloatArray, ...], periods: FloatArray) -> IntArray:
-    """Flat bin index of each label, -1 outside the grid."""
-    flat = np.zeros(len(obtained), dtype=np.int64)
-    inside = np.ones(len(obtained), dtype=bool)
-    for column, axis, period in zip(obtained.T, edges, periods, strict=True):
-        n = len(axis) - 1
-        bins = np.floor((column - axis[0]) / (axis[-1] - axis[0]) * n).astype(np.int64)
-        if np.isfinite(period):
-            bins %= n
-        inside &= (bins >= 0) & (bins < n)
-        flat = flat * n + bins
-    return np.where(inside, flat, -1)
-
-
-@dataclass(frozen=True)
-class LiftAnalysis:
-    """What lifts say about the unrestrained equilibrium.
-
-    Attributes:
-        surface: the smoothed surface.
-        ends: the end points with unbiased weights, unsmoothed but for the mixture's constants.
-    """
-
-    surface: FreeEnergySurface
-    ends: WeightedEnds
-
-
-def _counts(
-    mixture: _Mixture, free_energies: FloatArray, places: FloatArray, edges: tuple[FloatArray, ...]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weighted counts of each bin, their sums of squares and log-exposure for given window free energies."""
-    ends, log_exposure = mixture.ends(free_energies), mixture.log_exposure(places, free_energies)
-    index = _bin_indices(ends.obtained, edges, mixture.lifts.slow.periods)
-    inside = index >= 0
-    counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
-    total, squares = np.zeros(len(places)), np.zeros(len(places))
-    np.add.at(total, index[inside], counts)
-    np.add.at(squares, index[inside], counts**2)
-    return total, squares, log_exposure
-
-
-def analyse_lifts(
-    lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
-) -> LiftAnalysis:
-    """Surface and weighted end points; see `surface_from_lifts`, which takes the same arguments.
-
-    Surface and window free energies are fitted in turn, because constants c_k taken from the raw, noisy weights
-    of single windows would correlate with them; a smooth c_k is as good as a fixed one.
-    """
-    edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts)
-    shape, kT = tuple(len(axis) - 1 for axis in edges), mixture.kT
-    centres = [0.5 * (axis[1:] + axis[:-1]) for axis in edges]
-    places = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, len(edges))
-    basis, log_windows = product_basis(lifts.slow, shape), mixture.log_window(places)
-    free_energies = mixture.smoothed_free_energies()
-    for _ in range(passes):
-        fit = fit_cox_process(basis, *_counts(mixture, free_energies, places, edges))
-        free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
-    reached = log_windows.max(axis=1) > -REACH
-    known = reached & (fit.error(reached) < LARGEST_ERROR)
-    if not known.any():
-        raise InputError("the lifts are too few to say anything about the surface: lift more, or with more relax steps")
-    energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
-    error = np.where(known, fit.error(energy < CEILING), np.inf)
-    surface = FreeEnergySurface(
-        energy=(kT * energy).reshape(shape),
-        error=(kT * error).reshape(shape),
-        edges=edges,
-        names=lifts.slow.names,
-        periods=lifts.slow.periods,
-        temperature=lifts.temperature,
-        force_evaluations=lifts.force_evaluations if force_evaluations is None else force_evaluations,
-        units=tuple("radians" if np.isfinite(period) else "nm" for period in lifts.slow.periods),
-    )
-    return LiftAnalysis(surface, mixture.ends(free_energies))
-
-
-def surface_from_lifts(
-    lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
-) -> FreeEnergySurface:
-    """The free-energy surface over the labels, from the end points of weighted lifts.
-
-    Args:
-        lifts: restrained or unrestrained; failed ones included, since they count in the mean.
-        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        force_evaluations: to record; those of the lifts by default.
-        passes: how often surface and window free energies are fitted in turn.
-
-    Raises:
-        InputError: if no lift has a weight, or there are more than two labels.
-    """
-    return analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes).surface
-
-
-def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature: float) -> list[BasinPopulation]:
-    """Populations and free-energy differences of basins, errors linearised in the weights.
-
-    Args:
-        ends: weighted end points.
-        basins: boxes in the labels.
-        temperature: K.
-
-    Returns:
-        One row a basin; infinite errors where no end point lies in it.
-    """
-    weights = np.exp(ends.log_weights - ends.log_weights.max())
-    everywhere = weights / weights.sum()
-    inside = [np.where(basin.contains(ends.obtained), everywhere, 0.0) for basin in basins]
-    kT = thermal_energy(temperature)
-
-    def relative_error(part: FloatArray, whole: FloatArray) -> float:
-        """Of the ratio of their sums."""
-        if part.sum() == 0.0 or whole.sum() == 0.0:
-            return float("inf")
-        return ends.error_of_sum(part / part.sum() - whole / whole.sum())
-
-    rows = []
-    for basin, part in zip(basins, inside, strict=True):
-        population = float(part.sum())
-        with np.errstate(divide="ignore", invalid="ignore"):
-            free_energy = float(-kT * np.log(part.sum() / inside[0].sum()))
-        against_all, against_first = relative_error(part, everywhere), relative_error(part, inside[0])
-        error = population * against_all if population > 0.0 else float("inf")
-        rows.append(BasinPopulation(basin.name, population, error, free_energy, kT * against_first))
-    return rows

@@ -1,10 +1,8 @@
 """Trajectories as series of collective variables: streamed, checked, cut and divided into independent blocks."""
 
 import itertools
-import os
-import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,70 +11,23 @@ import numpy as np
 
 from .collective_variables import CollectiveVariable, parse_cv
 from .errors import InputError, quiet
+from .trajectory_files import TIMED, first_line, load_topology, read_chunks, silent_readers
 from .units import FloatArray, IntArray
-
-CHUNK_ATOMS = 400_000
-"""Atoms read at a time, over all frames: what bounds the memory."""
 
 BLOCK_LENGTH = 3.0
 """Statistical inefficiencies in a block, at least."""
 
-TIMED = {".xtc", ".trr", ".nc", ".ncdf", ".h5", ".hdf5"}
-"""Formats whose frames have a time."""
-
 MOST_BLOCKS = 200
+MOST_BLOCKS_OF_A_WINDOW = 20
+
 LONGEST_SERIES = 20_000
 """Frames, at most, that the search for equilibration looks at; a longer series is thinned out for it."""
 
+RESOLVED = 5.0
+"""Statistical inefficiency above which a thinned series still shows how its correlations decay."""
 
-@contextmanager
-def silent_readers() -> Iterator[None]:
-    """Mdtraj's C code talks on stdout, which belongs to results."""
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def load_topology(path: Path) -> Any:
-    """The mdtraj.Topology of a structure file."""
-    import mdtraj
-
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check --top")
-    try:
-        return mdtraj.load_topology(str(path))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"cannot read a topology from {path} ({_first_line(error)}): give a PDB file, say") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _check_dcd(path: Path) -> None:
-    """Refuse a DCD file that ends within a frame; readers go on without a word."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(92)
-        if len(head) < 92 or head[4:8] != b"CORD":
-            raise InputError(f"{path} is no DCD file: check its name")
-        order = "<" if struct.unpack("<i", head[:4])[0] == 84 else ">"
-        control = struct.unpack(f"{order}20i", head[8:88])
-        title = struct.unpack(f"{order}i", file.read(4))[0]
-        file.seek(title + 4 + 4, os.SEEK_CUR)
-        n_atoms = struct.unpack(f"{order}i", file.read(4))[0]
-        begin = file.seek(4, os.SEEK_CUR)
-    if control[8]:
-        return  # fixed atoms: the first frame is longer than the others
-    frame = 3 * (4 * n_atoms + 8) + (56 if control[10] else 0)
-    whole, rest = divmod(size - begin, frame)
-    if rest:
-        raise InputError(f"{path} is cut off within frame {whole}: repair it, or copy it again")
+BROKEN_BOND = 1.0
+"""nm; a longer bond crosses the box."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +39,7 @@ class Series:
         periods: shape=(d,), ``inf`` where there is none.
         units: radians or nm; empty where it is not known.
         values: shape=(n, d), single precision.
-        file: shape=(n,), the trajectory that each frame is from.
-        n_files: how many trajectories.
+        starts: shape=(n_files + 1,), where each trajectory begins; the last entry is n.
         time: shape=(n,), ps; None where the files hold none.
     """
 
@@ -97,38 +47,13 @@ class Series:
     periods: FloatArray
     units: tuple[str, ...]
     values: Any
-    file: IntArray
-    n_files: int
-    time: FloatArray | None = None
+    starts: IntArray
+    time: Any = None
 
-
-def _chunks(path: Path, top: Path, topology: Any, stride: int) -> Iterator[Any]:
-    import mdtraj
-
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check the trajectories' names")
-    if path.suffix == ".dcd":
-        _check_dcd(path)
-    # whole multiples of the stride: mdtraj starts each chunk anew
-    frames = max(CHUNK_ATOMS // max(topology.n_atoms, 1) // stride, 1) * stride
-    keyword = {} if path.suffix in {".h5", ".hdf5"} else {"top": topology}
-    other = f"{path} does not have the {topology.n_atoms} atoms of {top}: give the topology of these frames"
-    begun = 0
-    try:
-        for chunk in mdtraj.iterload(str(path), chunk=frames, stride=stride, **keyword):
-            if chunk.n_atoms != topology.n_atoms:
-                raise InputError(other)
-            begun += len(chunk)
-            yield chunk
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, ImportError) as error:
-        if "must be shape" in str(error):
-            raise InputError(other) from None
-        where = f"after frame {begun * stride}" if begun else "at its beginning"
-        raise InputError(
-            f"cannot read {path} with {top}, {where} ({_first_line(error)}): give matching, whole files"
-        ) from None
+    @property
+    def n_files(self) -> int:
+        """How many trajectories."""
+        return len(self.starts) - 1
 
 
 def read_series(
@@ -139,7 +64,7 @@ def read_series(
     stride: int = 1,
     progress: Callable[[], None] | None = None,
 ) -> Series:
-    """Stream trajectories; the memory in use grows with the number of frames only by their values.
+    """Stream trajectories; what stays in memory is four bytes a frame and collective variable.
 
     Args:
         paths: files that mdtraj reads.
@@ -157,60 +82,89 @@ def read_series(
         raise InputError("no trajectory is given: name at least one file")
     topology = load_topology(top)
     variables = [parse_cv(cv, topology) for cv in cvs]
-    columns: list[Any] = []
-    times: list[Any] = []
-    lengths = []
+    timed = all(path.suffix in TIMED for path in paths)
+    values, times, starts = array("f"), array("f"), [0]
     with silent_readers():
         for path in paths:
             done = 0
-            for chunk in _chunks(path, top, topology, stride):
-                times.append(chunk.time)
-                columns.append(_values(chunk, variables, path, done, stride))
+            for chunk in read_chunks(path, top, topology, stride):
+                values.frombytes(_values(chunk, variables, path, done, stride).tobytes())
+                if timed:
+                    times.frombytes(np.asarray(chunk.time, dtype=np.float32).tobytes())
                 done += len(chunk)
             if not done:
                 raise InputError(f"{path} holds no frame: leave it out")
-            lengths.append(done)
+            starts.append(starts[-1] + done)
             if progress is not None:
                 progress()
     return Series(
         names=tuple(variable.name for variable in variables),
         periods=np.array([variable.period for variable in variables]),
         units=tuple(variable.unit for variable in variables),
-        values=np.concatenate(columns),
-        file=np.repeat(np.arange(len(paths), dtype=np.int32), lengths),
-        n_files=len(paths),
-        time=np.concatenate(times) if all(path.suffix in TIMED for path in paths) else None,
+        values=np.frombuffer(values, dtype=np.float32).reshape(-1, len(variables)),
+        starts=np.array(starts),
+        time=np.frombuffer(times, dtype=np.float32) if timed else None,
     )
 
 
+def _check_whole(chunk: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
+    """Refuse a molecule that the box cuts in two, where the minimum image does not mend it."""
+    if not len(variable.bonds) or (chunk.unitcell_lengths is not None and not variable.needs_whole):
+        return
+    lengths = np.linalg.norm(chunk.xyz[:, variable.bonds[:, 0]] - chunk.xyz[:, variable.bonds[:, 1]], axis=2)
+    limit = BROKEN_BOND if chunk.unitcell_lengths is None else 0.5 * chunk.unitcell_lengths.min(axis=1, keepdims=True)
+    broken = lengths > limit
+    if broken.any():
+        frame, bond = np.argwhere(broken)[0]
+        a, b = variable.bonds[bond]
+        raise InputError(
+            f"{where(int(frame))}: the bond between atoms {a} and {b} is {lengths[frame, bond]:.2f} nm long, so the "
+            f"molecule is cut by the box: make molecules whole (mdtraj's make_molecules_whole, say) for {variable.name}"
+        )
+
+
 def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, done: int, stride: int) -> Any:
+    def where(row: int) -> str:
+        return f"{path}, frame {(done + row) * stride}"
+
     used = np.unique(np.concatenate([variable.atoms for variable in variables]))
     bad = ~np.isfinite(chunk.xyz[:, used]).all(axis=(1, 2))
     if bad.any():
-        frame = (done + int(bad.argmax())) * stride
-        raise InputError(f"{path}, frame {frame}: a coordinate is NaN or infinite: cut the trajectory before it")
+        raise InputError(f"{where(int(bad.argmax()))}: a coordinate is NaN or infinite: cut the trajectory before it")
+    for variable in variables:
+        _check_whole(chunk, variable, where)
     values = np.stack([np.asarray(variable.compute(chunk), dtype=np.float32) for variable in variables], axis=1)
     undefined = ~np.isfinite(values).all(axis=1)
     if undefined.any():
         row = int(undefined.argmax())
         name = variables[int(np.isfinite(values[row]).argmin())].name
-        raise InputError(f"{path}, frame {(done + row) * stride}: {name} is not defined (atoms in line or on a spot)")
+        raise InputError(f"{where(row)}: {name} is not defined (atoms in line or on a spot)")
     return values
 
 
 def read_log_weights(path: Path, n: int) -> FloatArray:
     """Log-weights of n frames from an npy or text file, shape=(n,); minus infinity is a weight of zero."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check --log-weights")
-    try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot read log-weights ({error}): give an npy or text file") from None
-    values = np.asarray(values, dtype=float).ravel()
-    if len(values) != n:
-        raise InputError(f"{path} has {len(values)} log-weights for {n} frames: give one a frame")
+    values = read_frame_values(path, n, "--log-weights")
     if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
         raise InputError(f"{path} holds NaN or infinity: remove those frames")
+    return values
+
+
+def read_frame_values(path: Path, n: int | None, option: str) -> FloatArray:
+    """One number a frame from an npy or text file, shape=(n,); of any length if n is None."""
+    what = option.lstrip("-")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: check {option}")
+    try:
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+        values = np.asarray(values, dtype=float)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
+    if values.size != values.shape[0]:
+        raise InputError(f"{path} holds an array of shape {values.shape}: give one number a frame")
+    values = values.ravel()
+    if n is not None and len(values) != n:
+        raise InputError(f"{path} has {len(values)} numbers for {n} frames: give one a frame")
     return values
 
 
@@ -219,23 +173,46 @@ class Blocks:
     """Frames after equilibration, divided for the bootstrap.
 
     Attributes:
-        kept: shape=(m,), indices of the frames.
-        block: shape=(m,), the block of each.
+        start: shape=(n_blocks,), first frame of each block.
+        stop: shape=(n_blocks,), the frame after its last.
+        stride: every so many frames of a block are used.
+        stratum: shape=(n_blocks,), 0 throughout, or the trajectory where each is a window of its own.
+        spans: shape=(n_blocks, 2), where each block begins and ends, as fractions of its trajectory.
         discarded: frames cut from each file's beginning.
         inefficiency: statistical inefficiency of each file, frames.
-        correlation: the largest inefficiency over its block's length.
+        correlation: shape=(n_strata,), the largest inefficiency over its block's length.
+        n_independent: frames over their inefficiency, summed over files.
     """
 
-    kept: IntArray
-    block: IntArray
+    start: IntArray
+    stop: IntArray
+    stride: int
+    stratum: IntArray
+    spans: FloatArray
     discarded: list[int]
     inefficiency: list[float]
-    correlation: float
+    correlation: FloatArray
+    n_independent: float
 
     @property
-    def n_independent(self) -> float:
-        """Frames over their inefficiency, summed over files."""
-        return float(len(self.kept) / np.mean(self.inefficiency))
+    def sizes(self) -> IntArray:
+        """Frames used of each block, shape=(n_blocks,)."""
+        return np.asarray(-(-(self.stop - self.start) // self.stride))
+
+    @property
+    def n_frames(self) -> int:
+        """Frames used."""
+        return int(self.sizes.sum())
+
+    def frames(self, first: int = 0, last: int | None = None) -> IntArray:
+        """Indices of the frames used, in order, of the blocks from ``first`` to before ``last``; all by default."""
+        sizes, start = self.sizes[first:last], self.start[first:last]
+        return np.asarray(np.repeat(start, sizes) + self.stride * self._within(sizes))
+
+    @staticmethod
+    def _within(sizes: IntArray) -> IntArray:
+        """0, 1, ... anew for each block."""
+        return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _observables(values: Any, periods: FloatArray) -> list[FloatArray]:
@@ -248,8 +225,7 @@ def _observables(values: Any, periods: FloatArray) -> list[FloatArray]:
     return [column for column in columns if column.std() > 1e-9]
 
 
-def _inefficiency(values: Any, periods: FloatArray) -> float:
-    """The largest over the collective variables, in frames (Chodera et al. 2007, doi 10.1021/ct0502864)."""
+def _largest_inefficiency(values: Any, periods: FloatArray) -> float:
     with quiet("pymbar"):
         from pymbar.timeseries import ParameterError, statistical_inefficiency
 
@@ -262,12 +238,26 @@ def _inefficiency(values: Any, periods: FloatArray) -> float:
     return largest
 
 
+def _inefficiency(values: Any, periods: FloatArray) -> float:
+    """The largest over the collective variables, in frames (Chodera et al. 2007, doi 10.1021/ct0502864).
+
+    A long series is looked at twice: thinned out for slow decays, and a consecutive part for fast ones.
+    """
+    thinning = -(-len(values) // LONGEST_SERIES)
+    if thinning == 1:
+        return _largest_inefficiency(values, periods)
+    thinned = _largest_inefficiency(values[::thinning], periods)
+    if thinned > RESOLVED:
+        return thinned * thinning
+    return min(_largest_inefficiency(values[-LONGEST_SERIES:], periods), thinned * thinning)
+
+
 def _equilibrated(values: Any, periods: FloatArray) -> int:
     """Where the most effective samples are left, frames (Chodera 2016, doi 10.1021/acs.jctc.5b00784)."""
     with quiet("pymbar"):
         from pymbar.timeseries import detect_equilibration
 
-    thinning = max(int(np.ceil(len(values) / LONGEST_SERIES)), 1)
+    thinning = -(-len(values) // LONGEST_SERIES)
     thin = values[::thinning]
     nskip = max(len(thin) // 40, 1)
     found = [detect_equilibration(column, fast=True, nskip=nskip) for column in _observables(thin, periods)]
@@ -275,33 +265,64 @@ def _equilibrated(values: Any, periods: FloatArray) -> int:
     return int(start) * thinning
 
 
-def independent_blocks(series: Series, discard: int | Literal["auto"] = "auto") -> Blocks:
+def independent_blocks(
+    series: Series,
+    discard: int | Literal["auto"] = "auto",
+    *,
+    windows: bool = False,
+    most_frames: int | None = None,
+) -> Blocks:
     """Cut each trajectory's equilibration and divide the rest into blocks of several correlation times.
 
     Args:
         series: the series.
         discard: frames to cut from each trajectory, or ``auto``.
+        windows: each trajectory is an umbrella window, with blocks of its own that are resampled by themselves.
+        most_frames: to use in all, by taking every so many frames.
 
     Raises:
-        InputError: nothing is left of a trajectory.
+        InputError: nothing is left of a trajectory, or too little for a second block.
     """
-    starts = np.searchsorted(series.file, np.arange(series.n_files + 1))
-    kept, blocks, discarded, inefficiencies, lengths = [], [], [], [], []
-    shortest = max(len(series.values) // MOST_BLOCKS, 1)
-    n_blocks = 0
-    for begin, end in itertools.pairwise(starts):
+    start: list[int] = []
+    stop: list[int] = []
+    stratum: list[int] = []
+    spans: list[FloatArray] = []
+    discarded, inefficiencies = [], []
+    correlation = np.zeros(series.n_files if windows else 1)
+    n_independent = 0.0
+    for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
         values = series.values[begin:end]
         cut = _equilibrated(values, series.periods) if discard == "auto" else discard
         if cut >= len(values):
             raise InputError(f"--discard {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
-        n = len(values) - cut
-        inefficiency = _inefficiency(values[cut:], series.periods)
-        count = max(int(n / max(BLOCK_LENGTH * inefficiency, shortest)), 1)
-        kept.append(np.arange(begin + cut, end))
-        blocks.append(n_blocks + np.arange(n) * count // n)
-        n_blocks += count
+        n, inefficiency = len(values) - cut, _inefficiency(values[cut:], series.periods)
+        shortest = n // MOST_BLOCKS_OF_A_WINDOW if windows else len(series.values) // MOST_BLOCKS
+        count = max(int(n / max(BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
+        edges = begin + cut + np.arange(count + 1) * n // count
+        start += edges[:-1].tolist()
+        stop += edges[1:].tolist()
+        stratum += [file if windows else 0] * count
+        spans.append(np.stack([np.arange(count), np.arange(1, count + 1)], axis=1) / count)
         discarded.append(int(cut))
         inefficiencies.append(inefficiency)
-        lengths.append(n / count)
-    correlation = max(g / length for g, length in zip(inefficiencies, lengths, strict=True))
-    return Blocks(np.concatenate(kept), np.concatenate(blocks), discarded, inefficiencies, correlation)
+        mine = file if windows else 0
+        correlation[mine] = max(correlation[mine], inefficiency * count / n)
+        n_independent += n / inefficiency
+    blocks = np.bincount(stratum)
+    if (blocks < 2).any():
+        which = f" of trajectory {int(blocks.argmin())}" if windows else ""
+        raise InputError(
+            f"all frames{which} make one independent block, so there is no error bar: give longer trajectories"
+        )
+    n_kept = int(np.subtract(stop, start).sum())
+    return Blocks(
+        start=np.array(start),
+        stop=np.array(stop),
+        stride=1 if most_frames is None else -(-n_kept // most_frames),
+        stratum=np.array(stratum),
+        spans=np.concatenate(spans),
+        discarded=discarded,
+        inefficiency=inefficiencies,
+        correlation=correlation,
+        n_independent=n_independent,
+    )

@@ -7,19 +7,27 @@ from typing import Literal
 
 import numpy as np
 
+from .basins import Barrier, BasinPopulation, box_masks, find_basins, lowest_bins
+from .block_counts import count_blocks
 from .density import Density, Method, estimate_density
 from .diagnostics import effective_sample_size
 from .errors import InputError
-from .surfaces import BINS, CEILING, BasinPopulation, FreeEnergySurface
+from .grid import FineGrid, bin_centres
+from .observations import Observations, observe
+from .populations import Convergence, basin_barriers, convergence_of, masses_of_basins
+from .static_bias import StaticBias
+from .surfaces import BINS, CEILING, FreeEnergySurface
 from .system import Basin
-from .trajectories import Blocks, Series, independent_blocks, read_log_weights, read_series
-from .units import FloatArray, checked_temperature, thermal_energy
+from .trajectories import Blocks, Series, independent_blocks
+from .umbrella import UmbrellaWindows, read_windows
+from .units import BoolArray, FloatArray, checked_temperature, thermal_energy
+from .weighing import MOST_BIASES, WindowWeights, weigh_windows, window_notes
 
-FEW_SAMPLES = 50
-"""Independent samples below which a surface comes with a warning."""
+FEW_SAMPLES, TOO_FEW_SAMPLES = 50, 10
+"""Independent samples below which a surface comes with a warning, and below which it is not to be trusted."""
 
-LARGEST_SHARE = 0.05
-"""Of all the weight, on one frame, above which a surface comes with a warning."""
+LARGE_SHARE, LARGEST_SHARE = 0.05, 0.5
+"""Of all the weight, on one frame: likewise."""
 
 
 @dataclass(frozen=True)
@@ -28,163 +36,191 @@ class TrajectoryAnalysis:
 
     Attributes:
         surface: the surface.
-        density: probabilities of the bins and their bootstrap replicates.
+        density: probabilities of the bins, and those of bootstrap replicates.
         blocks: the frames used.
         effective_samples: independent samples, the weights' unevenness included.
-        warnings: what the user must know, one sentence each.
+        basins: populations and free energies, relative to the first.
+        minima: shape=(n_basins, d), the lowest place of each; NaN where nothing is known.
+        barriers: the lowest ways between them.
+        convergence: over the length of the trajectories.
+        windows: weights and overlap of umbrella windows; None without.
+        notes: what the user should know, one sentence each.
+        doubts: why the result is not to be trusted; empty if it is.
     """
 
     surface: FreeEnergySurface
     density: Density
     blocks: Blocks
     effective_samples: float
-    warnings: list[str]
-
-    def basins(self, basins: tuple[Basin, ...]) -> list[BasinPopulation]:
-        """Populations and free-energy differences of boxes; bins count by their centres."""
-        if not basins:
-            return []
-        centres = np.meshgrid(*self.surface.centres, indexing="ij")
-        places = np.stack([axis.ravel() for axis in centres], axis=1)
-        inside = np.stack([basin.contains(places) for basin in basins])
-        flat = self.density.probability.ravel()
-        replicates = self.density.replicates.reshape(len(self.density.replicates), -1)
-        # a kernel reaches beyond what was seen: a basin without a frame is unknown
-        seen = (inside & self.density.sampled.ravel()).any(axis=1)
-        populations, drawn = np.where(seen, inside @ flat, 0.0), replicates @ inside.T
-        errors = np.where(seen, self.density.spread * drawn.std(axis=0), np.inf)
-        kT, rows = thermal_energy(self.surface.temperature), []
-        for i, basin in enumerate(basins):
-            free_energy = error = float("inf")
-            if seen[i] and seen[0]:
-                free_energy = -kT * float(np.log(populations[i] / populations[0]))
-                # linearised: a replicate without a frame in a small basin has no logarithm
-                ratios = drawn[:, i] / populations[i] - drawn[:, 0] / populations[0]
-                error = kT * self.density.spread * float(ratios.std())
-            rows.append(BasinPopulation(basin.name, float(populations[i]), float(errors[i]), free_energy, error))
-        return rows
+    basins: list[BasinPopulation]
+    minima: FloatArray
+    barriers: list[Barrier]
+    convergence: Convergence
+    windows: WindowWeights | None
+    notes: list[str]
+    doubts: list[str]
 
 
-def _edges(values: FloatArray, series: Series, bins: int | None) -> tuple[FloatArray, ...]:
-    edges = []
-    for column, name, period in zip(values.T, series.names, series.periods, strict=True):
+def _edges(series: Series, d: int, blocks: Blocks, bins: int | None) -> tuple[FloatArray, ...]:
+    edges, kept = [], slice(int(blocks.start[0]), int(blocks.stop[-1]))
+    for i in range(d):
+        period = float(series.periods[i])
+        column = series.values[kept, i]
         low, high = (-period / 2, period / 2) if np.isfinite(period) else (float(column.min()), float(column.max()))
         if not high > low:
-            raise InputError(f"{name} is {low:g} in every frame: choose a coordinate that moves")
-        edges.append(np.linspace(low, high, (bins or BINS[len(series.names)]) + 1))
+            raise InputError(f"{series.names[i]} is {low:g} in every frame: choose a coordinate that moves")
+        edges.append(np.linspace(low, high, (bins or BINS[d]) + 1))
     return tuple(edges)
 
 
-def analyse_series(
-    series: Series,
-    temperature: float,
-    *,
-    log_weights: FloatArray | None = None,
-    bins: int | None = None,
-    method: Method = "kde",
-    discard: int | Literal["auto"] = "auto",
-    n_bootstrap: int = 100,
-    seed: int = 0,
-) -> TrajectoryAnalysis:
-    """Estimate the surface of a series of collective variables; see `surface_from_trajectories`.
-
-    Args:
-        series: of one or two collective variables.
-        temperature: K.
-        log_weights: shape=(n,), of the frames, up to a constant.
-        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        method: kde or histogram.
-        discard: frames to cut from each trajectory, or ``auto``.
-        n_bootstrap: replicates.
-        seed: of the bootstrap.
-    """
-    if len(series.names) not in BINS:
-        raise InputError(f"a surface over {len(series.names)} collective variables is not supported: give one or two")
-    checked_temperature(temperature)
-    blocks = independent_blocks(series, discard)
-    values = series.values[blocks.kept]
-    logs = np.zeros(len(values)) if log_weights is None else np.asarray(log_weights, dtype=float)[blocks.kept]
-    if not np.isfinite(logs).any():
-        raise InputError("every frame that is left has weight zero: check the log-weights, or give --discard 0")
-    weights = np.exp(logs - logs.max())
-    edges = _edges(values, series, bins)
-    density = estimate_density(
-        values,
-        weights,
-        blocks.block,
-        edges,
-        series.periods,
-        method=method,
-        correlation=blocks.correlation,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-    )
-    effective = blocks.n_independent * effective_sample_size(logs) / len(logs)
-    share, warnings = float(weights.max() / weights.sum()), []
-    if effective < FEW_SAMPLES:
-        warnings.append(f"only {effective:.0f} independent samples: the error bars are themselves uncertain")
-    if log_weights is not None and share > LARGEST_SHARE:
-        warnings.append(f"one frame carries {100 * share:.0f} % of the weight: the bias leaves too few frames")
-    surface = surface_of_density(density, edges, series, temperature)
-    return TrajectoryAnalysis(surface, density, blocks, effective, warnings)
-
-
-def surface_of_density(
-    density: Density, edges: tuple[FloatArray, ...], series: Series, temperature: float
-) -> FreeEnergySurface:
-    """-kT log of a density; error bars linearised, after aligning the mean below 10 kT."""
-    kT = thermal_energy(temperature)
+def _surface(
+    density: Density, edges: tuple[FloatArray, ...], series: Series, temperature: float, draws: FloatArray
+) -> tuple[FreeEnergySurface, FloatArray]:
+    """-kT log of a density, error bars after aligning the mean below 10 kT; and relative deviations of replicates."""
+    kT, d = thermal_energy(temperature), len(edges)
     with np.errstate(divide="ignore"):
         energy = np.where(density.sampled, -np.log(density.probability), np.inf)
     energy -= energy.min()
     known = np.isfinite(energy)
-    deviations = density.replicates[:, known] / density.probability[known] - 1.0
-    deviations -= deviations[:, energy[known] < CEILING].mean(axis=1, keepdims=True)
-    error = np.full(energy.shape, np.inf)
-    error[known] = density.spread * deviations.std(axis=0)
-    return FreeEnergySurface(
+    # linearised: a replicate may leave a bin empty, which has no logarithm
+    deviations = np.zeros((len(draws), *energy.shape))
+    deviations[:, known] = density.of(draws)[:, known] / density.probability[known] - 1.0
+    deviations -= deviations[:, energy < CEILING].mean(axis=1).reshape(-1, *[1] * d)
+    surface = FreeEnergySurface(
         energy=kT * energy,
-        error=kT * error,
+        error=kT * np.where(known, deviations.std(axis=0), np.inf),
         edges=edges,
-        names=series.names,
-        periods=series.periods,
+        names=series.names[:d],
+        periods=series.periods[:d],
         temperature=temperature,
         force_evaluations=0,
-        units=series.units,
+        units=series.units[:d],
+    )
+    return surface, deviations
+
+
+def _sample_notes(effective: float, share: float, weighted: bool) -> tuple[list[str], list[str]]:
+    """Notes and doubts about the number of samples and their weights."""
+    notes: list[str] = []
+    doubts: list[str] = []
+    if effective < FEW_SAMPLES:
+        told = f"only {effective:.0f} independent samples: the error bars are themselves uncertain; sample for longer"
+        (doubts if effective < TOO_FEW_SAMPLES else notes).append(told)
+    if weighted and share > LARGE_SHARE:
+        told = f"one frame carries {100 * share:.0f} % of the weight: the bias leaves too few frames; sample for longer"
+        (doubts if share > LARGEST_SHARE else notes).append(told)
+    return notes, doubts
+
+
+def analyse_observations(
+    observations: Observations,
+    temperature: float,
+    *,
+    bins: int | None = None,
+    method: Method = "kde",
+    discard: int | Literal["auto"] = "auto",
+    basins: Sequence[Basin] = (),
+    n_bootstrap: int = 100,
+    seed: int = 0,
+) -> TrajectoryAnalysis:
+    """The surface of collective variables that are in memory already; see `analyse_trajectories`."""
+    series, d, windows = observations.series, observations.n_surface, observations.windows
+    if d not in BINS:
+        raise InputError(f"a surface over {d} collective variables is not supported: give one or two")
+    if method not in ("kde", "histogram"):
+        raise InputError(f"--method is {method}: choose kde or histogram")
+    kT = thermal_energy(checked_temperature(temperature))
+    most = None if windows is None else max(MOST_BIASES // len(windows.files), 1)
+    blocks = independent_blocks(series, discard, windows=windows is not None, most_frames=most)
+    weights = None if windows is None else weigh_windows(observations, blocks, temperature)
+    log_weights = None
+    if weights is not None:
+        blocks, log_weights = weights.blocks, weights.mbar.log_weights
+    elif observations.log_weights is not None:
+        log_weights = np.asarray(observations.log_weights, dtype=float)[blocks.frames()]
+        if not np.isfinite(log_weights).any():
+            raise InputError("every frame that is left has weight zero: check the log-weights, or give --discard 0")
+    edges = _edges(series, d, blocks, bins)
+    counts = count_blocks(
+        series,
+        blocks,
+        FineGrid(edges, series.periods[:d]),
+        log_weights=log_weights,
+        response=None if weights is None else weights.response,
+        boxes=basins,
+    )
+    density, draws = estimate_density(counts, method), counts.draws(n_bootstrap, seed)
+    surface, deviations = _surface(density, edges, series, temperature, draws)
+    masks: BoolArray = box_masks(surface, basins) if basins else find_basins(surface)
+    names = [basin.name for basin in basins] or [chr(ord("A") + i) if i < 26 else f"A{i}" for i in range(len(masks))]
+    rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
+    effective, share = blocks.n_independent, 0.0
+    if log_weights is not None:
+        effective *= effective_sample_size(log_weights) / len(log_weights)
+        share = float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights)))
+    notes, doubts = _sample_notes(effective, share, log_weights is not None)
+    if windows is not None and weights is not None:
+        more = window_notes(windows, weights)
+        notes, doubts = more[0] + notes, more[1] + doubts
+    places = bin_centres(edges)
+    return TrajectoryAnalysis(
+        surface=surface,
+        density=density,
+        blocks=blocks,
+        effective_samples=effective,
+        basins=masses_of_basins(rows, names, draws, kT),
+        minima=np.array([places[i] if i >= 0 else np.full(d, np.nan) for i in lowest]),
+        barriers=basin_barriers(surface, deviations, lowest, names),
+        convergence=convergence_of(surface, density, rows, names, draws),
+        windows=weights,
+        notes=[*observations.notes, *notes],
+        doubts=doubts,
     )
 
 
-def surface_from_trajectories(
+def analyse_trajectories(
     paths: Sequence[str | Path],
-    top: str | Path,
+    top: str | Path | None,
     cvs: Sequence[str],
     temperature: float,
     *,
     log_weights: FloatArray | str | Path | None = None,
+    colvar: Sequence[str | Path] = (),
+    bias_columns: Sequence[str] = (),
+    windows: UmbrellaWindows | str | Path | None = None,
+    bias: StaticBias | Callable[[FloatArray], StaticBias] | None = None,
+    bias_cvs: Sequence[str] = (),
     bins: int | None = None,
     method: Method = "kde",
     discard: int | Literal["auto"] = "auto",
     stride: int = 1,
+    basins: Sequence[Basin] = (),
     n_bootstrap: int = 100,
     seed: int = 0,
     progress: Callable[[], None] | None = None,
-) -> FreeEnergySurface:
-    """The free-energy surface over one or two collective variables, from trajectories that mdtraj reads.
+) -> TrajectoryAnalysis:
+    """The free-energy surface over one or two collective variables, its basins and barriers, and what it rests on.
 
     Each file is a trajectory of its own: its equilibration is cut (Chodera 2016, doi 10.1021/acs.jctc.5b00784) and the
     rest divided into blocks of several correlation times, the unit of the bootstrap and of the cross-validation that
-    chooses the bandwidth.
+    chooses the bandwidth. A bias is undone in one of four ways, or there is none.
 
     Args:
-        paths: trajectories.
+        paths: trajectories that mdtraj reads; empty if the collective variables are columns or npy files.
         top: their topology.
-        cvs: one or two, as for `parse_cv`.
+        cvs: one or two: as for `parse_cv`, or ``column:NAME`` of a COLVAR file, or ``npy:FILE``.
         temperature: K.
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
+        colvar: COLVAR files, in PLUMED's format.
+        bias_columns: columns of them whose sum is a static bias, kJ/mol.
+        windows: umbrella windows, or a CSV table of harmonic ones (`read_windows`), joined by MBAR.
+        bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.
+        bias_cvs: what windows or bias act on, where that is not ``cvs``.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
         method: kde (von Mises on periodic coordinates, else Gaussian, reflected at the ends) or histogram.
         discard: frames to cut from each trajectory, or ``auto``.
         stride: take every so many frames.
+        basins: boxes whose populations to report; found on the surface by default.
         n_bootstrap: replicates.
         seed: of the bootstrap.
         progress: called once for each finished file.
@@ -192,16 +228,82 @@ def surface_from_trajectories(
     Raises:
         InputError: files that cannot be read, or frames too few for an error bar.
     """
-    series = read_series([Path(path) for path in paths], Path(top), cvs, stride=stride, progress=progress)
-    if isinstance(log_weights, str | Path):
-        log_weights = read_log_weights(Path(log_weights), len(series.values))
-    return analyse_series(
-        series,
+    if isinstance(windows, str | Path):
+        windows = read_windows(windows, temperature)
+    observations = observe(
+        paths,
+        top,
+        cvs,
         temperature,
         log_weights=log_weights,
+        colvar=colvar,
+        bias_columns=bias_columns,
+        windows=windows,
+        bias=bias,
+        bias_cvs=bias_cvs,
+        stride=stride,
+        progress=progress,
+    )
+    return analyse_observations(
+        observations,
+        temperature,
         bins=bins,
         method=method,
         discard=discard,
+        basins=basins,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+    )
+
+
+def surface_from_trajectories(
+    paths: Sequence[str | Path],
+    top: str | Path | None,
+    cvs: Sequence[str],
+    temperature: float,
+    *,
+    log_weights: FloatArray | str | Path | None = None,
+    windows: UmbrellaWindows | str | Path | None = None,
+    bias: StaticBias | Callable[[FloatArray], StaticBias] | None = None,
+    bins: int | None = None,
+    method: Method = "kde",
+    discard: int | Literal["auto"] = "auto",
+    stride: int = 1,
+    n_bootstrap: int = 100,
+    seed: int = 0,
+) -> FreeEnergySurface:
+    """The surface alone of `analyse_trajectories`, which has more ways in and says what the surface rests on.
+
+    Args:
+        paths: trajectories that mdtraj reads.
+        top: their topology.
+        cvs: one or two, as for `parse_cv`.
+        temperature: K.
+        log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
+        windows: umbrella windows, or a CSV table of harmonic ones.
+        bias: a static bias.
+        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
+        method: kde or histogram.
+        discard: frames to cut from each trajectory, or ``auto``.
+        stride: take every so many frames.
+        n_bootstrap: replicates.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: files that cannot be read, or frames too few for an error bar.
+    """
+    return analyse_trajectories(
+        paths,
+        top,
+        cvs,
+        temperature,
+        log_weights=log_weights,
+        windows=windows,
+        bias=bias,
+        bins=bins,
+        method=method,
+        discard=discard,
+        stride=stride,
         n_bootstrap=n_bootstrap,
         seed=seed,
     ).surface

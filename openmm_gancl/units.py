@@ -40,6 +40,16 @@ def thermal_energy(temperature: float) -> float:
     return GAS_CONSTANT * temperature
 
 
+ENERGY_UNITS = ("kJ/mol", "kcal/mol", "kT")
+
+
+def energy_unit(name: str, temperature: float) -> float:
+    """One of `ENERGY_UNITS` in kJ/mol, at a temperature in K."""
+    if name not in ENERGY_UNITS:
+        raise InputError(f"{name} is no unit of energy here: choose {', '.join(ENERGY_UNITS)}")
+    return {"kJ/mol": 1.0, "kcal/mol": 4.184, "kT": thermal_energy(temperature)}[name]
+
+
 def wrap(angles: FloatArray, periods: FloatArray | float = 2 * np.pi) -> FloatArray:
     """Bring differences into [-period/2, period/2); an infinite period leaves them alone."""
     periods = np.asarray(periods, dtype=float)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from openmm_gancl import InputError
 from openmm_gancl.cli import app
-from openmm_gancl.colvar import bias_log_weights, read_colvar, rows_of_frames, with_columns
+from openmm_gancl.colvar import bias_log_weights, read_colvar, rows_of_frames
+from openmm_gancl.observations import observe
 from openmm_gancl.trajectories import read_series
 from openmm_gancl.units import thermal_energy
 
@@ -61,7 +62,8 @@ def test_a_restarted_run_repeats_rows_and_the_later_ones_hold(tmp_path):
 def test_rows_are_those_of_the_frames(folder, trajectory, colvar):
     series = read_series([folder / trajectory], TOP, ["psi:2"])
     table = read_colvar([folder / colvar])
-    joined, rows = with_columns(series, table, ["column:phi", "psi:2"])
+    rows = rows_of_frames(table, series)
+    joined = observe([folder / trajectory], TOP, ["column:phi", "psi:2"], 300.0, colvar=[folder / colvar]).series
     assert joined.names == ("phi", "psi:2") and joined.periods == pytest.approx([2 * np.pi] * 2)
     assert np.allclose(table.column("time")[rows], 2.0 * np.arange(N))
     assert np.allclose(joined.values[:, 0], np.sin(2.0 * np.arange(N)), atol=1e-5)

@@ -54,7 +54,7 @@ def test_torsions_by_residue_are_those_of_the_system(frames):
 
 @pytest.mark.parametrize("name", ["a.dcd", "a.xtc"])
 def test_series_are_what_mdtraj_computes(frames, folder, name, monkeypatch):
-    monkeypatch.setattr("openmm_gancl.trajectories.CHUNK_ATOMS", 22 * 70)
+    monkeypatch.setattr("openmm_gancl.trajectory_files.CHUNK_ATOMS", 22 * 70)
     cvs = ("phi:2", "angle:4,6,8", "distance:0,18", "rg", f"rmsd:{TOP}")
     series = read_series([folder / name, folder / name], TOP, cvs, stride=4)
     loaded = mdtraj.load(str(folder / name), top=str(TOP))[::4]
@@ -69,7 +69,7 @@ def test_series_are_what_mdtraj_computes(frames, folder, name, monkeypatch):
         axis=1,
     )
     assert np.allclose(series.values, np.concatenate([expected, expected]), atol=1e-5)
-    assert np.bincount(series.file).tolist() == [N // 4, N // 4]
+    assert series.starts.tolist() == [0, N // 4, N // 2]
     assert series.periods[0] == 2 * np.pi and np.isinf(series.periods[1:]).all()
 
 
@@ -123,8 +123,9 @@ def test_a_drifting_beginning_is_cut_and_blocks_follow_each_other(folder):
     series.values[:200] += np.linspace(1.0, 0.0, 200, dtype=np.float32)[:, None]
     blocks = independent_blocks(series)
     assert 100 <= blocks.discarded[0] <= 250 and blocks.discarded[1] < 60
-    assert (np.diff(blocks.block) >= 0).all()
-    assert not set(blocks.block[series.file[blocks.kept] == 0]) & set(blocks.block[series.file[blocks.kept] == 1])
+    assert (blocks.stop[:-1] <= blocks.start[1:]).all() and (blocks.sizes > 0).all()
+    assert not ((blocks.start < N) & (blocks.stop > N)).any()
+    assert blocks.n_frames == len(blocks.frames()) == 2 * N - sum(blocks.discarded)
     with pytest.raises(InputError, match="leaves nothing"):
         independent_blocks(series, N)
 

@@ -1,17 +1,21 @@
 """``gancl fes``: a free-energy surface from trajectories."""
 
 import json
-from dataclasses import asdict
-from math import isfinite
+import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
 from . import options as shared
-from .exit_codes import exit_codes
+from .exit_codes import DISTRUST, exit_codes
 from .reporting import make_reporter
+
+if TYPE_CHECKING:
+    from ..trajectory_surfaces import TrajectoryAnalysis
 
 SUFFIXES = (".npz", ".dat", ".png")
 
@@ -41,61 +45,164 @@ def _basin(text: str, d: int) -> Any:
     return Basin(name, (box,))
 
 
-def _read(
-    trajectories: list[Path],
-    top: Path | None,
-    cvs: list[str],
-    temperature: float,
-    stride: int,
-    log_weights: Path | None,
-    colvars: list[Path],
-    bias_columns: str | None,
-    reporter: Any,
-) -> tuple[Any, Any]:
-    """The series of collective variables, and the log-weights of its frames or None."""
-    from ..colvar import bias_log_weights, read_colvar, with_columns
-    from ..trajectories import read_log_weights, read_series
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(bound) for bound in text.split(":"))
+    except ValueError:
+        raise InputError(f"--bias-range {text} is not understood: give low:high, in radians or nm") from None
+    if not low < high:
+        raise InputError(f"--bias-range {text} is empty: give low:high")
+    return low, high
 
-    computed = [name for name in cvs if not name.startswith("column:")]
-    if not colvars and (bias_columns or len(computed) < len(cvs)):
-        raise InputError("columns are asked for, but no file that holds them: give --colvar FILE")
-    if colvars and not bias_columns and len(computed) == len(cvs):
-        raise InputError("a COLVAR file is given, but nothing of it asked for: give --bias-columns or --cv column:NAME")
-    if bias_columns and log_weights is not None:
-        raise InputError("both --bias-columns and --log-weights are given: choose one")
-    if computed and not trajectories:
-        raise InputError(f"--cv {computed[0]} needs trajectories: name them, or give --cv column:NAME")
-    if trajectories and not computed:
-        raise InputError("no --cv is computed from the trajectories: leave them out, or name one, as in phi:2")
-    series = None
-    if trajectories:
-        if top is None:
-            raise InputError("trajectories need --top FILE, a PDB file, say: name it")
-        with reporter.step("reading", len(trajectories)) as done:
-            finished = iter(range(1, len(trajectories) + 1))
-            series = read_series(trajectories, top, computed, stride=stride, progress=lambda: done(next(finished)))
-    logs = None
-    if colvars:
-        table = read_colvar(colvars)
-        series, rows = with_columns(series, table, cvs)
-        if bias_columns:
-            logs = bias_log_weights(table, bias_columns.split(","), temperature, rows)
-    if log_weights is not None and series is not None:
-        logs = read_log_weights(log_weights, len(series.values))
-    return series, logs
+
+def _bias(
+    metadynamics: Path | None,
+    ranges: list[str] | None,
+    opes: Path | None,
+    barrier: float | None,
+    bias_factor: float | None,
+    temperature: float,
+) -> Callable[[Any], Any] | None:
+    """What makes the static bias, once the periods of its variables are known."""
+    from ..static_bias import metadynamics_bias, opes_bias
+
+    if metadynamics is not None and opes is not None:
+        raise InputError("--metadynamics and --opes are given: choose one way to undo the bias")
+    if metadynamics is not None:
+        limits = [_range(text) for text in ranges] if ranges else None
+        return lambda periods: metadynamics_bias(metadynamics, periods=periods, limits=limits)
+    if opes is None:
+        return None
+    if barrier is None:
+        raise InputError("--opes needs the barrier that OPES was given: add --opes-barrier, kJ/mol")
+    return lambda periods: opes_bias(
+        opes, temperature=temperature, barrier=barrier, periods=periods, bias_factor=bias_factor
+    )
+
+
+def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str) -> dict[str, Any]:
+    """Figures by what their names end in."""
+    from ..plotting import plot_convergence, plot_errors, plot_overlap, plot_surface
+
+    surface = analysis.surface
+    found = {} if basins else {row.name: place for row, place in zip(analysis.basins, analysis.minima, strict=True)}
+    saddles = [barrier.place for barrier in analysis.barriers]
+    pictures = {
+        "": plot_surface(surface, basins=basins, minima=found, saddles=saddles, unit=unit).figure,
+        "_convergence": plot_convergence(analysis.convergence, surface.temperature, unit=unit),
+    }
+    if surface.energy.ndim == 2:
+        pictures["_error"] = plot_errors(surface, unit=unit).figure
+    if analysis.windows is not None:
+        pictures["_overlap"] = plot_overlap(analysis.windows.mbar.overlap).figure
+    return pictures
+
+
+def _write(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str) -> list[str]:
+    """Everything beside its place first: a full disk leaves what was there."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=prefix.parent, prefix=".fes-") as folder:
+        beside = Path(folder) / prefix.name
+        analysis.surface.save(f"{beside}.npz")
+        analysis.surface.save_dat(f"{beside}.dat", unit)
+        for ending, figure in _pictures(analysis, basins, unit).items():
+            figure.savefig(f"{beside}{ending}.png", dpi=150)
+        written = sorted(os.listdir(folder))
+        for name in written:
+            os.replace(Path(folder) / name, prefix.parent / name)
+    return [str(prefix.parent / name) for name in written]
+
+
+def _results(analysis: "TrajectoryAnalysis", unit: str, files: list[str]) -> dict[str, Any]:
+    from ..summary import finite
+    from ..units import energy_unit, thermal_energy
+
+    temperature = analysis.surface.temperature
+    size, kT = energy_unit(unit, temperature), thermal_energy(temperature)
+    results: dict[str, Any] = {
+        "files": files,
+        "unit": unit,
+        "frames": analysis.blocks.n_frames,
+        "discarded": analysis.blocks.discarded,
+        "inefficiency": [round(g, 2) for g in analysis.blocks.inefficiency],
+        "effective_samples": round(analysis.effective_samples, 1),
+        "bandwidths": [float(f"{h:.4g}") for h in analysis.density.bandwidths],
+        "median_error_kT": round(analysis.surface.median_error / kT, 4),
+        "basins": [
+            {
+                "name": row.name,
+                "population": row.population,
+                "population_error": row.population_error,
+                "free_energy": row.free_energy / size,
+                "free_energy_error": row.free_energy_error / size,
+                "minimum": list(map(float, place)),
+            }
+            for row, place in zip(analysis.basins, analysis.minima, strict=True)
+        ],
+        "barriers": [
+            {
+                "names": list(row.names),
+                "place": list(row.place),
+                "heights": [height / size for height in row.heights],
+                "errors": [error / size for error in row.errors],
+            }
+            for row in analysis.barriers
+        ],
+        "warnings": analysis.notes,
+        "doubts": analysis.doubts,
+        "trusted": not analysis.doubts,
+    }
+    if analysis.windows is not None:
+        mbar = analysis.windows.mbar
+        results["windows"] = {
+            "files": [str(path) for path in analysis.windows.windows.files],
+            "free_energies": (mbar.free_energies * kT / size).tolist(),
+            "frames": mbar.counts.tolist(),
+            "least_overlap": mbar.weakest_link()[2] if len(mbar.counts) > 1 else None,
+            "left_out": analysis.windows.left_out,
+        }
+    return finite(results)
+
+
+def _text(analysis: "TrajectoryAnalysis", results: dict[str, Any], prefix: Path) -> str:
+    from ..summary import barrier_table, basin_table
+
+    unit = results["unit"]
+    lines = [
+        ("frames", f"{results['frames']:,} after discarding {sum(analysis.blocks.discarded):,}"),
+        ("independent samples", f"{analysis.effective_samples:.0f}"),
+        ("median error below 10 kT", f"{results['median_error_kT']:.2f} kT"),
+        ("bandwidths", ", ".join(f"{h:.3g}" for h in analysis.density.bandwidths)),
+    ]
+    if analysis.windows is not None:
+        windows = results["windows"]
+        lines.insert(1, ("windows", f"{len(windows['files'])}, least overlap {windows['least_overlap'] or 0:.3f}"))
+    others = [Path(file).name for file in results["files"] if Path(file).stem != prefix.name]
+    return "\n".join(
+        [
+            *(f"not to be trusted: {doubt}" for doubt in analysis.doubts),
+            *(f"{name:<25} {text}" for name, text in lines),
+            *basin_table(results["basins"], unit),
+            *barrier_table(results["barriers"], unit),
+            "",
+            f"surface: {prefix}.npz, {prefix}.dat, {prefix}.png",
+            f"beside it: {', '.join(others)}",
+        ]
+    )
 
 
 def fes(
     cv: Annotated[
         list[str],
         typer.Option(
-            help="phi:2, psi:2, torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME; once or twice."
+            help="phi:2, psi:2, torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
+            "once or twice."
         ),
     ],
     temperature: Annotated[float, typer.Option(help="K.")],
     trajectories: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[TRAJ...]", help="Trajectories that mdtraj reads; none if a COLVAR file has it all."),
+        typer.Argument(metavar="[TRAJ...]", help="Trajectories that mdtraj reads; none if other files have it all."),
     ] = None,
     top: Annotated[Path | None, typer.Option(help="Topology of the trajectories, a PDB file, say.")] = None,
     output: shared.Output = None,
@@ -109,15 +216,43 @@ def fes(
     bias_columns: Annotated[
         str | None, typer.Option(help="Columns of the COLVAR file, a,b, whose sum is the bias (kJ/mol).")
     ] = None,
+    windows: Annotated[
+        Path | None,
+        typer.Option(help="Umbrella windows, CSV: file, centre_0, kappa_0 (kJ/mol, nm, radians), centre_1, kappa_1."),
+    ] = None,
+    window_form: Annotated[
+        str, typer.Option(help="harmonic, kappa (x - s)^2 / 2, or cosine, kappa (1 - cos(x - s)).")
+    ] = "harmonic",
+    metadynamics: Annotated[
+        Path | None, typer.Option(help="The biasDir of OpenMM's Metadynamics: undone by its last bias.")
+    ] = None,
+    bias_range: Annotated[
+        list[str] | None,
+        typer.Option(help="minValue:maxValue of a Metadynamics variable without a period; once for each."),
+    ] = None,
+    opes: Annotated[
+        Path | None, typer.Option(help="numpy.savez of openmm-opes' getState(), or its biasDir: undone likewise.")
+    ] = None,
+    opes_barrier: Annotated[float | None, typer.Option(help="The barrier that OPES was given, kJ/mol.")] = None,
+    opes_bias_factor: Annotated[
+        float | None, typer.Option(help="The bias factor that OPES was given; barrier / kT if none was.")
+    ] = None,
+    bias_cv: Annotated[
+        list[str] | None, typer.Option(help="What the windows or the bias act on, if not the --cv; repeatable.")
+    ] = None,
     bins: Annotated[int | None, typer.Option(min=4, help="Bins a coordinate; 72 in two, 120 in one dimension.")] = None,
     method: Annotated[str, typer.Option(help="kde or histogram.")] = "kde",
     discard: Annotated[
         str, typer.Option(metavar="auto|N", help="Frames to cut from the beginning of each trajectory.")
     ] = "auto",
     stride: Annotated[int, typer.Option(min=1, help="Take every so many frames.")] = 1,
+    unit: Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is always in kJ/mol.")] = "kJ/mol",
     basin: Annotated[
         list[str] | None,
-        typer.Option(help="name:low:high, or name:low:high:low:high; radians or nm; repeatable, the first is zero."),
+        typer.Option(
+            help="name:low:high, or name:low:high:low:high; radians or nm; repeatable, the first is zero; found on the "
+            "surface if none is given."
+        ),
     ] = None,
     seed: shared.Seed = 0,
     json_: shared.Json = False,
@@ -129,56 +264,42 @@ def fes(
             raise InputError(f"--method is {method}: choose kde or histogram")
         frames_to_cut = _discard(discard)
         basins = tuple(_basin(text, len(cv)) for text in basin or [])
-        from ..plotting import plot_surface
-        from ..summary import basin_table
-        from ..trajectory_surfaces import analyse_series
-        from ..units import thermal_energy
+        from ..trajectory_surfaces import analyse_trajectories
+        from ..umbrella import read_windows
+        from ..units import checked_temperature, energy_unit
 
+        energy_unit(unit, checked_temperature(temperature))
+        table = None if windows is None else read_windows(windows, temperature, window_form)
+        bias = _bias(metadynamics, bias_range, opes, opes_barrier, opes_bias_factor, temperature)
         prefix, reporter = _prefix(output), make_reporter()
-        series, logs = _read(
-            trajectories or [], top, cv, temperature, stride, log_weights, colvar or [], bias_columns, reporter
-        )
-        with reporter.step("estimating", 1) as done:
-            analysis = analyse_series(
-                series,
+        n_files = len(trajectories or (table.files if table else [])) or 1
+        with reporter.step("reading", n_files) as done:
+            finished = iter(range(1, n_files + 1))
+            analysis = analyse_trajectories(
+                trajectories or [],
+                top,
+                cv,
                 temperature,
-                log_weights=logs,
+                log_weights=log_weights,
+                colvar=colvar or [],
+                bias_columns=bias_columns.split(",") if bias_columns else [],
+                windows=table,
+                bias=bias,
+                bias_cvs=bias_cv or [],
                 bins=bins,
                 method="kde" if method == "kde" else "histogram",
                 discard=frames_to_cut,
+                stride=stride,
+                basins=basins,
                 seed=seed,
+                progress=lambda: done(next(finished)),
             )
-            done(1)
-        for warning in analysis.warnings:
-            reporter.note(warning)
-        surface = analysis.surface
-        rows = [
-            {key: value if isinstance(value, str) or isfinite(value) else None for key, value in asdict(row).items()}
-            for row in analysis.basins(basins)
-        ]
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        surface.save(f"{prefix}.npz")
-        surface.save_dat(f"{prefix}.dat")
-        plot_surface(surface, basins=basins).figure.savefig(f"{prefix}.png", dpi=150)
-        results = {
-            "files": [f"{prefix}{suffix}" for suffix in SUFFIXES],
-            "frames": len(analysis.blocks.kept),
-            "discarded": analysis.blocks.discarded,
-            "inefficiency": [round(g, 2) for g in analysis.blocks.inefficiency],
-            "effective_samples": round(analysis.effective_samples, 1),
-            "bandwidths": [float(f"{h:.4g}") for h in analysis.density.bandwidths],
-            "median_error_kT": round(surface.median_error / thermal_energy(temperature), 4),
-            "basins": rows,
-            "warnings": analysis.warnings,
-        }
-        if json_:
-            typer.echo(json.dumps(results))
-            return
-        lines = [
-            ("frames", f"{results['frames']:,} after discarding {sum(analysis.blocks.discarded):,}"),
-            ("independent samples", f"{analysis.effective_samples:.0f}"),
-            ("median error below 10 kT", f"{results['median_error_kT']:.2f} kT"),
-            ("bandwidths", ", ".join(f"{h:.3g}" for h in analysis.density.bandwidths)),
-        ]
-        typer.echo("\n".join([*(f"{name:<25} {text}" for name, text in lines), *basin_table(rows)]))
-        typer.echo(f"\nsurface: {prefix}.npz, {prefix}.dat, {prefix}.png")
+            done(n_files)
+        for note in analysis.notes:
+            reporter.note(note)
+        if bias is not None:
+            reporter.note("frames are weighted by the last bias: cut those sampled while it still grew (--discard)")
+        results = _results(analysis, unit, _write(analysis, basins, prefix, unit))
+        typer.echo(json.dumps(results) if json_ else _text(analysis, results, prefix))
+        if analysis.doubts:
+            raise typer.Exit(DISTRUST)

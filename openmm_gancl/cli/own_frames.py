@@ -11,7 +11,8 @@ from ..collective_variables import parse_cv
 from ..errors import InputError
 from ..slow import Torsions
 from ..system import MolecularSystem
-from ..trajectories import read_log_weights, silent_readers
+from ..trajectories import read_log_weights
+from ..trajectory_files import silent_readers
 from ..units import FloatArray, IntArray
 
 

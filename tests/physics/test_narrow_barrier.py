@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from openmm_gancl import Lifter, basin_populations, cox_process, surface_from_lifts
-from openmm_gancl.surfaces import analyse_lifts
+from openmm_gancl.lift_surfaces import analyse_lifts
 from openmm_gancl.system import Basin
 
 from .exact import BARRIER, KT

@@ -1,0 +1,153 @@
+"""Basins and barriers of a surface: found by flooding it, or given as boxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .grid import bin_centres
+from .surfaces import FreeEnergySurface
+from .system import Basin
+from .units import BoolArray, FloatArray, IntArray, thermal_energy
+
+LEAST_DEPTH = 1.0
+"""kT by which a basin lies below its lowest saddle, at least; and two standard errors of that depth."""
+
+
+@dataclass(frozen=True)
+class BasinPopulation:
+    """One row of the basin table.
+
+    Attributes:
+        name: of the basin.
+        population: fraction of the equilibrium ensemble.
+        population_error: one sigma.
+        free_energy: kJ/mol, relative to the first basin.
+        free_energy_error: one sigma, kJ/mol.
+    """
+
+    name: str
+    population: float
+    population_error: float
+    free_energy: float
+    free_energy_error: float
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The lowest way between two basins; the barriers of a surface form a tree, so they tell every such way.
+
+    Attributes:
+        names: of the two basins.
+        place: shape=(d,), of the saddle.
+        heights: kJ/mol, of the saddle over the minimum of either basin.
+        errors: one sigma of each, kJ/mol.
+    """
+
+    names: tuple[str, str]
+    place: tuple[float, ...]
+    heights: tuple[float, float]
+    errors: tuple[float, float]
+
+
+def _neighbours(shape: tuple[int, ...], periods: FloatArray) -> IntArray:
+    """Flat indices of the bins beside each bin, shape=(n_bins, 2 d), -1 beyond an end."""
+    index, columns = np.arange(int(np.prod(shape))).reshape(shape), []
+    for axis, period in enumerate(periods):
+        for step in (1, -1):
+            beside = np.roll(index, step, axis)
+            if not np.isfinite(period):
+                end = [slice(None)] * len(shape)
+                end[axis] = slice(0, 1) if step == 1 else slice(-1, None)
+                beside[tuple(end)] = -1
+            columns.append(beside.ravel())
+    return np.stack(columns, axis=1)
+
+
+class _Union:
+    """Sets that merge, each known by one of its members."""
+
+    def __init__(self) -> None:
+        self.parent: list[int] = []
+
+    def add(self) -> int:
+        self.parent.append(len(self.parent))
+        return self.parent[-1]
+
+    def root(self, i: int) -> int:
+        while self.parent[i] != i:
+            self.parent[i] = self.parent[self.parent[i]]
+            i = self.parent[i]
+        return i
+
+
+def find_basins(surface: FreeEnergySurface) -> BoolArray:
+    """The basins of a surface, deepest first, shape=(n_basins, n_0, ...).
+
+    The surface is flooded from below; a pool that is shallower than `LEAST_DEPTH` where it meets another one, or whose
+    depth is within two standard errors of nothing, belongs to the other.
+    """
+    energy, error = surface.energy.ravel(), surface.error.ravel()
+    beside = _neighbours(surface.energy.shape, surface.periods)
+    kT, pools, minima = thermal_energy(surface.temperature), _Union(), list[int]()
+    label = np.full(len(energy), -1)
+    for cell in np.argsort(energy)[: np.isfinite(energy).sum()]:
+        flooded = [n for n in beside[cell] if n >= 0 and label[n] >= 0]
+        if not flooded:
+            label[cell] = pools.add()
+            minima.append(int(cell))
+            continue
+        label[cell] = label[min(flooded, key=lambda n: energy[n])]
+        touching = {pools.root(label[n]) for n in flooded}
+        deepest = min(touching, key=lambda i: energy[minima[i]])
+        for pool in touching - {deepest}:
+            noise = float(np.hypot(error[cell], error[minima[pool]]))
+            if energy[cell] - energy[minima[pool]] < max(LEAST_DEPTH * kT, 2.0 * noise):
+                pools.parent[pool] = deepest
+    roots = np.array([pools.root(i) for i in range(len(minima))])
+    basins = sorted(set(roots.tolist()), key=lambda i: energy[minima[i]])
+    of_cell = np.where(label >= 0, roots[label], -1).reshape(surface.energy.shape)
+    return np.stack([of_cell == basin for basin in basins])
+
+
+def box_masks(surface: FreeEnergySurface, basins: Sequence[Basin]) -> BoolArray:
+    """The bins whose centres lie in each basin, shape=(n_basins, n_0, ...)."""
+    places = bin_centres(surface.edges)
+    return np.stack([basin.contains(places).reshape(surface.energy.shape) for basin in basins])
+
+
+def lowest_bins(surface: FreeEnergySurface, masks: BoolArray) -> list[int]:
+    """Flat index of the lowest bin of each mask, -1 where nothing is known."""
+    lowest = []
+    for mask in masks:
+        inside = np.where(mask, surface.energy, np.inf).ravel()
+        lowest.append(int(inside.argmin()) if np.isfinite(inside).any() else -1)
+    return lowest
+
+
+def find_saddles(surface: FreeEnergySurface, minima: Sequence[int]) -> list[tuple[int, int, int]]:
+    """The saddles that join minima, lowest first: two indices into ``minima``, deeper first, and the saddle's bin."""
+    energy, beside = surface.energy.ravel(), _neighbours(surface.energy.shape, surface.periods)
+    pools, lowest, saddles = _Union(), list[int](), []
+    label = np.full(len(energy), -1)
+    wanted = {cell: i for i, cell in enumerate(minima) if cell >= 0}
+    for cell in np.argsort(energy)[: np.isfinite(energy).sum()]:
+        touching = {pools.root(label[n]) for n in beside[cell] if n >= 0 and label[n] >= 0}
+        mine = touching.pop() if touching else pools.add()
+        if mine == len(lowest):
+            lowest.append(-1)
+        label[cell] = mine
+        if int(cell) in wanted and lowest[mine] < 0:
+            lowest[mine] = wanted[int(cell)]
+        elif int(cell) in wanted:  # a way down leads from here to the deeper one
+            saddles.append((lowest[mine], wanted[int(cell)], int(cell)))
+        for other in touching:
+            first, second = lowest[mine], lowest[other]
+            pools.parent[other] = mine
+            if first >= 0 and second >= 0:
+                deeper, higher = sorted((first, second), key=lambda i: energy[minima[i]])
+                saddles.append((deeper, higher, int(cell)))
+                lowest[mine] = deeper
+            else:
+                lowest[mine] = max(first, second)
+    return saddles

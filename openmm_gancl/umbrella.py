@@ -1,0 +1,161 @@
+"""Umbrella windows as a table: which file was sampled under which restraint, and what each restraint costs a frame."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .errors import InputError
+from .units import FloatArray, IntArray, wrap
+
+WindowForm = Literal["harmonic", "cosine"]
+
+FORMS: tuple[WindowForm, ...] = ("harmonic", "cosine")
+"""kappa (xi - s)^2 / 2, its difference taken around a periodic coordinate, or kappa (1 - cos(xi - s))."""
+
+
+@dataclass(frozen=True)
+class UmbrellaWindows:
+    """Umbrella windows over the first few collective variables.
+
+    Args:
+        files: a trajectory or COLVAR file of each window.
+        centres: shape=(n_windows, d), nm or radians.
+        kappas: shape=(n_windows, d), kJ/mol/nm^2 or kJ/mol/rad^2; kJ/mol for the cosine form.
+        form: harmonic or cosine.
+    """
+
+    files: tuple[Path, ...]
+    centres: FloatArray
+    kappas: FloatArray
+    form: WindowForm = "harmonic"
+
+    def biases(self, values: FloatArray, periods: FloatArray) -> FloatArray:
+        """Of every window at every frame, kJ/mol, shape=(n, n_windows).
+
+        Args:
+            values: shape=(n, d), the restrained collective variables.
+            periods: shape=(d,), ``inf`` where there is none.
+        """
+        total = np.zeros((len(values), len(self.files)))
+        for i in range(self.centres.shape[1]):
+            difference = values[:, i, None] - self.centres[None, :, i]
+            if self.form == "cosine":
+                total += self.kappas[:, i] * (1.0 - np.cos(difference))
+            else:
+                total += 0.5 * self.kappas[:, i] * wrap(difference, periods[i]) ** 2
+        return total
+
+    def only(self, chosen: Sequence[int] | IntArray) -> "UmbrellaWindows":
+        """Some of the windows."""
+        files = tuple(self.files[i] for i in chosen)
+        return UmbrellaWindows(files, self.centres[chosen], self.kappas[chosen], self.form)
+
+    def describe(self, window: int) -> str:
+        """Name and centre of a window."""
+        centre = ", ".join(f"{value:.4g}" for value in self.centres[window])
+        return f"{self.files[window].name} at ({centre})"
+
+    def missing_centres(self) -> list[tuple[float, ...]]:
+        """Places without a window in a grid of centres that is otherwise full."""
+        axes = [np.unique(np.round(column, 6)) for column in self.centres.T]
+        n_places = int(np.prod([len(axis) for axis in axes]))
+        if len(axes) == 1:
+            steps = np.diff(axes[0])
+            if len(steps) < 3:
+                return []
+            usual = float(np.median(steps))
+            gaps = [i for i, step in enumerate(steps) if 1.5 * usual < step < 4.5 * usual]
+            return [
+                (float(axes[0][i] + k * steps[i] / round(steps[i] / usual)),)
+                for i in gaps
+                for k in range(1, round(steps[i] / usual))
+            ]
+        if n_places > 1.25 * len(self.files):
+            return []  # no grid, or one that leaves out a whole region on purpose
+        there = {tuple(row) for row in np.round(self.centres, 6)}
+        places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(n_places, -1)
+        return [tuple(map(float, place)) for place in places if tuple(place) not in there]
+
+
+def _number(path: Path, line: int, column: str, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise InputError(f"{path}, line {line}: {column} is {text!r}: give a number")
+    return value
+
+
+def _columns(path: Path, fields: Sequence[str]) -> int:
+    """How many coordinates the table restrains, its columns checked."""
+    d = sum(field.startswith("centre_") for field in fields)
+    wanted = ["file", *(f"{kind}_{i}" for i in range(d) for kind in ("centre", "kappa"))]
+    missing = [name for name in wanted if name not in fields] if d else ["centre_0"]
+    unknown = [name for name in fields if name not in [*wanted, "temperature"]] if d else []
+    if missing or unknown:
+        told = f"lacks the column {missing[0]}" if missing else f"has a column {unknown[0]!r} that is not understood"
+        raise InputError(f"{path} {told}: give file, centre_0, kappa_0, and centre_1, kappa_1 for a second coordinate")
+    return d
+
+
+def _file_of(path: Path, line: int, name: str | None) -> Path:
+    if not (name or "").strip():
+        raise InputError(f"{path}, line {line}: no file is named: give the window's trajectory")
+    beside, here = path.parent / str(name).strip(), Path(str(name).strip())
+    for candidate in (beside, here):
+        if candidate.is_file():
+            return candidate
+    raise InputError(f"{path}, line {line}: there is no file {beside} of this window: give it, or remove the line")
+
+
+def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -> UmbrellaWindows:
+    """Read a table of windows.
+
+    Args:
+        path: CSV with the columns file (beside the table, or from here), centre_0, kappa_0 and so on, and perhaps
+            temperature; nm, radians, kJ/mol.
+        temperature: K, of the surface.
+        form: harmonic or cosine.
+
+    Raises:
+        InputError: columns or numbers are missing, a file does not exist, or temperatures are mixed.
+    """
+    path = Path(path)
+    if form not in FORMS:
+        raise InputError(f"--window-form is {form}: choose harmonic or cosine")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: check --windows")
+    try:
+        lines = {
+            i: line for i, line in enumerate(path.read_text().splitlines(), start=1) if line.strip() and line[0] != "#"
+        }
+        reader = csv.DictReader(lines.values(), skipinitialspace=True, strict=True)
+        fields = [field.strip() for field in reader.fieldnames or []]
+        rows = [dict(zip(fields, row.values(), strict=False)) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path} ({error}): give a CSV file") from None
+    d = _columns(path, fields)
+    files: list[Path] = []
+    numbers: list[list[list[float]]] = []
+    for line, row in zip(list(lines)[1:], rows, strict=True):
+        files.append(_file_of(path, line, row["file"]))
+        names = [[f"{kind}_{i}" for i in range(d)] for kind in ("centre", "kappa")]
+        numbers.append([[_number(path, line, name, row[name]) for name in kind] for kind in names])
+        if not ((kappas := np.array(numbers[-1][1])) >= 0).all() or not kappas.any():
+            raise InputError(f"{path}, line {line}: a force constant is not positive: give kappa in kJ/mol (per nm^2)")
+        if "temperature" in row:
+            own = _number(path, line, "temperature", row["temperature"])
+            if abs(own - temperature) > 1e-3:
+                raise InputError(
+                    f"{path}, line {line}: {files[-1].name} was sampled at {own:g} K, the surface is for "
+                    f"{temperature:g} K: windows of one temperature can be joined"
+                )
+    if len(files) < 2:
+        raise InputError(f"{path} names {len(files)} windows: give at least two, or weights of another kind")
+    table = np.array(numbers)
+    return UmbrellaWindows(tuple(files), table[:, 0], table[:, 1], FORMS[FORMS.index(form)])

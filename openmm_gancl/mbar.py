@@ -16,16 +16,18 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from .errors import InputError
 from .units import FloatArray, IntArray
 
-REACH = 100.0
-"""kT above a frame's lowest bias at which a window is taken not to see the frame."""
+REACH, NEAR = 100.0, 25.0
+"""kT above a frame's lowest bias at which a window is taken not to see the frame: blindly, and given free energies."""
 
-NEGLIGIBLE = 1e-9
-"""Responsibility below which a window does not enter the curvature."""
+NEGLIGIBLE = 1e-6
+"""Responsibility below which a window does not enter the curvature and the overlap."""
 
 LEAST_OVERLAP = 1e-3
 """Fraction of one window's frames that another one must explain, for the two to count as neighbours."""
 
 TOLERANCE = 1e-8
+"""Of a window's frames, that its responsibilities may differ from their number."""
+
 MOST_STEPS = 100
 
 
@@ -37,6 +39,7 @@ class MBAR:
         free_energies: shape=(n_windows,), reduced (kT), of each window; the first is zero.
         log_weights: shape=(n_frames,), that undo the mixture of all windows, up to one constant.
         responsibilities: shape=(n_frames, n_windows), sparse; each row sums to one.
+        products: shape=(n_windows, n_windows), of the responsibilities of two windows, summed over the frames.
         counts: shape=(n_windows,), frames of each window.
         steps: of Newton's method.
     """
@@ -44,6 +47,7 @@ class MBAR:
     free_energies: FloatArray
     log_weights: FloatArray
     responsibilities: csr_array
+    products: FloatArray
     counts: IntArray
     steps: int
 
@@ -54,7 +58,7 @@ class MBAR:
         Entry (i, j) is the chance that a frame of window i might as well be one of window j; doi
         10.1007/s10822-015-9840-9.
         """
-        return np.asarray((self.responsibilities.T @ self.responsibilities).toarray() / self.counts[:, None])
+        return self.products / self.counts[:, None]
 
     def groups(self) -> IntArray:
         """Windows that hang together by their overlap, shape=(n_windows,): the group of each."""
@@ -75,8 +79,7 @@ class MBAR:
             block_sums: shape=(n_blocks, n_windows), responsibilities of each block's frames, less its frames in each
                 window; a block that counts twice adds its row to the gradient of the likelihood.
         """
-        total = np.asarray(self.responsibilities.sum(axis=0)).ravel()
-        curvature = _curvature(self.responsibilities, total, self.counts)
+        curvature = _curvature(self.products, self.counts)
         moved = np.zeros(block_sums.shape)
         moved[:, 1:] = -cho_solve(cho_factor(curvature[1:, 1:]), block_sums[:, 1:].T).T
         return moved
@@ -110,30 +113,35 @@ class _Likelihood:
         return csr_array((shares, self.biases.indices, self.biases.indptr), shape=self.biases.shape)
 
 
-def _curvature(responsibilities: csr_array, total: FloatArray, counts: IntArray) -> FloatArray:
+def _products(responsibilities: csr_array) -> FloatArray:
     near = responsibilities.copy()
     near.data[near.data < NEGLIGIBLE] = 0.0
     near.eliminate_zeros()
-    curvature = np.diag(total) - (near.T @ near).toarray()
+    return np.asarray((near.T @ near).toarray())
+
+
+def _curvature(products: FloatArray, counts: IntArray) -> FloatArray:
+    """Second derivatives of the likelihood at its maximum, where responsibilities add up to the counts."""
+    curvature = np.diag(products.sum(axis=1)) - products
     # windows that nothing connects leave their offset free
     curvature[np.diag_indices_from(curvature)] += 1e-10 * counts.mean()
-    return np.asarray(curvature)
+    return curvature
 
 
-def _step(responsibilities: csr_array, counts: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Newton's step and the gradient; the first window stays where it is."""
-    total = np.asarray(responsibilities.sum(axis=0)).ravel()
-    gradient = np.asarray(total - counts, dtype=float)
-    step = np.zeros(len(counts))
-    step[1:] = -cho_solve(cho_factor(_curvature(responsibilities, total, counts)[1:, 1:]), gradient[1:])
-    return step, gradient
+def _step(responsibilities: csr_array, counts: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Newton's step, the gradient and the products; the first window stays where it is."""
+    gradient = np.asarray(responsibilities.sum(axis=0)).ravel() - counts.astype(float)
+    step, products = np.zeros(len(counts)), _products(responsibilities)
+    step[1:] = -cho_solve(cho_factor(_curvature(products, counts)[1:, 1:]), gradient[1:])
+    return step, gradient, products
 
 
-def sparse_biases(chunks: Iterable[FloatArray]) -> csr_array:
-    """Reduced biases (kT) of windows, kept only where they are within `REACH` of a frame's lowest one.
+def sparse_biases(chunks: Iterable[FloatArray], near: FloatArray | None = None) -> csr_array:
+    """Reduced biases (kT) of windows, kept only where they are not far above a frame's lowest one.
 
     Args:
         chunks: of consecutive frames, each of shape=(n, n_windows).
+        near: shape=(n_windows,), free energies that are about right, which make the choice narrower.
 
     Raises:
         InputError: a bias that is not a finite number.
@@ -146,7 +154,8 @@ def sparse_biases(chunks: Iterable[FloatArray]) -> csr_array:
             raise InputError(
                 f"the bias of window {column} at frame {begun + row} is not a finite number: remove the frame"
             )
-        keep = biases - biases.min(axis=1, keepdims=True) < REACH
+        above = biases if near is None else biases - near
+        keep = above - above.min(axis=1, keepdims=True) < (REACH if near is None else NEAR)
         pointer = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
         columns = np.nonzero(keep)[1].astype(np.int32)
         parts.append(csr_array((biases[keep], columns, pointer), shape=biases.shape))
@@ -154,12 +163,13 @@ def sparse_biases(chunks: Iterable[FloatArray]) -> csr_array:
     return csr_array(vstack(parts, format="csr"))
 
 
-def solve_mbar(biases: FloatArray | csr_array, counts: IntArray) -> MBAR:
+def solve_mbar(biases: FloatArray | csr_array, counts: IntArray, start: FloatArray | None = None) -> MBAR:
     """Free energies of windows from frames of all of them.
 
     Args:
         biases: shape=(n_frames, n_windows), reduced bias (kT) of every window at every frame; or `sparse_biases`.
         counts: shape=(n_windows,), frames that each window was sampled with, at least one.
+        start: shape=(n_windows,), free energies to start from; zero by default, from where it converges as well.
 
     Raises:
         InputError: a window without frames, a bias that is not a number, or no convergence.
@@ -172,13 +182,13 @@ def solve_mbar(biases: FloatArray | csr_array, counts: IntArray) -> MBAR:
     if not isinstance(biases, csr_array):
         biases = sparse_biases([biases])
     likelihood = _Likelihood(biases, counts)
-    f = np.zeros(len(counts))
+    f = np.zeros(len(counts)) if start is None else np.asarray(start, dtype=float)
     point = likelihood.at(f)
     for steps in range(MOST_STEPS):
         responsibilities = likelihood.responsibilities(point)
-        step, gradient = _step(responsibilities, counts)
-        if np.abs(gradient).max() < TOLERANCE * counts.sum() and np.abs(step).max() < 1e-6:
-            return MBAR(f - f[0], -point.log_sums, responsibilities, counts, steps)
+        step, gradient, products = _step(responsibilities, counts)
+        if (np.abs(gradient) < TOLERANCE * counts).all():
+            return MBAR(f - f[0], -point.log_sums, responsibilities, products, counts, steps)
         size, slope = 1.0, float(gradient @ step)
         trial = likelihood.at(f + step)
         while trial.value > point.value + 1e-4 * size * slope + 1e-9 * abs(point.value) and size > 1e-8:

@@ -62,22 +62,20 @@ class UmbrellaWindows:
     def missing_centres(self) -> list[tuple[float, ...]]:
         """Places without a window in a grid of centres that is otherwise full."""
         axes = [np.unique(np.round(column, 6)) for column in self.centres.T]
-        n_places = int(np.prod([len(axis) for axis in axes]))
-        if len(axes) == 1:
-            steps = np.diff(axes[0])
-            if len(steps) < 3:
-                return []
-            usual = float(np.median(steps))
-            gaps = [i for i, step in enumerate(steps) if 1.5 * usual < step < 4.5 * usual]
-            return [
-                (float(axes[0][i] + k * steps[i] / round(steps[i] / usual)),)
-                for i in gaps
-                for k in range(1, round(steps[i] / usual))
+        moving = [i for i, axis in enumerate(axes) if len(axis) > 1]
+        if len(moving) == 1 and len(axes[moving[0]]) > 3:
+            steps = np.diff(axes[moving[0]])
+            usual = np.median(steps)
+            added = [
+                np.linspace(low, low + step, round(step / usual) + 1)
+                for low, step in zip(axes[moving[0]], steps, strict=False)
+                if 1.5 * usual < step < 10 * usual
             ]
-        if n_places > 1.25 * len(self.files):
+            axes[moving[0]] = np.unique(np.concatenate([axes[moving[0]], *added]).round(6))
+        places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+        if len(moving) > 1 and len(places) > 1.25 * len(self.files):
             return []  # no grid, or one that leaves out a whole region on purpose
         there = {tuple(row) for row in np.round(self.centres, 6)}
-        places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(n_places, -1)
         return [tuple(map(float, place)) for place in places if tuple(place) not in there]
 
 

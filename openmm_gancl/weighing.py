@@ -1,5 +1,6 @@
 """Weights of the frames of umbrella windows, and how they follow the windows' free energies."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,9 @@ from .units import FloatArray, IntArray, thermal_energy
 
 PIECE = 1_000_000
 """Frames times windows that are looked at together."""
+
+FIRST_LOOK = 50
+"""Frames of each window that the free energies are first estimated from."""
 
 MOST_BIASES = 40_000_000
 """Frames times windows; more frames are thinned out."""
@@ -77,16 +81,23 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
 
     def solve(windows: UmbrellaWindows, blocks: Blocks) -> tuple[MBAR, FloatArray]:
         values = np.asarray(series.values[blocks.frames()][:, columns], dtype=float)
-        step, owner = max(PIECE // len(windows.files), 1), np.repeat(blocks.stratum, blocks.sizes)
-        pieces = (values[i : i + step] for i in range(0, len(values), step))
-        biases = sparse_biases(windows.biases(piece, periods) / kT for piece in pieces)
-        strain = np.array(
-            [
-                windows.only([k]).biases(values[owner == k], periods).mean() / kT / len(columns)
-                for k in range(len(windows.files))
-            ]
+        step, owner, n = (
+            max(PIECE // len(windows.files), 1),
+            np.repeat(blocks.stratum, blocks.sizes),
+            len(windows.files),
         )
-        return solve_mbar(biases, np.bincount(owner, minlength=len(windows.files))), strain
+
+        def reduced(values: FloatArray) -> Iterator[FloatArray]:
+            return (windows.biases(values[i : i + step], periods) / kT for i in range(0, len(values), step))
+
+        # a first look at some frames: what follows then sees only the windows that matter
+        few = np.concatenate(
+            [np.flatnonzero(owner == k)[:: max((owner == k).sum() // FIRST_LOOK, 1)] for k in range(n)]
+        )
+        first = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n))
+        biases = sparse_biases(reduced(values), near=first.free_energies)
+        strain = [windows.only([k]).biases(values[owner == k], periods).mean() / kT / len(columns) for k in range(n)]
+        return solve_mbar(biases, np.bincount(owner, minlength=n), first.free_energies), np.array(strain)
 
     mbar, strain = solve(windows, blocks)
     groups, left_out = mbar.groups(), []

@@ -49,10 +49,10 @@ def analyse(series, log_weights=None, **options):
     return analyse_observations(Observations(series, len(series.names), log_weights), TEMPERATURE, **options)
 
 
-def z_scores(periodic, inefficiency, method, seed):
+def z_scores(periodic, inefficiency, method, seed, effective=EFFECTIVE):
     """Deviations of one series' surface from the truth over its bars; where 50 effective counts lie."""
     rng = np.random.default_rng(seed)
-    normals = correlated_normals(EFFECTIVE * inefficiency, inefficiency, rng)
+    normals = correlated_normals(effective * inefficiency, inefficiency, rng)
     values = np.interp(ndtr(normals), cumulative(periodic), GRID)
     analysis = analyse(series_of(values, periodic), method=method, bins=BINS, discard=0)
     surface, (edges,) = analysis.surface, analysis.surface.edges
@@ -80,10 +80,10 @@ def test_bars_cover(pooled):
 
 
 def test_blocks_shorter_than_the_correlation_do_not_cover(monkeypatch):
-    """The twin: every frame counts as independent, blocks are of 8 frames."""
+    """The twin: every frame counts as independent, blocks are of 3 frames."""
     monkeypatch.setattr("openmm_gancl.trajectories._inefficiency", lambda values, periods: 1.0)
-    monkeypatch.setattr("openmm_gancl.trajectories.MOST_BLOCKS", 100_000)
-    scores = np.abs(np.concatenate([z_scores(True, 200, "histogram", seed) for seed in range(5)]))
+    monkeypatch.setattr("openmm_gancl.trajectories.MOST_BLOCKS", 10**7)
+    scores = np.abs(np.concatenate([z_scores(True, 200, "histogram", seed, 1500) for seed in range(8)]))
     assert (scores < 1.0).mean() < 0.5
 
 

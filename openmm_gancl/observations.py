@@ -168,7 +168,7 @@ def _check_named(trajectories: Sequence[Path], windows: UmbrellaWindows) -> None
     """See that the trajectories given are those of the windows."""
     given, named = {path.resolve() for path in trajectories}, {path.resolve() for path in windows.files}
     if given and given != named:
-        odd = sorted(given ^ named)[0]
+        odd = sorted(given - named or named - given)[0]
         which = "is given, but not named in the table of windows" if odd in given else "of --windows is not given"
         raise InputError(f"{odd.name} {which}: name the same files in both, or none on the command line")
 

@@ -79,7 +79,8 @@ def _check_trr(path: Path, file: BinaryIO) -> None:
             raise _cut_off(path, frame)
         # input record, energies, box, virial, pressure, topology, symbols, positions, velocities, forces
         sizes, n_atoms = struct.unpack(">10i", head[24:64]), struct.unpack(">i", head[64:68])[0]
-        reals = 8 if 8 in (sizes[2] // 9, sum(sizes[7:10]) // max(3 * n_atoms, 1)) else 4
+        vectors = [size // n for size, n in ((sizes[2], 9), *((size, 3 * n_atoms) for size in sizes[7:])) if size]
+        reals = vectors[0] if vectors else 4
         if 24 + 52 + 2 * reals + sum(sizes) > size - begin:
             raise _cut_off(path, frame)
         file.seek(begin + 24 + 52 + 2 * reals + sum(sizes))

@@ -147,6 +147,31 @@ def test_bars_cover():
     assert 0.60 <= covered(40) <= 0.76
 
 
+def test_basins_and_barriers_are_right_within_their_bars():
+    """Of the line, twenty samplings: the free energy between its wells, and the barrier from either side."""
+    centres, scores = np.linspace(-1.7, 1.7, 16)[:, None], []
+    x = np.linspace(-1.8, 1.8, 36_001)
+    density, top = np.exp(-line_energy(x)), 0.0421
+    between = np.log(density[x < top].sum() / density[x > top].sum())
+    for seed in range(20):
+        analysis = analysed("line", centres, sampled("line", centres, seed, 4_800))
+        second = analysis.basins[1]
+        (barrier,) = analysis.barriers
+        (edges,) = analysis.surface.edges
+        exact = exact_bins("line", analysis.surface.edges)
+        low = [exact[(np.diff(edges) / 2 + edges[:-1] < 0) == side].min() for side in (True, False)]
+        saddle = exact[np.abs(0.5 * (edges[1:] + edges[:-1])) < 0.3].max()
+        scores.append(
+            [
+                (second.free_energy / KT - between) / (second.free_energy_error / KT),
+                *((barrier.heights[i] / KT - (saddle - low[i])) / (barrier.errors[i] / KT) for i in range(2)),
+            ]
+        )
+    scores = np.array(scores)
+    assert np.abs(scores).max() < z_limit(scores.size), scores
+    assert (np.sqrt((scores**2).mean(axis=0)) > 0.55).all() and (np.sqrt((scores**2).mean(axis=0)) < 1.55).all()
+
+
 def test_bars_that_take_the_free_energies_of_windows_as_known_do_not_cover(monkeypatch):
     """The twin: weights do not follow the windows' free energies."""
     monkeypatch.setattr("openmm_gancl.mbar.MBAR.influence", lambda mbar, sums: np.zeros(sums.shape))

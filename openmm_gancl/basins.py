@@ -85,12 +85,16 @@ def find_basins(surface: FreeEnergySurface) -> BoolArray:
     """The basins of a surface, deepest first, shape=(n_basins, n_0, ...).
 
     The surface is flooded from below; a pool that is shallower than `LEAST_DEPTH` where it meets another one, or whose
-    depth is within two standard errors of nothing, belongs to the other.
+    depth is within two standard errors of nothing, belongs to the other. An island that is as flat is no basin.
     """
     energy, error = surface.energy.ravel(), surface.error.ravel()
     beside = _neighbours(surface.energy.shape, surface.periods)
-    kT, pools, minima = thermal_energy(surface.temperature), _Union(), list[int]()
-    label = np.full(len(energy), -1)
+    pools, minima, label = _Union(), list[int](), np.full(len(energy), -1)
+
+    def is_shallow(minimum: int, top: int) -> bool:
+        noise = float(np.hypot(error[top], error[minimum]))
+        return bool(energy[top] - energy[minimum] < max(LEAST_DEPTH * thermal_energy(surface.temperature), 2.0 * noise))
+
     for cell in np.argsort(energy)[: np.isfinite(energy).sum()]:
         flooded = [n for n in beside[cell] if n >= 0 and label[n] >= 0]
         if not flooded:
@@ -101,13 +105,14 @@ def find_basins(surface: FreeEnergySurface) -> BoolArray:
         touching = {pools.root(label[n]) for n in flooded}
         deepest = min(touching, key=lambda i: energy[minima[i]])
         for pool in touching - {deepest}:
-            noise = float(np.hypot(error[cell], error[minima[pool]]))
-            if energy[cell] - energy[minima[pool]] < max(LEAST_DEPTH * kT, 2.0 * noise):
+            if is_shallow(minima[pool], int(cell)):
                 pools.parent[pool] = deepest
     roots = np.array([pools.root(i) for i in range(len(minima))])
-    basins = sorted(set(roots.tolist()), key=lambda i: energy[minima[i]])
-    of_cell = np.where(label >= 0, roots[label], -1).reshape(surface.energy.shape)
-    return np.stack([of_cell == basin for basin in basins])
+    of_cell = np.where(label >= 0, roots[label], -1)
+    first, *others = sorted(set(roots.tolist()), key=lambda i: energy[minima[i]])
+    tops = {i: int(np.where(of_cell == i, energy, -np.inf).argmax()) for i in others}
+    basins = [first, *(i for i in others if not is_shallow(minima[i], tops[i]))]
+    return np.stack([(of_cell == basin).reshape(surface.energy.shape) for basin in basins])
 
 
 def box_masks(surface: FreeEnergySurface, basins: Sequence[Basin]) -> BoolArray:

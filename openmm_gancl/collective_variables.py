@@ -60,14 +60,15 @@ def _bonds_between(atoms: IntArray, topology: Any) -> IntArray:
     return np.array(sorted(bonds), dtype=np.int64).reshape(-1, 2)
 
 
-def _backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[int]:
+def backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[int]:
+    """The four atoms of a backbone or side-chain torsion; of a residue by number, or of the only one."""
     from mdtraj.geometry import dihedral
 
     found = np.asarray(getattr(dihedral, f"indices_{kind}")(topology)).reshape(-1, 4)
     numbers = [topology.atom(int(row[1])).residue.resSeq for row in found]
     if residue:
         if not residue.lstrip("-").isdigit():
-            raise InputError(f"--cv {name}: {residue} is no residue number: give one, as in {kind}:2")
+            raise InputError(f"{name}: {residue} is no residue number: give one, as in {kind}:2")
         chosen = [row for row, number in zip(found, numbers, strict=True) if number == int(residue)]
     else:
         chosen = list(found)
@@ -75,33 +76,35 @@ def _backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[i
         return [int(atom) for atom in chosen[0]]
     known = ", ".join(map(str, dict.fromkeys(numbers))) or "none"
     if not chosen:
-        raise InputError(f"--cv {name} matches nothing: residues of the topology with a {kind} are {known}")
+        raise InputError(f"{name} matches nothing: residues of the topology with a {kind} are {known}")
     raise InputError(
-        f"--cv {name} matches {len(chosen)} torsions (residues with a {kind}: {known}): "
+        f"{name} matches {len(chosen)} torsions (residues with a {kind}: {known}): "
         "name one residue, or its atoms as torsion:a,b,c,d"
     )
 
 
-def _given_atoms(kind: str, rest: str, name: str, n_atoms: int) -> list[int]:
+def given_atoms(kind: str, rest: str, name: str, n_atoms: int) -> list[int]:
+    """Atom numbers as they are written, checked."""
     parts, count = rest.split(","), ATOM_COUNTS[kind]
     if len(parts) != count or not all(part.strip().isdigit() for part in parts):
         example = ",".join("0123"[:count])
-        raise InputError(f"--cv {name}: {kind} needs {count} atom numbers counted from 0, as in {kind}:{example}")
+        raise InputError(f"{name}: {kind} needs {count} atom numbers counted from 0, as in {kind}:{example}")
     atoms = [int(part) for part in parts]
     if max(atoms) >= n_atoms:
-        raise InputError(f"--cv {name}: atom {max(atoms)} is out of range, the topology has {n_atoms}: count from 0")
+        raise InputError(f"{name}: atom {max(atoms)} is out of range, the topology has {n_atoms}: count from 0")
     if len(set(atoms)) < count:
-        raise InputError(f"--cv {name} names an atom twice: give {count} different ones")
+        raise InputError(f"{name} names an atom twice: give {count} different ones")
     return atoms
 
 
-def _selected(selection: str, name: str, topology: Any) -> IntArray:
+def selected_atoms(selection: str, name: str, topology: Any) -> IntArray:
+    """Atoms that a selection in mdtraj's language matches, shape=(k,)."""
     try:
         chosen = topology.select(selection or "all")
     except Exception as error:  # mdtraj's parser raises many kinds
-        raise InputError(f"--cv {name}: cannot read the selection {selection!r} ({error})") from None
+        raise InputError(f"{name}: cannot read the selection {selection!r} ({error})") from None
     if not len(chosen):
-        raise InputError(f"--cv {name}: the selection {selection!r} matches no atom")
+        raise InputError(f"{name}: the selection {selection!r} matches no atom")
     return np.asarray(chosen, dtype=np.int64)
 
 
@@ -115,7 +118,7 @@ def _rmsd(rest: str, name: str, topology: Any) -> tuple[IntArray, Callable[[Any]
         reference: Any = mdtraj.load(file)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"--cv {name}: cannot read {file} ({error}): give a structure, as a PDB file") from None
-    atoms = _selected(selection, name, topology)
+    atoms = selected_atoms(selection, f"--cv {name}", topology)
     if reference.n_atoms != topology.n_atoms:
         raise InputError(
             f"--cv {name}: {file} has {reference.n_atoms} atoms, the topology has {topology.n_atoms}: "
@@ -144,15 +147,15 @@ def parse_cv(name: str, topology: Any) -> CollectiveVariable:
 
     kind, _, rest = name.partition(":")
     if kind in BACKBONE:
-        given = _backbone_atoms(kind, rest, name, topology)
+        given = backbone_atoms(kind, rest, f"--cv {name}", topology)
         kind = "torsion"
     elif kind in ATOM_COUNTS:
-        given = _given_atoms(kind, rest, name, topology.n_atoms)
+        given = given_atoms(kind, rest, f"--cv {name}", topology.n_atoms)
     if kind in ATOM_COUNTS:
         measure = getattr(mdtraj, f"compute_{kind.replace('torsion', 'dihedral')}s")
         return variable(given, lambda frames: measure(frames, [given])[:, 0], False)
     if kind == "rg":
-        chosen = _selected(rest, name, topology)
+        chosen = selected_atoms(rest, f"--cv {name}", topology)
         elements = [topology.atom(int(i)).element for i in chosen]
         masses = np.array([element.mass if element else 1.0 for element in elements])
         return variable(chosen, lambda frames: mdtraj.compute_rg(frames.atom_slice(chosen), masses), True)

@@ -26,6 +26,9 @@ BANDWIDTHS = np.geomspace(0.004, 0.2, 15)
 UNDERSMOOTHING = 0.7
 """Of the bandwidth of least held-out loss, so that its bias, which no bootstrap shows, stays below the error bar."""
 
+LEAST_TILT = -600.0
+"""Logarithm of the least usual weight, below which weights are no numbers any more."""
+
 TILTS = (0.02, 0.06, 0.2)
 """Bandwidths, as fractions of an axis, of the local mean of log-weights; the broader ones where no frame is near."""
 
@@ -179,7 +182,7 @@ def local_weights(grid: FineGrid, frames: FloatArray, log_sums: FloatArray) -> F
         near, sums = grid.smooth(np.stack([frames, log_sums]), bandwidths)
         known = near * grid.kernel_volume(bandwidths) > 1e-3
         means[known] = sums[known] / near[known]
-    return np.exp(means)
+    return np.exp(means.clip(min=LEAST_TILT))
 
 
 def _folds(counts: BlockCounts) -> IntArray:

@@ -192,6 +192,8 @@ def observe(
     paths = [Path(path) for path in trajectories]
     colvars = [Path(path) for path in colvar]
     acting = tuple(bias_cvs) or tuple(cvs)
+    if len(set(cvs)) < len(cvs):
+        raise InputError(f"--cv {cvs[0]} is given twice: name two different collective variables, or one")
     if bias_cvs and windows is None and bias is None:
         raise InputError("--bias-cv says what a bias acts on, but none is given: give --windows or another bias")
     if windows is not None and windows.centres.shape[1] > len(acting):

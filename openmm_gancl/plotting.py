@@ -14,6 +14,9 @@ SYMBOLS = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi1": "χ₁", "chi2": "χ
 CEILING = 15.0
 """kT; what lies above it is drawn in one light tone."""
 
+COLOURS = ("#006ba4", "#ff800e", "#595959", "#5f9ed1", "#c85200", "#898989", "#a2c8ec", "#ffbc79")
+"""Of curves; told apart by the colour-blind."""
+
 UNKNOWN, ABOVE = "0.75", "0.95"
 HALO_WIDTH = 2.6
 
@@ -167,7 +170,9 @@ def _plot_two(surface: FreeEnergySurface, ax: Any, unit: str) -> None:
     _axes_of_grid(ax, surface)
 
 
-def _plot_one(surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin], unit: str) -> None:
+def _plot_one(
+    surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin], minima: Mapping[str, FloatArray], unit: str
+) -> None:
     edges, period, size = surface.edges[0], surface.periods[0], energy_unit(unit, surface.temperature)
     known = np.isfinite(surface.energy)
     x = _scaled(surface.centres[0], period)
@@ -179,12 +184,21 @@ def _plot_one(surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin], unit
             ax.text((low + high) / 2, 0.98, basin.name, transform=ax.get_xaxis_transform(), ha="center", va="top")
     ax.fill_between(x, energy - error, energy + error, color="tab:blue", alpha=0.3, lw=0, label="one sigma")
     ax.plot(x, energy, color="tab:blue")
+    for name, place in minima.items():
+        if np.isfinite(place).all():
+            ax.annotate(
+                name,
+                (float(_scaled(place, period)[0]), 0.02),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+            )
     _degree_ticks(ax.xaxis, edges, period)
     ax.set_xlim(*_scaled(edges[[0, -1]], period))
     ax.set_ylim(bottom=min(0.0, np.nanmin(energy - error)))
     ax.set_xlabel(_axis_label(surface.names[0], period, surface.units[0]))
     ax.set_ylabel(f"free energy ({unit})")
-    ax.legend(frameon=False, loc="lower center")
+    ax.legend(frameon=False, loc="upper center")
 
 
 def plot_surface(
@@ -202,8 +216,8 @@ def plot_surface(
         surface: the surface.
         ax: a matplotlib axis; a new figure by default.
         basins: drawn as named boxes.
-        minima: places of basins that were found, by their names; in two dimensions.
-        saddles: places between them, drawn as crosses.
+        minima: places of basins that were found, by their names.
+        saddles: places between them, drawn as crosses in two dimensions.
         unit: kJ/mol, kcal/mol or kT.
 
     Returns:
@@ -212,7 +226,7 @@ def plot_surface(
     two_dimensional = surface.energy.ndim == 2
     ax = _new_axis(two_dimensional) if ax is None else ax
     if not two_dimensional:
-        _plot_one(surface, ax, basins, unit)
+        _plot_one(surface, ax, basins, minima or {}, unit)
         return ax
     _plot_two(surface, ax, unit)
     _draw_boxes(ax, surface, basins)
@@ -259,7 +273,7 @@ def plot_convergence(convergence: Convergence, temperature: float, *, unit: str 
                 fmt=f"o{style}",
                 ms=4,
                 capsize=2,
-                color=f"C{i % 10}",
+                color=COLOURS[i % len(COLOURS)],
                 label=f"{name} - {convergence.names[0]}" if direction == 0 else None,
             )
     axes[0].set_ylabel(f"RMS from the\nwhole ({unit})")

@@ -157,7 +157,7 @@ def read_frame_values(path: Path, n: int | None, option: str) -> FloatArray:
         raise InputError(f"there is no file {path}: check {option}")
     try:
         values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
-        values = np.asarray(values, dtype=float)
+        values = np.atleast_1d(np.asarray(values, dtype=float))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
     if values.size != values.shape[0]:

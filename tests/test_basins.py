@@ -95,6 +95,13 @@ def test_regions_that_nothing_joins_have_no_barrier():
     assert find_saddles(surface, lowest_bins(surface, masks)) == []
 
 
+def test_an_island_of_one_bin_is_no_basin():
+    surface = surface_of(two_wells, [(-1.6, 1.6)], 160, np.inf, unknown=lambda x: (x > 1.4) & (x < 1.58))
+    assert np.isfinite(surface.energy[-1]) and np.isinf(surface.energy[-2])
+    masks = find_basins(surface)
+    assert len(masks) == 2 and not masks[:, -1].any()
+
+
 def test_boxes_have_barriers_too():
     surface = surface_of(two_wells, [(-1.6, 1.6)], 160, np.inf)
     boxes = [

@@ -40,6 +40,8 @@ ORDER = [
     "lift_surfaces",
     "placement",
     "collective_variables",
+    "features",
+    "torch_features",
     "trajectory_files",
     "trajectories",
     "colvar",

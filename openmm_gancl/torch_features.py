@@ -29,7 +29,7 @@ class _Distances(nn.Module):
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         a, b = positions.index_select(-2, self.pairs[:, 0]), positions.index_select(-2, self.pairs[:, 1])
-        return _minimum_image(b - a, box).norm(dim=-1)
+        return torch.linalg.vector_norm(_minimum_image(b - a, box), dim=-1)
 
 
 class _SineCosine(nn.Module):
@@ -41,10 +41,11 @@ class _SineCosine(nn.Module):
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         p = [positions.index_select(-2, self.quadruples[:, i]) for i in range(4)]
-        b1, b2, b3 = [_minimum_image(p[i + 1] - p[i], box) for i in range(3)]
+        b1, b2 = _minimum_image(p[1] - p[0], box), _minimum_image(p[2] - p[1], box)
+        b3 = _minimum_image(p[3] - p[2], box)
         n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
         x = (n1 * n2).sum(dim=-1)
-        y = b2.norm(dim=-1) * (b1 * n2).sum(dim=-1)
+        y = torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(dim=-1)
         size = torch.sqrt(x * x + y * y)
         return torch.cat([x / size, y / size], dim=-1)
 

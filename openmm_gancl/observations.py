@@ -78,7 +78,7 @@ def _base_series(
         series = read_series(trajectories, top, computed, stride=stride, progress=progress)
         return series, None if table is None else rows_of_frames(table, series)
     if table is None:
-        n = len(read_frame_values(Path(_external(npy[0])[1]), None, "npy"))
+        n = len(read_frame_values(Path(_external(npy[0])[1]), None))
         return _empty_series(np.array([0, n])), None
     counts = np.bincount(table.file)
     rows = np.concatenate([np.flatnonzero(table.file == file)[::stride] for file in range(len(counts))])
@@ -100,7 +100,7 @@ def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntA
             if kind == "column" and table is not None:
                 values, own = table.column(name)[rows], table.period(name)
             else:
-                values, own = read_frame_values(Path(name), len(series.values), "npy"), np.inf
+                values, own = read_frame_values(Path(name), len(series.values)), np.inf
                 name = Path(name).stem
             if not np.isfinite(values).all():
                 raise InputError(f"{cv}, frame {int(np.isfinite(values).argmin())}: not a finite number; remove it")

@@ -144,17 +144,16 @@ def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, don
 
 def read_log_weights(path: Path, n: int) -> FloatArray:
     """Log-weights of n frames from an npy or text file, shape=(n,); minus infinity is a weight of zero."""
-    values = read_frame_values(path, n, "--log-weights")
+    values = read_frame_values(path, n, "log-weights")
     if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
         raise InputError(f"{path} holds NaN or infinity: remove those frames")
     return values
 
 
-def read_frame_values(path: Path, n: int | None, option: str) -> FloatArray:
+def read_frame_values(path: Path, n: int | None, what: str = "numbers") -> FloatArray:
     """One number a frame from an npy or text file, shape=(n,); of any length if n is None."""
-    what = option.lstrip("-")
     if not path.is_file():
-        raise InputError(f"there is no file {path}: check {option}")
+        raise InputError(f"there is no file {path}: give the {what} of the frames")
     try:
         values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
         values = np.atleast_1d(np.asarray(values, dtype=float))
@@ -164,7 +163,7 @@ def read_frame_values(path: Path, n: int | None, option: str) -> FloatArray:
         raise InputError(f"{path} holds an array of shape {values.shape}: give one number a frame")
     values = values.ravel()
     if n is not None and len(values) != n:
-        raise InputError(f"{path} has {len(values)} numbers for {n} frames: give one a frame")
+        raise InputError(f"{path} has {len(values)} {what} for {n} frames: give one a frame")
     return values
 
 

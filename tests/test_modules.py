@@ -42,6 +42,9 @@ ORDER = [
     "collective_variables",
     "features",
     "torch_features",
+    "neighbours",
+    "diffusion_map",
+    "selection",
     "trajectory_files",
     "trajectories",
     "colvar",
@@ -101,7 +104,7 @@ def loaded_modules(statement):
     return set(finished.stdout.split())
 
 
-@pytest.mark.parametrize("heavy", ["torch", "openmm", "mdtraj", "pymbar", "matplotlib"])
+@pytest.mark.parametrize("heavy", ["torch", "openmm", "mdtraj", "pymbar", "matplotlib", "faiss"])
 def test_importing_the_package_loads_nothing_heavy(heavy):
     assert heavy not in loaded_modules("import openmm_gancl")
 

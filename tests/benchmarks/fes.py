@@ -4,7 +4,7 @@
 
 prints two JSON lines. The first: seconds and peak memory (MiB) of `gancl fes` for (phi, psi) of 22 atoms with 100
 bootstrap replicates, from DCD files of 1e5 and 1e6 frames; medians of three. The second: one set of independent points
-on a torus, 20 x 20 bins and 100 replicates, by this package and by pymbar (histogram, and kernel density, which needs
+on a torus, 16 x 16 bins and 100 replicates, by this package and by pymbar (histogram, and kernel density, which needs
 scikit-learn); seconds, and deviation from the exact surface, RMS in kT. The surface is low enough for every bin to be
 filled, which pymbar needs; pymbar takes minutes and is timed once.
 """
@@ -28,7 +28,7 @@ from openmm_gancl.trajectory_surfaces import analyse_observations
 from openmm_gancl.units import thermal_energy
 
 STRUCTURE = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"
-N_POINTS, BINS, REPLICATES = 50_000, 20, 100
+N_POINTS, BINS, REPLICATES = 50_000, 16, 100
 
 
 def write_frames(path, n_frames, rng):

@@ -36,6 +36,9 @@ DENSE_UP_TO = 4000
 TOLERANCE, LANCZOS_VECTORS = 1e-6, 60
 """Relative, of the eigenvalues; vectors between restarts, at least."""
 
+MOST_PAIRS = 20_000_000
+"""New points times landmarks that are looked at together."""
+
 NEGLIGIBLE = 1e-12
 """Kernel values below it do not connect."""
 
@@ -206,10 +209,9 @@ class DiffusionMap:
     def _solve(self) -> None:
         n = len(self._points)
         # few points are compared with all others, as `transform` does with new ones
-        k = n if n <= DENSE_UP_TO and self.n_landmarks is not None else min(self.n_neighbors, n - 1) + 1
+        k = n if self._compares_all else min(self.n_neighbors, n - 1) + 1
         if self._metric is None:
-            self._index = NeighbourIndex(self._points)
-            squared, index = self._index.nearest(self._points, k)
+            squared, index = NeighbourIndex(self._points).nearest(self._points, k)
         else:
             squared, index = mahalanobis_neighbours(self._points, self._metric, k)
         self._scales = np.ones(n)
@@ -254,42 +256,62 @@ class DiffusionMap:
         self.eigenvalues_ = values[order]
         self.rates_ = -np.log(self.eigenvalues_.clip(min=1e-300)) / self.bandwidth_
 
+    def nystroem_parts(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Points, weights and values, so that a new point x has the coordinates sum_j k_j values_j / sum_j k_j.
+
+        k_j = weights_j exp(-|x - points_j|^2 / (4 eps)); shapes (m, d), (m,) and (m, n_coordinates).
+
+        Raises:
+            InputError: the map has another metric than the Euclidean one, or a scale for each point.
+        """
+        if self._metric is not None:
+            raise InputError("a map with the Mahalanobis metric has no metric for new points: fit it on all of them")
+        if self.bandwidth == "self-tuning":
+            raise InputError("a self-tuning map has no scale for new points: give a bandwidth, or auto")
+        there = self._mass > 0.0
+        weights = self._mass * self._density**-self.alpha
+        return self._points[there], (weights / weights.mean())[there], (self._vectors / self.eigenvalues_)[there]
+
     def transform(self, X: Any) -> FloatArray:
         """Coordinates of new points by Nystroem's formula, shape=(n, n_coordinates); Euclidean metric only.
 
         Args:
             X: shape=(n, d).
         """
-        if self._metric is not None:
-            raise InputError("a map with the Mahalanobis metric has no metric for new points: fit it on all of them")
-        if self.bandwidth == "self-tuning":
-            raise InputError("a self-tuning map has no scale for new points: give a bandwidth, or auto")
+        near, weights, values = self.nystroem_parts()
         points = np.asarray(X, dtype=float)
         if points.ndim != 2 or points.shape[1] != self._points.shape[1]:
             raise InputError(f"points of shape {points.shape} for a map of {self._points.shape[1]} features")
-        everything = len(self._points) <= DENSE_UP_TO and self.n_landmarks is not None
-        step = max(20_000_000 // (len(self._points) if everything else self.n_neighbors), 1)
-        extend = self._from_all if everything else self._from_neighbours
-        return np.concatenate([extend(points[i : i + step]) for i in range(0, len(points), step)])
+        columns = weights[:, None] * np.column_stack([values, np.ones(len(values))])
+        if self._compares_all:
+            origin = near.mean(axis=0)
+            return _from_all(points - origin, near - origin, columns, self.bandwidth_)
+        index = NeighbourIndex(near)
+        step, parts = max(MOST_PAIRS // self.n_neighbors, 1), []
+        for i in range(0, len(points), step):
+            squared, neighbours = index.nearest(points[i : i + step], self.n_neighbors + 1)
+            sums = np.einsum("nk,nkc->nc", np.exp(-squared / (4.0 * self.bandwidth_)), columns[neighbours])
+            parts.append(sums[:, :-1] / sums[:, -1:])
+        return np.concatenate(parts)
 
-    def _nystroem_columns(self) -> FloatArray:
-        """What a row of the kernel is multiplied by: coordinates over eigenvalues, and one for the row's sum."""
-        weight = self._mass * self._density**-self.alpha
-        return weight[:, None] * np.column_stack([self._vectors / self.eigenvalues_, np.ones(len(weight))])
+    @property
+    def _compares_all(self) -> bool:
+        """Whether a point is compared with all landmarks, not only with its neighbours."""
+        return self.n_landmarks is not None and len(self._points) <= DENSE_UP_TO
 
-    def _from_all(self, points: FloatArray) -> FloatArray:
-        origin = self._points.mean(axis=0)
-        near, new = ((a - origin).astype(np.float32) for a in (self._points, points))
-        squared = (near**2).sum(axis=1) + (new**2).sum(axis=1)[:, None] - 2.0 * new @ near.T
-        kernel = np.exp(squared.clip(min=0.0) / np.float32(-4.0 * self.bandwidth_))
-        sums = kernel @ self._nystroem_columns().astype(np.float32)
-        return np.asarray(sums[:, :-1] / sums[:, -1:], dtype=float)
 
-    def _from_neighbours(self, points: FloatArray) -> FloatArray:
-        squared, index = self._index.nearest(points, self.n_neighbors + 1)
-        kernel = np.exp(-squared / (4.0 * self.bandwidth_))
-        sums = np.einsum("nk,nkc->nc", kernel, self._nystroem_columns()[index])
-        return np.asarray(sums[:, :-1] / sums[:, -1:])
+def _from_all(points: FloatArray, near: FloatArray, columns: FloatArray, bandwidth: float) -> FloatArray:
+    """Normalised sums over all landmarks, in single precision."""
+    singles, step, parts = near.astype(np.float32), max(MOST_PAIRS // len(near), 1), []
+    sizes, single_columns = (singles**2).sum(axis=1), columns.astype(np.float32)
+    for i in range(0, len(points), step):
+        new = points[i : i + step].astype(np.float32)
+        squared = sizes + (new**2).sum(axis=1)[:, None] - 2.0 * new @ singles.T
+        # relative to the nearest, which may be far
+        squared -= squared.min(axis=1, keepdims=True)
+        sums = np.exp(squared / np.float32(-4.0 * bandwidth)) @ single_columns
+        parts.append(sums[:, :-1] / sums[:, -1:])
+    return np.concatenate(parts).astype(float)
 
 
 def _check_connected(graph: csr_array) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from openmm_gancl import InputError
+from openmm_gancl.diffusion_map import DiffusionMap
 from openmm_gancl.features import features_from_description, heavy_atom_distances, parse_features
+from openmm_gancl.torch_diffusion_map import coordinates_module
 from openmm_gancl.torch_features import features_module
 
 TOP = Path(__file__).parent / "data" / "alanine_dipeptide.pdb"
@@ -113,3 +115,20 @@ def test_features_that_cannot_be(structure, specs, told):
 
 def test_heavy_atoms_are_the_default(structure):
     assert len(heavy_atom_distances(structure.topology).pairs) == 45
+
+
+def test_a_map_of_features_is_a_module_of_positions(structure, tmp_path):
+    frames, features = shaken(structure, 400, False), parse_features(["distances"], structure.topology)
+    fitted = DiffusionMap(3, n_landmarks=150, bandwidth=0.01).fit(features.compute(frames))
+    module = coordinates_module(features, fitted, [2, 0])
+    positions = torch.as_tensor(frames.xyz[:20], dtype=torch.float64)
+    expected = fitted.transform(features.compute(frames[:20]))[:, [2, 0]]
+    torch.jit.script(module).save(str(tmp_path / "coordinates.pt"))
+    found = torch.jit.load(str(tmp_path / "coordinates.pt"))(positions).numpy()
+    assert np.abs(found - expected).max() < 1e-3  # the transform works in single precision
+    assert torch.autograd.gradcheck(module, (positions[0].clone().requires_grad_(True),), eps=1e-6, atol=1e-7)
+    far = positions[0] * 50.0
+    assert torch.isfinite(module(far)).all()
+    tuned = DiffusionMap(3, bandwidth="self-tuning").fit(features.compute(frames))
+    with pytest.raises(InputError, match="no scale for new points"):
+        coordinates_module(features, tuned)

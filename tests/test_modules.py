@@ -44,6 +44,7 @@ ORDER = [
     "torch_features",
     "neighbours",
     "diffusion_map",
+    "torch_diffusion_map",
     "selection",
     "trajectory_files",
     "trajectories",

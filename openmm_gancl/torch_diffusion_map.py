@@ -1,0 +1,75 @@
+"""A diffusion map as a differentiable torch module: positions to features to coordinates by Nystroem's formula."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .diffusion_map import DiffusionMap
+from .features import Features
+from .torch_features import FeaturesModule, features_module
+
+
+class NystroemModule(nn.Module):
+    """Coordinates of features: a kernel to all landmarks, normalised, times the landmarks' own coordinates.
+
+    The same numbers as `DiffusionMap.transform`, with gradients. Far from every landmark, where the kernel underflows,
+    the nearest landmark decides.
+
+    Args:
+        fitted: a map with landmarks and the Euclidean metric.
+        chosen: which of its coordinates, in order.
+    """
+
+    landmarks: Tensor
+    log_weights: Tensor
+    values: Tensor
+    origin: Tensor
+
+    def __init__(self, fitted: DiffusionMap, chosen: list[int] | None = None):
+        super().__init__()
+        points, weights, values = fitted.nystroem_parts()
+        origin = points.mean(axis=0)
+        self.register_buffer("origin", torch.as_tensor(origin))
+        self.register_buffer("landmarks", torch.as_tensor(points - origin))
+        self.register_buffer("log_weights", torch.as_tensor(np.log(weights)))
+        self.register_buffer("values", torch.as_tensor(values[:, chosen] if chosen is not None else values))
+        self.bandwidth = float(fitted.bandwidth_)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of shape=(n_features,) or (n, n_features) to coordinates, shape=(n_coordinates,) or (n, ...)."""
+        centred = features - self.origin
+        squared = (centred.unsqueeze(-2) - self.landmarks).square().sum(dim=-1)
+        return torch.softmax(self.log_weights - squared / (4.0 * self.bandwidth), dim=-1) @ self.values
+
+
+class LearnedCoordinates(nn.Module):
+    """Positions, nm, to learned slow coordinates; forward is features, then coordinates.
+
+    Args:
+        features: of the positions.
+        coordinates: a module from features to coordinates.
+    """
+
+    def __init__(self, features: FeaturesModule, coordinates: nn.Module):
+        super().__init__()
+        self.features = features
+        self.coordinates = coordinates
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Positions of shape=(n_atoms, 3) or (n, n_atoms, 3) to shape=(n_coordinates,) or (n, n_coordinates)."""
+        coordinates: Tensor = self.coordinates(self.features(positions, box))
+        return coordinates
+
+
+def coordinates_module(features: Features, fitted: DiffusionMap, chosen: list[int] | None = None) -> LearnedCoordinates:
+    """The map of features as one module, in double precision.
+
+    Args:
+        features: that the map was fitted on.
+        fitted: a map with landmarks.
+        chosen: which of its coordinates, in order; all by default.
+
+    Raises:
+        InputError: the map has no out-of-sample extension.
+    """
+    return LearnedCoordinates(features_module(features), NystroemModule(fitted, chosen).double())

@@ -90,6 +90,7 @@ def find_basins(surface: FreeEnergySurface) -> BoolArray:
     energy, error = surface.energy.ravel(), surface.error.ravel()
     beside = _neighbours(surface.energy.shape, surface.periods)
     pools, minima, label = _Union(), list[int](), np.full(len(energy), -1)
+    basins_of_their_own: set[int] = set()
 
     def is_shallow(minimum: int, top: int) -> bool:
         noise = float(np.hypot(error[top], error[minimum]))
@@ -104,14 +105,16 @@ def find_basins(surface: FreeEnergySurface) -> BoolArray:
         label[cell] = label[min(flooded, key=lambda n: energy[n])]
         touching = {pools.root(label[n]) for n in flooded}
         deepest = min(touching, key=lambda i: energy[minima[i]])
-        for pool in touching - {deepest}:
+        for pool in touching - {deepest} - basins_of_their_own:  # the first, lowest meeting decides
             if is_shallow(minima[pool], int(cell)):
                 pools.parent[pool] = deepest
+            else:
+                basins_of_their_own.add(pool)
     roots = np.array([pools.root(i) for i in range(len(minima))])
     of_cell = np.where(label >= 0, roots[label], -1)
     first, *others = sorted(set(roots.tolist()), key=lambda i: energy[minima[i]])
     tops = {i: int(np.where(of_cell == i, energy, -np.inf).argmax()) for i in others}
-    basins = [first, *(i for i in others if not is_shallow(minima[i], tops[i]))]
+    basins = [first, *(i for i in others if i in basins_of_their_own or not is_shallow(minima[i], tops[i]))]
     return np.stack([(of_cell == basin).reshape(surface.energy.shape) for basin in basins])
 
 

@@ -1,5 +1,6 @@
 """Collective variables of trajectories, named as on the command line: ``phi:2``, ``distance:0,7``, ``rg:protein``."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[in
     found = np.asarray(getattr(dihedral, f"indices_{kind}")(topology)).reshape(-1, 4)
     numbers = [topology.atom(int(row[1])).residue.resSeq for row in found]
     if residue:
-        if not residue.lstrip("-").isdigit():
+        if not re.fullmatch(r"-?\d+", residue):
             raise InputError(f"{name}: {residue} is no residue number: give one, as in {kind}:2")
         chosen = [row for row, number in zip(found, numbers, strict=True) if number == int(residue)]
     else:

@@ -90,6 +90,10 @@ def _one_file(path: Path) -> tuple[tuple[str, ...], dict[str, str], FloatArray]:
     if "time" in fields:
         # a run that was started again repeats the rows since its last checkpoint: the later ones hold
         time = rows[:, fields.index("time")]
+        if (anew := np.flatnonzero((np.diff(time) < 0) & (time[1:] <= time[0]))).size:
+            raise InputError(
+                f"{path}: time starts anew at row {anew[0] + 1}: give each run's rows in a file of its own"
+            )
         rows = rows[len(rows) - 1 - np.unique(time[::-1], return_index=True)[1]]
     return fields, settings, rows
 
@@ -113,42 +117,61 @@ def read_colvar(paths: Sequence[Path]) -> Colvar:
     )
 
 
-def rows_of_frames(colvar: Colvar, series: Series) -> IntArray:
-    """The row of each frame, shape=(n,): one a frame, or by time, file by file.
+def _nearest_rows(frame_times: FloatArray, row_times: FloatArray, told: str) -> IntArray:
+    """The row at the time of each frame, shape=(n,)."""
+    if (np.diff(frame_times) < 0).any():
+        raise InputError(f"{told}, and the times of the frames start anew: give one COLVAR for each trajectory")
+    right = np.clip(np.searchsorted(row_times, frame_times), 1, max(len(row_times) - 1, 1))
+    left, right = right - 1, np.minimum(right, len(row_times) - 1)
+    nearest = np.where(frame_times - row_times[left] < row_times[right] - frame_times, left, right)
+    missed = np.abs(row_times[nearest] - frame_times) > _tolerance(frame_times)
+    if missed.any():
+        raise InputError(
+            f"{told}, and no row at the time of the frame at {frame_times[missed.argmax()]:g} ps: "
+            "give the COLVAR of these trajectories"
+        )
+    return np.asarray(nearest)
+
+
+def _tolerance(times: FloatArray) -> FloatArray:
+    """Single precision of the trajectory's times, and no more, ps."""
+    return np.asarray(1e-3 + 1e-6 * np.abs(times))
+
+
+def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> IntArray:
+    """The row of each frame, shape=(n,): one a frame, or by time; file by file, or one table for all of them.
+
+    Args:
+        colvar: the tables.
+        series: the frames.
+        stride: that the trajectories were read with.
 
     Raises:
         InputError: the rows are not one a frame and the times do not tell which belong together.
     """
-    n_frames, n_rows = len(series.values), len(colvar.rows)
-    if n_rows == n_frames:
-        return np.arange(n_frames)
-    told = f"{colvar.path} has {n_rows} rows for {n_frames} frames"
-    if series.time is None or "time" not in colvar.fields:
-        raise InputError(
-            f"{told}, and the trajectories hold no times to match them by: write both with one stride, "
-            "or give --stride, or trajectories that hold times (XTC)"
-        )
-    if colvar.file[-1] + 1 not in (1, series.n_files):
-        raise InputError(f"{colvar.file[-1] + 1} COLVAR files for {series.n_files} trajectories: give one, or one each")
-    time, chosen = colvar.column("time"), np.empty(n_frames, dtype=np.int64)
-    for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
-        mine = slice(begin, end)
-        rows = np.flatnonzero(colvar.file == file) if colvar.file[-1] else np.arange(n_rows)
-        frame_times = series.time[mine]
-        right = np.clip(np.searchsorted(time[rows], frame_times), 1, max(len(rows) - 1, 1))
-        left = right - 1
-        right = np.minimum(right, len(rows) - 1)
-        nearest = np.where(frame_times - time[rows[left]] < time[rows[right]] - frame_times, left, right)
-        # single precision of the trajectory's times, and no more
-        tolerance = 1e-3 + 1e-6 * np.abs(frame_times)
-        missed = np.abs(time[rows[nearest]] - frame_times) > tolerance
-        if missed.any():
-            raise InputError(
-                f"{told}, and no row at the time of the frame at {frame_times[missed.argmax()]:g} ps: "
-                "give the COLVAR of these trajectories"
-            )
-        chosen[mine] = rows[nearest]
-    return chosen
+    n_tables = int(colvar.file[-1]) + 1
+    if n_tables not in (1, series.n_files):
+        raise InputError(f"{n_tables} COLVAR files for {series.n_files} trajectories: give one, or one each")
+    ends = series.starts if n_tables > 1 else series.starts[[0, -1]]
+    times, chosen = colvar.column("time") if "time" in colvar.fields else None, []
+    for table, (begin, end) in enumerate(itertools.pairwise(ends)):
+        rows = np.flatnonzero(colvar.file == table)
+        told = f"{colvar.path} has {len(rows)} rows for {end - begin} frames"
+        if series.time is None or times is None:
+            thinned = rows[::stride] if n_tables == series.n_files else rows
+            fitting = [candidate for candidate in (rows, thinned) if len(candidate) == end - begin]
+            if not fitting:
+                raise InputError(
+                    f"{told}, and the trajectories hold no times to match them by: write both with one stride, "
+                    "or give trajectories that hold times (XTC)"
+                )
+            chosen.append(fitting[0])
+            continue
+        frame_times = np.asarray(series.time[begin:end], dtype=float)
+        # one a frame, though perhaps counted from another beginning
+        aligned = len(rows) == end - begin and np.ptp(frame_times - times[rows]) < 2 * _tolerance(frame_times).max()
+        chosen.append(rows if aligned else rows[_nearest_rows(frame_times, times[rows], told)])
+    return np.concatenate(chosen)
 
 
 def bias_log_weights(colvar: Colvar, columns: Sequence[str], temperature: float, rows: IntArray) -> FloatArray:

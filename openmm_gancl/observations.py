@@ -10,9 +10,9 @@ import numpy as np
 from .colvar import Colvar, bias_log_weights, read_colvar, rows_of_frames
 from .errors import InputError
 from .static_bias import StaticBias
-from .trajectories import Series, read_frame_values, read_log_weights, read_series
+from .trajectories import Series, checked_log_weights, read_frame_values, read_log_weights, read_series
 from .umbrella import UmbrellaWindows
-from .units import FloatArray, IntArray, thermal_energy
+from .units import FloatArray, IntArray, thermal_energy, wrap
 
 TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
 """Periods that a coordinate without one may really have."""
@@ -49,9 +49,12 @@ def _external(cv: str) -> tuple[str, str, float | None]:
         return "", cv, None
     name, _, period = rest.rpartition(":")
     try:
-        return kind, name, 2 * np.pi if period == "2pi" else float(period)
+        value = 2 * np.pi if period == "2pi" else float(period)
     except ValueError:
         return kind, rest, None
+    if not value > 0.0:
+        raise InputError(f"--cv {cv}: the period is {value:g}: give a positive one, or none")
+    return kind, name, value
 
 
 def _is_computed(cv: str) -> bool:
@@ -76,16 +79,16 @@ def _base_series(
         if top is None:
             raise InputError("trajectories need --top FILE, a PDB file, say: name it")
         series = read_series(trajectories, top, computed, stride=stride, progress=progress)
-        return series, None if table is None else rows_of_frames(table, series)
+        return series, None if table is None else rows_of_frames(table, series, stride)
     if table is None:
         n = len(read_frame_values(Path(_external(npy[0])[1]), None))
-        return _empty_series(np.array([0, n])), None
+        return _empty_series(np.array([0, -(-n // stride)])), None
     counts = np.bincount(table.file)
     rows = np.concatenate([np.flatnonzero(table.file == file)[::stride] for file in range(len(counts))])
     return _empty_series(np.concatenate([[0], np.cumsum(-(-counts // stride))])), rows
 
 
-def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntArray | None) -> Series:
+def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntArray | None, stride: int) -> Series:
     """All collective variables in the order asked for."""
     columns, names, periods, units = [], [], [], []
     computed = iter(range(len(series.names)))
@@ -100,12 +103,12 @@ def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntA
             if kind == "column" and table is not None:
                 values, own = table.column(name)[rows], table.period(name)
             else:
-                values, own = read_frame_values(Path(name), len(series.values)), np.inf
+                values, own = read_frame_values(Path(name), len(series.values), stride=stride), np.inf
                 name = Path(name).stem
             if not np.isfinite(values).all():
                 raise InputError(f"{cv}, frame {int(np.isfinite(values).argmin())}: not a finite number; remove it")
-            columns.append(values.astype(np.float32))
             periods.append(own if period is None else period)
+            columns.append(wrap(values, periods[-1]).astype(np.float32))
             units.append("radians" if np.isclose(periods[-1], 2 * np.pi) else "")
         names.append(name)
     same = len(columns) == len(series.names)
@@ -210,12 +213,12 @@ def observe(
     table = read_colvar(colvars) if colvars else None
     npy = [cv for cv in everything if _external(cv)[0] == "npy"]
     base, rows = _base_series(paths, None if top is None else Path(top), computed, table, npy, stride, progress)
-    series = _joined(base, everything, table, rows)
+    series = _joined(base, everything, table, rows, stride)
     logs: FloatArray | None = None
     if isinstance(log_weights, str | Path):
         logs = read_log_weights(Path(log_weights), len(series.values))
     elif log_weights is not None:
-        logs = np.asarray(log_weights, dtype=float)
+        logs = checked_log_weights(log_weights, len(series.values), "log_weights")
     elif bias_columns and table is not None and rows is not None:
         logs = bias_log_weights(table, bias_columns, temperature, rows)
     columns = tuple(everything.index(cv) for cv in acting)
@@ -224,4 +227,10 @@ def observe(
         acted = np.asarray(series.values[:, list(columns[: static.n_variables])], dtype=float)
         logs = static.energies(acted) / thermal_energy(temperature)
     restrained = columns[: windows.centres.shape[1]] if windows is not None else ()
+    if windows is not None and windows.form == "cosine":
+        for i in restrained:
+            if not np.isclose(series.periods[i], 2 * np.pi):
+                raise InputError(
+                    f"cosine windows restrain angles in radians, {series.names[i]} is none: see its period"
+                )
     return Observations(series, len(cvs), logs, windows, restrained, tuple(_edge_notes(series)))

@@ -164,8 +164,8 @@ def _plot_two(surface: FreeEnergySurface, ax: Any, unit: str) -> None:
     )
     ax.contour(x, y, masked, levels=kT * np.arange(1, n_levels + 1), colors="white", linewidths=0.5, alpha=0.8)
     bar = ax.figure.colorbar(filled, ax=ax)
-    step = next(step for step in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if kT * n_levels / step < 9)
-    bar.set_ticks(np.arange(0, kT * n_levels + 1e-9, step))
+    step = next(step for step in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, np.inf) if kT * n_levels / step < 9)
+    bar.set_ticks(np.arange(0, kT * n_levels + 1e-9, min(step, kT * n_levels)))
     bar.set_label(f"free energy ({unit}), one contour each kT")
     _axes_of_grid(ax, surface)
 

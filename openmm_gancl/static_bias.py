@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter1d
@@ -117,7 +118,7 @@ def _load(path: Path) -> Any:
     try:
         loaded = np.load(path, allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InputError(
             f"cannot read {path} ({str(error).split(chr(10))[0]}): give the file as it was written"
         ) from None

@@ -144,24 +144,33 @@ def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, don
 
 def read_log_weights(path: Path, n: int) -> FloatArray:
     """Log-weights of n frames from an npy or text file, shape=(n,); minus infinity is a weight of zero."""
-    values = read_frame_values(path, n, "log-weights")
+    return checked_log_weights(read_frame_values(path, n, "log-weights"), n, str(path))
+
+
+def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
+    """Log-weights of n frames, shape=(n,), of which some are finite and none is NaN or plus infinity."""
+    values = np.asarray(log_weights, dtype=float)
+    if values.shape != (n,):
+        raise InputError(f"{where} of shape {values.shape} for {n} frames: give one a frame")
     if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
-        raise InputError(f"{path} holds NaN or infinity: remove those frames")
+        raise InputError(f"{where} holds NaN or infinity: remove those frames")
     return values
 
 
-def read_frame_values(path: Path, n: int | None, what: str = "numbers") -> FloatArray:
-    """One number a frame from an npy or text file, shape=(n,); of any length if n is None."""
+def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: int = 1) -> FloatArray:
+    """One number a frame from an npy or text file, shape=(n,); of any length if n is None; or one before a stride."""
     if not path.is_file():
         raise InputError(f"there is no file {path}: give the {what} of the frames")
     try:
         values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
         values = np.atleast_1d(np.asarray(values, dtype=float))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, EOFError) as error:
         raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
     if values.size != values.shape[0]:
         raise InputError(f"{path} holds an array of shape {values.shape}: give one number a frame")
     values = values.ravel()
+    if n is not None and len(values) != n and -(-len(values) // stride) == n:
+        return values[::stride]
     if n is not None and len(values) != n:
         raise InputError(f"{path} has {len(values)} {what} for {n} frames: give one a frame")
     return values
@@ -282,6 +291,8 @@ def independent_blocks(
     Raises:
         InputError: nothing is left of a trajectory, or too little for a second block.
     """
+    if discard != "auto" and discard < 0:
+        raise InputError(f"--discard is {discard}: give auto or a number of frames")
     start: list[int] = []
     stop: list[int] = []
     stratum: list[int] = []

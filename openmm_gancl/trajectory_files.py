@@ -62,7 +62,8 @@ def _check_dcd(path: Path, file: BinaryIO) -> None:
     begin = file.seek(4, os.SEEK_CUR)
     if control[8]:
         return  # fixed atoms: the first frame is longer than the others
-    frame = 3 * (4 * n_atoms + 8) + (56 if control[10] else 0)
+    charmm = control[19] != 0  # elsewhere these words hold the time step in double precision
+    frame = 3 * (4 * n_atoms + 8) + (56 if charmm and control[10] else 0)
     whole, rest = divmod(path.stat().st_size - begin, frame)
     if rest:
         raise _cut_off(path, whole)

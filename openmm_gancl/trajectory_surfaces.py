@@ -20,7 +20,7 @@ from .surfaces import BINS, CEILING, FreeEnergySurface
 from .system import Basin
 from .trajectories import Blocks, Series, independent_blocks
 from .umbrella import UmbrellaWindows, read_windows
-from .units import BoolArray, FloatArray, checked_temperature, thermal_energy
+from .units import BoolArray, FloatArray, checked_temperature, thermal_energy, wrap
 from .weighing import MOST_BIASES, WindowWeights, weigh_windows, window_notes
 
 FEW_SAMPLES, TOO_FEW_SAMPLES = 50, 10
@@ -62,15 +62,39 @@ class TrajectoryAnalysis:
 
 
 def _edges(series: Series, d: int, blocks: Blocks, bins: int | None) -> tuple[FloatArray, ...]:
-    edges, kept = [], slice(int(blocks.start[0]), int(blocks.stop[-1]))
+    """Bin edges over one period, or over what the frames that are used reach."""
+    edges = []
+    runs = np.flatnonzero(np.append(True, blocks.start[1:] != blocks.stop[:-1]))  # where something was cut between
+    spans = list(zip(blocks.start[runs], np.append(blocks.stop[runs[1:] - 1], blocks.stop[-1]), strict=True))
     for i in range(d):
         period = float(series.periods[i])
-        column = series.values[kept, i]
-        low, high = (-period / 2, period / 2) if np.isfinite(period) else (float(column.min()), float(column.max()))
+        if np.isfinite(period):
+            low, high = -period / 2, period / 2
+        else:
+            low = min(float(series.values[begin:end, i].min()) for begin, end in spans)
+            high = max(float(series.values[begin:end, i].max()) for begin, end in spans)
         if not high > low:
             raise InputError(f"{series.names[i]} is {low:g} in every frame: choose a coordinate that moves")
         edges.append(np.linspace(low, high, (bins or BINS[d]) + 1))
     return tuple(edges)
+
+
+def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> Basin:
+    """A basin whose bounds lie within one period around zero, as the coordinates do."""
+    boxes = []
+    for box in basin.boxes:
+        bounds = np.array(box, dtype=float)
+        for name, interval, period in zip(names, bounds, periods, strict=True):
+            low, high = interval
+            if not np.isfinite(period):
+                if low > high:
+                    raise InputError(f"--basin {basin.name}: {name} from {low:g} to {high:g} is empty: swap its bounds")
+            elif high - low >= period:
+                interval[:] = -period / 2, period / 2
+            else:
+                interval[:] = wrap(interval, period)
+        boxes.append(bounds)
+    return Basin(basin.name, tuple(boxes))
 
 
 def _surface(
@@ -130,6 +154,7 @@ def analyse_observations(
     if method not in ("kde", "histogram"):
         raise InputError(f"--method is {method}: choose kde or histogram")
     kT = thermal_energy(checked_temperature(temperature))
+    basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in basins]
     most = None if windows is None else max(MOST_BIASES // len(windows.files), 1)
     blocks = independent_blocks(series, discard, windows=windows is not None, most_frames=most)
     weights = None if windows is None else weigh_windows(observations, blocks, temperature)

@@ -129,18 +129,19 @@ def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -
     if not path.is_file():
         raise InputError(f"there is no file {path}: check --windows")
     try:
-        lines = {
-            i: line for i, line in enumerate(path.read_text().splitlines(), start=1) if line.strip() and line[0] != "#"
-        }
-        reader = csv.DictReader(lines.values(), skipinitialspace=True, strict=True)
-        fields = [field.strip() for field in reader.fieldnames or []]
-        rows = [dict(zip(fields, row.values(), strict=False)) for row in reader]
+        text = path.read_text(encoding="utf-8-sig").splitlines()
+        told = {i: line for i, line in enumerate(text, start=1) if line.strip() and line[0] != "#"}
+        cells = {i: [cell.strip() for cell in next(csv.reader([line], strict=True))] for i, line in told.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path} ({error}): give a CSV file") from None
+    fields = next(iter(cells.values()), [])
     d = _columns(path, fields)
     files: list[Path] = []
     numbers: list[list[list[float]]] = []
-    for line, row in zip(list(lines)[1:], rows, strict=True):
+    for line, row_cells in list(cells.items())[1:]:
+        if len(row_cells) != len(fields):
+            raise InputError(f"{path}, line {line}: {len(row_cells)} cells for {len(fields)} columns: give one each")
+        row = dict(zip(fields, row_cells, strict=True))
         files.append(_file_of(path, line, row["file"]))
         names = [[f"{kind}_{i}" for i in range(d)] for kind in ("centre", "kappa")]
         numbers.append([[_number(path, line, name, row[name]) for name in kind] for kind in names])

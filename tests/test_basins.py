@@ -95,6 +95,17 @@ def test_regions_that_nothing_joins_have_no_barrier():
     assert find_saddles(surface, lowest_bins(surface, masks)) == []
 
 
+def test_the_first_meeting_of_two_pools_decides():
+    """On a ring they meet twice; that the higher saddle is known badly changes nothing."""
+    x = np.linspace(-np.pi, np.pi, 41)
+
+    def ring(places):
+        return np.interp(places, [-np.pi, -1.6, 0.0, 1.6, np.pi], [12, 0, 5, 1, 12])
+
+    error = np.where(np.abs(0.5 * (x[1:] + x[:-1])) > 2.8, 8.0, 0.1)
+    assert len(find_basins(surface_of(ring, [(-np.pi, np.pi)], 40, 2 * np.pi, error=error))) == 2
+
+
 def test_an_island_of_one_bin_is_no_basin():
     surface = surface_of(two_wells, [(-1.6, 1.6)], 160, np.inf, unknown=lambda x: (x > 1.4) & (x < 1.58))
     assert np.isfinite(surface.energy[-1]) and np.isinf(surface.energy[-2])

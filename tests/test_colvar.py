@@ -79,6 +79,31 @@ def test_rows_that_nothing_tells_apart_are_refused(folder, tmp_path):
         rows_of_frames(read_colvar([late]), read_series([folder / "a.xtc"], TOP, ["psi:2"]))
 
 
+def test_rows_of_other_runs_are_refused(folder, tmp_path):
+    """As many rows as frames, but at other times; one table for two runs; tables in the wrong order."""
+    half = write_colvar(tmp_path / "half", 0.5 * np.arange(N // 2), phi=np.zeros(N // 2))
+    with pytest.raises(InputError, match="no row at the time of the frame at 76 ps"):
+        rows_of_frames(read_colvar([half]), read_series([folder / "a.xtc"], TOP, ["psi:2"], stride=2))
+    twice = read_series([folder / "a.xtc", folder / "a.xtc"], TOP, ["psi:2"])
+    with pytest.raises(InputError, match="start anew: give one COLVAR for each"):
+        rows_of_frames(read_colvar([folder / "each"]), twice)
+    shorter = write_colvar(tmp_path / "short", 2.0 * np.arange(N - 50), phi=np.zeros(N - 50), bias=np.zeros(N - 50))
+    with pytest.raises(InputError, match="no row at the time"):
+        rows_of_frames(read_colvar([shorter, folder / "each"]), twice)
+    both = write_colvar(tmp_path / "both", np.arange(10.0), phi=np.zeros(10)).read_text()
+    (tmp_path / "both").write_text(both + both)
+    with pytest.raises(InputError, match="time starts anew at row 10"):
+        read_colvar([tmp_path / "both"])
+
+
+def test_rows_counted_from_another_beginning_and_strides_are_matched(folder, tmp_path):
+    series = read_series([folder / "a.xtc"], TOP, ["psi:2"])
+    later = write_colvar(tmp_path / "later", 500.0 + 2.0 * np.arange(N), phi=np.zeros(N))
+    assert rows_of_frames(read_colvar([later]), series).tolist() == list(range(N))
+    thinned = read_series([folder / "a.dcd"], TOP, ["psi:2"], stride=10)
+    assert rows_of_frames(read_colvar([folder / "each"]), thinned, 10).tolist() == list(range(0, N, 10))
+
+
 def test_biases_add_up_over_kT(folder):
     table = read_colvar([folder / "each"])
     logs = bias_log_weights(table, ["bias", "bias"], 300.0, np.arange(N))

@@ -238,3 +238,78 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     refused(gancl(*common, "--bins", 30), "no space left on the disk")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_boxes_and_values_meet_within_one_period(tmp_path):
+    """An angle counted from 0 to 2 pi, and the same basin named from either side."""
+    rng = np.random.default_rng(4)
+    values = np.concatenate([rng.normal(1, 0.3, 3000), rng.normal(4.5, 0.3, 3000)])
+    rng.shuffle(values)
+    np.save(tmp_path / "phi.npy", values % (2 * np.pi))
+    for low, high in ((3.5, 5.5), (3.5 - 2 * np.pi, 5.5 - 2 * np.pi)):
+        boxes = ("--basin", "one:0:2", "--basin", f"two:{low}:{high}", "--basin", "all:-4:4")
+        result = gancl(
+            "--cv", f"npy:{tmp_path / 'phi.npy'}:2pi", *boxes, "--temperature", 300, "-o", tmp_path / "fes", "--json"
+        )
+        assert result.exit_code == 0, result.stderr
+        populations = {row["name"]: row["population"] for row in json.loads(result.stdout)["basins"]}
+        assert populations["one"] == pytest.approx(0.5, abs=0.02) and populations["two"] == pytest.approx(0.5, abs=0.02)
+        assert populations["all"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--basin", "a:1.2:0.8"), "swap its bounds"),
+        (("--cv", "npy:{x}"), "given twice"),
+        (("--unit", "eV"), "choose kJ/mol"),
+        (("--bias-cv", "npy:{x}"), "none is given"),
+        (("--metadynamics", "{x}", "--opes", "{x}"), "choose one way"),
+        (("--opes", "{x}"), "--opes-barrier"),
+        (("--metadynamics", "{x}", "--bias-range", "2:1"), "is empty"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path, arguments, told):
+    np.save(tmp_path / "x.npy", np.random.default_rng(5).normal(size=300))
+    filled = [argument.format(x=tmp_path / "x.npy") for argument in arguments]
+    common = ("--cv", f"npy:{tmp_path / 'x.npy'}", "--temperature", 300, "-o", tmp_path / "fes")
+    refused(gancl(*common, *filled), told)
+
+
+def test_values_that_are_no_weights_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(6).normal(size=300))
+    cv = [f"npy:{tmp_path / 'x.npy'}"]
+    for weights, told in (
+        (np.zeros(301), "of shape"),
+        (np.full(300, np.nan), "NaN"),
+        (np.full(300, -np.inf), "NaN or inf"),
+    ):
+        with pytest.raises(InputError, match=told):
+            analyse_trajectories([], None, cv, 300.0, log_weights=weights)
+    with pytest.raises(InputError, match="--discard is -5"):
+        analyse_trajectories([], None, cv, 300.0, discard=-5)
+    with pytest.raises(InputError, match="the period is -1"):
+        analyse_trajectories([], None, [f"{cv[0]}:-1"], 300.0)
+    assert analyse_trajectories([], None, cv, 300.0, stride=10, discard=0).blocks.n_frames == 30
+
+
+def test_the_range_does_not_hold_what_was_cut(tmp_path):
+    rng = np.random.default_rng(7)
+    frames = rng.normal(1, 0.1, (2, 3000))
+    frames[1, :200] = np.linspace(30, 1, 200)
+    for order in ((0, 1), (1, 0)):
+        for i in range(2):
+            rows = "\n".join(f"{k} {x}" for k, x in enumerate(frames[order[i]]))
+            (tmp_path / f"c{i}").write_text(f"#! FIELDS time x\n{rows}\n")
+        analysis = analyse_trajectories([], None, ["column:x"], 300.0, colvar=[tmp_path / "c0", tmp_path / "c1"])
+        assert analysis.surface.edges[0][-1] < 3.0
+
+
+def test_tables_of_spreadsheets_are_read(tmp_path):
+    rows = window_files(tmp_path)
+    (tmp_path / "bom.csv").write_bytes("\ufeff".encode() + "\r\n".join(["file, centre_0 ,kappa_0", *rows]).encode())
+    assert len(read_windows(tmp_path / "bom.csv", 300.0).files) == 9
+    with pytest.raises(InputError, match="line 3: 4 cells for 3 columns"):
+        read_windows(table(tmp_path, [rows[0], rows[1] + ",5", *rows[2:]]), 300.0)
+    observed = ("--windows", table(tmp_path, rows), "--window-form", "cosine", "--cv", "column:x", "--temperature", 300)
+    refused(gancl(*observed, "-o", tmp_path / "fes"), "cosine windows restrain angles in radians")

@@ -12,7 +12,8 @@ from .errors import InputError
 CHUNK_ATOMS = 400_000
 """Atoms read at a time, over all frames: what bounds the memory."""
 
-TIMED = {".xtc", ".trr", ".nc", ".ncdf", ".h5", ".hdf5"}
+HDF5 = {".h5", ".hdf5"}
+TIMED = {".xtc", ".trr", ".nc", ".ncdf", *HDF5}
 """Formats whose frames have a time."""
 
 
@@ -113,7 +114,7 @@ def read_chunks(path: Path, top: Path, topology: Any, stride: int) -> Iterator[A
             CHECKS[path.suffix](path, file)
     # whole multiples of the stride: mdtraj starts each chunk anew
     frames = max(CHUNK_ATOMS // max(topology.n_atoms, 1) // stride, 1) * stride
-    keyword = {} if path.suffix in {".h5", ".hdf5"} else {"top": topology}
+    keyword = {} if path.suffix in HDF5 else {"top": topology}
     other = f"{path} does not have the {topology.n_atoms} atoms of {top}: give the topology of these frames"
     begun = 0
     try:
@@ -124,7 +125,12 @@ def read_chunks(path: Path, top: Path, topology: Any, stride: int) -> Iterator[A
             yield chunk
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, ImportError) as error:
+    except ImportError as error:
+        missing = "tables" if path.suffix in HDF5 else error.name or "what it names"
+        raise InputError(
+            f"{path} needs a package that is missing ({first_line(error)}): pip install {missing}"
+        ) from None
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         if "must be shape" in str(error):
             raise InputError(other) from None
         where = f"after frame {begun * stride}" if begun else "at its beginning"

@@ -155,6 +155,17 @@ def test_files_of_mdanalysis_are_read(frames, tmp_path, ending):
     assert series.values[:, 1] == pytest.approx(mdtraj.compute_distances(frames, [[0, 18]])[:, 0], abs=2e-3)
 
 
+def test_a_reader_that_is_not_installed_is_named(tmp_path):
+    try:
+        import tables  # noqa: F401  # its absence is the case
+    except ImportError:
+        (tmp_path / "a.h5").write_bytes(b"x")
+        with pytest.raises(InputError, match=r"a.h5 needs a package that is missing .*: pip install tables"):
+            read_series([tmp_path / "a.h5"], TOP, ["phi:2"])
+    else:
+        pytest.skip("PyTables is there")
+
+
 def test_a_trr_file_cut_off_is_named(frames, tmp_path):
     frames.save_trr(str(tmp_path / "a.trr"))
     assert len(read_series([tmp_path / "a.trr"], TOP, ["phi:2"]).values) == N

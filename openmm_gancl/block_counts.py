@@ -46,11 +46,12 @@ class _Frames:
     blocks: Blocks
     grid: FineGrid
     log_weights: FloatArray | None
+    highest: float
 
     def look(self, frames: IntArray, used: slice) -> _Piece:
         """Frames of the series; the same, counted from the first one used."""
         values = np.asarray(self.series.values[frames, : len(self.grid.axes)], dtype=float)
-        logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.log_weights.max()
+        logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.highest
         return _Piece(values, np.where(np.isfinite(logs), self.grid.index(values), -1), logs)
 
     def groups(self) -> Iterator[tuple[int, int]]:
@@ -105,7 +106,8 @@ def count_blocks(
         response: of the weights to the free energies of windows.
         boxes: regions in the coordinates.
     """
-    frames = _Frames(series, blocks, grid, log_weights)
+    highest = 0.0 if log_weights is None else float(log_weights.max())
+    frames = _Frames(series, blocks, grid, log_weights, highest)
     number, tilt = _usual_weights(frames)
     counts, boxed = [], np.zeros((len(blocks.start), len(boxes) + 1))
     for first, last in frames.groups():

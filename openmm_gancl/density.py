@@ -116,12 +116,13 @@ class BlockCounts:
         what correlates across their ends.
         """
         rng, drawn = np.random.default_rng(seed), np.empty((n, len(self.stratum)))
+        spread = np.empty(len(self.stratum))
         for s, correlation in enumerate(self.correlation):
             mine = np.flatnonzero(self.stratum == s)
             m = len(mine)
-            spread = np.sqrt(m / (m - 1) / (1.0 - 0.5 * min(float(correlation), 1.0)))
-            drawn[:, mine] = 1.0 + spread * (rng.multinomial(m, np.full(m, 1.0 / m), size=n) - 1.0)
-        return self.normalised(drawn)
+            drawn[:, mine] = rng.multinomial(m, np.full(m, 1.0 / m), size=n)
+            spread[mine] = np.sqrt(m / (m - 1) / (1.0 - 0.5 * min(float(correlation), 1.0)))
+        return 1.0 + spread * (self.normalised(drawn) - 1.0)
 
 
 @dataclass(frozen=True)

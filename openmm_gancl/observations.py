@@ -103,7 +103,9 @@ def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntA
             if kind == "column" and table is not None:
                 values, own = table.column(name)[rows], table.period(name)
             else:
-                values, own = read_frame_values(Path(name), len(series.values), stride=stride), np.inf
+                # several files are thinned each by itself, so that one array cannot be
+                step = stride if series.n_files == 1 else 1
+                values, own = read_frame_values(Path(name), len(series.values), stride=step), np.inf
                 name = Path(name).stem
             if not np.isfinite(values).all():
                 raise InputError(f"{cv}, frame {int(np.isfinite(values).argmin())}: not a finite number; remove it")
@@ -133,7 +135,7 @@ def _edge_notes(series: Series) -> list[str]:
                 if crossings:
                     notes.append(
                         f"{name} goes across its edge {crossings} times and is treated as not periodic: if it is an "
-                        f"angle in {turn}, give its period, as in column:{name}:{'2pi' if turn == 'radians' else '360'}"
+                        f"angle in {turn}, give its period, as in column:NAME:{'2pi' if turn == 'radians' else '360'}"
                     )
     return notes
 
@@ -196,7 +198,8 @@ def observe(
     colvars = [Path(path) for path in colvar]
     acting = tuple(bias_cvs) or tuple(cvs)
     if len(set(cvs)) < len(cvs):
-        raise InputError(f"--cv {cvs[0]} is given twice: name two different collective variables, or one")
+        repeated = next(cv for i, cv in enumerate(cvs) if cv in cvs[:i])
+        raise InputError(f"--cv {repeated} is given twice: name two different collective variables, or one")
     if bias_cvs and windows is None and bias is None:
         raise InputError("--bias-cv says what a bias acts on, but none is given: give --windows or another bias")
     if windows is not None and windows.centres.shape[1] > len(acting):
@@ -216,7 +219,7 @@ def observe(
     series = _joined(base, everything, table, rows, stride)
     logs: FloatArray | None = None
     if isinstance(log_weights, str | Path):
-        logs = read_log_weights(Path(log_weights), len(series.values))
+        logs = read_log_weights(Path(log_weights), len(series.values), stride if series.n_files == 1 else 1)
     elif log_weights is not None:
         logs = checked_log_weights(log_weights, len(series.values), "log_weights")
     elif bias_columns and table is not None and rows is not None:

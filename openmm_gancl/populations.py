@@ -15,9 +15,16 @@ SLICES = np.linspace(0.1, 1.0, 10)
 """Fractions of the trajectories that convergence is shown for."""
 
 
+LARGEST_SHIFT = 1.0
+"""kT of a window's free energy, beyond which its first order says nothing."""
+
+
 @dataclass(frozen=True)
 class Convergence:
     """What the first, and the last, part of every trajectory says alone.
+
+    With umbrella windows this is to first order in their free energies. NaN where that is too rough, or where a part is
+    shorter than a block.
 
     Attributes:
         fractions: shape=(n,), of each trajectory.
@@ -96,6 +103,9 @@ def convergence_of(
     rms, free, errors = (np.empty((2, len(SLICES), *shape)) for shape in ((), (len(names),), (len(names),)))
     for direction in range(2):
         parts = np.stack([counts.slices(*((0.0, f) if direction == 0 else (1.0 - f, 1.0))) for f in SLICES.tolist()])
+        unknown = np.median(np.diff(counts.spans, axis=1)) - 1e-9 > SLICES
+        if rows.influence is not None:
+            unknown |= np.abs(parts @ rows.influence).max(axis=1) > LARGEST_SHIFT
         probabilities = density.of(parts)[:, low]
         for i, (part, probability) in enumerate(zip(parts, probabilities, strict=True)):
             seen = probability > 0.0
@@ -103,4 +113,6 @@ def convergence_of(
             rms[direction, i] = difference.std() if seen.any() else np.nan
             masses, replicates = rows.combine(part[None])[0], rows.combine(counts.normalised(draws * part))
             _, free[direction, i], _, errors[direction, i] = _relative(masses, replicates)
+        for array in (rms, free, errors):
+            array[direction, unknown] = np.nan
     return Convergence(SLICES, rms, kT * free, kT * errors, tuple(names))

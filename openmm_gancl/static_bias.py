@@ -176,6 +176,11 @@ def metadynamics_bias(
             f"the bias of {paths[0]} needs {d} ranges, minValue and maxValue of each variable: "
             "give --bias-range low:high for each"
         )
+    for (low, high), period in zip(limits, periods, strict=False):
+        if periodic and not np.isclose(high - low, period, rtol=1e-3):
+            raise InputError(
+                f"the range {low:g}:{high:g} is not the period {period:g}: give minValue:maxValue in its unit"
+            )
     return TabulatedBias(total, np.array(limits, dtype=float), periodic)
 
 

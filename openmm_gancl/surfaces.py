@@ -76,8 +76,9 @@ class FreeEnergySurface:
     def save_dat(self, path: str | Path, unit: str = "kJ/mol") -> None:
         """Write ``fes.dat`` in PLUMED's manner: fields, grid settings, one bin a line, a blank line between rows."""
         scale = energy_unit(unit, self.temperature)
-        lines = [f"#! FIELDS {' '.join(self.names)} free error"]
-        for name, edges, period in zip(self.names, self.edges, self.periods, strict=True):
+        names = [name.replace(" ", "_") for name in self.names]  # columns are told apart by spaces
+        lines = [f"#! FIELDS {' '.join(names)} free error"]
+        for name, edges, period in zip(names, self.edges, self.periods, strict=True):
             lines += [
                 f"#! SET min_{name} {edges[0]:.9g}",
                 f"#! SET max_{name} {edges[-1]:.9g}",

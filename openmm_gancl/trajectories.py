@@ -142,9 +142,9 @@ def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, don
     return values
 
 
-def read_log_weights(path: Path, n: int) -> FloatArray:
-    """Log-weights of n frames from an npy or text file, shape=(n,); minus infinity is a weight of zero."""
-    return checked_log_weights(read_frame_values(path, n, "log-weights"), n, str(path))
+def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
+    """Log-weights of n frames, shape=(n,), from an npy or text file, or before a stride; -inf is a weight of zero."""
+    return checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
 
 
 def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:

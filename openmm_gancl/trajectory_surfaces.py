@@ -86,13 +86,17 @@ def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> B
         bounds = np.array(box, dtype=float)
         for name, interval, period in zip(names, bounds, periods, strict=True):
             low, high = interval
+            if np.isnan(interval).any():
+                raise InputError(f"--basin {basin.name}: a bound of {name} is not a number: give low:high")
             if not np.isfinite(period):
                 if low > high:
                     raise InputError(f"--basin {basin.name}: {name} from {low:g} to {high:g} is empty: swap its bounds")
-            elif high - low >= period:
-                interval[:] = -period / 2, period / 2
-            else:
+            elif np.isfinite(interval).all() and high - low < period:
                 interval[:] = wrap(interval, period)
+            else:  # the whole circle, or from one of its ends
+                interval[:] = (
+                    interval.clip(-period / 2, period / 2) if np.isinf(interval).any() else (-period / 2, period / 2)
+                )
         boxes.append(bounds)
     return Basin(basin.name, tuple(boxes))
 

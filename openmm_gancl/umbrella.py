@@ -154,6 +154,9 @@ def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -
                     f"{path}, line {line}: {files[-1].name} was sampled at {own:g} K, the surface is for "
                     f"{temperature:g} K: windows of one temperature can be joined"
                 )
+    repeated = [file for i, file in enumerate(files) if file.resolve() in [other.resolve() for other in files[:i]]]
+    if repeated:
+        raise InputError(f"{path} names {repeated[0].name} twice: give each window a file of its own")
     if len(files) < 2:
         raise InputError(f"{path} names {len(files)} windows: give at least two, or weights of another kind")
     table = np.array(numbers)

@@ -324,3 +324,63 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
         read_windows(table(tmp_path, [rows[0], rows[1] + ",5", *rows[2:]]), 300.0)
     observed = ("--windows", table(tmp_path, rows), "--window-form", "cosine", "--cv", "column:x", "--temperature", 300)
     refused(gancl(*observed, "-o", tmp_path / "fes"), "cosine windows restrain angles in radians")
+
+
+def test_an_output_that_is_a_folder_gets_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(8).normal(size=300))
+    assert gancl("--cv", "npy:x.npy", "--temperature", 300, "-o", ".").exit_code == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["fes.dat", "fes.npz", "fes.png", "fes_convergence.png", "x.npy"]
+
+
+def test_a_window_named_twice_and_options_without_their_partner_are_refused(tmp_path):
+    rows = window_files(tmp_path)
+    with pytest.raises(InputError, match=r"names w0.colvar twice"):
+        read_windows(table(tmp_path, [*rows, rows[0]]), 300.0)
+    np.save(tmp_path / "x.npy", np.random.default_rng(9).normal(size=300))
+    common = ("--cv", f"npy:{tmp_path / 'x.npy'}", "--temperature", 300, "-o", tmp_path / "fes")
+    refused(gancl(*common, "--opes-barrier", 5), "go with --opes")
+    refused(gancl(*common, "--bias-range", "1:2"), "goes with --metadynamics")
+    refused(gancl(*common, "--window-form", "cosine"), "goes with --windows")
+    refused(gancl(*common, "--basin", "a:nan:1"), "is not a number")
+
+
+def test_log_weights_may_be_those_of_all_frames_before_a_stride(tmp_path):
+    rng = np.random.default_rng(10)
+    np.save(tmp_path / "x.npy", rng.normal(size=3000))
+    np.save(tmp_path / "w.npy", rng.normal(size=3000))
+    options = {"stride": 3, "log_weights": tmp_path / "w.npy", "discard": 0}
+    assert analyse_trajectories([], None, [f"npy:{tmp_path / 'x.npy'}"], 300.0, **options).blocks.n_frames == 1000
+
+
+def test_parts_shorter_than_a_block_are_not_shown_as_converged(tmp_path):
+    rng = np.random.default_rng(11)
+    for i in range(30):
+        rows = "\n".join(f"{k} {x}" for k, x in enumerate(rng.normal(size=40)))
+        (tmp_path / f"c{i}").write_text(f"#! FIELDS time x\n{rows}\n")
+    tables = [tmp_path / f"c{i}" for i in range(30)]
+    analysis = analyse_trajectories([], None, ["column:x"], 300.0, colvar=tables, discard=0)
+    first = np.median(np.diff(analysis.blocks.spans, axis=1))
+    short = analysis.convergence.fractions < first - 1e-9
+    assert short.any() and np.isnan(analysis.convergence.rms[:, short]).all()
+    assert np.isfinite(analysis.convergence.rms[:, -1]).all()
+
+
+def test_blocks_of_unlike_sizes_have_steady_bars():
+    """Few long correlations in trajectories of unlike lengths: no multiplicity runs away."""
+    from openmm_gancl.observations import Observations
+    from openmm_gancl.trajectories import Series
+    from openmm_gancl.trajectory_surfaces import analyse_observations
+
+    rng, parts = np.random.default_rng(7), []
+    for n in (20_000, 3_900, 2_000, 1_500):
+        steps = rng.normal(size=n) * np.sqrt(2 / (n / 4))
+        parts.append(np.convolve(steps, np.exp(-np.arange(n) / (n / 4)))[:n])
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    values = np.concatenate(parts).astype(np.float32)[:, None]
+    series = Series(("x",), np.array([np.inf]), ("nm",), values, starts)
+    errors = [
+        analyse_observations(Observations(series, 1), 300.0, discard=0, seed=s).surface.median_error for s in range(4)
+    ]
+    assert max(errors) < 2.494 * 2.0 and max(errors) < 1.5 * min(errors)

@@ -22,11 +22,13 @@ SUFFIXES = (".npz", ".dat", ".png")
 
 def _prefix(output: Path | None) -> Path:
     prefix = Path("fes") if output is None else output
+    if prefix.is_dir() or not prefix.name:
+        prefix = prefix / "fes"
     return prefix.with_suffix("") if prefix.suffix in SUFFIXES else prefix
 
 
 def _discard(text: str) -> Any:
-    if text != "auto" and not text.isdigit():
+    if text != "auto" and not text.isdecimal():
         raise InputError(f"--discard is {text}: give auto or a number of frames")
     return text if text == "auto" else int(text)
 
@@ -66,6 +68,10 @@ def _bias(
     """What makes the static bias, once the periods of its variables are known."""
     from ..static_bias import metadynamics_bias, opes_bias
 
+    if opes is None and (barrier is not None or bias_factor is not None):
+        raise InputError("--opes-barrier and --opes-bias-factor go with --opes FILE: add it, or leave them out")
+    if metadynamics is None and ranges:
+        raise InputError("--bias-range goes with --metadynamics DIR: add it, or leave it out")
     if metadynamics is not None and opes is not None:
         raise InputError("--metadynamics and --opes are given: choose one way to undo the bias")
     if metadynamics is not None:
@@ -269,6 +275,8 @@ def fes(
         from ..units import checked_temperature, energy_unit
 
         energy_unit(unit, checked_temperature(temperature))
+        if windows is None and window_form != "harmonic":
+            raise InputError("--window-form goes with --windows CSV: add it, or leave it out")
         table = None if windows is None else read_windows(windows, temperature, window_form)
         bias = _bias(metadynamics, bias_range, opes, opes_barrier, opes_bias_factor, temperature)
         prefix, reporter = _prefix(output), make_reporter()
@@ -292,7 +300,7 @@ def fes(
                 stride=stride,
                 basins=basins,
                 seed=seed,
-                progress=lambda: done(next(finished)),
+                progress=lambda: done(next(finished, n_files)),
             )
             done(n_files)
         for note in analysis.notes:

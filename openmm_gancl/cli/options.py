@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
-Seed = Annotated[int, typer.Option(help="Of every random number; the same seed gives the same result.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every random number; the same seed gives the same result.")]
 Platform = Annotated[str, typer.Option(help="An OpenMM platform, or auto to measure once.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; all cores by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON.")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, first_line
 from .trajectories import Series
 from .units import FloatArray, IntArray, checked_temperature, thermal_energy
 
@@ -80,7 +80,7 @@ def _one_file(path: Path) -> tuple[tuple[str, ...], dict[str, str], FloatArray]:
             warnings.simplefilter("ignore", UserWarning)  # no data: said below
             rows = np.loadtxt(path, comments="#", ndmin=2)
     except ValueError as error:
-        raise InputError(f"cannot read {path} ({str(error).split(chr(10))[0]}): remove the broken line") from None
+        raise InputError(f"cannot read {path} ({first_line(error)}): remove the broken line") from None
     if not len(rows):
         raise InputError(f"{path} holds no row: give the COLVAR of a run")
     if rows.shape[1] != len(fields):

@@ -9,6 +9,11 @@ class InputError(ValueError):
     """Bad input or environment, told in one sentence that names the remedy (exit code 2)."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of an exception's text, or its kind."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 @contextmanager
 def quiet(package: str) -> Iterator[None]:
     """Without the warnings that a package logs whenever it is imported."""

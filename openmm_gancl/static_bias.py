@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter1d
 from scipy.special import logsumexp
 
-from .errors import InputError
+from .errors import InputError, first_line
 from .units import FloatArray, checked_temperature, thermal_energy, wrap
 
 KERNEL_CHUNK = 4_000_000
@@ -119,9 +119,7 @@ def _load(path: Path) -> Any:
         loaded = np.load(path, allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(
-            f"cannot read {path} ({str(error).split(chr(10))[0]}): give the file as it was written"
-        ) from None
+        raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
 
 
 def _newest(folder: Path, pattern: str, option: str, what: str) -> list[Path]:

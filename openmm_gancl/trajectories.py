@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .collective_variables import CollectiveVariable, parse_cv
-from .errors import InputError, quiet
-from .trajectory_files import TIMED, first_line, load_topology, read_chunks, silent_readers
+from .errors import InputError, first_line, quiet
+from .trajectory_files import TIMED, load_topology, read_chunks, silent_readers
 from .units import FloatArray, IntArray
 
 BLOCK_LENGTH = 3.0

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import InputError
+from .errors import InputError, first_line
 
 CHUNK_ATOMS = 400_000
 """Atoms read at a time, over all frames: what bounds the memory."""
@@ -28,11 +28,6 @@ def silent_readers() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
-
-
-def first_line(error: BaseException) -> str:
-    """Of an exception's text, or its kind."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def load_topology(path: Path) -> Any:

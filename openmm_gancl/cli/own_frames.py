@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..collective_variables import parse_cv
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..slow import Torsions
 from ..system import MolecularSystem
 from ..trajectories import read_log_weights
@@ -60,8 +60,9 @@ def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path])
         with silent_readers():
             loaded: Any = mdtraj.load([str(path) for path in trajectories], top=str(top))
     except (OSError, ValueError, TypeError) as error:
-        told = str(error).strip().split("\n")[0]
-        raise InputError(f"cannot read {trajectories[0]} with {top} ({told}): give matching files") from None
+        raise InputError(
+            f"cannot read {trajectories[0]} with {top} ({first_line(error)}): give matching files"
+        ) from None
     if loaded.n_atoms != system.n_atoms:
         raise InputError(
             f"the frames have {loaded.n_atoms} atoms, {system.name} has {system.n_atoms}: "

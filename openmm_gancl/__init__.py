@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
     from .sampling import Frames, sample_langevin, sample_windows
+    from .sde import StochasticSystem, lift_sde, load_sde
     from .slow import ParticleCoordinates, SlowCoordinates, Torsions
     from .static_bias import metadynamics_bias, opes_bias
     from .surfaces import FreeEnergySurface
@@ -31,6 +32,7 @@ _HOME = {
     "lifts": ["Lifts"],
     "model": ["LiftingModel", "load_model", "train", "untrained_model"],
     "sampling": ["Frames", "sample_langevin", "sample_windows"],
+    "sde": ["StochasticSystem", "lift_sde", "load_sde"],
     "slow": ["ParticleCoordinates", "SlowCoordinates", "Torsions"],
     "lift_surfaces": ["basin_populations", "surface_from_lifts"],
     "static_bias": ["metadynamics_bias", "opes_bias"],
@@ -51,6 +53,7 @@ __all__ = [  # sorted by module, not by letter
     "MolecularSystem",
     "ParticleCoordinates",
     "SlowCoordinates",
+    "StochasticSystem",
     "Torsions",
     "TrainingOptions",
     "TrajectoryAnalysis",
@@ -61,8 +64,10 @@ __all__ = [  # sorted by module, not by letter
     "check_lifts",
     "effective_sample_size",
     "fit_encoder",
+    "lift_sde",
     "list_systems",
     "load_model",
+    "load_sde",
     "load_system",
     "metadynamics_bias",
     "opes_bias",

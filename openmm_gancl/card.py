@@ -1,6 +1,7 @@
 """The card: a TOML file that says what a system is, checked key by key."""
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,10 @@ AtomIndex = Annotated[int, Field(ge=0)]
 FourAtoms = tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex]
 Positive = Annotated[float, Field(gt=0)]
 Interval = tuple[float, float]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+
+EXPRESSION_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*+(?!\s*\()")
+"""A variable or parameter in an OpenMM expression: neither a function nor the exponent of a number."""
 
 
 class _Table(BaseModel):
@@ -138,18 +143,73 @@ class SystemCard(_Table):
         return self
 
 
-def _known_keys() -> set[str]:
-    tables: list[type[BaseModel]] = [
-        SystemCard,
-        ForceFieldCard,
-        ToyCard,
-        TorsionLabelCard,
-        CoordinateLabelCard,
-        StateCard,
-        FlatBottomCard,
-        BasinCard,
-    ]
-    return {key for table in tables for key in table.model_fields}
+class SDETable(_Table):
+    """Ito's equations, one a variable: d(variable) = drift dt + noise dW, in expressions of OpenMM's syntax."""
+
+    variables: list[Name] = Field(min_length=1, max_length=3)
+    slow: list[Name] = Field(min_length=1, description="those of the variables that are labels")
+    parameters: dict[Name, float] = Field(default_factory=dict, description="by their name in the expressions")
+    drift: dict[str, str] = Field(description="by variable, in variables and parameters")
+    noise: dict[str, str] = Field(description="by variable, in variables and parameters; independent of each other")
+    start: dict[str, float] = Field(description="by variable")
+    time_step: Positive = Field(description="in the equations' own time")
+    relaxation_time: Positive = Field(description="of the slowest of the fast variables, in the same time")
+    observed: dict[Name, str] = Field(min_length=1, description="by name, in variables and parameters")
+    closures: dict[str, str] = Field(
+        default_factory=dict, description="by name in 'observed': its exact mean given the slow variables"
+    )
+    domain: dict[str, Interval] = Field(description="by slow variable, the interval of interest")
+
+    @model_validator(mode="after")
+    def _names(self) -> "SDETable":
+        for key in ("variables", "slow"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"'{key}' holds a name twice")
+        if not set(self.slow) < set(self.variables):
+            raise ValueError("'slow' must be some of the 'variables', not all and no others")
+        if set(self.variables) & set(self.parameters):
+            raise ValueError("a variable and a parameter share a name")
+        wanted = {"drift": self.variables, "noise": self.variables, "start": self.variables, "domain": self.slow}
+        if self.closures:
+            wanted["closures"] = list(self.observed)
+        for key, names in wanted.items():
+            if set(getattr(self, key)) != set(names):
+                raise ValueError(f"'{key}' must have exactly the keys {', '.join(names)}")
+        for name, (low, high) in self.domain.items():
+            if low >= high:
+                raise ValueError(f"'domain.{name}' must be [low, high] with low < high")
+        return self
+
+    @model_validator(mode="after")
+    def _expressions(self) -> "SDETable":
+        for key in ("drift", "noise", "observed", "closures"):
+            variables = self.slow if key == "closures" else self.variables
+            for name, expression in getattr(self, key).items():
+                unknown = set(EXPRESSION_NAME.findall(expression)) - {*variables, *self.parameters}
+                if unknown:
+                    kind = "slow variable" if key == "closures" else "variable"
+                    raise ValueError(f"'{key}.{name}' holds '{min(unknown)}', which is no {kind} and no parameter")
+                if ";" in expression:
+                    raise ValueError(f"'{key}.{name}' holds a semicolon: write one expression")
+        return self
+
+
+class SDECard(_Table):
+    """A whole card of a stochastic differential equation."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    sde: SDETable
+
+
+_TABLES: dict[type[BaseModel], list[type[BaseModel]]] = {
+    SystemCard: [ForceFieldCard, ToyCard, TorsionLabelCard, CoordinateLabelCard, StateCard, FlatBottomCard, BasinCard],
+    SDECard: [SDETable],
+}
+
+
+def _known_keys(card: type[BaseModel]) -> set[str]:
+    return {"sde"} | {key for table in (card, *_TABLES[card]) for key in table.model_fields}
 
 
 def _key(location: tuple[int | str, ...]) -> str:
@@ -162,12 +222,12 @@ def _key(location: tuple[int | str, ...]) -> str:
     return key
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, card: type[BaseModel]) -> str:
     """One sentence for one of pydantic's errors."""
     location = error["loc"]
     key = _key(location)
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(location[-1]), _known_keys(), n=1)
+        close = difflib.get_close_matches(str(location[-1]), _known_keys(card), n=1)
         remedy = f"did you mean '{close[0]}'?" if close else "remove it"
         return f"unknown key '{key}': {remedy}"
     if error["type"] == "missing":
@@ -178,8 +238,8 @@ def _sentence(error: Any) -> str:
     return f"key '{key}': {message}{value}" if key else message
 
 
-def read_card(path: Path) -> SystemCard:
-    """Read and check a card.
+def read_card(path: Path) -> SystemCard | SDECard:
+    """Read and check a card; one with a table 'sde' is a stochastic differential equation.
 
     Args:
         path: the TOML file.
@@ -195,10 +255,11 @@ def read_card(path: Path) -> SystemCard:
         raise InputError(f"{path}: the card is not UTF-8 text: give a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
+    card: type[SystemCard | SDECard] = SDECard if "sde" in content else SystemCard
     try:
-        return SystemCard.model_validate(content)
+        return card.model_validate(content)
     except ValidationError as error:
         # A misspelt key is also a missing one: the misspelling says more.
         errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise InputError(f"{path}: {_sentence(errors[0])}{more}") from None
+        raise InputError(f"{path}: {_sentence(errors[0], card)}{more}") from None

@@ -15,7 +15,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
-from .card import SystemCard, read_card
+from .card import SDECard, SystemCard, read_card
 from .card_system import labels_of_card, objects_of_card
 from .errors import InputError
 from .slow import ParticleCoordinates, SlowCoordinates, Torsions
@@ -277,8 +277,8 @@ def _shipped() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(systems_root().glob("*/card.toml"))}
 
 
-def _card_path(name_or_path: str | Path) -> Path:
-    """A shipped name wins over a folder of that name; ``./name`` is the folder."""
+def card_path(name_or_path: str | Path) -> Path:
+    """Where a card is: a shipped name wins over a folder of that name; ``./name`` is the folder."""
     shipped = _shipped()
     if isinstance(name_or_path, str) and name_or_path in shipped:
         return shipped[name_or_path]
@@ -301,8 +301,13 @@ def load_system(name_or_path: str | Path) -> MolecularSystem:
     Raises:
         InputError: one sentence that names the file, the key and the remedy.
     """
-    path = _card_path(name_or_path)
+    path = card_path(name_or_path)
     card = read_card(path)
+    if isinstance(card, SDECard):
+        raise InputError(
+            f"{path}: a stochastic differential equation has no energy, so its lifts have no weight: use "
+            "openmm_gancl.load_sde and openmm_gancl.lift_sde"
+        )
     try:
         return _system_of_card(card, path.parent)
     except InputError as error:
@@ -310,7 +315,7 @@ def load_system(name_or_path: str | Path) -> MolecularSystem:
 
 
 def list_systems() -> list[tuple[str, str]]:
-    """Name and one-line description of every shipped system."""
+    """Name and one-line description of every shipped system, those of `openmm_gancl.sde.load_sde` among them."""
     return [(name, read_card(path).description) for name, path in _shipped().items()]
 
 
@@ -322,7 +327,7 @@ def copy_system(name: str, directory: str | Path) -> Path:
         directory: the folder to make; an existing one must be empty.
 
     Returns:
-        the folder, which `load_system` takes.
+        the folder, which `load_system` or `openmm_gancl.sde.load_sde` takes.
 
     Raises:
         InputError: no such system, or the folder cannot be made or is not empty.

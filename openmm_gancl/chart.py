@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from .errors import InputError
-from .slow import ParticleCoordinates, SlowCoordinates, Torsions, dihedral_angles
+from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, dihedral_angles
 from .units import BoolArray, FloatArray, IntArray
 from .zmatrix import bond_graph, build_z_matrix, checked_torsions, rotor_folds
 
@@ -40,7 +40,7 @@ class Chart(Protocol):
 
     @property
     def label_indices(self) -> IntArray:
-        """shape=(d,), the coordinate that is slow coordinate i itself."""
+        """shape=(d,), the coordinate that is slow coordinate i itself; empty where none is one."""
         ...
 
     def to_cartesian(self, coordinates: FloatArray) -> FloatArray:
@@ -300,11 +300,11 @@ class CartesianCoordinates:
 
 
 def chart_for(topology: Any, slow: SlowCoordinates, positions: FloatArray | None = None) -> Chart:
-    """The chart in which the slow coordinates are coordinates themselves.
+    """The chart in which the slow coordinates are coordinates themselves, but for those of a module.
 
     Args:
         topology: an ``openmm.app.Topology``.
-        slow: torsions or particle components.
+        slow: torsions, particle components, or coordinates of a molecule by a module.
         positions: shape=(n_atoms, 3), nm; see `InternalCoordinates.from_topology`.
 
     Raises:
@@ -314,9 +314,11 @@ def chart_for(topology: Any, slow: SlowCoordinates, positions: FloatArray | None
         return CartesianCoordinates(topology.getNumAtoms(), slow.components)
     if isinstance(slow, Torsions):
         return InternalCoordinates.from_topology(topology, slow.atoms, positions)
+    if isinstance(slow, ModuleCoordinates):
+        return InternalCoordinates.from_topology(topology, (), positions)
     raise InputError(
-        f"slow coordinates of type {type(slow).__name__} are no coordinates of a chart: use torsions or "
-        "particle components as labels of exact lifts"
+        f"slow coordinates of type {type(slow).__name__} are no coordinates of a chart: use torsions, particle "
+        "components or ModuleCoordinates as labels of exact lifts"
     )
 
 

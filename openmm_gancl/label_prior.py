@@ -1,12 +1,38 @@
 """The distribution of labels of unrestrained lifts, and the encoder that reads a label back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from scipy.special import ive, logsumexp
 from scipy.stats import truncnorm, vonmises
 
 from .slow import SlowCoordinates
-from .units import FloatArray
+from .units import BoolArray, FloatArray, wrap
+
+MOST_PAIRS = 4_000_000
+"""Labels times centres that are looked at together."""
+
+
+class LabelPrior(Protocol):
+    """p(s), and a normalised r(s | x) in the same measure: any pair keeps the weights of unrestrained lifts exact."""
+
+    def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Labels, shape=(n, d)."""
+        ...
+
+    def log_prior(self, labels: FloatArray) -> FloatArray:
+        """log p(s), shape=(n,)."""
+        ...
+
+    def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Labels drawn from r(s | x), shape=(n, d), for xi(x) of shape=(n, d)."""
+        ...
+
+    def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
+        """log r(s | x), shape=(n,), in the measure of ``log_prior``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,17 +53,17 @@ class UniformLabels:
     kT: float
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Labels, shape=(n, d)."""
+        """See `LabelPrior.sample`."""
         low, high = self.slow.domain.T
         return rng.uniform(low, high, size=(n, len(low)))
 
     def log_prior(self, labels: FloatArray) -> FloatArray:
-        """log p(s), shape=(n,)."""
+        """See `LabelPrior.log_prior`."""
         low, high = self.slow.domain.T
         return np.full(len(labels), -np.log(high - low).sum())
 
     def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Labels drawn from r(s | x), shape=(n, d), for xi(x) of shape=(n, d)."""
+        """See `LabelPrior.sample_encoder`."""
         columns = [
             distribution.rvs(*arguments, size=len(obtained), random_state=rng)
             for distribution, arguments in self._encoders(obtained)
@@ -45,7 +71,7 @@ class UniformLabels:
         return np.stack(columns, axis=1)
 
     def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
-        """log r(s | x), shape=(n,), in the measure of ``log_prior``."""
+        """See `LabelPrior.log_encoder`."""
         total = np.zeros(len(labels))
         for column, (distribution, arguments) in zip(labels.T, self._encoders(obtained), strict=True):
             total += distribution.logpdf(column, *arguments)
@@ -60,3 +86,95 @@ class UniformLabels:
                 width = strength**-0.5
                 low, high = self.slow.domain[i]
                 yield truncnorm, ((low - xi) / width, (high - xi) / width, xi, width)
+
+
+@dataclass(frozen=True)
+class MixtureLabels:
+    """Labels near those of training frames: a mixture of kernels, normal or von Mises by the coordinate's period.
+
+    Learned labels fill a thin part of their domain; this density stays on it. ``r(s | x)`` is p(s) times a kernel
+    around xi(x), normalised in closed form, since products of such kernels are such kernels.
+
+    Args:
+        centres: shape=(m, d).
+        widths: shape=(d,), of the kernels of p(s).
+        encoder_widths: shape=(d,), how far xi(x_end) strays from the label.
+        periodic: shape=(d,).
+    """
+
+    centres: FloatArray
+    widths: FloatArray
+    encoder_widths: FloatArray
+    periodic: BoolArray
+
+    def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """See `LabelPrior.sample`."""
+        return self.around(self.centres[rng.integers(len(self.centres), size=n)], rng)
+
+    def around(self, centres: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """One draw from the kernel at each of some centres, shape=(n, d)."""
+        return self._draw(centres, np.broadcast_to(self.widths**-2.0, centres.shape), rng)
+
+    def log_prior(self, labels: FloatArray) -> FloatArray:
+        """See `LabelPrior.log_prior`."""
+        return self._mean_over_centres(_log_kernel, labels)
+
+    def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """See `LabelPrior.sample_encoder`."""
+        around = np.empty_like(obtained)
+        for rows in self._parts(len(obtained)):
+            scores = self._scores(_log_overlap, obtained[rows])
+            # Gumbel's trick draws by unnormalised logarithms
+            around[rows] = self.centres[(scores + rng.gumbel(size=scores.shape)).argmax(axis=1)]
+        precisions, near = self.widths**-2.0, self.encoder_widths**-2.0
+        pull = precisions * np.exp(1j * around) + near * np.exp(1j * obtained)
+        between = (precisions * around + near * obtained) / (precisions + near)
+        middle = np.where(self.periodic, np.angle(pull), between)
+        return self._draw(middle, np.where(self.periodic, np.abs(pull), precisions + near), rng)
+
+    def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
+        """See `LabelPrior.log_encoder`."""
+        kernels = [
+            _log_kernel(labels[:, i] - obtained[:, i], 0.0, self.encoder_widths[i] ** -2.0, periodic)
+            for i, periodic in enumerate(self.periodic)
+        ]
+        return self.log_prior(labels) + np.sum(kernels, axis=0) - self._mean_over_centres(_log_overlap, obtained)
+
+    def _parts(self, n: int) -> list[slice]:
+        step = max(MOST_PAIRS // len(self.centres), 1)
+        return [slice(i, i + step) for i in range(0, n, step)]
+
+    def _scores(self, log_term: Callable[..., FloatArray], places: FloatArray) -> FloatArray:
+        """Sums of a term over the coordinates, shape=(n, m)."""
+        scores = np.zeros((len(places), len(self.centres)))
+        for i, periodic in enumerate(self.periodic):
+            difference = places[:, i, None] - self.centres[:, i]
+            scores += log_term(difference, self.encoder_widths[i] ** 2.0, self.widths[i] ** -2.0, periodic)
+        return scores
+
+    def _mean_over_centres(self, log_term: Callable[..., FloatArray], places: FloatArray) -> FloatArray:
+        parts = [logsumexp(self._scores(log_term, places[rows]), axis=1) for rows in self._parts(len(places))]
+        return np.concatenate([*parts, np.empty(0)]) - np.log(len(self.centres))
+
+    def _draw(self, middle: FloatArray, precisions: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Around the middle of each coordinate, shape=(n, d), by 1 / width^2."""
+        normal = middle + rng.standard_normal(middle.shape) * precisions**-0.5
+        turned = wrap(middle + rng.vonmises(0.0, np.where(self.periodic, precisions, 1.0)))
+        return np.where(self.periodic, turned, normal)
+
+
+def _log_kernel(difference: FloatArray, _: float, precision: float, periodic: bool) -> FloatArray:
+    """Log density of a kernel of 1 / width^2 = precision."""
+    if periodic:
+        return np.asarray(precision * (np.cos(difference) - 1.0) - np.log(2 * np.pi * ive(0, precision)))
+    return np.asarray(0.5 * (np.log(precision / (2 * np.pi)) - precision * difference**2))
+
+
+def _log_overlap(difference: FloatArray, other_variance: float, precision: float, periodic: bool) -> FloatArray:
+    """Log integral of the product of two kernels that lie so far apart."""
+    if not periodic:
+        return _log_kernel(difference, 0.0, 1.0 / (1.0 / precision + other_variance), False)
+    other = 1.0 / other_variance
+    size = np.sqrt(precision**2 + other**2 + 2.0 * precision * other * np.cos(difference))
+    norms = 2 * np.pi * ive(0, precision) * ive(0, other)
+    return np.asarray(np.log(ive(0, size) / norms) + size - precision - other)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .execution import TASK_SIZE, fastest_platform, openmm_seed, run_tasks, task_seed
-from .label_prior import UniformLabels
+from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
 from .model import LiftingModel
 from .reference import ReferenceParameters, ReferencePotential
@@ -46,7 +46,9 @@ class Proposals:
 def restraint_reference(
     parameters: ReferenceParameters, model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float
 ) -> ReferenceParameters:
-    """Let the restraint be the reference of the label coordinates themselves."""
+    """Let the restraint be the reference of the label coordinates themselves, where the chart has them."""
+    if not len(model.chart.label_indices):
+        return parameters
     centres, widths = parameters.centres.copy(), parameters.widths.copy()
     centres[:, model.chart.label_indices] = labels
     widths[:, model.chart.label_indices] = np.sqrt(kT / restraint)
@@ -106,7 +108,7 @@ def weigh(
     task: RelaxTask,
     proposals: Proposals,
     relaxed: Relaxed,
-    label_prior: UniformLabels | None,
+    label_prior: LabelPrior | None,
 ) -> Lifts:
     """Turn the paths of one task into lifts with their exact log-weights (task number 0).
 
@@ -215,9 +217,10 @@ class Lifter:
         relax_steps: steps of each relaxation.
         time_step: ps; the system's own by default.
         friction: 1/ps; the system's own by default.
-        restraint: shape=(d,); the system's own by default.
+        restraint: shape=(d,); the system's own by default; zeros leave unrestrained lifts free on their way.
         schedule: shape=(relax_steps + 1,), the kick list from 0 to 1; linear by default.
-        mode: ``restrained`` (each label its own free energy) or ``unrestrained`` (labels drawn uniformly too).
+        mode: ``restrained`` (each label its own free energy) or ``unrestrained`` (labels drawn too).
+        label_prior: p(s) and r(s | x) of unrestrained lifts; uniform over the domain by default.
         platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead of local processes.
@@ -234,6 +237,7 @@ class Lifter:
         restraint: FloatArray | None = None,
         schedule: FloatArray | None = None,
         mode: Mode = "restrained",
+        label_prior: LabelPrior | None = None,
         platform: str = "auto",
         workers: int = 1,
         executor: Executor | None = None,
@@ -254,11 +258,7 @@ class Lifter:
         self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
         self.workers, self.executor = workers, executor
         self._system_xml = openmm.XmlSerializer.serialize(system.system)
-
-    @property
-    def label_prior(self) -> UniformLabels:
-        """The label distribution of unrestrained lifts."""
-        return UniformLabels(self.system.slow, self.restraint, self.system.kT)
+        self.label_prior = label_prior or UniformLabels(system.slow, self.restraint, system.kT)
 
     def lift(self, labels: FloatArray, *, seed: int, progress: Callable[[], None] | None = None) -> Lifts:
         """One lift of each label.

@@ -14,23 +14,29 @@ mixture is the exposure, so the smearing never has to be undone.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 from scipy.special import logsumexp
 
 from .basins import BasinPopulation
-from .cox_process import fit_cox_process, product_basis
+from .cox_process import CoxFit, edge_modes, fit_cox_process, product_basis
 from .errors import InputError
 from .grid import bin_centres, bin_indices
 from .lifts import Lifts
+from .slow import Axes, SlowCoordinates
 from .slow_force import restraint_energies
 from .surfaces import CEILING, FreeEnergySurface, grid_edges
 from .system import Basin
-from .units import FloatArray, IntArray, thermal_energy
+from .units import BoolArray, FloatArray, IntArray, thermal_energy
 
 REACH = 4.0
 """A bin is known where some label's restraint lies below this many kT."""
 
 LARGEST_ERROR = 2.0
 """kT; a bin with a larger error bar is unknown."""
+
+SMOOTHING, FEWEST_ENDS = 1.5, 0.05
+"""Of the end points' own density where other coordinates than the labels are asked for: bins; and end points to a bin,
+below which it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,85 @@ def _counts(
     return total, squares, log_exposure
 
 
+def _surface(
+    fit: CoxFit,
+    reached: BoolArray,
+    edges: tuple[FloatArray, ...],
+    slow: Axes | SlowCoordinates,
+    temperature: float,
+    force_evaluations: int,
+) -> FreeEnergySurface:
+    """The fit as a surface, unknown where nothing reached or the error is too large."""
+    shape, kT = tuple(len(axis) - 1 for axis in edges), thermal_energy(temperature)
+    known = reached & (fit.error(reached) < LARGEST_ERROR)
+    if not known.any():
+        raise InputError("the lifts are too few to say anything about the surface: lift more, or with more relax steps")
+    energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
+    error = np.where(known, fit.error(energy < CEILING), np.inf)
+    return FreeEnergySurface(
+        energy=(kT * energy).reshape(shape),
+        error=(kT * error).reshape(shape),
+        edges=edges,
+        names=slow.names,
+        periods=slow.periods,
+        temperature=temperature,
+        force_evaluations=force_evaluations,
+        units=slow.units,
+    )
+
+
+def weighted_ends(lifts: Lifts) -> WeightedEnds:
+    """End points with unbiased weights, whatever the labels and however many; see the module's text.
+
+    The constants of restrained windows are local averages over windows; a single window of unrestrained lifts needs
+    none.
+
+    Raises:
+        InputError: if no lift has a weight.
+    """
+    mixture = _Mixture(lifts)
+    return mixture.ends(mixture.smoothed_free_energies())
+
+
+def surface_from_ends(
+    ends: WeightedEnds,
+    values: FloatArray,
+    slow: Axes | SlowCoordinates,
+    *,
+    temperature: float,
+    force_evaluations: int,
+    bins: int | None = None,
+) -> FreeEnergySurface:
+    """A surface over any one or two coordinates of weighted end points, masked where none lie.
+
+    The exposure is the end points' own density, so that a bin's count is of the size of the number of points in it.
+
+    Args:
+        ends: weighted end points.
+        values: shape=(n, d), of those coordinates.
+        slow: the coordinates: names, periods and domain.
+        temperature: K.
+        force_evaluations: to record.
+        bins: a coordinate; as for `surface_from_lifts`.
+
+    Raises:
+        InputError: the end points are too few.
+    """
+    edges = grid_edges(slow, bins)
+    shape = tuple(len(axis) - 1 for axis in edges)
+    index = bin_indices(values, edges, slow.periods)
+    inside, n_bins = index >= 0, int(np.prod(shape))
+    found = np.bincount(index[inside], minlength=n_bins).astype(float).reshape(shape)
+    exposure = gaussian_filter(found, SMOOTHING, mode=edge_modes(slow)).ravel()
+    reached = exposure > FEWEST_ENDS
+    weights = np.exp(ends.log_weights - logsumexp(ends.log_weights)) * len(values)
+    counts = weights[inside] * exposure[index[inside]]
+    total, squares = (np.bincount(index[inside], counts**power, n_bins).astype(float) for power in (1.0, 2.0))
+    with np.errstate(divide="ignore"):
+        fit = fit_cox_process(product_basis(slow, shape), total, squares, np.log(exposure))
+    return _surface(fit, reached, edges, slow, temperature, force_evaluations)
+
+
 def analyse_lifts(
     lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
 ) -> LiftAnalysis:
@@ -150,7 +235,7 @@ def analyse_lifts(
     of single windows would correlate with them; a smooth c_k is as good as a fixed one.
     """
     edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts)
-    shape, kT = tuple(len(axis) - 1 for axis in edges), mixture.kT
+    shape = tuple(len(axis) - 1 for axis in edges)
     places = bin_centres(edges)
     basis, log_windows = product_basis(lifts.slow, shape), mixture.log_window(places)
     free_energies = mixture.smoothed_free_energies()
@@ -158,21 +243,8 @@ def analyse_lifts(
         fit = fit_cox_process(basis, *_counts(mixture, free_energies, places, edges))
         free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
     reached = log_windows.max(axis=1) > -REACH
-    known = reached & (fit.error(reached) < LARGEST_ERROR)
-    if not known.any():
-        raise InputError("the lifts are too few to say anything about the surface: lift more, or with more relax steps")
-    energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
-    error = np.where(known, fit.error(energy < CEILING), np.inf)
-    surface = FreeEnergySurface(
-        energy=(kT * energy).reshape(shape),
-        error=(kT * error).reshape(shape),
-        edges=edges,
-        names=lifts.slow.names,
-        periods=lifts.slow.periods,
-        temperature=lifts.temperature,
-        force_evaluations=lifts.force_evaluations if force_evaluations is None else force_evaluations,
-        units=tuple("radians" if np.isfinite(period) else "nm" for period in lifts.slow.periods),
-    )
+    cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
+    surface = _surface(fit, reached, edges, lifts.slow, lifts.temperature, cost)
     return LiftAnalysis(surface, mixture.ends(free_energies))
 
 

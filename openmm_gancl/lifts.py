@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .slow import SlowCoordinates
-from .slow_force import RESTRAINT_FORMS
+from .slow_force import restraint_form
 from .units import BoolArray, FloatArray, IntArray
 
 Mode = Literal["restrained", "unrestrained"]
@@ -107,7 +107,7 @@ def save_lifts(lifts: Lifts, path: Path, **extra: Any) -> None:
         **{**per_lift, "reason": lifts.reason.astype("U10")},
         mode=lifts.mode,
         restraint=lifts.restraint,
-        restraint_form=RESTRAINT_FORMS[lifts.slow.kind],
+        restraint_form=restraint_form(lifts.slow),
         temperature=lifts.temperature,
         relax_steps=lifts.relax_steps,
         names=np.array(lifts.slow.names),

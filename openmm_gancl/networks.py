@@ -22,8 +22,14 @@ WIDTH_RANGE = 3.0
 """Widths stay within exp(+-3) of their scale."""
 
 
+HIGHEST_ORDER, MOST_FUNCTIONS = 5, 250
+"""Of the baseline's label basis: the order falls with the number of labels so that the functions stay few."""
+
+
 class LabelBasis(nn.Module):
     """Smooth functions of the label: a truncated product of Fourier (periodic) or cosine series.
+
+    Beyond the domain of a coordinate without a period they are constant.
 
     Args:
         slow: the slow coordinates.
@@ -55,6 +61,7 @@ class LabelBasis(nn.Module):
     def forward(self, labels: Tensor) -> Tensor:
         """Labels, shape=(n, d), to basis functions, shape=(n, size); the first is constant."""
         phase = (labels - self.origin) * self.frequency
+        phase = torch.where(self.is_periodic, phase, torch.clamp(phase, 0.0, math.pi))
         columns = [torch.ones_like(phase)]
         for k in range(1, self.order + 1):
             columns.append(torch.cos(k * phase))
@@ -66,6 +73,16 @@ class LabelBasis(nn.Module):
         for i in range(labels.shape[1]):
             product = product * table[:, i, :][:, self.products[:, i]]
         return product
+
+
+def baseline_order(d: int) -> int:
+    """The highest order, up to `HIGHEST_ORDER`, with at most `MOST_FUNCTIONS` products of d coordinates."""
+
+    def n_functions(order: int) -> int:
+        # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
+        return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
+
+    return max(order for order in range(1, HIGHEST_ORDER + 1) if order == 1 or n_functions(order) <= MOST_FUNCTIONS)
 
 
 def _perceptron(n_inputs: int, hidden: int, n_outputs: int) -> nn.Sequential:
@@ -90,7 +107,7 @@ class Generator(nn.Module):
         latent_size: dimension of z; 0 is the conditional-Gaussian baseline.
         origin: shape=(n_coordinates,), coordinates of a typical configuration.
         scale: shape=(n_coordinates,), their typical standard deviations.
-        order: of the label basis.
+        order: of the label basis; by default the highest that keeps its functions few.
         hidden: width of the network.
     """
 
@@ -108,13 +125,13 @@ class Generator(nn.Module):
         latent_size: int,
         origin: FloatArray,
         scale: FloatArray,
-        order: int = 5,
+        order: int | None = None,
         hidden: int = 64,
     ):
         super().__init__()
         self.latent_size, self.n_coordinates = latent_size, chart.n_coordinates
         self.n_raw, self.width_range = 3 * chart.n_coordinates, WIDTH_RANGE
-        self.basis = LabelBasis(slow, order)
+        self.basis = LabelBasis(slow, order or baseline_order(len(slow.names)))
         self.coarse = LabelBasis(slow, 2)
         self.baseline = nn.Parameter(torch.zeros(self.basis.size, self.n_raw, dtype=torch.float64))
         self.correction = _perceptron(self.coarse.size + latent_size, hidden, self.n_raw).double()

@@ -17,23 +17,26 @@ from .execution import available_workers, fastest_platform, platform_names
 from .rounds import least_evaluations, lift_stage
 from .run_folder import RunFolder, is_run_folder, locked, prepare_folder
 from .run_options import THREADS, RunOptions, Settings, check_same_options, effective, settings_of
+from .slow_stage import slow_stage
 from .stages import Reporter, Run, sample_stage, surface_stage, train_stage
 from .summary import Summary, load_summary
 from .system import MolecularSystem, load_system
 
 STAGES: dict[str, Callable[[Run, Path], None]] = {
     "sample": sample_stage,
+    "slow": slow_stage,
     "train": train_stage,
     "lift": lift_stage,
     "surface": surface_stage,
 }
 RESULTS = {
     "sample": ["top.pdb"],
+    "slow": ["slow.pt"],
     "train": ["model.pt"],
     "lift": ["lifts.npz", "reverse.npz", "lifts.dcd"],
     "surface": ["fes.npz", "fes.dat", "fes.png"],
 }
-"""What each stage leaves at the top of the run folder."""
+"""What each stage leaves at the top of the run folder, besides the surface over the card's labels."""
 
 WORKERS_IDLE = 300
 """Seconds after which idle workers end, as in `execution`: the pool is the same."""
@@ -58,6 +61,18 @@ class Outcome:
     seconds: dict[str, float]
     evaluations_spent: int
     summary: Summary | None
+
+
+def stages_of(options: RunOptions) -> list[str]:
+    """The stages of a run, in order; labels of the card need not be learned."""
+    return [name for name in STAGES if name != "slow" or options.slow != "torsions"]
+
+
+def _results(run: Run, stage: str) -> list[str]:
+    extra = []
+    if stage == "surface" and run.learned_labels is not None:
+        extra = [f"{run.card_surface}.{suffix}" for suffix in ("npz", "dat", "png")]
+    return RESULTS[stage] + extra
 
 
 def _versions() -> dict[str, str]:
@@ -195,7 +210,7 @@ def open_run(
         opened = Run(
             system=system,
             folder=folder,
-            options=RunOptions(**{field.name: stored[field.name] for field in fields(RunOptions)}),
+            options=RunOptions(**{field.name: stored.get(field.name, field.default) for field in fields(RunOptions)}),
             settings=Settings(**folder.manifest["settings"]),
             platform=folder.manifest["platform"],
             workers=workers or available_workers(),
@@ -207,7 +222,9 @@ def open_run(
 
 def _advance(run: Run, until: str) -> None:
     """Verify the finished stages, compute the others up to and including ``until``, publish their results."""
-    names, folder = list(STAGES), run.folder
+    names, folder = stages_of(run.options), run.folder
+    if until not in names:
+        raise InputError(f"the slow coordinates of {folder.path} are torsions: begin a run with --slow diffusion-map")
     wanted = names[: names.index(until) + 1]
     first = next((name for name in names if not folder.is_done(name)), "")
     for name in names[: names.index(first)] if first else names:
@@ -218,7 +235,7 @@ def _advance(run: Run, until: str) -> None:
         if not folder.is_done(name):
             work = STAGES[name]
             folder.run_stage(name, lambda out, work=work: work(run, out), tuple(names[i + 1 :]))  # type: ignore[misc]
-        folder.publish(name, RESULTS[name])
+        folder.publish(name, _results(run, name))
 
 
 def run(

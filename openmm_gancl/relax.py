@@ -16,7 +16,7 @@ from .errors import InputError
 from .execution import make_context
 from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates
-from .slow_force import restraint_force, set_restraint_centre
+from .slow_force import make_restraint
 from .units import BoolArray, FloatArray, thermal_energy
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
@@ -64,7 +64,7 @@ class RelaxTask:
         system_xml: the serialized System of the real potential.
         chart: the chart of the reference.
         slow: the slow coordinates.
-        restraint: shape=(d,), restraint constants.
+        restraint: shape=(d,), restraint constants; zeros where nothing holds the label.
         protocol: the relaxation.
         platform: name of the OpenMM platform.
         seed: of the Context.
@@ -171,8 +171,9 @@ class _Path:
         system = openmm.XmlSerializer.clone(_deserialized(task.system_xml))
         for force in system.getForces():
             force.setForceGroup(REAL_GROUP)
-        self.restraint = restraint_force(task.slow, task.restraint, REAL_GROUP)
-        system.addForce(self.restraint)
+        self.restraint = make_restraint(task.slow, task.restraint, REAL_GROUP) if task.restraint.any() else None
+        if self.restraint is not None:
+            system.addForce(self.restraint.force)
         self.reference = ReferencePotential(task.chart, thermal_energy(task.protocol.temperature))
         self.reference_forces = self.reference.forces(REFERENCE_GROUP)
         for force in self.reference_forces:
@@ -183,8 +184,8 @@ class _Path:
 
     def start(self, index: int) -> None:
         task = self.task
-        set_restraint_centre(self.restraint, task.slow, task.restraint, task.labels[index])
-        self.restraint.updateParametersInContext(self.context)
+        if self.restraint is not None:
+            self.restraint.move(self.context, task.labels[index])
         self.reference.set_parameters(self.reference_forces, task.parameters, index, self.context)
         self.context.setPositions(task.positions[index])
         self.context.setVelocities(task.velocities[index])

@@ -12,23 +12,14 @@ import numpy as np
 from .diagnostics import ReverseCheck, check_lifts, pooled_z
 from .errors import InputError
 from .execution import TASK_SIZE
-from .lift import Lifter, accept_metropolis
-from .lift_surfaces import analyse_lifts
+from .lift import accept_metropolis
 from .lifts import Lifts, join_lifts, save_lifts
-from .model import LiftingModel, load_model
-from .placement import place_labels
+from .model import load_model
+from .plans import Plan, plan_of
 from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, Settings
-from .sampling import MINIMISER_ITERATIONS, Frames, load_frames, scattered_labels
-from .stages import EQUILIBRATION_STEPS, Run, spread
-from .surfaces import FreeEnergySurface
+from .sampling import MINIMISER_ITERATIONS
+from .stages import EQUILIBRATION_STEPS, Run
 from .system import MolecularSystem
-from .units import FloatArray, IntArray
-
-PLACEMENT_CEILING, CHECK_CEILING = 12.0, 7.0
-"""kT above the minimum: where lifts go, and where labels are checked against real frames."""
-
-PLACEMENT_BINS = 36
-"""A coordinate: coarser than the surface of the result, and several times faster."""
 
 MAX_ROUNDS, FEWEST_LIFTS = 12, 64
 
@@ -46,66 +37,29 @@ def least_evaluations(settings: Settings) -> int:
     return windows + pilot + paths * ((s.relax_steps or max(RELAX_CHOICES)) + 2)
 
 
-def _check_windows(run: Run, surface: FreeEnergySurface, frames: Frames) -> IntArray:
-    """Held-out windows, far apart where the surface is low, with frames enough."""
-    windows, first, counts = np.unique(frames.window, return_index=True, return_counts=True)
-    labels, slow = frames.labels[first], run.system.slow
-    energies = surface.energy_at(labels) / run.system.kT
-    energies[counts < run.settings.n_check_frames // 2] = np.inf
-    order = np.argsort(energies, kind="stable")
-    order = order[energies[order] < CHECK_CEILING]
-    if not len(order):
-        return order
-    widths = np.ptp(slow.domain, axis=1)
-    return windows[order[spread(labels[order], slow.periods, widths, run.settings.n_check_labels)]]
-
-
-def _check(run: Run, model: LiftingModel, relax_steps: int, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
-    """Lifts at the labels of held-out windows, and reverse relaxations of those windows' frames."""
-    frames = load_frames(run.folder.file("sample", "held_out.npz"))
-    chosen = frames.select(np.isin(frames.window, _check_windows(run, surface, frames)))
-    lifter = run.lifter(model, relax_steps)
-    labels = np.unique(chosen.labels, axis=0)
-    if not len(labels):
-        nothing = lifter.lift(frames.labels[:1], seed=0).select(np.zeros(1, dtype=bool))
-        return nothing, nothing
-    repeated = np.repeat(labels, run.settings.n_check_lifts, axis=0)
-    forward = run.lift(lifter, "check: lifts", repeated, run.seed(2, 1))
-    cost = TASK_SIZE * (relax_steps + 2)
-    with run.tasks("check: reverse", -(-len(chosen) // TASK_SIZE), cost) as tick:
-        reverse = lifter.reverse(chosen.positions, chosen.labels, seed=run.seed(2, 2), progress=tick)
-        tick.settle(reverse.force_evaluations)
-    return forward, reverse
-
-
 class _Rounds:
     """Lifts in rounds, each placed by the surface of those before, until the target or the limit is met."""
 
-    def __init__(self, run: Run, lifter: Lifter, limit: int):
-        self.run, self.lifter, self.limit = run, lifter, limit
+    def __init__(self, run: Run, plan: Plan, limit: int):
+        self.run, self.plan, self.limit = run, plan, limit
         self.record: list[dict[str, float]] = []
-        n = min(run.settings.n_first, limit)
-        if lifter.mode == "unrestrained" and run.options.target_error is None:
-            n = limit
-        labels = self._labels(None, n)
+        n = limit if self._blind else min(run.settings.n_first, limit)
+        lifter, labels = plan.round(None, n, run.seed(2, 0, 0))
         self.lifts = run.lift(lifter, "lifting", labels, run.seed(2, 0))
         self._analyse()
 
+    @property
+    def _blind(self) -> bool:
+        """Whether nothing is placed and no error asked for: then one round is enough, of one chain over all lifts."""
+        options = self.run.options
+        return options.free and options.target_error is None and (options.slow == "torsions" or options.chain)
+
     def _analyse(self) -> None:
         with self.run.reporter.step("placing lifts", 1) as done:
-            self.surface = analyse_lifts(self.lifts, bins=PLACEMENT_BINS).surface
+            self.surface = self.plan.surface(self.lifts)
             done(1)
         error = self.surface.median_error / self.run.system.kT
         self.record.append({"lifts": len(self.lifts), "error_kT": error})
-
-    def _labels(self, surface: FreeEnergySurface | None, n: int) -> FloatArray:
-        number, slow = len(self.record), self.run.system.slow
-        seed = self.run.seed(2, 0, number)
-        if self.lifter.mode == "unrestrained":
-            return self.lifter.label_prior.sample(n, np.random.default_rng(seed))
-        if surface is None:
-            return scattered_labels(slow, n, seed)
-        return place_labels(surface, slow, n, ceiling=PLACEMENT_CEILING, seed=seed)
 
     def _next(self) -> int:
         """How many lifts the next round has; 0 to stop."""
@@ -123,8 +77,8 @@ class _Rounds:
         """Lift until there is nothing more to do."""
         while n := self._next():
             number = len(self.record)
-            labels = self._labels(self.surface, n)
-            more = self.run.lift(self.lifter, f"lifting, round {number + 1}", labels, self.run.seed(2, 3, number))
+            lifter, labels = self.plan.round(self.surface, n, self.run.seed(2, 0, number))
+            more = self.run.lift(lifter, f"lifting, round {number + 1}", labels, self.run.seed(2, 3, number))
             self.lifts = join_lifts([self.lifts, more])
             if self.run.options.target_error is not None:
                 self._analyse()
@@ -164,18 +118,20 @@ def lift_stage(run: Run, out: Path) -> None:
     """Lifts, their reverse relaxations, and what both say about each other."""
     model = load_model(run.folder.file("train", "model.pt"))
     relax_steps = run.train_report()["relax_steps"]
-    metropolis = run.options.acceptance == "metropolis"
-    lifter = run.lifter(model, relax_steps, "unrestrained" if metropolis else "restrained")
-    rounds = _Rounds(run, lifter, _limit(run, relax_steps))
-    forward, reverse = _check(run, model, relax_steps, rounds.surface)
+    plan = plan_of(run, model, relax_steps)
+    rounds = _Rounds(run, plan, _limit(run, relax_steps))
+    forward, reverse = plan.check(rounds.surface)
     rounds.go_on()
-    lifts, extra = rounds.lifts, {}
-    cost = lifts.force_evaluations + forward.force_evaluations + reverse.force_evaluations
-    if metropolis:
+    lifts = rounds.lifts
+    extra: dict[str, Any] = {}
+    cost = lifts.force_evaluations + forward.force_evaluations + reverse.force_evaluations + plan.pilots
+    if run.options.chain:
         rng = np.random.default_rng(run.seed(2, 4))
         extra["accepted"] = accept_metropolis(lifts.log_weights, rng)[1]
-    else:
-        lifts = join_lifts([lifts, forward]) if len(forward) else lifts
+    elif not run.options.free and len(forward):
+        lifts = join_lifts([lifts, forward])
+    if run.learned_labels is not None:
+        extra["card_labels"] = run.system.slow.transform(lifts.positions)
     save_lifts(lifts, out / "lifts.npz", **extra)
     save_lifts(reverse, out / "reverse.npz")
     _save_trajectory(lifts, run.system, out / "lifts.dcd")
@@ -184,7 +140,7 @@ def lift_stage(run: Run, out: Path) -> None:
         "checks": [_check_record(check) for check in checks],
         "pooled_z": pooled_z(checks) if checks else None,
         "rounds": rounds.record,
-        "accepted": float(extra["accepted"].mean()) if metropolis else None,
+        "accepted": float(extra["accepted"].mean()) if run.options.chain else None,
         "force_evaluations": cost,
     }
     (out / "checks.json").write_text(json.dumps(record, indent=1) + "\n")

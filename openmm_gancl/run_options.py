@@ -11,6 +11,8 @@ UNLIMITED = 2**31
 
 Preset = Literal["default", "quick"]
 Acceptance = Literal["weights", "metropolis"]
+Slow = Literal["torsions", "diffusion-map"]
+LabelMode = Literal["restrained", "free"]
 THREADS = 1
 """Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
 
@@ -33,6 +35,11 @@ class RunOptions:
         target_error: median error of the surface below 10 kT, in kT, at which the lifting stops.
         acceptance: weights, or metropolis (unrestrained lifts and one chain over all of them).
         latent: dimension of the generator's latent; 0 is the conditional-Gaussian baseline.
+        slow: torsions (the card's labels), or diffusion-map (labels learned from the sampled frames).
+        features: of the diffusion map, comma-separated.
+        keep: the card's torsions that are labels beside the learned ones, comma-separated.
+        coordinates: learned labels at most.
+        labels: restrained (each label a window) or free (labels drawn too; learned ones free on their way).
         seed: of every random number.
         platform: an OpenMM platform, or ``auto`` to measure once.
     """
@@ -44,8 +51,24 @@ class RunOptions:
     target_error: float | None = None
     acceptance: Acceptance = "weights"
     latent: int | None = None
+    slow: Slow = "torsions"
+    features: str = "distances"
+    keep: str = ""
+    coordinates: int | None = None
+    labels: LabelMode | None = None
     seed: int = 0
     platform: str = "auto"
+
+    @property
+    def chain(self) -> bool:
+        """Whether the lifts make one Metropolis chain."""
+        return self.acceptance == "metropolis"
+
+    @property
+    def free(self) -> bool:
+        """Whether the lifts' target is unrestrained."""
+        default = "free" if self.chain or self.slow == "diffusion-map" else "restrained"
+        return (self.labels or default) == "free"
 
 
 @dataclass(frozen=True)
@@ -125,11 +148,30 @@ PRESETS: dict[str, Settings] = {
 }
 
 
+LEARNED: dict[str, dict[str, int]] = {
+    "default": {"relax_steps": 150, "n_first": 8192, "n_lifts": 65536, "n_check_lifts": 96},
+    "quick": {"relax_steps": 150, "n_first": 512, "n_lifts": 1024, "n_check_labels": 4, "n_check_lifts": 64},
+}
+"""What differs from the presets where labels are learned: free lifts are cheap, and many go where the surface is high."""
+
+
 def _check(options: RunOptions) -> None:
-    for name, choices in (("preset", get_args(Preset)), ("acceptance", get_args(Acceptance))):
+    choices_of = {
+        "preset": get_args(Preset),
+        "acceptance": get_args(Acceptance),
+        "slow": get_args(Slow),
+        "labels": (*get_args(LabelMode), None),
+    }
+    for name, choices in choices_of.items():
         if getattr(options, name) not in choices:
-            raise InputError(f"{name} is {getattr(options, name)!r}: choose {' or '.join(choices)}")
-    smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "seed": 0}
+            told = " or ".join(choice for choice in choices if choice)
+            raise InputError(f"{name} is {getattr(options, name)!r}: choose {told}")
+    for name in ("keep", "coordinates") if options.slow == "torsions" else ():
+        if getattr(options, name):
+            raise InputError(f"{_flag(name)} is of learned labels: add --slow diffusion-map, or leave it out")
+    if options.chain and options.labels == "restrained":
+        raise InputError("a Metropolis chain over all lifts needs free labels: leave --labels out, or say free")
+    smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
     for name, least in smallest.items():
         value = getattr(options, name)
         if isinstance(value, int) and value < least:
@@ -146,6 +188,8 @@ def settings_of(options: RunOptions) -> Settings:
     """
     _check(options)
     base = PRESETS[options.preset]
+    if options.slow == "diffusion-map":
+        base = replace(base, **LEARNED[options.preset])
     changes: dict[str, int] = {}
     if options.relax_steps is not None:
         changes["relax_steps"] = 0 if options.relax_steps == "auto" else options.relax_steps
@@ -166,6 +210,7 @@ def effective(options: RunOptions) -> dict[str, Any]:
         "relax_steps": settings.relax_steps or "auto",
         "lifts": settings.n_lifts if settings.n_lifts < UNLIMITED else None,
         "latent": settings.latent,
+        "labels": "free" if options.free else "restrained",
     }
     return {**asdict(options), **filled}
 
@@ -184,10 +229,10 @@ def check_same_options(asked: RunOptions, stored: Mapping[str, Any], resolved_pl
     if ours["platform"] in ("auto", resolved_platform):
         ours["platform"] = stored["platform"]
     for field in fields(RunOptions):
-        was, now = stored.get(field.name), ours[field.name]
+        was, now = stored.get(field.name, field.default), ours[field.name]
         if was != now:
             flag = _flag(field.name)
-            begun, asked_for = (f"{flag} {v}" if v is not None else f"no {flag}" for v in (was, now))
+            begun, asked_for = (f"{flag} {v}" if v not in (None, "") else f"no {flag}" for v in (was, now))
             raise InputError(
                 f"this run folder was begun with {begun}, now {asked_for} is asked for: repeat the command "
                 f"with {begun}, or name a new folder"

@@ -16,7 +16,7 @@ from .errors import InputError
 from .execution import fastest_platform, make_context, openmm_seed, run_tasks, task_seed
 from .relax import REAL_GROUP
 from .slow import SlowCoordinates, checked_labels
-from .slow_force import restraint_force, set_restraint_centre
+from .slow_force import make_restraint
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
@@ -113,16 +113,17 @@ def _sample_task(task: _WindowTask) -> tuple[FloatArray, FloatArray]:
     system = openmm.XmlSerializer.deserialize(task.system_xml)
     for force in system.getForces():
         force.setForceGroup(REAL_GROUP)
-    restraint = restraint_force(task.slow, task.restraint, force_group=0)
-    system.addForce(restraint)
+    restraint = make_restraint(task.slow, task.restraint, force_group=0) if task.restraint.any() else None
+    if restraint is not None:
+        system.addForce(restraint.force)
     n, n_atoms = len(task.labels), system.getNumParticles()
     positions = np.full((n, task.n_frames, n_atoms, 3), np.nan)
     energies = np.full((n, task.n_frames), np.nan)
     for index, label in enumerate(task.labels):
         integrator = openmm.LangevinMiddleIntegrator(task.temperature, task.friction, task.time_step)
         context = make_context(system, integrator, task.platform, task.seed + index)
-        set_restraint_centre(restraint, task.slow, task.restraint, label)
-        restraint.updateParametersInContext(context)
+        if restraint is not None:
+            restraint.move(context, label)
         try:
             context.setPositions(task.starts[index])
             if task.minimise:
@@ -176,6 +177,8 @@ def _collect(
 def starting_positions(system: MolecularSystem, labels: FloatArray) -> FloatArray:
     """The system's structure turned to each label in its chart, shape=(n, n_atoms, 3); not minimised."""
     chart = chart_for(system.topology, system.slow, system.positions)
+    if not len(chart.label_indices):
+        raise InputError("learned labels are no coordinates of a chart: give one start a label")
     coordinates = np.repeat(chart.to_internal(system.positions[None]), len(labels), axis=0)
     coordinates[:, chart.label_indices] = labels
     return chart.to_cartesian(coordinates)
@@ -185,6 +188,7 @@ def sample_windows(
     system: MolecularSystem,
     labels: FloatArray | None = None,
     *,
+    starts: FloatArray | None = None,
     n_windows: int = 144,
     steps_per_window: int = 2000,
     frames_per_window: int = 20,
@@ -199,12 +203,14 @@ def sample_windows(
 ) -> Frames:
     """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
 
-    Every window starts from the system's structure turned to its label, minimised and equilibrated under its
-    restraint. Frames that have left the declared state are counted in ``dropped`` and left out.
+    Every window is minimised and equilibrated under its restraint; unless starts are given, it starts from the
+    system's structure turned to its label. Frames that have left the declared state are counted in ``dropped`` and
+    left out.
 
     Args:
         system: the system.
         labels: shape=(n, d); by default ``n_windows`` scattered ones.
+        starts: shape=(n, n_atoms, 3), nm; needed where the labels are no coordinates of a chart.
         n_windows: how many, if ``labels`` is None.
         steps_per_window: Langevin steps sampled in each.
         frames_per_window: frames kept of each.
@@ -224,7 +230,8 @@ def sample_windows(
         raise InputError(
             f"steps_per_window = {steps_per_window} is less than frames_per_window = {frames_per_window}: raise it"
         )
-    starts = starting_positions(system, labels)
+    if starts is None:
+        starts = starting_positions(system, labels)
     chunks = range(0, len(labels), WINDOWS_IN_A_TASK)
     common = _common(system, restraint, time_step, platform)
     tasks = [

@@ -37,8 +37,9 @@ def _residual(before: FloatArray, target: FloatArray) -> float:
     n = len(target)
     squared = ((before[:, None] - before[None]) ** 2).sum(axis=-1)
     width = RELATIVE_BANDWIDTH * np.median(np.sqrt(squared))
-    kernel = np.exp(-squared / max(width, 1e-300) ** 2)
-    np.fill_diagonal(kernel, 0.0)
+    np.fill_diagonal(squared, np.inf)
+    # relative to the nearest, or an outlier has no neighbour at all and its fit is singular
+    kernel = np.exp(-(squared - squared.min(axis=1, keepdims=True)) / max(width**2, 1e-300))
     design = np.column_stack([np.ones(n), before])
     normal = np.einsum("ij,ja,jb->iab", kernel, design, design, optimize=True)
     normal += RIDGE * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(design.shape[1])
@@ -47,11 +48,14 @@ def _residual(before: FloatArray, target: FloatArray) -> float:
     return float(np.sqrt(((target - fitted) ** 2).sum() / (target**2).sum()))
 
 
-def select_coordinates(coordinates: FloatArray, *, threshold: float = 0.3, seed: int = 0) -> Selection:
+def select_coordinates(
+    coordinates: FloatArray, *, known: FloatArray | None = None, threshold: float = 0.3, seed: int = 0
+) -> Selection:
     """Leave out coordinates that earlier ones predict.
 
     Args:
         coordinates: shape=(n, n_coordinates), of a diffusion map, slowest first.
+        known: shape=(n, m), of what is a label already (sine and cosine of a torsion, say).
         threshold: of the score, below which a coordinate is a harmonic.
         seed: of the points that are looked at, where there are many.
     """
@@ -59,6 +63,7 @@ def select_coordinates(coordinates: FloatArray, *, threshold: float = 0.3, seed:
     rows = (
         np.sort(np.random.default_rng(seed).choice(n, MOST_POINTS, replace=False)) if n > MOST_POINTS else slice(None)
     )
-    few = coordinates[rows]
-    scores = np.array([1.0, *(_residual(few[:, :k], few[:, k]) for k in range(1, few.shape[1]))])
+    first = np.empty((n, 0)) if known is None else known
+    few, m = np.column_stack([first, coordinates])[rows], first.shape[1]
+    scores = np.array([_residual(few[:, :k], few[:, k]) if k else 1.0 for k in range(m, few.shape[1])])
     return Selection(scores, np.flatnonzero(scores > threshold))

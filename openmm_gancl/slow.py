@@ -1,6 +1,9 @@
 """Slow coordinates: the labels that a lift is asked for, and the restriction that reads them back."""
 
+import base64
+import io
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +33,11 @@ class SlowCoordinates(Protocol):
         """Interval of interest of each coordinate, shape=(d, 2)."""
         ...
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each coordinate; empty where it has none."""
+        ...
+
     def transform(self, positions: FloatArray) -> FloatArray:
         """The restriction: positions, shape=(n, n_atoms, 3) in nm, to labels, shape=(n, d)."""
         ...
@@ -37,6 +45,28 @@ class SlowCoordinates(Protocol):
     def describe(self) -> dict[str, Any]:
         """A JSON-ready description from which `slow_from_description` rebuilds the coordinates."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """What a surface needs to know of its coordinates.
+
+    Args:
+        names: one name a coordinate.
+        periods: shape=(d,), ``inf`` where there is none.
+        domain: shape=(d, 2).
+        units: one a coordinate, empty where it has none.
+    """
+
+    names: tuple[str, ...]
+    periods: FloatArray
+    domain: FloatArray
+    units: tuple[str, ...]
+
+    @classmethod
+    def of(cls, slow: SlowCoordinates, most: int) -> "Axes":
+        """Those of the first few slow coordinates."""
+        return cls(slow.names[:most], slow.periods[:most], slow.domain[:most], slow.units[:most])
 
 
 def dihedral_angles(positions: FloatArray, quadruples: IntArray) -> FloatArray:
@@ -57,7 +87,10 @@ def dihedral_angles(positions: FloatArray, quadruples: IntArray) -> FloatArray:
 
 
 def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
-    """Labels as a finite array of shape=(n, d) inside the domain, or an `InputError`."""
+    """Labels as a finite array of shape=(n, d) inside the domain, or an `InputError`.
+
+    The domain of learned labels is that of most frames, not a border.
+    """
     labels = np.atleast_2d(np.asarray(labels, dtype=float))
     d = len(slow.names)
     if labels.ndim != 2 or labels.shape[1] != d:
@@ -68,7 +101,7 @@ def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
     if not np.all(np.isfinite(labels)):
         raise InputError("labels hold NaN or infinity: remove those rows")
     outside = (labels < slow.domain[:, 0] - 1e-9) | (labels > slow.domain[:, 1] + 1e-9)
-    outside &= ~np.isfinite(slow.periods)
+    outside &= ~np.isfinite(slow.periods) & (not isinstance(slow, ModuleCoordinates))
     if outside.any():
         row, column = np.argwhere(outside)[0]
         low, high = slow.domain[column]
@@ -104,6 +137,11 @@ class Torsions:
         object.__setattr__(self, "periods", np.full(d, 2 * np.pi))
         object.__setattr__(self, "domain", np.tile([-np.pi, np.pi], (d, 1)))
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """See `SlowCoordinates.units`."""
+        return ("radians",) * len(self.names)
+
     def transform(self, positions: FloatArray) -> FloatArray:
         """See `SlowCoordinates.transform`."""
         return dihedral_angles(positions, self.atoms)
@@ -135,6 +173,11 @@ class ParticleCoordinates:
         object.__setattr__(self, "domain", np.asarray(self.domain, dtype=float).reshape(-1, 2))
         object.__setattr__(self, "periods", np.full(len(self.names), np.inf))
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """See `SlowCoordinates.units`."""
+        return ("nm",) * len(self.names)
+
     def transform(self, positions: FloatArray) -> FloatArray:
         """See `SlowCoordinates.transform`."""
         return positions[:, self.components[:, 0], self.components[:, 1]]
@@ -149,9 +192,97 @@ class ParticleCoordinates:
         }
 
 
+FRAMES_AT_ONCE = 2000
+"""Through a torch module."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleCoordinates:
+    """Any differentiable torch module as slow coordinates: learned ones, alone or beside torsions.
+
+    Args:
+        names: one name a coordinate.
+        periods: shape=(d,), 2 pi or ``inf``.
+        domain: shape=(d, 2), that most labels lie in.
+        archive: a TorchScript archive; its forward takes positions, shape=(n, n_atoms, 3) or (n_atoms, 3) in nm,
+            to coordinates, shape=(n, d) or (d,), in double precision.
+    """
+
+    names: tuple[str, ...]
+    periods: FloatArray
+    domain: FloatArray
+    archive: bytes
+    kind: ClassVar[str] = "module"
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        d = len(self.names)
+        for name, shape in (("periods", (d,)), ("domain", (d, 2))):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float).reshape(shape))
+        periodic = np.isfinite(self.periods)
+        if not np.allclose(self.periods[periodic], 2 * np.pi):
+            raise InputError(f"periods {self.periods.tolist()}: a coordinate has the period 2 pi, or none (inf)")
+
+    @classmethod
+    def from_module(cls, module: Any, *, names: tuple[str, ...], periods: Any, domain: Any) -> "ModuleCoordinates":
+        """Coordinates by an ``nn.Module``, which is scripted, or a scripted one; see the class."""
+        import torch
+
+        return cls(names, periods, domain, archived(torch.jit.script(module)))
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """See `SlowCoordinates.units`."""
+        return tuple("radians" if np.isfinite(period) else "" for period in self.periods)
+
+    @property
+    def module(self) -> Any:
+        """The scripted module."""
+        return _loaded_module(self.archive)
+
+    def transform(self, positions: FloatArray) -> FloatArray:
+        """See `SlowCoordinates.transform`."""
+        import torch
+
+        starts = range(0, len(positions), FRAMES_AT_ONCE)
+        with torch.no_grad():
+            parts = [self.module(torch.as_tensor(positions[i : i + FRAMES_AT_ONCE])).numpy() for i in starts]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.names)))
+
+    def describe(self) -> dict[str, Any]:
+        """See `SlowCoordinates.describe`."""
+        return {
+            "kind": self.kind,
+            "names": list(self.names),
+            "periods": [period if np.isfinite(period) else None for period in self.periods],
+            "domain": self.domain.tolist(),
+            "archive": base64.b64encode(self.archive).decode(),
+        }
+
+
+def archived(module: Any) -> bytes:
+    """A scripted module as the bytes of a TorchScript archive."""
+    import torch
+
+    stream = io.BytesIO()
+    torch.jit.save(module, stream)
+    return stream.getvalue()
+
+
+@lru_cache(maxsize=8)
+def _loaded_module(archive: bytes) -> Any:
+    import torch
+
+    return torch.jit.load(io.BytesIO(archive))
+
+
 def slow_from_description(description: dict[str, Any]) -> SlowCoordinates:
     """Rebuild slow coordinates from `SlowCoordinates.describe`."""
     fields = {key: value for key, value in description.items() if key != "kind"}
     fields["names"] = tuple(fields["names"])
-    kinds = {"torsions": Torsions, "particle": ParticleCoordinates}
-    return kinds[description["kind"]](**fields)
+    if description["kind"] == ModuleCoordinates.kind:
+        fields["periods"] = [np.inf if period is None else period for period in fields["periods"]]
+        fields["archive"] = base64.b64decode(fields["archive"])
+    kinds: dict[str, Any] = {"torsions": Torsions, "particle": ParticleCoordinates, "module": ModuleCoordinates}
+    slow: SlowCoordinates = kinds[description["kind"]](**fields)
+    return slow

@@ -1,58 +1,127 @@
-"""A slow coordinate as a restraint inside OpenMM, with native forces."""
+"""A slow coordinate inside OpenMM: as a restraint, and as a collective variable that a bias acts on."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import openmm
 
 from .errors import InputError
-from .slow import ParticleCoordinates, SlowCoordinates, Torsions
+from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from .units import FloatArray
 
-RESTRAINT_FORMS = {"torsions": "cosine", "particle": "harmonic"}
-"""kappa (1 - cos(xi - s)) for torsions, kappa (xi - s)^2 / 2 for particle components."""
 
+class Restraint(Protocol):
+    """A restraint in a Context, whose centre can be moved.
 
-def restraint_force(slow: SlowCoordinates, kappa: FloatArray, force_group: int) -> openmm.Force:
-    """The restraint U_C as an OpenMM force; its centre is set with `set_restraint_centre`.
-
-    Args:
-        slow: the slow coordinates.
-        kappa: shape=(d,), kJ/mol (cosine) or kJ/mol/nm^2 (harmonic).
-        force_group: the force group to put it in.
+    Attributes:
+        force: to add to a System.
     """
-    if isinstance(slow, Torsions):
-        force = openmm.PeriodicTorsionForce()
+
+    force: Any
+
+    def move(self, context: openmm.Context, label: FloatArray) -> None:
+        """Move the centre to a label, shape=(d,), in a Context that holds the force."""
+        ...
+
+
+class _CosineRestraint:
+    def __init__(self, slow: Torsions, kappa: FloatArray):
+        self.slow, self.kappa = slow, kappa
+        self.force = openmm.PeriodicTorsionForce()
         for atoms, k in zip(slow.atoms, kappa, strict=True):
-            force.addTorsion(*map(int, atoms), 1, np.pi, float(k))
-    elif isinstance(slow, ParticleCoordinates):
-        force = harmonic_wells(
-            [int(particle) for particle in slow.components[:, 0]],
-            np.zeros((len(kappa), 3)),
-            _on_axes(slow, kappa),
-        )
-    else:
-        raise InputError(f"slow coordinates of type {type(slow).__name__} have no native restraint")
-    force.setForceGroup(force_group)
-    return force
+            self.force.addTorsion(*map(int, atoms), 1, np.pi, float(k))
+
+    def move(self, context: openmm.Context, label: FloatArray) -> None:
+        for i, (atoms, k, s) in enumerate(zip(self.slow.atoms, self.kappa, label, strict=True)):
+            self.force.setTorsionParameters(i, *map(int, atoms), 1, float(s) + np.pi, float(k))
+        self.force.updateParametersInContext(context)
 
 
-def set_restraint_centre(force: openmm.Force, slow: SlowCoordinates, kappa: FloatArray, label: FloatArray) -> None:
-    """Move the centre of a restraint; call ``force.updateParametersInContext`` afterwards.
+class _HarmonicRestraint:
+    def __init__(self, slow: ParticleCoordinates, kappa: FloatArray):
+        self.slow, self.stiffness = slow, _on_axes(slow, kappa)
+        self.particles = [int(particle) for particle in slow.components[:, 0]]
+        self.force = harmonic_wells(self.particles, np.zeros((len(kappa), 3)), self.stiffness)
+
+    def move(self, context: openmm.Context, label: FloatArray) -> None:
+        for i, centre in enumerate(_on_axes(self.slow, label)):
+            self.force.setParticleParameters(i, self.particles[i], [*centre, *self.stiffness[i]])
+        self.force.updateParametersInContext(context)
+
+
+class _ModuleRestraint:
+    """Centres and constants are global parameters: slow_centre_0, ..., slow_constant_0, ..."""
+
+    def __init__(self, slow: ModuleCoordinates, kappa: FloatArray, backend: Any):
+        from .module_force import module_force, restraint_module
+
+        self.centres = [f"slow_centre_{i}" for i in range(len(kappa))]
+        constants = {f"slow_constant_{i}": float(k) for i, k in enumerate(kappa)}
+        parameters = {**dict.fromkeys(self.centres, 0.0), **constants}
+        self.force = module_force(restraint_module(slow), parameters, backend)
+
+    def move(self, context: openmm.Context, label: FloatArray) -> None:
+        for name, value in zip(self.centres, label, strict=True):
+            context.setParameter(name, float(value))
+
+
+def make_restraint(slow: SlowCoordinates, kappa: FloatArray, force_group: int, *, backend: Any = "auto") -> Restraint:
+    """The restraint U_C: kappa (1 - cos(xi - s)) of periodic coordinates, kappa (xi - s)^2 / 2 of others.
 
     Args:
-        force: what `restraint_force` made.
         slow: the slow coordinates.
-        kappa: shape=(d,), as given to `restraint_force`.
-        label: shape=(d,), the new centre.
+        kappa: shape=(d,), kJ/mol (periodic), kJ/mol/nm^2 (particles) or kJ/mol (learned).
+        force_group: the force group to put it in.
+        backend: of learned ones; see `openmm_gancl.module_force.module_force`.
+
+    Raises:
+        InputError: coordinates of a type that has no restraint.
     """
+    restraint: Restraint
     if isinstance(slow, Torsions):
-        for i, (atoms, k, s) in enumerate(zip(slow.atoms, kappa, label, strict=True)):
-            force.setTorsionParameters(i, *map(int, atoms), 1, float(s) + np.pi, float(k))
+        restraint = _CosineRestraint(slow, kappa)
     elif isinstance(slow, ParticleCoordinates):
-        centres, stiffness = _on_axes(slow, label), _on_axes(slow, kappa)
-        for i, particle in enumerate(slow.components[:, 0]):
-            force.setParticleParameters(i, int(particle), [*centres[i], *stiffness[i]])
+        restraint = _HarmonicRestraint(slow, kappa)
+    elif isinstance(slow, ModuleCoordinates):
+        restraint = _ModuleRestraint(slow, kappa, backend)
+    else:
+        raise InputError(f"slow coordinates of type {type(slow).__name__} have no restraint")
+    restraint.force.setForceGroup(force_group)
+    return restraint
+
+
+def coordinate_forces(slow: SlowCoordinates, *, backend: Any = "auto") -> list[openmm.Force]:
+    """Each coordinate as a force whose energy is its value: for CustomCVForce, Metadynamics' BiasVariable and others.
+
+    Args:
+        slow: the slow coordinates.
+        backend: of learned ones; see `openmm_gancl.module_force.module_force`.
+
+    Raises:
+        InputError: coordinates of a type that OpenMM has no force for.
+    """
+    forces: list[Any] = []
+    if isinstance(slow, Torsions):
+        for atoms in slow.atoms:
+            forces.append(openmm.CustomTorsionForce("theta"))
+            forces[-1].addTorsion(*map(int, atoms), [])
+    elif isinstance(slow, ParticleCoordinates):
+        for particle, axis in slow.components:
+            forces.append(openmm.CustomExternalForce("xyz"[axis]))
+            forces[-1].addParticle(int(particle), [])
+    elif isinstance(slow, ModuleCoordinates):
+        from .module_force import coordinate_module, module_force
+
+        forces = [module_force(coordinate_module(slow, i), {}, backend) for i in range(len(slow.names))]
+    else:
+        raise InputError(f"slow coordinates of type {type(slow).__name__} have no force")
+    return forces
+
+
+def restraint_form(slow: SlowCoordinates) -> Any:
+    """``cosine`` or ``harmonic``; an array of both, shape=(d,), where coordinates differ."""
+    forms = np.where(np.isfinite(slow.periods), "cosine", "harmonic")
+    return forms[0] if (forms == forms[0]).all() else forms
 
 
 def restraint_energies(
@@ -75,7 +144,7 @@ def restraint_energies(
     return np.asarray((terms * kappa).sum(axis=-1))
 
 
-def harmonic_wells(particles: list[int], centres: FloatArray, stiffness: FloatArray) -> openmm.Force:
+def harmonic_wells(particles: list[int], centres: FloatArray, stiffness: FloatArray) -> Any:
     """Independent wells 0.5 k (q - q0)^2 per Cartesian component, kJ/mol and nm."""
     force = openmm.CustomExternalForce("0.5*(kx*(x-x0)^2+ky*(y-y0)^2+kz*(z-z0)^2)")
     for name in ("x0", "y0", "z0", "kx", "ky", "kz"):

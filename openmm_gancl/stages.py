@@ -4,7 +4,8 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +14,16 @@ import numpy as np
 from .diagnostics import effective_sample_size, pareto_index, reason_counts
 from .encoder import fit_encoder
 from .execution import TASK_SIZE
+from .label_prior import LabelPrior
 from .lift import Lifter
-from .lift_surfaces import LiftAnalysis, analyse_lifts, basin_populations
+from .lift_surfaces import (
+    LiftAnalysis,
+    WeightedEnds,
+    analyse_lifts,
+    basin_populations,
+    surface_from_ends,
+    weighted_ends,
+)
 from .lifts import Lifts, Mode, load_lifts
 from .model import LiftingModel, train
 from .plotting import plot_surface
@@ -28,13 +37,18 @@ from .sampling import (
     sample_windows,
     save_frames,
 )
+from .slow import Axes, SlowCoordinates
+from .slow_learning import LearnedLabels, load_labels
 from .summary import Summary
-from .surfaces import CEILING
-from .system import MolecularSystem
+from .surfaces import CEILING, FreeEnergySurface
+from .system import Basin, MolecularSystem
 from .units import FloatArray, IntArray, wrap
 
 EQUILIBRATION_STEPS = 1000
 ENCODER_LABELS = 16
+
+WINDOW_WIDTH = 0.3
+"""Standard deviation of a restraint on learned coordinates, whose own is one."""
 
 
 class Reporter(Protocol):
@@ -66,7 +80,7 @@ class TaskCounter:
         self.folder.spend(force_evaluations - self.cost * self.finished)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """What a stage needs to know.
 
@@ -98,22 +112,59 @@ class Run:
         with self.reporter.step(title, n_tasks) as done:
             yield TaskCounter(self.folder, cost, done)
 
+    @cached_property
+    def learned_labels(self) -> LearnedLabels | None:
+        """Of the slow stage; None where the labels are the card's."""
+        if self.options.slow == "torsions":
+            return None
+        return load_labels(self.folder.file("slow", "labels.npz"))
+
+    @cached_property
+    def lifting_system(self) -> MolecularSystem:
+        """The system with the labels that are lifted at."""
+        learned = self.learned_labels
+        if learned is None:
+            return self.system
+        restraint = np.full(len(learned.slow.names), self.system.kT / WINDOW_WIDTH**2)
+        return replace(self.system, slow=learned.slow, restraint=restraint, basins=())
+
+    def training_frames(self) -> Frames:
+        """Frames with the labels that the generator is trained at."""
+        frames, learned = load_frames(self.folder.file("sample", "frames.npz")), self.learned_labels
+        if learned is None:
+            return frames
+        return replace(frames, labels=learned.blurred(self.seed(1, 3)), obtained=learned.centres)
+
     def train_report(self) -> dict[str, Any]:
         """What the train stage recorded."""
         return dict(json.loads(self.folder.file("train", "report.json").read_text()))
+
+    @property
+    def card_surface(self) -> str:
+        """Name of the surface over the card's labels where others are lifted at: fes_phi_psi."""
+        return "_".join(["fes", *self.system.slow.names])
 
     def evaluations_before_lifts(self) -> int:
         """Force evaluations of the sample and train stages, redone work left out."""
         parts = [load_frames(self.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out")]
         return int(self.train_report()["force_evaluations"]) + sum(part.force_evaluations for part in parts)
 
-    def lifter(self, model: LiftingModel, relax_steps: int, mode: Mode = "restrained") -> Lifter:
-        """A Lifter on this run's platform."""
+    def lifter(
+        self,
+        model: LiftingModel,
+        relax_steps: int,
+        mode: Mode = "restrained",
+        label_prior: LabelPrior | None = None,
+    ) -> Lifter:
+        """A Lifter on this run's platform; with a label prior of its own its lifts are free on their way."""
+        system = self.lifting_system
         return Lifter(
-            self.system,
+            system,
             model,
             relax_steps=relax_steps,
+            restraint=None if label_prior is None else np.zeros(len(system.slow.names)),
             mode=mode,
+            label_prior=label_prior,
             platform=self.platform,
             workers=self.workers,
         )
@@ -138,11 +189,24 @@ def spread(labels: FloatArray, periods: FloatArray, widths: FloatArray, n: int) 
     return np.array(chosen)
 
 
-def _windows(run: Run, title: str, n: int, steps: int, n_frames: int, seed: int) -> Frames:
+def restrained_windows(
+    run: Run,
+    title: str,
+    system: MolecularSystem,
+    n: int,
+    steps: int,
+    n_frames: int,
+    seed: int,
+    labels: FloatArray | None = None,
+    starts: FloatArray | None = None,
+) -> Frames:
+    """Frames of n windows, scattered or at labels of the system."""
     cost = WINDOWS_IN_A_TASK * (EQUILIBRATION_STEPS + steps + 2 * MINIMISER_ITERATIONS)
     with run.tasks(title, -(-n // WINDOWS_IN_A_TASK), cost) as tick:
         frames = sample_windows(
-            run.system,
+            system,
+            labels,
+            starts=starts,
             n_windows=n,
             steps_per_window=steps,
             frames_per_window=n_frames,
@@ -161,8 +225,12 @@ def sample_stage(run: Run, out: Path) -> None:
     from openmm.app import PDBFile
 
     s = run.settings
-    frames = _windows(run, "sampling", s.n_windows, s.steps_per_window, s.frames_per_window, run.seed(0, 0))
-    held_out = _windows(run, "sampling for the check", s.n_held_out, s.held_out_steps, s.n_check_frames, run.seed(0, 1))
+    frames = restrained_windows(
+        run, "sampling", run.system, s.n_windows, s.steps_per_window, s.frames_per_window, run.seed(0, 0)
+    )
+    held_out = restrained_windows(
+        run, "sampling for the check", run.system, s.n_held_out, s.held_out_steps, s.n_check_frames, run.seed(0, 1)
+    )
     for name, part in (("frames", frames), ("held_out", held_out)):
         save_frames(part, out / f"{name}.npz")
         if part.dropped:
@@ -177,7 +245,7 @@ def _low_windows(run: Run, frames: Frames, n: int) -> FloatArray:
     windows, first, window = np.unique(frames.window, return_index=True, return_inverse=True)
     energies = np.bincount(window, frames.energies) / np.bincount(window)
     low = np.argsort(energies, kind="stable")[: max(len(windows) // 3, n)]
-    labels, slow = frames.labels[first[low]], run.system.slow
+    labels, slow = frames.labels[first[low]], run.lifting_system.slow
     return labels[spread(labels, slow.periods, np.ptp(slow.domain, axis=1), n)]
 
 
@@ -198,7 +266,7 @@ def train_stage(run: Run, out: Path) -> None:
     """Generator and encoder, and the step count if it is to be measured."""
     from .cgan import TrainingOptions
 
-    s, frames = run.settings, load_frames(run.folder.file("sample", "frames.npz"))
+    s, frames, system = run.settings, run.training_frames(), run.lifting_system
     options = TrainingOptions(latent_size=s.latent, generator_steps=s.generator_steps)
     adversarial = s.generator_steps if s.latent else 0
     with run.reporter.step("training", adversarial + 1) as done:
@@ -207,7 +275,7 @@ def train_stage(run: Run, out: Path) -> None:
             run.folder.spend(0)
             done(step + 1)
 
-        model = train(run.system, frames, seed=run.seed(1, 0), options=options, progress=progress)
+        model = train(system, frames, seed=run.seed(1, 0), options=options, progress=progress)
     report: dict[str, Any] = {"history": model.history, "relax_steps": s.relax_steps, "force_evaluations": 0}
     if not s.relax_steps:
         labels = _low_windows(run, frames, PILOT_LABELS)
@@ -219,7 +287,7 @@ def train_stage(run: Run, out: Path) -> None:
         n_tasks = -(-s.n_pilot // TASK_SIZE) + -(-s.n_encoder_reverse // TASK_SIZE)
         with run.tasks("fitting the encoder", n_tasks, TASK_SIZE * (report["relax_steps"] + 2)) as tick:
             fit = fit_encoder(
-                run.system,
+                system,
                 model,
                 labels,
                 relax_steps=report["relax_steps"],
@@ -238,27 +306,49 @@ def train_stage(run: Run, out: Path) -> None:
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _pareto_below_ceiling(analysis: LiftAnalysis, kT: float) -> float:
+def _pareto_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: float) -> float:
     """Tail index of the weights with the surface itself divided out: of what makes its error bars."""
-    surface, ends = analysis.surface, analysis.ends
     energies = surface.energy_at(ends.obtained) / kT
     low = energies < CEILING
     return pareto_index(ends.log_weights[low] + energies[low])
 
 
+def _save_surface(surface: FreeEnergySurface, basins: tuple[Basin, ...], out: Path, name: str) -> None:
+    surface.save(out / f"{name}.npz")
+    surface.save_dat(out / f"{name}.dat")
+    plot_surface(surface, basins=basins).figure.savefig(out / f"{name}.png", dpi=150)
+
+
+def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path) -> LiftAnalysis:
+    """The surface over the first one or two learned coordinates, and the one over the card's labels, which it returns."""
+    ends = weighted_ends(lifts)
+    with np.load(run.folder.file("lift", "lifts.npz"), allow_pickle=False) as stored:
+        card_labels = stored["card_labels"][lifts.ok]
+    own = Axes.of(lifts.slow, 2)
+
+    def over(axes: Axes | SlowCoordinates, values: FloatArray) -> FreeEnergySurface:
+        return surface_from_ends(ends, values, axes, temperature=lifts.temperature, force_evaluations=cost)
+
+    _save_surface(over(own, ends.obtained[:, : len(own.names)]), (), out, "fes")
+    surface = over(run.system.slow, card_labels)
+    _save_surface(surface, run.system.basins, out, run.card_surface)
+    return LiftAnalysis(surface, replace(ends, obtained=card_labels))
+
+
 def surface_stage(run: Run, out: Path) -> None:
     """The surface, its picture, the basin table and the summary."""
     system, kT = run.system, run.system.kT
-    lifts = load_lifts(run.folder.file("lift", "lifts.npz"), system.slow)
+    lifts = load_lifts(run.folder.file("lift", "lifts.npz"), run.lifting_system.slow)
     checks = json.loads(run.folder.file("lift", "checks.json").read_text())
     cost = run.evaluations_before_lifts() + checks["force_evaluations"]
     with run.reporter.step("surface", 1) as done:
-        analysis = analyse_lifts(lifts, force_evaluations=cost)
+        if run.learned_labels is None:
+            analysis = analyse_lifts(lifts, force_evaluations=cost)
+            _save_surface(analysis.surface, system.basins, out, "fes")
+        else:
+            analysis = _learned_surfaces(run, lifts, cost, out)
         done(1)
     surface = analysis.surface
-    surface.save(out / "fes.npz")
-    surface.save_dat(out / "fes.dat")
-    plot_surface(surface, basins=system.basins).figure.savefig(out / "fes.png", dpi=150)
     basins = basin_populations(analysis.ends, system.basins, system.temperature)
     efficiencies = [check["efficiency"] for check in checks["checks"]]
     encoder = run.train_report().get("encoder")
@@ -270,7 +360,7 @@ def surface_stage(run: Run, out: Path) -> None:
         reasons=reason_counts(lifts),
         relax_steps=lifts.relax_steps,
         effective_sample_size=effective_sample_size(analysis.ends.log_weights),
-        pareto_index=_pareto_below_ceiling(analysis, kT),
+        pareto_index=_pareto_below_ceiling(surface, analysis.ends, kT),
         pooled_z=math.nan if checks["pooled_z"] is None else checks["pooled_z"],
         n_checked=len(efficiencies),
         efficiency=float(np.median(efficiencies)) if efficiencies else math.nan,

@@ -61,6 +61,25 @@ class LearnedCoordinates(nn.Module):
         return coordinates
 
 
+class WithTorsions(nn.Module):
+    """Torsions, radians, beside learned coordinates.
+
+    Args:
+        torsions: module of their sines and cosines, cosines first.
+        learned: module from positions to learned coordinates.
+    """
+
+    def __init__(self, torsions: FeaturesModule, learned: nn.Module):
+        super().__init__()
+        self.torsions = torsions
+        self.learned = learned
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Positions of shape=(n_atoms, 3) or (n, n_atoms, 3) to torsions and coordinates, (d,) or (n, d)."""
+        cosine, sine = self.torsions(positions, box).chunk(2, dim=-1)
+        return torch.cat([torch.atan2(sine, cosine), self.learned(positions, box)], dim=-1)
+
+
 def coordinates_module(features: Features, fitted: DiffusionMap, chosen: list[int] | None = None) -> LearnedCoordinates:
     """The map of features as one module, in double precision.
 

@@ -36,6 +36,7 @@ def _common(
 app.command("systems")(systems.systems)
 app.command("run")(runs.run)
 app.command("sample")(runs.sample)
+app.command("slow")(runs.slow)
 app.command("train")(train.train)
 app.command("lift")(runs.lift)
 app.command("fes")(fes.fes)

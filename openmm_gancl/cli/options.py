@@ -27,3 +27,13 @@ Acceptance = Annotated[str, typer.Option(help="weights, or metropolis (unrestrai
 Latent = Annotated[
     int | None, typer.Option(help="Dimension of the generator's latent; 0 is the conditional-Gaussian baseline.")
 ]
+Slow = Annotated[str, typer.Option(help="torsions (the card's labels), or diffusion-map (labels learned from frames).")]
+Features = Annotated[
+    str,
+    typer.Option(help="Of the diffusion map: distances[:SEL], torsions:NAMES, positions:SEL; comma-separated."),
+]
+Keep = Annotated[str, typer.Option(metavar="NAMES", help="Torsions of the card that stay labels beside learned ones.")]
+Coordinates = Annotated[int | None, typer.Option(help="Learned labels at most.")]
+LabelMode = Annotated[
+    str | None, typer.Option("--labels", help="restrained (a window a label), or free (labels are drawn too).")
+]

@@ -1,4 +1,4 @@
-"""``gancl run``, and its stages ``sample`` and ``lift`` one by one."""
+"""``gancl run``, and its stages ``sample``, ``slow`` and ``lift`` one by one."""
 
 import json
 import logging
@@ -99,6 +99,11 @@ def run(
     target_error: shared.TargetError = None,
     acceptance: shared.Acceptance = "weights",
     latent: shared.Latent = None,
+    slow: shared.Slow = "torsions",
+    features: shared.Features = "distances",
+    keep: shared.Keep = "",
+    coordinates: shared.Coordinates = None,
+    labels: shared.LabelMode = None,
     seed: shared.Seed = 0,
     platform: shared.Platform = "auto",
     workers: shared.Workers = None,
@@ -117,6 +122,11 @@ def run(
             target_error=target_error,
             acceptance=acceptance,
             latent=latent,
+            slow=slow,
+            features=features,
+            keep=keep,
+            coordinates=coordinates,
+            labels=labels,
             seed=seed,
             platform=platform,
         )
@@ -133,6 +143,11 @@ def sample(
     target_error: shared.TargetError = None,
     acceptance: shared.Acceptance = "weights",
     latent: shared.Latent = None,
+    slow: shared.Slow = "torsions",
+    features: shared.Features = "distances",
+    keep: shared.Keep = "",
+    coordinates: shared.Coordinates = None,
+    labels: shared.LabelMode = None,
     seed: shared.Seed = 0,
     platform: shared.Platform = "auto",
     workers: shared.Workers = None,
@@ -152,10 +167,26 @@ def sample(
             target_error=target_error,
             acceptance=acceptance,
             latent=latent,
+            slow=slow,
+            features=features,
+            keep=keep,
+            coordinates=coordinates,
+            labels=labels,
             seed=seed,
             platform=platform,
         )
         print_outcome(advance(output, target, options, workers, "sample"), json_)
+
+
+def slow(
+    run: RunArgument,
+    workers: shared.Workers = None,
+    json_: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """The slow stage of a run begun with `--slow diffusion-map`, and before it whatever is missing."""
+    with exit_codes(debug, GO_ON):
+        print_outcome(advance(run, None, None, workers, "slow"), json_)
 
 
 def lift(

@@ -1,0 +1,197 @@
+"""Where a run's lifts go, which surface steers them, and how they are checked: for labels of a grid, and learned ones."""
+
+from typing import Protocol
+
+import numpy as np
+
+from .execution import TASK_SIZE
+from .lift import Lifter
+from .lift_surfaces import analyse_lifts, surface_from_ends, weighted_ends
+from .lifts import Lifts
+from .model import LiftingModel
+from .placement import place_labels
+from .sampling import Frames, load_frames, scattered_labels
+from .slow_learning import LearnedLabels, fit_label_encoder
+from .stages import Run, restrained_windows, spread
+from .surfaces import FreeEnergySurface
+from .units import BoolArray, FloatArray, IntArray
+
+PLACEMENT_CEILING, CHECK_CEILING = 12.0, 7.0
+"""kT above the minimum: where lifts go, and where labels are checked against real frames."""
+
+PLACEMENT_BINS = 36
+"""A coordinate: coarser than the surface of the result, and several times faster."""
+
+LABEL_PILOTS = 512
+"""Free lifts that say how far ends stray from learned labels."""
+
+LABEL_WINDOWS = 256
+"""Restrained windows that learned labels are lifted at, at most."""
+
+
+class Plan(Protocol):
+    """What the rounds of lifts ask."""
+
+    pilots: int
+    """Force evaluations that making the plan has cost."""
+
+    def round(self, surface: FreeEnergySurface | None, n: int, seed: int) -> tuple[Lifter, FloatArray]:
+        """Lifter and labels of the next round, placed by the surface of those before."""
+        ...
+
+    def surface(self, lifts: Lifts) -> FreeEnergySurface:
+        """Over the card's labels, coarse, to place lifts by."""
+        ...
+
+    def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
+        """Lifts, and reverse relaxations of real frames, at the same labels."""
+        ...
+
+
+class _Checked:
+    """The check of restrained lifts against real frames of restrained windows."""
+
+    def __init__(self, run: Run, model: LiftingModel, relax_steps: int):
+        self.run, self.model, self.relax_steps = run, model, relax_steps
+        self.pilots = 0
+
+    def compare(self, frames: Frames) -> tuple[Lifts, Lifts]:
+        """Lifts at the labels of frames, and reverse relaxations of those frames."""
+        run = self.run
+        lifter = run.lifter(self.model, self.relax_steps)
+        labels = np.unique(frames.labels, axis=0)
+        repeated = np.repeat(labels, run.settings.n_check_lifts, axis=0)
+        forward = run.lift(lifter, "check: lifts", repeated, run.seed(2, 1))
+        cost = TASK_SIZE * (self.relax_steps + 2)
+        with run.tasks("check: reverse", -(-len(frames) // TASK_SIZE), cost) as tick:
+            reverse = lifter.reverse(frames.positions, frames.labels, seed=run.seed(2, 2), progress=tick)
+            tick.settle(reverse.force_evaluations)
+        return forward, reverse
+
+    def nothing(self, label: FloatArray) -> tuple[Lifts, Lifts]:
+        """No lifts, where no label could be checked."""
+        none = self.run.lifter(self.model, self.relax_steps).lift(label[None], seed=0).select(np.zeros(1, dtype=bool))
+        return none, none
+
+
+class GridPlan(_Checked):
+    """Labels over the whole domain, then where the surface is low."""
+
+    def round(self, surface: FreeEnergySurface | None, n: int, seed: int) -> tuple[Lifter, FloatArray]:
+        """See `Plan.round`."""
+        slow, free = self.run.system.slow, self.run.options.free
+        lifter = self.run.lifter(self.model, self.relax_steps, "unrestrained" if free else "restrained")
+        if free:
+            return lifter, lifter.label_prior.sample(n, np.random.default_rng(seed))
+        if surface is None:
+            return lifter, scattered_labels(slow, n, seed)
+        return lifter, place_labels(surface, slow, n, ceiling=PLACEMENT_CEILING, seed=seed)
+
+    def surface(self, lifts: Lifts) -> FreeEnergySurface:
+        """See `Plan.surface`."""
+        return analyse_lifts(lifts, bins=PLACEMENT_BINS).surface
+
+    def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
+        """See `Plan.check`; at held-out windows, far apart where the surface is low, with frames enough."""
+        frames = load_frames(self.run.folder.file("sample", "held_out.npz"))
+        windows, first, counts = np.unique(frames.window, return_index=True, return_counts=True)
+        enough = counts >= self.run.settings.n_check_frames // 2
+        chosen = _low_and_far(self.run, surface, frames.labels[first], frames.labels[first], enough)
+        if not len(chosen):
+            return self.nothing(frames.labels[0])
+        return self.compare(frames.select(np.isin(frames.window, windows[chosen])))
+
+
+class LearnedPlan(_Checked):
+    """Learned labels near those of training frames, free on their way or restrained.
+
+    Free lifts cost native forces only; their labels are drawn again where the first round's surface is low.
+    """
+
+    def __init__(self, run: Run, model: LiftingModel, relax_steps: int, labels: LearnedLabels):
+        super().__init__(run, model, relax_steps)
+        self.labels = labels
+        self.frames = load_frames(run.folder.file("sample", "frames.npz"))
+        self.encoder_widths = labels.widths
+        if run.options.free:
+            lifter = self._free_lifter(None)
+            asked = lifter.label_prior.sample(
+                min(LABEL_PILOTS, run.settings.n_first), np.random.default_rng(run.seed(2, 6))
+            )
+            pilots = run.lift(lifter, "pilots", asked, run.seed(2, 7))
+            self.encoder_widths = fit_label_encoder(labels, asked[pilots.ok], pilots.obtained[pilots.ok])
+            self.pilots = pilots.force_evaluations
+
+    def _free_lifter(self, which: BoolArray | None) -> Lifter:
+        prior = self.labels.prior(self.encoder_widths, which)
+        return self.run.lifter(self.model, self.relax_steps, "unrestrained", label_prior=prior)
+
+    def _low(self, surface: FreeEnergySurface | None) -> BoolArray:
+        """Training frames where the surface is low, or unknown."""
+        if surface is None:
+            return np.ones(len(self.frames), dtype=bool)
+        energies = surface.energy_at(self.frames.obtained) / self.run.system.kT
+        return (energies < PLACEMENT_CEILING) | ~np.isfinite(energies)
+
+    def round(self, surface: FreeEnergySurface | None, n: int, seed: int) -> tuple[Lifter, FloatArray]:
+        """See `Plan.round`."""
+        low, rng = self._low(surface), np.random.default_rng(seed)
+        if self.run.options.free:
+            lifter = self._free_lifter(low)
+            return lifter, lifter.label_prior.sample(n, rng)
+        centres = self.labels.centres[low]
+        windows = centres[rng.choice(len(centres), min(LABEL_WINDOWS, len(centres), n), replace=False)]
+        return self.run.lifter(self.model, self.relax_steps), windows[np.arange(n) % len(windows)]
+
+    def surface(self, lifts: Lifts) -> FreeEnergySurface:
+        """See `Plan.surface`."""
+        slow, ends = self.run.system.slow, weighted_ends(lifts)
+        return surface_from_ends(
+            ends,
+            slow.transform(lifts.positions[lifts.ok]),
+            slow,
+            temperature=lifts.temperature,
+            force_evaluations=lifts.force_evaluations,
+            bins=PLACEMENT_BINS,
+        )
+
+    def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
+        """See `Plan.check`; windows of their own, held at learned labels far apart where the surface is low."""
+        run, s = self.run, self.run.settings
+        anywhere = np.ones(len(self.frames), dtype=bool)
+        chosen = _low_and_far(run, surface, self.frames.obtained, self.labels.centres, anywhere)
+        if not len(chosen):
+            return self.nothing(self.labels.centres[0])
+        frames = restrained_windows(
+            run,
+            "sampling for the check",
+            run.lifting_system,
+            len(chosen),
+            s.held_out_steps,
+            s.n_check_frames,
+            run.seed(2, 8),
+            labels=self.labels.centres[chosen],
+            starts=self.frames.positions[chosen],
+        )
+        self.pilots += frames.force_evaluations
+        return self.compare(frames)
+
+
+def _low_and_far(
+    run: Run, surface: FreeEnergySurface, places: FloatArray, labels: FloatArray, usable: BoolArray
+) -> IntArray:
+    """Indices of a few places, shape=(n, c) in the card's labels, low on the surface, whose labels lie far apart."""
+    energies = surface.energy_at(places) / run.system.kT
+    energies[~usable] = np.inf
+    order = np.argsort(energies, kind="stable")
+    order = order[energies[order] < CHECK_CEILING]
+    if not len(order):
+        return order
+    slow = run.lifting_system.slow
+    return order[spread(labels[order], slow.periods, np.ptp(slow.domain, axis=1), run.settings.n_check_labels)]
+
+
+def plan_of(run: Run, model: LiftingModel, relax_steps: int) -> Plan:
+    """The plan for the labels of a run."""
+    labels = run.learned_labels
+    return GridPlan(run, model, relax_steps) if labels is None else LearnedPlan(run, model, relax_steps, labels)

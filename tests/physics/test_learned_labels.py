@@ -1,0 +1,139 @@
+"""Lifts at learned labels, free and restrained, alone and beside a torsion, against the exact answers of the chain.
+
+The labels are a real diffusion map of real frames; whatever they are, the weights must be right. The z-scores of this
+file together have the false-alarm rate of 3.5 sigma (Bonferroni).
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from openmm_gancl import Lifter, TrainingOptions, untrained_model
+from openmm_gancl.diagnostics import check_reverse
+from openmm_gancl.label_prior import MixtureLabels
+from openmm_gancl.model import train_model
+from openmm_gancl.slow_force import restraint_energies
+from openmm_gancl.slow_learning import fit_label_encoder, learn_slow_coordinates
+
+from .conftest import UNTRAINED_WIDTHS
+from .exact import CHAIN, KT, exact_frames
+from .paths import run_paths
+from .statistics import score, z_limit
+
+N_SCORES = 11
+REJECTED = 5.0
+RELAX_STEPS = 60
+
+
+@pytest.fixture(scope="module", params=["learned", "mixed"])
+def learned(request, models):
+    """The system with learned labels, or with its torsion and one learned label; and what p(s) needs."""
+    system = models.system(CHAIN.name)
+    positions, _ = models.frames(CHAIN.name)
+    keep = ["phi"] if request.param == "mixed" else []
+    labels = learn_slow_coordinates(system, positions, keep=keep, most=1 if keep else 2, n_landmarks=60).labels
+    restraint = np.full(len(labels.slow.names), KT / 0.4**2)
+    return replace(system, slow=labels.slow, restraint=restraint), labels, positions
+
+
+@pytest.fixture(scope="module", params=["trained", "untrained"])
+def generator(request, learned):
+    system, labels, positions = learned
+    if request.param == "untrained":
+        return untrained_model(system, seed=3, latent_size=2, strength=0.5, widths=UNTRAINED_WIDTHS[CHAIN.name])
+    options = TrainingOptions(latent_size=2, generator_steps=50)
+    return train_model(system, positions, labels.blurred(1), seed=2, options=options)
+
+
+def free_lifter(learned, generator):
+    system, labels, _ = learned
+    rng = np.random.default_rng(4)
+    pilot = Lifter(
+        system,
+        generator,
+        relax_steps=RELAX_STEPS,
+        mode="unrestrained",
+        restraint=np.zeros(len(labels.widths)),
+        label_prior=labels.prior(labels.widths),
+        platform="Reference",
+    )
+    lifts = pilot.lift(pilot.label_prior.sample(256, rng), seed=5)
+    pilot.label_prior = labels.prior(fit_label_encoder(labels, lifts.labels[lifts.ok], lifts.obtained[lifts.ok]))
+    return pilot
+
+
+def test_free_lifts_measure_the_whole_partition_function(learned, generator):
+    lifter = free_lifter(learned, generator)
+    paths = run_paths(lifter, lifter.label_prior.sample(6000, np.random.default_rng(6)), seed=7)
+    result = score(paths.log_weights(), CHAIN.log_z())
+    untrained = generator.metadata["n_frames"] == 0
+    assert result.relative_error < (0.15 if untrained else 0.05), result
+    assert result.effective_sample_size > (50 if untrained else 200), result
+    assert abs(result.z) < z_limit(N_SCORES), result
+
+
+class WithoutPrior(MixtureLabels):
+    """The twin: r(s | x) counted, p(s) forgotten."""
+
+    def log_prior(self, labels):
+        return np.zeros(len(labels))
+
+
+def test_a_forgotten_label_density_shows(learned, models):
+    system, labels, positions = learned
+    model = train_model(system, positions, labels.blurred(1), seed=2, options=TrainingOptions(latent_size=0))
+    lifter = free_lifter(learned, model)
+    paths = run_paths(lifter, lifter.label_prior.sample(3000, np.random.default_rng(6)), seed=7)
+    right = score(paths.log_weights(), CHAIN.log_z())
+    lifter.label_prior = WithoutPrior(**vars(lifter.label_prior))
+    wrong = score(paths.log_weights(), CHAIN.log_z())
+    assert abs(right.z) < z_limit(N_SCORES) and abs(wrong.z) > REJECTED, (right, wrong)
+
+
+def test_restrained_lifts_measure_their_window(learned, generator, models):
+    """Against the mean Boltzmann factor of the restraint over exact, independent frames."""
+    system, labels, _ = learned
+    frames = exact_frames(models.system(CHAIN.name), CHAIN, 60_000, np.random.default_rng(8))
+    label = labels.centres[0]
+    factors = np.exp(-restraint_energies(system.slow, system.restraint, system.slow.transform(frames), label) / KT)
+    log_z = CHAIN.log_z() + np.log(factors.mean())
+    exact_error = factors.std() / factors.mean() / len(factors) ** 0.5
+    lifter = Lifter(system, generator, relax_steps=RELAX_STEPS, platform="Reference")
+    result = score(lifter.lift(np.tile(label, (1600, 1)), seed=9).log_weights, log_z)
+    untrained = generator.metadata["n_frames"] == 0
+    assert np.hypot(result.relative_error, exact_error) < (0.15 if untrained else 0.05), (result, exact_error)
+    assert result.effective_sample_size > (50 if untrained else 200), result
+    z = result.z * result.relative_error * result.ratio / np.hypot(result.relative_error * result.ratio, exact_error)
+    assert abs(z) < z_limit(N_SCORES), (z, result)
+
+
+def test_free_lifts_agree_with_their_reverse(learned, models):
+    system, labels, positions = learned
+    model = train_model(system, positions, labels.blurred(1), seed=2, options=TrainingOptions(latent_size=0))
+    lifter = free_lifter(learned, model)
+    frames = exact_frames(models.system(CHAIN.name), CHAIN, 1000, np.random.default_rng(10))
+    frames = frames[system.state.inside(frames)]
+    forward = lifter.lift(lifter.label_prior.sample(2000, np.random.default_rng(11)), seed=12)
+    backward = lifter.reverse(frames, labels.centres[np.zeros(len(frames), dtype=int)], seed=13)
+    check = check_reverse(np.zeros(1), forward.log_weights, backward.log_weights, seed=14)
+    assert abs(check.z) < z_limit(N_SCORES), check
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_the_mixtures_encoder_is_normalised_and_drawn_from(periodic):
+    rng = np.random.default_rng(15)
+    prior = MixtureLabels(rng.uniform(-3, 3, (40, 1)), np.array([0.2]), np.array([0.5]), np.array([periodic]))
+    grid = np.linspace(-np.pi, np.pi, 4000, endpoint=False) if periodic else np.linspace(-8, 8, 8001)
+    step = grid[1] - grid[0]
+    assert np.exp(prior.log_prior(grid[:, None])).sum() * step == pytest.approx(1.0, abs=1e-6)
+    density = np.exp(prior.log_encoder(grid[:, None], np.full((len(grid), 1), 3.0)))
+    assert density.sum() * step == pytest.approx(1.0, abs=1e-6)
+    for draws, log_density in (
+        (prior.sample(4000, rng), prior.log_prior(grid[:, None])),
+        (prior.sample_encoder(np.full((4000, 1), 3.0), rng), np.log(density)),
+    ):
+        cumulative = np.cumsum(np.exp(log_density)) * step
+        # two tests, each with 1e-3 of false alarms
+        assert kstest(draws[:, 0], lambda x, c=cumulative: np.interp(x, grid + step / 2, c)).pvalue > 1e-3

@@ -179,9 +179,13 @@ def worst_place(
         found, found_squares, expected, expected_squares = (
             _summed(field, radius, basis) for field in (counts, squares, rate, rate * dispersion)
         )
-        size = (found_squares + expected_squares) / np.maximum(found + expected, 1e-300)
-        deviance = 2.0 * (xlogy(found, found / np.maximum(expected, 1e-300)) - found + expected) / size
-        worst = max(worst, float(np.sqrt(deviance[expected > 0.0].clip(min=0.0)).max()))
+        there = expected > 0.0
+        found, found_squares, expected, expected_squares = (
+            field[there] for field in (found, found_squares, expected, expected_squares)
+        )
+        size = (found_squares + expected_squares) / (found + expected)
+        deviance = 2.0 * (xlogy(found, found / expected) - found + expected) / size
+        worst = max(worst, float(np.sqrt(deviance.clip(min=0.0)).max()))
     return worst
 
 

@@ -17,7 +17,7 @@ from .execution import available_workers, fastest_platform, platform_names
 from .rounds import least_evaluations, lift_stage
 from .run_folder import RunFolder, is_run_folder, locked, prepare_folder
 from .run_options import THREADS, RunOptions, Settings, check_same_options, effective, settings_of
-from .slow_stage import slow_stage
+from .slow_stage import asked_features, slow_stage
 from .stages import Reporter, Run, sample_stage, surface_stage, train_stage
 from .summary import Summary, load_summary
 from .system import MolecularSystem, load_system
@@ -31,7 +31,7 @@ STAGES: dict[str, Callable[[Run, Path], None]] = {
 }
 RESULTS = {
     "sample": ["top.pdb"],
-    "slow": ["slow.pt"],
+    "slow": ["slow.pt", "slow.png"],
     "train": ["model.pt"],
     "lift": ["lifts.npz", "reverse.npz", "lifts.dcd"],
     "surface": ["fes.npz", "fes.dat", "fes.png"],
@@ -127,6 +127,8 @@ def _check_budget(options: RunOptions, settings: Settings) -> None:
 def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions) -> RunFolder:
     settings = settings_of(options)
     _check_budget(options, settings)
+    if options.slow != "torsions":
+        asked_features(system, options)
     return RunFolder.create(
         path,
         {

@@ -1,4 +1,4 @@
-"""Where a run's lifts go, which surface steers them, and how they are checked: for labels of a grid, and learned ones."""
+"""Where a run's lifts go, which surface steers them, and how they are checked."""
 
 from typing import Protocol
 

@@ -46,7 +46,8 @@ def _intervals(interval: FloatArray, edges: FloatArray) -> list[tuple[float, flo
     return [(low, last), (first, high)]
 
 
-def _new_figure(size: tuple[float, float]) -> Any:
+def new_figure(size: tuple[float, float]) -> Any:
+    """A figure of this size, inches, that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -56,7 +57,7 @@ def _new_figure(size: tuple[float, float]) -> Any:
 
 
 def _new_axis(two_dimensional: bool) -> Any:
-    return _new_figure((6.4, 5.2) if two_dimensional else (6.4, 4.2)).add_subplot()
+    return new_figure((6.4, 5.2) if two_dimensional else (6.4, 4.2)).add_subplot()
 
 
 def _degree_ticks(axis: Any, edges: FloatArray, period: float) -> None:
@@ -254,7 +255,7 @@ def plot_convergence(convergence: Convergence, temperature: float, *, unit: str 
     Above, the deviation from the whole surface below 10 kT; below, free energies of basins relative to the first.
     """
     n_rows = 2 if len(convergence.names) > 1 else 1
-    figure, size = _new_figure((6.4, 3.0 * n_rows)), energy_unit(unit, temperature)
+    figure, size = new_figure((6.4, 3.0 * n_rows)), energy_unit(unit, temperature)
     axes = np.atleast_1d(figure.subplots(n_rows, 1, sharex=True))
     for direction, style, word in ((0, "-", "first"), (1, "--", "last")):
         label = f"the {word} part alone"

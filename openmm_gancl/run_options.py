@@ -152,7 +152,7 @@ LEARNED: dict[str, dict[str, int]] = {
     "default": {"relax_steps": 150, "n_first": 8192, "n_lifts": 65536, "n_check_lifts": 96},
     "quick": {"relax_steps": 150, "n_first": 512, "n_lifts": 1024, "n_check_labels": 4, "n_check_lifts": 64},
 }
-"""What differs from the presets where labels are learned: free lifts are cheap, and many go where the surface is high."""
+"""What differs from the presets where labels are learned: free lifts are cheap, and many are wanted."""
 
 
 def _check(options: RunOptions) -> None:

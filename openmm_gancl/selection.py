@@ -26,10 +26,12 @@ class Selection:
     Attributes:
         scores: shape=(n_coordinates,), residual of each from those before it; 1 new, 0 predicted.
         chosen: indices of the coordinates that score above the threshold.
+        threshold: of the score, below which a coordinate is a harmonic.
     """
 
     scores: FloatArray
     chosen: IntArray
+    threshold: float
 
 
 def _residual(before: FloatArray, target: FloatArray) -> float:
@@ -66,4 +68,4 @@ def select_coordinates(
     first = np.empty((n, 0)) if known is None else known
     few, m = np.column_stack([first, coordinates])[rows], first.shape[1]
     scores = np.array([_residual(few[:, :k], few[:, k]) if k else 1.0 for k in range(m, few.shape[1])])
-    return Selection(scores, np.flatnonzero(scores > threshold))
+    return Selection(scores, np.flatnonzero(scores > threshold), threshold)

@@ -124,7 +124,7 @@ def learn_slow_coordinates(
     topology = mdtraj.Topology.from_openmm(system.topology)
     features = features or Features((heavy_atom_distances(topology),))
     frames = mdtraj.Trajectory(np.asarray(positions, dtype=np.float32), topology)
-    kept = _kept_torsions(system.slow, keep)
+    kept = kept_torsions(system.slow, keep)
     fitted = DiffusionMap(n_coordinates, alpha=alpha, n_landmarks=min(n_landmarks, len(positions) - 1), seed=seed)
     fitted.fit(features.compute(frames), weights=weights)
     known = None if kept is None else SineCosine(kept.atoms).compute(frames)
@@ -155,7 +155,12 @@ def _labels_of_module(
     return LearnedLabels(ModuleCoordinates(names, periods, domain, slow.archive), centres, widths)
 
 
-def _kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None:
+def kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None:
+    """Those of the torsions that are named, or None for no name.
+
+    Raises:
+        InputError: one of them is not there.
+    """
     if not keep:
         return None
     names = slow.names if isinstance(slow, Torsions) else ()

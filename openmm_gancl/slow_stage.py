@@ -6,14 +6,30 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .features import parse_features
+from .features import Features, parse_features
+from .run_options import RunOptions
 from .sampling import load_frames
-from .slow_learning import LearnedSlow, learn_slow_coordinates, recovery
+from .slow_learning import LearnedSlow, kept_torsions, learn_slow_coordinates, recovery
+from .slow_plots import plot_slow
+from .slow_report import spectral_gap
 from .stages import Run
+from .system import MolecularSystem
 
 LEAST_RECOVERY = 0.9
 """Circular R^2 of the card's torsions below which the learned labels are said to miss something."""
+
+
+def asked_features(system: MolecularSystem, options: RunOptions) -> tuple[Features, list[str]]:
+    """The features and the torsions to keep that options name.
+
+    Raises:
+        InputError: the topology has no such features, or the card no such torsions.
+    """
+    import mdtraj
+
+    keep = [name for name in options.keep.split(",") if name]
+    kept_torsions(system.slow, keep)
+    return parse_features(options.features.split(","), mdtraj.Topology.from_openmm(system.topology)), keep
 
 
 def _report(learned: LearnedSlow, told: dict[str, float]) -> dict[str, Any]:
@@ -33,24 +49,25 @@ def _report(learned: LearnedSlow, told: dict[str, float]) -> dict[str, Any]:
 
 def slow_stage(run: Run, out: Path) -> None:
     """Learn the labels from the sampled frames, and say how well they tell the card's on held-out frames."""
-    import mdtraj
-
     system, options = run.system, run.options
+    features, keep = asked_features(system, options)
     frames, held_out = (load_frames(run.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out"))
-    topology = mdtraj.Topology.from_openmm(system.topology)
     with run.reporter.step("learning slow coordinates", 1) as done:
         learned = learn_slow_coordinates(
             system,
             frames.positions,
-            features=parse_features(options.features.split(","), topology),
-            keep=[name for name in options.keep.split(",") if name],
+            features=features,
+            keep=keep,
             most=options.coordinates,
             seed=run.seed(3, 0),
         )
         done(1)
+    for line in spectral_gap(learned.fitted, learned.selection).describe().splitlines():
+        run.reporter.note(line)
     labels, slow = learned.labels, learned.labels.slow
-    told = {}
+    told, angles = {}, {}
     if np.isfinite(system.slow.periods).all():
+        angles = dict(zip(system.slow.names, frames.obtained.T, strict=True))
         r_squared = recovery(
             labels.centres, frames.obtained, slow.transform(held_out.positions), held_out.obtained, slow.periods
         )
@@ -59,6 +76,7 @@ def slow_stage(run: Run, out: Path) -> None:
         run.reporter.note(f"labels {', '.join(slow.names)}; they tell (circular R^2, held-out frames): {parts}")
         if min(told.values()) < LEAST_RECOVERY:
             run.reporter.note("the labels do not tell all of the card's torsions: use other --features, or --keep one")
+    plot_slow(learned.fitted, learned.selection, angles, out / "slow.png")
     labels.save(out / "labels.npz")
     (out / "slow.pt").write_bytes(slow.archive)
     (out / "report.json").write_text(json.dumps(_report(learned, told), indent=1) + "\n")

@@ -320,7 +320,7 @@ def _save_surface(surface: FreeEnergySurface, basins: tuple[Basin, ...], out: Pa
 
 
 def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path) -> LiftAnalysis:
-    """The surface over the first one or two learned coordinates, and the one over the card's labels, which it returns."""
+    """Surfaces over the first one or two learned coordinates, and over the card's labels, which is returned."""
     ends = weighted_ends(lifts)
     with np.load(run.folder.file("lift", "lifts.npz"), allow_pickle=False) as stored:
         card_labels = stored["card_labels"][lifts.ok]

@@ -6,15 +6,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .cgan import TrainingOptions
     from .diagnostics import check_lifts, effective_sample_size
+    from .diffusion_map import DiffusionMap
+    from .distillation import distill
     from .encoder import fit_encoder
     from .errors import InputError
+    from .features import Features, parse_features
     from .lift import Lifter, accept_metropolis
     from .lift_surfaces import basin_populations, surface_from_lifts
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
     from .sampling import Frames, sample_langevin, sample_windows
     from .sde import StochasticSystem, lift_sde, load_sde
-    from .slow import ParticleCoordinates, SlowCoordinates, Torsions
+    from .selection import select_coordinates
+    from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
+    from .slow_force import coordinate_forces, make_restraint
+    from .slow_learning import learn_slow_coordinates
+    from .slow_plots import plot_slow
+    from .slow_report import spectral_gap
     from .static_bias import metadynamics_bias, opes_bias
     from .surfaces import FreeEnergySurface
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
@@ -33,7 +41,15 @@ _HOME = {
     "model": ["LiftingModel", "load_model", "train", "untrained_model"],
     "sampling": ["Frames", "sample_langevin", "sample_windows"],
     "sde": ["StochasticSystem", "lift_sde", "load_sde"],
-    "slow": ["ParticleCoordinates", "SlowCoordinates", "Torsions"],
+    "slow": ["ModuleCoordinates", "ParticleCoordinates", "SlowCoordinates", "Torsions"],
+    "diffusion_map": ["DiffusionMap"],
+    "distillation": ["distill"],
+    "features": ["Features", "parse_features"],
+    "selection": ["select_coordinates"],
+    "slow_force": ["coordinate_forces", "make_restraint"],
+    "slow_learning": ["learn_slow_coordinates"],
+    "slow_plots": ["plot_slow"],
+    "slow_report": ["spectral_gap"],
     "lift_surfaces": ["basin_populations", "surface_from_lifts"],
     "static_bias": ["metadynamics_bias", "opes_bias"],
     "surfaces": ["FreeEnergySurface"],
@@ -44,12 +60,15 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # sorted by module, not by letter
+    "DiffusionMap",
+    "Features",
     "Frames",
     "FreeEnergySurface",
     "InputError",
     "Lifter",
     "LiftingModel",
     "Lifts",
+    "ModuleCoordinates",
     "MolecularSystem",
     "ParticleCoordinates",
     "SlowCoordinates",
@@ -62,18 +81,26 @@ __all__ = [  # sorted by module, not by letter
     "analyse_trajectories",
     "basin_populations",
     "check_lifts",
+    "coordinate_forces",
+    "distill",
     "effective_sample_size",
     "fit_encoder",
+    "learn_slow_coordinates",
     "lift_sde",
     "list_systems",
     "load_model",
     "load_sde",
     "load_system",
+    "make_restraint",
     "metadynamics_bias",
     "opes_bias",
+    "parse_features",
+    "plot_slow",
     "read_windows",
     "sample_langevin",
     "sample_windows",
+    "select_coordinates",
+    "spectral_gap",
     "surface_from_lifts",
     "surface_from_trajectories",
     "system_from_objects",

@@ -116,7 +116,7 @@ def _chosen_platform(system: MolecularSystem, asked: str) -> str:
 
 
 def _check_budget(options: RunOptions, settings: Settings) -> None:
-    least = least_evaluations(settings)
+    least = least_evaluations(options, settings)
     if options.max_evaluations is not None and options.max_evaluations < least:
         raise InputError(
             f"--max-evaluations {options.max_evaluations} is less than sampling, training, check and a few lifts "

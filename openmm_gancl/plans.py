@@ -127,8 +127,8 @@ class LearnedPlan(_Checked):
         return self.run.lifter(self.model, self.relax_steps, "unrestrained", label_prior=prior)
 
     def _low(self, surface: FreeEnergySurface | None) -> BoolArray:
-        """Training frames where the surface is low, or unknown."""
-        if surface is None:
+        """Training frames where the surface is low, or unknown; all of them for a chain, which needs one p(s)."""
+        if surface is None or self.run.options.chain:
             return np.ones(len(self.frames), dtype=bool)
         energies = surface.energy_at(self.frames.obtained) / self.run.system.kT
         return (energies < PLACEMENT_CEILING) | ~np.isfinite(energies)

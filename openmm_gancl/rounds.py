@@ -15,8 +15,8 @@ from .execution import TASK_SIZE
 from .lift import accept_metropolis
 from .lifts import Lifts, join_lifts, save_lifts
 from .model import load_model
-from .plans import Plan, plan_of
-from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, Settings
+from .plans import LABEL_PILOTS, Plan, plan_of
+from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, RunOptions, Settings
 from .sampling import MINIMISER_ITERATIONS
 from .stages import EQUILIBRATION_STEPS, Run
 from .system import MolecularSystem
@@ -24,17 +24,29 @@ from .system import MolecularSystem
 MAX_ROUNDS, FEWEST_LIFTS = 12, 64
 
 
-def least_evaluations(settings: Settings) -> int:
+def _of_windows(n: int, steps: int) -> int:
+    return n * (EQUILIBRATION_STEPS + steps + 2 * MINIMISER_ITERATIONS)
+
+
+def _besides_lifts(options: RunOptions, settings: Settings, relax_steps: int) -> int:
+    """Force evaluations of the check, and of what learned labels need before it."""
+    s, paths = settings, settings.n_check_labels * (settings.n_check_lifts + settings.n_check_frames)
+    if options.slow == "torsions":
+        return paths * (relax_steps + 2)
+    paths += min(LABEL_PILOTS, s.n_first) if options.free else 0
+    return paths * (relax_steps + 2) + _of_windows(s.n_check_labels, s.held_out_steps)
+
+
+def least_evaluations(options: RunOptions, settings: Settings) -> int:
     """Force evaluations of a run with the fewest lifts that make sense."""
     s = settings
-    windows = s.n_windows * (EQUILIBRATION_STEPS + s.steps_per_window + 2 * MINIMISER_ITERATIONS)
-    windows += s.n_held_out * (EQUILIBRATION_STEPS + s.held_out_steps + 2 * MINIMISER_ITERATIONS)
+    windows = _of_windows(s.n_windows, s.steps_per_window) + _of_windows(s.n_held_out, s.held_out_steps)
     pilot = 0
     if not s.relax_steps:
         pilot = PILOT_LABELS * PILOT_LIFTS * sum(steps + 2 for steps in RELAX_CHOICES)
-    paths = FEWEST_LIFTS + s.n_check_labels * (s.n_check_lifts + s.n_check_frames)
-    paths += s.n_pilot + s.n_encoder_reverse if s.latent else 0
-    return windows + pilot + paths * ((s.relax_steps or max(RELAX_CHOICES)) + 2)
+    relax_steps = s.relax_steps or max(RELAX_CHOICES)
+    paths = FEWEST_LIFTS + (s.n_pilot + s.n_encoder_reverse if s.latent else 0)
+    return windows + pilot + paths * (relax_steps + 2) + _besides_lifts(options, s, relax_steps)
 
 
 class _Rounds:
@@ -89,7 +101,7 @@ def _limit(run: Run, relax_steps: int) -> int:
     s, most = run.settings, run.options.max_evaluations
     if most is None:
         return s.n_lifts
-    reserved = s.n_check_labels * (s.n_check_lifts + s.n_check_frames) * (relax_steps + 2)
+    reserved = _besides_lifts(run.options, s, relax_steps)
     allowed = (most - run.evaluations_before_lifts() - reserved) // (relax_steps + 2)
     if allowed < FEWEST_LIFTS:
         raise InputError(

@@ -149,8 +149,23 @@ PRESETS: dict[str, Settings] = {
 
 
 LEARNED: dict[str, dict[str, int]] = {
-    "default": {"relax_steps": 150, "n_first": 8192, "n_lifts": 65536, "n_check_lifts": 96},
-    "quick": {"relax_steps": 150, "n_first": 512, "n_lifts": 1024, "n_check_labels": 4, "n_check_lifts": 64},
+    "default": {
+        "relax_steps": 150,
+        "n_first": 8192,
+        "n_lifts": 65536,
+        "n_pilot": 512,
+        "n_encoder_reverse": 192,
+        "n_check_lifts": 96,
+    },
+    "quick": {
+        "n_first": 512,
+        "n_lifts": 1024,
+        "n_pilot": 96,
+        "n_encoder_reverse": 48,
+        "n_check_labels": 3,
+        "n_check_frames": 16,
+        "n_check_lifts": 32,
+    },
 }
 """What differs from the presets where labels are learned: free lifts are cheap, and many are wanted."""
 

@@ -7,7 +7,7 @@ import pytest
 from test_cli import gancl
 from tiny_run import PRESETS
 
-from openmm_gancl import InputError, pipeline, run_options
+from openmm_gancl import InputError, pipeline, rounds, run_options
 from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.lifts import load_lifts
 from openmm_gancl.run_options import RunOptions
@@ -158,3 +158,11 @@ def test_recovery_is_one_for_the_torsion_itself_and_small_for_noise():
     assert recovery(angles, angles, new, new, period)[0] > 0.999
     shuffled = rng.permutation(angles)
     assert recovery(shuffled, angles, new, new, period)[0] < 0.1
+
+
+def test_evaluations_that_a_run_with_learned_labels_may_not_exceed(tmp_path):
+    """Pilots, and the windows of the check, count."""
+    least = rounds.least_evaluations(LEARNED, run_options.settings_of(LEARNED))
+    options = RunOptions(**{**vars(LEARNED), "max_evaluations": least + 2000})
+    summary = run(tmp_path / "run", options).summary
+    assert summary.force_evaluations <= least + 2000 and summary.n_lifts < 192

@@ -314,7 +314,7 @@ def test_a_target_error_asks_for_rounds_and_evaluations_end_them(tmp_path):
 
 
 def test_too_few_evaluations_are_refused_before_anything_is_made(tmp_path):
-    least = rounds.least_evaluations(settings_of(QUICK))
+    least = rounds.least_evaluations(QUICK, settings_of(QUICK))
     with pytest.raises(InputError, match=f"--max-evaluations {least - 1} is less than .*{least}"):
         run(tmp_path / "run", replace(QUICK, max_evaluations=least - 1))
     assert not (tmp_path / "run" / MANIFEST).exists()

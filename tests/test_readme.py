@@ -9,8 +9,9 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def test_python_code_of_the_readme_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     names = {}
-    exec(compile(code, str(README), "exec"), names)
+    for code in re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL):
+        exec(compile(code, str(README), "exec"), names)
+    assert len(names["forces"]) == len(names["learned"].labels.slow.names)
     surface = names["surface"]
     assert np.isfinite(surface.energy).any() and surface.names == ("x",)

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/accuracy.py RUN
 
-prints one JSON line: ``rms_kT`` and ``finite_fraction`` of RUN/fes.npz below 10 kT, and ``coverage_68``: the
+prints one JSON line: ``rms_kT`` and ``finite_fraction`` of RUN/fes.npz below 10 kT (of RUN/fes_phi_psi.npz below 8 kT,
+and nothing else, where labels were learned), and ``coverage_68``: the
 fraction of all reference windows below 10 kT whose free energy, from this script's own unpooled lifts with
 RUN/model.pt, lies within one standard error (the reference's included, one offset fitted).
 """
@@ -24,10 +25,10 @@ REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.np
 CEILING = 10.0
 
 
-def surface_accuracy(run, reference, kT):
-    """RMS deviation in kT after aligning the means, and the fraction of finite bins, below 10 kT."""
-    low = reference["free_energy_kT"] < CEILING
-    with np.load(run / "fes.npz") as fes:
+def surface_accuracy(path, reference, kT, ceiling=CEILING):
+    """RMS deviation in kT after aligning the means, and the fraction of finite bins, below the ceiling."""
+    low = reference["free_energy_kT"] < ceiling
+    with np.load(path) as fes:
         energy = fes["energy"] / kT
     finite = np.isfinite(energy) & low
     deviation = energy[finite] - reference["free_energy_kT"][finite]
@@ -72,9 +73,13 @@ def main():
     system, model = load_system("alanine_dipeptide_vacuum"), load_model(arguments.run / "model.pt")
     with np.load(REFERENCE) as stored:
         reference = dict(stored)
-    rms, finite = surface_accuracy(arguments.run, reference, system.kT)
+    learned = arguments.run / "fes_phi_psi.npz"
+    path, ceiling = (learned, 8.0) if learned.is_file() else (arguments.run / "fes.npz", CEILING)
+    rms, finite = surface_accuracy(path, reference, system.kT, ceiling)
     line = {"rms_kT": round(rms, 4), "finite_fraction": round(finite, 4)}
-    print(json.dumps({**line, **label_coverage(system, model, reference, arguments)}))
+    if path != learned:
+        line |= label_coverage(system, model, reference, arguments)
+    print(json.dumps(line))
 
 
 if __name__ == "__main__":

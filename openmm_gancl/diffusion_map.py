@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from .eigenvectors import leading_eigenpairs
 from .errors import InputError
 from .neighbours import NeighbourIndex, mahalanobis_neighbours, symmetric_graph
 from .units import FloatArray, IntArray
@@ -32,9 +32,6 @@ BANDWIDTH_ROWS = 2000
 
 DENSE_UP_TO = 4000
 """Training points to all of which a new one is compared; among more, only to its neighbours."""
-
-TOLERANCE, LANCZOS_VECTORS = 1e-6, 60
-"""Relative, of the eigenvalues; vectors between restarts, at least."""
 
 MOST_PAIRS = 20_000_000
 """New points times landmarks that are looked at together."""
@@ -84,10 +81,14 @@ def bandwidth_curve(squared: FloatArray) -> BandwidthCurve:
         raise InputError("all frames are duplicates: sample frames that differ")
     farthest = float(np.median(np.where(np.isfinite(rows), rows, 0.0).max(axis=1)))
     bandwidths = np.geomspace(max(np.quantile(positive, 0.01), 1e-9 * farthest) / 8.0, farthest, 60)
-    scaled = np.where(np.isfinite(rows), rows, 1e30).ravel()[None] / (4.0 * bandwidths[:, None])
-    kernel = np.exp(-scaled)
-    total = kernel.sum(axis=1)
-    return BandwidthCurve(bandwidths, (kernel * scaled).sum(axis=1) / total, total / len(rows))
+    distances, slopes, sums = rows.astype(np.float32), np.empty(60), np.empty(60)
+    for i, bandwidth in enumerate(bandwidths):
+        # where there is no neighbour, infinity times a kernel of zero would be NaN
+        scaled = np.minimum(distances * np.float32(0.25 / bandwidth), np.float32(1e4))
+        kernel = np.exp(-scaled)
+        sums[i] = kernel.sum(dtype=float)
+        slopes[i] = (kernel * scaled).sum(dtype=float) / sums[i]
+    return BandwidthCurve(bandwidths, slopes, sums / len(rows))
 
 
 def checked_points(X: Any, least: int) -> FloatArray:
@@ -219,8 +220,9 @@ class DiffusionMap:
             self._scales = np.sqrt(squared[:, min(LOCAL_NEIGHBOUR, k - 1)])
             if not self._scales.all():
                 raise InputError("some frames have more duplicates than neighbours: remove the duplicates")
-        graph = symmetric_graph(squared / (self._scales[:, None] * self._scales[index]), index)
-        self.curve_ = bandwidth_curve(squared / (self._scales[:, None] * self._scales[index]))
+            squared = squared / (self._scales[:, None] * self._scales[index])
+        graph = symmetric_graph(squared, index)
+        self.curve_ = bandwidth_curve(squared)
         given = not isinstance(self.bandwidth, str)
         self.bandwidth_ = float(self.bandwidth) if given else self.curve_.best
         if not self.bandwidth_ > 0.0:
@@ -239,21 +241,13 @@ class DiffusionMap:
         degree = np.asarray(kernel @ self._mass)
         root = np.sqrt(self._mass / degree)
         kernel.data *= root[rows] * root[kernel.indices]
-        start = np.random.default_rng(0).normal(size=len(root))
-        ncv = min(max(LANCZOS_VECTORS, 2 * self.n_coordinates + 2), len(root) - 1)
-        try:
-            values, vectors = eigsh(kernel, k=self.n_coordinates + 1, which="LA", v0=start, tol=TOLERANCE, ncv=ncv)
-        except ArithmeticError as error:
-            raise InputError(
-                f"the eigenvectors did not converge ({error}): ask for fewer, or raise n_neighbors"
-            ) from None
-        order = values.argsort()[::-1][1:]
-        scaled = vectors[:, order] / np.sqrt(self._mass * degree).clip(min=1e-300)[:, None]
+        values, vectors = leading_eigenpairs(kernel, self.n_coordinates + 1)
+        scaled = vectors[:, 1:] / np.sqrt(self._mass * degree).clip(min=1e-300)[:, None]
         scaled[self._mass == 0.0] = 0.0
         scaled /= np.sqrt(np.average(scaled**2, axis=0, weights=self._mass))
         largest = scaled[np.abs(scaled).argmax(axis=0), np.arange(scaled.shape[1])]
         self._vectors = scaled * np.sign(largest)
-        self.eigenvalues_ = values[order]
+        self.eigenvalues_ = values[1:]
         self.rates_ = -np.log(self.eigenvalues_.clip(min=1e-300)) / self.bandwidth_
 
     def nystroem_parts(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -315,11 +309,17 @@ def _from_all(points: FloatArray, near: FloatArray, columns: FloatArray, bandwid
 
 
 def _check_connected(graph: csr_array) -> None:
-    near = csr_array((graph.data > NEGLIGIBLE, graph.indices, graph.indptr), shape=graph.shape)
+    near = graph
+    if graph.data.min() <= NEGLIGIBLE:
+        near = graph.copy()
+        near.data *= near.data > NEGLIGIBLE
+        near.eliminate_zeros()
+    # much faster than to label components, of which there is nearly always one
+    if len(breadth_first_order(near, 0, return_predecessors=False)) == graph.shape[0]:
+        return
     n, label = connected_components(near, directed=False)
-    if n > 1:
-        share = 100.0 * np.bincount(label).max() / len(label)
-        raise InputError(
-            f"the neighbour graph falls into {n} components, the largest with {share:.1f} % of the points: raise "
-            "n_neighbors or the bandwidth, or remove what lies apart"
-        )
+    share = 100.0 * np.bincount(label).max() / len(label)
+    raise InputError(
+        f"the neighbour graph falls into {n} components, the largest with {share:.1f} % of the points: raise "
+        "n_neighbors or the bandwidth, or remove what lies apart"
+    )

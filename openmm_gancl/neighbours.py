@@ -10,8 +10,8 @@ from .units import FloatArray, IntArray
 EXACT_UP_TO = 5_000
 """Points; among more, neighbours are looked for in the nearest cells of a partition (1 in 1,000 is missed at most)."""
 
-CELL, PROBED, PASSES = 200, 12, 8
-"""Points in a cell of the partition; cells that are looked at; passes that lay them out."""
+CELL, PROBED, PASSES, SAMPLE = 100, 12, 6, 30
+"""Points in a cell of the partition; cells that are looked at; passes that lay them out, on how many points a cell."""
 
 MAHALANOBIS_CHUNK = 2_000_000
 """Pairs that the Mahalanobis metric looks at together."""
@@ -30,14 +30,17 @@ class NeighbourIndex:
         self.origin = points.mean(axis=0)
         centred = self._single(points)
         n, d = centred.shape
-        flat = faiss.IndexFlatL2(d)
-        if n <= EXACT_UP_TO:
-            self.index: Any = flat
-        else:
-            self.index = faiss.IndexIVFFlat(flat, d, n // CELL)
+        self.index: Any = faiss.IndexFlatL2(d)
+        threads = faiss.omp_get_max_threads()
+        # each step is short: threads would only wait for one another
+        faiss.omp_set_num_threads(1)
+        if n > EXACT_UP_TO:
+            self.index = faiss.IndexIVFFlat(self.index, d, n // CELL)
             self.index.nprobe, self.index.cp.niter = PROBED, PASSES
-            self.index.train(centred[:: max(n // (50 * (n // CELL)), 1)])
+            self.index.cp.min_points_per_centroid = 1
+            self.index.train(centred[:: max(n // (SAMPLE * (n // CELL)), 1)])
         self.index.add(centred)
+        faiss.omp_set_num_threads(threads)
         self.n = n
 
     def _single(self, points: FloatArray) -> Any:
@@ -89,12 +92,14 @@ def symmetric_graph(squared: FloatArray, index: IntArray) -> csr_array:
         squared: shape=(n, k), infinite where there is no neighbour.
         index: shape=(n, k).
     """
-    n, k = index.shape
-    there = np.isfinite(squared).ravel()
-    rows, columns, values = np.repeat(np.arange(n), k)[there], index.ravel()[there], squared.ravel()[there]
-    # stored one higher, so that a distance of zero is an entry
-    graph = csr_array((values + 1.0, (rows, columns)), shape=(n, n))
-    graph.setdiag(1.0)
-    graph = csr_array(graph.maximum(graph.T))
+    n = len(index)
+    own = np.arange(n, dtype=np.int32)
+    # itself first, whether or not it was found; a stored value is one higher, so that a distance of zero is an entry
+    there = np.column_stack([np.ones(n, dtype=bool), np.isfinite(squared) & (index != own[:, None])])
+    columns = np.column_stack([own, index.astype(np.int32)])[there]
+    values = np.column_stack([np.ones(n), squared + 1.0])[there]
+    ends = np.concatenate([[0], there.sum(axis=1).cumsum()]).astype(np.int32)
+    graph = csr_array((values, columns, ends), shape=(n, n))
+    graph = csr_array(graph.maximum(graph.T.tocsr()))
     graph.data -= 1.0
     return graph

@@ -13,7 +13,7 @@ class NystroemModule(nn.Module):
     """Coordinates of features: a kernel to all landmarks, normalised, times the landmarks' own coordinates.
 
     The same numbers as `DiffusionMap.transform`, with gradients. Far from every landmark, where the kernel underflows,
-    the nearest landmark decides.
+    the nearest landmark decides. Of |x - y|^2 / (4 eps) the part |x|^2 is the same for all landmarks y and drops out.
 
     Args:
         fitted: a map with landmarks and the Euclidean metric.
@@ -21,7 +21,7 @@ class NystroemModule(nn.Module):
     """
 
     landmarks: Tensor
-    log_weights: Tensor
+    offsets: Tensor
     values: Tensor
     origin: Tensor
 
@@ -30,16 +30,16 @@ class NystroemModule(nn.Module):
         points, weights, values = fitted.nystroem_parts()
         origin = points.mean(axis=0)
         self.register_buffer("origin", torch.as_tensor(origin))
-        self.register_buffer("landmarks", torch.as_tensor(points - origin))
-        self.register_buffer("log_weights", torch.as_tensor(np.log(weights)))
+        landmarks = points - origin
+        precision = 0.5 / fitted.bandwidth_
+        self.register_buffer("landmarks", torch.as_tensor(np.ascontiguousarray(precision * landmarks.T)))
+        offsets = np.log(weights) - 0.5 * precision * (landmarks**2).sum(axis=1)
+        self.register_buffer("offsets", torch.as_tensor(offsets))
         self.register_buffer("values", torch.as_tensor(values[:, chosen] if chosen is not None else values))
-        self.bandwidth = float(fitted.bandwidth_)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features of shape=(n_features,) or (n, n_features) to coordinates, shape=(n_coordinates,) or (n, ...)."""
-        centred = features - self.origin
-        squared = (centred.unsqueeze(-2) - self.landmarks).square().sum(dim=-1)
-        return torch.softmax(self.log_weights - squared / (4.0 * self.bandwidth), dim=-1) @ self.values
+        return torch.softmax(self.offsets + (features - self.origin) @ self.landmarks, dim=-1) @ self.values
 
 
 class LearnedCoordinates(nn.Module):

@@ -2,14 +2,16 @@
 
     python -m tests.benchmarks.diffusion_map FOLDER [PYDIFFMAP_PYTHON [DATAFOLD_PYTHON]]
 
-FOLDER holds frames of `tests.physics.biased_alanine` (made there in four minutes if there are none); each peer runs in
-its own environment, whose interpreter is named, with the bandwidth that this package chose. Prints one JSON line a
-size: seconds and peak MiB (medians of three processes), and the least correlation of the first five coordinates with
-the peer's; then a line with the slope of log time against log n, and frames a second out of sample.
+FOLDER holds frames of `tests.physics.biased_alanine` (made there in some minutes if there are none); each peer runs in
+its own environment, whose interpreter is named. Prints one JSON line a size: seconds and peak MiB, medians of processes
+that take turns with the peer's; how many times longer the peer takes with the bandwidth that this package chose (that
+of pydiffmap's own choice makes its eigenvalue solver run for more than ten minutes on these points); and the least
+correlation of the first six coordinates. Datafold has no number of neighbours, so its matrix is another one: there the
+coordinates are compared on 1,000 points with all pairs. Then a line with the slope of log time against log n, and
+seconds out of sample.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,9 +22,11 @@ import numpy as np
 
 from openmm_gancl.diffusion_map import DiffusionMap
 from openmm_gancl.features import heavy_atom_distances
+from tests.benchmarks.diffusion_map_peer import peak_memory
 from tests.physics import biased_alanine
 
 PEER = Path(__file__).parent / "diffusion_map_peer.py"
+N_TURNS, N_COMPARED = 5, 6
 
 
 def distances(folder):
@@ -33,59 +37,100 @@ def distances(folder):
     return points[np.random.default_rng(0).permutation(len(points))]
 
 
-def fit_here(path, out):
+def fit_here(path, out, n_neighbors):
     """In a process of its own, so that its memory is its own."""
     points = np.load(path)
     DiffusionMap(3).fit(points[:500])
     begin = time.perf_counter()
-    fitted = DiffusionMap(10).fit(points)
+    fitted = DiffusionMap(10, n_neighbors=int(n_neighbors)).fit(points)
     seconds = time.perf_counter() - begin
     np.save(out, fitted.coordinates_)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "MiB": memory, "bandwidth": fitted.bandwidth_}))
+    print(json.dumps({"seconds": seconds, "MiB": peak_memory(), "bandwidth": fitted.bandwidth_}))
 
 
-def run(command):
-    told = []
-    for _ in range(3):
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=1200)
-        if finished.returncode:
-            return None
-        told.append(json.loads(finished.stdout.strip().splitlines()[-1]))
-    return {key: float(np.median([one[key] for one in told])) for key in told[0]}
+def told(command):
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=True)
+    return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
-def rounded(told):
-    return {"seconds": round(told["seconds"], 2), "MiB": round(told["MiB"])}
+def medians(commands, n_turns=N_TURNS):
+    """Of every command, taking turns so that whatever else the machine does falls on all of them."""
+    turns = [[told(command) for command in commands] for _ in range(n_turns)]
+    return [
+        {key: float(np.median([turn[i][key] for turn in turns])) for key in turns[0][i]} for i in range(len(commands))
+    ]
+
+
+class Points:
+    """Some of the points in a file, and the commands that fit them."""
+
+    def __init__(self, folder, points):
+        self.path, self.here, self.there = (folder / f"benchmark_{name}.npy" for name in ("points", "here", "there"))
+        np.save(self.path, points)
+
+    def fit(self, n_neighbors=64):
+        module = "tests.benchmarks.diffusion_map"
+        return [sys.executable, "-m", module, "--fit", str(self.path), str(self.here), str(n_neighbors)]
+
+    def peer(self, python, name, bandwidth):
+        return [python, str(PEER), name, str(self.path), str(bandwidth), "10", str(self.there)]
+
+    def correlation(self):
+        mine, other = np.load(self.here), np.load(self.there)
+        return round(min(abs(np.corrcoef(mine[:, i], other[:, i])[0, 1]) for i in range(N_COMPARED)), 5)
+
+
+def rounded(measured):
+    return {"seconds": round(measured["seconds"], 3), "MiB": round(measured["MiB"])}
+
+
+def beside(points, python, name, n_turns=N_TURNS):
+    """Here and there, taking turns."""
+    bandwidth = told(points.fit())["bandwidth"]
+    here, there = medians([points.fit(), points.peer(python, name, bandwidth)], n_turns)
+    line = {"gancl": rounded(here), name: rounded(there), "times": round(there["seconds"] / here["seconds"], 2)}
+    return line
+
+
+def beside_peers(folder, points, pydiffmap=None, datafold=None):
+    for n in (10_000, 30_000) if pydiffmap else ():
+        some = Points(folder, points[:n])
+        line = beside(some, pydiffmap, "pydiffmap")
+        print(json.dumps({"points": n, **line, "correlation": some.correlation()}), flush=True)
+    if datafold:
+        few = Points(folder, points[:1000])
+        told(few.peer(datafold, "datafold", told(few.fit(999))["bandwidth"]))
+        same = few.correlation()
+        line = beside(Points(folder, points[:10_000]), datafold, "datafold", n_turns=1)
+        print(json.dumps({"points": 10_000, **line, "correlation of 1,000 points, all pairs": same}), flush=True)
+
+
+def growth(folder, points):
+    times = []
+    for n in (20_000, 30_000, 60_000, 120_000, 200_000):
+        (here,) = medians([Points(folder, points[:n]).fit()], 3)
+        times.append((len(points[:n]), here["seconds"]))
+        print(json.dumps({"points": len(points[:n]), "gancl": rounded(here)}), flush=True)
+    return np.polyfit(*np.log(np.array(times)).T, 1)[0]
+
+
+def out_of_sample(points):
+    fitted, seconds = DiffusionMap(10, n_landmarks=1000).fit(points[:10_000]), []
+    for _ in range(N_TURNS):
+        begin = time.perf_counter()
+        fitted.transform(points[:100_000])
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds))
 
 
 def main(folder, *peers):
     folder = Path(folder)
-    points, times = distances(folder), []
-    for n in (10_000, 20_000, 30_000, 60_000, 120_000, 200_000):
-        path, out = folder / "points.npy", folder / "coordinates.npy"
-        np.save(path, points[:n])
-        here = run([sys.executable, "-m", "tests.benchmarks.diffusion_map", "--fit", str(path), str(out)])
-        line, mine = {"points": len(points[:n]), "gancl": rounded(here)}, np.load(out)
-        times.append((len(points[:n]), here["seconds"]))
-        for name, python in zip(("pydiffmap", "datafold"), peers, strict=False):
-            if n not in (10_000, 30_000):
-                continue
-            theirs = run([python, str(PEER), name, str(path), str(here["bandwidth"]), "10", str(out)])
-            if theirs is None:
-                line[name] = "failed"
-                continue
-            other = np.load(out)
-            same = min(abs(np.corrcoef(mine[:, i], other[:, i])[0, 1]) for i in range(5))
-            line[name] = {**rounded(theirs), "correlation": round(same, 4)}
-        print(json.dumps(line), flush=True)
-    large = np.array([row for row in times if row[0] >= 20_000])
-    slope = np.polyfit(np.log(large[:, 0]), np.log(large[:, 1]), 1)[0]
-    fitted = DiffusionMap(10, n_landmarks=1000).fit(points[:10_000])
-    begin = time.perf_counter()
-    fitted.transform(points[:100_000])
-    rate = 100_000 / (time.perf_counter() - begin)
-    print(json.dumps({"slope": round(float(slope), 2), "frames a second, 1000 landmarks": round(rate)}))
+    points = distances(folder)
+    beside_peers(folder, points, *peers)
+    slope, seconds = growth(folder, points), out_of_sample(points)
+    print(
+        json.dumps({"slope": round(float(slope), 2), "100,000 frames by 1,000 landmarks, seconds": round(seconds, 2)})
+    )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import eigsh
 from scipy.special import eval_hermitenorm
 from scipy.stats import norm, spearmanr
 
-from openmm_gancl import InputError
+from openmm_gancl import InputError, eigenvectors
 from openmm_gancl.diffusion_map import DiffusionMap
-from openmm_gancl.neighbours import NeighbourIndex, mahalanobis_neighbours
+from openmm_gancl.eigenvectors import leading_eigenpairs
+from openmm_gancl.neighbours import NeighbourIndex, mahalanobis_neighbours, symmetric_graph
 from openmm_gancl.selection import select_coordinates
 
 N = 4000
@@ -166,6 +169,69 @@ def test_the_same_input_gives_the_same_bytes_and_is_left_alone():
     assert np.array_equal(first.coordinates_, second.coordinates_) and np.array_equal(points, kept)
     largest = first.coordinates_[np.abs(first.coordinates_).argmax(axis=0), range(3)]
     assert (largest > 0).all() and (first.coordinates_**2).mean(axis=0) == pytest.approx(1.0)
+
+
+def cloud(rng):
+    """Three dimensions that matter of twelve, as in distances of a small molecule."""
+    return (rng.normal(size=(3000, 12)) * [1.0, 0.7, 0.5, *[0.02] * 9]) @ rng.normal(size=(12, 12)), 64, None
+
+
+def regular_circle(_):
+    angles = np.linspace(0, 2 * np.pi, 1500, endpoint=False)
+    return np.column_stack([np.cos(angles), np.sin(angles)]), 40, None
+
+
+def dumbbell(rng):
+    """Two clusters by a thin bridge: one eigenvalue is one but for a hair."""
+    ends = rng.normal(0, 0.3, (1000, 2)) + rng.choice([-4.0, 4.0], 1000)[:, None] * [1.0, 0.0]
+    bridge = np.column_stack([np.linspace(-4, 4, 80), rng.normal(0, 0.01, 80)])
+    return np.concatenate([ends, bridge]), 24, 0.01
+
+
+def line(_):
+    """A bandwidth so small that all that is asked for lies within 1e-3 of one."""
+    return np.linspace(0, 1, 1200)[:, None], 12, 2e-6
+
+
+SETS = {"cloud": cloud, "sphere": lambda rng: (sphere(rng), 40, None), "regular circle": regular_circle}
+SETS |= {"dumbbell": dumbbell, "line": line, "few": lambda rng: (rng.normal(size=(150, 3)), 20, None)}
+
+
+def diffusion_matrix(points, n_neighbors, bandwidth):
+    graph = symmetric_graph(*NeighbourIndex(points).nearest(points, n_neighbors + 1))
+    graph.data = np.exp(-graph.data / (4.0 * (bandwidth or np.median(graph.data))))
+    root = diags_array(1.0 / np.sqrt(graph.sum(axis=1)))
+    return csr_array(root @ graph @ root)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_eigenvectors_are_those_of_a_tight_solution(name):
+    """ARPACK to machine precision; of vectors with nearly one eigenvalue, their span."""
+    matrix = diffusion_matrix(*SETS[name](np.random.default_rng(12)))
+    values, vectors = leading_eigenpairs(matrix, 11)
+    exact, exact_vectors = eigsh(matrix, k=20, which="LA", ncv=120, v0=np.ones(matrix.shape[0]), maxiter=10_000)
+    exact, exact_vectors = exact[::-1], exact_vectors[:, ::-1]
+    assert values == pytest.approx(exact[:11], rel=1e-6)
+    assert 1.0 - values[1:] == pytest.approx(1.0 - exact[1:11], rel=1e-4)
+    assert vectors.T @ vectors == pytest.approx(np.eye(11), abs=1e-10)
+    for value, vector in zip(values, vectors.T, strict=True):
+        same = np.abs(exact - value) < 1e-3 * (1.0 - value) + 1e-6 * (1.0 - exact[10])
+        assert np.linalg.norm(exact_vectors[:, same].T @ vector) > 0.99999
+
+
+def test_eigenvectors_that_do_not_converge_are_told(monkeypatch):
+    monkeypatch.setattr(eigenvectors, "PASSES", 1)
+    matrix = diffusion_matrix(*line(None))
+    with pytest.raises(InputError, match=r"^the eigenvectors did not converge \(residual .*\): ask for fewer coord"):
+        leading_eigenpairs(matrix, 11)
+
+
+def test_neighbours_without_weight_do_not_connect():
+    rng = np.random.default_rng(13)
+    points = np.concatenate([rng.normal(0, 0.1, (50, 2)), rng.normal(3, 0.1, (30, 2))])
+    assert DiffusionMap(2, bandwidth=1.0, n_neighbors=60).fit(points).eigenvalues_[0] < 1.0
+    with pytest.raises(InputError, match=r"falls into 2 components, the largest with 62\.5 %"):
+        DiffusionMap(2, bandwidth=0.01, n_neighbors=60).fit(points)
 
 
 def test_self_tuning_follows_the_density():

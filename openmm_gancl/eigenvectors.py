@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import eigh, eigh_tridiagonal
 from scipy.sparse import csr_array
+from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
 from .errors import InputError
@@ -22,8 +23,8 @@ DENSE_UP_TO = 400
 PROBE_STEPS, MARGIN = 30, 0.01
 """Lanczos steps that look for the ends of the spectrum; how far the lowest eigenvalue may lie below what they see."""
 
-GROWTH = 2.0
-"""Logarithm by which the polynomial lifts the eigenvalue one above the bulk."""
+GROWTH, HIGHEST_DEGREE = 2.0, 50
+"""Logarithm by which the polynomial lifts the eigenvalue one above the bulk; its degree, at most."""
 
 MOST_STEPS, CHECK_EVERY, MISSED_STEPS = 200, 8, 16
 """Lanczos steps of a pass; steps from check to check; steps that look for an eigenvector that was missed."""
@@ -31,6 +32,9 @@ MOST_STEPS, CHECK_EVERY, MISSED_STEPS = 200, 8, 16
 TOLERANCE, RESIDUAL, PASSES = 1e-3, 3e-3, 8
 """Of a pass, relative to the spread of what is asked for; of residuals, relative to one minus the last eigenvalue;
 passes until they are met."""
+
+CROWDED = 0.3
+"""An eigenvalue below it is far enough from one for Lanczos' method as it is."""
 
 CANCELLED = 0.1
 """Of a vector's norm that orthogonalising leaves: below it is done once more."""
@@ -40,8 +44,9 @@ ADVICE = "ask for fewer coordinates, or raise n_neighbors or the bandwidth"
 
 def _chebyshev(matrix: csr_array, lowest: float, bulk: float) -> Callable[[Any], Any]:
     """Multiplies with the Chebyshev polynomial of the matrix that stays within one from ``lowest`` to ``bulk``."""
+    bulk = min(bulk, 1.0 - 1e-6)
     centre, half = 0.5 * (lowest + bulk), 0.5 * (bulk - lowest)
-    degree = max(round(GROWTH / float(np.arccosh((1.0 - centre) / half))), 1)
+    degree = min(max(round(GROWTH / float(np.arccosh((1.0 - centre) / half))), 1), HIGHEST_DEGREE)
 
     def multiply(vector: Any) -> Any:
         before, now = vector, (matrix @ vector - centre * vector) / half
@@ -100,11 +105,23 @@ def _rayleigh_ritz(matrix: csr_array, vectors: Any, n: int) -> tuple[FloatArray,
     return values, vectors, float(np.linalg.norm(image - vectors * values, axis=0).max())
 
 
+def _by_restarts(matrix: csr_array, n: int) -> tuple[FloatArray, FloatArray]:
+    """Where the last eigenvalues are so low that a Krylov space may be exhausted before it holds them."""
+    start = np.random.default_rng(0).normal(size=matrix.shape[0])
+    try:
+        values, vectors = eigsh(matrix, k=n, which="LA", v0=start, tol=1e-6)
+    except ArithmeticError as error:
+        raise InputError(f"the eigenvectors did not converge ({error}): {ADVICE}") from None
+    return values[::-1], vectors[:, ::-1]
+
+
 def _in_passes(matrix: csr_array, n: int, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     # products read less in single precision, and what its rounding spoils the next pass repairs
     products: Any = csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
     start = generator.normal(size=matrix.shape[0])
     ends, vectors = _lanczos(products.__matmul__, start.astype(np.float32), n, max(PROBE_STEPS, 2 * n), 0.0)
+    if ends[-n] < CROWDED:
+        return _by_restarts(matrix, n)
     # by interlacing, the n-th eigenvalue in a subspace is never above the n-th of the matrix; were it equal, its
     # polynomial would not exceed the bulk's
     lowest, bulk = float(ends[0]) - MARGIN, float(ends[-n]) - 0.1 * (1.0 - float(ends[-n]))
@@ -114,7 +131,7 @@ def _in_passes(matrix: csr_array, n: int, generator: np.random.Generator) -> tup
         multiply = _without(known, polynomial, products.dtype)
         _, vectors = _lanczos(multiply, start.astype(products.dtype), n, steps, TOLERANCE * 0.1**attempt)
         values, vectors, residual = _rayleigh_ritz(matrix, np.hstack([known, vectors]), n)
-        if residual > RESIDUAL * (1.0 - values[-1]):
+        if residual > RESIDUAL * max(1.0 - values[-1], 1e-8):
             # so near to one that the polynomial was too flat to part them: now it grows just below the last
             products, bulk, known, start = matrix, 2.0 * values[-1] - 1.0, known[:, :0], vectors.sum(axis=1)
             continue

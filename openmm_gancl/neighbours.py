@@ -8,10 +8,13 @@ from scipy.sparse import csr_array
 from .units import FloatArray, IntArray
 
 EXACT_UP_TO = 5_000
-"""Points; among more, neighbours are looked for in the nearest cells of a partition (1 in 1,000 is missed at most)."""
+"""Points; among more, neighbours are looked for in the nearest cells of a partition (about 1 in 1,000 is missed)."""
 
-CELL, PROBED, PASSES, SAMPLE = 100, 12, 6, 30
-"""Points in a cell of the partition; cells that are looked at; passes that lay them out, on how many points a cell."""
+CELL, PASSES, SAMPLE = 100, 6, 30
+"""Points in a cell of the partition; passes that lay the cells out, and on how many points each."""
+
+PROBED, PROBED_MORE = 12, 8
+"""Cells that are looked at among 10,000 points; and more for each tenfold, since small cells see more dimensions."""
 
 MAHALANOBIS_CHUNK = 2_000_000
 """Pairs that the Mahalanobis metric looks at together."""
@@ -36,8 +39,8 @@ class NeighbourIndex:
         faiss.omp_set_num_threads(1)
         if n > EXACT_UP_TO:
             self.index = faiss.IndexIVFFlat(self.index, d, n // CELL)
-            self.index.nprobe, self.index.cp.niter = PROBED, PASSES
-            self.index.cp.min_points_per_centroid = 1
+            self.index.nprobe = round(PROBED + PROBED_MORE * np.log10(n / 10_000))
+            self.index.cp.niter, self.index.cp.min_points_per_centroid = PASSES, 1
             self.index.train(centred[:: max(n // (SAMPLE * (n // CELL)), 1)])
         self.index.add(centred)
         faiss.omp_set_num_threads(threads)

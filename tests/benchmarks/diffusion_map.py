@@ -4,11 +4,10 @@
 
 FOLDER holds frames of `tests.physics.biased_alanine` (made there in some minutes if there are none); each peer runs in
 its own environment, whose interpreter is named. Prints one JSON line a size: seconds and peak MiB, medians of processes
-that take turns with the peer's; how many times longer the peer takes with the bandwidth that this package chose (that
-of pydiffmap's own choice makes its eigenvalue solver run for more than ten minutes on these points); and the least
-correlation of the first six coordinates. Datafold has no number of neighbours, so its matrix is another one: there the
-coordinates are compared on 1,000 points with all pairs. Then a line with the slope of log time against log n, and
-seconds out of sample.
+that take turns with the peer's; how many times longer the peer takes with the bandwidth that this package chose, and
+the least correlation of the first six coordinates. Datafold has no number of neighbours, so its matrix is another one:
+there the coordinates are compared on 1,000 points with all pairs. Then a line with the slope of log time against log n,
+and seconds out of sample.
 """
 
 import json

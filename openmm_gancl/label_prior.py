@@ -34,6 +34,10 @@ class LabelPrior(Protocol):
         """log r(s | x), shape=(n,), in the measure of ``log_prior``."""
         ...
 
+    def log_ratio(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
+        """log r(s | x) - log p(s), shape=(n,): what enters a weight."""
+        ...
+
 
 @dataclass(frozen=True)
 class UniformLabels:
@@ -77,6 +81,10 @@ class UniformLabels:
             total += distribution.logpdf(column, *arguments)
         return total
 
+    def log_ratio(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
+        """See `LabelPrior.log_ratio`."""
+        return self.log_encoder(labels, obtained) - self.log_prior(labels)
+
     def _encoders(self, obtained: FloatArray):  # type: ignore[no-untyped-def]  # scipy's frozen types are private
         for i, strength in enumerate(self.restraint / self.kT):
             xi = obtained[:, i]
@@ -117,13 +125,13 @@ class MixtureLabels:
 
     def log_prior(self, labels: FloatArray) -> FloatArray:
         """See `LabelPrior.log_prior`."""
-        return self._mean_over_centres(_log_kernel, labels)
+        return self._mean_over_centres(self._log_kernel, labels)
 
     def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
         """See `LabelPrior.sample_encoder`."""
         around = np.empty_like(obtained)
         for rows in self._parts(len(obtained)):
-            scores = self._scores(_log_overlap, obtained[rows])
+            scores = self._scores(self._log_overlap, obtained[rows])
             # Gumbel's trick draws by unnormalised logarithms
             around[rows] = self.centres[(scores + rng.gumbel(size=scores.shape)).argmax(axis=1)]
         precisions, near = self.widths**-2.0, self.encoder_widths**-2.0
@@ -134,11 +142,21 @@ class MixtureLabels:
 
     def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
         """See `LabelPrior.log_encoder`."""
+        return self.log_prior(labels) + self.log_ratio(labels, obtained)
+
+    def log_ratio(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
+        """See `LabelPrior.log_ratio`; p(s) itself drops out."""
         kernels = [
-            _log_kernel(labels[:, i] - obtained[:, i], 0.0, self.encoder_widths[i] ** -2.0, periodic)
-            for i, periodic in enumerate(self.periodic)
+            _log_kernel(labels[:, i] - obtained[:, i], width**-2.0, self.periodic[i])
+            for i, width in enumerate(self.encoder_widths)
         ]
-        return self.log_prior(labels) + np.sum(kernels, axis=0) - self._mean_over_centres(_log_overlap, obtained)
+        return np.sum(kernels, axis=0) - self._mean_over_centres(self._log_overlap, obtained)
+
+    def _log_kernel(self, i: int, difference: FloatArray) -> FloatArray:
+        return _log_kernel(difference, self.widths[i] ** -2.0, self.periodic[i])
+
+    def _log_overlap(self, i: int, difference: FloatArray) -> FloatArray:
+        return _log_overlap(difference, self.widths[i] ** -2.0, self.encoder_widths[i] ** -2.0, self.periodic[i])
 
     def _parts(self, n: int) -> list[slice]:
         step = max(MOST_PAIRS // len(self.centres), 1)
@@ -147,9 +165,8 @@ class MixtureLabels:
     def _scores(self, log_term: Callable[..., FloatArray], places: FloatArray) -> FloatArray:
         """Sums of a term over the coordinates, shape=(n, m)."""
         scores = np.zeros((len(places), len(self.centres)))
-        for i, periodic in enumerate(self.periodic):
-            difference = places[:, i, None] - self.centres[:, i]
-            scores += log_term(difference, self.encoder_widths[i] ** 2.0, self.widths[i] ** -2.0, periodic)
+        for i in range(len(self.widths)):
+            scores += log_term(i, places[:, i, None] - self.centres[:, i])
         return scores
 
     def _mean_over_centres(self, log_term: Callable[..., FloatArray], places: FloatArray) -> FloatArray:
@@ -163,18 +180,17 @@ class MixtureLabels:
         return np.where(self.periodic, turned, normal)
 
 
-def _log_kernel(difference: FloatArray, _: float, precision: float, periodic: bool) -> FloatArray:
+def _log_kernel(difference: FloatArray, precision: float, periodic: bool) -> FloatArray:
     """Log density of a kernel of 1 / width^2 = precision."""
     if periodic:
         return np.asarray(precision * (np.cos(difference) - 1.0) - np.log(2 * np.pi * ive(0, precision)))
     return np.asarray(0.5 * (np.log(precision / (2 * np.pi)) - precision * difference**2))
 
 
-def _log_overlap(difference: FloatArray, other_variance: float, precision: float, periodic: bool) -> FloatArray:
-    """Log integral of the product of two kernels that lie so far apart."""
+def _log_overlap(difference: FloatArray, one: float, other: float, periodic: bool) -> FloatArray:
+    """Log integral of the product of two kernels of these precisions that lie so far apart."""
     if not periodic:
-        return _log_kernel(difference, 0.0, 1.0 / (1.0 / precision + other_variance), False)
-    other = 1.0 / other_variance
-    size = np.sqrt(precision**2 + other**2 + 2.0 * precision * other * np.cos(difference))
-    norms = 2 * np.pi * ive(0, precision) * ive(0, other)
-    return np.asarray(np.log(ive(0, size) / norms) + size - precision - other)
+        return _log_kernel(difference, 1.0 / (1.0 / one + 1.0 / other), False)
+    size = np.sqrt(one**2 + other**2 + 2.0 * one * other * np.cos(difference))
+    norms = 2 * np.pi * ive(0, one) * ive(0, other)
+    return np.asarray(np.log(ive(0, size) / norms) + size - one - other)

@@ -134,7 +134,7 @@ def weigh(
         log_encoder_label = np.zeros(len(labels))
         if label_prior is not None:
             work = work - restraint_energies(system.slow, task.restraint, obtained, labels)
-            log_encoder_label = label_prior.log_encoder(labels, obtained) - label_prior.log_prior(labels)
+            log_encoder_label = label_prior.log_ratio(labels, obtained)
         log_weights = (
             -work / kT
             + chart.log_jacobian(reference_end)

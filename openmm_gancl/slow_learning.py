@@ -54,8 +54,7 @@ class LearnedLabels:
 
     def blurred(self, seed: int) -> FloatArray:
         """One draw from the kernel of each label, shape=(n, d): together with its frame, what p(s) is a marginal of."""
-        one = MixtureLabels(self.centres, self.widths, self.widths, np.isfinite(self.slow.periods))
-        return one.around(self.centres, np.random.default_rng(seed))
+        return self.prior(self.widths).around(self.centres, np.random.default_rng(seed))
 
     def save(self, path: Path) -> None:
         """Write one npz file."""
@@ -171,12 +170,8 @@ def kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None
     return Torsions(tuple(keep), slow.atoms[[names.index(name) for name in keep]])
 
 
-def _tree(labels: FloatArray, periods: FloatArray) -> cKDTree:
-    """Of labels embedded so that periodic ones close."""
-    return cKDTree(_embedded(labels, periods))
-
-
 def _embedded(labels: FloatArray, periods: FloatArray) -> FloatArray:
+    """Labels as places between which periodic ones close."""
     periodic = np.isfinite(periods)
     return np.concatenate([labels[:, ~periodic], np.cos(labels[:, periodic]), np.sin(labels[:, periodic])], axis=1)
 
@@ -202,7 +197,7 @@ def recovery(
         new_torsions: shape=(m, t).
         periods: shape=(d,), of the labels.
     """
-    distances, index = _tree(labels, periods).query(_embedded(new_labels, periods), k=NEIGHBOURS)
+    distances, index = cKDTree(_embedded(labels, periods)).query(_embedded(new_labels, periods), k=NEIGHBOURS)
     weights = 1.0 / np.maximum(distances, 1e-9)
     predicted = np.angle(np.einsum("mk,mkt->mt", weights, np.exp(1j * torsions[index])))
     mean = np.angle(np.exp(1j * new_torsions).mean(axis=0))
@@ -222,7 +217,7 @@ def fit_label_encoder(labels: LearnedLabels, asked: FloatArray, obtained: FloatA
     candidates = [np.maximum(scale * strayed, labels.widths) for scale in ENCODER_SCALES]
     gains = [
         # a pilot that strayed far must not decide alone
-        np.maximum(prior.log_encoder(asked, obtained) - prior.log_prior(asked), LEAST_GAIN).mean()
+        np.maximum(prior.log_ratio(asked, obtained), LEAST_GAIN).mean()
         for prior in map(labels.prior, candidates)
     ]
     return candidates[int(np.argmax(gains))]

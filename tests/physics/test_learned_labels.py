@@ -12,7 +12,7 @@ from scipy.stats import kstest
 
 from openmm_gancl import Lifter, TrainingOptions, untrained_model
 from openmm_gancl.diagnostics import check_reverse
-from openmm_gancl.label_prior import MixtureLabels, _log_overlap
+from openmm_gancl.label_prior import MixtureLabels
 from openmm_gancl.model import train_model
 from openmm_gancl.slow_force import restraint_energies
 from openmm_gancl.slow_learning import fit_label_encoder, learn_slow_coordinates
@@ -80,8 +80,8 @@ def test_free_lifts_measure_the_whole_partition_function(learned, generator):
 class NotNormalised(MixtureLabels):
     """The twin: r(s | x) is p(s) times a kernel, not divided by its integral over the labels."""
 
-    def log_encoder(self, labels, obtained):
-        return super().log_encoder(labels, obtained) + self._mean_over_centres(_log_overlap, obtained)
+    def log_ratio(self, labels, obtained):
+        return super().log_ratio(labels, obtained) + self._mean_over_centres(self._log_overlap, obtained)
 
 
 def test_an_encoder_that_is_not_normalised_shows(learned, models):

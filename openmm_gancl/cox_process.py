@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import xlogy
 from scipy.stats import norm
 
-from .slow import Axes, SlowCoordinates
+from .slow import Axes
 from .units import BoolArray, FloatArray
 
 SMOOTHNESS = 2.5
@@ -73,12 +73,12 @@ class CoxFit:
         return np.asarray(np.sqrt((centred**2).sum(axis=0)))
 
 
-def edge_modes(slow: Axes | SlowCoordinates) -> tuple[str, ...]:
+def edge_modes(slow: Axes) -> tuple[str, ...]:
     """How a grid over each coordinate goes on beyond its edges, in scipy.ndimage's words."""
     return tuple("wrap" if np.isfinite(period) else "nearest" for period in slow.periods)
 
 
-def product_basis(slow: Axes | SlowCoordinates, shape: tuple[int, ...]) -> Basis:
+def product_basis(slow: Axes, shape: tuple[int, ...]) -> Basis:
     """Products of Fourier (periodic) or cosine series over the bins of a grid.
 
     Args:

@@ -81,7 +81,7 @@ def bandwidth_curve(squared: FloatArray) -> BandwidthCurve:
         raise InputError("all frames are duplicates: sample frames that differ")
     farthest = float(np.median(np.where(np.isfinite(rows), rows, 0.0).max(axis=1)))
     bandwidths = np.geomspace(max(np.quantile(positive, 0.01), 1e-9 * farthest) / 8.0, farthest, 60)
-    distances, slopes, sums = rows.astype(np.float32), np.empty(60), np.empty(60)
+    distances, slopes, sums = rows.astype(np.float32), np.empty_like(bandwidths), np.empty_like(bandwidths)
     for i, bandwidth in enumerate(bandwidths):
         # where there is no neighbour, infinity times a kernel of zero would be NaN
         scaled = np.minimum(distances * np.float32(0.25 / bandwidth), np.float32(1e4))

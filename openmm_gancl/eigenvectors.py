@@ -105,9 +105,8 @@ def _rayleigh_ritz(matrix: csr_array, vectors: Any, n: int) -> tuple[FloatArray,
     return values, vectors, float(np.linalg.norm(image - vectors * values, axis=0).max())
 
 
-def _by_restarts(matrix: csr_array, n: int) -> tuple[FloatArray, FloatArray]:
+def _by_restarts(matrix: csr_array, n: int, start: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Where the last eigenvalues are so low that a Krylov space may be exhausted before it holds them."""
-    start = np.random.default_rng(0).normal(size=matrix.shape[0])
     try:
         values, vectors = eigsh(matrix, k=n, which="LA", v0=start, tol=1e-6)
     except ArithmeticError as error:
@@ -121,7 +120,7 @@ def _in_passes(matrix: csr_array, n: int, generator: np.random.Generator) -> tup
     start = generator.normal(size=matrix.shape[0])
     ends, vectors = _lanczos(products.__matmul__, start.astype(np.float32), n, max(PROBE_STEPS, 2 * n), 0.0)
     if ends[-n] < CROWDED:
-        return _by_restarts(matrix, n)
+        return _by_restarts(matrix, n, start)
     # by interlacing, the n-th eigenvalue in a subspace is never above the n-th of the matrix; were it equal, its
     # polynomial would not exceed the bulk's
     lowest, bulk = float(ends[0]) - MARGIN, float(ends[-n]) - 0.1 * (1.0 - float(ends[-n]))

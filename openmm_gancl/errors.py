@@ -15,8 +15,8 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def quiet(package: str) -> Iterator[None]:
-    """Without the warnings that a package logs whenever it is imported."""
+def quiet(package: str | None) -> Iterator[None]:
+    """Without the warnings that a package logs whenever it is imported; None where it logs them as the root."""
     logger = logging.getLogger(package)
     level = logger.level
     logger.setLevel(logging.ERROR)

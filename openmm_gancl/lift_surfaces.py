@@ -22,7 +22,7 @@ from .cox_process import CoxFit, edge_modes, fit_cox_process, product_basis
 from .errors import InputError
 from .grid import bin_centres, bin_indices
 from .lifts import Lifts
-from .slow import Axes, SlowCoordinates
+from .slow import Axes
 from .slow_force import restraint_energies
 from .surfaces import CEILING, FreeEnergySurface, grid_edges
 from .system import Basin
@@ -133,6 +133,12 @@ class LiftAnalysis:
     ends: WeightedEnds
 
 
+def _sums(index: IntArray, counts: FloatArray, n_bins: int) -> tuple[FloatArray, FloatArray]:
+    """Sums of counts and of their squares in each bin, shape=(n_bins,) each."""
+    total, squares = (np.bincount(index, terms, n_bins).astype(float) for terms in (counts, counts**2))
+    return total, squares
+
+
 def _counts(
     mixture: _Mixture, free_energies: FloatArray, places: FloatArray, edges: tuple[FloatArray, ...]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -141,17 +147,14 @@ def _counts(
     index = bin_indices(ends.obtained, edges, mixture.lifts.slow.periods)
     inside = index >= 0
     counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
-    total, squares = np.zeros(len(places)), np.zeros(len(places))
-    np.add.at(total, index[inside], counts)
-    np.add.at(squares, index[inside], counts**2)
-    return total, squares, log_exposure
+    return *_sums(index[inside], counts, len(places)), log_exposure
 
 
 def _surface(
     fit: CoxFit,
     reached: BoolArray,
     edges: tuple[FloatArray, ...],
-    slow: Axes | SlowCoordinates,
+    slow: Axes,
     temperature: float,
     force_evaluations: int,
 ) -> FreeEnergySurface:
@@ -190,7 +193,7 @@ def weighted_ends(lifts: Lifts) -> WeightedEnds:
 def surface_from_ends(
     ends: WeightedEnds,
     values: FloatArray,
-    slow: Axes | SlowCoordinates,
+    slow: Axes,
     *,
     temperature: float,
     force_evaluations: int,
@@ -220,9 +223,9 @@ def surface_from_ends(
     reached = exposure > FEWEST_ENDS
     weights = np.exp(ends.log_weights - logsumexp(ends.log_weights)) * len(values)
     counts = weights[inside] * exposure[index[inside]]
-    total, squares = (np.bincount(index[inside], counts**power, n_bins).astype(float) for power in (1.0, 2.0))
     with np.errstate(divide="ignore"):
-        fit = fit_cox_process(product_basis(slow, shape), total, squares, np.log(exposure))
+        log_exposure = np.log(exposure)
+    fit = fit_cox_process(product_basis(slow, shape), *_sums(index[inside], counts, n_bins), log_exposure)
     return _surface(fit, reached, edges, slow, temperature, force_evaluations)
 
 

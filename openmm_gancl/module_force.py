@@ -1,7 +1,6 @@
 """A torch module as an OpenMM force: TorchForce where openmm-torch can be loaded, PythonForce where it cannot."""
 
 import io
-import logging
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch  # before openmmtorch, which finds torch's libraries only once torc
 from openmm import version
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, quiet
 from .slow import ModuleCoordinates, archived
 from .units import FloatArray
 
@@ -22,15 +21,11 @@ Backend = Literal["auto", "torch", "python"]
 @cache
 def torch_force_type() -> Any:
     """The class ``openmmtorch.TorchForce``, or None where it cannot be loaded."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # its import warns of a name of OpenMM's that it still uses
     try:
-        import openmmtorch  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        with quiet(None):  # its import warns of a name of OpenMM's that it still uses
+            import openmmtorch  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except (ImportError, OSError):
         return None
-    finally:
-        logger.setLevel(level)
     _load_plugins()
     return openmmtorch.TorchForce
 

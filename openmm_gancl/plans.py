@@ -32,8 +32,8 @@ LABEL_WINDOWS = 256
 class Plan(Protocol):
     """What the rounds of lifts ask."""
 
-    pilots: int
-    """Force evaluations that making the plan has cost."""
+    evaluations: int
+    """Force evaluations besides those of lifts and check paths: of pilots, and of windows for the check."""
 
     def round(self, surface: FreeEnergySurface | None, n: int, seed: int) -> tuple[Lifter, FloatArray]:
         """Lifter and labels of the next round, placed by the surface of those before."""
@@ -53,7 +53,7 @@ class _Checked:
 
     def __init__(self, run: Run, model: LiftingModel, relax_steps: int):
         self.run, self.model, self.relax_steps = run, model, relax_steps
-        self.pilots = 0
+        self.evaluations = 0
 
     def compare(self, frames: Frames) -> tuple[Lifts, Lifts]:
         """Lifts at the labels of frames, and reverse relaxations of those frames."""
@@ -120,7 +120,7 @@ class LearnedPlan(_Checked):
             )
             pilots = run.lift(lifter, "pilots", asked, run.seed(2, 7))
             self.encoder_widths = fit_label_encoder(labels, asked[pilots.ok], pilots.obtained[pilots.ok])
-            self.pilots = pilots.force_evaluations
+            self.evaluations = pilots.force_evaluations
 
     def _free_lifter(self, which: BoolArray | None) -> Lifter:
         prior = self.labels.prior(self.encoder_widths, which)
@@ -173,7 +173,7 @@ class LearnedPlan(_Checked):
             labels=self.labels.centres[chosen],
             starts=self.frames.positions[chosen],
         )
-        self.pilots += frames.force_evaluations
+        self.evaluations += frames.force_evaluations
         return self.compare(frames)
 
 

@@ -16,7 +16,7 @@ from .errors import InputError
 from .execution import make_context
 from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates
-from .slow_force import make_restraint
+from .slow_force import add_restraint
 from .units import BoolArray, FloatArray, thermal_energy
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
@@ -171,9 +171,7 @@ class _Path:
         system = openmm.XmlSerializer.clone(_deserialized(task.system_xml))
         for force in system.getForces():
             force.setForceGroup(REAL_GROUP)
-        self.restraint = make_restraint(task.slow, task.restraint, REAL_GROUP) if task.restraint.any() else None
-        if self.restraint is not None:
-            system.addForce(self.restraint.force)
+        self.restraint = add_restraint(system, task.slow, task.restraint, REAL_GROUP)
         self.reference = ReferencePotential(task.chart, thermal_energy(task.protocol.temperature))
         self.reference_forces = self.reference.forces(REFERENCE_GROUP)
         for force in self.reference_forces:
@@ -184,8 +182,7 @@ class _Path:
 
     def start(self, index: int) -> None:
         task = self.task
-        if self.restraint is not None:
-            self.restraint.move(self.context, task.labels[index])
+        self.restraint.move(self.context, task.labels[index])
         self.reference.set_parameters(self.reference_forces, task.parameters, index, self.context)
         self.context.setPositions(task.positions[index])
         self.context.setVelocities(task.velocities[index])

@@ -136,7 +136,7 @@ def lift_stage(run: Run, out: Path) -> None:
     rounds.go_on()
     lifts = rounds.lifts
     extra: dict[str, Any] = {}
-    cost = lifts.force_evaluations + forward.force_evaluations + reverse.force_evaluations + plan.pilots
+    cost = lifts.force_evaluations + forward.force_evaluations + reverse.force_evaluations + plan.evaluations
     if run.options.chain:
         rng = np.random.default_rng(run.seed(2, 4))
         extra["accepted"] = accept_metropolis(lifts.log_weights, rng)[1]

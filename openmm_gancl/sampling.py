@@ -16,7 +16,7 @@ from .errors import InputError
 from .execution import fastest_platform, make_context, openmm_seed, run_tasks, task_seed
 from .relax import REAL_GROUP
 from .slow import SlowCoordinates, checked_labels
-from .slow_force import make_restraint
+from .slow_force import add_restraint
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
@@ -113,17 +113,14 @@ def _sample_task(task: _WindowTask) -> tuple[FloatArray, FloatArray]:
     system = openmm.XmlSerializer.deserialize(task.system_xml)
     for force in system.getForces():
         force.setForceGroup(REAL_GROUP)
-    restraint = make_restraint(task.slow, task.restraint, force_group=0) if task.restraint.any() else None
-    if restraint is not None:
-        system.addForce(restraint.force)
+    restraint = add_restraint(system, task.slow, task.restraint, force_group=0)
     n, n_atoms = len(task.labels), system.getNumParticles()
     positions = np.full((n, task.n_frames, n_atoms, 3), np.nan)
     energies = np.full((n, task.n_frames), np.nan)
     for index, label in enumerate(task.labels):
         integrator = openmm.LangevinMiddleIntegrator(task.temperature, task.friction, task.time_step)
         context = make_context(system, integrator, task.platform, task.seed + index)
-        if restraint is not None:
-            restraint.move(context, label)
+        restraint.move(context, label)
         try:
             context.setPositions(task.starts[index])
             if task.minimise:

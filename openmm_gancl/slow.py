@@ -12,11 +12,8 @@ from .errors import InputError
 from .units import FloatArray, IntArray
 
 
-@runtime_checkable
-class SlowCoordinates(Protocol):
-    """What every choice of slow coordinates offers."""
-
-    kind: ClassVar[str]
+class Axes(Protocol):
+    """What a surface needs to know of its coordinates."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -38,6 +35,13 @@ class SlowCoordinates(Protocol):
         """Unit of each coordinate; empty where it has none."""
         ...
 
+
+@runtime_checkable
+class SlowCoordinates(Axes, Protocol):
+    """What every choice of slow coordinates offers."""
+
+    kind: ClassVar[str]
+
     def transform(self, positions: FloatArray) -> FloatArray:
         """The restriction: positions, shape=(n, n_atoms, 3) in nm, to labels, shape=(n, d)."""
         ...
@@ -48,8 +52,8 @@ class SlowCoordinates(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Axes:
-    """What a surface needs to know of its coordinates.
+class FirstAxes:
+    """The first few of some axes.
 
     Args:
         names: one name a coordinate.
@@ -64,9 +68,9 @@ class Axes:
     units: tuple[str, ...]
 
     @classmethod
-    def of(cls, slow: SlowCoordinates, most: int) -> "Axes":
-        """Those of the first few slow coordinates."""
-        return cls(slow.names[:most], slow.periods[:most], slow.domain[:most], slow.units[:most])
+    def of(cls, axes: Axes, most: int) -> "FirstAxes":
+        """At most so many."""
+        return cls(axes.names[:most], axes.periods[:most], axes.domain[:most], axes.units[:most])
 
 
 def dihedral_angles(positions: FloatArray, quadruples: IntArray) -> FloatArray:

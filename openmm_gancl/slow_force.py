@@ -14,7 +14,7 @@ class Restraint(Protocol):
     """A restraint in a Context, whose centre can be moved.
 
     Attributes:
-        force: to add to a System.
+        force: to add to a System; None where nothing is held.
     """
 
     force: Any
@@ -22,6 +22,13 @@ class Restraint(Protocol):
     def move(self, context: openmm.Context, label: FloatArray) -> None:
         """Move the centre to a label, shape=(d,), in a Context that holds the force."""
         ...
+
+
+class _NoRestraint:
+    force = None
+
+    def move(self, context: openmm.Context, label: FloatArray) -> None:
+        pass
 
 
 class _CosineRestraint:
@@ -87,6 +94,15 @@ def make_restraint(slow: SlowCoordinates, kappa: FloatArray, force_group: int, *
     else:
         raise InputError(f"slow coordinates of type {type(slow).__name__} have no restraint")
     restraint.force.setForceGroup(force_group)
+    return restraint
+
+
+def add_restraint(system: openmm.System, slow: SlowCoordinates, kappa: FloatArray, force_group: int) -> Restraint:
+    """`make_restraint`, its force added to a System; constants that are all zero add none, and hold nothing."""
+    if not kappa.any():
+        return _NoRestraint()
+    restraint = make_restraint(slow, kappa, force_group)
+    system.addForce(restraint.force)
     return restraint
 
 

@@ -37,7 +37,7 @@ from .sampling import (
     sample_windows,
     save_frames,
 )
-from .slow import Axes, SlowCoordinates
+from .slow import Axes, FirstAxes
 from .slow_learning import LearnedLabels, load_labels
 from .summary import Summary
 from .surfaces import CEILING, FreeEnergySurface
@@ -324,9 +324,9 @@ def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path) -> LiftAnaly
     ends = weighted_ends(lifts)
     with np.load(run.folder.file("lift", "lifts.npz"), allow_pickle=False) as stored:
         card_labels = stored["card_labels"][lifts.ok]
-    own = Axes.of(lifts.slow, 2)
+    own = FirstAxes.of(lifts.slow, 2)
 
-    def over(axes: Axes | SlowCoordinates, values: FloatArray) -> FreeEnergySurface:
+    def over(axes: Axes, values: FloatArray) -> FreeEnergySurface:
         return surface_from_ends(ends, values, axes, temperature=lifts.temperature, force_evaluations=cost)
 
     _save_surface(over(own, ends.obtained[:, : len(own.names)]), (), out, "fes")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .slow import Axes, SlowCoordinates
+from .slow import Axes
 from .units import FloatArray, energy_unit, thermal_energy
 
 BINS = {1: 120, 2: 72}
@@ -95,7 +95,7 @@ class FreeEnergySurface:
         Path(path).write_text("\n".join(lines) + "\n")
 
 
-def grid_edges(slow: Axes | SlowCoordinates, bins: int | None = None) -> tuple[FloatArray, ...]:
+def grid_edges(slow: Axes, bins: int | None = None) -> tuple[FloatArray, ...]:
     """Bin edges over the domain of each coordinate: 72 a coordinate in two dimensions, 120 in one."""
     d = len(slow.names)
     if d not in BINS:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 GO_ON = "finished stages are kept, the same command goes on from there"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-Target = Annotated[str, typer.Argument(metavar="SYSTEM", help="A system's name, or a card (TOML file or folder).")]
-RunOrSystem = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or with -o a system to begin one with.")]
+LAST = "surface"
+SYSTEM = typer.Argument(metavar="SYSTEM", help="A system's name, or a card (TOML file or folder).")
+RUN_OR_SYSTEM = typer.Argument(metavar="RUN", help="A run folder, or with -o a system to begin one with.")
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
@@ -89,112 +91,83 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             raise typer.Exit(DISTRUST)
 
 
-def run(
-    system: Target,
-    output: shared.Output = None,
-    preset: shared.Preset = "default",
-    relax_steps: shared.RelaxSteps = None,
-    lifts: shared.LiftCount = None,
-    max_evaluations: shared.MaxEvaluations = None,
-    target_error: shared.TargetError = None,
-    acceptance: shared.Acceptance = "weights",
-    latent: shared.Latent = None,
-    slow: shared.Slow = "torsions",
-    features: shared.Features = "distances",
-    keep: shared.Keep = "",
-    coordinates: shared.Coordinates = None,
-    labels: shared.LabelMode = None,
-    seed: shared.Seed = 0,
-    platform: shared.Platform = "auto",
-    workers: shared.Workers = None,
-    json_: shared.Json = False,
-    debug: shared.Debug = False,
-) -> None:
-    """From a card to its free-energy surface: sample, train, lift, surface; on an existing RUN it resumes."""
-    with exit_codes(debug, GO_ON):
-        if output is None:
-            raise InputError("there is no place for the results: name a run folder with -o RUN")
-        options = run_options(
-            preset=preset,
-            relax_steps=relax_steps,
-            lifts=lifts,
-            max_evaluations=max_evaluations,
-            target_error=target_error,
-            acceptance=acceptance,
-            latent=latent,
-            slow=slow,
-            features=features,
-            keep=keep,
-            coordinates=coordinates,
-            labels=labels,
-            seed=seed,
-            platform=platform,
-        )
-        print_outcome(advance(output, system, options, workers, "surface"), json_)
+def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
+    """A command that takes all options of a run and computes its stages as far as one."""
+
+    def command(
+        target: str = argument,
+        output: shared.Output = None,
+        preset: shared.Preset = "default",
+        relax_steps: shared.RelaxSteps = None,
+        lifts: shared.LiftCount = None,
+        max_evaluations: shared.MaxEvaluations = None,
+        target_error: shared.TargetError = None,
+        acceptance: shared.Acceptance = "weights",
+        latent: shared.Latent = None,
+        slow: shared.Slow = "torsions",
+        features: shared.Features = "distances",
+        keep: shared.Keep = "",
+        coordinates: shared.Coordinates = None,
+        labels: shared.LabelMode = None,
+        seed: shared.Seed = 0,
+        platform: shared.Platform = "auto",
+        workers: shared.Workers = None,
+        json_: shared.Json = False,
+        debug: shared.Debug = False,
+    ) -> None:
+        with exit_codes(debug, GO_ON):
+            if output is None and until == LAST:
+                raise InputError("there is no place for the results: name a run folder with -o RUN")
+            if output is None:
+                print_outcome(advance(Path(target), None, None, workers, until), json_)
+                return
+            options = run_options(
+                preset=preset,
+                relax_steps=relax_steps,
+                lifts=lifts,
+                max_evaluations=max_evaluations,
+                target_error=target_error,
+                acceptance=acceptance,
+                latent=latent,
+                slow=slow,
+                features=features,
+                keep=keep,
+                coordinates=coordinates,
+                labels=labels,
+                seed=seed,
+                platform=platform,
+            )
+            print_outcome(advance(output, target, options, workers, until), json_)
+
+    command.__doc__ = doc
+    return command
 
 
-def sample(
-    target: RunOrSystem,
-    output: shared.Output = None,
-    preset: shared.Preset = "default",
-    relax_steps: shared.RelaxSteps = None,
-    lifts: shared.LiftCount = None,
-    max_evaluations: shared.MaxEvaluations = None,
-    target_error: shared.TargetError = None,
-    acceptance: shared.Acceptance = "weights",
-    latent: shared.Latent = None,
-    slow: shared.Slow = "torsions",
-    features: shared.Features = "distances",
-    keep: shared.Keep = "",
-    coordinates: shared.Coordinates = None,
-    labels: shared.LabelMode = None,
-    seed: shared.Seed = 0,
-    platform: shared.Platform = "auto",
-    workers: shared.Workers = None,
-    json_: shared.Json = False,
-    debug: shared.Debug = False,
-) -> None:
-    """The sample stage of a run; `gancl sample SYSTEM -o RUN` begins one, with the options of `gancl run`."""
-    with exit_codes(debug, GO_ON):
-        if output is None:
-            print_outcome(advance(Path(target), None, None, workers, "sample"), json_)
-            return
-        options = run_options(
-            preset=preset,
-            relax_steps=relax_steps,
-            lifts=lifts,
-            max_evaluations=max_evaluations,
-            target_error=target_error,
-            acceptance=acceptance,
-            latent=latent,
-            slow=slow,
-            features=features,
-            keep=keep,
-            coordinates=coordinates,
-            labels=labels,
-            seed=seed,
-            platform=platform,
-        )
-        print_outcome(advance(output, target, options, workers, "sample"), json_)
+def _going_on(until: str, doc: str) -> Callable[..., None]:
+    """A command that goes on with a run as far as one stage."""
+
+    def command(
+        run: RunArgument,
+        workers: shared.Workers = None,
+        json_: shared.Json = False,
+        debug: shared.Debug = False,
+    ) -> None:
+        with exit_codes(debug, GO_ON):
+            print_outcome(advance(run, None, None, workers, until), json_)
+
+    command.__doc__ = doc
+    return command
 
 
-def slow(
-    run: RunArgument,
-    workers: shared.Workers = None,
-    json_: shared.Json = False,
-    debug: shared.Debug = False,
-) -> None:
-    """The slow stage of a run begun with `--slow diffusion-map`, and before it whatever is missing."""
-    with exit_codes(debug, GO_ON):
-        print_outcome(advance(run, None, None, workers, "slow"), json_)
-
-
-def lift(
-    run: RunArgument,
-    workers: shared.Workers = None,
-    json_: shared.Json = False,
-    debug: shared.Debug = False,
-) -> None:
-    """The lift stage of a run and the surface made of it, and before it whatever is missing."""
-    with exit_codes(debug, GO_ON):
-        print_outcome(advance(run, None, None, workers, "surface"), json_)
+run = _beginning(
+    LAST, SYSTEM, "From a card to its free-energy surface: sample, train, lift, surface; on an existing RUN it resumes."
+)
+sample = _beginning(
+    "sample",
+    RUN_OR_SYSTEM,
+    "The sample stage of a run; `gancl sample SYSTEM -o RUN` begins one, with the options of `gancl run`.",
+)
+slow = _going_on(
+    "slow", "The slow stage of a run begun with `--slow diffusion-map`, and before it whatever is missing."
+)
+lift = _going_on(LAST, "The lift stage of a run and the surface made of it, and before it whatever is missing.")

@@ -44,7 +44,7 @@ ADVICE = "ask for fewer coordinates, or raise n_neighbors or the bandwidth"
 
 def _chebyshev(matrix: csr_array, lowest: float, bulk: float) -> Callable[[Any], Any]:
     """Multiplies with the Chebyshev polynomial of the matrix that stays within one from ``lowest`` to ``bulk``."""
-    bulk = min(bulk, 1.0 - 1e-6)
+    bulk = min(max(bulk, lowest + MARGIN), 1.0 - 1e-6)
     centre, half = 0.5 * (lowest + bulk), 0.5 * (bulk - lowest)
     degree = min(max(round(GROWTH / float(np.arccosh((1.0 - centre) / half))), 1), HIGHEST_DEGREE)
 

@@ -220,6 +220,13 @@ def test_eigenvectors_are_those_of_a_tight_solution(name):
         assert np.linalg.norm(exact_vectors[:, same].T @ vector) > 0.99999
 
 
+def test_a_bulk_below_the_spectrum_still_gives_a_polynomial():
+    """As after a pass whose last eigenvalue came out far too low."""
+    identity = csr_array(np.eye(3))
+    low, high = (eigenvectors._chebyshev(identity, -0.01, bulk)(np.ones(3)) for bulk in (-0.4, 2.0))
+    assert np.isfinite(low).all() and np.isfinite(high).all() and (low > 1.0).all()
+
+
 def test_eigenvectors_that_do_not_converge_are_told(monkeypatch):
     monkeypatch.setattr(eigenvectors, "PASSES", 1)
     matrix = diffusion_matrix(*line(None))

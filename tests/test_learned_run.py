@@ -5,24 +5,16 @@ import json
 import numpy as np
 import pytest
 from test_cli import gancl
+from test_pipeline import Notes
 from tiny_run import PRESETS
 
 from openmm_gancl import InputError, pipeline, rounds, run_options
-from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.lifts import load_lifts
 from openmm_gancl.run_options import RunOptions
 from openmm_gancl.slow_learning import load_labels, recovery
 
 SYSTEM = "bonded_chain"
 LEARNED = RunOptions(preset="quick", platform="Reference", slow="diffusion-map", latent=0)
-
-
-class Notes(LogReporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from test_system import assert_card_refused, assert_one_sentence
 from typer.testing import CliRunner
 
 from openmm_gancl import InputError, TrainingOptions, lift_sde, load_sde, load_system, untrained_model
@@ -164,10 +165,6 @@ def test_bad_input(half_moon, use, told):
     assert_one_sentence(str(caught.value))
 
 
-def assert_one_sentence(message):
-    assert "\n" not in message and ". " not in message and not message.endswith(".")
-
-
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -204,12 +201,7 @@ def test_bad_card_is_told_in_one_sentence(tmp_path, old, new, words):
     text = (folder / "card.toml").read_text()
     assert old in text
     (folder / "card.toml").write_text(text.replace(old, new))
-    with pytest.raises(InputError) as caught:
-        load_sde(folder)
-    message = str(caught.value)
-    assert message.startswith(str(folder / "card.toml"))
-    assert all(word in message for word in words), message
-    assert_one_sentence(message)
+    assert_card_refused(load_sde, folder, words)
 
 
 def test_an_equation_is_no_molecular_system_and_the_other_way_round(sde, tmp_path):

@@ -329,6 +329,15 @@ def assert_one_sentence(message: str):
     assert "\n" not in message and ". " not in message and not message.endswith(".")
 
 
+def assert_card_refused(load, folder: Path, words: list[str]):
+    with pytest.raises(InputError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert message.startswith(str(folder / "card.toml"))
+    assert all(word in message for word in words), message
+    assert_one_sentence(message)
+
+
 def rewrite_structure(folder: Path, change):
     pdb = app.PDBFile(str(folder / "structure.pdb"))
     positions = change(pdb.getPositions(asNumpy=True)._value)
@@ -379,12 +388,7 @@ TEXT_CASES = [
 def test_bad_card_is_told_in_one_sentence(tmp_path, name, old, new, words):
     folder = copy_system(name, tmp_path / "card")
     edit(folder, old, new)
-    with pytest.raises(InputError) as caught:
-        load_system(folder)
-    message = str(caught.value)
-    assert message.startswith(str(folder / "card.toml"))
-    assert all(word in message for word in words), message
-    assert_one_sentence(message)
+    assert_card_refused(load_system, folder, words)
 
 
 def nan_position(folder):

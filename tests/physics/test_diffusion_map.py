@@ -7,7 +7,7 @@ from scipy.sparse.linalg import eigsh
 from scipy.special import eval_hermitenorm
 from scipy.stats import norm, spearmanr
 
-from openmm_gancl import InputError, eigenvectors
+from openmm_gancl import InputError, eigenvectors, load_sde
 from openmm_gancl.diffusion_map import DiffusionMap
 from openmm_gancl.eigenvectors import leading_eigenpairs
 from openmm_gancl.neighbours import NeighbourIndex, mahalanobis_neighbours, symmetric_graph
@@ -108,29 +108,6 @@ def test_coordinates_do_not_depend_on_the_density():
         assert abs(np.corrcoef(first[:, k], second[:, k])[0, 1]) > 0.99
 
 
-def half_moon(rng, n=2000, n_burst=200):
-    """Fast-slow SDE seen through a fold (see the note on systems with known answers); bursts give covariances."""
-    a1, a2, a3, a4, dt, every = 1e-3, 1e-3, 1e-1, 1e-1, 0.1, 5
-    u, v, us, vs = 0.0, 1.0, [], []
-    for step in range(n * every):
-        u += a1 * dt + a2 * np.sqrt(dt) * rng.normal()
-        v += a3 * (1.0 - v) * dt + a4 * np.sqrt(dt) * rng.normal()
-        if step % every == 0:
-            us.append(u)
-            vs.append(v)
-    us, vs, short = np.array(us), np.array(vs), 1e-5
-
-    def seen(u, v):
-        return np.stack([v * np.cos(u + v - 1.0), v * np.sin(u + v - 1.0)], axis=-1)
-
-    bursts = seen(
-        us[:, None] + a1 * short + a2 * np.sqrt(short) * rng.normal(size=(n, n_burst)),
-        vs[:, None] + a3 * (1.0 - vs[:, None]) * short + a4 * np.sqrt(short) * rng.normal(size=(n, n_burst)),
-    )
-    bursts -= bursts.mean(axis=1, keepdims=True)
-    return us, vs, seen(us, vs), np.einsum("nba,nbc->nac", bursts, bursts) / (n_burst - 1) / short
-
-
 def rank_correlations(coordinate, u, v):
     """Spearman with u; and with v, from which u was removed."""
     ranks = [np.argsort(np.argsort(a)).astype(float) for a in (coordinate, u, v)]
@@ -139,7 +116,9 @@ def rank_correlations(coordinate, u, v):
 
 
 def test_half_moon_needs_the_mahalanobis_metric():
-    u, v, points, covariances = half_moon(np.random.default_rng(4))
+    sde = load_sde("half_moon")
+    states = sde.simulate(2000, 0.5, seed=4)[:, 0]
+    (u, v), points, covariances = states.T, sde.observe(states), sde.bursts(states, 200, 1e-5, seed=5)
     right = DiffusionMap(2, alpha=1.0).fit(points, covariances=covariances)
     with_u, with_v = rank_correlations(right.coordinates_[:, 0], u, v)
     assert with_u > 0.98 and with_v < 0.1, (with_u, with_v)

@@ -1,7 +1,7 @@
 """Charts: the coordinates in which a reference potential is a product, there and back, with their volume."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -300,7 +300,7 @@ class CartesianCoordinates:
 
 
 def chart_for(topology: Any, slow: SlowCoordinates, positions: FloatArray | None = None) -> Chart:
-    """The chart in which the slow coordinates are coordinates themselves, but for those of a module.
+    """The chart in which the slow coordinates are coordinates themselves, or those that a module asks for.
 
     Args:
         topology: an ``openmm.app.Topology``.
@@ -315,7 +315,8 @@ def chart_for(topology: Any, slow: SlowCoordinates, positions: FloatArray | None
     if isinstance(slow, Torsions):
         return InternalCoordinates.from_topology(topology, slow.atoms, positions)
     if isinstance(slow, ModuleCoordinates):
-        return InternalCoordinates.from_topology(topology, (), positions)
+        chart = InternalCoordinates.from_topology(topology, slow.chart_torsions, positions)
+        return replace(chart, label_indices=np.empty(0, dtype=np.int64))
     raise InputError(
         f"slow coordinates of type {type(slow).__name__} are no coordinates of a chart: use torsions, particle "
         "components or ModuleCoordinates as labels of exact lifts"

@@ -288,3 +288,23 @@ def with_encoder(
     """
     networks = _scripted(model.networks.generator, exponents, n_candidates)
     return replace(model, networks=networks, metadata={**model.metadata, "encoder_relax_steps": relax_steps})
+
+
+def with_encoder_of(other: LiftingModel, model: LiftingModel) -> LiftingModel:
+    """A model with the encoder of another whose generator has the same latent and coordinates."""
+    networks = other.networks
+    return with_encoder(model, networks.exponents.numpy(), int(networks.n_candidates), other.encoder_relax_steps)
+
+
+def with_generator(model: LiftingModel, generator: Any, chart: Chart, slow: SlowCoordinates) -> LiftingModel:
+    """The same encoder with a generator of other labels, as a new frozen model.
+
+    Args:
+        model: the model.
+        generator: G(s, z), a scriptable module, in the coordinates of the model's chart.
+        chart: that chart, with its label coordinates.
+        slow: the labels.
+    """
+    networks = _scripted(generator, model.networks.exponents.numpy(), int(model.networks.n_candidates))
+    metadata = {**model.metadata, "chart": chart.describe(), "slow": slow.describe()}
+    return LiftingModel(networks, chart, slow, metadata)

@@ -15,10 +15,11 @@ from threadpoolctl import threadpool_limits
 from .errors import InputError
 from .execution import available_workers, fastest_platform, platform_names
 from .rounds import least_evaluations, lift_stage
+from .run_context import Reporter, Run
 from .run_folder import RunFolder, is_run_folder, locked, prepare_folder
 from .run_options import THREADS, RunOptions, Settings, check_same_options, effective, settings_of
 from .slow_stage import asked_features, slow_stage
-from .stages import Reporter, Run, sample_stage, surface_stage, train_stage
+from .stages import sample_stage, surface_stage, train_stage
 from .summary import Summary, load_summary
 from .system import MolecularSystem, load_system
 

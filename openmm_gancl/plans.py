@@ -10,9 +10,9 @@ from .lift_surfaces import analyse_lifts, surface_from_ends, weighted_ends
 from .lifts import Lifts
 from .model import LiftingModel
 from .placement import place_labels
+from .run_context import Run, restrained_windows, spread
 from .sampling import Frames, load_frames, scattered_labels
 from .slow_learning import LearnedLabels, fit_label_encoder
-from .stages import Run, restrained_windows, spread
 from .surfaces import FreeEnergySurface
 from .units import BoolArray, FloatArray, IntArray
 
@@ -25,8 +25,8 @@ PLACEMENT_BINS = 36
 LABEL_PILOTS = 512
 """Free lifts that say how far ends stray from learned labels."""
 
-LABEL_WINDOWS = 256
-"""Restrained windows that learned labels are lifted at, at most."""
+LABEL_WINDOWS = 1024
+"""Windows of a round that learned labels are lifted at, at most."""
 
 
 class Plan(Protocol):
@@ -55,10 +55,10 @@ class _Checked:
         self.run, self.model, self.relax_steps = run, model, relax_steps
         self.evaluations = 0
 
-    def compare(self, frames: Frames) -> tuple[Lifts, Lifts]:
+    def compare(self, model: LiftingModel, frames: Frames) -> tuple[Lifts, Lifts]:
         """Lifts at the labels of frames, and reverse relaxations of those frames."""
         run = self.run
-        lifter = run.lifter(self.model, self.relax_steps)
+        lifter = run.lifter(model, self.relax_steps)
         labels = np.unique(frames.labels, axis=0)
         repeated = np.repeat(labels, run.settings.n_check_lifts, axis=0)
         forward = run.lift(lifter, "check: lifts", repeated, run.seed(2, 1))
@@ -68,9 +68,9 @@ class _Checked:
             tick.settle(reverse.force_evaluations)
         return forward, reverse
 
-    def nothing(self, label: FloatArray) -> tuple[Lifts, Lifts]:
+    def nothing(self, model: LiftingModel, labels: FloatArray) -> tuple[Lifts, Lifts]:
         """No lifts, where no label could be checked."""
-        none = self.run.lifter(self.model, self.relax_steps).lift(label[None], seed=0).select(np.zeros(1, dtype=bool))
+        none = self.run.lifter(model, self.relax_steps).lift(labels[:1], seed=0).select(np.zeros(1, dtype=bool))
         return none, none
 
 
@@ -98,15 +98,12 @@ class GridPlan(_Checked):
         enough = counts >= self.run.settings.n_check_frames // 2
         chosen = _low_and_far(self.run, surface, frames.labels[first], frames.labels[first], enough)
         if not len(chosen):
-            return self.nothing(frames.labels[0])
-        return self.compare(frames.select(np.isin(frames.window, windows[chosen])))
+            return self.nothing(self.model, frames.labels)
+        return self.compare(self.model, frames.select(np.isin(frames.window, windows[chosen])))
 
 
 class LearnedPlan(_Checked):
-    """Learned labels near those of training frames, free on their way or restrained.
-
-    Free lifts cost native forces only; their labels are drawn again where the first round's surface is low.
-    """
+    """Learned labels near those of training frames, then near those of frames where the surface is low."""
 
     def __init__(self, run: Run, model: LiftingModel, relax_steps: int, labels: LearnedLabels):
         super().__init__(run, model, relax_steps)
@@ -139,9 +136,9 @@ class LearnedPlan(_Checked):
         if self.run.options.free:
             lifter = self._free_lifter(low)
             return lifter, lifter.label_prior.sample(n, rng)
-        centres = self.labels.centres[low]
-        windows = centres[rng.choice(len(centres), min(LABEL_WINDOWS, len(centres), n), replace=False)]
-        return self.run.lifter(self.model, self.relax_steps), windows[np.arange(n) % len(windows)]
+        labels = self.labels.prior(self.labels.widths, low).sample(min(LABEL_WINDOWS, n), rng)
+        model, windows = self.run.windows(self.model, labels, seed)
+        return self.run.lifter(model, self.relax_steps), windows[np.arange(n) % len(windows)]
 
     def surface(self, lifts: Lifts) -> FreeEnergySurface:
         """See `Plan.surface`."""
@@ -161,7 +158,8 @@ class LearnedPlan(_Checked):
         anywhere = np.ones(len(self.frames), dtype=bool)
         chosen = _low_and_far(run, surface, self.frames.obtained, self.labels.centres, anywhere)
         if not len(chosen):
-            return self.nothing(self.labels.centres[0])
+            return self.nothing(*run.windows(self.model, self.labels.centres[:1], 0))
+        model, windows = run.windows(self.model, self.labels.centres[chosen], run.seed(2, 9))
         frames = restrained_windows(
             run,
             "sampling for the check",
@@ -170,11 +168,11 @@ class LearnedPlan(_Checked):
             s.held_out_steps,
             s.n_check_frames,
             run.seed(2, 8),
-            labels=self.labels.centres[chosen],
+            labels=windows,
             starts=self.frames.positions[chosen],
         )
         self.evaluations += frames.force_evaluations
-        return self.compare(frames)
+        return self.compare(model, frames)
 
 
 def _low_and_far(
@@ -187,7 +185,7 @@ def _low_and_far(
     order = order[energies[order] < CHECK_CEILING]
     if not len(order):
         return order
-    slow = run.lifting_system.slow
+    slow = run.labelled_system.slow
     return order[spread(labels[order], slow.periods, np.ptp(slow.domain, axis=1), run.settings.n_check_labels)]
 
 

@@ -16,9 +16,9 @@ from .lift import accept_metropolis
 from .lifts import Lifts, join_lifts, save_lifts
 from .model import load_model
 from .plans import LABEL_PILOTS, Plan, plan_of
+from .run_context import EQUILIBRATION_STEPS, Run
 from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, RunOptions, Settings
 from .sampling import MINIMISER_ITERATIONS
-from .stages import EQUILIBRATION_STEPS, Run
 from .system import MolecularSystem
 
 MAX_ROUNDS, FEWEST_LIFTS = 12, 64
@@ -143,6 +143,7 @@ def lift_stage(run: Run, out: Path) -> None:
     elif not run.options.free and len(forward):
         lifts = join_lifts([lifts, forward])
     if run.learned_labels is not None:
+        extra["learned_labels"] = run.labelled_system.slow.transform(lifts.positions)
         extra["card_labels"] = run.system.slow.transform(lifts.positions)
     save_lifts(lifts, out / "lifts.npz", **extra)
     save_lifts(reverse, out / "reverse.npz")

@@ -12,7 +12,7 @@ UNLIMITED = 2**31
 Preset = Literal["default", "quick"]
 Acceptance = Literal["weights", "metropolis"]
 Slow = Literal["torsions", "diffusion-map"]
-LabelMode = Literal["restrained", "free"]
+LabelMode = Literal["restrained", "held", "free"]
 THREADS = 1
 """Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
 
@@ -39,7 +39,8 @@ class RunOptions:
         features: of the diffusion map, comma-separated.
         keep: the card's torsions that are labels beside the learned ones, comma-separated.
         coordinates: learned labels at most.
-        labels: restrained (each label a window) or free (labels drawn too; learned ones free on their way).
+        labels: restrained (each label a window), free (labels drawn too; learned ones free on their way), or held
+            (learned ones drawn, and the molecule held on its way where the generator puts it at the label).
         seed: of every random number.
         platform: an OpenMM platform, or ``auto`` to measure once.
     """
@@ -65,10 +66,16 @@ class RunOptions:
         return self.acceptance == "metropolis"
 
     @property
+    def label_mode(self) -> LabelMode:
+        """How labels are kept on the way."""
+        if self.labels is not None:
+            return self.labels
+        return "free" if self.chain else "restrained" if self.slow == "torsions" else "held"
+
+    @property
     def free(self) -> bool:
         """Whether the lifts' target is unrestrained."""
-        default = "free" if self.chain or self.slow == "diffusion-map" else "restrained"
-        return (self.labels or default) == "free"
+        return self.label_mode == "free"
 
 
 @dataclass(frozen=True)
@@ -149,18 +156,10 @@ PRESETS: dict[str, Settings] = {
 
 
 LEARNED: dict[str, dict[str, int]] = {
-    "default": {"latent": 0, "relax_steps": 150, "n_first": 8192, "n_lifts": 81920, "n_check_lifts": 96},
-    "quick": {
-        "latent": 0,
-        "n_first": 512,
-        "n_lifts": 1024,
-        "n_check_labels": 3,
-        "n_check_frames": 16,
-        "n_check_lifts": 32,
-    },
+    "default": {"latent": 0, "relax_steps": 150, "n_first": 4096, "n_lifts": 24576},
+    "quick": {"latent": 0, "n_check_labels": 3, "n_check_frames": 16, "n_check_lifts": 32},
 }
-"""What differs from the presets where labels are learned: free lifts are cheap, and many are wanted. With a latent they
-are worth less (alanine dipeptide, 150 steps: half as many effective samples a lift, and a heavier tail)."""
+"""What differs from the presets where labels are learned."""
 
 
 def _check(options: RunOptions) -> None:
@@ -177,8 +176,10 @@ def _check(options: RunOptions) -> None:
     for name in ("keep", "coordinates") if options.slow == "torsions" else ():
         if getattr(options, name):
             raise InputError(f"{_flag(name)} is of learned labels: add --slow diffusion-map, or leave it out")
-    if options.chain and options.labels == "restrained":
+    if options.chain and options.label_mode != "free":
         raise InputError("a Metropolis chain over all lifts needs free labels: leave --labels out, or say free")
+    if options.slow == "torsions" and options.labels == "held":
+        raise InputError("--labels held is of learned labels: add --slow diffusion-map, or say restrained")
     smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
     for name, least in smallest.items():
         value = getattr(options, name)
@@ -218,7 +219,7 @@ def effective(options: RunOptions) -> dict[str, Any]:
         "relax_steps": settings.relax_steps or "auto",
         "lifts": settings.n_lifts if settings.n_lifts < UNLIMITED else None,
         "latent": settings.latent,
-        "labels": "free" if options.free else "restrained",
+        "labels": options.label_mode,
     }
     return {**asdict(options), **filled}
 

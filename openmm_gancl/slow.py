@@ -210,12 +210,15 @@ class ModuleCoordinates:
         domain: shape=(d, 2), that most labels lie in.
         archive: a TorchScript archive; its forward takes positions, shape=(n, n_atoms, 3) or (n_atoms, 3) in nm,
             to coordinates, shape=(n, d) or (d,), in double precision.
+        chart_torsions: shape=(t, 4), 0-based atoms of torsions that the chart of a lift has as coordinates: what the
+            molecule turns about, and not by symmetry alone.
     """
 
     names: tuple[str, ...]
     periods: FloatArray
     domain: FloatArray
     archive: bytes
+    chart_torsions: IntArray = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     kind: ClassVar[str] = "module"
 
     def __post_init__(self) -> None:
@@ -223,6 +226,7 @@ class ModuleCoordinates:
         d = len(self.names)
         for name, shape in (("periods", (d,)), ("domain", (d, 2))):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float).reshape(shape))
+        object.__setattr__(self, "chart_torsions", np.asarray(self.chart_torsions, dtype=np.int64).reshape(-1, 4))
         periodic = np.isfinite(self.periods)
         if not np.allclose(self.periods[periodic], 2 * np.pi):
             raise InputError(f"periods {self.periods.tolist()}: a coordinate has the period 2 pi, or none (inf)")
@@ -261,6 +265,7 @@ class ModuleCoordinates:
             "periods": [period if np.isfinite(period) else None for period in self.periods],
             "domain": self.domain.tolist(),
             "archive": base64.b64encode(self.archive).decode(),
+            "chart_torsions": self.chart_torsions.tolist(),
         }
 
 

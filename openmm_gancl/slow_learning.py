@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,12 +136,12 @@ def learn_slow_coordinates(
         names = (*kept.names, *names)
     if not len(chosen):
         raise InputError("the torsions that are kept tell all coordinates of the map: keep fewer, or learn none")
-    labels = _labels_of_module(module, names, len(keep), np.asarray(positions, dtype=float))
+    labels = _labels_of_module(system.slow, module, names, len(keep), np.asarray(positions, dtype=float))
     return LearnedSlow(labels, features, fitted, selection, chosen)
 
 
 def _labels_of_module(
-    module: torch.nn.Module, names: tuple[str, ...], n_torsions: int, positions: FloatArray
+    known: SlowCoordinates, module: torch.nn.Module, names: tuple[str, ...], n_torsions: int, positions: FloatArray
 ) -> LearnedLabels:
     """Labels by a module, the first few of them torsions, with domain and kernels as frames have them."""
     periodic = np.arange(len(names)) < n_torsions
@@ -151,7 +151,8 @@ def _labels_of_module(
     widths = np.full(len(names), _kernel_width(centres, periods))
     ends = np.quantile(centres, [OUTERMOST, 1.0 - OUTERMOST], axis=0) + MARGIN * np.outer([-1.0, 1.0], widths)
     domain = np.where(periodic[:, None], circle, ends.T)
-    return LearnedLabels(ModuleCoordinates(names, periods, domain, slow.archive), centres, widths)
+    torsions = known.atoms if isinstance(known, Torsions) else np.empty((0, 4), dtype=np.int64)
+    return LearnedLabels(replace(slow, domain=domain, chart_torsions=torsions), centres, widths)
 
 
 def kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None:

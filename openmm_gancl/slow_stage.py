@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from .features import Features, parse_features
+from .held import wide_torsions
+from .run_context import Run
 from .run_options import RunOptions
 from .sampling import load_frames
 from .slow_learning import LearnedSlow, kept_torsions, learn_slow_coordinates, recovery
 from .slow_plots import plot_slow
 from .slow_report import spectral_gap
-from .stages import Run
 from .system import MolecularSystem
 
 LEAST_RECOVERY = 0.9
@@ -76,6 +77,8 @@ def slow_stage(run: Run, out: Path) -> None:
         run.reporter.note(f"labels {', '.join(slow.names)}; they tell (circular R^2, held-out frames): {parts}")
         if min(told.values()) < LEAST_RECOVERY:
             run.reporter.note("the labels do not tell all of the card's torsions: use other --features, or --keep one")
+    if options.label_mode == "held":
+        run.reporter.note(f"held on the way: {', '.join(wide_torsions(system, slow, frames.positions).names)}")
     plot_slow(learned.fitted, learned.selection, angles, out / "slow.png")
     labels.save(out / "labels.npz")
     (out / "slow.pt").write_bytes(slow.archive)

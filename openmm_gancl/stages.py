@@ -2,20 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .diagnostics import effective_sample_size, pareto_index, reason_counts
 from .encoder import fit_encoder
 from .execution import TASK_SIZE
-from .label_prior import LabelPrior
-from .lift import Lifter
 from .lift_surfaces import (
     LiftAnalysis,
     WeightedEnds,
@@ -24,200 +19,22 @@ from .lift_surfaces import (
     surface_from_ends,
     weighted_ends,
 )
-from .lifts import Lifts, Mode, load_lifts
-from .model import LiftingModel, train
+from .lifts import Lifts, load_lifts
+from .model import LiftingModel, train, with_encoder_of
 from .plotting import plot_surface
-from .run_folder import RunFolder
-from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, RunOptions, Settings
+from .run_context import Run, restrained_windows, spread
+from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES
 from .sampling import (
-    MINIMISER_ITERATIONS,
-    WINDOWS_IN_A_TASK,
     Frames,
-    load_frames,
-    sample_windows,
     save_frames,
 )
 from .slow import Axes, FirstAxes
-from .slow_learning import LearnedLabels, load_labels
 from .summary import Summary
 from .surfaces import CEILING, FreeEnergySurface
-from .system import Basin, MolecularSystem
-from .units import FloatArray, IntArray, wrap
+from .system import Basin
+from .units import FloatArray
 
-EQUILIBRATION_STEPS = 1000
 ENCODER_LABELS = 16
-
-WINDOW_WIDTH = 0.3
-"""Standard deviation of a restraint on learned coordinates, whose own is one."""
-
-
-class Reporter(Protocol):
-    """How a run tells what it does."""
-
-    def step(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A piece of work; the callable takes how much of it is done."""
-        ...
-
-    def note(self, message: str) -> None:
-        """One sentence."""
-        ...
-
-
-class TaskCounter:
-    """Counts finished tasks and what they cost, so that the effort of a killed attempt is known."""
-
-    def __init__(self, folder: RunFolder, cost: int, done: Callable[[int], None]):
-        self.folder, self.cost, self.done, self.finished = folder, cost, done, 0
-
-    def __call__(self) -> None:
-        """One more task is finished."""
-        self.finished += 1
-        self.folder.spend(self.cost)
-        self.done(self.finished)
-
-    def settle(self, force_evaluations: int) -> None:
-        """All are finished, and this is what they cost."""
-        self.folder.spend(force_evaluations - self.cost * self.finished)
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a stage needs to know.
-
-    Attributes:
-        system: the system.
-        folder: the run folder, locked.
-        options: as asked for.
-        settings: the numbers that follow.
-        platform: the OpenMM platform, chosen once.
-        workers: local processes.
-        reporter: told about progress.
-    """
-
-    system: MolecularSystem
-    folder: RunFolder
-    options: RunOptions
-    settings: Settings
-    platform: str
-    workers: int
-    reporter: Reporter
-
-    def seed(self, *path: int) -> int:
-        """The seed of one call: a pure function of the run's seed and the call's place."""
-        return int(np.random.SeedSequence([self.options.seed, *path]).generate_state(1)[0])
-
-    @contextmanager
-    def tasks(self, title: str, n_tasks: int, cost: int) -> Iterator["TaskCounter"]:
-        """Report finished tasks of about ``cost`` force evaluations each."""
-        with self.reporter.step(title, n_tasks) as done:
-            yield TaskCounter(self.folder, cost, done)
-
-    @cached_property
-    def learned_labels(self) -> LearnedLabels | None:
-        """Of the slow stage; None where the labels are the card's."""
-        if self.options.slow == "torsions":
-            return None
-        return load_labels(self.folder.file("slow", "labels.npz"))
-
-    @cached_property
-    def lifting_system(self) -> MolecularSystem:
-        """The system with the labels that are lifted at."""
-        learned = self.learned_labels
-        if learned is None:
-            return self.system
-        restraint = np.full(len(learned.slow.names), self.system.kT / WINDOW_WIDTH**2)
-        return replace(self.system, slow=learned.slow, restraint=restraint, basins=())
-
-    def training_frames(self) -> Frames:
-        """Frames with the labels that the generator is trained at."""
-        frames, learned = load_frames(self.folder.file("sample", "frames.npz")), self.learned_labels
-        if learned is None:
-            return frames
-        return replace(frames, labels=learned.blurred(self.seed(1, 3)), obtained=learned.centres)
-
-    def train_report(self) -> dict[str, Any]:
-        """What the train stage recorded."""
-        return dict(json.loads(self.folder.file("train", "report.json").read_text()))
-
-    @property
-    def card_surface(self) -> str:
-        """Name of the surface over the card's labels where others are lifted at: fes_phi_psi."""
-        return "_".join(["fes", *self.system.slow.names])
-
-    def evaluations_before_lifts(self) -> int:
-        """Force evaluations of the sample and train stages, redone work left out."""
-        parts = [load_frames(self.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out")]
-        return int(self.train_report()["force_evaluations"]) + sum(part.force_evaluations for part in parts)
-
-    def lifter(
-        self,
-        model: LiftingModel,
-        relax_steps: int,
-        mode: Mode = "restrained",
-        label_prior: LabelPrior | None = None,
-    ) -> Lifter:
-        """A Lifter on this run's platform; with a label prior of its own its lifts are free on their way."""
-        system = self.lifting_system
-        return Lifter(
-            system,
-            model,
-            relax_steps=relax_steps,
-            restraint=None if label_prior is None else np.zeros(len(system.slow.names)),
-            mode=mode,
-            label_prior=label_prior,
-            platform=self.platform,
-            workers=self.workers,
-        )
-
-    def lift(self, lifter: Lifter, title: str, labels: FloatArray, seed: int) -> Lifts:
-        """One lift of each label."""
-        cost = TASK_SIZE * (lifter.protocol.relax_steps + 2)
-        with self.tasks(title, -(-len(labels) // TASK_SIZE), cost) as tick:
-            lifts = lifter.lift(labels, seed=seed, progress=tick)
-            tick.settle(lifts.force_evaluations)
-            return lifts
-
-
-def spread(labels: FloatArray, periods: FloatArray, widths: FloatArray, n: int) -> IntArray:
-    """Indices of up to n labels far from one another, beginning with the first (farthest-point traversal)."""
-    chosen = [0]
-    distance = np.full(len(labels), np.inf)
-    while len(chosen) < min(n, len(labels)):
-        step = wrap(labels - labels[chosen[-1]], periods) / widths
-        distance = np.minimum(distance, np.linalg.norm(step, axis=1))
-        chosen.append(int(distance.argmax()))
-    return np.array(chosen)
-
-
-def restrained_windows(
-    run: Run,
-    title: str,
-    system: MolecularSystem,
-    n: int,
-    steps: int,
-    n_frames: int,
-    seed: int,
-    labels: FloatArray | None = None,
-    starts: FloatArray | None = None,
-) -> Frames:
-    """Frames of n windows, scattered or at labels of the system."""
-    cost = WINDOWS_IN_A_TASK * (EQUILIBRATION_STEPS + steps + 2 * MINIMISER_ITERATIONS)
-    with run.tasks(title, -(-n // WINDOWS_IN_A_TASK), cost) as tick:
-        frames = sample_windows(
-            system,
-            labels,
-            starts=starts,
-            n_windows=n,
-            steps_per_window=steps,
-            frames_per_window=n_frames,
-            equilibration_steps=EQUILIBRATION_STEPS,
-            seed=seed,
-            platform=run.platform,
-            workers=run.workers,
-            progress=tick,
-        )
-        tick.settle(frames.force_evaluations)
-        return frames
 
 
 def sample_stage(run: Run, out: Path) -> None:
@@ -245,7 +62,7 @@ def _low_windows(run: Run, frames: Frames, n: int) -> FloatArray:
     windows, first, window = np.unique(frames.window, return_index=True, return_inverse=True)
     energies = np.bincount(window, frames.energies) / np.bincount(window)
     low = np.argsort(energies, kind="stable")[: max(len(windows) // 3, n)]
-    labels, slow = frames.labels[first[low]], run.lifting_system.slow
+    labels, slow = frames.labels[first[low]], run.labelled_system.slow
     return labels[spread(labels, slow.periods, np.ptp(slow.domain, axis=1), n)]
 
 
@@ -266,7 +83,7 @@ def train_stage(run: Run, out: Path) -> None:
     """Generator and encoder, and the step count if it is to be measured."""
     from .cgan import TrainingOptions
 
-    s, frames, system = run.settings, run.training_frames(), run.lifting_system
+    s, frames, system = run.settings, run.training_frames(), run.labelled_system
     options = TrainingOptions(latent_size=s.latent, generator_steps=s.generator_steps)
     adversarial = s.generator_steps if s.latent else 0
     with run.reporter.step("training", adversarial + 1) as done:
@@ -278,17 +95,17 @@ def train_stage(run: Run, out: Path) -> None:
         model = train(system, frames, seed=run.seed(1, 0), options=options, progress=progress)
     report: dict[str, Any] = {"history": model.history, "relax_steps": s.relax_steps, "force_evaluations": 0}
     if not s.relax_steps:
-        labels = _low_windows(run, frames, PILOT_LABELS)
-        report["relax_steps"], report["cost_of_effective_lift"], cost = _measured_relax_steps(run, model, labels)
+        at = run.windows(model, _low_windows(run, frames, PILOT_LABELS), run.seed(1, 4))
+        report["relax_steps"], report["cost_of_effective_lift"], cost = _measured_relax_steps(run, *at)
         report["force_evaluations"] += cost
         run.reporter.note(f"relax steps: {report['relax_steps']} (measured)")
     if s.latent:
-        labels = _low_windows(run, frames, ENCODER_LABELS)
+        lifted, labels = run.windows(model, _low_windows(run, frames, ENCODER_LABELS), run.seed(1, 5))
         n_tasks = -(-s.n_pilot // TASK_SIZE) + -(-s.n_encoder_reverse // TASK_SIZE)
         with run.tasks("fitting the encoder", n_tasks, TASK_SIZE * (report["relax_steps"] + 2)) as tick:
             fit = fit_encoder(
-                system,
-                model,
+                run.lifting_system,
+                lifted,
                 labels,
                 relax_steps=report["relax_steps"],
                 seed=run.seed(1, 2),
@@ -299,7 +116,7 @@ def train_stage(run: Run, out: Path) -> None:
                 progress=tick,
             )
             tick.settle(fit.force_evaluations)
-        model = fit.model
+        model = with_encoder_of(fit.model, model)
         report["encoder"] = {name: value for name, value in vars(fit).items() if name != "model"}
         report["force_evaluations"] += fit.force_evaluations
     model.save(out / "model.pt")
@@ -323,13 +140,13 @@ def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path) -> LiftAnaly
     """Surfaces over the first one or two learned coordinates, and over the card's labels, which is returned."""
     ends = weighted_ends(lifts)
     with np.load(run.folder.file("lift", "lifts.npz"), allow_pickle=False) as stored:
-        card_labels = stored["card_labels"][lifts.ok]
-    own = FirstAxes.of(lifts.slow, 2)
+        learned, card_labels = (stored[name][lifts.ok] for name in ("learned_labels", "card_labels"))
+    own = FirstAxes.of(run.labelled_system.slow, 2)
 
     def over(axes: Axes, values: FloatArray) -> FreeEnergySurface:
         return surface_from_ends(ends, values, axes, temperature=lifts.temperature, force_evaluations=cost)
 
-    _save_surface(over(own, ends.obtained[:, : len(own.names)]), (), out, "fes")
+    _save_surface(over(own, learned[:, : len(own.names)]), (), out, "fes")
     surface = over(run.system.slow, card_labels)
     _save_surface(surface, run.system.basins, out, run.card_surface)
     return LiftAnalysis(surface, replace(ends, obtained=card_labels))

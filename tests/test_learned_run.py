@@ -12,6 +12,7 @@ from openmm_gancl import InputError, pipeline, rounds, run_options
 from openmm_gancl.lifts import load_lifts
 from openmm_gancl.run_options import RunOptions
 from openmm_gancl.slow_learning import load_labels, recovery
+from openmm_gancl.system import load_system
 
 SYSTEM = "bonded_chain"
 LEARNED = RunOptions(preset="quick", platform="Reference", slow="diffusion-map", latent=0)
@@ -35,11 +36,15 @@ def finished(tiny, tmp_path_factory):
     return run(folder, reporter=notes), notes.notes
 
 
+def load_labels_of(folder):
+    return load_labels(folder / "slow" / "labels.npz")
+
+
 def test_a_run_leaves_both_surfaces_and_the_labels(finished):
     outcome, notes = finished
     folder = outcome.folder
     assert outcome.done == ("sample", "slow", "train", "lift", "surface")
-    labels = load_labels(folder / "slow" / "labels.npz")
+    labels = load_labels_of(folder)
     with np.load(folder / "fes.npz") as own, np.load(folder / "fes_phi.npz") as card:
         assert tuple(own["names"]) == labels.slow.names[:2] and np.isinf(own["periods"]).all()
         assert tuple(card["names"]) == ("phi",) and card["periods"][0] == pytest.approx(2 * np.pi)
@@ -55,16 +60,28 @@ def test_a_run_leaves_both_surfaces_and_the_labels(finished):
     assert len(report["scores"]) == len(report["eigenvalues"]) == 10 and set(report["recovery"]) == {"phi"}
 
 
-def test_lifts_are_free_and_checked_against_windows_of_their_own(finished):
-    folder = finished[0].folder
-    labels = load_labels(folder / "slow" / "labels.npz")
+def test_lifts_are_held_where_the_generator_puts_them(finished):
+    """Native windows over the wide torsion; the check has windows of its own, whose lifts count too."""
+    outcome, notes = finished
+    assert "held on the way: phi" in notes
+    slow = load_system(SYSTEM).slow
+    lifts, reverse = (load_lifts(outcome.folder / f"{name}.npz", slow) for name in ("lifts", "reverse"))
+    assert lifts.mode == reverse.mode == "restrained" and (lifts.restraint > 0.0).all()
+    assert len(lifts) >= 192 and len(reverse) > 0
+    assert np.abs(np.angle(np.exp(1j * (lifts.obtained - lifts.labels)[lifts.ok]))).mean() < 0.3
+    assert outcome.summary.n_checked > 0 and np.isfinite(outcome.summary.pooled_z)
+    with np.load(outcome.folder / "lifts.npz") as stored:
+        assert stored["card_labels"] == pytest.approx(lifts.obtained, abs=1e-3, nan_ok=True)
+        assert stored["learned_labels"].shape == (len(lifts), len(load_labels_of(outcome.folder).slow.names))
+
+
+def test_free_lifts_are_checked_against_windows_of_their_own(tmp_path):
+    folder = run(tmp_path / "run", RunOptions(**{**vars(LEARNED), "labels": "free"})).folder
+    labels = load_labels_of(folder)
     lifts, reverse = (load_lifts(folder / f"{name}.npz", labels.slow) for name in ("lifts", "reverse"))
     assert lifts.mode == "unrestrained" and (lifts.restraint == 0.0).all() and len(lifts) == 192
     assert np.isfinite(lifts.log_encoder_label).all() and lifts.log_encoder_label.std() > 0.0
     assert reverse.mode == "restrained" and (reverse.restraint > 0.0).all() and len(reverse) > 0
-    assert finished[0].summary.n_checked > 0 and np.isfinite(finished[0].summary.pooled_z)
-    with np.load(folder / "lifts.npz") as stored:
-        assert str(stored["restraint_form"]) == "harmonic" and stored["card_labels"].shape == (192, 1)
 
 
 def test_stage_by_stage_gives_the_same_bytes(finished, tmp_path):
@@ -84,7 +101,7 @@ def test_restrained_labels_beside_a_torsion(tmp_path):
         **{**vars(LEARNED), "labels": "restrained", "keep": "phi", "coordinates": 1, "lifts": 96, "latent": 1}
     )
     folder = run(tmp_path / "run", options).folder
-    slow = load_labels(folder / "slow" / "labels.npz").slow
+    slow = load_labels_of(folder).slow
     assert slow.names[0] == "phi" and slow.periods.tolist() == [2 * np.pi, np.inf]
     lifts = load_lifts(folder / "lifts.npz", slow)
     assert lifts.mode == "restrained" and lifts.ok.mean() > 0.5
@@ -104,7 +121,9 @@ def test_restrained_labels_beside_a_torsion(tmp_path):
         ({"slow": "pca"}, "choose torsions or diffusion-map"),
         ({"slow": "torsions", "keep": "phi"}, "--keep is of learned labels: add --slow diffusion-map"),
         ({"slow": "torsions", "coordinates": 2}, "--coordinates is of learned labels"),
-        ({"labels": "loose"}, "choose restrained or free"),
+        ({"labels": "loose"}, "choose restrained or held or free"),
+        ({"slow": "torsions", "labels": "held"}, "--labels held is of learned labels"),
+        ({"labels": "held", "acceptance": "metropolis"}, "needs free labels"),
         ({"labels": "restrained", "acceptance": "metropolis"}, "needs free labels"),
         ({"coordinates": 0}, "--coordinates is 0: give at least 1"),
     ],
@@ -154,7 +173,8 @@ def test_recovery_is_one_for_the_torsion_itself_and_small_for_noise():
 
 def test_evaluations_that_a_run_with_learned_labels_may_not_exceed(tmp_path):
     """Pilots, and the windows of the check, count."""
-    least = rounds.least_evaluations(LEARNED, run_options.settings_of(LEARNED))
-    options = RunOptions(**{**vars(LEARNED), "max_evaluations": least + 2000})
+    free = RunOptions(**{**vars(LEARNED), "labels": "free"})
+    least = rounds.least_evaluations(free, run_options.settings_of(free))
+    options = RunOptions(**{**vars(free), "max_evaluations": least + 2000})
     summary = run(tmp_path / "run", options).summary
     assert summary.force_evaluations <= least + 2000 and summary.n_lifts < 192

@@ -22,9 +22,9 @@ from openmm_gancl.lift import Lifter
 from openmm_gancl.lifts import load_lifts
 from openmm_gancl.model import load_model
 from openmm_gancl.plotting import plot_surface
+from openmm_gancl.run_context import spread
 from openmm_gancl.run_folder import MANIFEST, RunFolder, checksum, locked, prepare_folder
 from openmm_gancl.run_options import RunOptions, effective, settings_of
-from openmm_gancl.stages import spread
 from openmm_gancl.surfaces import FreeEnergySurface
 from openmm_gancl.system import Basin, load_system
 

@@ -35,5 +35,9 @@ Features = Annotated[
 Keep = Annotated[str, typer.Option(metavar="NAMES", help="Torsions of the card that stay labels beside learned ones.")]
 Coordinates = Annotated[int | None, typer.Option(help="Learned labels at most.")]
 LabelMode = Annotated[
-    str | None, typer.Option("--labels", help="restrained (a window a label), or free (labels are drawn too).")
+    str | None,
+    typer.Option(
+        "--labels",
+        help="restrained (a window a label), free (labels are drawn too), or held (learned ones, by torsions).",
+    ),
 ]

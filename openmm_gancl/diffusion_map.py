@@ -186,13 +186,16 @@ class DiffusionMap:
         if covariances is not None and np.shape(covariances) != (*points.shape, points.shape[1]):
             raise InputError(f"covariances of shape {np.shape(covariances)} for points of {points.shape}: one a point")
         self._metric = None if covariances is None else np.asarray(covariances, dtype=float)
-        self.landmarks_, mass = self._landmarks(points, frame_weights)
-        self._points, self._mass = points[self.landmarks_], mass
+        self.landmarks_, self._mass = self._landmarks(points, frame_weights)
+        self._points = points[self.landmarks_]
         if self._metric is not None:
             self._metric = self._metric[self.landmarks_]
         self._solve()
-        on_landmarks = len(self.landmarks_) < len(points)
-        self.coordinates_ = self.transform(points) if on_landmarks else self._vectors
+        if len(self.landmarks_) < len(points):
+            self.coordinates_ = self.transform(points)
+        else:
+            self.coordinates_ = np.empty_like(self._vectors)
+            self.coordinates_[self.landmarks_] = self._vectors
         return self
 
     def _landmarks(self, points: FloatArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -212,7 +215,14 @@ class DiffusionMap:
         # few points are compared with all others, as `transform` does with new ones
         k = n if self._compares_all else min(self.n_neighbors, n - 1) + 1
         if self._metric is None:
-            squared, index = NeighbourIndex(self._points).nearest(self._points, k)
+            neighbours = NeighbourIndex(self._points)
+            order = neighbours.order()
+            self._points, self._mass = self._points[order], self._mass[order]
+            self.landmarks_ = self.landmarks_[order]
+            squared, index = neighbours.nearest(self._points, k)
+            place = np.empty(n, dtype=np.int64)
+            place[order] = np.arange(n)
+            index = place[index]
         else:
             squared, index = mahalanobis_neighbours(self._points, self._metric, k)
         self._scales = np.ones(n)

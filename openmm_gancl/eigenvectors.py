@@ -6,6 +6,8 @@ Chelikowsky 2006, doi 10.1016/j.jcp.2006.03.017). The eigenvectors stay the same
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
 from .errors import InputError
+from .execution import available_workers
 from .units import FloatArray
 
 DENSE_UP_TO = 400
@@ -36,13 +39,37 @@ passes until they are met."""
 CROWDED = 0.3
 """An eigenvalue below it is far enough from one for Lanczos' method as it is."""
 
+MOST_THREADS = 4
+"""Of a product, which the memory limits."""
+
 CANCELLED = 0.1
 """Of a vector's norm that orthogonalising leaves: below it is done once more."""
 
 ADVICE = "ask for fewer coordinates, or raise n_neighbors or the bandwidth"
 
 
-def _chebyshev(matrix: csr_array, lowest: float, bulk: float) -> Callable[[Any], Any]:
+class _Product:
+    """Products with a matrix in single precision: less to read, and its rows shared out among threads."""
+
+    dtype = np.float32
+
+    def __init__(self, matrix: csr_array):
+        n_parts = min(available_workers(), MOST_THREADS)
+        cuts = np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, n_parts + 1)[1:-1])
+        data, self.parts = matrix.data.astype(np.float32), []
+        for low, high in pairwise([0, *cuts.tolist(), matrix.shape[0]]):
+            ends = matrix.indptr[low : high + 1]
+            rows = slice(ends[0], ends[-1])
+            part = (data[rows], matrix.indices[rows], ends - ends[0])
+            self.parts.append(csr_array(part, shape=(high - low, matrix.shape[1])))
+        self.threads = ThreadPoolExecutor(n_parts)
+
+    def __matmul__(self, vector: Any) -> Any:
+        others = [self.threads.submit(part.__matmul__, vector) for part in self.parts[1:]]
+        return np.concatenate([self.parts[0] @ vector, *(other.result() for other in others)])
+
+
+def _chebyshev(matrix: Any, lowest: float, bulk: float) -> Callable[[Any], Any]:
     """Multiplies with the Chebyshev polynomial of the matrix that stays within one from ``lowest`` to ``bulk``."""
     bulk = min(max(bulk, lowest + MARGIN), 1.0 - 1e-6)
     centre, half = 0.5 * (lowest + bulk), 0.5 * (bulk - lowest)
@@ -115,8 +142,8 @@ def _by_restarts(matrix: csr_array, n: int, start: FloatArray) -> tuple[FloatArr
 
 
 def _in_passes(matrix: csr_array, n: int, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    # products read less in single precision, and what its rounding spoils the next pass repairs
-    products: Any = csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+    # what single precision spoils the next pass repairs
+    products: Any = _Product(matrix)
     start = generator.normal(size=matrix.shape[0])
     ends, vectors = _lanczos(products.__matmul__, start.astype(np.float32), n, max(PROBE_STEPS, 2 * n), 0.0)
     if ends[-n] < CROWDED:

@@ -49,6 +49,16 @@ class NeighbourIndex:
     def _single(self, points: FloatArray) -> Any:
         return np.ascontiguousarray(points - self.origin, dtype=np.float32)
 
+    def order(self) -> IntArray:
+        """An order in which near points stand together, shape=(n,): memory just read serves the next of them too."""
+        if not hasattr(self.index, "quantizer"):
+            return np.arange(self.n)
+        lists = self.index.invlists
+        import faiss
+
+        cells = [faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy() for i in range(self.index.nlist)]
+        return np.concatenate(cells)
+
     def nearest(self, points: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         """Squared distances and indices of the nearest, shape=(n, k) each, nearest first."""
         squared, index = self.index.search(self._single(points), min(k, self.n))

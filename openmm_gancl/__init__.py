@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from .encoder import fit_encoder
     from .errors import InputError
     from .features import Features, parse_features
+    from .held import hold_torsions, wide_torsions
     from .lift import Lifter, accept_metropolis
     from .lift_surfaces import basin_populations, surface_from_lifts
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
+    from .moves import LiftMove, LiftRecord, LiftReporter
     from .sampling import Frames, sample_langevin, sample_windows
     from .sde import StochasticSystem, lift_sde, load_sde
     from .selection import select_coordinates
@@ -36,9 +38,11 @@ _HOME = {
     "diagnostics": ["check_lifts", "effective_sample_size"],
     "encoder": ["fit_encoder"],
     "errors": ["InputError"],
+    "held": ["hold_torsions", "wide_torsions"],
     "lift": ["Lifter", "accept_metropolis"],
     "lifts": ["Lifts"],
     "model": ["LiftingModel", "load_model", "train", "untrained_model"],
+    "moves": ["LiftMove", "LiftRecord", "LiftReporter"],
     "sampling": ["Frames", "sample_langevin", "sample_windows"],
     "sde": ["StochasticSystem", "lift_sde", "load_sde"],
     "slow": ["ModuleCoordinates", "ParticleCoordinates", "SlowCoordinates", "Torsions"],
@@ -65,6 +69,9 @@ __all__ = [  # sorted by module, not by letter
     "Frames",
     "FreeEnergySurface",
     "InputError",
+    "LiftMove",
+    "LiftRecord",
+    "LiftReporter",
     "Lifter",
     "LiftingModel",
     "Lifts",
@@ -85,6 +92,7 @@ __all__ = [  # sorted by module, not by letter
     "distill",
     "effective_sample_size",
     "fit_encoder",
+    "hold_torsions",
     "learn_slow_coordinates",
     "lift_sde",
     "list_systems",
@@ -106,6 +114,7 @@ __all__ = [  # sorted by module, not by letter
     "system_from_objects",
     "train",
     "untrained_model",
+    "wide_torsions",
 ]
 
 

@@ -184,6 +184,6 @@ def leading_eigenpairs(matrix: csr_array, n: int) -> tuple[FloatArray, FloatArra
     if n_rows <= max(DENSE_UP_TO, 8 * n):
         values, vectors = eigh(matrix.toarray(), subset_by_index=[n_rows - n, n_rows - 1])
         return values[::-1], vectors[:, ::-1]
-    # threads of the short dense products would only wait for one another
+    # threads of the short dense products would only wait for one another, and take the cores of the sparse ones
     with threadpool_limits(1, user_api="blas"):
         return _in_passes(matrix, n, np.random.default_rng(0))

@@ -114,6 +114,13 @@ def make_context(system: openmm.System, integrator: openmm.Integrator, platform:
     return openmm.Context(system, integrator, chosen, properties)
 
 
+def seed_reference_platform(seed: int) -> None:
+    """Seed the one random generator that all Contexts of the Reference platform share in a process."""
+    system = openmm.System()
+    system.addParticle(1.0)
+    make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.001), "Reference", seed)
+
+
 def platform_names() -> list[str]:
     """The OpenMM platforms of this machine."""
     return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]

@@ -19,7 +19,7 @@ from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
 from .model import LiftingModel
 from .reference import ReferenceParameters, ReferencePotential
-from .relax import ABSURD_ENERGY, Relaxed, RelaxProtocol, RelaxTask, relax
+from .relax import ABSURD_ENERGY, Relaxed, Relaxer, RelaxProtocol, RelaxTask, relax
 from .slow import checked_labels
 from .slow_force import restraint_energies
 from .system import MolecularSystem
@@ -308,13 +308,25 @@ class Lifter:
         ]
         tasks = [task for task, _ in prepared]
         relaxed = run_tasks(relax, tasks, workers=self.workers, executor=self.executor, progress=progress)
+        return join_lifts([self._weigh(*one, result) for one, result in zip(prepared, relaxed, strict=True)])
+
+    def run(
+        self, relaxer: Relaxer, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None
+    ) -> Lifts:
+        """One task in a Context that stays: lifts of labels, or reverse relaxations of frames.
+
+        Args:
+            relaxer: keeps the Context; of this lifter alone.
+            rng: of all that is drawn but the noise of the paths.
+            labels: shape=(n, d), as for `lift` and `reverse`.
+            frames: shape=(n, n_atoms, 3), nm.
+        """
+        task, proposals = self._prepare(labels, frames, rng)
+        return self._weigh(task, proposals, relaxer(task))
+
+    def _weigh(self, task: RelaxTask, proposals: Proposals, relaxed: Relaxed) -> Lifts:
         label_prior = self.label_prior if self.mode == "unrestrained" else None
-        return join_lifts(
-            [
-                weigh(self.model, self.system, task, proposals, result, label_prior)
-                for (task, proposals), result in zip(prepared, relaxed, strict=True)
-            ]
-        )
+        return weigh(self.model, self.system, task, proposals, relaxed, label_prior)
 
     def _prepare(
         self, labels: FloatArray, frames: FloatArray | None, rng: np.random.Generator

@@ -210,18 +210,32 @@ class _Path:
         )
 
 
+class Relaxer:
+    """Runs tasks in one Context that it keeps; they may differ in their paths only, forward or reverse."""
+
+    def __init__(self) -> None:
+        self.path: _Path | None = None
+
+    def __call__(self, task: RelaxTask) -> Relaxed:
+        """Run every path of a task; one that fails leaves the others alone."""
+        n = len(task.labels)
+        positions = np.full(task.positions.shape, np.nan)
+        numbers = np.full((n, 4), np.nan)
+        failed = np.zeros(n, dtype=bool)
+        restart = 0
+        for index in np.flatnonzero(task.runnable):
+            if self.path is None:
+                self.path = _Path(task, restart)
+            self.path.task = task
+            try:
+                positions[index], *numbers[index] = self.path.run(int(index))
+            except openmm.OpenMMException:
+                failed[index] = True
+                self.path, restart = None, int(index) + 1
+        heat, real, kinetic_start, kinetic_end = numbers.T
+        return Relaxed(positions, heat, real, kinetic_start, kinetic_end, failed)
+
+
 def relax(task: RelaxTask) -> Relaxed:
-    """Run every path of a task, forward or reverse; one that fails leaves the others alone."""
-    n = len(task.labels)
-    positions = np.full(task.positions.shape, np.nan)
-    numbers = np.full((n, 4), np.nan)
-    failed = np.zeros(n, dtype=bool)
-    path = _Path(task)
-    for index in np.flatnonzero(task.runnable):
-        try:
-            positions[index], *numbers[index] = path.run(int(index))
-        except openmm.OpenMMException:
-            failed[index] = True
-            path = _Path(task, restart=int(index) + 1)
-    heat, real, kinetic_start, kinetic_end = numbers.T
-    return Relaxed(positions, heat, real, kinetic_start, kinetic_end, failed)
+    """Run every path of a task in a Context of its own."""
+    return Relaxer()(task)

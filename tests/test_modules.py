@@ -33,6 +33,8 @@ ORDER = [
     "held",
     "lifts",
     "lift",
+    "user_simulation",
+    "moves",
     "sde",
     "diagnostics",
     "encoder",

@@ -1,0 +1,302 @@
+"""LiftMove: lifts as Monte Carlo moves of a user's own Simulation, between stretches of its ordinary dynamics.
+
+Exchange (nonequilibrium candidate Monte Carlo, Nilmeier et al. 2011, doi 10.1073/pnas.1106094108): the current
+configuration is relaxed back to a reference, which gives its weight w; a fresh lift gives w'; the lift is taken with
+probability min(1, w'/w). That leaves the Boltzmann distribution of the Simulation's System invariant for any generator
+and any number of steps. Both weights are of unrestrained lifts, labels drawn too.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+
+from .errors import InputError
+from .execution import openmm_seed, seed_reference_platform, task_seed
+from .label_prior import LabelPrior
+from .lift import Lifter, maxwell_boltzmann
+from .lifts import Lifts
+from .model import LiftingModel
+from .relax import Relaxer
+from .units import FloatArray
+from .user_simulation import positions_of, system_of_simulation
+
+MoveAcceptance = Literal["exchange", "metropolis"]
+
+AHEAD = 8
+"""Lifts that are made together."""
+
+SAME_PLACE = 1e-5
+"""nm; farther apart, positions are not those that the last attempt left (single precision included)."""
+
+
+@dataclass(frozen=True)
+class LiftRecord:
+    """One attempt.
+
+    Attributes:
+        attempt: its number, from 0.
+        step: the Simulation's step count.
+        accepted: whether the lift is the configuration now.
+        log_weight: log w' of the lift; minus infinity where it failed.
+        log_weight_before: log w of the configuration before; NaN where it has none yet.
+        reason: of the lift, one of `openmm_gancl.relax.REASONS`.
+        label: asked for.
+        before: labels of the configuration before.
+        after: labels of the configuration now.
+        force_evaluations: that the attempt cost.
+    """
+
+    attempt: int
+    step: int
+    accepted: bool
+    log_weight: float
+    log_weight_before: float
+    reason: str
+    label: tuple[float, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    force_evaluations: int
+
+
+Report = Callable[[LiftRecord], None]
+
+
+def _record(row: dict[str, Any]) -> LiftRecord:
+    """A record as read from JSON, which has no tuples."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return LiftRecord(**values)
+
+
+class LiftReporter:
+    """Writes one line an attempt, comma-separated, in the manner of OpenMM's StateDataReporter.
+
+    Args:
+        file: a path, or a stream.
+        append: whether to go on with a file that exists.
+    """
+
+    def __init__(self, file: str | Path | TextIO, append: bool = False):
+        self._stream: Any = file
+        if isinstance(file, str | Path):
+            self._stream = Path(file).open("a" if append else "w", encoding="utf-8", newline="")  # noqa: SIM115
+        self._headed = append
+
+    def __call__(self, record: LiftRecord) -> None:
+        """Write a record."""
+        table = csv.writer(self._stream)
+        if not self._headed:
+            table.writerow(field.name for field in fields(LiftRecord))
+            self._headed = True
+        table.writerow(" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in vars(record).values())
+        self._stream.flush()
+
+
+@contextmanager
+def _undisturbed(context: Any) -> Iterator[None]:
+    """The Reference platform has one random generator a process: the Simulation gets it back as it was."""
+    shared = context.getPlatform().getName() == "Reference"
+    checkpoint = context.createCheckpoint() if shared else None
+    try:
+        yield
+    finally:
+        if shared:
+            context.loadCheckpoint(checkpoint)
+
+
+class LiftMove:
+    """Lifts as moves of a Simulation.
+
+    Guarantee: with ``exchange`` the Boltzmann distribution of the Simulation's System stays invariant, whatever runs
+    between attempts, if that leaves it invariant; with ``metropolis`` nothing may run in between, and the chain of
+    attempts alone is exact once a first lift is accepted. A mode that the generator never proposes is left to the
+    dynamics.
+
+    The Simulation's System, integrator, force groups, reporters and step count are not changed; lifts run in a Context
+    of their own, on a copy. On acceptance the Simulation gets the positions and fresh velocities.
+
+    Args:
+        simulation: an ``openmm.app.Simulation`` whose Context has positions.
+        model: a lifting model for its atoms and its temperature.
+        relax_steps: of each relaxation.
+        acceptance: ``exchange``, or ``metropolis`` for a chain of lifts alone.
+        restraint: of labels on the way, one number or one a label: kJ/mol (torsions) or kJ/mol/nm^2.
+        label_prior: p(s) and r(s | x); uniform over the domain by default.
+        time_step: of the relaxation, ps; 0.002 by default, 0.001 for hydrogens lighter than 2 amu.
+        friction: of the relaxation, 1/ps.
+        platform: of the lifts; ``auto`` measures.
+        seed: the same seed gives the same attempts from the same configurations.
+
+    Attributes:
+        history: a record of every attempt.
+        reporters: called with each record.
+
+    Raises:
+        InputError: what cannot be lifted exactly, and what to use instead.
+    """
+
+    def __init__(
+        self,
+        simulation: Any,
+        model: LiftingModel,
+        *,
+        relax_steps: int = 500,
+        acceptance: MoveAcceptance = "exchange",
+        restraint: float | FloatArray = 200.0,
+        label_prior: LabelPrior | None = None,
+        time_step: float | None = None,
+        friction: float = 1.0,
+        platform: str = "auto",
+        seed: int = 0,
+    ):
+        if acceptance not in ("exchange", "metropolis"):
+            raise InputError(f"acceptance is {acceptance!r}: choose exchange or metropolis")
+        self.simulation, self.acceptance, self.seed = simulation, acceptance, seed
+        self.history: list[LiftRecord] = []
+        self.reporters: list[Report] = []
+        with _undisturbed(simulation.context):
+            self.system = system_of_simulation(simulation, model, restraint, time_step, friction)
+            self.lifter = Lifter(
+                self.system,
+                model,
+                relax_steps=relax_steps,
+                mode="unrestrained",
+                label_prior=label_prior,
+                platform=platform,
+            )
+        self._relaxer = Relaxer()
+        self._attempts, self._log_weight = 0, float("nan")
+        self._standing: FloatArray | None = None
+        self._lifts: Lifts | None = None
+        self._batch = -1
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted attempts; NaN before the first."""
+        return float(np.mean([record.accepted for record in self.history])) if self.history else float("nan")
+
+    def run(self, n: int, md_steps: int = 0) -> list[LiftRecord]:
+        """n times: dynamics of so many steps, then an attempt.
+
+        Args:
+            n: attempts.
+            md_steps: of the Simulation before each; none for ``metropolis``.
+        """
+        records = []
+        for _ in range(n):
+            if md_steps:
+                self.simulation.step(md_steps)
+            records.append(self.attempt())
+        return records
+
+    def attempt(self) -> LiftRecord:
+        """One move of the Simulation's configuration."""
+        context, number = self.simulation.context, self._attempts
+        rng, positions = task_seed(self.seed, 1, number), positions_of(self.simulation)
+        self._check_standing(positions)
+        with _undisturbed(context):
+            lift, before, evaluations = self._next_lift(number), self._log_weight, 0
+            if self.acceptance == "exchange":
+                # its label is drawn from r(s | x)
+                backward = self._relax(rng, np.zeros((1, 0)), positions[None])
+                before, evaluations = float(backward.log_weights[0]), backward.force_evaluations
+        after, log_u = float(lift.log_weights[0]), float(np.log(rng.random()))
+        accepted = self._accepts(after, before, log_u)
+        labels = self.system.slow.transform(positions[None])[0]
+        if accepted:
+            context.setPositions(lift.positions[0])
+            context.setVelocities(maxwell_boltzmann(self.system.masses, 1, self.system.kT, rng)[0])
+            self._log_weight = after
+        self._standing, self._attempts = positions_of(self.simulation), number + 1
+        record = LiftRecord(
+            attempt=number,
+            step=int(self.simulation.currentStep),
+            accepted=accepted,
+            log_weight=after,
+            log_weight_before=before,
+            reason=str(lift.reason[0]),
+            label=tuple(map(float, lift.labels[0])),
+            before=tuple(map(float, labels)),
+            after=tuple(map(float, lift.obtained[0] if accepted else labels)),
+            force_evaluations=evaluations + lift.force_evaluations,
+        )
+        self.history.append(record)
+        for report in self.reporters:
+            report(record)
+        return record
+
+    def _accepts(self, after: float, before: float, log_u: float) -> bool:
+        if self.acceptance == "metropolis" and np.isnan(before):
+            return bool(np.isfinite(after))
+        # where the way back has no weight there is none from there either: the configuration stays
+        return bool(np.isfinite(after) and np.isfinite(before) and log_u < after - before)
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write where the chain stands, as JSON; the Simulation has a checkpoint of its own.
+
+        With both loaded the chain goes on as if it had not stopped (Reference platform: to the last digit).
+        """
+        record = {
+            "identity": self._identity(),
+            "attempts": self._attempts,
+            "log_weight": self._log_weight,
+            "standing": None if self._standing is None else self._standing.tolist(),
+            "history": [vars(record) for record in self.history],
+        }
+        Path(path).write_text(json.dumps(record) + "\n")
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Go on where `save_checkpoint` was called, after the Simulation's own checkpoint is loaded.
+
+        Raises:
+            InputError: there is no such file, or it is of another move.
+        """
+        try:
+            record = json.loads(Path(path).read_text())
+            identity = record["identity"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{path} is not a checkpoint of a LiftMove: give one that save_checkpoint wrote") from None
+        for name, ours in self._identity().items():
+            if identity.get(name) != ours:
+                raise InputError(
+                    f"{path} is of a move with {name} {identity.get(name)}, this one has {ours}: make the move as then"
+                )
+        self._attempts, self._log_weight = record["attempts"], record["log_weight"]
+        self._standing = None if record["standing"] is None else np.array(record["standing"])
+        self.history = [_record(row) for row in record["history"]]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "acceptance": self.acceptance,
+            "seed": self.seed,
+            "relax_steps": self.lifter.protocol.relax_steps,
+            "n_atoms": self.system.n_atoms,
+        }
+
+    def _next_lift(self, number: int) -> Lifts:
+        """Lifts do not depend on the Simulation: a few are made together."""
+        batch, index = divmod(number, AHEAD)
+        if self._batch != batch:
+            rng = task_seed(self.seed, 0, batch)
+            self._lifts, self._batch = self._relax(rng, self.lifter.label_prior.sample(AHEAD, rng)), batch
+        assert self._lifts is not None
+        return self._lifts.select(np.array([index]))
+
+    def _relax(self, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None) -> Lifts:
+        if self.lifter.platform == "Reference":
+            seed_reference_platform(openmm_seed(rng))
+        return self.lifter.run(self._relaxer, rng, labels, frames)
+
+    def _check_standing(self, positions: FloatArray) -> None:
+        if self.acceptance != "metropolis" or self._standing is None:
+            return
+        if np.abs(positions - self._standing).max() > SAME_PLACE:
+            raise InputError(
+                "the configuration has changed since the last attempt, and a metropolis chain carries the weight of "
+                "the old one: run nothing in between, or use acceptance='exchange'"
+            )

@@ -1,0 +1,130 @@
+"""A user's own Simulation as the target of exact lifts, or the reason why it cannot be one."""
+
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import unit
+
+from .chart import Chart, InternalCoordinates
+from .errors import InputError
+from .execution import make_context
+from .model import LiftingModel
+from .system import MolecularSystem, system_from_objects
+from .units import FloatArray
+
+WINDOWS = "umbrella windows and `gancl fes --windows`"
+"""What serves where a lift has no exact weight."""
+
+SAME_ENERGY = 1e-3
+"""kT by which a turned and shifted molecule may differ."""
+
+LIGHT = 2.0
+"""amu; with lighter hydrogens the relaxation takes steps of 1 fs by default."""
+
+
+def temperature_of(integrator: Any) -> float:
+    """The temperature that an integrator keeps, K.
+
+    Raises:
+        InputError: it keeps none, or does not say which.
+    """
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
+    if hasattr(integrator, "getTemperature"):
+        return float(integrator.getTemperature().value_in_unit(unit.kelvin))
+    raise InputError(
+        f"{type(integrator).__name__} does not say which temperature it keeps: use LangevinMiddleIntegrator"
+    )
+
+
+def _refuse(simulation: Any) -> None:
+    """What cannot be lifted exactly."""
+    system, integrator = simulation.system, simulation.integrator
+    names = [type(force).__name__ for force in system.getForces()]
+    for name in names:
+        if "Barostat" in name:
+            raise InputError(f"the System has a {name}, and an exact lift needs a fixed volume: use {WINDOWS}")
+        if name.startswith("Drude"):
+            raise InputError(f"the System has Drude particles, whose lifts have no exact weight: use {WINDOWS}")
+    virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
+    if virtual:
+        raise InputError(
+            f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"
+        )
+    molecules = len(simulation.context.getMolecules())
+    bonded = any(True for _ in simulation.topology.bonds())
+    if bonded and molecules > 1:
+        raise InputError(
+            f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {WINDOWS}, or make a "
+            "System of the solute alone"
+        )
+    if bonded and system.usesPeriodicBoundaryConditions():
+        raise InputError(f"the System is periodic, and an exact lift is of a molecule in vacuum: use {WINDOWS}")
+    groups = integrator.getIntegrationForceGroups()
+    if any(not groups >> force.getForceGroup() & 1 for force in system.getForces()):
+        raise InputError(
+            "the integrator leaves force groups out, so its target is not the System's: set its integration force "
+            "groups to all"
+        )
+
+
+def _check_rigid_motion(system: MolecularSystem, chart: Chart) -> None:
+    """A chart of internal coordinates knows no place and no direction."""
+    if not isinstance(chart, InternalCoordinates):
+        return
+    context = make_context(system.system, openmm.LangevinMiddleIntegrator(300, 1, 0.001), "Reference", 1)
+
+    def energy(places: FloatArray) -> float:
+        context.setPositions(places)
+        return float(context.getState(energy=True).getPotentialEnergy()._value)
+
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    turned = system.positions @ (turn * np.linalg.det(turn)) + np.array([0.3, -0.2, 0.1])
+    if abs(energy(turned) - energy(system.positions)) > SAME_ENERGY * system.kT:
+        raise InputError(
+            "the energy changes when the whole molecule is moved or turned (a restraint of its place?), which a lift "
+            f"cannot weigh: leave that force out, or use {WINDOWS}"
+        )
+
+
+def positions_of(simulation: Any) -> FloatArray:
+    """Positions of a Simulation, shape=(n_atoms, 3), nm."""
+    state = simulation.context.getState(positions=True)
+    return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+
+
+def system_of_simulation(
+    simulation: Any, model: LiftingModel, restraint: Any, time_step: float | None, friction: float
+) -> MolecularSystem:
+    """What a Simulation samples, as a system that a model can be lifted in; the Simulation is not changed.
+
+    Args:
+        simulation: an ``openmm.app.Simulation`` whose Context has positions.
+        model: of its atoms, at its temperature.
+        restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
+        time_step: of relaxations, ps; 0.002 by default, 0.001 where an atom is lighter than 2 amu.
+        friction: of relaxations, 1/ps.
+
+    Raises:
+        InputError: what cannot be lifted exactly, and what to use instead.
+    """
+    _refuse(simulation)
+    user = simulation.system
+    lightest = min(user.getParticleMass(i)._value for i in range(user.getNumParticles()))
+    system = system_from_objects(
+        simulation.topology,
+        user,
+        positions_of(simulation),
+        temperature=temperature_of(simulation.integrator),
+        labels=model.slow,
+        restraint=restraint,
+        friction=friction,
+        time_step=time_step or (0.002 if lightest > LIGHT else 0.001),
+        name="the simulation",
+        chirality="none",
+        trans_peptides=False,
+    )
+    model.check_system(system)
+    _check_rigid_motion(system, model.chart)
+    return system

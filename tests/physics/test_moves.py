@@ -1,0 +1,114 @@
+"""The move against exact answers: what is distributed rightly before it is so after it, whatever runs in between.
+
+Chains start from exact, independent configurations, so that all that is counted is independent. The z-scores of this
+file together have the false-alarm rate of 3.5 sigma (Bonferroni).
+"""
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app
+
+from openmm_gancl import LiftMove
+
+from .exact import DOUBLE_WELL
+from .statistics import z_limit
+
+NAME = DOUBLE_WELL.name
+N_SCORES = 12 * 4
+REJECTED = 5.0
+
+
+def simulation_of(system, seed, platform="Reference"):
+    integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, system.time_step)
+    integrator.setRandomNumberSeed(seed)
+    simulation = app.Simulation(system.topology, system.system, integrator, openmm.Platform.getPlatformByName(platform))
+    simulation.context.setPositions(system.positions)
+    simulation.context.setVelocitiesToTemperature(system.temperature, seed)
+    return simulation
+
+
+def move_of(system, model, relax_steps, kind=LiftMove, **rest):
+    as_in_card = {"restraint": system.restraint, "time_step": system.time_step}
+    return kind(
+        simulation_of(system, 11), model, relax_steps=relax_steps, seed=12, platform="Reference", **as_in_card, **rest
+    )
+
+
+def ends_of(move, starts, md_steps, rounds):
+    """Configurations straight after the last attempt of a chain from each start."""
+    context, temperature = move.simulation.context, move.system.temperature
+    ends = []
+    for start in starts:
+        context.setPositions(start)
+        context.setVelocitiesToTemperature(temperature)
+        move.run(rounds, md_steps)
+        ends.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
+    return np.array(ends)
+
+
+def scores(ends):
+    """z of four averages over independent configurations, against very many exact ones."""
+    exact = DOUBLE_WELL.sample(400_000, np.random.default_rng(3))[:, 0]
+    found = ends[:, 0]
+    features = [lambda q: q[:, 0] > 0.0, lambda q: q[:, 0] ** 2, lambda q: q[:, 1], lambda q: q[:, 2] ** 2]
+    return np.array(
+        [
+            (f(found).mean() - f(exact).mean()) / np.hypot(f(found).std() / len(found) ** 0.5, f(exact).std() / 632.0)
+            for f in features
+        ]
+    )
+
+
+class AlwaysAccepts(LiftMove):
+    """The twin: w'/w is taken for one."""
+
+    def _accepts(self, after, before, log_u):
+        return bool(np.isfinite(after) and np.isfinite(before))
+
+
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 5000)]
+
+
+@pytest.mark.parametrize("md_steps", [50, *SLOW])
+@pytest.mark.parametrize("relax_steps", [1, 200])
+@pytest.mark.parametrize("generator", ["trained", "untrained"])
+def test_exchange_keeps_the_equilibrium(models, generator, relax_steps, md_steps):
+    system = models.system(NAME)
+    model = models.with_prior_encoder(NAME, generator, 2)
+    move = move_of(system, model, relax_steps)
+    n = 400 if md_steps == 5000 else 800 if md_steps == 50 else 1600
+    z = scores(ends_of(move, DOUBLE_WELL.sample(n, np.random.default_rng(5)), md_steps, rounds=2))
+    assert np.abs(z).max() < z_limit(N_SCORES), z
+    if generator == "trained" and relax_steps == 200:
+        assert sum(record.accepted for record in move.history) >= 200, move.acceptance_rate
+
+
+def test_accepting_every_lift_shows(models):
+    system = models.system(NAME)
+    move = move_of(system, models.with_prior_encoder(NAME, "untrained", 2), 200, kind=AlwaysAccepts)
+    z = scores(ends_of(move, DOUBLE_WELL.sample(800, np.random.default_rng(5)), 50, rounds=2))
+    assert np.abs(z).max() > REJECTED, z
+
+
+def test_metropolis_is_a_chain_of_lifts(models):
+    """Alone it is exact, too: every tenth state of one long chain."""
+    system = models.system(NAME)
+    move = move_of(system, models.with_prior_encoder(NAME, "trained", 2), 200, acceptance="metropolis")
+    places = []
+    for record in move.run(8000):
+        places.append(record.after[0])
+    kept = np.array(places)[200:]
+    exact = DOUBLE_WELL.sample(400_000, np.random.default_rng(3))[:, 0, 0]
+    blocks = (kept > 0).reshape(60, -1).mean(axis=1)
+    z = (blocks.mean() - (exact > 0).mean()) / (blocks.std(ddof=1) / len(blocks) ** 0.5)
+    assert 0.1 < move.acceptance_rate < 0.95 and abs(z) < z_limit(N_SCORES), (z, move.acceptance_rate)
+
+
+def test_barriers_are_crossed_that_dynamics_do_not_cross(models):
+    """4 kT high."""
+    system = models.system(NAME)
+    move = move_of(system, models.with_prior_encoder(NAME, "trained", 2), 200)
+    sides = [record.after[0] > 0 for record in move.run(300, 20)]
+    crossings = int(np.abs(np.diff(np.array(sides, dtype=int))).sum())
+    assert crossings > 20, crossings

@@ -18,7 +18,7 @@ from .errors import InputError
 from .model import LiftingModel, with_generator
 from .slow import ModuleCoordinates, Torsions
 from .system import MolecularSystem
-from .units import FloatArray
+from .units import FloatArray, wrap
 
 WIDE = 0.8
 """A torsion is held whose mean direction over the frames, exp(i phi), is shorter than this."""
@@ -102,6 +102,6 @@ def hold_torsions(
     rows = {tuple(atoms): i for i, atoms in enumerate(chart.torsions.tolist())}
     indices = chart.n_bonds + chart.n_angles + np.array([rows[tuple(atoms)] for atoms in held.atoms.tolist()])
     latents = model.sample_latents(labels, np.random.default_rng(seed))
-    windows = model.reference_parameters(labels, latents).centres[:, indices]
+    windows = wrap(model.reference_parameters(labels, latents).centres[:, indices])
     table = LabelTable(model.networks.generator, windows, labels)
     return with_generator(model, table, replace(chart, label_indices=indices), held), windows

@@ -156,7 +156,7 @@ PRESETS: dict[str, Settings] = {
 
 
 LEARNED: dict[str, dict[str, int]] = {
-    "default": {"latent": 0, "relax_steps": 150, "n_first": 4096, "n_lifts": 24576},
+    "default": {"latent": 0, "n_first": 4096, "n_lifts": 40960},
     "quick": {"latent": 0, "n_check_labels": 3, "n_check_frames": 16, "n_check_lifts": 32},
 }
 """What differs from the presets where labels are learned."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import InputError
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, dihedral_angles
-from .units import BoolArray, FloatArray, IntArray
+from .units import BoolArray, FloatArray, IntArray, cross
 from .zmatrix import bond_graph, build_z_matrix, checked_torsions, rotor_folds
 
 
@@ -181,10 +181,10 @@ class InternalCoordinates:
                 if n == 0:
                     normal, phi = np.broadcast_to([0.0, 0.0, 1.0], along.shape), np.zeros(len(along))
                 else:
-                    normal = _unit(np.cross(positions[:, a] - positions[:, d], along))
+                    normal = _unit(cross(positions[:, a] - positions[:, d], along))
                     phi = torsions[:, n - 1]
                 r, theta = bonds[:, n + 1, None], angles[:, n, None]
-                across = np.cos(phi)[:, None] * np.cross(normal, along) + np.sin(phi)[:, None] * normal
+                across = np.cos(phi)[:, None] * cross(normal, along) + np.sin(phi)[:, None] * normal
                 positions[:, atom] = positions[:, b] + r * (np.sin(theta) * across - np.cos(theta) * along)
         return positions
 
@@ -197,7 +197,7 @@ class InternalCoordinates:
             u = to_atom[:, 1:]
             v = positions[:, self.angles[:, 2]] - positions[:, self.angles[:, 1]]
             # arccos would lose half of the digits near 0 and pi
-            angles = np.arctan2(np.linalg.norm(np.cross(u, v), axis=-1), np.sum(u * v, axis=-1))
+            angles = np.arctan2(np.linalg.norm(cross(u, v), axis=-1), np.sum(u * v, axis=-1))
             torsions = dihedral_angles(positions, self.torsions)
         return np.concatenate([bonds, angles, np.where(torsions == -np.pi, np.pi, torsions)], axis=1)
 

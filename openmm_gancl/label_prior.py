@@ -1,12 +1,12 @@
 """The distribution of labels of unrestrained lifts, and the encoder that reads a label back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.special import ive, logsumexp
-from scipy.stats import truncnorm, vonmises
+from scipy.stats import truncnorm
 
 from .slow import SlowCoordinates
 from .units import BoolArray, FloatArray, wrap
@@ -68,32 +68,34 @@ class UniformLabels:
 
     def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
         """See `LabelPrior.sample_encoder`."""
-        columns = [
-            distribution.rvs(*arguments, size=len(obtained), random_state=rng)
-            for distribution, arguments in self._encoders(obtained)
-        ]
+        columns = []
+        for xi, strength, truncated in self._columns(obtained):
+            if truncated is None:
+                columns.append(wrap(xi + rng.vonmises(0.0, strength, size=len(xi))))
+            else:
+                columns.append(truncated.rvs(size=len(xi), random_state=rng))
         return np.stack(columns, axis=1)
 
     def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
         """See `LabelPrior.log_encoder`."""
         total = np.zeros(len(labels))
-        for column, (distribution, arguments) in zip(labels.T, self._encoders(obtained), strict=True):
-            total += distribution.logpdf(column, *arguments)
+        for column, (xi, strength, truncated) in zip(labels.T, self._columns(obtained), strict=True):
+            total += _log_kernel(column - xi, strength, True) if truncated is None else truncated.logpdf(column)
         return total
 
     def log_ratio(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
         """See `LabelPrior.log_ratio`."""
         return self.log_encoder(labels, obtained) - self.log_prior(labels)
 
-    def _encoders(self, obtained: FloatArray):  # type: ignore[no-untyped-def]  # scipy's frozen types are private
+    def _columns(self, obtained: FloatArray) -> Iterator[tuple[FloatArray, float, Any]]:
+        """xi, 1 / width^2, and a normal truncated to the domain where the coordinate has no period."""
         for i, strength in enumerate(self.restraint / self.kT):
-            xi = obtained[:, i]
-            if np.isfinite(self.slow.periods[i]):
-                yield vonmises, (strength, xi)
-            else:
+            xi, truncated = obtained[:, i], None
+            if not np.isfinite(self.slow.periods[i]):
                 width = strength**-0.5
                 low, high = self.slow.domain[i]
-                yield truncnorm, ((low - xi) / width, (high - xi) / width, xi, width)
+                truncated = truncnorm((low - xi) / width, (high - xi) / width, xi, width)
+            yield xi, float(strength), truncated
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from .errors import InputError
-from .execution import openmm_seed, seed_reference_platform, task_seed
+from .execution import TASK_SIZE, openmm_seed, seed_reference_platform, task_seed
 from .label_prior import LabelPrior
 from .lift import Lifter, maxwell_boltzmann
 from .lifts import Lifts
@@ -28,7 +28,7 @@ from .user_simulation import positions_of, system_of_simulation
 
 MoveAcceptance = Literal["exchange", "metropolis"]
 
-AHEAD = 8
+AHEAD = TASK_SIZE
 """Lifts that are made together."""
 
 SAME_PLACE = 1e-5

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from .errors import InputError
-from .units import FloatArray, IntArray
+from .units import FloatArray, IntArray, cross
 
 
 class Axes(Protocol):
@@ -85,7 +85,7 @@ def dihedral_angles(positions: FloatArray, quadruples: IntArray) -> FloatArray:
     """
     p = positions[:, np.asarray(quadruples)]
     b1, b2, b3 = p[:, :, 1] - p[:, :, 0], p[:, :, 2] - p[:, :, 1], p[:, :, 3] - p[:, :, 2]
-    n1, n2 = np.cross(b1, b2), np.cross(b2, b3)
+    n1, n2 = cross(b1, b2), cross(b2, b3)
     sine = np.linalg.norm(b2, axis=-1) * np.sum(b1 * n2, axis=-1)
     return np.arctan2(sine, np.sum(n1 * n2, axis=-1))
 

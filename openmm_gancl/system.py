@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class MolecularSystem:
         """Number of particles."""
         return len(self.positions)
 
-    @property
+    @cached_property
     def masses(self) -> FloatArray:
         """Masses as integrated, shape=(n_atoms,), amu."""
         return np.array([number(self.system.getParticleMass(i)) for i in range(self.n_atoms)])

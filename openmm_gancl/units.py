@@ -50,6 +50,14 @@ def energy_unit(name: str, temperature: float) -> float:
     return {"kJ/mol": 1.0, "kcal/mol": 4.184, "kT": thermal_energy(temperature)}[name]
 
 
+def cross(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Vector products along the last axis; for few vectors several times faster than numpy's."""
+    ax, ay, az, bx, by, bz = (v[..., i] for v in (a, b) for i in range(3))
+    product = np.empty(np.broadcast_shapes(a.shape, b.shape))
+    product[..., 0], product[..., 1], product[..., 2] = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    return product
+
+
 def wrap(angles: FloatArray, periods: FloatArray | float = 2 * np.pi) -> FloatArray:
     """Bring differences into [-period/2, period/2); an infinite period leaves them alone."""
     periods = np.asarray(periods, dtype=float)

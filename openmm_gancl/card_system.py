@@ -61,11 +61,6 @@ def _structure(path: Path) -> tuple[Any, Any]:
 
 
 def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) -> Any:
-    if card.constraints != "none":
-        raise InputError(
-            f"key 'force_field.constraints' is {card.constraints}, and exact lifts with constraints are not "
-            'available yet: use hydrogen_mass = 3.0 and constraints = "none"'
-        )
     files = [str(folder / file) if (folder / file).is_file() else file for file in card.files]
     try:
         force_field = app.ForceField(*files)
@@ -81,8 +76,8 @@ def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) 
             topology,
             nonbondedMethod=getattr(app, card.nonbonded),
             nonbondedCutoff=card.cutoff,
-            constraints=None,
-            rigidWater=False,
+            constraints=None if card.constraints == "none" else getattr(app, card.constraints),
+            rigidWater=card.constraints != "none",
             removeCMMotion=False,
             hydrogenMass=card.hydrogen_mass,
         )

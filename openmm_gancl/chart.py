@@ -1,11 +1,13 @@
 """Charts: the coordinates in which a reference potential is a product, there and back, with their volume."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from .constraints import UNCONSTRAINED, Constraints
 from .errors import InputError
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, dihedral_angles
 from .units import BoolArray, FloatArray, IntArray, cross
@@ -43,6 +45,11 @@ class Chart(Protocol):
         """shape=(d,), the coordinate that is slow coordinate i itself; empty where none is one."""
         ...
 
+    @property
+    def constraints(self) -> Constraints:
+        """The bonds with a fixed length, which are no coordinates."""
+        ...
+
     def to_cartesian(self, coordinates: FloatArray) -> FloatArray:
         """Coordinates, shape=(n, n_coordinates), to positions, shape=(n, n_atoms, 3), nm."""
         ...
@@ -68,18 +75,21 @@ class Chart(Protocol):
 class InternalCoordinates:
     """Bonds (nm), angles and torsions (radians) of a Z-matrix, in this order, each in row order.
 
-    The torsion of a row is the dihedral of its four atoms, IUPAC sign: the same read backwards.
+    The torsion of a row is the dihedral of its four atoms, IUPAC sign: the same read backwards. A constrained bond is
+    no coordinate: it has its length.
 
     Args:
         z_matrix: shape=(n_atoms, 4), rows in build order: atom, bond, angle and torsion partner; -1 where the
             first three rows have none.
         torsion_folds: shape=(n_atoms - 3,), the rotational symmetry of each torsion.
         label_indices: shape=(d,), the coordinate that is slow coordinate i itself.
+        fixed_lengths: shape=(n_atoms - 1,), nm, of constrained bonds; zero where a bond is free, as all by default.
     """
 
     z_matrix: IntArray
     torsion_folds: IntArray
     label_indices: IntArray
+    fixed_lengths: FloatArray = field(default_factory=lambda: np.empty(0))
     kind: ClassVar[str] = "internal"
 
     def __post_init__(self) -> None:
@@ -87,6 +97,8 @@ class InternalCoordinates:
         for name, shape in (("z_matrix", (-1, 4)), ("torsion_folds", (-1,)), ("label_indices", (-1,))):
             array = np.asarray(getattr(self, name), dtype=np.int64).reshape(shape)
             object.__setattr__(self, name, array)
+        lengths = np.asarray(self.fixed_lengths, dtype=float)
+        object.__setattr__(self, "fixed_lengths", lengths if len(lengths) else np.zeros(len(self.z_matrix) - 1))
 
     @classmethod
     def from_topology(
@@ -94,6 +106,7 @@ class InternalCoordinates:
         topology: Any,
         label_torsions: Sequence[Sequence[int]] | IntArray = (),
         positions: FloatArray | None = None,
+        constraints: Constraints = UNCONSTRAINED,
     ) -> "InternalCoordinates":
         """The chart of one molecule, with every label torsion a coordinate that turns a whole branch.
 
@@ -102,9 +115,11 @@ class InternalCoordinates:
             label_torsions: shape=(d, 4), 0-based atom indices.
             positions: shape=(n_atoms, 3), any one structure in nm, with which torsions about near-linear
                 frames are avoided.
+            constraints: of bonds alone, at most as many as make no ring.
 
         Raises:
-            InputError: if the topology is not one bonded molecule, or a label torsion cannot be a coordinate.
+            InputError: if the topology is not one bonded molecule, a label torsion cannot be a coordinate, or a
+                constraint is no bond of the Z-matrix.
         """
         graph = bond_graph(topology)
         torsions = checked_torsions(graph, label_torsions)
@@ -115,9 +130,10 @@ class InternalCoordinates:
         z_matrix = build_z_matrix(graph, torsions, positions)
         rows = {tuple(row): n for n, row in enumerate(z_matrix.tolist())}
         label_rows = [rows[torsion] if torsion in rows else rows[torsion[::-1]] for torsion in torsions]
-        first_torsion = len(z_matrix) - 1 + len(z_matrix) - 2
+        fixed_lengths = _fixed_lengths(z_matrix, constraints)
+        first_torsion = int((fixed_lengths == 0).sum()) + len(z_matrix) - 2
         labels = np.array([first_torsion + row - 3 for row in label_rows], dtype=np.int64)
-        return cls(z_matrix, rotor_folds(graph, z_matrix, torsions), labels)
+        return cls(z_matrix, rotor_folds(graph, z_matrix, torsions), labels, fixed_lengths)
 
     @property
     def n_atoms(self) -> int:
@@ -126,8 +142,19 @@ class InternalCoordinates:
 
     @property
     def bonds(self) -> IntArray:
-        """shape=(n_bonds, 2), atom and bond partner."""
-        return self.z_matrix[1:, :2]
+        """shape=(n_bonds, 2), atom and bond partner, of the bonds without a constraint."""
+        return self.z_matrix[1:, :2][self._free]
+
+    @property
+    def constraints(self) -> Constraints:
+        """See `Chart.constraints`; sorted as `openmm_gancl.constraints.constraints_of` does."""
+        pairs, lengths = np.sort(self.z_matrix[1:, :2][~self._free], axis=1), self.fixed_lengths[~self._free]
+        order = np.lexsort(pairs.T[::-1])
+        return Constraints(pairs[order], lengths[order])
+
+    @cached_property
+    def _free(self) -> BoolArray:
+        return np.asarray(self.fixed_lengths == 0)
 
     @property
     def angles(self) -> IntArray:
@@ -141,8 +168,8 @@ class InternalCoordinates:
 
     @property
     def n_bonds(self) -> int:
-        """Number of bonds in the Z-matrix, n_atoms - 1."""
-        return len(self.bonds)
+        """Number of bonds in the Z-matrix that are free: n_atoms - 1 without constraints."""
+        return int(self._free.sum())
 
     @property
     def n_angles(self) -> int:
@@ -171,7 +198,9 @@ class InternalCoordinates:
 
     def to_cartesian(self, coordinates: FloatArray) -> FloatArray:
         """See `Chart.to_cartesian`; first atom at the origin, second on +x, third in the xy plane."""
-        bonds, angles, torsions = self._split(coordinates)
+        free, angles, torsions = self._split(coordinates)
+        bonds = np.repeat(self.fixed_lengths[None], len(coordinates), axis=0)
+        bonds[:, self._free] = free
         positions = np.zeros((len(coordinates), self.n_atoms, 3))
         rows = self.z_matrix.tolist()
         positions[:, rows[1][0], 0] = bonds[:, 0]
@@ -192,8 +221,8 @@ class InternalCoordinates:
         """See `Chart.to_internal`."""
         positions = np.asarray(positions, dtype=float)
         with np.errstate(all="ignore"):
-            to_atom = positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]]
-            bonds = np.linalg.norm(to_atom, axis=-1)
+            to_atom = positions[:, self.z_matrix[1:, 0]] - positions[:, self.z_matrix[1:, 1]]
+            bonds = np.linalg.norm(to_atom[:, self._free], axis=-1)
             u = to_atom[:, 1:]
             v = positions[:, self.angles[:, 2]] - positions[:, self.angles[:, 1]]
             # arccos would lose half of the digits near 0 and pi
@@ -208,7 +237,7 @@ class InternalCoordinates:
         return np.asarray(in_range & np.all(np.isfinite(coordinates), axis=1))
 
     def log_jacobian(self, coordinates: FloatArray) -> FloatArray:
-        """See `Chart.log_jacobian`: sum of 2 log r over all bonds and of log sin theta over all angles.
+        """See `Chart.log_jacobian`: sum of 2 log r over all free bonds and of log sin theta over all angles.
 
         The volume of rigid motion, 8 pi^2 V, is left out; the first three atoms' bonds and angle are in.
         """
@@ -224,6 +253,7 @@ class InternalCoordinates:
             "z_matrix": self.z_matrix.tolist(),
             "torsion_folds": self.torsion_folds.tolist(),
             "label_indices": self.label_indices.tolist(),
+            **({} if self._free.all() else {"fixed_lengths": self.fixed_lengths.tolist()}),
         }
 
     def _split(self, coordinates: FloatArray) -> list[FloatArray]:
@@ -243,6 +273,7 @@ class CartesianCoordinates:
     n_atoms: int
     label_components: IntArray
     kind: ClassVar[str] = "cartesian"
+    constraints: ClassVar[Constraints] = UNCONSTRAINED
 
     def __post_init__(self) -> None:
         """Check the components."""
@@ -299,23 +330,34 @@ class CartesianCoordinates:
         }
 
 
-def chart_for(topology: Any, slow: SlowCoordinates, positions: FloatArray | None = None) -> Chart:
+def chart_for(
+    topology: Any,
+    slow: SlowCoordinates,
+    positions: FloatArray | None = None,
+    constraints: Constraints = UNCONSTRAINED,
+) -> Chart:
     """The chart in which the slow coordinates are coordinates themselves, or those that a module asks for.
 
     Args:
         topology: an ``openmm.app.Topology``.
         slow: torsions, particle components, or coordinates of a molecule by a module.
         positions: shape=(n_atoms, 3), nm; see `InternalCoordinates.from_topology`.
+        constraints: fixed bonds; see there.
 
     Raises:
         InputError: for other slow coordinates, and as `InternalCoordinates.from_topology` does.
     """
     if isinstance(slow, ParticleCoordinates):
+        if len(constraints):
+            raise InputError(
+                f"the System has {len(constraints)} constraints, and its labels are components of particles: label "
+                "torsions, or leave the constraints out"
+            )
         return CartesianCoordinates(topology.getNumAtoms(), slow.components)
     if isinstance(slow, Torsions):
-        return InternalCoordinates.from_topology(topology, slow.atoms, positions)
+        return InternalCoordinates.from_topology(topology, slow.atoms, positions, constraints)
     if isinstance(slow, ModuleCoordinates):
-        chart = InternalCoordinates.from_topology(topology, slow.chart_torsions, positions)
+        chart = InternalCoordinates.from_topology(topology, slow.chart_torsions, positions, constraints)
         return replace(chart, label_indices=np.empty(0, dtype=np.int64))
     raise InputError(
         f"slow coordinates of type {type(slow).__name__} are no coordinates of a chart: use torsions, particle "
@@ -329,6 +371,20 @@ def chart_from_description(description: dict[str, Any]) -> Chart:
     kinds: dict[str, Any] = {"internal": InternalCoordinates, "cartesian": CartesianCoordinates}
     chart: Chart = kinds[description["kind"]](**fields)
     return chart
+
+
+def _fixed_lengths(z_matrix: IntArray, constraints: Constraints) -> FloatArray:
+    """The length of each constrained bond of a Z-matrix, zero where it is free, shape=(n_atoms - 1,)."""
+    rows = {tuple(sorted(pair)): n for n, pair in enumerate(z_matrix[1:, :2].tolist())}
+    lengths = np.zeros(len(rows))
+    for (a, b), length in zip(constraints.pairs.tolist(), constraints.lengths, strict=True):
+        if (a, b) not in rows:
+            raise InputError(
+                f"atoms {a} and {b} are constrained, which is no bond that a lift draws (an angle, or a closed ring): "
+                "constrain HBonds alone"
+            )
+        lengths[rows[a, b]] = length
+    return lengths
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

@@ -35,7 +35,7 @@ def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: F
     Raises:
         InputError: there is none.
     """
-    chart = chart_for(system.topology, slow, system.positions)
+    chart = chart_for(system.topology, slow, system.positions, system.constraints)
     assert isinstance(chart, InternalCoordinates)
     angles = chart.to_internal(positions)[:, chart.periodic]
     wide = (np.abs(np.exp(1j * angles).mean(axis=0)) < WIDE) & (chart.torsion_folds == 1)

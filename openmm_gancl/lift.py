@@ -1,8 +1,9 @@
 """Lift: propose, relax, weigh, accept; forward for lifts, in reverse for the check against real frames.
 
-``log w = -beta (H_1 - H_0 - Q) + log J(x0) + log Z_ref + log r(z | x, s) - log p(z | s)`` is the exact importance
-weight of one lift: ``mean(w)`` over all lifts, the failed ones included, is the configurational integral of the
-restrained (or unrestrained) real potential, at any step count, step size and generator.
+``log w = -beta (H_1 - H_0 - Q) + log J(x0) + log Z_ref + log r(z | x, s) - log p(z | s)``, and the Fixman term of
+constraints at x0, is the exact importance weight of one lift: ``mean(w)`` over all lifts, the failed ones included, is
+the configurational integral of the restrained (or unrestrained) real potential, at any step count, step size and
+generator.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from .constraints import VIOLATION
 from .errors import InputError
 from .execution import TASK_SIZE, fastest_platform, openmm_seed, run_tasks, task_seed
 from .label_prior import LabelPrior, UniformLabels
@@ -123,9 +125,9 @@ def weigh(
     kT, chart, labels = system.kT, model.chart, proposals.labels
     reference = ReferencePotential(chart, kT)
     with np.errstate(all="ignore"):
-        real_end, reference_end = relaxed.positions, proposals.coordinates
+        real_end, reference_end, start = relaxed.positions, proposals.coordinates, task.positions
         if task.reverse:
-            real_end, reference_end = task.positions, chart.to_internal(relaxed.positions)
+            real_end, reference_end, start = task.positions, chart.to_internal(relaxed.positions), relaxed.positions
         obtained = system.slow.transform(real_end)
         work = path_work(relaxed, reference.energies(reference_end, proposals.parameters), task.reverse)
         real_coordinates = chart.to_internal(real_end)
@@ -138,12 +140,14 @@ def weigh(
         log_weights = (
             -work / kT
             + chart.log_jacobian(reference_end)
+            + system.constraints.log_fixman(start, system.masses)
             + reference.log_partition(proposals.parameters)
             + log_encoder
             - log_prior
             + log_encoder_label
         )
-        reason = _reasons(task, relaxed, work, system.state.inside(real_end), log_weights)
+        broken = system.constraints.violations(relaxed.positions) > VIOLATION
+        reason = _reasons(task, relaxed, work, broken, system.state.inside(real_end), log_weights)
     return Lifts(
         labels=labels,
         obtained=obtained,
@@ -165,7 +169,12 @@ def weigh(
 
 
 def _reasons(
-    task: RelaxTask, relaxed: Relaxed, work: FloatArray, inside_state: BoolArray, log_weights: FloatArray
+    task: RelaxTask,
+    relaxed: Relaxed,
+    work: FloatArray,
+    broken: BoolArray,
+    inside_state: BoolArray,
+    log_weights: FloatArray,
 ) -> NDArray[np.str_]:
     sizes = np.abs([relaxed.heat, relaxed.real_energies, relaxed.kinetic_start, relaxed.kinetic_end, work])
     finite = np.isfinite(sizes).all(axis=0) & np.isfinite(relaxed.positions).all(axis=(1, 2))
@@ -173,6 +182,7 @@ def _reasons(
         (~task.runnable, "outside"),
         (relaxed.failed, "failed"),
         (~finite, "nan"),
+        (broken, "constraint"),
         (sizes.max(axis=0) > ABSURD_ENERGY, "clash"),
         (~inside_state, "state"),
         (np.isnan(log_weights) | (log_weights == np.inf), "nan"),

@@ -105,6 +105,11 @@ class LiftingModel:
                 f"the model's labels are {self.slow.describe()}, those of {system.name} "
                 f"{system.slow.describe()}: {remedy}"
             )
+        if self.chart.constraints != system.constraints:
+            raise InputError(
+                f"the model has {len(self.chart.constraints)} constrained bonds, {system.name} has "
+                f"{len(system.constraints)} or others: {remedy}"
+            )
         if abs(self.metadata["temperature"] - system.temperature) > 1e-6:
             raise InputError(
                 f"the model was trained at {self.metadata['temperature']:g} K, {system.name} is at "
@@ -205,7 +210,7 @@ def train_model(
         progress: called with the step and the number of steps.
     """
     options = options or TrainingOptions()
-    chart = chart_for(system.topology, system.slow, system.positions)
+    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     coordinates = chart.to_internal(positions)
     keep = np.isfinite(coordinates).all(axis=1) & np.isfinite(labels).all(axis=1)
     if keep.sum() < 20:
@@ -265,7 +270,7 @@ def untrained_model(
         widths: by kind of coordinate, `UNTRAINED_WIDTHS` by default; nm and radians.
     """
     torch.manual_seed(seed)
-    chart = chart_for(system.topology, system.slow, system.positions)
+    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     by_kind = {**UNTRAINED_WIDTHS, **(widths or {})}
     scale = np.array([by_kind[kind] for kind in coordinate_kinds(chart)])
     origin = chart.to_internal(system.positions[None])[0]

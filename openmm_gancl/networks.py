@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .chart import Chart
+from .chart import Chart, InternalCoordinates
 from .slow import SlowCoordinates
 from .units import FloatArray
 
@@ -181,10 +181,9 @@ class Generator(nn.Module):
 
 def coordinate_kinds(chart: Chart) -> list[str]:
     """bond, angle, torsion or cartesian for each coordinate of a chart."""
-    if not chart.periodic.any() and chart.n_coordinates == 3 * chart.n_atoms:
+    if not isinstance(chart, InternalCoordinates):
         return ["cartesian"] * chart.n_coordinates
-    n = chart.n_atoms
-    return ["bond"] * (n - 1) + ["angle"] * (n - 2) + ["torsion"] * max(n - 3, 0)
+    return ["bond"] * chart.n_bonds + ["angle"] * chart.n_angles + ["torsion"] * chart.n_torsions
 
 
 def normal_quantile(uniforms: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from .units import FloatArray, IntArray
 
 WINDOWS_IN_A_TASK = 8
 MINIMISER_ITERATIONS = 100
+CONSTRAINT_TOLERANCE = 1e-6
+"""Relative, of windows and runs."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,12 @@ def _sample_task(task: _WindowTask) -> tuple[FloatArray, FloatArray]:
     energies = np.full((n, task.n_frames), np.nan)
     for index, label in enumerate(task.labels):
         integrator = openmm.LangevinMiddleIntegrator(task.temperature, task.friction, task.time_step)
+        integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
         context = make_context(system, integrator, task.platform, task.seed + index)
         restraint.move(context, label)
         try:
             context.setPositions(task.starts[index])
+            context.applyConstraints(CONSTRAINT_TOLERANCE)
             if task.minimise:
                 openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
             context.setVelocitiesToTemperature(task.temperature, task.seed + index)
@@ -173,7 +177,7 @@ def _collect(
 
 def starting_positions(system: MolecularSystem, labels: FloatArray) -> FloatArray:
     """The system's structure turned to each label in its chart, shape=(n, n_atoms, 3); not minimised."""
-    chart = chart_for(system.topology, system.slow, system.positions)
+    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     if not len(chart.label_indices):
         raise InputError("learned labels are no coordinates of a chart: give one start a label")
     coordinates = np.repeat(chart.to_internal(system.positions[None]), len(labels), axis=0)

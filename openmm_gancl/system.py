@@ -18,6 +18,7 @@ from openmm import unit
 
 from .card import SDECard, SystemCard, read_card
 from .card_system import labels_of_card, objects_of_card
+from .constraints import Constraints, constraints_of
 from .errors import InputError
 from .slow import ParticleCoordinates, SlowCoordinates, Torsions
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
@@ -100,6 +101,11 @@ class MolecularSystem:
         """Masses as integrated, shape=(n_atoms,), amu."""
         return np.array([number(self.system.getParticleMass(i)) for i in range(self.n_atoms)])
 
+    @cached_property
+    def constraints(self) -> Constraints:
+        """Bonds with a fixed length."""
+        return constraints_of(self.system)
+
     @property
     def force_field_hash(self) -> str:
         """Sixteen hex digits of the SHA-256 of the serialized System, whatever OpenMM's version."""
@@ -180,11 +186,6 @@ def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> Flo
 
 def _target(system: Any) -> Any:
     """A copy of the System without the forces that are no part of the target."""
-    if system.getNumConstraints():
-        raise InputError(
-            f"the System has {system.getNumConstraints()} constraints, and exact lifts with constraints are "
-            "not available yet: make it with hydrogen_mass 3 and constraints none"
-        )
     system = copy.deepcopy(system)
     for i in reversed(range(system.getNumForces())):
         if type(system.getForce(i)).__name__.endswith(_NOT_PART_OF_THE_TARGET):
@@ -231,7 +232,7 @@ def system_from_objects(
         card: the card that it comes from, if any.
 
     Raises:
-        InputError: the objects do not fit together, or the System has constraints.
+        InputError: the objects do not fit together.
     """
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
     return MolecularSystem(

@@ -18,6 +18,7 @@ ORDER = [
     "module_force",
     "slow_force",
     "label_prior",
+    "constraints",
     "state",
     "card",
     "card_system",

@@ -215,7 +215,7 @@ def other_group():
         ([openmm.DrudeForce()], None, 0, "Drude particles"),
         ([], virtual_site, 1, "1 virtual sites"),
         ([], lambda system: system.addParticle(12.0), 1, "holds 2 molecules"),
-        ([], lambda system: system.addConstraint(0, 1, 0.15), 0, "has 1 constraints"),
+        ([], lambda system: system.addConstraint(0, 1, 0.15), 0, "model has 0 constrained bonds"),
         ([place_restraint()], None, 0, "moved or turned"),
     ],
 )

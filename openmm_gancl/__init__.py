@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
     from .moves import LiftMove, LiftRecord, LiftReporter
-    from .sampling import Frames, sample_langevin, sample_windows
+    from .sampling import Frames, sample_langevin
     from .sde import StochasticSystem, lift_sde, load_sde
     from .selection import select_coordinates
+    from .simulation import system_from_simulation
     from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
     from .slow_force import coordinate_forces, make_restraint
     from .slow_learning import learn_slow_coordinates
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
     from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
     from .umbrella import UmbrellaWindows, read_windows
+    from .windows import analyse_windows, sample_windows
 
 __version__ = "0.1.0.dev0"
 
@@ -43,7 +45,7 @@ _HOME = {
     "lifts": ["Lifts"],
     "model": ["LiftingModel", "load_model", "train", "untrained_model"],
     "moves": ["LiftMove", "LiftRecord", "LiftReporter"],
-    "sampling": ["Frames", "sample_langevin", "sample_windows"],
+    "sampling": ["Frames", "sample_langevin"],
     "sde": ["StochasticSystem", "lift_sde", "load_sde"],
     "slow": ["ModuleCoordinates", "ParticleCoordinates", "SlowCoordinates", "Torsions"],
     "diffusion_map": ["DiffusionMap"],
@@ -60,6 +62,8 @@ _HOME = {
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
     "trajectory_surfaces": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
     "umbrella": ["UmbrellaWindows", "read_windows"],
+    "windows": ["analyse_windows", "sample_windows"],
+    "simulation": ["system_from_simulation"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -86,6 +90,7 @@ __all__ = [  # sorted by module, not by letter
     "UmbrellaWindows",
     "accept_metropolis",
     "analyse_trajectories",
+    "analyse_windows",
     "basin_populations",
     "check_lifts",
     "coordinate_forces",
@@ -112,6 +117,7 @@ __all__ = [  # sorted by module, not by letter
     "surface_from_lifts",
     "surface_from_trajectories",
     "system_from_objects",
+    "system_from_simulation",
     "train",
     "untrained_model",
     "wide_torsions",

@@ -23,8 +23,9 @@ from .lift import Lifter, maxwell_boltzmann
 from .lifts import Lifts
 from .model import LiftingModel
 from .relax import Relaxer
+from .simulation import positions_of
 from .units import FloatArray
-from .user_simulation import positions_of, system_of_simulation
+from .user_simulation import system_of_simulation
 
 MoveAcceptance = Literal["exchange", "metropolis"]
 
@@ -127,7 +128,7 @@ class LiftMove:
         acceptance: ``exchange``, or ``metropolis`` for a chain of lifts alone.
         restraint: of labels on the way, one number or one a label: kJ/mol (torsions) or kJ/mol/nm^2.
         label_prior: p(s) and r(s | x); uniform over the domain by default.
-        time_step: of the relaxation, ps; 0.002 by default, 0.001 for hydrogens lighter than 2 amu.
+        time_step: of the relaxation, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of the relaxation, 1/ps.
         platform: of the lifts; ``auto`` measures.
         seed: the same seed gives the same attempts from the same configurations.

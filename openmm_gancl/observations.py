@@ -31,6 +31,7 @@ class Observations:
         log_weights: shape=(n,), up to a constant; None if every frame counts alike, or windows tell.
         windows: umbrella windows, one a trajectory; None without.
         restrained: columns of the series that the windows restrain.
+        free_energies: shape=(n_windows,), kT, about right, that MBAR starts from; None to find some.
         notes: what the user should know, one sentence each.
     """
 
@@ -39,6 +40,7 @@ class Observations:
     log_weights: FloatArray | None = None
     windows: UmbrellaWindows | None = None
     restrained: tuple[int, ...] = ()
+    free_energies: FloatArray | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -236,4 +238,4 @@ def observe(
                 raise InputError(
                     f"cosine windows restrain angles in radians, {series.names[i]} is none: see its period"
                 )
-    return Observations(series, len(cvs), logs, windows, restrained, tuple(_edge_notes(series)))
+    return Observations(series, len(cvs), logs, windows, restrained, notes=tuple(_edge_notes(series)))

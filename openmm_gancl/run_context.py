@@ -17,17 +17,12 @@ from .lifts import Lifts, Mode
 from .model import LiftingModel
 from .run_folder import RunFolder
 from .run_options import RunOptions, Settings
-from .sampling import (
-    MINIMISER_ITERATIONS,
-    WINDOWS_IN_A_TASK,
-    Frames,
-    load_frames,
-    sample_windows,
-)
+from .sampling import MINIMISER_ITERATIONS, Frames, load_frames
 from .slow import SlowCoordinates, Torsions
 from .slow_learning import LearnedLabels, load_labels
 from .system import MolecularSystem
 from .units import FloatArray, IntArray, wrap
+from .windows import WINDOWS_IN_A_TASK, sample_windows
 
 EQUILIBRATION_STEPS = 1000
 

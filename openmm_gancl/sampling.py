@@ -1,8 +1,6 @@
-"""Langevin runs and restrained windows: frames with labels and energies, for training and for the reverse check."""
+"""Langevin dynamics of windows and free runs: walkers, and frames with labels and energies."""
 
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,14 @@ import numpy as np
 import openmm
 from scipy.stats import qmc
 
-from .chart import chart_for
 from .errors import InputError
-from .execution import fastest_platform, make_context, openmm_seed, run_tasks, task_seed
+from .execution import fastest_platform, make_context, openmm_seed, task_seed
 from .relax import REAL_GROUP
-from .slow import SlowCoordinates, checked_labels
+from .slow import SlowCoordinates
 from .slow_force import add_restraint
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
-WINDOWS_IN_A_TASK = 8
 MINIMISER_ITERATIONS = 100
 CONSTRAINT_TOLERANCE = 1e-6
 """Relative, of windows and runs."""
@@ -39,6 +35,7 @@ class Frames:
         restraint: shape=(d,), the constants that held the windows.
         dropped: how many frames were dropped, by reason (cis, chirality, bond, nan).
         force_evaluations: what the frames cost.
+        exchange_rate: accepted exchanges of neighbouring windows; NaN where none were tried.
     """
 
     positions: FloatArray
@@ -49,6 +46,7 @@ class Frames:
     restraint: FloatArray
     dropped: dict[str, int]
     force_evaluations: int
+    exchange_rate: float = float("nan")
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -74,9 +72,10 @@ def save_frames(frames: Frames, path: Path) -> None:
 def load_frames(path: Path) -> Frames:
     """Read what `save_frames` wrote."""
     with np.load(path, allow_pickle=False) as stored:
-        arrays = {field.name: stored[field.name] for field in fields(Frames) if field.name != "dropped"}
+        arrays = {field.name: stored[field.name] for field in fields(Frames) if field.name in stored}
         dropped = dict(zip(stored["dropped_names"].tolist(), stored["dropped_counts"].tolist(), strict=True))
-    return Frames(**{**arrays, "force_evaluations": int(arrays["force_evaluations"])}, dropped=dropped)
+    numbers = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
+    return Frames(**{**arrays, **numbers}, dropped=dropped)
 
 
 def scattered_labels(slow: SlowCoordinates, n: int, seed: int) -> FloatArray:
@@ -93,12 +92,55 @@ def grid_labels(slow: SlowCoordinates, n: int) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class _WindowTask:
+class Walkers:
+    """Where windows stand.
+
+    Attributes:
+        positions: shape=(n, n_atoms, 3), nm.
+        velocities: shape=(n, n_atoms, 3), nm/ps; None to draw them.
+        boxes: shape=(n, 3, 3), nm; None to take the System's.
+    """
+
+    positions: FloatArray
+    velocities: FloatArray | None = None
+    boxes: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def select(self, which: Any) -> "Walkers":
+        """Some of them, in any order."""
+        velocities, boxes = self.velocities, self.boxes
+        return Walkers(
+            self.positions[which],
+            None if velocities is None else velocities[which],
+            None if boxes is None else boxes[which],
+        )
+
+
+def _concatenated(arrays: list[FloatArray | None]) -> FloatArray | None:
+    found = [array for array in arrays if array is not None]
+    return np.concatenate(found) if len(found) == len(arrays) else None
+
+
+def join_walkers(parts: list[Walkers]) -> Walkers:
+    """One set of walkers from several."""
+    return Walkers(
+        np.concatenate([part.positions for part in parts]),
+        _concatenated([part.velocities for part in parts]),
+        _concatenated([part.boxes for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class WindowTask:
+    """A stretch of dynamics of a few windows; picklable."""
+
     system_xml: str
     slow: SlowCoordinates
     restraint: FloatArray
     labels: FloatArray
-    starts: FloatArray
+    walkers: Walkers
     minimise: bool
     equilibration_steps: int
     n_frames: int
@@ -109,9 +151,45 @@ class _WindowTask:
     platform: str
     seed: int
 
+    @property
+    def cost(self) -> int:
+        """Force evaluations."""
+        steps = self.equilibration_steps + self.n_frames * self.stride + 2 * MINIMISER_ITERATIONS * self.minimise
+        return len(self.labels) * steps
 
-def _sample_task(task: _WindowTask) -> tuple[FloatArray, FloatArray]:
-    """Positions, shape=(n_windows, n_frames, n_atoms, 3), and energies; NaN where a window blew up."""
+
+def set_walker(context: openmm.Context, walkers: Walkers, index: int) -> None:
+    """Put a Context where a walker stands; its velocities are left alone where it has none."""
+    if walkers.boxes is not None:
+        context.setPeriodicBoxVectors(*walkers.boxes[index])
+    context.setPositions(walkers.positions[index])
+    if walkers.velocities is not None:
+        context.setVelocities(walkers.velocities[index])
+    else:
+        context.applyConstraints(CONSTRAINT_TOLERANCE)
+
+
+def walker_of(context: openmm.Context) -> Walkers:
+    """Where a Context stands, as one walker."""
+    state = context.getState(positions=True, velocities=True)
+    positions, velocities = (array._value[None] for array in (state.getPositions(True), state.getVelocities(True)))
+    return Walkers(positions, velocities, state.getPeriodicBoxVectors(asNumpy=True)._value[None])
+
+
+def lost_walker(n_atoms: int) -> Walkers:
+    """One that blew up."""
+    return Walkers(*(np.full((1, rows, 3), np.nan) for rows in (n_atoms, n_atoms, 3)))
+
+
+def langevin_integrator(temperature: float, friction: float, time_step: float) -> openmm.LangevinMiddleIntegrator:
+    """The integrator of windows and runs."""
+    integrator = openmm.LangevinMiddleIntegrator(temperature, friction, time_step)
+    integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
+    return integrator
+
+
+def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
+    """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies and ends; NaN where a window blew up."""
     system = openmm.XmlSerializer.deserialize(task.system_xml)
     for force in system.getForces():
         force.setForceGroup(REAL_GROUP)
@@ -119,47 +197,43 @@ def _sample_task(task: _WindowTask) -> tuple[FloatArray, FloatArray]:
     n, n_atoms = len(task.labels), system.getNumParticles()
     positions = np.full((n, task.n_frames, n_atoms, 3), np.nan)
     energies = np.full((n, task.n_frames), np.nan)
+    ends = []
     for index, label in enumerate(task.labels):
-        integrator = openmm.LangevinMiddleIntegrator(task.temperature, task.friction, task.time_step)
-        integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
+        integrator = langevin_integrator(task.temperature, task.friction, task.time_step)
         context = make_context(system, integrator, task.platform, task.seed + index)
         restraint.move(context, label)
         try:
-            context.setPositions(task.starts[index])
-            context.applyConstraints(CONSTRAINT_TOLERANCE)
+            set_walker(context, task.walkers, index)
             if task.minimise:
                 openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
-            context.setVelocitiesToTemperature(task.temperature, task.seed + index)
+            if task.walkers.velocities is None:
+                context.setVelocitiesToTemperature(task.temperature, task.seed + index)
             integrator.step(task.equilibration_steps)
             for frame in range(task.n_frames):
                 integrator.step(task.stride)
                 state = context.getState(positions=True, energy=True, groups={REAL_GROUP})
                 positions[index, frame] = state.getPositions(asNumpy=True)._value
                 energies[index, frame] = state.getPotentialEnergy()._value
+            ends.append(walker_of(context))
         except openmm.OpenMMException:
-            continue
-    return positions, energies
+            ends.append(lost_walker(n_atoms))
+    return positions, energies, join_walkers(ends)
 
 
-def _collect(
+def collect_frames(
     system: MolecularSystem,
-    tasks: list[_WindowTask],
-    workers: int,
-    executor: Executor | None,
-    progress: Callable[[], None] | None,
+    stretches: list[list[WindowTask]],
+    results: list[list[tuple[FloatArray, FloatArray, Walkers]]],
 ) -> Frames:
-    results = run_tasks(_sample_task, tasks, workers=workers, executor=executor, progress=progress)
-    n_frames = tasks[0].n_frames
-    positions = np.concatenate([result[0] for result in results])
-    n_windows = len(positions)
+    """Frames of the same windows from one or more stretches of dynamics, each divided into tasks."""
+    positions = np.concatenate([np.concatenate([part[0] for part in row]) for row in results], axis=1)
+    n_windows, n_frames = positions.shape[:2]
     positions = positions.reshape(-1, *positions.shape[2:])
-    energies = np.concatenate([result[1] for result in results]).ravel()
-    labels = np.repeat(np.concatenate([task.labels for task in tasks]), n_frames, axis=0)
+    energies = np.concatenate([np.concatenate([part[1] for part in row]) for row in results], axis=1).ravel()
+    labels = np.repeat(np.concatenate([task.labels for task in stretches[0]]), n_frames, axis=0)
     finite = np.isfinite(positions).all(axis=(1, 2)) & np.isfinite(energies)
     reasons = np.array(system.state.violations(positions), dtype=object)
     reasons[~finite] = "nan"
-    first = tasks[0]
-    cost = first.equilibration_steps + n_frames * first.stride + 2 * MINIMISER_ITERATIONS * first.minimise
     with np.errstate(invalid="ignore"):
         obtained = system.slow.transform(positions)
     frames = Frames(
@@ -168,87 +242,11 @@ def _collect(
         obtained=obtained,
         energies=energies,
         window=np.repeat(np.arange(n_windows), n_frames),
-        restraint=first.restraint,
+        restraint=stretches[0][0].restraint,
         dropped=dict(sorted(Counter(reason for reason in reasons if reason).items())),
-        force_evaluations=n_windows * cost,
+        force_evaluations=sum(task.cost for tasks in stretches for task in tasks),
     )
     return frames.select(reasons == "")
-
-
-def starting_positions(system: MolecularSystem, labels: FloatArray) -> FloatArray:
-    """The system's structure turned to each label in its chart, shape=(n, n_atoms, 3); not minimised."""
-    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
-    if not len(chart.label_indices):
-        raise InputError("learned labels are no coordinates of a chart: give one start a label")
-    coordinates = np.repeat(chart.to_internal(system.positions[None]), len(labels), axis=0)
-    coordinates[:, chart.label_indices] = labels
-    return chart.to_cartesian(coordinates)
-
-
-def sample_windows(
-    system: MolecularSystem,
-    labels: FloatArray | None = None,
-    *,
-    starts: FloatArray | None = None,
-    n_windows: int = 144,
-    steps_per_window: int = 2000,
-    frames_per_window: int = 20,
-    equilibration_steps: int = 1000,
-    restraint: FloatArray | None = None,
-    time_step: float | None = None,
-    seed: int = 0,
-    platform: str = "auto",
-    workers: int = 1,
-    executor: Executor | None = None,
-    progress: Callable[[], None] | None = None,
-) -> Frames:
-    """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
-
-    Every window is minimised and equilibrated under its restraint; unless starts are given, it starts from the
-    system's structure turned to its label. Frames that have left the declared state are counted in ``dropped`` and
-    left out.
-
-    Args:
-        system: the system.
-        labels: shape=(n, d); by default ``n_windows`` scattered ones.
-        starts: shape=(n, n_atoms, 3), nm; needed where the labels are no coordinates of a chart.
-        n_windows: how many, if ``labels`` is None.
-        steps_per_window: Langevin steps sampled in each.
-        frames_per_window: frames kept of each.
-        equilibration_steps: Langevin steps before sampling.
-        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
-        time_step: ps; the system's own by default.
-        seed: the same seed gives the same frames, whatever the workers.
-        platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
-        executor: any `concurrent.futures.Executor` instead.
-        progress: called once for each finished task.
-    """
-    if labels is None:
-        labels = scattered_labels(system.slow, n_windows, seed)
-    labels = checked_labels(labels, system.slow)
-    if steps_per_window < frames_per_window:
-        raise InputError(
-            f"steps_per_window = {steps_per_window} is less than frames_per_window = {frames_per_window}: raise it"
-        )
-    if starts is None:
-        starts = starting_positions(system, labels)
-    chunks = range(0, len(labels), WINDOWS_IN_A_TASK)
-    common = _common(system, restraint, time_step, platform)
-    tasks = [
-        _WindowTask(
-            **common,
-            labels=labels[i : i + WINDOWS_IN_A_TASK],
-            starts=starts[i : i + WINDOWS_IN_A_TASK],
-            minimise=True,
-            equilibration_steps=equilibration_steps,
-            n_frames=frames_per_window,
-            stride=steps_per_window // frames_per_window,
-            seed=openmm_seed(task_seed(seed, i)),
-        )
-        for i in chunks
-    ]
-    return _collect(system, tasks, workers, executor, progress)
 
 
 def sample_langevin(
@@ -278,23 +276,24 @@ def sample_langevin(
         raise InputError(f"n_steps = {n_steps} is less than n_frames = {n_frames}: raise it")
     positions = system.positions if start is None else np.asarray(start, dtype=float)
     free = np.zeros(len(system.restraint))
-    task = _WindowTask(
-        **_common(system, free, time_step, platform),
+    task = WindowTask(
+        **task_options(system, free, time_step, platform),
         labels=np.zeros((1, len(free))),
-        starts=positions[None],
+        walkers=Walkers(positions[None]),
         minimise=False,
         equilibration_steps=equilibration_steps,
         n_frames=n_frames,
         stride=n_steps // n_frames,
         seed=openmm_seed(task_seed(seed)),
     )
-    frames = _collect(system, [task], 1, None, None)
+    frames = collect_frames(system, [[task]], [[sample_task(task)]])
     return replace(frames, labels=frames.obtained)
 
 
-def _common(
+def task_options(
     system: MolecularSystem, restraint: FloatArray | None, time_step: float | None, platform: str
 ) -> dict[str, Any]:
+    """What all tasks of a system share."""
     return {
         "system_xml": openmm.XmlSerializer.serialize(system.system),
         "slow": system.slow,

@@ -24,8 +24,8 @@ from .slow import ParticleCoordinates, SlowCoordinates, Torsions
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 from .units import FloatArray, number, thermal_energy
 
-_NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "Barostat", "AndersenThermostat")
-"""Forces, by their name's end, that change momenta or the box behind the integrator's back."""
+_NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
+"""Forces, by their name's end, that change momenta behind the integrator's back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,11 +184,12 @@ def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> Flo
     return array
 
 
-def _target(system: Any) -> Any:
+def _target(system: Any, barostat: bool) -> Any:
     """A copy of the System without the forces that are no part of the target."""
     system = copy.deepcopy(system)
+    left_out = _NOT_PART_OF_THE_TARGET if barostat else (*_NOT_PART_OF_THE_TARGET, "Barostat")
     for i in reversed(range(system.getNumForces())):
-        if type(system.getForce(i)).__name__.endswith(_NOT_PART_OF_THE_TARGET):
+        if type(system.getForce(i)).__name__.endswith(left_out):
             system.removeForce(i)
     return system
 
@@ -213,12 +214,13 @@ def system_from_objects(
     chirality: Chirality = "structure",
     trans_peptides: TransPeptides = "auto",
     card: dict[str, Any] | None = None,
+    barostat: bool = False,
 ) -> MolecularSystem:
     """A MolecularSystem from OpenMM objects, which are copied, never changed.
 
     Args:
         topology: ``openmm.app.Topology``; the declared state needs its bonds.
-        system: ``openmm.System``; CMMotionRemover, barostats and thermostat forces are left out of the copy.
+        system: ``openmm.System``; CMMotionRemover and thermostat forces are left out of the copy.
         positions: shape=(n_atoms, 3), nm or a Quantity.
         temperature: K or a Quantity.
         labels: the slow coordinates.
@@ -230,6 +232,7 @@ def system_from_objects(
         chirality: see `openmm_gancl.state.declare_state`.
         trans_peptides: see `openmm_gancl.state.declare_state`.
         card: the card that it comes from, if any.
+        barostat: keep a barostat in the copy: windows then sample at its pressure. Lifts need a fixed volume.
 
     Raises:
         InputError: the objects do not fit together.
@@ -238,7 +241,7 @@ def system_from_objects(
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),
-        system=_target(system),
+        system=_target(system, barostat),
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
         slow=_checked_slow(labels, positions),

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import openmm
-from openmm import unit
 
 from .chart import Chart, InternalCoordinates
 from .errors import InputError
 from .execution import make_context
 from .model import LiftingModel
-from .system import MolecularSystem, system_from_objects
+from .simulation import system_from_simulation
+from .system import MolecularSystem
 from .units import FloatArray
 
 WINDOWS = "umbrella windows and `gancl fes --windows`"
@@ -18,24 +18,6 @@ WINDOWS = "umbrella windows and `gancl fes --windows`"
 
 SAME_ENERGY = 1e-3
 """kT by which a turned and shifted molecule may differ."""
-
-LIGHT = 2.0
-"""amu; with lighter hydrogens the relaxation takes steps of 1 fs by default."""
-
-
-def temperature_of(integrator: Any) -> float:
-    """The temperature that an integrator keeps, K.
-
-    Raises:
-        InputError: it keeps none, or does not say which.
-    """
-    if isinstance(integrator, openmm.CompoundIntegrator):
-        integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
-    if hasattr(integrator, "getTemperature"):
-        return float(integrator.getTemperature().value_in_unit(unit.kelvin))
-    raise InputError(
-        f"{type(integrator).__name__} does not say which temperature it keeps: use LangevinMiddleIntegrator"
-    )
 
 
 def _refuse(simulation: Any) -> None:
@@ -88,12 +70,6 @@ def _check_rigid_motion(system: MolecularSystem, chart: Chart) -> None:
         )
 
 
-def positions_of(simulation: Any) -> FloatArray:
-    """Positions of a Simulation, shape=(n_atoms, 3), nm."""
-    state = simulation.context.getState(positions=True)
-    return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-
-
 def system_of_simulation(
     simulation: Any, model: LiftingModel, restraint: Any, time_step: float | None, friction: float
 ) -> MolecularSystem:
@@ -103,27 +79,15 @@ def system_of_simulation(
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
         model: of its atoms, at its temperature.
         restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
-        time_step: of relaxations, ps; 0.002 by default, 0.001 where an atom is lighter than 2 amu.
+        time_step: of relaxations, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of relaxations, 1/ps.
 
     Raises:
         InputError: what cannot be lifted exactly, and what to use instead.
     """
     _refuse(simulation)
-    user = simulation.system
-    lightest = min(user.getParticleMass(i)._value for i in range(user.getNumParticles()))
-    system = system_from_objects(
-        simulation.topology,
-        user,
-        positions_of(simulation),
-        temperature=temperature_of(simulation.integrator),
-        labels=model.slow,
-        restraint=restraint,
-        friction=friction,
-        time_step=time_step or (0.002 if lightest > LIGHT else 0.001),
-        name="the simulation",
-        chirality="none",
-        trans_peptides=False,
+    system = system_from_simulation(
+        simulation, model.slow, restraint=restraint, time_step=time_step, friction=friction, barostat=False
     )
     model.check_system(system)
     _check_rigid_motion(system, model.chart)

@@ -79,7 +79,7 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
     columns, kT = list(observations.restrained), thermal_energy(temperature)
     periods = series.periods[columns]
 
-    def solve(windows: UmbrellaWindows, blocks: Blocks) -> tuple[MBAR, FloatArray]:
+    def solve(windows: UmbrellaWindows, blocks: Blocks, start: FloatArray | None) -> tuple[MBAR, FloatArray]:
         values = np.asarray(series.values[blocks.frames()][:, columns], dtype=float)
         step, owner, n = (
             max(PIECE // len(windows.files), 1),
@@ -90,23 +90,26 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
         def reduced(values: FloatArray) -> Iterator[FloatArray]:
             return (windows.biases(values[i : i + step], periods) / kT for i in range(0, len(values), step))
 
-        # a first look at some frames: what follows then sees only the windows that matter
-        few = np.concatenate(
-            [np.flatnonzero(owner == k)[:: max((owner == k).sum() // FIRST_LOOK, 1)] for k in range(n)]
-        )
-        first = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n))
-        biases = sparse_biases(reduced(values), near=first.free_energies)
+        if start is None:
+            # a first look at some frames: what follows then sees only the windows that matter
+            few = np.concatenate(
+                [np.flatnonzero(owner == k)[:: max((owner == k).sum() // FIRST_LOOK, 1)] for k in range(n)]
+            )
+            start = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n)).free_energies
+        biases = sparse_biases(reduced(values), near=start)
         strain = [windows.only([k]).biases(values[owner == k], periods).mean() / kT / len(columns) for k in range(n)]
-        return solve_mbar(biases, np.bincount(owner, minlength=n), first.free_energies), np.array(strain)
+        return solve_mbar(biases, np.bincount(owner, minlength=n), start), np.array(strain)
 
-    mbar, strain = solve(windows, blocks)
+    given = observations.free_energies
+    start = given if given is not None and np.isfinite(given).all() else None
+    mbar, strain = solve(windows, blocks, start)
     groups, left_out = mbar.groups(), []
     if groups.max() > 0:
         largest = int(np.bincount(groups, mbar.counts).argmax())
         chosen = np.flatnonzero(groups == largest)
         left_out = [windows.describe(int(i)) for i in np.flatnonzero(groups != largest)]
         blocks, windows = _of_windows(blocks, chosen), windows.only(chosen)
-        mbar, strain = solve(windows, blocks)
+        mbar, strain = solve(windows, blocks, None)
     block_of_frame = np.repeat(np.arange(len(blocks.start)), blocks.sizes)
     n = len(block_of_frame)
     pick = csr_array((np.ones(n), (block_of_frame, np.arange(n))), shape=(len(blocks.start), n))

@@ -10,10 +10,10 @@ import pytest
 
 from openmm_gancl import InputError, load_system
 from openmm_gancl.module_force import torch_force_type
-from openmm_gancl.sampling import sample_windows
 from openmm_gancl.slow import ModuleCoordinates, slow_from_description
 from openmm_gancl.slow_force import coordinate_forces, make_restraint, restraint_energies
 from openmm_gancl.slow_learning import learn_slow_coordinates
+from openmm_gancl.windows import sample_windows
 
 BACKENDS = ["torch", "python"] if torch_force_type() else ["python"]
 KAPPA = np.array([30.0, 40.0])

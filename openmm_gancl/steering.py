@@ -1,0 +1,216 @@
+"""Steering: dynamics that bring a molecule, solvent around it, from where it stands to other labels.
+
+The restraint's centre moves there; a generator's reference forces, ramped up and down again, can bring the fast degrees
+of freedom along. What comes out is a start for equilibration: it has no weight.
+"""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import openmm
+from scipy.sparse.csgraph import shortest_path
+
+from .chart import Chart
+from .execution import make_context, openmm_seed, run_tasks, task_seed
+from .reference import ReferenceParameters, ReferencePotential
+from .sampling import (
+    MINIMISER_ITERATIONS,
+    Walkers,
+    join_walkers,
+    langevin_integrator,
+    lost_walker,
+    set_walker,
+    task_options,
+    walker_of,
+)
+from .slow import SlowCoordinates
+from .slow_force import add_restraint
+from .system import MolecularSystem
+from .units import FloatArray, IntArray, thermal_energy, wrap
+
+STAGES = 40
+"""Places that the restraint's centre takes on its way."""
+
+RISE, FALL = 0.4, 0.3
+"""Fractions of the way over which reference forces rise and fall."""
+
+STEERED_IN_A_TASK = 4
+
+
+@dataclass(frozen=True)
+class SteerTask:
+    """A few walkers and where they are to go; picklable.
+
+    Attributes:
+        options: what `openmm_gancl.sampling.task_options` makes.
+        walkers: where they stand.
+        origins: shape=(n, d), labels there.
+        labels: shape=(n, d), where they are to go.
+        n_steps: of the way, for each.
+        minimise: first.
+        seed: of the Contexts.
+        chart: of the reference, atoms numbered as in the System; None without one.
+        parameters: n references.
+    """
+
+    options: dict[str, Any]
+    walkers: Walkers
+    origins: FloatArray
+    labels: FloatArray
+    n_steps: int
+    minimise: bool
+    seed: int
+    chart: Chart | None = None
+    parameters: ReferenceParameters | None = None
+
+
+def _strength(fraction: float) -> float:
+    """Of the reference forces on the way; zero at its end."""
+    return max(min(fraction / RISE, 1.0, (1.0 - fraction) / FALL), 0.0)
+
+
+def _steer(task: SteerTask) -> Walkers:
+    options = task.options
+    system = openmm.XmlSerializer.deserialize(options["system_xml"])
+    restraint = add_restraint(system, options["slow"], options["restraint"], force_group=0)
+    reference, forces = None, []
+    if task.chart is not None:
+        reference = ReferencePotential(task.chart, thermal_energy(options["temperature"]))
+        forces = reference.forces(0)
+        for force in forces:
+            system.addForce(force)
+    ends = []
+    for index, (origin, label) in enumerate(zip(task.origins, task.labels, strict=True)):
+        integrator = langevin_integrator(options["temperature"], options["friction"], options["time_step"])
+        context = make_context(system, integrator, options["platform"], task.seed + index)
+        way = wrap(label - origin, options["slow"].periods)
+
+        def move(fraction: float, context: Any = context, origin: FloatArray = origin, way: FloatArray = way) -> None:
+            restraint.move(context, origin + fraction * way)
+            if reference is not None and task.parameters is not None:
+                widths = task.parameters.widths / np.sqrt(max(_strength(fraction), 1e-12))
+                stronger = replace(task.parameters, widths=widths)
+                reference.set_parameters(forces, stronger, index, context)  # noqa: B023  # called within its turn
+
+        try:
+            set_walker(context, task.walkers, index)
+            move(0.0)
+            if task.minimise:
+                openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
+            if task.walkers.velocities is None:
+                context.setVelocitiesToTemperature(options["temperature"], task.seed + index)
+            for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, STAGES + 1).astype(int))):
+                move((stage + 1) / STAGES)
+                integrator.step(int(steps))
+            ends.append(walker_of(context))
+        except openmm.OpenMMException:
+            ends.append(lost_walker(system.getNumParticles()))
+    return join_walkers(ends)
+
+
+def steer(
+    system: MolecularSystem,
+    walkers: Walkers,
+    labels: FloatArray,
+    n_steps: int,
+    *,
+    seed: int,
+    restraint: FloatArray | None = None,
+    time_step: float | None = None,
+    platform: str = "auto",
+    minimise: bool = False,
+    chart: Chart | None = None,
+    parameters: ReferenceParameters | None = None,
+    workers: int = 1,
+    executor: Executor | None = None,
+) -> Walkers:
+    """Bring walkers to labels, the short way around.
+
+    Args:
+        system: the system.
+        walkers: n of them.
+        labels: shape=(n, d).
+        n_steps: of each.
+        seed: of the Contexts.
+        restraint: shape=(d,); the system's own by default.
+        time_step: ps; the system's own by default.
+        platform: an OpenMM platform, or ``auto`` to measure.
+        minimise: before the first step.
+        chart: of reference forces that bring the fast degrees of freedom along, atoms numbered as in the System.
+        parameters: n references.
+        workers: local processes.
+        executor: any `concurrent.futures.Executor` instead.
+    """
+    options = task_options(system, restraint, time_step, platform)
+    origins = system.slow.transform(walkers.positions)
+    tasks = []
+    for begin in range(0, len(labels), STEERED_IN_A_TASK):
+        some = slice(begin, begin + STEERED_IN_A_TASK)
+        part = None if parameters is None else ReferenceParameters(parameters.centres[some], parameters.widths[some])
+        task_number = openmm_seed(task_seed(seed, begin))
+        tasks.append(
+            SteerTask(
+                options, walkers.select(some), origins[some], labels[some], n_steps, minimise, task_number, chart, part
+            )
+        )
+    return join_walkers(run_tasks(_steer, tasks, workers=workers, executor=executor))
+
+
+def label_distances(slow: SlowCoordinates, some: FloatArray, others: FloatArray) -> FloatArray:
+    """Between labels, shape=(n, m), in units of the domain, the short way around."""
+    span = slow.domain[:, 1] - slow.domain[:, 0]
+    return np.asarray(np.linalg.norm(wrap(some[:, None] - others[None], slow.periods) / span, axis=-1))
+
+
+def nearest_starts(slow: SlowCoordinates, labels: FloatArray, positions: FloatArray) -> FloatArray:
+    """For each label the frame whose label is nearest, shape=(n, n_atoms, 3).
+
+    Args:
+        slow: the slow coordinates.
+        labels: shape=(n, d).
+        positions: shape=(m, n_atoms, 3), nm.
+    """
+    return np.asarray(positions[label_distances(slow, labels, slow.transform(positions)).argmin(axis=1)])
+
+
+def _tree(slow: SlowCoordinates, labels: FloatArray, start: FloatArray) -> tuple[IntArray, IntArray]:
+    """Parent (-1: the start) and depth of each label on the ways of short hops from the start, shape=(n,) each."""
+    places = np.concatenate([start[None], labels])
+    # squared, so that two short hops are better than a long one
+    hops = label_distances(slow, places, places) ** 2 + 1e-9
+    parents = shortest_path(hops, indices=0, return_predecessors=True)[1]
+    depth = np.zeros(len(places), dtype=np.int64)
+    for place in range(1, len(places)):
+        ancestor = place
+        while ancestor != 0:
+            ancestor, depth[place] = parents[ancestor], depth[place] + 1
+    return parents[1:] - 1, depth[1:]
+
+
+def pulled_starts(
+    system: MolecularSystem, labels: FloatArray, n_steps: int, *, seed: int, **options: Any
+) -> tuple[Walkers, int]:
+    """Pull the system's structure to each label, window by window along ways of short hops.
+
+    Args:
+        system: the system.
+        labels: shape=(n, d).
+        n_steps: of each hop.
+        seed: of the Contexts.
+        options: of `steer`.
+
+    Returns:
+        a walker at each label, and the force evaluations.
+    """
+    start = system.slow.transform(system.positions[None])[0]
+    parents, depth = _tree(system.slow, labels, start)
+    done: dict[int, Walkers] = {-1: Walkers(system.positions[None])}
+    for level in range(1, int(depth.max()) + 1):
+        members = np.flatnonzero(depth == level)
+        origins = join_walkers([done[int(parents[i])] for i in members])
+        first = level == 1
+        moved = steer(system, origins, labels[members], n_steps, seed=seed + level, minimise=first, **options)
+        done |= {int(i): moved.select([k]) for k, i in enumerate(members)}
+    return join_walkers([done[i] for i in range(len(labels))]), n_steps * len(labels)

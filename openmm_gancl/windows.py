@@ -1,0 +1,327 @@
+"""Umbrella windows on any System: sampled, exchanged with their neighbours, and joined by MBAR.
+
+Guarantee: none of an exact lift is needed and none is given. What windows sample is right once they are equilibrated,
+and their surface once they overlap; both are reported, and the window that does not is named.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .chart import chart_for
+from .diagnostics import log_mean_weight, window_ids
+from .errors import InputError
+from .execution import openmm_seed, run_tasks, task_seed
+from .lifts import Lifts
+from .observations import Observations
+from .sampling import (
+    Frames,
+    Walkers,
+    WindowTask,
+    collect_frames,
+    join_walkers,
+    sample_task,
+    scattered_labels,
+    task_options,
+)
+from .simulation import as_system
+from .slow import ModuleCoordinates, SlowCoordinates, Torsions, checked_labels
+from .slow_force import restraint_energies
+from .steering import label_distances, nearest_starts, pulled_starts
+from .system import Basin, MolecularSystem
+from .trajectories import Series
+from .trajectory_surfaces import TrajectoryAnalysis, analyse_observations
+from .umbrella import UmbrellaWindows, WindowForm
+from .units import FloatArray, IntArray
+
+WINDOWS_IN_A_TASK = 8
+
+PULL_STEPS = 500
+"""Of each hop from window to window."""
+
+NEIGHBOURS = 1.6
+"""Times the distance to the nearest window: within it windows exchange."""
+
+Starts = Literal["structure", "pulling"]
+
+
+def starting_positions(system: MolecularSystem, labels: FloatArray) -> FloatArray:
+    """The system's structure turned to each label in its chart, shape=(n, n_atoms, 3); not minimised."""
+    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
+    if not len(chart.label_indices):
+        raise InputError("learned labels are no coordinates of a chart: give one start a label")
+    coordinates = np.repeat(chart.to_internal(system.positions[None]), len(labels), axis=0)
+    coordinates[:, chart.label_indices] = labels
+    return chart.to_cartesian(coordinates)
+
+
+def neighbouring_windows(slow: SlowCoordinates, labels: FloatArray) -> IntArray:
+    """Pairs of windows that exchange, shape=(n_pairs, 2)."""
+    distances = label_distances(slow, labels, labels)
+    np.fill_diagonal(distances, np.inf)
+    reach = NEIGHBOURS * distances.min(axis=1)
+    near = distances <= np.minimum(reach[:, None], reach[None, :])
+    return np.argwhere(np.triu(near, 1))
+
+
+def exchanges(
+    slow: SlowCoordinates,
+    restraint: FloatArray,
+    labels: FloatArray,
+    obtained: FloatArray,
+    pairs: IntArray,
+    kT: float,
+    rng: np.random.Generator,
+) -> tuple[IntArray, int, int]:
+    """Hamiltonian exchange of disjoint random pairs of neighbours (Fukunishi et al. 2002, doi 10.1063/1.1472510).
+
+    Returns:
+        which walker each window goes on with, shape=(n,), and how many pairs were tried and accepted.
+    """
+    energies = restraint_energies(slow, restraint, obtained[None], labels[:, None])  # of window i at walker j
+    order, taken = np.arange(len(labels)), np.zeros(len(labels), dtype=bool)
+    tried = accepted = 0
+    for i, j in rng.permutation(pairs):
+        if taken[i] or taken[j]:
+            continue
+        taken[[i, j]] = True
+        rise = energies[i, j] + energies[j, i] - energies[i, i] - energies[j, j]
+        tried += 1
+        if np.log(rng.random()) < -rise / kT:  # False for NaN
+            order[[i, j]] = j, i
+            accepted += 1
+    return order, tried, accepted
+
+
+def _starting_walkers(
+    system: MolecularSystem,
+    labels: FloatArray,
+    starts: Any,
+    pull_steps: int,
+    seed: int,
+    options: dict[str, Any],
+) -> tuple[Walkers, int]:
+    """A walker at each label, and what it cost."""
+    if isinstance(starts, Walkers):
+        walkers, cost = starts, 0
+    elif isinstance(starts, str):
+        if starts == "pulling":
+            return pulled_starts(system, labels, pull_steps, seed=seed, **options)
+        if starts != "structure":
+            raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
+        walkers, cost = Walkers(starting_positions(system, labels)), 0
+    else:
+        positions = np.asarray(starts, dtype=float)
+        if positions.ndim != 3 or positions.shape[1:] != system.positions.shape:
+            raise InputError(f"starts has shape {positions.shape}: give (n, {system.n_atoms}, 3)")
+        if len(positions) != len(labels):
+            positions = nearest_starts(system.slow, labels, positions)
+        walkers, cost = Walkers(positions), 0
+    if len(walkers) != len(labels):
+        raise InputError(f"{len(walkers)} starts for {len(labels)} windows: give one each")
+    return walkers, cost
+
+
+def sample_windows(
+    system: Any,
+    labels: FloatArray | None = None,
+    *,
+    slow: SlowCoordinates | None = None,
+    starts: Starts | FloatArray | Walkers | None = None,
+    n_windows: int = 144,
+    steps_per_window: int = 2000,
+    frames_per_window: int = 20,
+    equilibration_steps: int = 1000,
+    exchange_steps: int = 0,
+    pull_steps: int = PULL_STEPS,
+    restraint: FloatArray | float | None = None,
+    time_step: float | None = None,
+    seed: int = 0,
+    platform: str = "auto",
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Callable[[], None] | None = None,
+) -> Frames:
+    """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
+
+    Any System will do, solvent, constraints and barostat included. Every window is minimised (unless it starts from
+    walkers that move already) and equilibrated under its restraint. Frames that have left the declared state are
+    counted in ``dropped`` and left out.
+
+    Args:
+        system: a system, or an ``openmm.app.Simulation``, which is left as it is; its barostat, if any, stays.
+        labels: shape=(n, d); by default ``n_windows`` scattered ones.
+        slow: the labels' coordinates, of a Simulation.
+        starts: ``structure`` (turned to each label in its chart), ``pulling`` (from window to window), walkers
+            (`openmm_gancl.structures_at` gives some), or positions, shape=(n, n_atoms, 3), nm: one each, else the
+            nearest of them. By default the structure, or pulling where that is no single molecule.
+        n_windows: how many, if ``labels`` is None.
+        steps_per_window: Langevin steps sampled in each.
+        frames_per_window: frames kept of each.
+        equilibration_steps: Langevin steps before sampling.
+        exchange_steps: between two tries to exchange configurations with a neighbouring window; 0 for none.
+        pull_steps: of each hop of ``pulling``.
+        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
+        time_step: ps; the system's own by default.
+        seed: the same seed gives the same frames, whatever the workers.
+        platform: an OpenMM platform, or ``auto`` to measure.
+        workers: local processes.
+        executor: any `concurrent.futures.Executor` instead.
+        progress: called once for each finished task.
+    """
+    given = {} if restraint is None else {"restraint": restraint}
+    system = as_system(system, slow, **given)
+    if labels is None:
+        labels = scattered_labels(system.slow, n_windows, seed)
+    labels = checked_labels(labels, system.slow)
+    if steps_per_window < frames_per_window:
+        raise InputError(
+            f"steps_per_window = {steps_per_window} is less than frames_per_window = {frames_per_window}: raise it"
+        )
+    kappa = system.restraint if restraint is None else np.broadcast_to(restraint, system.restraint.shape)
+    common = task_options(system, kappa, time_step, platform)
+    places = {"workers": workers, "executor": executor}
+    if starts is None:
+        starts = "pulling" if _is_crowded(system) else "structure"
+    options = {**places, "restraint": kappa, "time_step": time_step, "platform": common["platform"]}
+    walkers, cost = _starting_walkers(system, labels, starts, pull_steps, seed, options)
+    stride = steps_per_window // frames_per_window
+    n_stretches, in_a_stretch = 1, frames_per_window
+    if exchange_steps:
+        in_a_stretch = max(exchange_steps // stride, 1)
+        n_stretches = -(-frames_per_window // in_a_stretch)
+    pairs = neighbouring_windows(system.slow, labels)
+    stretches: list[list[WindowTask]] = []
+    results: list[Any] = []
+    tried = accepted = 0
+    for stretch in range(n_stretches):
+        tasks = [
+            WindowTask(
+                **common,
+                labels=labels[i : i + WINDOWS_IN_A_TASK],
+                walkers=walkers.select(slice(i, i + WINDOWS_IN_A_TASK)),
+                minimise=walkers.velocities is None,
+                equilibration_steps=0 if stretch else equilibration_steps,
+                n_frames=min(in_a_stretch, frames_per_window - stretch * in_a_stretch),
+                stride=stride,
+                seed=openmm_seed(task_seed(seed, i, *([stretch] if stretch else []))),
+            )
+            for i in range(0, len(labels), WINDOWS_IN_A_TASK)
+        ]
+        stretches.append(tasks)
+        results.append(run_tasks(sample_task, tasks, **places, progress=progress))  # type: ignore[arg-type]
+        walkers = join_walkers([part[2] for part in results[-1]])
+        if stretch < n_stretches - 1:
+            with np.errstate(invalid="ignore"):
+                obtained = system.slow.transform(walkers.positions)
+            rng = task_seed(seed, len(labels), stretch)
+            order, *more = exchanges(system.slow, kappa, labels, obtained, pairs, system.kT, rng)
+            walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
+    frames = collect_frames(system, stretches, results)
+    rate = accepted / tried if tried else float("nan")
+    return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
+
+
+def _is_crowded(system: MolecularSystem) -> bool:
+    """Whether there is more than one molecule, so that turning a chart would drive one into another."""
+    bonds = [(a.index, b.index) for a, b in system.topology.bonds()]
+    return bool(bonds) and len(_touched(bonds, system.n_atoms)) > 1
+
+
+def _touched(bonds: list[tuple[int, int]], n_atoms: int) -> set[int]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    i, j = np.array(bonds).T
+    return set(connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(n_atoms, n_atoms)))[1].tolist())
+
+
+def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:
+    """Free energy of each window from restrained lifts at its label, kT, shape=(n,); NaN where there are none.
+
+    Args:
+        lifts: restrained.
+        labels: shape=(n, d).
+    """
+    windows, found = window_ids(lifts), np.full(len(labels), np.nan)
+    for window in range(int(windows.max()) + 1):
+        members = windows == window
+        same = np.isclose(labels, lifts.labels[members][0], atol=1e-9).all(axis=1)
+        found[same] = -log_mean_weight(lifts.log_weights[members])
+    return found
+
+
+def analyse_windows(
+    system: Any,
+    frames: Frames,
+    *,
+    slow: SlowCoordinates | None = None,
+    lifts: Lifts | None = None,
+    n_surface: int = 2,
+    bins: int | None = None,
+    discard: int | Literal["auto"] = "auto",
+    basins: Sequence[Basin] | None = None,
+    seed: int = 0,
+) -> TrajectoryAnalysis:
+    """The surface over the first labels of windows, by MBAR, with overlap and equilibration of each window.
+
+    Args:
+        system: what the windows are of.
+        frames: of `sample_windows`.
+        slow: the labels' coordinates, of a Simulation.
+        lifts: restrained lifts at the windows' labels: MBAR starts from their free energies.
+        n_surface: labels that the surface spans, one or two.
+        bins: bins a coordinate.
+        discard: frames to cut from each window, or ``auto``.
+        basins: boxes whose populations to report; the system's own by default.
+        seed: of the bootstrap.
+
+    Returns:
+        the analysis; `TrajectoryAnalysis.windows` has the overlap matrix, ``blocks.discarded`` what was cut from each
+        window.
+
+    Raises:
+        InputError: a window without frames, named.
+    """
+    system = as_system(system, slow)
+    if isinstance(system.slow, ModuleCoordinates):
+        raise InputError("windows over learned labels are joined by the lifts' own surface: give torsions or particles")
+    n_surface = min(n_surface, len(system.slow.names))
+    windows, first = np.unique(frames.window, return_index=True)
+    names = tuple(Path(f"window {k}") for k in windows)
+    if missing := sorted(set(range(int(windows.max()) + 1)) - set(windows.tolist())):
+        raise InputError(f"window {missing[0]} holds no frame (it blew up or left the state): {_remedy(frames)}")
+    form: WindowForm = "cosine" if isinstance(system.slow, Torsions) else "harmonic"
+    kappas = np.repeat(frames.restraint[None], len(windows), axis=0)
+    series = Series(
+        system.slow.names,
+        system.slow.periods,
+        ("radians" if form == "cosine" else "nm",) * len(system.slow.names),
+        frames.obtained.astype(np.float32),
+        np.append(first, len(frames)),
+    )
+    observations = Observations(
+        series,
+        n_surface,
+        windows=UmbrellaWindows(names, frames.labels[first], kappas, form),
+        restrained=tuple(range(len(system.slow.names))),
+        free_energies=None if lifts is None else window_free_energies(lifts, frames.labels[first]),
+    )
+    boxes = system.basins if basins is None else basins
+    return analyse_observations(
+        observations,
+        system.temperature,
+        bins=bins,
+        discard=discard,
+        basins=boxes if len(system.slow.names) == n_surface else (),
+        seed=seed,
+    )
+
+
+def _remedy(frames: Frames) -> str:
+    told = ", ".join(f"{count} {reason}" for reason, count in frames.dropped.items())
+    return f"frames dropped: {told}; start it elsewhere, or take a shorter time step"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .slow_plots import plot_slow
     from .slow_report import spectral_gap
     from .static_bias import metadynamics_bias, opes_bias
+    from .structures import Structures, structures_at
     from .surfaces import FreeEnergySurface
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
     from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
@@ -58,6 +59,7 @@ _HOME = {
     "slow_report": ["spectral_gap"],
     "lift_surfaces": ["basin_populations", "surface_from_lifts"],
     "static_bias": ["metadynamics_bias", "opes_bias"],
+    "structures": ["Structures", "structures_at"],
     "surfaces": ["FreeEnergySurface"],
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
     "trajectory_surfaces": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
@@ -84,6 +86,7 @@ __all__ = [  # sorted by module, not by letter
     "ParticleCoordinates",
     "SlowCoordinates",
     "StochasticSystem",
+    "Structures",
     "Torsions",
     "TrainingOptions",
     "TrajectoryAnalysis",
@@ -114,6 +117,7 @@ __all__ = [  # sorted by module, not by letter
     "sample_windows",
     "select_coordinates",
     "spectral_gap",
+    "structures_at",
     "surface_from_lifts",
     "surface_from_trajectories",
     "system_from_objects",

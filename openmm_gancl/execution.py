@@ -114,6 +114,23 @@ def make_context(system: openmm.System, integrator: openmm.Integrator, platform:
     return openmm.Context(system, integrator, chosen, properties)
 
 
+class PotentialEnergy:
+    """U of a System at any configurations, from a Context of its own.
+
+    Args:
+        system: the System; a copy is not needed, it is not changed.
+        platform: the platform's name.
+    """
+
+    def __init__(self, system: openmm.System, platform: str):
+        self._context = make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.001), platform, 1)
+
+    def __call__(self, positions: FloatArray) -> float:
+        """kJ/mol at positions, shape=(n_atoms, 3), nm."""
+        self._context.setPositions(positions)
+        return float(self._context.getState(energy=True).getPotentialEnergy()._value)
+
+
 def seed_reference_platform(seed: int) -> None:
     """Seed the one random generator that all Contexts of the Reference platform share in a process."""
     system = openmm.System()

@@ -93,7 +93,7 @@ class LiftingModel:
 
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says exactly what does not fit."""
-        ours, theirs = self.metadata["atom_names"], atom_names(system)
+        ours, theirs = self.metadata["atom_names"], atom_names(system.topology)
         remedy = "use the system that the model was trained for, or train a new one"
         if len(ours) != len(theirs):
             raise InputError(f"the model has {len(ours)} atoms, {system.name} has {len(theirs)}: {remedy}")
@@ -130,9 +130,9 @@ class LiftingModel:
         )
 
 
-def atom_names(system: MolecularSystem) -> list[str]:
+def atom_names(topology: Any) -> list[str]:
     """Residue and atom name of every atom, as ``ALA2-CA``."""
-    return [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in system.topology.atoms()]
+    return [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in topology.atoms()]
 
 
 def load_model(path: str | Path) -> LiftingModel:
@@ -178,7 +178,7 @@ def _bundle(
     base = {
         "schema_version": SCHEMA_VERSION,
         "system": system.name,
-        "atom_names": atom_names(system),
+        "atom_names": atom_names(system.topology),
         "chart": chart.describe(),
         "slow": system.slow.describe(),
         "temperature": system.temperature,

@@ -17,7 +17,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from .errors import InputError
-from .execution import TASK_SIZE, openmm_seed, seed_reference_platform, task_seed
+from .execution import TASK_SIZE, PotentialEnergy, openmm_seed, seed_reference_platform, task_seed
 from .label_prior import LabelPrior
 from .lift import Lifter, maxwell_boltzmann
 from .lifts import Lifts
@@ -31,6 +31,9 @@ MoveAcceptance = Literal["exchange", "metropolis"]
 
 AHEAD = TASK_SIZE
 """Lifts that are made together."""
+
+SAME_TARGET = 0.1
+"""kT by which the Simulation's energy and its copy's may differ, single precision included."""
 
 SAME_PLACE = 1e-5
 """nm; farther apart, positions are not those that the last attempt left (single precision included)."""
@@ -170,6 +173,7 @@ class LiftMove:
                 label_prior=label_prior,
                 platform=platform,
             )
+            self._energy = PotentialEnergy(self.system.system, self.lifter.platform)
         self._relaxer = Relaxer()
         self._attempts, self._log_weight = 0, float("nan")
         self._standing: FloatArray | None = None
@@ -200,6 +204,7 @@ class LiftMove:
         context, number = self.simulation.context, self._attempts
         rng, positions = task_seed(self.seed, 1, number), positions_of(self.simulation)
         self._check_standing(positions)
+        self._check_target(positions)
         with _undisturbed(context):
             lift, before, evaluations = self._next_lift(number), self._log_weight, 0
             if self.acceptance == "exchange":
@@ -292,6 +297,16 @@ class LiftMove:
         if self.lifter.platform == "Reference":
             seed_reference_platform(openmm_seed(rng))
         return self.lifter.run(self._relaxer, rng, labels, frames)
+
+    def _check_target(self, positions: FloatArray) -> None:
+        """A bias that grows, or a parameter that was changed, makes another target than the lifts have."""
+        state = self.simulation.context.getState(energy=True)
+        theirs, ours = state.getPotentialEnergy()._value, self._energy(positions)
+        if abs(theirs - ours) > SAME_TARGET * self.system.kT:
+            raise InputError(
+                f"the Simulation's energy is {theirs:.2f} kJ/mol here, and was {ours:.2f} when the move was made (a "
+                "bias that grows, a changed parameter): make a new LiftMove"
+            )
 
     def _check_standing(self, positions: FloatArray) -> None:
         if self.acceptance != "metropolis" or self._standing is None:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import openmm
 from openmm import unit
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from .errors import InputError
 from .slow import SlowCoordinates
@@ -34,6 +36,16 @@ def positions_of(simulation: Any) -> FloatArray:
     """Positions of a Simulation, shape=(n_atoms, 3), nm."""
     state = simulation.context.getState(positions=True)
     return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+
+
+def count_molecules(topology: Any) -> int:
+    """Molecules by the bonds of an ``openmm.app.Topology``; 0 where it has no bonds at all."""
+    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+    if not len(bonds):
+        return 0
+    n = topology.getNumAtoms()
+    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n, n))
+    return int(connected_components(graph, directed=False)[0])
 
 
 def default_time_step(system: Any) -> float:

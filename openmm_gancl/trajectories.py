@@ -260,7 +260,7 @@ def _inefficiency(values: Any, periods: FloatArray) -> float:
     return min(_largest_inefficiency(values[-LONGEST_SERIES:], periods), thinned * thinning)
 
 
-def _equilibrated(values: Any, periods: FloatArray) -> int:
+def equilibrated_from(values: Any, periods: FloatArray) -> int:
     """Where the most effective samples are left, frames (Chodera 2016, doi 10.1021/acs.jctc.5b00784)."""
     with quiet("pymbar"):
         from pymbar.timeseries import detect_equilibration
@@ -302,7 +302,7 @@ def independent_blocks(
     n_independent = 0.0
     for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
         values = series.values[begin:end]
-        cut = _equilibrated(values, series.periods) if discard == "auto" else discard
+        cut = equilibrated_from(values, series.periods) if discard == "auto" else discard
         if cut >= len(values):
             raise InputError(f"--discard {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
         n, inefficiency = len(values) - cut, _inefficiency(values[cut:], series.periods)

@@ -3,48 +3,47 @@
 from typing import Any
 
 import numpy as np
-import openmm
 
 from .chart import Chart, InternalCoordinates
 from .errors import InputError
-from .execution import make_context
+from .execution import PotentialEnergy
 from .model import LiftingModel
-from .simulation import system_from_simulation
+from .simulation import count_molecules, system_from_simulation
 from .system import MolecularSystem
-from .units import FloatArray
 
-WINDOWS = "umbrella windows and `gancl fes --windows`"
+WINDOWS = "umbrella windows (gancl.sample_windows)"
 """What serves where a lift has no exact weight."""
 
 SAME_ENERGY = 1e-3
 """kT by which a turned and shifted molecule may differ."""
 
 
-def _refuse(simulation: Any) -> None:
-    """What cannot be lifted exactly."""
-    system, integrator = simulation.system, simulation.integrator
-    names = [type(force).__name__ for force in system.getForces()]
-    for name in names:
+def why_not_exact(system: Any, topology: Any) -> str | None:
+    """What of a System has no exact lift, and what serves instead, in a sentence; None where nothing."""
+    for name in (type(force).__name__ for force in system.getForces()):
         if "Barostat" in name:
-            raise InputError(f"the System has a {name}, and an exact lift needs a fixed volume: use {WINDOWS}")
+            return f"the System has a {name}, and an exact lift needs a fixed volume: use {WINDOWS}"
         if name.startswith("Drude"):
-            raise InputError(f"the System has Drude particles, whose lifts have no exact weight: use {WINDOWS}")
+            return f"the System has Drude particles, whose lifts have no exact weight: use {WINDOWS}"
     virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
     if virtual:
-        raise InputError(
-            f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"
-        )
-    molecules = len(simulation.context.getMolecules())
-    bonded = any(True for _ in simulation.topology.bonds())
-    if bonded and molecules > 1:
-        raise InputError(
+        return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"
+    molecules = count_molecules(topology)
+    if molecules > 1:
+        return (
             f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {WINDOWS}, or make a "
             "System of the solute alone"
         )
-    if bonded and system.usesPeriodicBoundaryConditions():
-        raise InputError(f"the System is periodic, and an exact lift is of a molecule in vacuum: use {WINDOWS}")
-    groups = integrator.getIntegrationForceGroups()
-    if any(not groups >> force.getForceGroup() & 1 for force in system.getForces()):
+    if molecules and system.usesPeriodicBoundaryConditions():
+        return f"the System is periodic, and an exact lift is of a molecule in vacuum: use {WINDOWS}"
+    return None
+
+
+def _refuse(simulation: Any) -> None:
+    if reason := why_not_exact(simulation.system, simulation.topology):
+        raise InputError(reason)
+    groups = simulation.integrator.getIntegrationForceGroups()
+    if any(not groups >> force.getForceGroup() & 1 for force in simulation.system.getForces()):
         raise InputError(
             "the integrator leaves force groups out, so its target is not the System's: set its integration force "
             "groups to all"
@@ -55,12 +54,7 @@ def _check_rigid_motion(system: MolecularSystem, chart: Chart) -> None:
     """A chart of internal coordinates knows no place and no direction."""
     if not isinstance(chart, InternalCoordinates):
         return
-    context = make_context(system.system, openmm.LangevinMiddleIntegrator(300, 1, 0.001), "Reference", 1)
-
-    def energy(places: FloatArray) -> float:
-        context.setPositions(places)
-        return float(context.getState(energy=True).getPotentialEnergy()._value)
-
+    energy = PotentialEnergy(system.system, "Reference")
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     turned = system.positions @ (turn * np.linalg.det(turn)) + np.array([0.3, -0.2, 0.1])
     if abs(energy(turned) - energy(system.positions)) > SAME_ENERGY * system.kT:

@@ -28,7 +28,7 @@ from .sampling import (
     scattered_labels,
     task_options,
 )
-from .simulation import as_system
+from .simulation import as_system, count_molecules
 from .slow import ModuleCoordinates, SlowCoordinates, Torsions, checked_labels
 from .slow_force import restraint_energies
 from .steering import label_distances, nearest_starts, pulled_starts
@@ -186,7 +186,8 @@ def sample_windows(
     common = task_options(system, kappa, time_step, platform)
     places = {"workers": workers, "executor": executor}
     if starts is None:
-        starts = "pulling" if _is_crowded(system) else "structure"
+        # turned in a chart, one molecule would be driven into another
+        starts = "pulling" if count_molecules(system.topology) > 1 else "structure"
     options = {**places, "restraint": kappa, "time_step": time_step, "platform": common["platform"]}
     walkers, cost = _starting_walkers(system, labels, starts, pull_steps, seed, options)
     stride = steps_per_window // frames_per_window
@@ -224,20 +225,6 @@ def sample_windows(
     frames = collect_frames(system, stretches, results)
     rate = accepted / tried if tried else float("nan")
     return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
-
-
-def _is_crowded(system: MolecularSystem) -> bool:
-    """Whether there is more than one molecule, so that turning a chart would drive one into another."""
-    bonds = [(a.index, b.index) for a, b in system.topology.bonds()]
-    return bool(bonds) and len(_touched(bonds, system.n_atoms)) > 1
-
-
-def _touched(bonds: list[tuple[int, int]], n_atoms: int) -> set[int]:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    i, j = np.array(bonds).T
-    return set(connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(n_atoms, n_atoms)))[1].tolist())
 
 
 def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:

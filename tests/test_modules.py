@@ -71,6 +71,7 @@ ORDER = [
     "populations",
     "trajectory_surfaces",
     "windows",
+    "structures",
     "run_folder",
     "run_options",
     "plotting",

@@ -1,0 +1,241 @@
+"""All-atom structures at given labels: exact lifts where there are any, else steered into place and equilibrated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .chart import InternalCoordinates
+from .errors import InputError
+from .execution import PotentialEnergy, fastest_platform, openmm_seed, run_tasks, task_seed
+from .lift import Lifter
+from .model import LiftingModel, atom_names
+from .reference import ReferenceParameters
+from .sampling import MINIMISER_ITERATIONS, Walkers, WindowTask, join_walkers, sample_task, task_options
+from .simulation import as_system
+from .slow import SlowCoordinates, Torsions, checked_labels
+from .steering import STEERED_IN_A_TASK, steer
+from .system import MolecularSystem
+from .trajectories import equilibrated_from
+from .units import FloatArray, IntArray, wrap
+from .user_simulation import system_of_simulation, why_not_exact
+
+LOOKS = 40
+"""Times that an equilibration is looked at."""
+
+NO_FORCE = 1e6
+"""Width, nm or radians, of a reference that pulls at nothing."""
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Structures at labels.
+
+    Attributes:
+        positions: shape=(n, n_atoms, 3), nm.
+        labels: shape=(n, d), asked for.
+        obtained: shape=(n, d).
+        energies: shape=(n,), kJ/mol, without restraint.
+        log_weights: shape=(n,), of exact lifts; None where structures have no weight.
+        guarantee: what may be trusted of them, in a sentence.
+        walkers: to go on from, for `openmm_gancl.sample_windows`.
+        equilibrated: shape=(n,), steps after which label and energy look stationary; None of exact lifts.
+        force_evaluations: what they cost.
+    """
+
+    positions: FloatArray
+    labels: FloatArray
+    obtained: FloatArray
+    energies: FloatArray
+    log_weights: FloatArray | None
+    guarantee: str
+    walkers: Walkers
+    equilibrated: IntArray | None
+    force_evaluations: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def label_errors(self, slow: SlowCoordinates) -> FloatArray:
+        """Obtained less asked, the short way around, shape=(n, d)."""
+        return wrap(self.obtained - self.labels, slow.periods)
+
+    def describe(self, slow: SlowCoordinates) -> str:
+        """A few lines for people."""
+        errors = np.sqrt((self.label_errors(slow) ** 2).mean(axis=0))
+        told = ", ".join(f"{name} {error:.3f}" for name, error in zip(slow.names, errors, strict=True))
+        lines = [f"{len(self)} structures; {self.guarantee}", f"root mean square label error: {told}"]
+        if self.equilibrated is not None:
+            lines.append(f"steps to equilibrate: median {np.median(self.equilibrated):.0f}")
+        return "\n".join(lines)
+
+
+def _solute_of(topology: Any, model: LiftingModel) -> IntArray:
+    """Where the model's atoms are in a larger System, by residue and atom names."""
+    places = {name: i for i, name in reversed(list(enumerate(atom_names(topology))))}
+    wanted = model.metadata["atom_names"]
+    if missing := [name for name in wanted if name not in places]:
+        raise InputError(f"the System has no atom {missing[0]} of the model: give the model of its solute")
+    return np.array([places[name] for name in wanted])
+
+
+def _labels_in(model: LiftingModel, solute: IntArray) -> Torsions:
+    if not isinstance(model.slow, Torsions):
+        raise InputError("in solvent the labels must be torsions: give a model over torsions")
+    return replace(model.slow, atoms=solute[model.slow.atoms])
+
+
+def _exact(system: MolecularSystem, model: LiftingModel, labels: FloatArray, seed: int, options: Any) -> Structures:
+    lifter = Lifter(system, model, **options)
+    lifts = lifter.lift(labels, seed=seed)
+    energy, energies = PotentialEnergy(system.system, lifter.platform), np.full(len(lifts), np.nan)
+    for i in np.flatnonzero(np.isfinite(lifts.log_weights)):
+        energies[i] = energy(lifts.positions[i])
+    return Structures(
+        positions=lifts.positions,
+        labels=lifts.labels,
+        obtained=lifts.obtained,
+        energies=energies,
+        log_weights=lifts.log_weights,
+        guarantee="exact: with their weights they are the restrained ensemble at each label",
+        walkers=Walkers(lifts.positions),
+        equilibrated=None,
+        force_evaluations=lifts.force_evaluations + len(lifts),
+    )
+
+
+def _steered(
+    system: MolecularSystem,
+    model: LiftingModel,
+    solute: IntArray,
+    labels: FloatArray,
+    n_steps: int,
+    seed: int,
+    options: dict[str, Any],
+) -> Walkers:
+    """From where the system stands to each label, the generator's reference forces upon the solute."""
+    chart = model.chart
+    assert isinstance(chart, InternalCoordinates)
+    parameters = model.reference_parameters(labels, model.sample_latents(labels, task_seed(seed, 2)))
+    # the restraint brings the labels themselves
+    widths = parameters.widths.copy()
+    widths[:, chart.label_indices] = NO_FORCE
+    return steer(
+        system,
+        Walkers(np.repeat(system.positions[None], len(labels), axis=0)),
+        labels,
+        n_steps,
+        seed=seed,
+        minimise=True,
+        chart=replace(chart, z_matrix=np.where(chart.z_matrix < 0, -1, solute[chart.z_matrix])),
+        parameters=ReferenceParameters(parameters.centres, widths),
+        **options,
+    )
+
+
+def _equilibrated(
+    system: MolecularSystem,
+    walkers: Walkers,
+    labels: FloatArray,
+    reason: str,
+    steer_steps: int,
+    equilibration_steps: int,
+    seed: int,
+    options: dict[str, Any],
+) -> Structures:
+    """Restrained dynamics of walkers, their labels and energies looked at on the way."""
+    stride = max(equilibration_steps // LOOKS, 1)
+    places = {name: options[name] for name in ("restraint", "time_step", "platform")}
+    tasks = [
+        WindowTask(
+            **task_options(system, **places),
+            labels=labels[i : i + STEERED_IN_A_TASK],
+            walkers=walkers.select(slice(i, i + STEERED_IN_A_TASK)),
+            minimise=False,
+            equilibration_steps=0,
+            n_frames=LOOKS,
+            stride=stride,
+            seed=openmm_seed(task_seed(seed, 3, i)),
+        )
+        for i in range(0, len(labels), STEERED_IN_A_TASK)
+    ]
+    parts = run_tasks(sample_task, tasks, workers=options["workers"])
+    positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    ends = join_walkers([part[2] for part in parts])
+    obtained = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), LOOKS, -1)
+    looks = np.concatenate([energies[:, :, None], obtained], axis=2)
+    periods = np.append(np.inf, system.slow.periods)
+    cost = steer_steps + 2 * MINIMISER_ITERATIONS
+    return Structures(
+        positions=ends.positions,
+        labels=labels,
+        obtained=obtained[:, -1],
+        energies=energies[:, -1],
+        log_weights=None,
+        guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
+        walkers=ends,
+        equilibrated=np.array([stride * equilibrated_from(look, periods) for look in looks]),
+        force_evaluations=len(labels) * cost + sum(task.cost for task in tasks),
+    )
+
+
+def structures_at(
+    system: Any,
+    model: LiftingModel,
+    labels: FloatArray | Sequence[float] | Sequence[Sequence[float]],
+    n: int = 1,
+    *,
+    relax_steps: int = 500,
+    steer_steps: int = 2000,
+    equilibration_steps: int = 2000,
+    restraint: float | FloatArray | None = None,
+    time_step: float | None = None,
+    seed: int = 0,
+    platform: str = "auto",
+    workers: int = 1,
+) -> Structures:
+    """All-atom structures at labels.
+
+    Guarantee: of one molecule in vacuum or implicit solvent they are lifts with exact weights. Otherwise the solute is
+    steered from the present state by the reference forces that the generator writes at the label, while the solvent
+    relaxes, then let go under a restraint of the label and equilibrated: good starts, without weights. `Structures`
+    says which.
+
+    Args:
+        system: an ``openmm.app.Simulation``, which is left as it is, or a system.
+        model: a lifting model of the molecule, or of the solute, whose atoms are found by their names.
+        labels: shape=(d,) or (k, d).
+        n: structures at each.
+        relax_steps: of exact lifts.
+        steer_steps: of the way to the label.
+        equilibration_steps: under the restraint.
+        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
+        time_step: ps.
+        seed: of every random number.
+        platform: an OpenMM platform, or ``auto`` to measure.
+        workers: local processes.
+
+    Raises:
+        InputError: the model does not fit, or labels that cannot be steered.
+    """
+    wanted = np.repeat(np.atleast_2d(np.asarray(labels, dtype=float)), n, axis=0)
+    is_system = isinstance(system, MolecularSystem)
+    reason, solute = why_not_exact(system.system, system.topology), None
+    if reason is None:
+        target = system if is_system else system_of_simulation(system, model, 200.0, time_step, 1.0)
+    else:
+        solute = _solute_of(system.topology, model)
+        slow = _labels_in(model, solute)
+        target = replace(system, slow=slow) if is_system else as_system(system, slow)
+    options = {
+        "restraint": np.broadcast_to(target.restraint if restraint is None else restraint, target.restraint.shape),
+        "time_step": time_step,
+        "platform": fastest_platform(target.system, target.positions) if platform == "auto" else platform,
+        "workers": workers,
+    }
+    wanted = checked_labels(wanted, target.slow)
+    if reason is None or solute is None:
+        return _exact(target, model, wanted, seed, {"relax_steps": relax_steps, **options})
+    walkers = _steered(target, model, solute, wanted, steer_steps, seed, options)
+    return _equilibrated(target, walkers, wanted, reason, steer_steps, equilibration_steps, seed, options)

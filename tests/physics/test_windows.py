@@ -1,0 +1,94 @@
+"""Windows with exchange against exact answers, and what exchange or a wrong restraint would spoil."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from openmm_gancl import Lifter, TrainingOptions, analyse_windows, sample_windows
+from openmm_gancl import windows as windows_module
+from openmm_gancl.model import train_model
+
+from .exact import DOUBLE_WELL, KT, draw_from_density
+from .statistics import z_limit
+
+LABELS = np.linspace(-1.6, 1.6, 27)[:, None]
+N_CASES = 4
+REJECTED = 5.0
+PLACES = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""nm, where the surface is compared."""
+
+
+@pytest.fixture(scope="module")
+def system(models):
+    return models.system(DOUBLE_WELL.name)
+
+
+@pytest.fixture(scope="module")
+def frames(system):
+    return sample_windows(
+        system,
+        LABELS,
+        steps_per_window=40_000,
+        frames_per_window=2000,
+        equilibration_steps=500,
+        exchange_steps=800,
+        seed=3,
+        platform="Reference",
+    )
+
+
+def worst_z(surface):
+    """Largest |z| of differences to the first place, exact and found, and the largest error of them, kT."""
+    centres = 0.5 * (surface.edges[0][1:] + surface.edges[0][:-1])
+    bins = [int(np.abs(centres - place).argmin()) for place in PLACES]
+    found, exact = surface.energy[bins], DOUBLE_WELL.surface(centres[bins])
+    # errors are of energies whose mean is aligned: of a difference they add at most
+    error = np.hypot(surface.error[bins[1:]], surface.error[bins[0]])
+    z = ((found[1:] - found[0]) - (exact[1:] - exact[0])) / error
+    return float(np.abs(z).max()), float(error.max() / KT)
+
+
+def test_surface_of_exchanged_windows(system, frames):
+    assert 0.2 < frames.exchange_rate < 0.9
+    analysis = analyse_windows(system, frames, bins=60)
+    assert not analysis.doubts
+    worst, error = worst_z(analysis.surface)
+    assert error < 0.15
+    assert worst < z_limit(N_CASES * 4)
+
+
+def test_windows_of_another_restraint_are_rejected(system, frames):
+    wrong = replace(frames, restraint=0.6 * frames.restraint)
+    assert worst_z(analyse_windows(system, wrong, bins=60).surface)[0] > REJECTED
+
+
+def test_mbar_starts_from_lifts(system, frames, models):
+    positions, labels = models.frames(DOUBLE_WELL.name)
+    model = train_model(system, positions, labels, seed=2, options=TrainingOptions(latent_size=0))
+    lifts = Lifter(system, model, relax_steps=30, platform="Reference").lift(np.repeat(LABELS, 32, axis=0), seed=5)
+    started, plain = analyse_windows(system, frames, lifts=lifts), analyse_windows(system, frames)
+    np.testing.assert_allclose(started.windows.mbar.free_energies, plain.windows.mbar.free_energies, atol=1e-6)
+    assert started.windows.mbar.steps <= plain.windows.mbar.steps + 1
+
+
+def means_after_exchanges(system, n_rounds=400):
+    """Means over windows of exact, independent draws after one round of exchanges, in standard errors of each."""
+    rng, kappa = np.random.default_rng(8), system.restraint
+    densities = [DOUBLE_WELL.log_density(float(label), float(kappa[0])) for label in LABELS[:, 0]]
+    pairs = windows_module.neighbouring_windows(system.slow, LABELS)
+    after, before = [], []
+    for _ in range(n_rounds):
+        x = np.array([draw_from_density(density, DOUBLE_WELL.grid, 1, rng) for density in densities])
+        order, *_ = windows_module.exchanges(system.slow, kappa, LABELS, x, pairs, system.kT, rng)
+        after.append(x[order, 0])
+        before.append(x[:, 0])
+    exact = np.array([np.average(DOUBLE_WELL.grid, weights=np.exp(d - d.max())) for d in densities])
+    return (np.mean(after, axis=0) - exact) / (np.std(before, axis=0) / np.sqrt(n_rounds))
+
+
+def test_exchanges_leave_every_window_as_it_is(system, monkeypatch):
+    limit = z_limit(len(LABELS))
+    assert np.abs(means_after_exchanges(system)).max() < limit
+    monkeypatch.setattr(windows_module, "restraint_energies", lambda *_: np.zeros((len(LABELS), len(LABELS))))
+    assert np.abs(means_after_exchanges(system)).max() > REJECTED

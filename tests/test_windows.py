@@ -1,0 +1,180 @@
+"""Windows and structures of any System: solvent, constraints, barostat, the user's Simulation left alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app
+
+from openmm_gancl import (
+    InputError,
+    Torsions,
+    analyse_windows,
+    load_system,
+    sample_windows,
+    structures_at,
+    untrained_model,
+)
+from openmm_gancl.sampling import Walkers, load_frames, save_frames
+from openmm_gancl.steering import nearest_starts, pulled_starts
+from openmm_gancl.units import wrap
+from openmm_gancl.windows import neighbouring_windows
+
+QUICK = {"steps_per_window": 20, "frames_per_window": 4, "equilibration_steps": 10, "platform": "Reference"}
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return load_system("bonded_chain")
+
+
+@pytest.fixture(scope="module")
+def water():
+    return load_system("alanine_dipeptide_water")
+
+
+def simulation_of(system, *forces):
+    user = openmm.XmlSerializer.clone(system.system)
+    for force in forces:
+        user.addForce(force)
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+    simulation = app.Simulation(system.topology, user, integrator, openmm.Platform.getPlatformByName("CPU"))
+    simulation.context.setPositions(system.positions)
+    return simulation
+
+
+def test_water_is_2000_to_2500_atoms_with_rigid_bonds(water):
+    assert 2000 <= water.n_atoms <= 2500
+    assert water.system.usesPeriodicBoundaryConditions()
+    assert water.system.getNumConstraints() == 12 + 3 * (water.n_atoms - 22) // 3
+    assert (water.constraints.violations(water.positions[None]) < 5e-3).all()
+
+
+def test_windows_of_a_simulation_in_water(water):
+    """Pulled there, under the Simulation's own barostat; the Simulation stands where it stood."""
+    simulation = simulation_of(water, openmm.MonteCarloBarostat(1.0, 300.0, 5))
+    before = simulation.context.getState(positions=True, velocities=True)
+    labels = water.slow.transform(water.positions[None]) + np.array([[0.3, 0.0], [0.6, 0.0]])
+    frames = sample_windows(
+        simulation,
+        labels,
+        slow=water.slow,
+        restraint=60.0,
+        pull_steps=60,
+        **{**QUICK, "platform": "CPU"},
+        exchange_steps=10,
+        seed=2,
+    )
+    assert len(frames) == 8 and not frames.dropped
+    assert frames.force_evaluations == 2 * 60 + 2 * 30
+    assert np.abs(frames.obtained - frames.labels).max() < 0.6
+    after = simulation.context.getState(positions=True, velocities=True)
+    assert simulation.currentStep == 0
+    for name in ("getPositions", "getVelocities"):
+        one, other = (getattr(state, name)(asNumpy=True)._value for state in (before, after))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_structures_in_water_are_steered_and_say_so(water):
+    vacuum = load_system("alanine_dipeptide_vacuum")
+    model = untrained_model(vacuum, seed=1, strength=0.1)
+    label = water.slow.transform(water.positions[None])[0] + np.array([0.4, -0.3])
+    found = structures_at(
+        simulation_of(water), model, label, 2, steer_steps=80, equilibration_steps=40, seed=3, platform="CPU"
+    )
+    assert found.log_weights is None and "no weights" in found.guarantee and "729 molecules" in found.guarantee
+    assert np.abs(found.label_errors(water.slow)).max() < 0.5
+    assert (found.equilibrated <= 40).all() and np.isfinite(found.energies).all()
+    assert "steps to equilibrate" in found.describe(water.slow)
+    windows = sample_windows(water, found.labels, starts=found.walkers, **{**QUICK, "platform": "CPU"})
+    assert len(windows) == 8
+
+
+def test_structures_of_one_molecule_are_exact(chain):
+    model = untrained_model(chain, seed=1, strength=0.1)
+    found = structures_at(chain, model, (0.5,), 6, relax_steps=20, platform="Reference", seed=1)
+    assert len(found) == 6 and found.log_weights.shape == (6,) and found.guarantee.startswith("exact")
+    simulation = simulation_of(chain)
+    again = structures_at(simulation, model, [[0.5], [1.0]], 2, relax_steps=20, platform="Reference", restraint=50.0)
+    assert again.labels.tolist() == [[0.5], [0.5], [1.0], [1.0]]
+    assert np.isfinite(again.energies[np.isfinite(again.log_weights)]).all()
+
+
+def test_structures_need_the_model_of_the_solute(water, chain):
+    with pytest.raises(InputError, match="has no atom"):
+        structures_at(water, untrained_model(chain, seed=1), (0.5,))
+
+
+def test_frames_survive_a_file(chain, tmp_path):
+    frames = sample_windows(chain, n_windows=4, exchange_steps=5, seed=1, **QUICK)
+    assert 0 <= frames.exchange_rate <= 1
+    save_frames(frames, tmp_path / "frames.npz")
+    again = load_frames(tmp_path / "frames.npz")
+    assert again.exchange_rate == frames.exchange_rate and again.force_evaluations == frames.force_evaluations
+    np.testing.assert_array_equal(again.positions, frames.positions)
+
+
+def test_workers_do_not_change_exchanged_windows(chain):
+    labels = np.linspace(-3, 3, 12)[:, None]
+    one, two = (sample_windows(chain, labels, exchange_steps=10, seed=4, workers=n, **QUICK) for n in (1, 2))
+    np.testing.assert_array_equal(one.positions, two.positions)
+
+
+def test_pulling_goes_by_short_hops(chain):
+    labels = np.linspace(-3, 3, 13)[:, None]
+    walkers, cost = pulled_starts(chain, labels, 200, seed=1, platform="Reference")
+    assert cost == 13 * 200
+    assert np.abs(wrap(chain.slow.transform(walkers.positions) - labels)).max() < 1.0
+    picked = nearest_starts(chain.slow, labels + 0.01, walkers.positions)
+    assert picked.shape == walkers.positions.shape
+
+
+def test_neighbours_of_a_periodic_grid():
+    slow = Torsions(("phi", "psi"), np.array([[0, 1, 2, 3], [1, 2, 3, 4]]))
+    axis = -np.pi + 2 * np.pi / 6 * (np.arange(6) + 0.5)
+    labels = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    pairs = neighbouring_windows(slow, labels)
+    assert len(pairs) == 4 * 36  # straight and diagonal, across the edge too
+    assert len(neighbouring_windows(slow, np.zeros((1, 2)))) == 0
+
+
+def test_a_lost_window_is_named(chain):
+    labels = np.linspace(-1, 1, 3)[:, None]
+    starts = np.repeat(chain.positions[None], 3, axis=0)
+    starts[1] = np.nan
+    frames = sample_windows(chain, labels, starts=Walkers(starts), **QUICK)
+    assert frames.dropped == {"nan": 4}
+    with pytest.raises(InputError, match=r"window 1 holds no frame.*4 nan"):
+        analyse_windows(chain, frames)
+
+
+def test_a_window_far_from_its_frames_is_named(chain):
+    labels = np.linspace(-3, 3, 8)[:, None]
+    frames = sample_windows(chain, labels, **{**QUICK, "steps_per_window": 400, "frames_per_window": 100})
+    moved = frames.labels.copy()
+    moved[frames.window == 5] = -2.9
+    analysis = analyse_windows(chain, replace(frames, labels=moved))
+    assert any("window 5" in note for note in [*analysis.notes, *analysis.doubts])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"starts": "lifting"}, "choose structure or pulling"),
+        ({"starts": np.zeros((2, 3))}, r"give \(n, 5, 3\)"),
+        ({"starts": Walkers(np.zeros((2, 5, 3)))}, "2 starts for 3 windows"),
+        ({"slow": Torsions(("a",), np.array([[0, 1, 2, 3]]))}, "labels of its own"),
+        ({"frames_per_window": 100}, "raise it"),
+    ],
+)
+def test_wrong_arguments_in_a_sentence(chain, arguments, told):
+    with pytest.raises(InputError, match=told):
+        sample_windows(chain, np.zeros((3, 1)), **{**QUICK, **arguments})
+
+
+def test_neither_system_nor_simulation(chain):
+    with pytest.raises(InputError, match="neither a system nor a Simulation"):
+        sample_windows("chain", np.zeros((3, 1)))
+    with pytest.raises(InputError, match="has no labels: give slow"):
+        sample_windows(simulation_of(chain), np.zeros((3, 1)))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .slow_report import spectral_gap
     from .static_bias import metadynamics_bias, opes_bias
     from .structures import Structures, structures_at
-    from .surfaces import FreeEnergySurface
+    from .surfaces import FreeEnergySurface, load_surface
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
     from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
     from .umbrella import UmbrellaWindows, read_windows
@@ -60,7 +60,7 @@ _HOME = {
     "lift_surfaces": ["basin_populations", "surface_from_lifts"],
     "static_bias": ["metadynamics_bias", "opes_bias"],
     "structures": ["Structures", "structures_at"],
-    "surfaces": ["FreeEnergySurface"],
+    "surfaces": ["FreeEnergySurface", "load_surface"],
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
     "trajectory_surfaces": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
     "umbrella": ["UmbrellaWindows", "read_windows"],
@@ -106,6 +106,7 @@ __all__ = [  # sorted by module, not by letter
     "list_systems",
     "load_model",
     "load_sde",
+    "load_surface",
     "load_system",
     "make_restraint",
     "metadynamics_bias",

@@ -98,6 +98,60 @@ class UniformLabels:
             yield xi, float(strength), truncated
 
 
+FLOOR = 0.05
+"""Share of labels drawn uniformly where a surface says which are likely: it may be wrong, or know nothing there."""
+
+
+@dataclass(frozen=True)
+class TabulatedLabels(UniformLabels):
+    """Labels drawn as a known surface has them, so that unrestrained lifts have nearly even weights.
+
+    p(s) is constant in each bin: the Boltzmann factor of the surface, smeared by the restraint, and a floor.
+    ``r(s | x)`` is that of `UniformLabels`. The surface need not be right for the weights to be.
+
+    Args:
+        slow: the slow coordinates.
+        restraint: shape=(d,), the constants of the restraint that held the lift.
+        kT: kJ/mol.
+        edges: of the bins, for each coordinate, over its whole domain.
+        probabilities: of the bins, shape=(n_0, ...), sum one.
+    """
+
+    edges: tuple[FloatArray, ...]
+    probabilities: FloatArray
+
+    @classmethod
+    def from_energies(
+        cls, slow: SlowCoordinates, restraint: FloatArray, kT: float, edges: tuple[FloatArray, ...], energy: FloatArray
+    ) -> "TabulatedLabels":
+        """From a surface, kJ/mol, ``inf`` where unknown."""
+        mass = np.exp(-(energy - energy.min()) / kT)
+        for axis, (grid, kappa) in enumerate(zip(edges, restraint, strict=True)):
+            centres = 0.5 * (grid[1:] + grid[:-1])
+            difference = centres[:, None] - centres
+            periodic = np.isfinite(slow.periods[axis])
+            bias = kappa * (1.0 - np.cos(difference) if periodic else 0.5 * difference**2)
+            mass = np.moveaxis(np.tensordot(np.exp(-bias / kT), mass, axes=(1, axis)), 0, axis)
+        probabilities = (1.0 - FLOOR) * mass / mass.sum() + FLOOR / mass.size
+        return cls(slow, np.asarray(restraint, dtype=float), kT, edges, probabilities)
+
+    def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """See `LabelPrior.sample`."""
+        flat = rng.choice(self.probabilities.size, size=n, p=self.probabilities.ravel())
+        bins = np.unravel_index(flat, self.probabilities.shape)
+        columns = [rng.uniform(grid[i], grid[i + 1]) for grid, i in zip(self.edges, bins, strict=True)]
+        return np.stack(columns, axis=1)
+
+    def log_prior(self, labels: FloatArray) -> FloatArray:
+        """See `LabelPrior.log_prior`."""
+        bins = [
+            np.clip(np.searchsorted(grid, labels[:, i], side="right") - 1, 0, len(grid) - 2)
+            for i, grid in enumerate(self.edges)
+        ]
+        log_volumes = [np.log(np.diff(grid))[i] for grid, i in zip(self.edges, bins, strict=True)]
+        return np.asarray(np.log(self.probabilities[tuple(bins)]) - np.sum(log_volumes, axis=0))
+
+
 @dataclass(frozen=True)
 class MixtureLabels:
     """Labels near those of training frames: a mixture of kernels, normal or von Mises by the coordinate's period.

@@ -18,12 +18,14 @@ import numpy as np
 
 from .errors import InputError
 from .execution import TASK_SIZE, PotentialEnergy, openmm_seed, seed_reference_platform, task_seed
-from .label_prior import LabelPrior
+from .label_prior import LabelPrior, TabulatedLabels
 from .lift import Lifter, maxwell_boltzmann
 from .lifts import Lifts
 from .model import LiftingModel
 from .relax import Relaxer
 from .simulation import positions_of
+from .surfaces import FreeEnergySurface, load_surface
+from .system import MolecularSystem
 from .units import FloatArray
 from .user_simulation import system_of_simulation
 
@@ -113,6 +115,20 @@ def _undisturbed(context: Any) -> Iterator[None]:
             context.loadCheckpoint(checkpoint)
 
 
+def _labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelPrior | None:
+    """Where a surface is low."""
+    if surface is None:
+        return None
+    if not isinstance(surface, FreeEnergySurface):
+        surface = load_surface(surface)
+    if surface.names != system.slow.names:
+        raise InputError(
+            f"the surface is over {', '.join(surface.names)}, the model's labels are {', '.join(system.slow.names)}: "
+            "give a surface over these"
+        )
+    return TabulatedLabels.from_energies(system.slow, system.restraint, system.kT, surface.edges, surface.energy)
+
+
 class LiftMove:
     """Lifts as moves of a Simulation.
 
@@ -130,7 +146,9 @@ class LiftMove:
         relax_steps: of each relaxation.
         acceptance: ``exchange``, or ``metropolis`` for a chain of lifts alone.
         restraint: of labels on the way, one number or one a label: kJ/mol (torsions) or kJ/mol/nm^2.
-        label_prior: p(s) and r(s | x); uniform over the domain by default.
+        surface: over the labels, if one is known (a run's fes.npz): lifts are then proposed where it is low, which
+            is accepted far more often. It need not be right.
+        label_prior: p(s) and r(s | x) instead; uniform over the domain by default.
         time_step: of the relaxation, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of the relaxation, 1/ps.
         platform: of the lifts; ``auto`` measures.
@@ -152,6 +170,7 @@ class LiftMove:
         relax_steps: int = 500,
         acceptance: MoveAcceptance = "exchange",
         restraint: float | FloatArray = 200.0,
+        surface: FreeEnergySurface | str | Path | None = None,
         label_prior: LabelPrior | None = None,
         time_step: float | None = None,
         friction: float = 1.0,
@@ -170,7 +189,7 @@ class LiftMove:
                 model,
                 relax_steps=relax_steps,
                 mode="unrestrained",
-                label_prior=label_prior,
+                label_prior=label_prior or _labels_of(surface, self.system),
                 platform=platform,
             )
             self._energy = PotentialEnergy(self.system.system, self.lifter.platform)

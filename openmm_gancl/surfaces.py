@@ -95,6 +95,29 @@ class FreeEnergySurface:
         Path(path).write_text("\n".join(lines) + "\n")
 
 
+def load_surface(path: str | Path) -> FreeEnergySurface:
+    """Read what `FreeEnergySurface.save` wrote.
+
+    Raises:
+        InputError: there is no such file, or it holds no surface.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = tuple(map(str, stored["names"]))
+            return FreeEnergySurface(
+                energy=stored["energy"],
+                error=stored["error"],
+                edges=tuple(stored[f"edges_{i}"] for i in range(len(names))),
+                names=names,
+                periods=stored["periods"],
+                temperature=float(stored["temperature"]),
+                force_evaluations=int(stored["force_evaluations"]),
+                units=tuple(map(str, stored["units"])),
+            )
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{path} holds no surface: give a fes.npz that gancl wrote") from None
+
+
 def grid_edges(slow: Axes, bins: int | None = None) -> tuple[FloatArray, ...]:
     """Bin edges over the domain of each coordinate: 72 a coordinate in two dimensions, 120 in one."""
     d = len(slow.names)

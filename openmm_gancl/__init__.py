@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
     from .moves import LiftMove, LiftRecord, LiftReporter
+    from .openmmtools_move import LiftMCMCMove
     from .sampling import Frames, sample_langevin
     from .sde import StochasticSystem, lift_sde, load_sde
     from .selection import select_coordinates
@@ -46,6 +47,7 @@ _HOME = {
     "lifts": ["Lifts"],
     "model": ["LiftingModel", "load_model", "train", "untrained_model"],
     "moves": ["LiftMove", "LiftRecord", "LiftReporter"],
+    "openmmtools_move": ["LiftMCMCMove"],
     "sampling": ["Frames", "sample_langevin"],
     "sde": ["StochasticSystem", "lift_sde", "load_sde"],
     "slow": ["ModuleCoordinates", "ParticleCoordinates", "SlowCoordinates", "Torsions"],
@@ -75,6 +77,7 @@ __all__ = [  # sorted by module, not by letter
     "Frames",
     "FreeEnergySurface",
     "InputError",
+    "LiftMCMCMove",
     "LiftMove",
     "LiftRecord",
     "LiftReporter",

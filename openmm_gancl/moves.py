@@ -115,7 +115,7 @@ def _undisturbed(context: Any) -> Iterator[None]:
             context.loadCheckpoint(checkpoint)
 
 
-def _labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelPrior | None:
+def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelPrior | None:
     """Where a surface is low."""
     if surface is None:
         return None
@@ -127,6 +127,48 @@ def _labels_of(surface: FreeEnergySurface | str | Path | None, system: Molecular
             "give a surface over these"
         )
     return TabulatedLabels.from_energies(system.slow, system.restraint, system.kT, surface.edges, surface.energy)
+
+
+class LiftSource:
+    """Fresh unrestrained lifts, a few made together, and reverse relaxations of where a chain stands.
+
+    Args:
+        lifter: of unrestrained lifts.
+        seed: of all of them.
+    """
+
+    def __init__(self, lifter: Lifter, seed: int):
+        self.lifter, self.seed = lifter, seed
+        self._relaxer = Relaxer()
+        self._lifts: Lifts | None = None
+        self._batch = -1
+
+    def forward(self, number: int) -> Lifts:
+        """The lift of an attempt by its number."""
+        batch, index = divmod(number, AHEAD)
+        if self._batch != batch:
+            rng = task_seed(self.seed, 0, batch)
+            self._lifts, self._batch = self._relax(rng, self.lifter.label_prior.sample(AHEAD, rng)), batch
+        assert self._lifts is not None
+        return self._lifts.select(np.array([index]))
+
+    def backward(self, positions: FloatArray, rng: np.random.Generator) -> Lifts:
+        """Of one configuration, shape=(n_atoms, 3), nm; its label is drawn from r(s | x)."""
+        return self._relax(rng, np.zeros((1, 0)), positions[None])
+
+    def _relax(self, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None) -> Lifts:
+        if self.lifter.platform == "Reference":
+            seed_reference_platform(openmm_seed(rng))
+        return self.lifter.run(self._relaxer, rng, labels, frames)
+
+
+def accepts(after: float, before: float, rng: np.random.Generator) -> bool:
+    """min(1, w'/w) from logarithms.
+
+    Where the way back has no weight there is none from there either: the configuration stays.
+    """
+    log_u = float(np.log(rng.random()))
+    return bool(np.isfinite(after) and np.isfinite(before) and log_u < after - before)
 
 
 class LiftMove:
@@ -189,15 +231,13 @@ class LiftMove:
                 model,
                 relax_steps=relax_steps,
                 mode="unrestrained",
-                label_prior=label_prior or _labels_of(surface, self.system),
+                label_prior=label_prior or labels_of(surface, self.system),
                 platform=platform,
             )
             self._energy = PotentialEnergy(self.system.system, self.lifter.platform)
-        self._relaxer = Relaxer()
+        self._source = LiftSource(self.lifter, seed)
         self._attempts, self._log_weight = 0, float("nan")
         self._standing: FloatArray | None = None
-        self._lifts: Lifts | None = None
-        self._batch = -1
 
     @property
     def acceptance_rate(self) -> float:
@@ -225,17 +265,17 @@ class LiftMove:
         self._check_standing(positions)
         self._check_target(positions)
         with _undisturbed(context):
-            lift, before, evaluations = self._next_lift(number), self._log_weight, 0
+            lift, before, evaluations = self._source.forward(number), self._log_weight, 0
             if self.acceptance == "exchange":
-                # its label is drawn from r(s | x)
-                backward = self._relax(rng, np.zeros((1, 0)), positions[None])
+                backward = self._source.backward(positions, rng)
                 before, evaluations = float(backward.log_weights[0]), backward.force_evaluations
-        after, log_u = float(lift.log_weights[0]), float(np.log(rng.random()))
-        accepted = self._accepts(after, before, log_u)
+        after = float(lift.log_weights[0])
+        accepted = self._accepts(after, before, rng)
         labels = self.system.slow.transform(positions[None])[0]
         if accepted:
             context.setPositions(lift.positions[0])
             context.setVelocities(maxwell_boltzmann(self.system.masses, 1, self.system.kT, rng)[0])
+            context.applyVelocityConstraints(self.simulation.integrator.getConstraintTolerance())
             self._log_weight = after
         self._standing, self._attempts = positions_of(self.simulation), number + 1
         record = LiftRecord(
@@ -255,11 +295,10 @@ class LiftMove:
             report(record)
         return record
 
-    def _accepts(self, after: float, before: float, log_u: float) -> bool:
+    def _accepts(self, after: float, before: float, rng: np.random.Generator) -> bool:
         if self.acceptance == "metropolis" and np.isnan(before):
             return bool(np.isfinite(after))
-        # where the way back has no weight there is none from there either: the configuration stays
-        return bool(np.isfinite(after) and np.isfinite(before) and log_u < after - before)
+        return accepts(after, before, rng)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write where the chain stands, as JSON; the Simulation has a checkpoint of its own.
@@ -302,20 +341,6 @@ class LiftMove:
             "relax_steps": self.lifter.protocol.relax_steps,
             "n_atoms": self.system.n_atoms,
         }
-
-    def _next_lift(self, number: int) -> Lifts:
-        """Lifts do not depend on the Simulation: a few are made together."""
-        batch, index = divmod(number, AHEAD)
-        if self._batch != batch:
-            rng = task_seed(self.seed, 0, batch)
-            self._lifts, self._batch = self._relax(rng, self.lifter.label_prior.sample(AHEAD, rng)), batch
-        assert self._lifts is not None
-        return self._lifts.select(np.array([index]))
-
-    def _relax(self, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None) -> Lifts:
-        if self.lifter.platform == "Reference":
-            seed_reference_platform(openmm_seed(rng))
-        return self.lifter.run(self._relaxer, rng, labels, frames)
 
     def _check_target(self, positions: FloatArray) -> None:
         """A bias that grows, or a parameter that was changed, makes another target than the lifts have."""

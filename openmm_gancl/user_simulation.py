@@ -50,7 +50,7 @@ def _refuse(simulation: Any) -> None:
         )
 
 
-def _check_rigid_motion(system: MolecularSystem, chart: Chart) -> None:
+def check_rigid_motion(system: MolecularSystem, chart: Chart) -> None:
     """A chart of internal coordinates knows no place and no direction."""
     if not isinstance(chart, InternalCoordinates):
         return
@@ -84,5 +84,5 @@ def system_of_simulation(
         simulation, model.slow, restraint=restraint, time_step=time_step, friction=friction, barostat=False
     )
     model.check_system(system)
-    _check_rigid_motion(system, model.chart)
+    check_rigid_motion(system, model.chart)
     return system

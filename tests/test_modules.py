@@ -39,6 +39,7 @@ ORDER = [
     "lift",
     "user_simulation",
     "moves",
+    "openmmtools_move",
     "sde",
     "diagnostics",
     "encoder",

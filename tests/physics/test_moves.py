@@ -63,7 +63,7 @@ def scores(ends):
 class AlwaysAccepts(LiftMove):
     """The twin: w'/w is taken for one."""
 
-    def _accepts(self, after, before, log_u):
+    def _accepts(self, after, before, rng):
         return bool(np.isfinite(after) and np.isfinite(before))
 
 

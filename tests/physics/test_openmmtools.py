@@ -1,0 +1,93 @@
+"""The exchange as a move of openmmtools: exact marginals of the double well, stored and restored, refusals."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+from openmm import app, unit
+
+from openmm_gancl import InputError
+from openmm_gancl import openmmtools_move as adaptor
+
+from .exact import DOUBLE_WELL
+from .statistics import z_limit
+from .test_moves import scores
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from openmmtools import mcmc, states
+
+NAME = DOUBLE_WELL.name
+
+
+@pytest.fixture(scope="module")
+def files(models, tmp_path_factory):
+    folder, system = tmp_path_factory.mktemp("move"), models.system(NAME)
+    models.with_prior_encoder(NAME, "trained", 2).save(folder / "model.pt")
+    with (folder / "top.pdb").open("w") as file:
+        app.PDBFile.writeFile(system.topology, 10 * system.positions, file)
+    return {"model": folder / "model.pt", "topology": folder / "top.pdb"}
+
+
+def move_of(system, files):
+    return adaptor.LiftMCMCMove(
+        **files,
+        relax_steps=200,
+        restraint=float(system.restraint[0]),
+        time_step=system.time_step,
+        platform="Reference",
+        seed=4,
+    )
+
+
+def state_of(system, **options):
+    return states.ThermodynamicState(system.system, system.temperature * unit.kelvin, **options)
+
+
+def ends_of(system, files, n):
+    lift, thermodynamic_state = move_of(system, files), state_of(system)
+    dynamics = mcmc.LangevinDynamicsMove(
+        timestep=system.time_step * unit.picosecond, collision_rate=5 / unit.picosecond, n_steps=20
+    )
+    both, ends = mcmc.SequenceMove([dynamics, lift]), []
+    for start in DOUBLE_WELL.sample(n, np.random.default_rng(5)):
+        sampler_state = states.SamplerState(start * unit.nanometer)
+        for _ in range(2):
+            both.apply(thermodynamic_state, sampler_state)
+        ends.append(sampler_state.positions.value_in_unit(unit.nanometer))
+    return np.array(ends), lift
+
+
+def test_marginals_stay_exact(models, files):
+    ends, lift = ends_of(models.system(NAME), files, 500)
+    assert lift.n_proposed == 1000 and lift.n_accepted >= 200
+    z = scores(ends)
+    assert np.abs(z).max() < z_limit(4), z
+
+
+def test_accepting_every_lift_shows(models, files, monkeypatch):
+    monkeypatch.setattr(adaptor, "accepts", lambda after, before, rng: bool(np.isfinite(after)))
+    z = scores(ends_of(models.system(NAME), files, 500)[0])
+    assert np.abs(z).max() > 5.0, z
+
+
+def test_a_copy_goes_on_as_the_move_would(models, files):
+    system = models.system(NAME)
+    move, thermodynamic_state = move_of(system, files), state_of(system)
+    first = states.SamplerState(system.positions * unit.nanometer)
+    move.apply(thermodynamic_state, first)
+    again, second = copy.deepcopy(move), copy.deepcopy(first)
+    assert again.statistics == move.statistics
+    for one, sampler_state in ((move, first), (again, second)):
+        for _ in range(5):
+            one.apply(thermodynamic_state, sampler_state)
+    np.testing.assert_array_equal(*(state.positions.value_in_unit(unit.nanometer) for state in (first, second)))
+
+
+def test_what_has_no_exact_lift_is_refused(models, files):
+    water = models.system("alanine_dipeptide_water")
+    state = state_of(water, pressure=1 * unit.atmosphere)
+    sampler_state = states.SamplerState(water.positions * unit.nanometer)
+    with pytest.raises(InputError, match="needs a fixed volume"):
+        move_of(models.system(NAME), files).apply(state, sampler_state)

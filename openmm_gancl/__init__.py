@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .features import Features, parse_features
     from .held import hold_torsions, wide_torsions
     from .lift import Lifter, accept_metropolis
-    from .lift_surfaces import basin_populations, surface_from_lifts
+    from .lift_surfaces import analyse_lifts, basin_populations, surface_from_lifts
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
     from .moves import LiftMove, LiftRecord, LiftReporter
@@ -59,7 +59,7 @@ _HOME = {
     "slow_learning": ["learn_slow_coordinates"],
     "slow_plots": ["plot_slow"],
     "slow_report": ["spectral_gap"],
-    "lift_surfaces": ["basin_populations", "surface_from_lifts"],
+    "lift_surfaces": ["analyse_lifts", "basin_populations", "surface_from_lifts"],
     "static_bias": ["metadynamics_bias", "opes_bias"],
     "structures": ["Structures", "structures_at"],
     "surfaces": ["FreeEnergySurface", "load_surface"],
@@ -95,6 +95,7 @@ __all__ = [  # sorted by module, not by letter
     "TrajectoryAnalysis",
     "UmbrellaWindows",
     "accept_metropolis",
+    "analyse_lifts",
     "analyse_trajectories",
     "analyse_windows",
     "basin_populations",

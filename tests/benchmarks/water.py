@@ -1,0 +1,131 @@
+"""Umbrella windows of alanine dipeptide in water, seeded by lifts and by pulling, and from an independent structure.
+
+    python -m tests.benchmarks.water MODEL FOLDER
+
+takes a lifting model of the solute (RUN/model.pt of ``gancl run alanine_dipeptide_gbsa -o RUN``), brings the same
+structure to 36 windows by either way with the same number of MD steps, samples each for the same number, and prints
+one line a seeding: label error at the start, steps to equilibrate (automatic, mean over windows), the surface's median
+error below 6 kT, and how far the surfaces lie apart in combined errors. Each finished seeding is kept in FOLDER.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from openmm_gancl import analyse_windows, load_model, load_system, sample_langevin, sample_windows, structures_at
+from openmm_gancl.execution import available_workers
+from openmm_gancl.sampling import Walkers, load_frames, save_frames
+from openmm_gancl.steering import pulled_starts
+from openmm_gancl.units import wrap
+
+RESTRAINT = np.array([25.0, 25.0])
+"""kJ/mol."""
+
+STRIDE, EXCHANGE, CEILING, BINS = 50, 500, 6.0, 24
+
+
+def seeded(name, system, model, labels, arguments, platform):
+    """Walkers at every window, and what they cost."""
+    options = {"restraint": RESTRAINT, "platform": platform, "workers": arguments.workers}
+    if name == "lifts":
+        # half of the steps to get there, half to settle
+        half = arguments.seed_steps // 2
+        found = structures_at(
+            system, model, labels, steer_steps=half, equilibration_steps=half, seed=arguments.seed, **options
+        )
+        return found.walkers, len(labels) * arguments.seed_steps
+    return pulled_starts(system, labels, arguments.seed_steps, seed=arguments.seed, **options)
+
+
+def independent(system, arguments, platform):
+    """The same molecule elsewhere, after dynamics of its own."""
+    away = system.slow.transform(system.positions[None]) + np.array([[-0.9, 2.6]])
+    walkers, _ = pulled_starts(system, wrap(away), 4000, seed=arguments.seed + 77, platform=platform)
+    start = replace(system, positions=walkers.positions[0])
+    frames = sample_langevin(start, 8000, n_frames=1, seed=arguments.seed + 78, platform=platform)
+    return replace(system, positions=frames.positions[-1])
+
+
+def measured(name, system, model, labels, arguments, platform):
+    """Frames of the windows and the label errors they started from; from the file if there is one."""
+    path, starts = arguments.folder / f"{name}.npz", arguments.folder / f"{name}_starts.npz"
+    if not starts.is_file():
+        system = independent(system, arguments, platform) if name == "independent" else system
+        walkers, cost = seeded(name, system, model, labels, arguments, platform)
+        arrays = {"positions": walkers.positions, "velocities": walkers.velocities, "boxes": walkers.boxes}
+        np.savez(starts, **{key: array for key, array in arrays.items() if array is not None}, cost=cost)
+    with np.load(starts) as stored:
+        walkers = Walkers(*(stored.get(key) for key in ("positions", "velocities", "boxes")))
+        cost = int(stored["cost"])
+    if not path.is_file():
+        frames = sample_windows(
+            system,
+            labels,
+            starts=walkers,
+            steps_per_window=arguments.steps,
+            frames_per_window=arguments.steps // STRIDE,
+            equilibration_steps=0,
+            exchange_steps=EXCHANGE,
+            restraint=RESTRAINT,
+            seed=arguments.seed + 1,
+            platform=platform,
+            workers=arguments.workers,
+        )
+        # the water's positions are 97 % of the file and not looked at again
+        save_frames(replace(frames, positions=frames.positions[:, :22].astype(np.float32)), path)
+    errors = wrap(system.slow.transform(walkers.positions) - labels)
+    return load_frames(path), errors, cost
+
+
+def main():
+    """Parse the arguments, sample what is missing, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--system", default="alanine_dipeptide_water")
+    parser.add_argument("--windows", type=int, default=6, help="along each label")
+    parser.add_argument("--seed-steps", type=int, default=600, help="of each window to get there")
+    parser.add_argument("--steps", type=int, default=5000, help="sampled in each window")
+    parser.add_argument("--workers", type=int, default=available_workers())
+    parser.add_argument("--platform", default="CPU")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    system, model = load_system(arguments.system), load_model(arguments.model)
+    axis = -np.pi + 2 * np.pi / arguments.windows * (np.arange(arguments.windows) + 0.5)
+    labels = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    surfaces = {}
+    for name in ("lifts", "pulling", "independent"):
+        frames, errors, cost = measured(name, system, model, labels, arguments, arguments.platform)
+        analysis = analyse_windows(system, frames, bins=BINS)
+        surface, kT = analysis.surface, system.kT
+        surfaces[name] = surface
+        low = surface.energy < CEILING * kT
+        row = {
+            "seeding": name,
+            "windows": len(labels),
+            "md_steps_to_seed": cost,
+            "label_error_at_start_rad": round(float(np.sqrt((errors**2).mean())), 3),
+            "steps_to_equilibrate": round(STRIDE * float(np.mean(analysis.blocks.discarded)), 0),
+            "md_steps": frames.force_evaluations + cost,
+            "median_error_kT": round(float(np.median(surface.error[low])) / kT, 3),
+            "weakest_overlap": round(analysis.windows.mbar.weakest_link()[2], 4),
+            "doubts": analysis.doubts,
+        }
+        print(json.dumps(row), flush=True)
+    for one, other in (("lifts", "pulling"), ("lifts", "independent"), ("pulling", "independent")):
+        a, b = surfaces[one], surfaces[other]
+        low = (a.energy < CEILING * kT) & (b.energy < CEILING * kT)
+        difference = (a.energy - b.energy)[low]
+        z = (difference - difference.mean()) / np.hypot(a.error, b.error)[low]
+        told = {"surfaces": [one, other], "rms_kT": round(float(difference.std() / kT), 3)}
+        print(
+            json.dumps({**told, "rms_z": round(float(np.sqrt((z**2).mean())), 2), "bins": int(low.sum())}), flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

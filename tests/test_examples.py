@@ -1,0 +1,63 @@
+"""The examples run as a newcomer would run them, and are short."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+LONGEST = 60
+
+
+def run(folder, *arguments):
+    finished = subprocess.run([sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    run(folder, "-m", "openmm_gancl.cli", "run", "alanine_dipeptide_vacuum", "-o", "run", "--preset", "quick")
+    return folder / "run"
+
+
+def test_all_four_are_there_and_short():
+    assert {path.stem for path in SCRIPTS} == {
+        "alanine_dipeptide",
+        "existing_script",
+        "fes_from_trajectory",
+        "structures_at",
+    }
+    assert all(len(path.read_text().splitlines()) < LONGEST for path in SCRIPTS)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_help(path, tmp_path):
+    assert "usage:" in run(tmp_path, path, "--help")
+
+
+def test_alanine_dipeptide(tmp_path):
+    told = run(tmp_path, EXAMPLES / "alanine_dipeptide.py", "--preset", "quick")
+    assert re.search(r"256 lifts; median error below 10 kT \d\.\d+ kT\nC7eq: 0\.\d+", told)
+    assert (tmp_path / "alanine_dipeptide.png").stat().st_size > 20_000
+
+
+def test_fes_from_trajectory(tmp_path):
+    told = run(tmp_path, EXAMPLES / "fes_from_trajectory.py", "--preset", "quick")
+    assert "independent samples" in told and "basin A:" in told
+    assert (tmp_path / "fes_from_trajectory.png").is_file()
+
+
+def test_existing_script(quick_run):
+    told = run(quick_run.parent, EXAMPLES / "existing_script.py", quick_run, "--attempts", "60")
+    assert re.search(r"with lifts, \d+ % accepted: C7ax", told) and "plain dynamics" in told
+
+
+def test_structures_at(quick_run):
+    told = run(quick_run.parent, EXAMPLES / "structures_at.py", quick_run / "model.pt", "--preset", "quick")
+    assert "exact: with their weights" in told and "no weights (the System holds 729 molecules" in told
+    assert (quick_run.parent / "water.pdb").read_text().count("MODEL ") == 2

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
     from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
     from .umbrella import UmbrellaWindows, read_windows
-    from .windows import analyse_windows, sample_windows
+    from .windows import analyse_windows, sample_windows, window_table
 
 __version__ = "0.1.0.dev0"
 
@@ -66,7 +66,7 @@ _HOME = {
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
     "trajectory_surfaces": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
     "umbrella": ["UmbrellaWindows", "read_windows"],
-    "windows": ["analyse_windows", "sample_windows"],
+    "windows": ["analyse_windows", "sample_windows", "window_table"],
     "simulation": ["system_from_simulation"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -130,6 +130,7 @@ __all__ = [  # sorted by module, not by letter
     "train",
     "untrained_model",
     "wide_torsions",
+    "window_table",
 ]
 
 

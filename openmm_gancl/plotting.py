@@ -311,3 +311,22 @@ def plot_overlap(overlap: FloatArray, ax: Any = None) -> Any:
     ax.set_xlabel("window")
     ax.set_ylabel("window")
     return ax
+
+
+def plot_equilibration(discarded: Sequence[int], inefficiency: Sequence[float], ax: Any = None) -> Any:
+    """Draw, for each umbrella window, the frames cut as equilibration and the correlation time; the axis is returned.
+
+    Args:
+        discarded: frames cut from each window.
+        inefficiency: statistical inefficiency of each, frames.
+        ax: a matplotlib axis; a new figure by default.
+    """
+    ax = new_figure((6.4, 3.2)).subplots() if ax is None else ax
+    windows = np.arange(len(discarded))
+    ax.bar(windows, discarded, color=COLOURS[0], label="cut as equilibration")
+    ax.plot(windows, inefficiency, "o", color=COLOURS[1], ms=4, label="statistical inefficiency")
+    ax.set_xlabel("window")
+    ax.set_ylabel("frames")
+    ax.set_ylim(bottom=0.0)
+    ax.legend(frameon=False)
+    return ax

@@ -309,6 +309,27 @@ def analyse_windows(
     )
 
 
+def window_table(analysis: TrajectoryAnalysis) -> str:
+    """One line a window, the one that overlaps least with the others first: what was cut, and how it hangs together.
+
+    Args:
+        analysis: of `analyse_windows`.
+    """
+    assert analysis.windows is not None
+    weights, rows = analysis.windows, []
+    overlap = weights.mbar.overlap.copy()
+    np.fill_diagonal(overlap, 0.0)
+    frames = np.bincount(weights.blocks.stratum, weights.blocks.sizes)
+    for i in np.argsort(overlap.sum(axis=1)):
+        number = int(weights.windows.files[i].name.split()[1])
+        cut, inefficiency = analysis.blocks.discarded[number], analysis.blocks.inefficiency[number]
+        rows.append(
+            f"{weights.windows.describe(int(i)):32s} frames {frames[i]:5.0f}, cut {cut:4d}, inefficiency "
+            f"{inefficiency:6.1f}, overlap with others {overlap[i].sum():.3f}, strain {weights.strain[i]:.1f} kT"
+        )
+    return "\n".join([*rows, *(f"{left}: left out, overlaps with none" for left in weights.left_out)])
+
+
 def _remedy(frames: Frames) -> str:
     told = ", ".join(f"{count} {reason}" for reason, count in frames.dropped.items())
     return f"frames dropped: {told}; start it elsewhere, or take a shorter time step"

@@ -15,7 +15,9 @@ from openmm_gancl import (
     sample_windows,
     structures_at,
     untrained_model,
+    window_table,
 )
+from openmm_gancl.plotting import plot_equilibration
 from openmm_gancl.sampling import Walkers, load_frames, save_frames
 from openmm_gancl.steering import nearest_starts, pulled_starts
 from openmm_gancl.units import wrap
@@ -156,6 +158,11 @@ def test_a_window_far_from_its_frames_is_named(chain):
     moved[frames.window == 5] = -2.9
     analysis = analyse_windows(chain, replace(frames, labels=moved))
     assert any("window 5" in note for note in [*analysis.notes, *analysis.doubts])
+    table = window_table(analysis).splitlines()
+    (row,) = [line for line in table if line.startswith("window 5 ")]
+    assert len(table) == 8 and float(row.split("strain ")[1].split()[0]) > 10
+    ax = plot_equilibration(analysis.blocks.discarded, analysis.blocks.inefficiency)
+    assert len(ax.patches) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The lifting model: generator, encoder, chart and labels in one TorchScript file with JSON metadata."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,17 @@ def load_model(path: str | Path) -> LiftingModel:
     )
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small networks: where other work runs beside, a second thread made training several times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _scripted(generator: Any, exponents: FloatArray, n_candidates: int) -> Any:
     networks = LiftingNetworks(generator, exponents, n_candidates)
     return torch.jit.script(networks.eval().requires_grad_(False))
@@ -190,6 +203,7 @@ def _bundle(
     return LiftingModel(networks, chart, system.slow, {**base, **metadata})
 
 
+@_one_thread()
 def train_model(
     system: MolecularSystem,
     positions: FloatArray,

@@ -8,12 +8,13 @@ import pytest
 
 from openmm_gancl import Lifter, TrainingOptions
 from openmm_gancl.diagnostics import check_lifts, check_reverse, log_bar
+from openmm_gancl.label_prior import TabulatedLabels, UniformLabels
 from openmm_gancl.model import train_model
 
 from .exact import CHAIN, DOUBLE_WELL, EXACT, FORKED, exact_frames
 from .statistics import score, z_limit
 
-N_SCORES = 19
+N_SCORES = 23
 
 
 def bidirectional_z(forward, backward, log_z, n_bootstrap=60):
@@ -40,6 +41,51 @@ def test_mean_weight_is_the_whole_partition_function(name, models):
     result = score(lifts.log_weights, EXACT[name].log_z())
     assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
     assert abs(result.z) < z_limit(N_SCORES), result
+
+
+def tabulated(lifter, exact, tilt):
+    """Labels as the exact surface has them, tilted by so many kJ/mol over the domain."""
+    slow = lifter.system.slow
+    (low, high) = slow.domain[0]
+    edges = np.linspace(low, high, 61)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    energy = exact.surface(centres) if exact is DOUBLE_WELL else exact.torsion_energy(centres)
+    energy = energy + tilt * (centres - low) / (high - low)
+    return TabulatedLabels.from_energies(slow, lifter.restraint, lifter.system.kT, (edges,), energy)
+
+
+class ForgetsWhatIsLikely(TabulatedLabels):
+    """The twin: labels drawn by the table, weighed as if they had been drawn uniformly."""
+
+    def log_prior(self, labels):
+        return UniformLabels.log_prior(self, labels)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 8.0])
+@pytest.mark.parametrize("exact", [DOUBLE_WELL, CHAIN], ids=lambda exact: exact.name)
+def test_labels_by_a_surface_right_or_wrong(exact, tilt, models):
+    lifter = lifter_of(models, exact.name, "trained", 0, relax_steps=100, mode="unrestrained")
+    uniform = lifter.lift(lifter.label_prior.sample(2000, np.random.default_rng(1)), seed=2)
+    lifter.label_prior = tabulated(lifter, exact, tilt)
+    labels = lifter.label_prior.sample(4000, np.random.default_rng(3))
+    result = score(lifter.lift(labels, seed=4).log_weights, exact.log_z())
+    assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
+    assert abs(result.z) < z_limit(N_SCORES), result
+    if tilt == 0:
+        share = score(uniform.log_weights, exact.log_z()).effective_sample_size / 2000
+        assert result.effective_sample_size / 4000 > 1.3 * share
+    lifter.label_prior = ForgetsWhatIsLikely(**vars(lifter.label_prior))
+    assert abs(score(lifter.lift(labels, seed=4).log_weights, exact.log_z()).z) > 5.0
+
+
+def test_tabulated_labels_are_drawn_as_they_are_weighed(models):
+    lifter = lifter_of(models, CHAIN.name, "trained", 0, relax_steps=100, mode="unrestrained")
+    prior = tabulated(lifter, CHAIN, 0.0)
+    grid = (np.linspace(-np.pi, np.pi, 6000, endpoint=False) + np.pi / 6000)[:, None]
+    density = np.exp(prior.log_prior(grid))
+    assert density.mean() * 2 * np.pi == pytest.approx(1.0, abs=1e-3)
+    drawn = np.histogram(prior.sample(200_000, np.random.default_rng(5)), bins=prior.edges[0])[0] / 200_000
+    np.testing.assert_allclose(drawn, prior.probabilities, atol=5 * np.sqrt(0.1 / 200_000))
 
 
 @pytest.mark.parametrize("name", [DOUBLE_WELL.name, CHAIN.name])

@@ -8,8 +8,7 @@ and any number of steps. Both weights are of unrestrained lifts, labels drawn to
 
 import csv
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -23,7 +22,7 @@ from .lift import Lifter, maxwell_boltzmann
 from .lifts import Lifts
 from .model import LiftingModel
 from .relax import Relaxer
-from .simulation import positions_of
+from .simulation import positions_of, undisturbed
 from .surfaces import FreeEnergySurface, load_surface
 from .system import MolecularSystem
 from .units import FloatArray
@@ -101,18 +100,6 @@ class LiftReporter:
             self._headed = True
         table.writerow(" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in vars(record).values())
         self._stream.flush()
-
-
-@contextmanager
-def _undisturbed(context: Any) -> Iterator[None]:
-    """The Reference platform has one random generator a process: the Simulation gets it back as it was."""
-    shared = context.getPlatform().getName() == "Reference"
-    checkpoint = context.createCheckpoint() if shared else None
-    try:
-        yield
-    finally:
-        if shared:
-            context.loadCheckpoint(checkpoint)
 
 
 def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelPrior | None:
@@ -224,7 +211,7 @@ class LiftMove:
         self.simulation, self.acceptance, self.seed = simulation, acceptance, seed
         self.history: list[LiftRecord] = []
         self.reporters: list[Report] = []
-        with _undisturbed(simulation.context):
+        with undisturbed(simulation):
             self.system = system_of_simulation(simulation, model, restraint, time_step, friction)
             self.lifter = Lifter(
                 self.system,
@@ -264,7 +251,7 @@ class LiftMove:
         rng, positions = task_seed(self.seed, 1, number), positions_of(self.simulation)
         self._check_standing(positions)
         self._check_target(positions)
-        with _undisturbed(context):
+        with undisturbed(self.simulation):
             lift, before, evaluations = self._source.forward(number), self._log_weight, 0
             if self.acceptance == "exchange":
                 backward = self._source.backward(positions, rng)

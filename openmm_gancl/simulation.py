@@ -1,5 +1,7 @@
 """A user's own Simulation as a system: what it samples, and where it stands; the Simulation is never changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,22 @@ def positions_of(simulation: Any) -> FloatArray:
     """Positions of a Simulation, shape=(n_atoms, 3), nm."""
     state = simulation.context.getState(positions=True)
     return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+
+
+@contextmanager
+def undisturbed(simulation: Any) -> Iterator[None]:
+    """The Reference platform has one random generator a process: a Simulation gets it back as it was.
+
+    Anything without a Context, a system say, is passed over.
+    """
+    context: Any = getattr(simulation, "context", None)
+    shared = context is not None and context.getPlatform().getName() == "Reference"
+    checkpoint = context.createCheckpoint() if shared else None
+    try:
+        yield
+    finally:
+        if shared:
+            context.loadCheckpoint(checkpoint)
 
 
 def count_molecules(topology: Any) -> int:

@@ -13,7 +13,7 @@ from .lift import Lifter
 from .model import LiftingModel, atom_names
 from .reference import ReferenceParameters
 from .sampling import MINIMISER_ITERATIONS, Walkers, WindowTask, join_walkers, sample_task, task_options
-from .simulation import as_system
+from .simulation import as_system, undisturbed
 from .slow import SlowCoordinates, Torsions, checked_labels
 from .steering import STEERED_IN_A_TASK, steer
 from .system import MolecularSystem
@@ -220,22 +220,23 @@ def structures_at(
         InputError: the model does not fit, or labels that cannot be steered.
     """
     wanted = np.repeat(np.atleast_2d(np.asarray(labels, dtype=float)), n, axis=0)
-    is_system = isinstance(system, MolecularSystem)
-    reason, solute = why_not_exact(system.system, system.topology), None
-    if reason is None:
-        target = system if is_system else system_of_simulation(system, model, 200.0, time_step, 1.0)
-    else:
-        solute = _solute_of(system.topology, model)
-        slow = _labels_in(model, solute)
-        target = replace(system, slow=slow) if is_system else as_system(system, slow)
-    options = {
-        "restraint": np.broadcast_to(target.restraint if restraint is None else restraint, target.restraint.shape),
-        "time_step": time_step,
-        "platform": fastest_platform(target.system, target.positions) if platform == "auto" else platform,
-        "workers": workers,
-    }
-    wanted = checked_labels(wanted, target.slow)
-    if reason is None or solute is None:
-        return _exact(target, model, wanted, seed, {"relax_steps": relax_steps, **options})
-    walkers = _steered(target, model, solute, wanted, steer_steps, seed, options)
-    return _equilibrated(target, walkers, wanted, reason, steer_steps, equilibration_steps, seed, options)
+    with undisturbed(system):
+        is_system = isinstance(system, MolecularSystem)
+        reason, solute = why_not_exact(system.system, system.topology), None
+        if reason is None:
+            target = system if is_system else system_of_simulation(system, model, 200.0, time_step, 1.0)
+        else:
+            solute = _solute_of(system.topology, model)
+            slow = _labels_in(model, solute)
+            target = replace(system, slow=slow) if is_system else as_system(system, slow)
+        options = {
+            "restraint": np.broadcast_to(target.restraint if restraint is None else restraint, target.restraint.shape),
+            "time_step": time_step,
+            "platform": fastest_platform(target.system, target.positions) if platform == "auto" else platform,
+            "workers": workers,
+        }
+        wanted = checked_labels(wanted, target.slow)
+        if reason is None or solute is None:
+            return _exact(target, model, wanted, seed, {"relax_steps": relax_steps, **options})
+        walkers = _steered(target, model, solute, wanted, steer_steps, seed, options)
+        return _equilibrated(target, walkers, wanted, reason, steer_steps, equilibration_steps, seed, options)

@@ -28,7 +28,7 @@ from .sampling import (
     scattered_labels,
     task_options,
 )
-from .simulation import as_system, count_molecules
+from .simulation import as_system, count_molecules, undisturbed
 from .slow import ModuleCoordinates, SlowCoordinates, Torsions, checked_labels
 from .slow_force import restraint_energies
 from .steering import label_distances, nearest_starts, pulled_starts
@@ -174,55 +174,55 @@ def sample_windows(
         progress: called once for each finished task.
     """
     given = {} if restraint is None else {"restraint": restraint}
-    system = as_system(system, slow, **given)
-    if labels is None:
-        labels = scattered_labels(system.slow, n_windows, seed)
-    labels = checked_labels(labels, system.slow)
+    target = as_system(system, slow, **given)
+    labels = checked_labels(scattered_labels(target.slow, n_windows, seed) if labels is None else labels, target.slow)
     if steps_per_window < frames_per_window:
         raise InputError(
             f"steps_per_window = {steps_per_window} is less than frames_per_window = {frames_per_window}: raise it"
         )
-    kappa = system.restraint if restraint is None else np.broadcast_to(restraint, system.restraint.shape)
-    common = task_options(system, kappa, time_step, platform)
-    places = {"workers": workers, "executor": executor}
     if starts is None:
         # turned in a chart, one molecule would be driven into another
-        starts = "pulling" if count_molecules(system.topology) > 1 else "structure"
-    options = {**places, "restraint": kappa, "time_step": time_step, "platform": common["platform"]}
-    walkers, cost = _starting_walkers(system, labels, starts, pull_steps, seed, options)
-    stride = steps_per_window // frames_per_window
-    n_stretches, in_a_stretch = 1, frames_per_window
-    if exchange_steps:
-        in_a_stretch = max(exchange_steps // stride, 1)
-        n_stretches = -(-frames_per_window // in_a_stretch)
-    pairs = neighbouring_windows(system.slow, labels)
-    stretches: list[list[WindowTask]] = []
-    results: list[Any] = []
-    tried = accepted = 0
-    for stretch in range(n_stretches):
-        tasks = [
-            WindowTask(
-                **common,
-                labels=labels[i : i + WINDOWS_IN_A_TASK],
-                walkers=walkers.select(slice(i, i + WINDOWS_IN_A_TASK)),
-                minimise=walkers.velocities is None,
-                equilibration_steps=0 if stretch else equilibration_steps,
-                n_frames=min(in_a_stretch, frames_per_window - stretch * in_a_stretch),
-                stride=stride,
-                seed=openmm_seed(task_seed(seed, i, *([stretch] if stretch else []))),
-            )
-            for i in range(0, len(labels), WINDOWS_IN_A_TASK)
-        ]
-        stretches.append(tasks)
-        results.append(run_tasks(sample_task, tasks, **places, progress=progress))  # type: ignore[arg-type]
-        walkers = join_walkers([part[2] for part in results[-1]])
-        if stretch < n_stretches - 1:
-            with np.errstate(invalid="ignore"):
-                obtained = system.slow.transform(walkers.positions)
-            rng = task_seed(seed, len(labels), stretch)
-            order, *more = exchanges(system.slow, kappa, labels, obtained, pairs, system.kT, rng)
-            walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
-    frames = collect_frames(system, stretches, results)
+        starts = "pulling" if count_molecules(target.topology) > 1 else "structure"
+    kappa = target.restraint if restraint is None else np.broadcast_to(restraint, target.restraint.shape)
+    with undisturbed(system):
+        common = task_options(target, kappa, time_step, platform)
+        places = {"workers": workers, "executor": executor}
+        steering = {**places, "restraint": kappa, "time_step": time_step, "platform": common["platform"]}
+        walkers, cost = _starting_walkers(target, labels, starts, pull_steps, seed, steering)
+
+        def stretch(number: int, walkers: Walkers, n_frames: int) -> list[WindowTask]:
+            return [
+                WindowTask(
+                    **common,
+                    labels=labels[i : i + WINDOWS_IN_A_TASK],
+                    walkers=walkers.select(slice(i, i + WINDOWS_IN_A_TASK)),
+                    minimise=walkers.velocities is None,
+                    equilibration_steps=0 if number else equilibration_steps,
+                    n_frames=n_frames,
+                    stride=steps_per_window // frames_per_window,
+                    seed=openmm_seed(task_seed(seed, i, *([number] if number else []))),
+                )
+                for i in range(0, len(labels), WINDOWS_IN_A_TASK)
+            ]
+
+        in_a_stretch = frames_per_window
+        if exchange_steps:
+            in_a_stretch = max(exchange_steps * frames_per_window // steps_per_window, 1)
+        pairs = neighbouring_windows(target.slow, labels)
+        stretches: list[list[WindowTask]] = []
+        results: list[Any] = []
+        tried = accepted = 0
+        for number, begin in enumerate(range(0, frames_per_window, in_a_stretch)):
+            if number:
+                with np.errstate(invalid="ignore"):
+                    obtained = target.slow.transform(walkers.positions)
+                rng = task_seed(seed, len(labels), number)
+                order, *more = exchanges(target.slow, kappa, labels, obtained, pairs, target.kT, rng)
+                walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
+            stretches.append(stretch(number, walkers, min(in_a_stretch, frames_per_window - begin)))
+            results.append(run_tasks(sample_task, stretches[-1], workers=workers, executor=executor, progress=progress))
+            walkers = join_walkers([part[2] for part in results[-1]])
+    frames = collect_frames(target, stretches, results)
     rate = accepted / tried if tried else float("nan")
     return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
 

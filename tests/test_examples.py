@@ -1,5 +1,6 @@
 """The examples run as a newcomer would run them, and are short."""
 
+import json
 import re
 import subprocess
 import sys
@@ -61,3 +62,14 @@ def test_structures_at(quick_run):
     told = run(quick_run.parent, EXAMPLES / "structures_at.py", quick_run / "model.pt", "--preset", "quick")
     assert "exact: with their weights" in told and "no weights (the System holds 729 molecules" in told
     assert (quick_run.parent / "water.pdb").read_text().count("MODEL ") == 2
+
+
+def test_the_notebook_has_its_pictures_and_no_paths():
+    notebook = json.loads((EXAMPLES / "alanine_dipeptide.ipynb").read_text())
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    assert all(output["output_type"] != "error" for output in outputs)
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for i, source in enumerate(code):
+        compile(source.rstrip().rstrip(";"), f"cell {i}", "exec")
+    assert "/home" not in json.dumps(notebook) and "/tmp" not in json.dumps(notebook)

@@ -103,6 +103,29 @@ def test_structures_of_one_molecule_are_exact(chain):
     assert np.isfinite(again.energies[np.isfinite(again.log_weights)]).all()
 
 
+@pytest.mark.parametrize("disturbing", ["windows", "structures"])
+def test_a_seeded_simulation_on_reference_is_not_disturbed(chain, disturbing):
+    def ends(between):
+        integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+        integrator.setRandomNumberSeed(5)
+        platform = openmm.Platform.getPlatformByName("Reference")
+        simulation = app.Simulation(chain.topology, chain.system, integrator, platform)
+        simulation.context.setPositions(chain.positions)
+        simulation.context.setVelocitiesToTemperature(300.0, 6)
+        simulation.step(20)
+        between(simulation)
+        simulation.step(20)
+        return simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
+
+    def disturb(simulation):
+        if disturbing == "windows":
+            sample_windows(simulation, np.zeros((1, 1)), slow=chain.slow, **QUICK)
+        else:
+            structures_at(simulation, untrained_model(chain, seed=1), (0.5,), relax_steps=5, platform="Reference")
+
+    np.testing.assert_array_equal(ends(lambda simulation: None), ends(disturb))
+
+
 def test_structures_need_the_model_of_the_solute(water, chain):
     with pytest.raises(InputError, match="has no atom"):
         structures_at(water, untrained_model(chain, seed=1), (0.5,))

@@ -29,8 +29,8 @@ def frames(system):
     return sample_windows(
         system,
         LABELS,
-        steps_per_window=40_000,
-        frames_per_window=2000,
+        steps_per_window=60_000,
+        frames_per_window=3000,
         equilibration_steps=500,
         exchange_steps=800,
         seed=3,

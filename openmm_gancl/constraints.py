@@ -45,6 +45,22 @@ class Constraints:
         lengths = np.linalg.norm(self._vectors(positions), axis=-1)
         return np.asarray(np.abs(lengths / self.lengths - 1.0).max(axis=1, initial=0.0))
 
+    def tangent(self, velocities: FloatArray, positions: FloatArray, masses: FloatArray) -> FloatArray:
+        """Velocities without their part along the constraints, which drawn Maxwell-Boltzmann stay so.
+
+        Args:
+            velocities: shape=(n, n_atoms, 3), nm/ps.
+            positions: shape=(n, n_atoms, 3), nm.
+            masses: shape=(n_atoms,), amu.
+        """
+        if not len(self):
+            return velocities
+        gradients = self._scaled_gradients(positions, masses)
+        scaled = (velocities * np.sqrt(masses)[:, None]).reshape(len(velocities), -1, 1)
+        along = np.linalg.solve(gradients @ gradients.transpose(0, 2, 1), gradients @ scaled)
+        scaled = scaled - gradients.transpose(0, 2, 1) @ along
+        return np.asarray(scaled.reshape(velocities.shape) / np.sqrt(masses)[:, None])
+
     def log_fixman(self, positions: FloatArray, masses: FloatArray) -> FloatArray:
         """``log det Z / 2``, shape=(n,); zero without constraints.
 
@@ -54,13 +70,17 @@ class Constraints:
         """
         if not len(self):
             return np.zeros(len(positions))
+        gradients = self._scaled_gradients(positions, masses)
+        return np.asarray(0.5 * np.linalg.slogdet(gradients @ gradients.transpose(0, 2, 1))[1])
+
+    def _scaled_gradients(self, positions: FloatArray, masses: FloatArray) -> FloatArray:
+        """Gradients of the distances over the roots of the masses, shape=(n, n_constraints, 3 n_atoms)."""
         vectors = self._vectors(positions)
         gradients = np.zeros((len(positions), len(self), *positions.shape[1:]))
         row = np.arange(len(self))
         along = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
         gradients[:, row, self.pairs[:, 0]], gradients[:, row, self.pairs[:, 1]] = along, -along
-        scaled = (gradients / np.sqrt(masses)[:, None]).reshape(len(positions), len(self), -1)
-        return np.asarray(0.5 * np.linalg.slogdet(scaled @ scaled.transpose(0, 2, 1))[1])
+        return np.asarray((gradients / np.sqrt(masses)[:, None]).reshape(len(positions), len(self), -1))
 
     def _vectors(self, positions: FloatArray) -> FloatArray:
         return np.asarray(positions[:, self.pairs[:, 0]] - positions[:, self.pairs[:, 1]])

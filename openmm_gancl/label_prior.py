@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import ive, logsumexp
 from scipy.stats import truncnorm
 
+from .grid import bin_centres, bin_indices
 from .slow import SlowCoordinates
 from .units import BoolArray, FloatArray, wrap
 
@@ -113,7 +114,7 @@ class TabulatedLabels(UniformLabels):
         slow: the slow coordinates.
         restraint: shape=(d,), the constants of the restraint that held the lift.
         kT: kJ/mol.
-        edges: of the bins, for each coordinate, over its whole domain.
+        edges: of even bins, for each coordinate, over its whole domain.
         probabilities: of the bins, shape=(n_0, ...), sum one.
     """
 
@@ -124,8 +125,11 @@ class TabulatedLabels(UniformLabels):
     def from_energies(
         cls, slow: SlowCoordinates, restraint: FloatArray, kT: float, edges: tuple[FloatArray, ...], energy: FloatArray
     ) -> "TabulatedLabels":
-        """From a surface, kJ/mol, ``inf`` where unknown."""
-        mass = np.exp(-(energy - energy.min()) / kT)
+        """From a surface, kJ/mol, ``inf`` where unknown; where it does not reach the domain's ends, the floor does."""
+        domain = tuple(np.linspace(low, high, n + 1) for (low, high), n in zip(slow.domain, energy.shape, strict=True))
+        flat = bin_indices(bin_centres(domain), edges, slow.periods)
+        energy = np.where(flat < 0, np.inf, energy.ravel()[flat]).reshape(energy.shape)
+        edges, mass = domain, np.exp(-(energy - energy.min()) / kT)
         for axis, (grid, kappa) in enumerate(zip(edges, restraint, strict=True)):
             centres = 0.5 * (grid[1:] + grid[:-1])
             difference = centres[:, None] - centres
@@ -144,12 +148,9 @@ class TabulatedLabels(UniformLabels):
 
     def log_prior(self, labels: FloatArray) -> FloatArray:
         """See `LabelPrior.log_prior`."""
-        bins = [
-            np.clip(np.searchsorted(grid, labels[:, i], side="right") - 1, 0, len(grid) - 2)
-            for i, grid in enumerate(self.edges)
-        ]
-        log_volumes = [np.log(np.diff(grid))[i] for grid, i in zip(self.edges, bins, strict=True)]
-        return np.asarray(np.log(self.probabilities[tuple(bins)]) - np.sum(log_volumes, axis=0))
+        flat = bin_indices(labels, self.edges, self.slow.periods)
+        log_volume = sum(float(np.log(grid[1] - grid[0])) for grid in self.edges)
+        return np.where(flat < 0, -np.inf, np.log(self.probabilities.ravel()[flat]) - log_volume)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .constraints import VIOLATION
 from .errors import InputError
+from .exactness import check_exact
 from .execution import TASK_SIZE, fastest_platform, openmm_seed, run_tasks, task_seed
 from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
@@ -253,6 +254,7 @@ class Lifter:
         executor: Executor | None = None,
     ):
         model.check_system(system)
+        check_exact(system, model.chart)
         self.system, self.model, self.mode = system, model, mode
         self.protocol = RelaxProtocol.linear(
             relax_steps,

@@ -30,6 +30,9 @@ TOLERANCE = 1e-8
 
 MOST_STEPS = 100
 
+SHORT = 0.1
+"""Of Newton's step; where less of it is taken, the self-consistent one is tried too."""
+
 
 @dataclass(frozen=True)
 class MBAR:
@@ -194,7 +197,14 @@ def solve_mbar(biases: FloatArray | csr_array, counts: IntArray, start: FloatArr
         while trial.value > point.value + 1e-4 * size * slope + 1e-9 * abs(point.value) and size > 1e-8:
             size *= 0.5
             trial = likelihood.at(f + size * step)
-        f, point = f + size * step, trial
+        step = size * step
+        if size < SHORT:
+            # far away the curvature says little: the self-consistent step goes on
+            consistent = np.log(counts / np.asarray(responsibilities.sum(axis=0)).ravel().clip(min=1e-300))
+            other = likelihood.at(f + consistent)
+            if other.value < trial.value:
+                step, trial = consistent, other
+        f, point = f + step, trial
     raise InputError(
         f"the free energies of {len(counts)} windows did not converge in {MOST_STEPS} steps: "
         "check the centres and force constants of the windows"

@@ -122,10 +122,11 @@ class LiftSource:
     Args:
         lifter: of unrestrained lifts.
         seed: of all of them.
+        stream: of copies that must not repeat each other's lifts.
     """
 
-    def __init__(self, lifter: Lifter, seed: int):
-        self.lifter, self.seed = lifter, seed
+    def __init__(self, lifter: Lifter, seed: int, stream: tuple[int, ...] = ()):
+        self.lifter, self.seed, self.stream = lifter, seed, stream
         self._relaxer = Relaxer()
         self._lifts: Lifts | None = None
         self._batch = -1
@@ -134,10 +135,20 @@ class LiftSource:
         """The lift of an attempt by its number."""
         batch, index = divmod(number, AHEAD)
         if self._batch != batch:
-            rng = task_seed(self.seed, 0, batch)
+            rng = task_seed(self.seed, *self.stream, 0, batch)
             self._lifts, self._batch = self._relax(rng, self.lifter.label_prior.sample(AHEAD, rng)), batch
         assert self._lifts is not None
         return self._lifts.select(np.array([index]))
+
+    def rng(self, number: int) -> np.random.Generator:
+        """Of all else that an attempt draws."""
+        return task_seed(self.seed, *self.stream, 1, number)
+
+    def velocities(self, positions: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Fresh ones that keep the constraints, shape=(n_atoms, 3), nm/ps."""
+        system = self.lifter.system
+        drawn = maxwell_boltzmann(system.masses, 1, system.kT, rng)
+        return system.constraints.tangent(drawn, positions[None], system.masses)[0]
 
     def backward(self, positions: FloatArray, rng: np.random.Generator) -> Lifts:
         """Of one configuration, shape=(n_atoms, 3), nm; its label is drawn from r(s | x)."""
@@ -208,6 +219,8 @@ class LiftMove:
     ):
         if acceptance not in ("exchange", "metropolis"):
             raise InputError(f"acceptance is {acceptance!r}: choose exchange or metropolis")
+        if surface is not None and label_prior is not None:
+            raise InputError("surface and label_prior both say where to propose: give one")
         self.simulation, self.acceptance, self.seed = simulation, acceptance, seed
         self.history: list[LiftRecord] = []
         self.reporters: list[Report] = []
@@ -223,6 +236,7 @@ class LiftMove:
             )
             self._energy = PotentialEnergy(self.system.system, self.lifter.platform)
         self._source = LiftSource(self.lifter, seed)
+        self._parameters = dict(simulation.context.getParameters())
         self._attempts, self._log_weight = 0, float("nan")
         self._standing: FloatArray | None = None
 
@@ -248,7 +262,7 @@ class LiftMove:
     def attempt(self) -> LiftRecord:
         """One move of the Simulation's configuration."""
         context, number = self.simulation.context, self._attempts
-        rng, positions = task_seed(self.seed, 1, number), positions_of(self.simulation)
+        rng, positions = self._source.rng(number), positions_of(self.simulation)
         self._check_standing(positions)
         self._check_target(positions)
         with undisturbed(self.simulation):
@@ -261,8 +275,7 @@ class LiftMove:
         labels = self.system.slow.transform(positions[None])[0]
         if accepted:
             context.setPositions(lift.positions[0])
-            context.setVelocities(maxwell_boltzmann(self.system.masses, 1, self.system.kT, rng)[0])
-            context.applyVelocityConstraints(self.simulation.integrator.getConstraintTolerance())
+            context.setVelocities(self._source.velocities(lift.positions[0], rng))
             self._log_weight = after
         self._standing, self._attempts = positions_of(self.simulation), number + 1
         record = LiftRecord(
@@ -331,7 +344,13 @@ class LiftMove:
 
     def _check_target(self, positions: FloatArray) -> None:
         """A bias that grows, or a parameter that was changed, makes another target than the lifts have."""
-        state = self.simulation.context.getState(energy=True)
+        context = self.simulation.context
+        if changed := [name for name, value in self._parameters.items() if context.getParameter(name) != value]:
+            raise InputError(
+                f"the Context's parameter {changed[0]} has changed since the move was made, and with it the target: "
+                "make a new LiftMove"
+            )
+        state = context.getState(energy=True)
         theirs, ours = state.getPotentialEnergy()._value, self._energy(positions)
         if abs(theirs - ours) > SAME_TARGET * self.system.kT:
             raise InputError(

@@ -4,21 +4,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 from openmm import app, unit
 
 from .errors import InputError
-from .execution import task_seed
-from .lift import Lifter, maxwell_boltzmann
+from .exactness import why_not_exact
+from .lift import Lifter
 from .model import load_model
 from .moves import LiftSource, accepts, labels_of
-from .simulation import default_time_step
+from .simulation import default_time_step, undisturbed
 from .system import MolecularSystem, system_from_objects
-from .user_simulation import check_rigid_motion, why_not_exact
 
 try:
     from openmmtools.mcmc import MCMCMove
 except ImportError as error:
     raise InputError(f"openmmtools cannot be imported ({error}): pip install 'openmm-gancl[openmmtools]'") from None
+
+
+class _AnyOnReference:
+    """A Context on the Reference platform, whose checkpoint holds the random generator that all of them share."""
+
+    def __init__(self) -> None:
+        system = openmm.System()
+        system.addParticle(1.0)
+        platform = openmm.Platform.getPlatformByName("Reference")
+        self.context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
 
 
 class LiftMCMCMove(MCMCMove):
@@ -69,6 +79,8 @@ class LiftMCMCMove(MCMCMove):
             "seed": seed,
         }
         self.n_proposed = self.n_accepted = 0
+        self._stream: tuple[int, ...] = ()
+        self._copies = 0
         self._made_for: Any = None
         self._source: LiftSource | None = None
 
@@ -81,13 +93,20 @@ class LiftMCMCMove(MCMCMove):
     def statistics(self, value: dict[str, int]) -> None:
         self.n_proposed, self.n_accepted = value["n_proposed"], value["n_accepted"]
 
+    def __deepcopy__(self, memo: Any) -> "LiftMCMCMove":
+        """Samplers copy a move for every replica: each copy has random numbers of its own."""
+        self._copies += 1
+        new = LiftMCMCMove(**self._settings)
+        new._stream = (*self._stream, self._copies)
+        return new
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self._settings, **self.statistics}
+        return {**self._settings, **self.statistics, "stream": list(self._stream)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        counts = {name: state[name] for name in ("n_proposed", "n_accepted")}
-        self.__init__(**{name: value for name, value in state.items() if name not in counts})  # type: ignore[misc]
-        self.statistics = counts
+        more = {name: state[name] for name in ("n_proposed", "n_accepted", "stream")}
+        self.__init__(**{name: value for name, value in state.items() if name not in more})  # type: ignore[misc]
+        self._stream, self.statistics = tuple(more.pop("stream")), more
 
     def apply(self, thermodynamic_state: Any, sampler_state: Any, context_cache: Any = None) -> None:
         """One attempt; on acceptance the sampler state gets the lift's positions and fresh velocities.
@@ -100,14 +119,14 @@ class LiftMCMCMove(MCMCMove):
         Raises:
             InputError: what cannot be lifted exactly, and what to use instead.
         """
-        source = self._source_of(thermodynamic_state, sampler_state)
-        system, number = source.lifter.system, self.n_proposed
-        rng = task_seed(self._settings["seed"], 1, number)
-        positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
-        before, lift = source.backward(positions, rng), source.forward(number)
+        with undisturbed(_AnyOnReference()):
+            source = self._source_of(thermodynamic_state, sampler_state)
+            rng = source.rng(self.n_proposed)
+            positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
+            before, lift = source.backward(positions, rng), source.forward(self.n_proposed)
         self.n_proposed += 1
         if accepts(float(lift.log_weights[0]), float(before.log_weights[0]), rng):
-            velocities = maxwell_boltzmann(system.masses, 1, system.kT, rng)[0]
+            velocities = source.velocities(lift.positions[0], rng)
             sampler_state.positions = lift.positions[0] * unit.nanometer
             sampler_state.velocities = velocities * unit.nanometer / unit.picosecond
             self.n_accepted += 1
@@ -125,8 +144,7 @@ class LiftMCMCMove(MCMCMove):
                 label_prior=labels_of(settings["surface"], system),
                 platform=settings["platform"],
             )
-            check_rigid_motion(system, lifter.model.chart)
-            self._source, self._made_for = LiftSource(lifter, settings["seed"]), state
+            self._source, self._made_for = LiftSource(lifter, settings["seed"], self._stream), state
         return self._source
 
     def _system_of(self, thermodynamic_state: Any, sampler_state: Any) -> MolecularSystem:

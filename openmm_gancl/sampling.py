@@ -36,6 +36,7 @@ class Frames:
         dropped: how many frames were dropped, by reason (cis, chirality, bond, nan).
         force_evaluations: what the frames cost.
         exchange_rate: accepted exchanges of neighbouring windows; NaN where none were tried.
+        n_windows: how many windows were sampled, those without a frame included.
     """
 
     positions: FloatArray
@@ -47,6 +48,7 @@ class Frames:
     dropped: dict[str, int]
     force_evaluations: int
     exchange_rate: float = float("nan")
+    n_windows: int = 0
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -176,6 +178,13 @@ def walker_of(context: openmm.Context) -> Walkers:
     return Walkers(positions, velocities, state.getPeriodicBoxVectors(asNumpy=True)._value[None])
 
 
+def seed_forces(system: openmm.System, seed: int) -> None:
+    """Of a barostat, say: those that draw numbers of their own."""
+    for force in system.getForces():
+        if hasattr(force, "setRandomNumberSeed"):
+            force.setRandomNumberSeed(seed)
+
+
 def lost_walker(n_atoms: int) -> Walkers:
     """One that blew up."""
     return Walkers(*(np.full((1, rows, 3), np.nan) for rows in (n_atoms, n_atoms, 3)))
@@ -200,6 +209,7 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     ends = []
     for index, label in enumerate(task.labels):
         integrator = langevin_integrator(task.temperature, task.friction, task.time_step)
+        seed_forces(system, task.seed + index)
         context = make_context(system, integrator, task.platform, task.seed + index)
         restraint.move(context, label)
         try:
@@ -245,6 +255,7 @@ def collect_frames(
         restraint=stretches[0][0].restraint,
         dropped=dict(sorted(Counter(reason for reason in reasons if reason).items())),
         force_evaluations=sum(task.cost for tasks in stretches for task in tasks),
+        n_windows=n_windows,
     )
     return frames.select(reasons == "")
 

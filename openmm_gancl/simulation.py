@@ -10,6 +10,7 @@ from openmm import unit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from .constraints import constraints_of
 from .errors import InputError
 from .slow import SlowCoordinates
 from .system import MolecularSystem, system_from_objects
@@ -67,23 +68,45 @@ def count_molecules(topology: Any) -> int:
 
 
 def default_time_step(system: Any) -> float:
-    """2 fs with constraints or repartitioned masses, else 1 fs, in ps."""
+    """1 fs where a light particle is in no constraint, else 2 fs, in ps."""
+    held = set(constraints_of(system).pairs.ravel().tolist())
     masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
-    lightest = min(mass for mass in masses if mass > 0)
-    return 0.002 if system.getNumConstraints() or lightest > LIGHT else 0.001
+    return 0.001 if any(0 < mass <= LIGHT and i not in held for i, mass in enumerate(masses)) else 0.002
+
+
+def _set_defaults(force: Any, parameters: dict[str, float]) -> None:
+    """Make what a Context holds the defaults of a force, and of those inside it."""
+    for i in range(force.getNumGlobalParameters() if hasattr(force, "getNumGlobalParameters") else 0):
+        force.setGlobalParameterDefaultValue(i, parameters[force.getGlobalParameterName(i)])
+    if isinstance(force, openmm.CustomCVForce):
+        for i in range(force.getNumCollectiveVariables()):
+            _set_defaults(force.getCollectiveVariable(i), parameters)
+    if isinstance(force, openmm.MonteCarloBarostat):
+        force.setDefaultPressure(parameters[force.Pressure()])
+    if hasattr(force, "setDefaultTemperature") and force.Temperature() in parameters:
+        force.setDefaultTemperature(parameters[force.Temperature()])
 
 
 def _as_it_stands(simulation: Any) -> Any:
-    """A copy of the System with the box and the global parameters that the Context has now."""
+    """A copy of the System with the box and the global parameters that the Context has now.
+
+    Raises:
+        InputError: a parameter whose default cannot be set.
+    """
     system = openmm.XmlSerializer.clone(simulation.system)
     parameters = dict(simulation.context.getParameters())
     for force in system.getForces():
-        if not hasattr(force, "getNumGlobalParameters"):
-            continue
-        for i in range(force.getNumGlobalParameters()):
-            force.setGlobalParameterDefaultValue(i, parameters[force.getGlobalParameterName(i)])
+        _set_defaults(force, parameters)
     if system.usesPeriodicBoundaryConditions():
         system.setDefaultPeriodicBoxVectors(*simulation.context.getState().getPeriodicBoxVectors())
+    platform = openmm.Platform.getPlatformByName("Reference")
+    copied = dict(openmm.Context(system, openmm.VerletIntegrator(0.001), platform).getParameters())
+    for name, value in parameters.items():
+        if name in copied and abs(copied[name] - value) > 1e-9 * max(abs(value), 1.0):
+            raise InputError(
+                f"the Context's parameter {name} is {value:g}, its default in the System {copied[name]:g}: make the "
+                "System with that default"
+            )
     return system
 
 

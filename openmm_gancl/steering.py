@@ -21,6 +21,7 @@ from .sampling import (
     join_walkers,
     langevin_integrator,
     lost_walker,
+    seed_forces,
     set_walker,
     task_options,
     walker_of,
@@ -84,6 +85,7 @@ def _steer(task: SteerTask) -> Walkers:
     ends = []
     for index, (origin, label) in enumerate(zip(task.origins, task.labels, strict=True)):
         integrator = langevin_integrator(options["temperature"], options["friction"], options["time_step"])
+        seed_forces(system, task.seed + index)
         context = make_context(system, integrator, options["platform"], task.seed + index)
         way = wrap(label - origin, options["slow"].periods)
 
@@ -213,4 +215,5 @@ def pulled_starts(
         first = level == 1
         moved = steer(system, origins, labels[members], n_steps, seed=seed + level, minimise=first, **options)
         done |= {int(i): moved.select([k]) for k, i in enumerate(members)}
-    return join_walkers([done[i] for i in range(len(labels))]), n_steps * len(labels)
+    minimised = 2 * MINIMISER_ITERATIONS * int((depth == 1).sum())
+    return join_walkers([done[i] for i in range(len(labels))]), n_steps * len(labels) + minimised

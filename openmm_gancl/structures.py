@@ -8,6 +8,7 @@ import numpy as np
 
 from .chart import InternalCoordinates
 from .errors import InputError
+from .exactness import why_not_exact
 from .execution import PotentialEnergy, fastest_platform, openmm_seed, run_tasks, task_seed
 from .lift import Lifter
 from .model import LiftingModel, atom_names
@@ -19,10 +20,13 @@ from .steering import STEERED_IN_A_TASK, steer
 from .system import MolecularSystem
 from .trajectories import equilibrated_from
 from .units import FloatArray, IntArray, wrap
-from .user_simulation import system_of_simulation, why_not_exact
+from .user_simulation import system_of_simulation
 
 LOOKS = 40
 """Times that an equilibration is looked at."""
+
+RESTRAINT = 200.0
+"""kJ/mol, where neither the system nor the user says."""
 
 NO_FORCE = 1e6
 """Width, nm or radians, of a reference that pulls at nothing."""
@@ -39,8 +43,9 @@ class Structures:
         energies: shape=(n,), kJ/mol, without restraint.
         log_weights: shape=(n,), of exact lifts; None where structures have no weight.
         guarantee: what may be trusted of them, in a sentence.
-        walkers: to go on from, for `openmm_gancl.sample_windows`.
-        equilibrated: shape=(n,), steps after which label and energy look stationary; None of exact lifts.
+        walkers: to go on from, for `openmm_gancl.sample_windows`; NaN where one is lost.
+        equilibrated: shape=(n,), steps after which label and energy look stationary, -1 where one is lost; None of
+            exact lifts.
         force_evaluations: what they cost.
     """
 
@@ -63,11 +68,13 @@ class Structures:
 
     def describe(self, slow: SlowCoordinates) -> str:
         """A few lines for people."""
-        errors = np.sqrt((self.label_errors(slow) ** 2).mean(axis=0))
+        found = np.isfinite(self.obtained).all(axis=1)
+        errors = np.sqrt((self.label_errors(slow)[found] ** 2).mean(axis=0))
         told = ", ".join(f"{name} {error:.3f}" for name, error in zip(slow.names, errors, strict=True))
-        lines = [f"{len(self)} structures; {self.guarantee}", f"root mean square label error: {told}"]
+        lost = f" ({len(self) - found.sum()} lost)" if not found.all() else ""
+        lines = [f"{len(self)} structures{lost}; {self.guarantee}", f"root mean square label error: {told}"]
         if self.equilibrated is not None:
-            lines.append(f"steps to equilibrate: median {np.median(self.equilibrated):.0f}")
+            lines.append(f"steps to equilibrate: median {np.median(self.equilibrated[found]):.0f}")
         return "\n".join(lines)
 
 
@@ -84,6 +91,13 @@ def _labels_in(model: LiftingModel, solute: IntArray) -> Torsions:
     if not isinstance(model.slow, Torsions):
         raise InputError("in solvent the labels must be torsions: give a model over torsions")
     return replace(model.slow, atoms=solute[model.slow.atoms])
+
+
+def _relabelled(system: MolecularSystem, slow: Torsions) -> MolecularSystem:
+    """A system with the labels of a model; its restraint and basins are of its own labels."""
+    if system.slow.describe() == slow.describe():
+        return system
+    return replace(system, slow=slow, restraint=np.full(len(slow.names), RESTRAINT), basins=())
 
 
 def _exact(system: MolecularSystem, model: LiftingModel, labels: FloatArray, seed: int, options: Any) -> Structures:
@@ -175,7 +189,9 @@ def _equilibrated(
         log_weights=None,
         guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
         walkers=ends,
-        equilibrated=np.array([stride * equilibrated_from(look, periods) for look in looks]),
+        equilibrated=np.array(
+            [stride * equilibrated_from(look, periods) if np.isfinite(look).all() else -1 for look in looks]
+        ),
         force_evaluations=len(labels) * cost + sum(task.cost for task in tasks),
     )
 
@@ -224,11 +240,11 @@ def structures_at(
         is_system = isinstance(system, MolecularSystem)
         reason, solute = why_not_exact(system.system, system.topology), None
         if reason is None:
-            target = system if is_system else system_of_simulation(system, model, 200.0, time_step, 1.0)
+            target = system if is_system else system_of_simulation(system, model, RESTRAINT, time_step, 1.0)
         else:
             solute = _solute_of(system.topology, model)
             slow = _labels_in(model, solute)
-            target = replace(system, slow=slow) if is_system else as_system(system, slow)
+            target = _relabelled(system, slow) if is_system else as_system(system, slow)
         options = {
             "restraint": np.broadcast_to(target.restraint if restraint is None else restraint, target.restraint.shape),
             "time_step": time_step,

@@ -90,15 +90,14 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
         def reduced(values: FloatArray) -> Iterator[FloatArray]:
             return (windows.biases(values[i : i + step], periods) / kT for i in range(0, len(values), step))
 
-        if start is None:
-            # a first look at some frames: what follows then sees only the windows that matter
-            few = np.concatenate(
-                [np.flatnonzero(owner == k)[:: max((owner == k).sum() // FIRST_LOOK, 1)] for k in range(n)]
-            )
-            start = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n)).free_energies
-        biases = sparse_biases(reduced(values), near=start)
+        # a first look at some frames: what follows then sees only the windows that matter
+        few = np.concatenate(
+            [np.flatnonzero(owner == k)[:: max((owner == k).sum() // FIRST_LOOK, 1)] for k in range(n)]
+        )
+        first = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n), start)
+        biases = sparse_biases(reduced(values), near=first.free_energies)
         strain = [windows.only([k]).biases(values[owner == k], periods).mean() / kT / len(columns) for k in range(n)]
-        return solve_mbar(biases, np.bincount(owner, minlength=n), start), np.array(strain)
+        return solve_mbar(biases, np.bincount(owner, minlength=n), first.free_energies), np.array(strain)
 
     given = observations.free_energies
     start = given if given is not None and np.isfinite(given).all() else None

@@ -51,7 +51,10 @@ Starts = Literal["structure", "pulling"]
 
 def starting_positions(system: MolecularSystem, labels: FloatArray) -> FloatArray:
     """The system's structure turned to each label in its chart, shape=(n, n_atoms, 3); not minimised."""
-    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
+    try:
+        chart = chart_for(system.topology, system.slow, system.positions)
+    except InputError as error:
+        raise InputError(f"{error}; or give starts='pulling'") from None
     if not len(chart.label_indices):
         raise InputError("learned labels are no coordinates of a chart: give one start a label")
     coordinates = np.repeat(chart.to_internal(system.positions[None]), len(labels), axis=0)
@@ -63,8 +66,9 @@ def neighbouring_windows(slow: SlowCoordinates, labels: FloatArray) -> IntArray:
     """Pairs of windows that exchange, shape=(n_pairs, 2)."""
     distances = label_distances(slow, labels, labels)
     np.fill_diagonal(distances, np.inf)
-    reach = NEIGHBOURS * distances.min(axis=1)
-    near = distances <= np.minimum(reach[:, None], reach[None, :])
+    # twins at one label exchange too, but have neighbours beside
+    reach = NEIGHBOURS * np.where(distances > 0, distances, np.inf).min(axis=1)
+    near = distances <= np.maximum(reach[:, None], reach[None, :])
     return np.argwhere(np.triu(near, 1))
 
 
@@ -163,7 +167,8 @@ def sample_windows(
         steps_per_window: Langevin steps sampled in each.
         frames_per_window: frames kept of each.
         equilibration_steps: Langevin steps before sampling.
-        exchange_steps: between two tries to exchange configurations with a neighbouring window; 0 for none.
+        exchange_steps: between two tries to exchange configurations with a neighbouring window, in whole frames; 0
+            for none.
         pull_steps: of each hop of ``pulling``.
         restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
         time_step: ps; the system's own by default.
@@ -280,7 +285,7 @@ def analyse_windows(
     n_surface = min(n_surface, len(system.slow.names))
     windows, first = np.unique(frames.window, return_index=True)
     names = tuple(Path(f"window {k}") for k in windows)
-    if missing := sorted(set(range(int(windows.max()) + 1)) - set(windows.tolist())):
+    if missing := sorted(set(range(frames.n_windows)) - set(windows.tolist())):
         raise InputError(f"window {missing[0]} holds no frame (it blew up or left the state): {_remedy(frames)}")
     form: WindowForm = "cosine" if isinstance(system.slow, Torsions) else "harmonic"
     kappas = np.repeat(frames.restraint[None], len(windows), axis=0)

@@ -62,6 +62,18 @@ def test_fixman_term_of_hydrogens_on_one_atom():
     assert UNCONSTRAINED.violations(positions).tolist() == [0.0]
 
 
+def test_tangent_velocities_keep_the_distances(rigid):
+    rng = np.random.default_rng(1)
+    drawn = rng.normal(size=(50, rigid.n_atoms, 3)) * np.sqrt(rigid.kT / rigid.masses)[:, None]
+    x = np.repeat(rigid.positions[None], 50, axis=0)
+    kept = rigid.constraints.tangent(drawn, x, rigid.masses)
+    a, b = rigid.constraints.pairs.T
+    assert np.abs(((kept[:, a] - kept[:, b]) * (x[:, a] - x[:, b])).sum(axis=-1)).max() < 1e-12
+    kinetic = 0.5 * (rigid.masses[:, None] * kept**2).sum(axis=(1, 2))
+    freedom = 3 * rigid.n_atoms - len(rigid.constraints)
+    assert kinetic.mean() == pytest.approx(0.5 * freedom * rigid.kT, rel=4 * np.sqrt(2 / freedom / 50))
+
+
 def test_fixed_bonds_are_no_coordinates(rigid):
     free = chart_for(rigid.topology, rigid.slow, rigid.positions)
     chart = chart_for(rigid.topology, rigid.slow, rigid.positions, rigid.constraints)

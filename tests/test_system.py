@@ -23,6 +23,7 @@ from openmm_gancl.units import GAS_CONSTANT
 ALA2 = "alanine_dipeptide_vacuum"
 NAMES = {
     "alanine_dipeptide_gbsa",
+    "alanine_dipeptide_water",
     ALA2,
     "bonded_chain",
     "double_well_oscillators",

@@ -101,3 +101,16 @@ def test_bad_input(counts, fault, told):
         biases[2, 1] = fault
     with pytest.raises(InputError, match=told):
         solve_mbar(biases, counts)
+
+
+@pytest.mark.parametrize("shift", [-200.0, -30.0, 30.0, 200.0])
+def test_converges_from_far_away(shift):
+    rng, centres = np.random.default_rng(0), np.linspace(-1.6, 1.6, 27)
+    x = np.concatenate([rng.normal(centre, 0.12, 50) for centre in centres])
+    biases, counts = 0.5 * 70 * (x[:, None] - centres) ** 2, np.full(27, 50)
+    plain = solve_mbar(biases, counts)
+    start = plain.free_energies.copy()
+    start[9] += shift
+    far = solve_mbar(biases, counts, start)
+    np.testing.assert_allclose(far.free_energies, plain.free_energies, atol=1e-8)
+    assert far.steps < 30

@@ -1,9 +1,11 @@
 """The exchange as a move of openmmtools: exact marginals of the double well, stored and restored, refusals."""
 
 import copy
+import pickle
 import warnings
 
 import numpy as np
+import openmm
 import pytest
 from openmm import app, unit
 
@@ -72,17 +74,46 @@ def test_accepting_every_lift_shows(models, files, monkeypatch):
     assert np.abs(z).max() > 5.0, z
 
 
-def test_a_copy_goes_on_as_the_move_would(models, files):
+def ends_after(move, system, sampler_state, n=12):
+    thermodynamic_state = state_of(system)
+    for _ in range(n):
+        move.apply(thermodynamic_state, sampler_state)
+    return sampler_state.positions.value_in_unit(unit.nanometer)
+
+
+def test_a_stored_move_goes_on_and_copies_go_their_own_ways(models, files):
     system = models.system(NAME)
-    move, thermodynamic_state = move_of(system, files), state_of(system)
-    first = states.SamplerState(system.positions * unit.nanometer)
-    move.apply(thermodynamic_state, first)
-    again, second = copy.deepcopy(move), copy.deepcopy(first)
+    move, start = move_of(system, files), states.SamplerState(system.positions * unit.nanometer)
+    ends_after(move, system, start)
+    stored, copies = pickle.dumps(move), [copy.deepcopy(move) for _ in range(2)]
+    again = pickle.loads(stored)
     assert again.statistics == move.statistics
-    for one, sampler_state in ((move, first), (again, second)):
-        for _ in range(5):
-            one.apply(thermodynamic_state, sampler_state)
-    np.testing.assert_array_equal(*(state.positions.value_in_unit(unit.nanometer) for state in (first, second)))
+    one, other = (ends_after(which, system, copy.deepcopy(start)) for which in (move, again))
+    np.testing.assert_array_equal(one, other)
+    first, second = (ends_after(which, system, copy.deepcopy(start), 40) for which in copies)
+    assert all(which.n_accepted > 0 for which in copies)
+    assert not np.allclose(first, second)
+
+
+def test_dynamics_on_reference_draw_on_where_they_were(models, files):
+    """One random generator is shared by all Contexts of the platform."""
+    system = models.system(NAME)
+
+    def drawn(between):
+        integrator = openmm.LangevinMiddleIntegrator(300, 1, 0.001)
+        integrator.setRandomNumberSeed(5)
+        platform = openmm.Platform.getPlatformByName("Reference")
+        context = openmm.Context(system.system, integrator, platform)
+        context.setPositions(system.positions)
+        integrator.step(3)
+        between()
+        integrator.step(3)
+        return context.getState(positions=True).getPositions(asNumpy=True)._value
+
+    def attempt():
+        ends_after(move_of(system, files), system, states.SamplerState(system.positions * unit.nanometer), 1)
+
+    np.testing.assert_array_equal(drawn(lambda: None), drawn(attempt))
 
 
 def test_what_has_no_exact_lift_is_refused(models, files):

@@ -14,7 +14,7 @@ from openmm_gancl.model import train_model
 from .exact import CHAIN, DOUBLE_WELL, EXACT, FORKED, exact_frames
 from .statistics import score, z_limit
 
-N_SCORES = 23
+N_SCORES = 24
 
 
 def bidirectional_z(forward, backward, log_z, n_bootstrap=60):
@@ -43,10 +43,10 @@ def test_mean_weight_is_the_whole_partition_function(name, models):
     assert abs(result.z) < z_limit(N_SCORES), result
 
 
-def tabulated(lifter, exact, tilt):
-    """Labels as the exact surface has them, tilted by so many kJ/mol over the domain."""
+def tabulated(lifter, exact, tilt, reach=(0.0, 0.0)):
+    """Labels as the exact surface has them, tilted by so many kJ/mol, the surface short of the domain's ends."""
     slow = lifter.system.slow
-    (low, high) = slow.domain[0]
+    low, high = slow.domain[0] + reach
     edges = np.linspace(low, high, 61)
     centres = 0.5 * (edges[1:] + edges[:-1])
     energy = exact.surface(centres) if exact is DOUBLE_WELL else exact.torsion_energy(centres)
@@ -76,6 +76,21 @@ def test_labels_by_a_surface_right_or_wrong(exact, tilt, models):
         assert result.effective_sample_size / 4000 > 1.3 * share
     lifter.label_prior = ForgetsWhatIsLikely(**vars(lifter.label_prior))
     assert abs(score(lifter.lift(labels, seed=4).log_weights, exact.log_z()).z) > 5.0
+
+
+def test_a_surface_may_be_short_of_the_domain(models):
+    lifter = lifter_of(models, DOUBLE_WELL.name, "trained", 0, relax_steps=100, mode="unrestrained")
+    lifter.label_prior = tabulated(lifter, DOUBLE_WELL, 0.0, reach=(0.3, -0.7))
+    grid = np.linspace(*lifter.system.slow.domain[0], 8001)[:, None]
+    density = np.exp(lifter.label_prior.log_prior(grid))
+    assert density.mean() * np.ptp(grid) == pytest.approx(1.0, abs=2e-3) and density.min() > 0
+    rng = np.random.default_rng(8)
+    frames = exact_frames(lifter.system, DOUBLE_WELL, 3000, rng)
+    forward = lifter.lift(lifter.label_prior.sample(6000, rng), seed=9)
+    obtained = lifter.system.slow.transform(frames)
+    backward = lifter.reverse(frames, np.clip(obtained, *lifter.system.slow.domain.T), seed=10)
+    z = bidirectional_z(forward.log_weights, backward.log_weights, DOUBLE_WELL.log_z())
+    assert abs(z) < z_limit(N_SCORES), z
 
 
 def test_tabulated_labels_are_drawn_as_they_are_weighed(models):

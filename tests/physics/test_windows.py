@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from openmm_gancl import Lifter, TrainingOptions, analyse_windows, sample_windows
+from openmm_gancl import Lifter, TrainingOptions, analyse_windows, sample_windows, weighing
 from openmm_gancl import windows as windows_module
+from openmm_gancl.mbar import solve_mbar
 from openmm_gancl.model import train_model
 
 from .exact import DOUBLE_WELL, KT, draw_from_density
@@ -63,13 +64,27 @@ def test_windows_of_another_restraint_are_rejected(system, frames):
     assert worst_z(analyse_windows(system, wrong, bins=60).surface)[0] > REJECTED
 
 
-def test_mbar_starts_from_lifts(system, frames, models):
+def test_mbar_starts_from_lifts(system, frames, models, monkeypatch):
     positions, labels = models.frames(DOUBLE_WELL.name)
     model = train_model(system, positions, labels, seed=2, options=TrainingOptions(latent_size=0))
     lifts = Lifter(system, model, relax_steps=30, platform="Reference").lift(np.repeat(LABELS, 32, axis=0), seed=5)
-    started, plain = analyse_windows(system, frames, lifts=lifts), analyse_windows(system, frames)
-    np.testing.assert_allclose(started.windows.mbar.free_energies, plain.windows.mbar.free_energies, atol=1e-6)
-    assert started.windows.mbar.steps <= plain.windows.mbar.steps + 1
+    given = []
+
+    def watched(biases, counts, start=None):
+        given.append(start)
+        return solve_mbar(biases, counts, start)
+
+    monkeypatch.setattr(weighing, "solve_mbar", watched)
+    plain = analyse_windows(system, frames).windows.mbar.free_energies
+    started = analyse_windows(system, frames, lifts=lifts).windows.mbar.free_energies
+    assert given[0] is None
+    exact = -np.array([DOUBLE_WELL.log_z(float(label), float(system.restraint[0])) for label in LABELS[:, 0]])
+    assert np.abs(given[2] - exact).max() < 1.0  # those of the lifts
+    np.testing.assert_allclose(started, plain, atol=1e-6)
+    # one label's lifts gone wrong do not spoil it
+    log_weights = lifts.log_weights + np.where(np.isclose(lifts.labels[:, 0], LABELS[9, 0]), 30.0, 0.0)
+    wrong = analyse_windows(system, frames, lifts=replace(lifts, log_weights=log_weights))
+    np.testing.assert_allclose(wrong.windows.mbar.free_energies, plain, atol=1e-6)
 
 
 def means_after_exchanges(system, n_rounds=400):

@@ -1,0 +1,62 @@
+"""Which Systems have exact lifts, and what serves the others."""
+
+from typing import Any
+
+import numpy as np
+
+from .chart import Chart, InternalCoordinates
+from .errors import InputError
+from .execution import PotentialEnergy
+from .simulation import count_molecules
+from .system import MolecularSystem
+
+WINDOWS = "umbrella windows (gancl.sample_windows)"
+"""What serves where a lift has no exact weight."""
+
+SAME_ENERGY = 1e-3
+"""kT by which a turned and shifted molecule may differ."""
+
+
+def why_not_exact(system: Any, topology: Any) -> str | None:
+    """What of a System has no exact lift, and what serves instead, in a sentence; None where nothing."""
+    for name in (type(force).__name__ for force in system.getForces()):
+        if "Barostat" in name:
+            return f"the System has a {name}, and an exact lift needs a fixed volume: use {WINDOWS}"
+        if name.startswith("Drude"):
+            return f"the System has Drude particles, whose lifts have no exact weight: use {WINDOWS}"
+    virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
+    if virtual:
+        return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"
+    masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
+    if 0.0 in masses:
+        return f"{masses.count(0.0)} particles have no mass, and an exact lift moves all of them: use {WINDOWS}"
+    molecules = count_molecules(topology)
+    if molecules > 1:
+        return (
+            f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {WINDOWS}, or make a "
+            "System of the solute alone"
+        )
+    if molecules and system.usesPeriodicBoundaryConditions():
+        return f"the System is periodic, and an exact lift is of a molecule in vacuum: use {WINDOWS}"
+    return None
+
+
+def check_exact(system: MolecularSystem, chart: Chart) -> None:
+    """See that a system has exact lifts in a chart.
+
+    Raises:
+        InputError: what has none, and what to use instead.
+    """
+    if reason := why_not_exact(system.system, system.topology):
+        raise InputError(reason)
+    # a chart of internal coordinates knows no place and no direction
+    if not isinstance(chart, InternalCoordinates):
+        return
+    energy = PotentialEnergy(system.system, "Reference")
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    turned = system.positions @ (turn * np.linalg.det(turn)) + np.array([0.3, -0.2, 0.1])
+    if abs(energy(turned) - energy(system.positions)) > SAME_ENERGY * system.kT:
+        raise InputError(
+            "the energy changes when the whole molecule is moved or turned (a restraint of its place?), which a lift "
+            f"cannot weigh: leave that force out, or use {WINDOWS}"
+        )

@@ -179,6 +179,33 @@ def _start_workers(workers: int) -> None:
 
 
 @contextmanager
+def _remembered_interrupts() -> Iterator[Callable[[], None]]:
+    """Ctrl-C that falls into a destructor is lost to Python: what is yielded raises it again."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: None
+        return
+    heard = []
+
+    def hear(number: int, frame: Any) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if heard:
+            raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGINT, hear)
+    except ValueError:  # not in the main thread
+        yield lambda: None
+        return
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
 def open_run(
     path: Path, target: str | None, options: RunOptions | None, reporter: Reporter, workers: int | None
 ) -> Iterator[Run]:
@@ -234,11 +261,13 @@ def _advance(run: Run, until: str) -> None:
         folder.verify(name)
     if not all(folder.is_done(name) for name in wanted):
         _start_workers(run.workers)
-    for i, name in enumerate(wanted):
-        if not folder.is_done(name):
-            work = STAGES[name]
-            folder.run_stage(name, lambda out, work=work: work(run, out), tuple(names[i + 1 :]))  # type: ignore[misc]
-        folder.publish(name, _results(run, name))
+    with _remembered_interrupts() as check:
+        for i, name in enumerate(wanted):
+            check()
+            if not folder.is_done(name):
+                work = STAGES[name]
+                folder.run_stage(name, lambda out, work=work: work(run, out), tuple(names[i + 1 :]))  # type: ignore[misc]
+            folder.publish(name, _results(run, name))
 
 
 def run(

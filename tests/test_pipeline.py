@@ -436,3 +436,19 @@ def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
         delay = rng.uniform(starts[stage], ends[stage])
         folder = tmp_path / f"killed_{trial}"
         assert kill_and_resume(arguments, folder, delay, script) == expected, (trial, STAGES[stage], delay)
+
+
+def test_an_interrupt_that_python_loses_stops_the_next_stage(monkeypatch):
+    """One raised in a destructor is only printed."""
+
+    class Deaf:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), pipeline._remembered_interrupts() as check:
+        check()
+        Deaf()
+        check()
+    assert signal.getsignal(signal.SIGINT) is before

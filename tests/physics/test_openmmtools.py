@@ -62,15 +62,15 @@ def ends_of(system, files, n):
 
 
 def test_marginals_stay_exact(models, files):
-    ends, lift = ends_of(models.system(NAME), files, 500)
-    assert lift.n_proposed == 1000 and lift.n_accepted >= 200
+    ends, lift = ends_of(models.system(NAME), files, 400)
+    assert lift.n_proposed == 800 and lift.n_accepted >= 200
     z = scores(ends)
     assert np.abs(z).max() < z_limit(4), z
 
 
 def test_accepting_every_lift_shows(models, files, monkeypatch):
     monkeypatch.setattr(adaptor, "accepts", lambda after, before, rng: bool(np.isfinite(after)))
-    z = scores(ends_of(models.system(NAME), files, 500)[0])
+    z = scores(ends_of(models.system(NAME), files, 250)[0])
     assert np.abs(z).max() > 5.0, z
 
 

@@ -8,6 +8,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -131,11 +133,33 @@ class PotentialEnergy:
         return float(self._context.getState(energy=True).getPotentialEnergy()._value)
 
 
-def seed_reference_platform(seed: int) -> None:
-    """Seed the one random generator that all Contexts of the Reference platform share in a process."""
+def _one_particle() -> openmm.System:
     system = openmm.System()
     system.addParticle(1.0)
-    make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.001), "Reference", seed)
+    return system
+
+
+def seed_reference_platform(seed: int) -> None:
+    """Seed the one random generator that all Contexts of the Reference platform share in a process."""
+    make_context(_one_particle(), openmm.LangevinMiddleIntegrator(300, 1, 0.001), "Reference", seed)
+
+
+@lru_cache
+def _reference_context() -> openmm.Context:
+    """One that draws no numbers; its checkpoint holds the generator that it shares."""
+    platform = openmm.Platform.getPlatformByName("Reference")
+    return openmm.Context(_one_particle(), openmm.VerletIntegrator(0.001), platform)
+
+
+@contextmanager
+def reference_generator_kept() -> Iterator[None]:
+    """The Reference platform has one random generator a process: a user's Simulation gets it back as it was."""
+    context = _reference_context()
+    checkpoint = context.createCheckpoint()
+    try:
+        yield
+    finally:
+        context.loadCheckpoint(checkpoint)
 
 
 def platform_names() -> list[str]:

@@ -16,13 +16,20 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from .errors import InputError
-from .execution import TASK_SIZE, PotentialEnergy, openmm_seed, seed_reference_platform, task_seed
+from .execution import (
+    TASK_SIZE,
+    PotentialEnergy,
+    openmm_seed,
+    reference_generator_kept,
+    seed_reference_platform,
+    task_seed,
+)
 from .label_prior import LabelPrior, TabulatedLabels
 from .lift import Lifter, maxwell_boltzmann
 from .lifts import Lifts
 from .model import LiftingModel
 from .relax import Relaxer
-from .simulation import positions_of, undisturbed
+from .simulation import positions_of
 from .surfaces import FreeEnergySurface, load_surface
 from .system import MolecularSystem
 from .units import FloatArray
@@ -224,7 +231,7 @@ class LiftMove:
         self.simulation, self.acceptance, self.seed = simulation, acceptance, seed
         self.history: list[LiftRecord] = []
         self.reporters: list[Report] = []
-        with undisturbed(simulation):
+        with reference_generator_kept():
             self.system = system_of_simulation(simulation, model, restraint, time_step, friction)
             self.lifter = Lifter(
                 self.system,
@@ -265,7 +272,7 @@ class LiftMove:
         rng, positions = self._source.rng(number), positions_of(self.simulation)
         self._check_standing(positions)
         self._check_target(positions)
-        with undisturbed(self.simulation):
+        with reference_generator_kept():
             lift, before, evaluations = self._source.forward(number), self._log_weight, 0
             if self.acceptance == "exchange":
                 backward = self._source.backward(positions, rng)

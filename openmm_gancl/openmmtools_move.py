@@ -4,31 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 from openmm import app, unit
 
 from .errors import InputError
 from .exactness import why_not_exact
+from .execution import reference_generator_kept
 from .lift import Lifter
 from .model import load_model
 from .moves import LiftSource, accepts, labels_of
-from .simulation import default_time_step, undisturbed
-from .system import MolecularSystem, system_from_objects
+from .simulation import system_of_user
+from .system import MolecularSystem
 
 try:
     from openmmtools.mcmc import MCMCMove
 except ImportError as error:
     raise InputError(f"openmmtools cannot be imported ({error}): pip install 'openmm-gancl[openmmtools]'") from None
-
-
-class _AnyOnReference:
-    """A Context on the Reference platform, whose checkpoint holds the random generator that all of them share."""
-
-    def __init__(self) -> None:
-        system = openmm.System()
-        system.addParticle(1.0)
-        platform = openmm.Platform.getPlatformByName("Reference")
-        self.context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
 
 
 class LiftMCMCMove(MCMCMove):
@@ -119,7 +109,7 @@ class LiftMCMCMove(MCMCMove):
         Raises:
             InputError: what cannot be lifted exactly, and what to use instead.
         """
-        with undisturbed(_AnyOnReference()):
+        with reference_generator_kept():
             source = self._source_of(thermodynamic_state, sampler_state)
             rng = source.rng(self.n_proposed)
             positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
@@ -156,7 +146,7 @@ class LiftMCMCMove(MCMCMove):
         system = thermodynamic_state.get_system(remove_thermostat=True)
         if reason := why_not_exact(system, topology):
             raise InputError(reason)
-        return system_from_objects(
+        return system_of_user(
             topology,
             system,
             sampler_state.positions,
@@ -164,8 +154,6 @@ class LiftMCMCMove(MCMCMove):
             labels=load_model(self._settings["model"]).slow,
             restraint=self._settings["restraint"],
             friction=self._settings["friction"],
-            time_step=self._settings["time_step"] or default_time_step(system),
+            time_step=self._settings["time_step"],
             name="the thermodynamic state",
-            chirality="none",
-            trans_peptides=False,
         )

@@ -3,6 +3,7 @@
 import os
 import platform as host_platform
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -181,9 +182,6 @@ def _start_workers(workers: int) -> None:
 @contextmanager
 def _remembered_interrupts() -> Iterator[Callable[[], None]]:
     """Ctrl-C that falls into a destructor is lost to Python: what is yielded raises it again."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: None
-        return
     heard = []
 
     def hear(number: int, frame: Any) -> None:
@@ -194,15 +192,15 @@ def _remembered_interrupts() -> Iterator[Callable[[], None]]:
         if heard:
             raise KeyboardInterrupt
 
-    try:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
         signal.signal(signal.SIGINT, hear)
-    except ValueError:  # not in the main thread
-        yield lambda: None
-        return
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

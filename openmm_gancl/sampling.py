@@ -230,6 +230,42 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     return positions, energies, join_walkers(ends)
 
 
+def window_tasks(
+    options: dict[str, Any],
+    labels: FloatArray,
+    walkers: Walkers,
+    size: int,
+    seed: int,
+    *,
+    before: tuple[int, ...] = (),
+    after: tuple[int, ...] = (),
+    **numbers: Any,
+) -> list[WindowTask]:
+    """One stretch of all windows, in tasks.
+
+    Args:
+        options: what `task_options` makes.
+        labels: shape=(n, d).
+        walkers: n of them; they are minimised where they have no velocities.
+        size: windows in a task.
+        seed: of all of them.
+        before: the place of a task's seed before its first window.
+        after: and after it.
+        numbers: ``equilibration_steps``, ``n_frames`` and ``stride``.
+    """
+    return [
+        WindowTask(
+            **options,
+            labels=labels[begin : begin + size],
+            walkers=walkers.select(slice(begin, begin + size)),
+            minimise=walkers.velocities is None,
+            seed=openmm_seed(task_seed(seed, *before, begin, *after)),
+            **numbers,
+        )
+        for begin in range(0, len(labels), size)
+    ]
+
+
 def collect_frames(
     system: MolecularSystem,
     stretches: list[list[WindowTask]],

@@ -1,7 +1,5 @@
 """A user's own Simulation as a system: what it samples, and where it stands; the Simulation is never changed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,22 +37,6 @@ def positions_of(simulation: Any) -> FloatArray:
     """Positions of a Simulation, shape=(n_atoms, 3), nm."""
     state = simulation.context.getState(positions=True)
     return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-
-
-@contextmanager
-def undisturbed(simulation: Any) -> Iterator[None]:
-    """The Reference platform has one random generator a process: a Simulation gets it back as it was.
-
-    Anything without a Context, a system say, is passed over.
-    """
-    context: Any = getattr(simulation, "context", None)
-    shared = context is not None and context.getPlatform().getName() == "Reference"
-    checkpoint = context.createCheckpoint() if shared else None
-    try:
-        yield
-    finally:
-        if shared:
-            context.loadCheckpoint(checkpoint)
 
 
 def count_molecules(topology: Any) -> int:
@@ -110,6 +92,12 @@ def _as_it_stands(simulation: Any) -> Any:
     return system
 
 
+def system_of_user(topology: Any, system: Any, positions: Any, **options: Any) -> MolecularSystem:
+    """`system_from_objects` of what a user runs: no state is declared, and a time step of None is the default one."""
+    options["time_step"] = options["time_step"] or default_time_step(system)
+    return system_from_objects(topology, system, positions, chirality="none", trans_peptides=False, **options)
+
+
 def system_from_simulation(
     simulation: Any,
     slow: SlowCoordinates,
@@ -132,7 +120,7 @@ def system_from_simulation(
     Raises:
         InputError: its integrator keeps no temperature, or the labels do not fit.
     """
-    return system_from_objects(
+    return system_of_user(
         simulation.topology,
         _as_it_stands(simulation),
         positions_of(simulation),
@@ -140,10 +128,8 @@ def system_from_simulation(
         labels=slow,
         restraint=restraint,
         friction=friction,
-        time_step=time_step or default_time_step(simulation.system),
+        time_step=time_step,
         name="the simulation",
-        chirality="none",
-        trans_peptides=False,
         barostat=barostat,
     )
 

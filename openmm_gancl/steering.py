@@ -82,29 +82,28 @@ def _steer(task: SteerTask) -> Walkers:
         forces = reference.forces(0)
         for force in forces:
             system.addForce(force)
+
+    def move(context: openmm.Context, index: int, fraction: float) -> None:
+        origin, label = task.origins[index], task.labels[index]
+        restraint.move(context, origin + fraction * wrap(label - origin, options["slow"].periods))
+        if reference is not None and task.parameters is not None:
+            widths = task.parameters.widths / np.sqrt(max(_strength(fraction), 1e-12))
+            reference.set_parameters(forces, replace(task.parameters, widths=widths), index, context)
+
     ends = []
-    for index, (origin, label) in enumerate(zip(task.origins, task.labels, strict=True)):
+    for index in range(len(task.labels)):
         integrator = langevin_integrator(options["temperature"], options["friction"], options["time_step"])
         seed_forces(system, task.seed + index)
         context = make_context(system, integrator, options["platform"], task.seed + index)
-        way = wrap(label - origin, options["slow"].periods)
-
-        def move(fraction: float, context: Any = context, origin: FloatArray = origin, way: FloatArray = way) -> None:
-            restraint.move(context, origin + fraction * way)
-            if reference is not None and task.parameters is not None:
-                widths = task.parameters.widths / np.sqrt(max(_strength(fraction), 1e-12))
-                stronger = replace(task.parameters, widths=widths)
-                reference.set_parameters(forces, stronger, index, context)  # noqa: B023  # called within its turn
-
         try:
             set_walker(context, task.walkers, index)
-            move(0.0)
+            move(context, index, 0.0)
             if task.minimise:
                 openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
             if task.walkers.velocities is None:
                 context.setVelocitiesToTemperature(options["temperature"], task.seed + index)
             for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, STAGES + 1).astype(int))):
-                move((stage + 1) / STAGES)
+                move(context, index, (stage + 1) / STAGES)
                 integrator.step(int(steps))
             ends.append(walker_of(context))
         except openmm.OpenMMException:

@@ -9,12 +9,12 @@ import numpy as np
 from .chart import InternalCoordinates
 from .errors import InputError
 from .exactness import why_not_exact
-from .execution import PotentialEnergy, fastest_platform, openmm_seed, run_tasks, task_seed
+from .execution import PotentialEnergy, fastest_platform, reference_generator_kept, run_tasks, task_seed
 from .lift import Lifter
 from .model import LiftingModel, atom_names
 from .reference import ReferenceParameters
-from .sampling import MINIMISER_ITERATIONS, Walkers, WindowTask, join_walkers, sample_task, task_options
-from .simulation import as_system, undisturbed
+from .sampling import MINIMISER_ITERATIONS, Walkers, join_walkers, sample_task, task_options, window_tasks
+from .simulation import as_system
 from .slow import SlowCoordinates, Torsions, checked_labels
 from .steering import STEERED_IN_A_TASK, steer
 from .system import MolecularSystem
@@ -161,19 +161,17 @@ def _equilibrated(
     """Restrained dynamics of walkers, their labels and energies looked at on the way."""
     stride = max(equilibration_steps // LOOKS, 1)
     places = {name: options[name] for name in ("restraint", "time_step", "platform")}
-    tasks = [
-        WindowTask(
-            **task_options(system, **places),
-            labels=labels[i : i + STEERED_IN_A_TASK],
-            walkers=walkers.select(slice(i, i + STEERED_IN_A_TASK)),
-            minimise=False,
-            equilibration_steps=0,
-            n_frames=LOOKS,
-            stride=stride,
-            seed=openmm_seed(task_seed(seed, 3, i)),
-        )
-        for i in range(0, len(labels), STEERED_IN_A_TASK)
-    ]
+    tasks = window_tasks(
+        task_options(system, **places),
+        labels,
+        walkers,
+        STEERED_IN_A_TASK,
+        seed,
+        before=(3,),
+        equilibration_steps=0,
+        n_frames=LOOKS,
+        stride=stride,
+    )
     parts = run_tasks(sample_task, tasks, workers=options["workers"])
     positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     ends = join_walkers([part[2] for part in parts])
@@ -236,7 +234,7 @@ def structures_at(
         InputError: the model does not fit, or labels that cannot be steered.
     """
     wanted = np.repeat(np.atleast_2d(np.asarray(labels, dtype=float)), n, axis=0)
-    with undisturbed(system):
+    with reference_generator_kept():
         is_system = isinstance(system, MolecularSystem)
         reason, solute = why_not_exact(system.system, system.topology), None
         if reason is None:

@@ -41,6 +41,7 @@ class WindowWeights:
         response: how the weights follow the free energies.
         strain: shape=(n_windows,), mean restraint energy of each window's frames, kT per restrained coordinate.
         left_out: descriptions of the windows that overlap with none of those.
+        kept: shape=(n_windows,), which of the given windows these are.
     """
 
     windows: UmbrellaWindows
@@ -49,6 +50,7 @@ class WindowWeights:
     response: Response
     strain: FloatArray
     left_out: list[str]
+    kept: IntArray
 
 
 def _of_windows(blocks: Blocks, chosen: IntArray) -> Blocks:
@@ -102,12 +104,12 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
     given = observations.free_energies
     start = given if given is not None and np.isfinite(given).all() else None
     mbar, strain = solve(windows, blocks, start)
-    groups, left_out = mbar.groups(), []
+    groups, left_out, kept = mbar.groups(), [], np.arange(len(windows.files))
     if groups.max() > 0:
         largest = int(np.bincount(groups, mbar.counts).argmax())
-        chosen = np.flatnonzero(groups == largest)
+        kept = np.flatnonzero(groups == largest)
         left_out = [windows.describe(int(i)) for i in np.flatnonzero(groups != largest)]
-        blocks, windows = _of_windows(blocks, chosen), windows.only(chosen)
+        blocks, windows = _of_windows(blocks, kept), windows.only(kept)
         mbar, strain = solve(windows, blocks, None)
     block_of_frame = np.repeat(np.arange(len(blocks.start)), blocks.sizes)
     n = len(block_of_frame)
@@ -115,7 +117,7 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
     sums = np.asarray((pick @ mbar.responsibilities).toarray())
     np.subtract.at(sums, (np.arange(len(blocks.start)), blocks.stratum), blocks.sizes)
     response = Response(mbar.influence(sums), csr_array(mbar.responsibilities.T))
-    return WindowWeights(windows, blocks, mbar, response, strain, left_out)
+    return WindowWeights(windows, blocks, mbar, response, strain, left_out, kept)
 
 
 def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[str], list[str]]:

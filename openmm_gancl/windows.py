@@ -15,7 +15,7 @@ import numpy as np
 from .chart import chart_for
 from .diagnostics import log_mean_weight, window_ids
 from .errors import InputError
-from .execution import openmm_seed, run_tasks, task_seed
+from .execution import reference_generator_kept, run_tasks, task_seed
 from .lifts import Lifts
 from .observations import Observations
 from .sampling import (
@@ -27,8 +27,9 @@ from .sampling import (
     sample_task,
     scattered_labels,
     task_options,
+    window_tasks,
 )
-from .simulation import as_system, count_molecules, undisturbed
+from .simulation import as_system, count_molecules
 from .slow import ModuleCoordinates, SlowCoordinates, Torsions, checked_labels
 from .slow_force import restraint_energies
 from .steering import label_distances, nearest_starts, pulled_starts
@@ -111,23 +112,23 @@ def _starting_walkers(
 ) -> tuple[Walkers, int]:
     """A walker at each label, and what it cost."""
     if isinstance(starts, Walkers):
-        walkers, cost = starts, 0
+        walkers = starts
     elif isinstance(starts, str):
         if starts == "pulling":
             return pulled_starts(system, labels, pull_steps, seed=seed, **options)
         if starts != "structure":
             raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
-        walkers, cost = Walkers(starting_positions(system, labels)), 0
+        walkers = Walkers(starting_positions(system, labels))
     else:
         positions = np.asarray(starts, dtype=float)
         if positions.ndim != 3 or positions.shape[1:] != system.positions.shape:
             raise InputError(f"starts has shape {positions.shape}: give (n, {system.n_atoms}, 3)")
         if len(positions) != len(labels):
             positions = nearest_starts(system.slow, labels, positions)
-        walkers, cost = Walkers(positions), 0
+        walkers = Walkers(positions)
     if len(walkers) != len(labels):
         raise InputError(f"{len(walkers)} starts for {len(labels)} windows: give one each")
-    return walkers, cost
+    return walkers, 0
 
 
 def sample_windows(
@@ -172,7 +173,7 @@ def sample_windows(
         pull_steps: of each hop of ``pulling``.
         restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
         time_step: ps; the system's own by default.
-        seed: the same seed gives the same frames, whatever the workers.
+        seed: the same seed gives the same frames on the Reference platform, whatever the workers.
         platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead.
@@ -189,34 +190,18 @@ def sample_windows(
         # turned in a chart, one molecule would be driven into another
         starts = "pulling" if count_molecules(target.topology) > 1 else "structure"
     kappa = target.restraint if restraint is None else np.broadcast_to(restraint, target.restraint.shape)
-    with undisturbed(system):
+    stride, in_a_stretch = steps_per_window // frames_per_window, frames_per_window
+    if exchange_steps:
+        in_a_stretch = max(exchange_steps * frames_per_window // steps_per_window, 1)
+    stretches: list[list[WindowTask]] = []
+    results: list[Any] = []
+    tried = accepted = 0
+    with reference_generator_kept():
         common = task_options(target, kappa, time_step, platform)
-        places = {"workers": workers, "executor": executor}
-        steering = {**places, "restraint": kappa, "time_step": time_step, "platform": common["platform"]}
+        steering = {name: common[name] for name in ("restraint", "time_step", "platform")}
+        steering |= {"workers": workers, "executor": executor}
         walkers, cost = _starting_walkers(target, labels, starts, pull_steps, seed, steering)
-
-        def stretch(number: int, walkers: Walkers, n_frames: int) -> list[WindowTask]:
-            return [
-                WindowTask(
-                    **common,
-                    labels=labels[i : i + WINDOWS_IN_A_TASK],
-                    walkers=walkers.select(slice(i, i + WINDOWS_IN_A_TASK)),
-                    minimise=walkers.velocities is None,
-                    equilibration_steps=0 if number else equilibration_steps,
-                    n_frames=n_frames,
-                    stride=steps_per_window // frames_per_window,
-                    seed=openmm_seed(task_seed(seed, i, *([number] if number else []))),
-                )
-                for i in range(0, len(labels), WINDOWS_IN_A_TASK)
-            ]
-
-        in_a_stretch = frames_per_window
-        if exchange_steps:
-            in_a_stretch = max(exchange_steps * frames_per_window // steps_per_window, 1)
         pairs = neighbouring_windows(target.slow, labels)
-        stretches: list[list[WindowTask]] = []
-        results: list[Any] = []
-        tried = accepted = 0
         for number, begin in enumerate(range(0, frames_per_window, in_a_stretch)):
             if number:
                 with np.errstate(invalid="ignore"):
@@ -224,8 +209,19 @@ def sample_windows(
                 rng = task_seed(seed, len(labels), number)
                 order, *more = exchanges(target.slow, kappa, labels, obtained, pairs, target.kT, rng)
                 walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
-            stretches.append(stretch(number, walkers, min(in_a_stretch, frames_per_window - begin)))
-            results.append(run_tasks(sample_task, stretches[-1], workers=workers, executor=executor, progress=progress))
+            tasks = window_tasks(
+                common,
+                labels,
+                walkers,
+                WINDOWS_IN_A_TASK,
+                seed,
+                after=(number,) if number else (),
+                equilibration_steps=0 if number else equilibration_steps,
+                n_frames=min(in_a_stretch, frames_per_window - begin),
+                stride=stride,
+            )
+            stretches.append(tasks)
+            results.append(run_tasks(sample_task, tasks, workers=workers, executor=executor, progress=progress))
             walkers = join_walkers([part[2] for part in results[-1]])
     frames = collect_frames(target, stretches, results)
     rate = accepted / tried if tried else float("nan")
@@ -326,7 +322,7 @@ def window_table(analysis: TrajectoryAnalysis) -> str:
     np.fill_diagonal(overlap, 0.0)
     frames = np.bincount(weights.blocks.stratum, weights.blocks.sizes)
     for i in np.argsort(overlap.sum(axis=1)):
-        number = int(weights.windows.files[i].name.split()[1])
+        number = weights.kept[i]
         cut, inefficiency = analysis.blocks.discarded[number], analysis.blocks.inefficiency[number]
         rows.append(
             f"{weights.windows.describe(int(i)):32s} frames {frames[i]:5.0f}, cut {cut:4d}, inefficiency "

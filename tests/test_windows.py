@@ -40,12 +40,13 @@ def water():
     return load_system("alanine_dipeptide_water")
 
 
-def simulation_of(system, *forces):
+def simulation_of(system, *forces, platform="CPU", seed=0):
     user = openmm.XmlSerializer.clone(system.system)
     for force in forces:
         user.addForce(force)
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
-    simulation = app.Simulation(system.topology, user, integrator, openmm.Platform.getPlatformByName("CPU"))
+    integrator.setRandomNumberSeed(seed)
+    simulation = app.Simulation(system.topology, user, integrator, openmm.Platform.getPlatformByName(platform))
     simulation.context.setPositions(system.positions)
     return simulation
 
@@ -110,11 +111,7 @@ def test_structures_of_one_molecule_are_exact(chain):
 @pytest.mark.parametrize("disturbing", ["windows", "structures"])
 def test_a_seeded_simulation_on_reference_is_not_disturbed(chain, disturbing):
     def ends(between):
-        integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
-        integrator.setRandomNumberSeed(5)
-        platform = openmm.Platform.getPlatformByName("Reference")
-        simulation = app.Simulation(chain.topology, chain.system, integrator, platform)
-        simulation.context.setPositions(chain.positions)
+        simulation = simulation_of(chain, platform="Reference", seed=5)
         simulation.context.setVelocitiesToTemperature(300.0, 6)
         simulation.step(20)
         between(simulation)

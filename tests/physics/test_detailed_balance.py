@@ -9,9 +9,7 @@ counted straight after the last attempt. Labels are proposed uniformly, as a use
 from pathlib import Path
 
 import numpy as np
-import openmm
 import pytest
-from openmm import app
 
 from openmm_gancl import Lifter, LiftMove, TrainingOptions, load_system, sample_windows, train, untrained_model
 from openmm_gancl.diagnostics import effective_sample_size
@@ -19,7 +17,7 @@ from openmm_gancl.execution import available_workers
 from openmm_gancl.label_prior import TabulatedLabels
 
 from .statistics import z_limit
-from .test_moves import AlwaysAccepts
+from .test_moves import AlwaysAccepts, ends_of, move_of
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +69,7 @@ class Case:
         rows = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n).clip(max=len(weights) - 1)
         inside = self.regions(lifts.obtained)
         error = np.sqrt(((weights[:, None] * (inside - weights @ inside)) ** 2).sum(axis=0))
-        return rng.permutation(lifts.positions[rows]), weights @ inside, error
+        return rng.permutation(lifts.positions[rows]), error
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -79,30 +77,13 @@ def case(request):
     return Case(request.param)
 
 
-def ends_of(case, generator, n, kind=LiftMove):
-    system = case.system
-    integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, system.time_step)
-    integrator.setRandomNumberSeed(11)
-    platform = openmm.Platform.getPlatformByName("Reference")
-    simulation = app.Simulation(system.topology, system.system, integrator, platform)
-    simulation.context.setPositions(system.positions)
-    move = kind(
-        simulation,
-        case.models[generator],
-        relax_steps=RELAX_STEPS,
-        restraint=system.restraint,
-        time_step=system.time_step,
-        platform="Reference",
-        seed=12,
-    )
-    starts, populations, error = case.starts(n)
-    before, after = [], []
-    for start in starts:
-        simulation.context.setPositions(start)
-        simulation.context.setVelocitiesToTemperature(system.temperature)
-        before.append(system.slow.transform(start[None])[0])
-        after.append(move.run(N_ROUNDS, MD_STEPS)[-1].after)
-    return move, case.regions(np.array(before)), case.regions(np.array(after)), populations, error
+def regions_around(case, generator, n, kind=LiftMove):
+    """The move, in which regions chains began and ended, and the error of the ensemble that they began in."""
+    move = move_of(case.system, case.models[generator], RELAX_STEPS, kind=kind)
+    starts, error = case.starts(n)
+    ends = ends_of(move, starts, MD_STEPS, N_ROUNDS)
+    before, after = (case.regions(case.system.slow.transform(positions)) for positions in (starts, ends))
+    return move, before, after, error
 
 
 def scores(before, after, error):
@@ -115,7 +96,7 @@ def scores(before, after, error):
 @pytest.mark.parametrize("generator", ["trained", "untrained"])
 def test_populations_stay(case, generator):
     assert effective_sample_size(case.lifts.log_weights) > 1000
-    move, before, after, _, error = ends_of(case, generator, N_CHAINS)
+    move, before, after, error = regions_around(case, generator, N_CHAINS)
     z, errors = scores(before, after, error)
     print(case.system.name, generator, "accepted", sum(r.accepted for r in move.history), "z", z.round(2))
     assert (errors < 0.02).all()
@@ -126,7 +107,7 @@ def test_populations_stay(case, generator):
 
 @pytest.mark.parametrize("generator", ["trained", "untrained"])
 def test_accepting_every_lift_shows(case, generator):
-    _, before, after, _, error = ends_of(case, generator, N_TWIN, AlwaysAccepts)
+    _, before, after, error = regions_around(case, generator, N_TWIN, AlwaysAccepts)
     z, _ = scores(before, after, error)
     print(case.system.name, generator, "always accepted: z", z.round(1))
     assert np.abs(z).max() > 5.0, z

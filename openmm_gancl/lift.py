@@ -38,12 +38,14 @@ class Proposals:
         latents: shape=(n, latent_size).
         parameters: n references, the restraint standing in for the label coordinates.
         coordinates: shape=(n, n_coordinates), x0 in the chart; NaN in reverse until the path has run.
+        log_encoder: shape=(n,), log r(z | x, s) at the real end; NaN of lifts until the path has run.
     """
 
     labels: FloatArray
     latents: FloatArray
     parameters: ReferenceParameters
     coordinates: FloatArray
+    log_encoder: FloatArray
 
 
 def restraint_reference(
@@ -74,7 +76,7 @@ def propose(
     parameters = model.reference_parameters(labels, latents)
     parameters = restraint_reference(parameters, model, labels, restraint, kT)
     coordinates = ReferencePotential(model.chart, kT).sample(parameters, rng)
-    return Proposals(labels, latents, parameters, coordinates)
+    return Proposals(labels, latents, parameters, coordinates, np.full(len(labels), np.nan))
 
 
 def propose_reverse(
@@ -87,10 +89,10 @@ def propose_reverse(
 ) -> Proposals:
     """Draw latents from the encoder at real frames; the paths back to their references start there."""
     coordinates = model.chart.to_internal(positions)
-    latents = model.sample_encoder(coordinates, labels, rng)
+    latents, log_encoder = model.sample_encoder(coordinates, labels, rng)
     parameters = model.reference_parameters(labels, latents)
     parameters = restraint_reference(parameters, model, labels, restraint, kT)
-    return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan))
+    return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan), log_encoder)
 
 
 def maxwell_boltzmann(masses: FloatArray, n: int, kT: float, rng: np.random.Generator) -> FloatArray:
@@ -126,14 +128,16 @@ def weigh(
     kT, chart, labels = system.kT, model.chart, proposals.labels
     reference = ReferencePotential(chart, kT)
     with np.errstate(all="ignore"):
-        real_end, reference_end, start = relaxed.positions, proposals.coordinates, task.positions
         if task.reverse:
-            real_end, reference_end, start = task.positions, chart.to_internal(relaxed.positions), relaxed.positions
+            real_end, start = task.positions, relaxed.positions
+            reference_end, log_encoder = chart.to_internal(start), proposals.log_encoder
+        else:
+            real_end, start = relaxed.positions, task.positions
+            reference_end = proposals.coordinates
+            log_encoder = model.log_encoder(proposals.latents, chart.to_internal(real_end), labels)
         obtained = system.slow.transform(real_end)
         work = path_work(relaxed, reference.energies(reference_end, proposals.parameters), task.reverse)
-        real_coordinates = chart.to_internal(real_end)
         log_prior = model.log_prior(proposals.latents, labels)
-        log_encoder = model.log_encoder(proposals.latents, real_coordinates, labels)
         log_encoder_label = np.zeros(len(labels))
         if label_prior is not None:
             work = work - restraint_energies(system.slow, task.restraint, obtained, labels)

@@ -27,7 +27,7 @@ from .slow import SlowCoordinates, slow_from_description
 from .system import MolecularSystem
 from .units import FloatArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 UNTRAINED_WIDTHS = {"bond": 0.004, "angle": 0.06, "torsion": 0.2, "cartesian": 0.1}
 """nm and radians, of a generator that has seen no frame."""
 
@@ -76,8 +76,10 @@ class LiftingModel:
         """log p(z | s), shape=(n,)."""
         return self._call("log_prior", latents, labels)
 
-    def sample_encoder(self, coordinates: FloatArray, labels: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Latents drawn from r(z | x, s) at chart coordinates of real configurations."""
+    def sample_encoder(
+        self, coordinates: FloatArray, labels: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """Latents drawn from r(z | x, s) at chart coordinates of real configurations, and log r, shape=(n,)."""
         return self._call("sample_encoder", coordinates, labels, rng.random((len(labels), self._n_uniforms)))
 
     def log_encoder(self, latents: FloatArray, coordinates: FloatArray, labels: FloatArray) -> FloatArray:

@@ -291,21 +291,26 @@ class LiftingNetworks(nn.Module):
         scores = self.log_densities(latents, coordinates, labels) @ self.exponents
         return torch.log_softmax(scores, dim=1)
 
+    def _log_chosen(self, latents: Tensor, labels: Tensor, log_choice: Tensor) -> Tensor:
+        """log r of latents from that of every candidate."""
+        chosen = log_choice.gather(1, latents[:, -1:].long()).squeeze(1)
+        return self.log_prior(latents, labels) + math.log(self.n_candidates) + chosen
+
     @torch.jit.export
-    def sample_encoder(self, coordinates: Tensor, labels: Tensor, uniforms: Tensor) -> Tensor:
-        """A latent drawn from r( . | x, s); uniforms as for `sample_latent`."""
+    def sample_encoder(self, coordinates: Tensor, labels: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents drawn from r( . | x, s), and log r of them, shape=(n,); uniforms as for `sample_latent`."""
         latents = self.sample_latent(labels, uniforms)
         if self.n_candidates == 1:
-            return latents
-        passed = uniforms[:, -1:] > torch.cumsum(self._log_choice(latents, coordinates, labels).exp(), dim=1)
+            return latents, self.log_prior(latents, labels)
+        log_choice = self._log_choice(latents, coordinates, labels)
+        passed = uniforms[:, -1:] > torch.cumsum(log_choice.exp(), dim=1)
         index = torch.clamp(passed.sum(dim=1, keepdim=True), max=self.n_candidates - 1)
-        return torch.cat([latents[:, :-1], index.to(latents.dtype)], dim=1)
+        latents = torch.cat([latents[:, :-1], index.to(latents.dtype)], dim=1)
+        return latents, self._log_chosen(latents, labels, log_choice)
 
     @torch.jit.export
     def log_encoder(self, latents: Tensor, coordinates: Tensor, labels: Tensor) -> Tensor:
         """log r(latent | x, s), shape=(n,)."""
-        prior = self.log_prior(latents, labels)
         if self.n_candidates == 1:
-            return prior
-        choice = self._log_choice(latents, coordinates, labels).gather(1, latents[:, -1:].long()).squeeze(1)
-        return prior + math.log(self.n_candidates) + choice
+            return self.log_prior(latents, labels)
+        return self._log_chosen(latents, labels, self._log_choice(latents, coordinates, labels))

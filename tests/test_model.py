@@ -105,7 +105,9 @@ def test_encoder_draws_what_it_says(model):
     def upper(latents):
         return fitted.reference_parameters(labels, latents).centres[:, 1] > 0.2
 
-    drawn, prior = fitted.sample_encoder(coordinates, labels, rng), fitted.sample_latents(labels, rng)
+    drawn, log_density = fitted.sample_encoder(coordinates, labels, rng)
+    assert np.array_equal(log_density, fitted.log_encoder(drawn, coordinates, labels))
+    prior = fitted.sample_latents(labels, rng)
     ratio = np.exp(fitted.log_encoder(prior, coordinates, labels) - fitted.log_prior(prior, labels))
     difference = upper(drawn).astype(float) - upper(prior) * ratio
     assert 0.05 < upper(prior).mean() < 0.95

@@ -147,7 +147,7 @@ def test_broken_files_are_refused(tmp_path, model):
         load_model(tmp_path / "junk.pt")
     old = {**model.metadata, "schema_version": 0}
     torch.jit.save(model.networks, str(tmp_path / "old.pt"), _extra_files={"metadata.json": json.dumps(old)})
-    with pytest.raises(InputError, match="schema version 0, this program reads 1"):
+    with pytest.raises(InputError, match="schema version 0, this program reads 2"):
         load_model(tmp_path / "old.pt")
 
 

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .features import Features, parse_features
     from .held import hold_torsions, wide_torsions
+    from .in_context import ContextChain, InContextMove
     from .lift import Lifter, accept_metropolis
     from .lift_surfaces import analyse_lifts, basin_populations, surface_from_lifts
     from .lifts import Lifts
     from .model import LiftingModel, load_model, train, untrained_model
+    from .model_forces import torch_force
     from .moves import LiftMove, LiftRecord, LiftReporter
     from .openmmtools_move import LiftMCMCMove
     from .sampling import Frames, sample_langevin
@@ -64,6 +66,8 @@ _HOME = {
     "structures": ["Structures", "structures_at"],
     "surfaces": ["FreeEnergySurface", "load_surface"],
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
+    "model_forces": ["torch_force"],
+    "in_context": ["ContextChain", "InContextMove"],
     "trajectory_surfaces": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
     "umbrella": ["UmbrellaWindows", "read_windows"],
     "windows": ["analyse_windows", "sample_windows", "window_table"],
@@ -72,10 +76,12 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # sorted by module, not by letter
+    "ContextChain",
     "DiffusionMap",
     "Features",
     "Frames",
     "FreeEnergySurface",
+    "InContextMove",
     "InputError",
     "LiftMCMCMove",
     "LiftMove",
@@ -127,6 +133,7 @@ __all__ = [  # sorted by module, not by letter
     "surface_from_trajectories",
     "system_from_objects",
     "system_from_simulation",
+    "torch_force",
     "train",
     "untrained_model",
     "wide_torsions",

@@ -95,8 +95,33 @@ class LiftingModel:
             result = getattr(self.networks, method)(*(torch.as_tensor(array) for array in arrays))
         return tuple(part.numpy() for part in result) if isinstance(result, tuple) else result.numpy()
 
+    def check_networks(self) -> None:
+        """Refuse networks that fail, write other coordinates than the chart's, or numbers that are none.
+
+        Raises:
+            InputError: what is wrong, in one sentence.
+        """
+        remedy = "train the model again, or get its file anew"
+        label = self.slow.domain.mean(axis=1)[None]
+        try:
+            latents = self.sample_latents(label, np.random.default_rng(0))
+            found = self._call("forward", label, latents)
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error).strip().split("\n")[-1].rstrip(".")
+            raise InputError(f"the model's networks fail ({reason}): {remedy}") from None
+        expected = (1, self.chart.n_coordinates)
+        for array in found:
+            if array.shape != expected or array.dtype != np.float64:
+                raise InputError(
+                    f"the model's networks write {array.dtype} of shape {array.shape}, not float64 of shape "
+                    f"{expected}: {remedy}"
+                )
+        if not (np.isfinite(found).all() and (found[1] > 0).all()):
+            raise InputError(f"the model's networks write numbers that are not finite, or no widths: {remedy}")
+
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says exactly what does not fit."""
+        self.check_networks()
         ours, theirs = self.metadata["atom_names"], atom_names(system.topology)
         remedy = "use the system that the model was trained for, or train a new one"
         if len(ours) != len(theirs):

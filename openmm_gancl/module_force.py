@@ -1,11 +1,12 @@
 """A torch module as an OpenMM force: TorchForce where openmm-torch can be loaded, PythonForce where it cannot."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import openmm
 import torch  # before openmmtorch, which finds torch's libraries only once torch is imported
 from openmm import version
@@ -42,44 +43,106 @@ def _load_plugins() -> None:
                 continue
 
 
-class ModuleEnergy:
+class ModuleForce:
     """What a PythonForce calls: energy and forces of a scripted module; pickles, and loads when first called.
 
     Args:
-        archive: of a module whose forward takes positions and one number a parameter to an energy.
+        archive: of a module as `module_force` takes it.
         parameters: their names, in order.
+        with_forces: whether the module returns forces beside the energy; else they are its gradient.
     """
 
-    def __init__(self, archive: bytes, parameters: tuple[str, ...]):
-        self.archive, self.parameters = archive, parameters
+    def __init__(self, archive: bytes, parameters: tuple[str, ...], with_forces: bool):
+        self.archive, self.parameters, self.with_forces = archive, parameters, with_forces
         self._module: Any = None
 
-    def __getstate__(self) -> tuple[bytes, tuple[str, ...]]:
-        return self.archive, self.parameters
+    def __getstate__(self) -> tuple[bytes, tuple[str, ...], bool]:
+        return self.archive, self.parameters, self.with_forces
 
-    def __setstate__(self, state: tuple[bytes, tuple[str, ...]]) -> None:
-        self.archive, self.parameters = state
+    def __setstate__(self, state: tuple[bytes, tuple[str, ...], bool]) -> None:
+        self.archive, self.parameters, self.with_forces = state
         self._module = None
 
     def __call__(self, state: Any) -> tuple[float, FloatArray]:
         """Energy, kJ/mol, and forces, shape=(n_atoms, 3), kJ/mol/nm."""
         if self._module is None:
             self._module = torch.jit.load(io.BytesIO(self.archive))
-        positions = torch.tensor(state.getPositions(asNumpy=True)._value, dtype=torch.float64, requires_grad=True)
         values = state.getParameters() if self.parameters else {}
         numbers = [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
-        energy = self._module(positions, *numbers)
-        (gradient,) = torch.autograd.grad(energy, positions)
-        return energy.item(), -gradient.numpy()
+        positions = torch.tensor(state.getPositions(asNumpy=True)._value, dtype=torch.float64)
+        return _evaluated(self._module, positions, numbers, self.with_forces)
 
 
-def module_force(module: Any, parameters: Mapping[str, float], backend: Backend = "auto") -> openmm.Force:
+def _evaluated(module: Any, positions: Tensor, numbers: list[Tensor], with_forces: bool) -> tuple[float, FloatArray]:
+    if with_forces:
+        with torch.no_grad():
+            energy, forces = module(positions, *numbers)
+        return energy.item(), forces.numpy()
+    positions.requires_grad_(True)
+    energy = module(positions, *numbers)
+    (gradient,) = torch.autograd.grad(energy, positions)
+    return energy.item(), -gradient.numpy()
+
+
+def check_module(module: Any, positions: FloatArray, parameters: Mapping[str, float], with_forces: bool) -> None:
+    """Refuse a module that would fail, or be silently misread, inside a Context.
+
+    Args:
+        module: as `module_force` takes it.
+        positions: shape=(n_atoms, 3), nm, at which it must be finite.
+        parameters: name and default of each.
+        with_forces: see `module_force`.
+
+    Raises:
+        InputError: what is wrong with it, in one sentence.
+    """
+    place = torch.tensor(np.asarray(positions), dtype=torch.float64)
+    numbers = [torch.tensor(float(value), dtype=torch.float64) for value in parameters.values()]
+    try:
+        with torch.no_grad():
+            found = module(place, *numbers)
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise InputError(
+            f"the module fails at {len(place)} atoms and {len(numbers)} parameter(s) "
+            f"({_last_line(error)}): export one that was made for this system"
+        ) from None
+    expected = "an energy and forces" if with_forces else "one energy"
+    parts = found if isinstance(found, tuple) else (found,)
+    if len(parts) != 1 + with_forces or not all(isinstance(part, Tensor) for part in parts):
+        raise InputError(f"the module returns {_described(found)}, not {expected}: let its forward return tensors")
+    for part, shape in zip(parts, [(), tuple(place.shape)], strict=False):
+        if tuple(part.shape) != shape or part.dtype != torch.float64 or not part.is_contiguous():
+            raise InputError(
+                f"the module returns {_described(part)} where {expected} of shape {shape}, contiguous and in "
+                "double precision, must be: correct its forward"
+            )
+    energy, forces = _evaluated(module, place, numbers, with_forces)
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise InputError("the module's energy or forces are not finite at the structure: train it again, or correct it")
+
+
+def _last_line(error: BaseException) -> str:
+    """TorchScript tells its reason last."""
+    return (str(error).strip().split("\n")[-1] or type(error).__name__).rstrip(".")
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, Tensor):
+        return f"{str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
+    return type(found).__name__
+
+
+def module_force(
+    module: Any, parameters: Mapping[str, float], backend: Backend = "auto", *, with_forces: bool = False
+) -> openmm.Force:
     """A scripted module as a force.
 
     Args:
         module: its forward takes positions, shape=(n_atoms, 3) in nm, and one number a parameter to an energy, kJ/mol.
         parameters: name and default of each, global parameters of the Context, in the order of the arguments.
         backend: ``torch`` (TorchForce), ``python`` (PythonForce), or ``auto``: the first where it can be loaded.
+        with_forces: whether the module returns forces, shape=(n_atoms, 3), beside the energy; else they are its
+            gradient.
 
     Raises:
         InputError: TorchForce is asked for and cannot be loaded.
@@ -93,10 +156,31 @@ def module_force(module: Any, parameters: Mapping[str, float], backend: Backend 
         )
     if torch_force is not None:
         force = torch_force(module)
+        force.setOutputsForces(with_forces)
         for name, value in parameters.items():
             force.addGlobalParameter(name, float(value))
         return force
-    return openmm.PythonForce(ModuleEnergy(archived(module), tuple(parameters)), dict(parameters))
+    call = ModuleForce(archived(module), tuple(parameters), with_forces)
+    return openmm.PythonForce(call, {name: float(value) for name, value in parameters.items()})
+
+
+def taking_numbers(module: Any, method: str, sizes: Sequence[int]) -> Any:
+    """A scripted module whose forward takes positions and single numbers, as a force passes them.
+
+    TorchScript has no functions of any number of arguments, so this one is written for the numbers at hand.
+
+    Args:
+        module: a module with the exported method.
+        method: takes positions and as many vectors as there are sizes.
+        sizes: of these vectors.
+    """
+    # a module that was read from an archive has types of its own, which a method can be added to
+    scripted = torch.jit.load(io.BytesIO(archived(torch.jit.script(module))))
+    names = [[f"{chr(ord('a') + i)}{j}" for j in range(size)] for i, size in enumerate(sizes)]
+    vectors = [f"torch.stack([{', '.join(row)}])" if row else "torch.zeros([0], dtype=torch.float64)" for row in names]
+    arguments = ", ".join(["self", "positions", *(name for row in names for name in row)])
+    scripted.define(f"def forward({arguments}):\n    return self.{method}({', '.join(['positions', *vectors])})\n")
+    return scripted
 
 
 class _RestraintEnergy(nn.Module):
@@ -126,16 +210,7 @@ class _Coordinate(nn.Module):
 
 def restraint_module(slow: ModuleCoordinates) -> Any:
     """U_C as a scripted module: positions, d centres, d constants to an energy, kJ/mol."""
-    d = len(slow.names)
-    # a module that was read from an archive has types of its own, which a method can be added to
-    scripted = torch.jit.load(io.BytesIO(archived(torch.jit.script(_RestraintEnergy(slow)))))
-    centres, constants = (", ".join(f"{letter}{i}" for i in range(d)) for letter in "ck")
-    # TorchScript has no functions of any number of arguments, and a force passes one number at a time
-    scripted.define(
-        f"def forward(self, positions, {centres}, {constants}):\n"
-        f"    return self.energy(positions, torch.stack([{centres}]), torch.stack([{constants}]))\n"
-    )
-    return scripted
+    return taking_numbers(_RestraintEnergy(slow), "energy", [len(slow.names)] * 2)
 
 
 def coordinate_module(slow: ModuleCoordinates, index: int) -> Any:

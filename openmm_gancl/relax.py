@@ -119,11 +119,19 @@ def relaxation_integrator(protocol: RelaxProtocol, constrained: bool = False) ->
     """N steps, N + 1 kicks, each kick half real and half reference as the list says, heat summed per DOF.
 
     Globals to set before a path: ``n`` = 0 and ``reverse`` (0 or 1); per-DOF ``q`` = 0. After the path ``heat``
-    holds Q in kJ/mol. With constraints every half drift is one reversible step of RATTLE (Andersen 1983, doi
-    10.1016/0021-9991(83)90014-1), and velocities are projected after every kick and before heat is counted.
+    holds Q in kJ/mol.
     """
-    decay = np.exp(-protocol.friction * protocol.time_step)
     integrator = openmm.CustomIntegrator(protocol.time_step)
+    add_relaxation_variables(integrator, protocol, constrained)
+    add_relaxation_step(integrator, f"f{REAL_GROUP}", f"f{REFERENCE_GROUP}", constrained)
+    return integrator
+
+
+def add_relaxation_variables(
+    integrator: openmm.CustomIntegrator, protocol: RelaxProtocol, constrained: bool = False
+) -> None:
+    """What `add_relaxation_step` computes with."""
+    decay = np.exp(-protocol.friction * protocol.time_step)
     integrator.addTabulatedFunction("schedule", openmm.Discrete1DFunction(protocol.schedule.tolist()))
     for name, value in {
         "n": 0.0,
@@ -141,6 +149,22 @@ def relaxation_integrator(protocol: RelaxProtocol, constrained: bool = False) ->
     if constrained:
         integrator.addPerDofVariable("drifted", 0.0)
 
+
+def add_relaxation_step(
+    integrator: openmm.CustomIntegrator, real_force: str, reference_force: str, constrained: bool = False
+) -> None:
+    """One step of a relaxation, as lines of a CustomIntegrator.
+
+    With constraints every half drift is one reversible step of RATTLE (Andersen 1983, doi
+    10.1016/0021-9991(83)90014-1), and velocities are projected after every kick and before heat is counted.
+
+    Args:
+        integrator: with the variables of `add_relaxation_variables`.
+        real_force: an expression, of one force group at most.
+        reference_force: the same.
+        constrained: whether the System has constraints.
+    """
+
     def project() -> None:
         if constrained:
             integrator.addConstrainVelocities()
@@ -156,8 +180,8 @@ def relaxation_integrator(protocol: RelaxProtocol, constrained: bool = False) ->
     def kick(length: str) -> None:
         integrator.addComputeGlobal("real_kick", f"{length}*schedule(select(reverse, n_steps-n, n))")
         integrator.addComputeGlobal("reference_kick", f"{length}-real_kick")
-        integrator.addComputePerDof("v", f"v+reference_kick*f{REFERENCE_GROUP}/m")
-        integrator.addComputePerDof("v", f"v+real_kick*f{REAL_GROUP}/m")
+        integrator.addComputePerDof("v", f"v+reference_kick*({reference_force})/m")
+        integrator.addComputePerDof("v", f"v+real_kick*({real_force})/m")
         project()
 
     integrator.beginIfBlock("n = 0")
@@ -175,7 +199,6 @@ def relaxation_integrator(protocol: RelaxProtocol, constrained: bool = False) ->
     integrator.beginIfBlock("n = n_steps")
     integrator.addComputeSum("heat", "q")
     integrator.endBlock()
-    return integrator
 
 
 @lru_cache(maxsize=4)

@@ -257,6 +257,33 @@ class ModuleCoordinates:
             parts = [self.module(torch.as_tensor(positions[i : i + FRAMES_AT_ONCE])).numpy() for i in starts]
         return np.concatenate(parts) if parts else np.empty((0, len(self.names)))
 
+    def check(self, positions: FloatArray) -> None:
+        """Refuse a module that cannot be a label of configurations like this one, shape=(n_atoms, 3), nm.
+
+        Raises:
+            InputError: what is wrong, in one sentence.
+        """
+        import torch
+
+        d, remedy = len(self.names), "correct its forward, or give the structure that it was made for"
+        one = torch.tensor(np.asarray(positions), dtype=torch.float64, requires_grad=True)
+        try:
+            found = [self.module(one), self.module(one.unsqueeze(0))]
+        except (RuntimeError, TypeError, IndexError) as error:
+            reason = str(error).strip().split("\n")[-1].rstrip(".")
+            raise InputError(f"the labels' module fails at {len(positions)} atoms ({reason}): {remedy}") from None
+        for value, shape in zip(found, [(d,), (1, d)], strict=True):
+            if tuple(value.shape) != shape or value.dtype != torch.float64:
+                raise InputError(
+                    f"the labels' module returns {str(value.dtype).removeprefix('torch.')} of shape "
+                    f"{tuple(value.shape)}, not float64 of shape {shape}: {remedy}"
+                )
+        if not found[0].requires_grad:
+            raise InputError(f"the labels' module has no gradient, so that nothing can hold its labels: {remedy}")
+        (gradient,) = torch.autograd.grad(found[0].sum(), one)
+        if not (torch.isfinite(found[0]).all() and torch.isfinite(gradient).all()):
+            raise InputError(f"the labels' module or its gradient is not finite at the structure: {remedy}")
+
     def describe(self) -> dict[str, Any]:
         """See `SlowCoordinates.describe`."""
         return {

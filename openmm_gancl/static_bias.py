@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates, spline_filter1d
 from scipy.special import logsumexp
 
 from .errors import InputError, first_line
-from .units import FloatArray, checked_temperature, thermal_energy, wrap
+from .units import FloatArray, IntArray, checked_temperature, thermal_energy, wrap
 
 KERNEL_CHUNK = 4_000_000
 """Frames times kernels that are looked at together."""
@@ -56,16 +56,28 @@ class TabulatedBias:
         """How many collective variables it acts on."""
         return self.table.ndim
 
+    @property
+    def n_intervals(self) -> IntArray:
+        """Of the grid, for each variable."""
+        return np.array(self.table.shape) - 1
+
+    @property
+    def coefficients(self) -> FloatArray:
+        """Of the cubic B-splines at the nodes; the last node of a ring is left out, being its first."""
+        table = self.table[tuple(slice(n) for n in self.n_intervals)] if self.periodic else self.table
+        for axis in range(table.ndim):
+            table = spline_filter1d(table, axis=axis, mode=self._mode)
+        return np.asarray(table, dtype=float)
+
+    @property
+    def _mode(self) -> str:
+        return "grid-wrap" if self.periodic else "mirror"
+
     def energies(self, values: FloatArray) -> FloatArray:
         """Of frames, kJ/mol, shape=(n,)."""
-        mode = "grid-wrap" if self.periodic else "mirror"
-        nodes = np.array(self.table.shape) - 1
-        table = self.table[tuple(slice(n) for n in nodes)] if self.periodic else self.table
-        for axis in range(table.ndim):
-            table = spline_filter1d(table, axis=axis, mode=mode)
         low, high = self.limits.T
-        places = (values - low) / (high - low) * nodes
-        energies = map_coordinates(table, places.T, mode=mode, prefilter=False)
+        places = (values - low) / (high - low) * self.n_intervals
+        energies = map_coordinates(self.coefficients, places.T, mode=self._mode, prefilter=False)
         if not self.periodic:
             energies[((values < low) | (values > high)).any(axis=1)] = 0.0
         return np.asarray(energies, dtype=float)

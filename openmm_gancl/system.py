@@ -20,7 +20,7 @@ from .card import SDECard, SystemCard, read_card
 from .card_system import labels_of_card, objects_of_card
 from .constraints import Constraints, constraints_of
 from .errors import InputError
-from .slow import ParticleCoordinates, SlowCoordinates, Torsions
+from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 from .units import FloatArray, number, thermal_energy
 
@@ -128,6 +128,8 @@ def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinat
                 f"label {name} names atom {wrong[0]}, but the structure has atoms 0 to {len(positions) - 1}: "
                 "correct it (atoms count from 0)"
             )
+    if isinstance(slow, ModuleCoordinates):
+        slow.check(positions)
     if not np.isfinite(slow.transform(positions[None])).all():
         raise InputError(f"labels {', '.join(slow.names)} are not finite at the structure: check their atoms")
     return slow

@@ -7,15 +7,14 @@ import sys
 import numpy as np
 import openmm
 import pytest
+from openmm_contexts import BACKENDS, context_of, energy_and_forces, finite_differences
 
 from openmm_gancl import InputError, load_system
-from openmm_gancl.module_force import torch_force_type
 from openmm_gancl.slow import ModuleCoordinates, slow_from_description
 from openmm_gancl.slow_force import coordinate_forces, make_restraint, restraint_energies
 from openmm_gancl.slow_learning import learn_slow_coordinates
 from openmm_gancl.windows import sample_windows
 
-BACKENDS = ["torch", "python"] if torch_force_type() else ["python"]
 KAPPA = np.array([30.0, 40.0])
 
 
@@ -30,34 +29,6 @@ def mixed(frames):
     """The chain's torsion and one learned coordinate."""
     system = load_system("bonded_chain")
     return learn_slow_coordinates(system, frames.positions, keep=["phi"], most=1, n_landmarks=60).labels.slow
-
-
-def context_of(force, n_atoms, positions):
-    system = openmm.System()
-    for _ in range(n_atoms):
-        system.addParticle(1.0)
-    system.addForce(force)
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
-    context.setPositions(positions)
-    return context
-
-
-def energy_and_forces(context):
-    state = context.getState(energy=True, forces=True)
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
-
-
-def finite_differences(context, positions, step=1e-5):
-    forces = np.empty_like(positions)
-    for index in np.ndindex(positions.shape):
-        energies = []
-        for sign in (1, -1):
-            moved = positions.copy()
-            moved[index] += sign * step
-            context.setPositions(moved)
-            energies.append(context.getState(energy=True).getPotentialEnergy()._value)
-        forces[index] = -(energies[0] - energies[1]) / (2 * step)
-    return forces
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,0 +1,198 @@
+"""The parts of a lifting model as torch modules of positions: slow coordinates, reference energy, proposal, bias."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .chart import Chart, InternalCoordinates
+from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, archived
+from .static_bias import TabulatedBias
+from .units import FloatArray, IntArray
+
+NO_PROBABILITY = -1e30
+"""log-probability of a proposal that is not finite."""
+
+
+def torsion_angles(positions: Tensor, quadruples: Tensor) -> Tensor:
+    """Radians, IUPAC sign, shape=(n,), of positions, shape=(n_atoms, 3), and atoms, shape=(n, 4)."""
+    p = positions[quadruples]
+    b1, b2, b3 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 1], p[:, 3] - p[:, 2]
+    n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
+    return torch.atan2(torch.linalg.vector_norm(b2, dim=1) * (b1 * n2).sum(dim=1), (n1 * n2).sum(dim=1))
+
+
+class _Torsions(nn.Module):
+    atoms: Tensor
+
+    def __init__(self, atoms: IntArray):
+        super().__init__()
+        self.register_buffer("atoms", torch.as_tensor(atoms))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return torsion_angles(positions, self.atoms)
+
+
+class _Components(nn.Module):
+    components: Tensor
+
+    def __init__(self, components: IntArray):
+        super().__init__()
+        self.register_buffer("components", torch.as_tensor(components))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return positions[self.components[:, 0], self.components[:, 1]]
+
+
+def slow_as_module(slow: SlowCoordinates) -> ModuleCoordinates:
+    """The same coordinates by a torch module, of one configuration at a time."""
+    if isinstance(slow, ModuleCoordinates):
+        return slow
+    assert isinstance(slow, Torsions | ParticleCoordinates)
+    module = _Torsions(slow.atoms) if isinstance(slow, Torsions) else _Components(slow.components)
+    return ModuleCoordinates(slow.names, slow.periods, slow.domain, archived(torch.jit.script(module)))
+
+
+class ChartCoordinates(nn.Module):
+    """`Chart.to_internal` of one configuration: positions, shape=(n_atoms, 3), to shape=(n_coordinates,)."""
+
+    bonds: Tensor
+    angles: Tensor
+    torsions: Tensor
+
+    def __init__(self, chart: Chart):
+        super().__init__()
+        self.is_internal = isinstance(chart, InternalCoordinates)
+        for name, columns in (("bonds", 2), ("angles", 3), ("torsions", 4)):
+            atoms = getattr(chart, name) if self.is_internal else np.empty((0, columns), dtype=np.int64)
+            self.register_buffer(name, torch.as_tensor(np.array(atoms)))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Nm and radians."""
+        if not self.is_internal:
+            return positions.reshape(-1)
+        bond, angle = positions[self.bonds], positions[self.angles]
+        u, v = angle[:, 0] - angle[:, 1], angle[:, 2] - angle[:, 1]
+        sine = torch.linalg.vector_norm(torch.linalg.cross(u, v), dim=1)
+        return torch.cat(
+            [
+                torch.linalg.vector_norm(bond[:, 0] - bond[:, 1], dim=1),
+                torch.atan2(sine, (u * v).sum(dim=1)),
+                torsion_angles(positions, self.torsions),
+            ]
+        )
+
+
+class ReferenceModule(nn.Module):
+    """What the generator writes at a label and a latent: the reference's energy, and a proposal drawn from it.
+
+    Args:
+        generator: G(s, z).
+        chart: the chart.
+        kT: kJ/mol.
+        label_widths: shape=(d,), of the labels' own coordinates where their restraint is their reference; none where
+            it is not.
+    """
+
+    folds: Tensor
+    periodic: Tensor
+    label_indices: Tensor
+    label_widths: Tensor
+
+    def __init__(self, generator: Any, chart: Chart, kT: float, label_widths: FloatArray):
+        super().__init__()
+        self.generator, self.kT, self.n_atoms, self.floor = generator, kT, chart.n_atoms, NO_PROBABILITY
+        self.coordinates = ChartCoordinates(chart)
+        held = chart.label_indices if len(label_widths) else np.empty(0, dtype=np.int64)
+        for name, array in {
+            "folds": chart.folds.astype(float),
+            "periodic": chart.periodic,
+            "label_indices": held,
+            "label_widths": np.asarray(label_widths, dtype=float),
+        }.items():
+            self.register_buffer(name, torch.as_tensor(array))
+
+    def written(self, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres and widths, each of shape=(n_coordinates,)."""
+        centres, widths = self.generator(labels.unsqueeze(0), latents.unsqueeze(0))
+        centres, widths = centres.squeeze(0), widths.squeeze(0)
+        if len(self.label_indices):
+            centres = centres.index_copy(0, self.label_indices, labels)
+            widths = widths.index_copy(0, self.label_indices, self.label_widths)
+        return centres, widths
+
+    @torch.jit.export
+    def energy(self, positions: Tensor, labels: Tensor, latents: Tensor) -> Tensor:
+        """U_B, kJ/mol."""
+        centres, widths = self.written(labels, latents)
+        deviation = self.coordinates(positions.to(torch.float64)) - centres
+        normal = 0.5 * (deviation / widths).square()
+        torsion = (1.0 - torch.cos(self.folds * deviation)) / (self.folds * widths).square()
+        return self.kT * torch.where(self.periodic, torsion, normal).sum()
+
+    @torch.jit.export
+    def proposal(self, positions: Tensor, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """log q(x0 | s, z) and the displacement from standard normal numbers, the positions, to x0 (Cartesian charts).
+
+        Where as many rows again follow those of the atoms, their displacement is the width of each coordinate.
+        """
+        centres, widths = self.written(labels, latents)
+        noise = positions[: self.n_atoms].to(torch.float64).reshape(-1)
+        log_q = -(0.5 * noise.square() + torch.log(widths)).sum() - 0.5 * len(noise) * math.log(2 * math.pi)
+        rows = torch.stack([centres + (widths - 1.0) * noise, widths]).reshape(-1, 3)[: len(positions)]
+        finite = torch.isfinite(log_q) & torch.isfinite(rows).all()
+        told = torch.where(finite, log_q, torch.full_like(log_q, self.floor))
+        return told, torch.where(finite, rows, torch.zeros_like(rows)).contiguous()
+
+
+class TabulatedBiasModule(nn.Module):
+    """A `TabulatedBias` of coordinates: positions and one factor to an energy, kJ/mol; a cubic B-spline.
+
+    Args:
+        coordinates: a module of positions, shape=(n_atoms, 3), to shape=(d,).
+        bias: over these coordinates.
+    """
+
+    coefficients: Tensor
+    low: Tensor
+    width: Tensor
+
+    def __init__(self, coordinates: Any, bias: TabulatedBias):
+        super().__init__()
+        self.coordinates, self.periodic = coordinates, bias.periodic
+        low, high = bias.limits.T
+        self.register_buffer("coefficients", torch.as_tensor(bias.coefficients))
+        self.register_buffer("low", torch.as_tensor(low.copy()))
+        self.register_buffer("width", torch.as_tensor((high - low) / bias.n_intervals))
+
+    @torch.jit.export
+    def energy(self, positions: Tensor, factor: Tensor) -> Tensor:
+        """The bias times a factor."""
+        places = (self.coordinates(positions.to(torch.float64)) - self.low) / self.width
+        table = self.coefficients
+        inside = torch.ones_like(places[0])
+        for i in range(len(places)):
+            n = table.shape[0]
+            floor = torch.floor(places[i].detach())
+            t = places[i] - floor
+            # the four B-splines that are not zero here
+            weights = torch.stack(
+                [
+                    (1.0 - t) ** 3,
+                    3.0 * t**3 - 6.0 * t**2 + 4.0,
+                    -3.0 * t**3 + 3.0 * t**2 + 3.0 * t + 1.0,
+                    t**3,
+                ]
+            )
+            nodes = floor.long() + torch.arange(-1, 3)
+            if self.periodic:
+                nodes = torch.remainder(nodes, n)
+            else:
+                inside = inside * (places[i] >= 0.0) * (places[i] <= n - 1.0)
+                # mirrored at the first and the last node
+                nodes = torch.clamp(torch.minimum(nodes.abs(), 2 * (n - 1) - nodes), 0, n - 1)
+            # each turn of the loop uses up the table's first axis
+            table = (weights / 6.0 @ table[nodes].reshape(4, -1)).reshape(table.shape[1:])
+        return factor.sum() * inside * table

@@ -1,0 +1,168 @@
+"""Moves wholly inside one Context against exact answers: the weights' mean, the chain's averages, and what is counted.
+
+The z-scores of this file together have the false-alarm rate of 3.5 sigma (Bonferroni).
+"""
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm_contexts import BACKENDS
+from torch import nn
+
+from openmm_gancl import InContextMove, InputError, in_context, model_forces, untrained_model
+from openmm_gancl.diagnostics import effective_sample_size
+from openmm_gancl.module_force import ModuleForce
+
+from .exact import DOUBLE_WELL
+from .statistics import z_limit
+
+NAME = DOUBLE_WELL.name
+N_SCORES = 5 + 4
+REJECTED = 5.0
+N_MOVES, N_TWIN, N_BLOCKS = 48_000, 6000, 60
+
+
+def move_of(models, generator, relax_steps, **rest):
+    system = models.system(NAME)
+    model = models.with_prior_encoder(NAME, generator, 2)
+    return InContextMove(system, model, relax_steps=relax_steps, seed=7, **rest)
+
+
+def ratio(chain):
+    """mean(w) / Z, and its error."""
+    weights = np.exp(chain.log_weights - DOUBLE_WELL.log_z())
+    return weights.mean(), weights.std() / len(weights) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("generator", "relax_steps", "factor", "n"),
+    [
+        ("trained", 100, 1.0, 4000),
+        ("trained", 100, 2.0, 4000),
+        ("trained", 1, 1.0, 20_000),
+        ("untrained", 200, 1.0, 8000),
+        ("untrained", 1, 1.0, 30_000),
+    ],
+)
+def test_mean_weight_is_the_partition_function(models, generator, relax_steps, factor, n):
+    """At any step count and step size, and from a generator that has seen nothing."""
+    move = move_of(models, generator, relax_steps, time_step=factor * models.system(NAME).time_step)
+    chain = move.run(n)
+    mean, error = ratio(chain)
+    rough = generator == "untrained" or relax_steps == 1
+    assert error < (0.15 if rough else 0.05)
+    assert effective_sample_size(chain.log_weights) > (50 if rough else 200)
+    assert abs(mean - 1.0) / error < z_limit(N_SCORES), (mean, error)
+
+
+def scores(positions):
+    """z of four averages of a chain by the spread of its blocks, and the blocks' relative errors."""
+    exact = DOUBLE_WELL.sample(400_000, np.random.default_rng(3))[:, 0]
+    features = [lambda q: q[:, 0] > 0.0, lambda q: q[:, 0] ** 2, lambda q: q[:, 1] ** 2, lambda q: q[:, 2] ** 2]
+    z, errors = [], []
+    for feature in features:
+        blocks = feature(positions[:, 0]).reshape(N_BLOCKS, -1).mean(axis=1)
+        truth = feature(exact)
+        error = np.hypot(blocks.std(ddof=1) / N_BLOCKS**0.5, truth.std() / len(truth) ** 0.5)
+        z.append((blocks.mean() - truth.mean()) / error)
+        errors.append(error / truth.mean())
+    return np.array(z), np.array(errors)
+
+
+def test_marginals_are_exact(models):
+    move = move_of(models, "trained", 20)
+    move.integrator.step(200)
+    z, errors = scores(move.run(N_MOVES).positions)
+    assert 0.1 < move.acceptance_rate < 0.95
+    assert (errors < 0.02).all(), errors
+    assert np.abs(z).max() < z_limit(N_SCORES), z
+
+
+def planted(monkeypatch, name, expression):
+    """The same integrator with another line for one of its globals."""
+    add = openmm.CustomIntegrator.addComputeGlobal
+
+    def other(self, variable, line):
+        return add(self, variable, expression(line) if variable == name else line)
+
+    monkeypatch.setattr(openmm.CustomIntegrator, "addComputeGlobal", other)
+
+
+def test_accepting_every_lift_shows(models, monkeypatch):
+    planted(monkeypatch, "accepted", lambda line: "1")
+    z, _ = scores(move_of(models, "trained", 1).run(N_TWIN).positions)
+    assert np.abs(z).max() > REJECTED, z
+
+
+def test_a_heat_counted_in_part_shows(models, monkeypatch):
+    planted(monkeypatch, "log_weight", lambda line: line.replace("-heat", "-0.8*heat"))
+    mean, error = ratio(move_of(models, "trained", 100).run(4000))
+    assert abs(mean - 1.0) / error > REJECTED, (mean, error)
+
+
+def test_a_forgotten_label_density_shows(models, monkeypatch):
+    planted(monkeypatch, "log_weight", lambda line: "log_weight" if "erfc" in line else line)
+    mean, error = ratio(move_of(models, "trained", 100).run(4000))
+    assert abs(mean - 1.0) / error > REJECTED, (mean, error)
+
+
+def test_both_backends_and_platforms_make_the_same_moves(models):
+    chains = [move_of(models, "trained", 20, backend=backend).run(20) for backend in BACKENDS]
+    for chain in chains[1:]:
+        np.testing.assert_allclose(chain.log_weights, chains[0].log_weights, rtol=1e-9)
+        np.testing.assert_allclose(chain.positions, chains[0].positions, rtol=0, atol=1e-9)
+    again = move_of(models, "trained", 20).run(20)
+    assert np.array_equal(again.positions, chains[0].positions)
+    other = move_of(models, "trained", 100, platform="CPU").run(400)
+    assert 0.05 < other.accepted.mean() < 0.95 and np.isfinite(other.log_weights).all()
+
+
+class Counting(nn.Module):
+    """The same proposal, its energy the number of evaluations so far."""
+
+    count: torch.Tensor
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, positions, a0, b0, b1):
+        _, forces = self.inner(positions, a0, b0, b1)
+        self.count += 1.0
+        return self.count.clone(), forces
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_evaluation_of_the_network_a_proposal(models, monkeypatch, backend):
+    make, calls = model_forces.module_force, []
+    if backend == "torch":
+
+        def counting(module, *arguments, **rest):
+            return make(torch.jit.script(Counting(module)), *arguments, **rest)
+
+        monkeypatch.setattr(model_forces, "module_force", counting)
+    else:
+        call = ModuleForce.__call__
+        monkeypatch.setattr(ModuleForce, "__call__", lambda self, state: calls.append(1) or call(self, state))
+    move = move_of(models, "trained", 50, backend=backend)
+    move.integrator.step(25)
+    counted = move.integrator.getGlobalVariableByName("log_q") if backend == "torch" else len(calls)
+    assert counted == 25
+
+
+def test_the_network_is_no_part_of_the_dynamics(models):
+    """Of the Context's energy without its group nothing is missing."""
+    move, system = move_of(models, "trained", 5), models.system(NAME)
+    move.run(3)
+    state = move.context.getState(positions=True, energy=True, groups={in_context.REAL_GROUP})
+    positions = state.getPositions(asNumpy=True)._value[:1]
+    assert state.getPotentialEnergy()._value == pytest.approx(DOUBLE_WELL.energy(positions)[0], rel=1e-9)
+    assert system.system.getNumParticles() == 1
+
+
+def test_molecules_are_refused(models):
+    system = models.system("bonded_chain")
+    with pytest.raises(InputError, match="use Lifter or LiftMove"):
+        InContextMove(system, untrained_model(system, seed=1))

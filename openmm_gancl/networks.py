@@ -41,6 +41,9 @@ class LabelBasis(nn.Module):
     origin: Tensor
     frequency: Tensor
     is_periodic: Tensor
+    is_open: Tensor
+    orders: Tensor
+    half_orders: Tensor
 
     def __init__(self, slow: SlowCoordinates, order: int):
         super().__init__()
@@ -50,27 +53,26 @@ class LabelBasis(nn.Module):
         orders = np.concatenate([[0], np.repeat(np.arange(1, order + 1), 2)])
         grid = np.stack(np.meshgrid(*[np.arange(len(orders))] * d, indexing="ij"), axis=-1).reshape(-1, d)
         chosen = grid[orders[grid].sum(axis=1) <= order]
-        self.order = order
         self.register_buffer("products", torch.as_tensor(chosen))
         self.register_buffer("roughness", torch.as_tensor((orders[chosen] ** 2.0).sum(axis=1)))
         self.register_buffer("origin", torch.as_tensor(slow.domain[:, 0]))
         self.register_buffer("frequency", torch.as_tensor(np.where(periodic, 2 * np.pi, np.pi) / span))
         self.register_buffer("is_periodic", torch.as_tensor(periodic))
+        self.register_buffer("is_open", torch.as_tensor(~periodic[:, None]))
+        self.register_buffer("orders", torch.arange(1, order + 1, dtype=torch.float64))
+        self.register_buffer("half_orders", self.orders - 0.5)
         self.size = len(chosen)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels, shape=(n, d), to basis functions, shape=(n, size); the first is constant."""
         phase = (labels - self.origin) * self.frequency
-        phase = torch.where(self.is_periodic, phase, torch.clamp(phase, 0.0, math.pi))
-        columns = [torch.ones_like(phase)]
-        for k in range(1, self.order + 1):
-            columns.append(torch.cos(k * phase))
-            # a cosine series has no slope at its ends: half-integer waves supply it where there is no period
-            open_ended = torch.sin((k - 0.5) * (phase - 0.5 * math.pi))
-            columns.append(torch.where(self.is_periodic, torch.sin(k * phase), open_ended))
-        table = torch.stack(columns, dim=2)
-        product = torch.ones_like(labels[:, :1])
-        for i in range(labels.shape[1]):
+        phase = torch.where(self.is_periodic, phase, torch.clamp(phase, 0.0, math.pi)).unsqueeze(2)
+        # a cosine series has no slope at its ends: half-integer waves supply it where there is no period
+        waves = torch.where(self.is_open, self.half_orders * (phase - 0.5 * math.pi), self.orders * phase)
+        pairs = torch.stack([torch.cos(self.orders * phase), torch.sin(waves)], dim=3).flatten(2)
+        table = torch.cat([torch.ones_like(phase), pairs], dim=2)
+        product = table[:, 0, :][:, self.products[:, 0]]
+        for i in range(1, labels.shape[1]):
             product = product * table[:, i, :][:, self.products[:, i]]
         return product
 
@@ -111,8 +113,6 @@ class Generator(nn.Module):
         hidden: width of the network.
     """
 
-    is_bond: Tensor
-    is_angle: Tensor
     is_torsion: Tensor
     folds: Tensor
     origin: Tensor
@@ -142,9 +142,10 @@ class Generator(nn.Module):
             first.weight[:, self.coarse.size :] *= LATENT_GAIN
             last.weight.normal_(std=0.3 / hidden**0.5 if latent_size else 0.0)
             last.bias.zero_()
-        kinds = np.array(coordinate_kinds(chart))
-        for kind in ("bond", "angle", "torsion"):
-            self.register_buffer(f"is_{kind}", torch.as_tensor(kinds == kind))
+        kinds = coordinate_kinds(chart)
+        self.is_cartesian = "cartesian" in kinds
+        self.n_bonds, self.n_angles = kinds.count("bond"), kinds.count("angle")
+        self.register_buffer("is_torsion", torch.as_tensor(np.array(kinds) == "torsion"))
         self.register_buffer("folds", torch.as_tensor(chart.folds.astype(float)))
         self.register_buffer("origin", torch.as_tensor(np.array(origin, dtype=float)))
         self.register_buffer("scale", torch.as_tensor(np.array(scale, dtype=float)))
@@ -162,21 +163,22 @@ class Generator(nn.Module):
     def squash(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs, shape=(n, 3 n_coordinates), to physical centres and widths."""
         shift, sine, width = raw.chunk(3, dim=1)
-        origin, scale = self.origin, self.scale
-        # harmless origins where a formula does not apply: its gradient must not be NaN there
-        length = torch.where(self.is_bond, origin, torch.ones_like(origin))
-        bond = length * torch.exp(torch.tanh(shift * scale / length))
-        bend = torch.where(self.is_angle, origin, torch.ones_like(origin))
+        widths = self.scale * torch.exp(self.width_range * torch.tanh(width / self.width_range))
+        step = shift * self.scale
+        if self.is_cartesian:
+            return self.origin + step, widths
+        # bonds, angles and torsions stand in this order
+        nb, na = self.n_bonds, self.n_bonds + self.n_angles
+        length, bend = self.origin[:nb], self.origin[nb:na]
+        bond = length * torch.exp(torch.tanh(step[:, :nb] / length))
         slope = bend * (math.pi - bend) / math.pi
         # beyond 30 the sigmoid would round to a straight angle
-        logit = torch.clamp(torch.log(bend / (math.pi - bend)) + shift * scale / slope, -30.0, 30.0)
+        logit = torch.clamp(torch.log(bend / (math.pi - bend)) + step[:, nb:na] / slope, -30.0, 30.0)
         angle = math.pi * torch.sigmoid(logit)
         # a torsion is the direction of (cos, sin) of fold * (phi - origin), shifted by raw / scale
-        narrow = torch.where(self.is_torsion, torch.clamp(self.folds * scale, max=1.0), torch.zeros_like(scale))
-        turned = torch.atan2(narrow * sine, 1.0 + narrow * shift) / self.folds
-        centres = torch.where(self.is_torsion, origin + turned, origin + scale * shift)
-        centres = torch.where(self.is_bond, bond, torch.where(self.is_angle, angle, centres))
-        return centres, scale * torch.exp(self.width_range * torch.tanh(width / self.width_range))
+        narrow = torch.clamp(self.folds[na:] * self.scale[na:], max=1.0)
+        turned = torch.atan2(narrow * sine[:, na:], 1.0 + narrow * shift[:, na:]) / self.folds[na:]
+        return torch.cat([bond, angle, self.origin[na:] + turned], dim=1), widths
 
 
 def coordinate_kinds(chart: Chart) -> list[str]:

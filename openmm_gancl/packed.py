@@ -14,7 +14,7 @@ import numpy as np
 import openmm
 
 from .errors import InputError
-from .units import FloatArray
+from .units import BoolArray, FloatArray
 
 PAIR_ENERGY = "138.93545764438198*qq/r+4*epsilon*((sigma/r)^12-(sigma/r)^6)"
 """kJ/mol; the constant is OpenMM's own 1 / (4 pi epsilon_0)."""
@@ -82,6 +82,9 @@ def why_not_packed(system: openmm.System) -> str:
         return f"the System has virtual sites, which packed copies do not carry: {remedy}"
     if system.usesPeriodicBoundaryConditions():
         return f"the System is periodic, and packed copies would share its box: {remedy}"
+    if n := system.getNumConstraints():
+        # iterations go on until the last copy has converged, and a clash in one ends all in NaN
+        return f"the System has {n} constraints, which OpenMM solves for all packed copies together: {remedy}"
     for force in system.getForces():
         if reason := _why_not_copied(force):
             return f"the System has a {reason}: {remedy}"
@@ -124,10 +127,6 @@ def pack_system(system: openmm.System, n: int, cells: Cells = Cells()) -> openmm
     for _ in range(n):
         for i in range(n_atoms):
             packed.addParticle(system.getParticleMass(i))
-    constraints = [_plain(system.getConstraintParameters(i)) for i in range(system.getNumConstraints())]
-    for first in range(0, n * n_atoms, n_atoms):
-        for a, b, length in constraints:
-            packed.addConstraint(a + first, b + first, length)
     for force in system.getForces():
         copies = pack_force(_bonded_pairs(force) if isinstance(force, openmm.NonbondedForce) else force, n, n_atoms)
         if isinstance(copies, openmm.GBSAOBCForce):
@@ -226,3 +225,13 @@ def start_guarded(integrator: openmm.CustomIntegrator, centres: FloatArray, n_at
 def per_copy(integrator: openmm.CustomIntegrator, name: str, n: int) -> FloatArray:
     """A per-DOF variable by copy, shape=(n, n_atoms, 3)."""
     return np.array(integrator.getPerDofVariableByName(name), dtype=float).reshape(n, -1, 3)
+
+
+def broken_copies(integrator: openmm.CustomIntegrator, n: int) -> BoolArray:
+    """Which of n copies a guard has stopped, shape=(n,)."""
+    return np.asarray(per_copy(integrator, "broken", n).any(axis=(1, 2)))
+
+
+def finite_copies(values: FloatArray) -> BoolArray:
+    """Which copies hold no NaN and no infinity, shape=(n,), of any array of shape=(n, ...)."""
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))

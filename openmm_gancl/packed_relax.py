@@ -16,7 +16,7 @@ import openmm
 
 from .errors import InputError
 from .execution import TASK_SIZE, PotentialEnergy, run_tasks
-from .packed import Cells, feels_copies, per_copy, start_guarded, why_not_packed
+from .packed import Cells, broken_copies, feels_copies, finite_copies, per_copy, start_guarded, why_not_packed
 from .reference import ReferenceParameters
 from .relax import PathContext, Relaxed, RelaxProtocol, RelaxTask, deserialized
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates
@@ -94,7 +94,7 @@ class _Packed(PathContext):
     def run_side_by_side(self, indices: IntArray) -> tuple[FloatArray, FloatArray, BoolArray]:
         """Paths, as many as copies: ends in nm, the numbers of `Relaxed` by row, and which of them failed."""
         task, n = self.task, len(self.centres)
-        lost = ~np.isfinite(task.positions[indices]).all(axis=(1, 2))
+        lost = ~finite_copies(task.positions[indices])
         # a Context may not hold NaN: another path, run once more, keeps the place
         slots = np.where(lost, indices[np.argmin(lost)], indices)
         starts = np.where(lost.all(), 0.0, task.positions[slots])
@@ -106,7 +106,7 @@ class _Packed(PathContext):
         start, kinetic_start = self._where(shift)
         self.integrator.step(task.protocol.relax_steps)
         end, kinetic_end = self._where(shift)
-        failed: BoolArray = np.logical_or(lost, per_copy(self.integrator, "broken", n).any(axis=(1, 2)))
+        failed = lost | broken_copies(self.integrator, n)
         heat = per_copy(self.integrator, "q", n).sum(axis=(1, 2))
         real = self._real_energies(start if task.reverse else end, task.labels[slots], failed)
         numbers = np.stack([heat, real, kinetic_start, kinetic_end], axis=1)

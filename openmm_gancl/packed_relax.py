@@ -16,7 +16,7 @@ import openmm
 
 from .errors import InputError
 from .execution import TASK_SIZE, PotentialEnergy, run_tasks
-from .packed import Cells, broken_copies, feels_copies, finite_copies, per_copy, start_guarded, why_not_packed
+from .packed import Cells, broken_copies, feels_copies, per_copy, start_guarded, why_not_packed
 from .reference import ReferenceParameters
 from .relax import PathContext, Relaxed, RelaxProtocol, RelaxTask, deserialized
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates
@@ -32,7 +32,7 @@ CARDS = ("CUDA", "OpenCL", "HIP")
 """Platforms on which one molecule leaves most of the device idle."""
 
 MARGIN = 0.5
-"""nm that a copy may grow beyond twice its extent."""
+"""nm that a copy in a cell may grow beyond twice the median extent; the reach is a whole number of them."""
 
 
 def why_not_packed_lifts(system: openmm.System, slow: SlowCoordinates) -> str:
@@ -65,13 +65,22 @@ def copies_in_a_context(copies: Copies, why_not: str, platform: str) -> int:
 
 
 def cells_of(task: RelaxTask, masses: FloatArray) -> Cells:
-    """Room for every start of a task to double its extent and to drift as far as it may with 5 sigma."""
+    """Room to double the median extent of a task's starts, and to drift as far as 5 sigma."""
     if not feels_copies(deserialized(task.system_xml)):
         return Cells()
-    starts = task.positions[task.runnable]
-    extent = np.abs(starts - starts.mean(axis=1, keepdims=True)).max(axis=(1, 2))
-    reach = 2 * np.max(extent, initial=0.0, where=np.isfinite(extent)) + MARGIN + _drift(task.protocol, masses)
-    return Cells(float(reach), separate=True)
+    extent = _extents(task.positions[task.runnable], centred=True)[1]
+    extent = extent[np.isfinite(extent)]
+    typical = np.median(extent) if len(extent) else 0.0
+    reach = 2 * typical + MARGIN + _drift(task.protocol, masses)
+    # the same for one start more or less
+    return Cells(float(MARGIN * np.ceil(reach / MARGIN)), separate=True)
+
+
+def _extents(positions: FloatArray, centred: bool) -> tuple[FloatArray, FloatArray]:
+    """Centres in nm, shape=(n, 1, 3), and how far coordinates are from them, shape=(n,)."""
+    with np.errstate(invalid="ignore"):
+        centres = positions.mean(axis=1, keepdims=True) * centred
+        return centres, np.abs(positions - centres).max(axis=(1, 2))
 
 
 def _drift(protocol: RelaxProtocol, masses: FloatArray) -> float:
@@ -87,20 +96,20 @@ class _Packed(PathContext):
         system = deserialized(task.system_xml)
         masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
         self.cells = cells_of(task, masses)
+        # before the Context of the paths, whose seed on the Reference platform is that of the last Context made
+        self.energy = PotentialEnergy(system, "Reference")
         super().__init__(task, cells=self.cells, copies=copies)
         self.centres = self.cells.centres(copies)
-        self.energy = PotentialEnergy(system, "Reference")
 
     def run_side_by_side(self, indices: IntArray) -> tuple[FloatArray, FloatArray, BoolArray]:
         """Paths, as many as copies: ends in nm, the numbers of `Relaxed` by row, and which of them failed."""
         task, n = self.task, len(self.centres)
-        lost = ~finite_copies(task.positions[indices])
-        # a Context may not hold NaN: another path, run once more, keeps the place
+        starts = task.positions[indices]
+        # also of NaN, which a Context may not hold: another path, run once more, keeps the place
+        lost = ~(_extents(starts, self.cells.separate)[1] <= self.cells.reach)
         slots = np.where(lost, indices[np.argmin(lost)], indices)
         starts = np.where(lost.all(), 0.0, task.positions[slots])
-        shift = self.centres[:, None]
-        if self.cells.separate:
-            shift = shift - starts.mean(axis=1, keepdims=True)
+        shift = self.centres[:, None] - _extents(starts, self.cells.separate)[0]
         start_guarded(self.integrator, self.centres, self.n_atoms)
         self.start(slots, starts + shift)
         start, kinetic_start = self._where(shift)

@@ -278,7 +278,7 @@ class Lifter:
         self.restraint = np.asarray(system.restraint if restraint is None else restraint, dtype=float)
         self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
         why_not = why_not_packed_lifts(system.system, system.slow)
-        self.packed = copies_in_a_context(packed, why_not, self.platform)
+        self.packed = copies_in_a_context(packed, why_not, self.platform, system.n_atoms)
         self.workers, self.executor = workers, executor
         self._system_xml = openmm.XmlSerializer.serialize(system.system)
         self.label_prior = label_prior or UniformLabels(system.slow, self.restraint, system.kT)

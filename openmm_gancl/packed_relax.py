@@ -2,7 +2,7 @@
 
 The copies share nothing but the step: forces act inside each, the heat is summed over each, and the energies at the
 real ends come from the unpacked System, in double precision on the Reference platform. One that blows up is stopped
-where it is and has no weight; the others do not notice.
+where it is and has no weight (``failed``, where a lone path may tell a clash from a NaN); the others do not notice.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ from .units import BoolArray, FloatArray, IntArray, thermal_energy
 
 Copies = int | Literal["auto"]
 
-MANY_COPIES = 4096
-"""On a graphics card."""
+MANY_COPIES, MANY_PAIRS = 4096, 1_000_000
+"""On a graphics card; of large molecules fewer copies, so that the pairs of atoms, which become bonds, stay so few."""
 
 CARDS = ("CUDA", "OpenCL", "HIP")
 """Platforms on which one molecule leaves most of the device idle."""
@@ -44,27 +44,28 @@ def why_not_packed_lifts(system: openmm.System, slow: SlowCoordinates) -> str:
     return why_not_packed(system)
 
 
-def copies_in_a_context(copies: Copies, why_not: str, platform: str) -> int:
+def copies_in_a_context(copies: Copies, why_not: str, platform: str, n_atoms: int) -> int:
     """How many copies share a Context.
 
     Args:
         copies: asked for; ``auto`` is many on a graphics card, where they can be packed, and one elsewhere.
         why_not: why they cannot be packed; empty where they can.
         platform: that they run on.
+        n_atoms: in one copy.
 
     Raises:
         InputError: less than one, or several that cannot be packed.
     """
     if copies == "auto":
-        return MANY_COPIES if platform in CARDS and not why_not else 1
+        return max(1, min(MANY_COPIES, 2 * MANY_PAIRS // n_atoms**2)) if platform in CARDS and not why_not else 1
     if copies < 1:
-        raise InputError(f"packed is {copies}: give the number of copies in one Context, at least 1")
+        raise InputError(f"{copies} copies in one Context: give at least 1")
     if copies > 1 and why_not:
         raise InputError(why_not)
     return copies
 
 
-def cells_of(task: RelaxTask, masses: FloatArray) -> Cells:
+def _cells_of(task: RelaxTask, masses: FloatArray) -> Cells:
     """Room to double the median extent of a task's starts, and to drift as far as 5 sigma."""
     if not feels_copies(deserialized(task.system_xml)):
         return Cells()
@@ -95,7 +96,7 @@ class _Packed(PathContext):
     def __init__(self, task: RelaxTask, copies: int):
         system = deserialized(task.system_xml)
         masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
-        self.cells = cells_of(task, masses)
+        self.cells = _cells_of(task, masses)
         # before the Context of the paths, whose seed on the Reference platform is that of the last Context made
         self.energy = PotentialEnergy(system, "Reference")
         super().__init__(task, cells=self.cells, copies=copies)

@@ -158,7 +158,8 @@ def sample_swarm(
             raise InputError(f"{name} have shape {np.shape(array)}: give (n, {system.n_atoms}, 3), one a start")
     if platform == "auto":
         platform = fastest_platform(system.system, system.positions)
-    side_by_side = min(copies_in_a_context(copies, _why_alone(system.system), platform), max(n, 1))
+    most = copies_in_a_context(copies, _why_alone(system.system), platform, system.n_atoms)
+    side_by_side = min(most, max(n, 1))
     time_step = system.time_step if time_step is None else time_step
     swarmer = _Swarmer(system, side_by_side, time_step, platform, context_seed)
     frames = np.empty((n, n_frames, *shape[1:]))

@@ -213,13 +213,14 @@ def test_labels_that_cannot_be_packed_are_refused():
 
 
 def test_how_many_copies_share_a_context():
-    assert [copies_in_a_context("auto", "", platform) for platform in ("Reference", "CPU", "CUDA")] == [1, 1, 4096]
-    assert copies_in_a_context("auto", "a reason", "CUDA") == 1
-    assert copies_in_a_context(1, "a reason", "CUDA") == 1
+    assert [copies_in_a_context("auto", "", platform, 22) for platform in ("Reference", "CPU", "CUDA")] == [1, 1, 4096]
+    assert [copies_in_a_context("auto", "", "CUDA", n_atoms) for n_atoms in (300, 5000)] == [22, 1]
+    assert copies_in_a_context("auto", "a reason", "CUDA", 22) == 1
+    assert copies_in_a_context(1, "a reason", "CUDA", 22) == 1
     with pytest.raises(InputError, match="a reason"):
-        copies_in_a_context(2, "a reason", "CUDA")
-    with pytest.raises(InputError, match="packed is 0"):
-        copies_in_a_context(0, "", "CPU")
+        copies_in_a_context(2, "a reason", "CUDA", 22)
+    with pytest.raises(InputError, match="0 copies"):
+        copies_in_a_context(0, "", "CPU", 22)
 
 
 def chain_task(n=8, *, seed=4, name="bonded_chain", **options):
@@ -279,6 +280,16 @@ def test_paths_that_all_fail_or_cannot_run_are_all_counted():
     assert relax_packed(replace(task, positions=np.full_like(task.positions, np.nan))).failed.all()
     idle = relax_packed(replace(task, runnable=np.zeros(3, dtype=bool)))
     assert not idle.failed.any() and np.isnan(idle.positions).all()
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_noise_is_that_of_the_seed(platform):
+    """All Contexts of the Reference platform share one generator, which the last one made has seeded."""
+    _, _, task = chain_task(platform=platform)
+    runs = [relax_packed(replace(task, seed=seed)).heat for seed in (5, 5, 6)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    kept = np.isfinite(runs[0]) & np.isfinite(runs[2])
+    assert kept.any() and (runs[0][kept] != runs[2][kept]).all()
 
 
 def test_generalised_born_copies_do_not_feel_each_other():

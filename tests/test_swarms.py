@@ -30,6 +30,8 @@ def test_frames_times_and_labels(chain, copies):
     np.testing.assert_allclose(swarm.labels[:, 3], chain.slow.transform(swarm.positions[:, 2]))
     again = sample_swarm(chain, starts, 12, n_frames=3, copies=copies, seed=1, platform="Reference")
     np.testing.assert_array_equal(again.positions, swarm.positions)
+    other = sample_swarm(chain, starts, 12, n_frames=3, copies=copies, seed=2, platform="Reference")
+    assert (other.positions[:, 2] != swarm.positions[:, 2]).all()
 
 
 def test_the_scheme_is_openmms_own(chain):

@@ -57,10 +57,23 @@ def median(values):
     return round(float(np.median(list(values))), 2)
 
 
+def upper(n):
+    return zip(*(index.tolist() for index in np.triu_indices(n, 1)), strict=True)
+
+
+def bonded(system, copies):
+    """A System of copies whose pairs are bonds, and nothing else."""
+    packed = pack_system(system, copies)
+    for i in reversed(range(packed.getNumForces())):
+        if not isinstance(packed.getForce(i), openmm.CustomBondForce):
+            packed.removeForce(i)
+    return packed
+
+
 def all_exceptions(system, copies):
     """A System of copies whose pairs are the exceptions of a NonbondedForce, and nothing else."""
-    packed, force = openmm.System(), openmm.NonbondedForce()
-    bonds = next(f for f in pack_system(system, copies).getForces() if isinstance(f, openmm.CustomBondForce))
+    packed, force, with_bonds = openmm.System(), openmm.NonbondedForce(), bonded(system, copies)
+    bonds = with_bonds.getForce(0)
     n_atoms = system.getNumParticles()
     pairs = {(a + first, b + first) for first in range(0, copies * n_atoms, n_atoms) for a, b in upper(n_atoms)}
     for _ in range(copies * n_atoms):
@@ -73,19 +86,6 @@ def all_exceptions(system, copies):
     for a, b in pairs:
         force.addException(a, b, 0.0, 1.0, 0.0)
     packed.addForce(force)
-    return packed
-
-
-def upper(n):
-    return zip(*(index.tolist() for index in np.triu_indices(n, 1)), strict=True)
-
-
-def bonded(system, copies):
-    """A System of copies whose pairs are bonds, and nothing else."""
-    packed = pack_system(system, copies)
-    for i in reversed(range(packed.getNumForces())):
-        if not isinstance(packed.getForce(i), openmm.CustomBondForce):
-            packed.removeForce(i)
     return packed
 
 

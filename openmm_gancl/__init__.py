@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .static_bias import metadynamics_bias, opes_bias
     from .structures import Structures, structures_at
     from .surfaces import FreeEnergySurface, load_surface
+    from .swarms import Swarm, sample_swarm
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
     from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
     from .umbrella import UmbrellaWindows, read_windows
@@ -65,6 +66,7 @@ _HOME = {
     "static_bias": ["metadynamics_bias", "opes_bias"],
     "structures": ["Structures", "structures_at"],
     "surfaces": ["FreeEnergySurface", "load_surface"],
+    "swarms": ["Swarm", "sample_swarm"],
     "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
     "model_forces": ["torch_force"],
     "in_context": ["ContextChain", "InContextMove"],
@@ -96,6 +98,7 @@ __all__ = [  # sorted by module, not by letter
     "SlowCoordinates",
     "StochasticSystem",
     "Structures",
+    "Swarm",
     "Torsions",
     "TrainingOptions",
     "TrajectoryAnalysis",
@@ -125,6 +128,7 @@ __all__ = [  # sorted by module, not by letter
     "plot_slow",
     "read_windows",
     "sample_langevin",
+    "sample_swarm",
     "sample_windows",
     "select_coordinates",
     "spectral_gap",

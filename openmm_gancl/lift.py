@@ -9,6 +9,7 @@ generator.
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import openmm
@@ -21,6 +22,7 @@ from .execution import TASK_SIZE, fastest_platform, openmm_seed, run_tasks, task
 from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
 from .model import LiftingModel
+from .packed_relax import Copies, copies_in_a_context, run_packed, why_not_packed_lifts
 from .reference import ReferenceParameters, ReferencePotential
 from .relax import ABSURD_ENERGY, Relaxed, Relaxer, RelaxProtocol, RelaxTask, relax
 from .slow import checked_labels
@@ -239,6 +241,8 @@ class Lifter:
         platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead of local processes.
+        packed: lifts side by side in one Context; by default many on a graphics card, where the System can be packed,
+            and one elsewhere, which is faster there.
     """
 
     def __init__(
@@ -256,6 +260,7 @@ class Lifter:
         platform: str = "auto",
         workers: int = 1,
         executor: Executor | None = None,
+        packed: Copies = "auto",
     ):
         model.check_system(system)
         check_exact(system, model.chart)
@@ -272,6 +277,8 @@ class Lifter:
             self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
         self.restraint = np.asarray(system.restraint if restraint is None else restraint, dtype=float)
         self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
+        why_not = why_not_packed_lifts(system.system, system.slow)
+        self.packed = copies_in_a_context(packed, why_not, self.platform, system.n_atoms)
         self.workers, self.executor = workers, executor
         self._system_xml = openmm.XmlSerializer.serialize(system.system)
         self.label_prior = label_prior or UniformLabels(system.slow, self.restraint, system.kT)
@@ -281,7 +288,7 @@ class Lifter:
 
         Args:
             labels: shape=(n, d); repeat a label for several lifts of it. Unrestrained: drawn from `label_prior`.
-            seed: the same seed gives the same lifts, whatever the workers.
+            seed: the same seed gives the same lifts, whatever the workers; how many are packed changes their noise.
             progress: called once for each finished task of 32 lifts.
         """
         labels = checked_labels(labels, self.system.slow)
@@ -323,7 +330,8 @@ class Lifter:
             for i, chunk in enumerate(label_chunks)
         ]
         tasks = [task for task, _ in prepared]
-        relaxed = run_tasks(relax, tasks, workers=self.workers, executor=self.executor, progress=progress)
+        run = partial(run_tasks, relax) if self.packed == 1 else partial(run_packed, copies=self.packed)
+        relaxed = run(tasks, workers=self.workers, executor=self.executor, progress=progress)
         return join_lifts([self._weigh(*one, result) for one, result in zip(prepared, relaxed, strict=True)])
 
     def run(

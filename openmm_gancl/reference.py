@@ -5,6 +5,7 @@ normal, a torsion of fold m is von Mises in ``m phi``. The widths are standard d
 the one of its narrow limit, ``kappa / kT = 1 / (m width)^2``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.special import ive
 
 from .chart import Chart, InternalCoordinates
 from .slow_force import harmonic_wells
-from .units import FloatArray
+from .units import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -95,34 +96,43 @@ class ReferencePotential:
         return forces
 
     def set_parameters(
-        self, forces: list[openmm.Force], parameters: ReferenceParameters, index: int, context: openmm.Context
+        self,
+        forces: list[openmm.Force],
+        parameters: ReferenceParameters,
+        indices: int | Sequence[int] | IntArray,
+        context: openmm.Context,
     ) -> None:
-        """Write the parameters of one reference into the forces of a Context.
+        """Write the parameters of one reference, or of one for each packed copy, into the forces of a Context.
 
         Args:
-            forces: what `forces` made.
+            forces: what `forces` made, packed where there are copies.
             parameters: n references.
-            index: which of them.
+            indices: which of them, one a copy.
             context: the Context that holds the forces.
         """
-        chart = self.chart
+        for copy, index in enumerate(np.atleast_1d(indices)):
+            self._set_copy(forces, parameters, int(index), copy)
+        for force in forces:
+            force.updateParametersInContext(context)
+
+    def _set_copy(self, forces: list[openmm.Force], parameters: ReferenceParameters, index: int, copy: int) -> None:
+        chart, first = self.chart, copy * self.chart.n_atoms
         centres = parameters.centres[index].tolist()
         widths = parameters.widths[index]
         stiffness = (self.kT / widths**2).tolist()
         if not isinstance(chart, InternalCoordinates):
             for i in range(chart.n_atoms):
-                forces[0].setParticleParameters(i, i, centres[3 * i : 3 * i + 3] + stiffness[3 * i : 3 * i + 3])
+                well = centres[3 * i : 3 * i + 3] + stiffness[3 * i : 3 * i + 3]
+                forces[0].setParticleParameters(first + i, first + i, well)
         else:
             bond, angle, torsion = forces
             n_bonds, n_angles = len(chart.bonds), len(chart.angles)
-            for i, (a, b) in enumerate(chart.bonds.tolist()):
-                bond.setBondParameters(i, a, b, centres[i], stiffness[i])
-            for i, atoms in enumerate(chart.angles.tolist()):
+            for i, atoms in enumerate((chart.bonds + first).tolist()):
+                bond.setBondParameters(copy * n_bonds + i, *atoms, centres[i], stiffness[i])
+            for i, atoms in enumerate((chart.angles + first).tolist()):
                 j = n_bonds + i
-                angle.setAngleParameters(i, *atoms, centres[j], stiffness[j])
-            for i, atoms in enumerate(chart.torsions.tolist()):
+                angle.setAngleParameters(copy * n_angles + i, *atoms, centres[j], stiffness[j])
+            for i, atoms in enumerate((chart.torsions + first).tolist()):
                 j = n_bonds + n_angles + i
-                m = int(chart.folds[j])
-                torsion.setTorsionParameters(i, *atoms, m, m * centres[j] + np.pi, stiffness[j] / m**2)
-        for force in forces:
-            force.updateParametersInContext(context)
+                m, term = int(chart.folds[j]), copy * len(chart.torsions) + i
+                torsion.setTorsionParameters(term, *atoms, m, m * centres[j] + np.pi, stiffness[j] / m**2)

@@ -5,6 +5,7 @@ the random step (method: nonequilibrium work with shadow work included, as in Ni
 doi 10.1073/pnas.1106094108).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,10 +15,11 @@ import openmm
 from .chart import Chart
 from .errors import InputError
 from .execution import make_context
+from .packed import Cells, add_guard, pack_force, pack_system
 from .reference import ReferenceParameters, ReferencePotential
-from .slow import SlowCoordinates
+from .slow import SlowCoordinates, repeated
 from .slow_force import add_restraint
-from .units import BoolArray, FloatArray, thermal_energy
+from .units import BoolArray, FloatArray, IntArray, thermal_energy
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
 ABSURD_ENERGY = 1e10
@@ -115,15 +117,18 @@ class Relaxed:
     failed: BoolArray
 
 
-def relaxation_integrator(protocol: RelaxProtocol, constrained: bool = False) -> openmm.CustomIntegrator:
+def relaxation_integrator(
+    protocol: RelaxProtocol, constrained: bool = False, cells: Cells | None = None
+) -> openmm.CustomIntegrator:
     """N steps, N + 1 kicks, each kick half real and half reference as the list says, heat summed per DOF.
 
     Globals to set before a path: ``n`` = 0 and ``reverse`` (0 or 1); per-DOF ``q`` = 0. After the path ``heat``
-    holds Q in kJ/mol.
+    holds Q in kJ/mol. Packed copies have cells, and a guard; their heat is the sum of ``q`` over each.
     """
     integrator = openmm.CustomIntegrator(protocol.time_step)
     add_relaxation_variables(integrator, protocol, constrained)
-    add_relaxation_step(integrator, f"f{REAL_GROUP}", f"f{REFERENCE_GROUP}", constrained)
+    check = (lambda: None) if cells is None else add_guard(integrator, cells, protocol.time_step)
+    add_relaxation_step(integrator, f"f{REAL_GROUP}", f"f{REFERENCE_GROUP}", constrained, check)
     return integrator
 
 
@@ -144,14 +149,16 @@ def add_relaxation_variables(
         "heat": 0.0,
     }.items():
         integrator.addGlobalVariable(name, value)
-    integrator.addPerDofVariable("q", 0.0)
-    integrator.addPerDofVariable("old", 0.0)
-    if constrained:
-        integrator.addPerDofVariable("drifted", 0.0)
+    for name in ("q", "old", *(["drifted"] if constrained else [])):
+        integrator.addPerDofVariable(name, 0.0)
 
 
 def add_relaxation_step(
-    integrator: openmm.CustomIntegrator, real_force: str, reference_force: str, constrained: bool = False
+    integrator: openmm.CustomIntegrator,
+    real_force: str,
+    reference_force: str,
+    constrained: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """One step of a relaxation, as lines of a CustomIntegrator.
 
@@ -163,6 +170,7 @@ def add_relaxation_step(
         real_force: an expression, of one force group at most.
         reference_force: the same.
         constrained: whether the System has constraints.
+        check: adds lines after each kick.
     """
 
     def project() -> None:
@@ -182,6 +190,7 @@ def add_relaxation_step(
         integrator.addComputeGlobal("reference_kick", f"{length}-real_kick")
         integrator.addComputePerDof("v", f"v+reference_kick*({reference_force})/m")
         integrator.addComputePerDof("v", f"v+real_kick*({real_force})/m")
+        check()
         project()
 
     integrator.beginIfBlock("n = 0")
@@ -202,36 +211,55 @@ def add_relaxation_step(
 
 
 @lru_cache(maxsize=4)
-def _deserialized(system_xml: str) -> openmm.System:
+def deserialized(system_xml: str) -> openmm.System:
+    """The System of an XML text; clone it before changing it."""
     return openmm.XmlSerializer.deserialize(system_xml)
 
 
-class _Path:
-    """One Context in which paths run one after the other."""
+class PathContext:
+    """One Context in which paths run: one after the other, or in packed copies side by side.
 
-    def __init__(self, task: RelaxTask, restart: int = 0):
+    Args:
+        task: the paths.
+        restart: added to the task's seed.
+        cells: where packed copies belong; None for a System as it is.
+        copies: how many.
+    """
+
+    def __init__(self, task: RelaxTask, restart: int = 0, cells: Cells | None = None, copies: int = 1):
         self.task = task
-        system = openmm.XmlSerializer.clone(_deserialized(task.system_xml))
+        single = deserialized(task.system_xml)
+        system = openmm.XmlSerializer.clone(single) if cells is None else pack_system(single, copies, cells)
         for force in system.getForces():
             force.setForceGroup(REAL_GROUP)
-        self.restraint = add_restraint(system, task.slow, task.restraint, REAL_GROUP)
+        self.n_atoms = single.getNumParticles()
+        slow = repeated(task.slow, copies, self.n_atoms)
+        self.restraint = add_restraint(system, slow, np.tile(task.restraint, copies), REAL_GROUP)
         self.reference = ReferencePotential(task.chart, thermal_energy(task.protocol.temperature))
-        self.reference_forces = self.reference.forces(REFERENCE_GROUP)
+        self.reference_forces = [
+            pack_force(force, copies, self.n_atoms) for force in self.reference.forces(REFERENCE_GROUP)
+        ]
         for force in self.reference_forces:
             system.addForce(force)
         self.constrained = system.getNumConstraints() > 0
-        self.integrator = relaxation_integrator(task.protocol, self.constrained)
+        self.integrator = relaxation_integrator(task.protocol, self.constrained, cells)
         self.tolerance = CONSTRAINT_TOLERANCE.get(task.platform, 1e-6)
         self.integrator.setConstraintTolerance(self.tolerance)
         self.context = make_context(system, self.integrator, task.platform, task.seed + restart)
-        self.masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
+        self.masses = np.array([single.getParticleMass(i)._value for i in range(self.n_atoms)])
 
-    def start(self, index: int) -> None:
+    def start(self, indices: IntArray, positions: FloatArray) -> None:
+        """Put the copies where their paths start.
+
+        Args:
+            indices: shape=(copies,), the path of each.
+            positions: shape=(copies, n_atoms, 3), nm.
+        """
         task = self.task
-        self.restraint.move(self.context, task.labels[index])
-        self.reference.set_parameters(self.reference_forces, task.parameters, index, self.context)
-        self.context.setPositions(task.positions[index])
-        self.context.setVelocities(task.velocities[index])
+        self.restraint.move(self.context, task.labels[indices].ravel())
+        self.reference.set_parameters(self.reference_forces, task.parameters, indices, self.context)
+        self.context.setPositions(positions.reshape(-1, 3))
+        self.context.setVelocities(task.velocities[indices].reshape(-1, 3))
         if self.constrained:
             self.context.applyConstraints(self.tolerance)
             self.context.applyVelocityConstraints(self.tolerance)
@@ -239,11 +267,13 @@ class _Path:
         self.integrator.setGlobalVariableByName("reverse", int(task.reverse))
 
     def real_energy(self) -> tuple[float, float]:
+        """U_A + U_C and the kinetic energy, kJ/mol, of all copies together."""
         state = self.context.getState(energy=True, groups={REAL_GROUP})
         return state.getPotentialEnergy()._value, state.getKineticEnergy()._value
 
     def run(self, index: int) -> tuple[FloatArray, float, float, float, float]:
-        self.start(index)
+        """One path: its end, nm, its heat, U_A + U_C at its real end, and its kinetic energies, kJ/mol."""
+        self.start(np.array([index]), self.task.positions[[index]])
         real_at_start, kinetic_start = np.nan, 0.0
         if self.task.reverse or self.constrained:
             real_at_start, kinetic_start = self.real_energy()
@@ -266,7 +296,7 @@ class Relaxer:
     """Runs tasks in one Context that it keeps; they may differ in their paths only, forward or reverse."""
 
     def __init__(self) -> None:
-        self.path: _Path | None = None
+        self.path: PathContext | None = None
 
     def __call__(self, task: RelaxTask) -> Relaxed:
         """Run every path of a task; one that fails leaves the others alone."""
@@ -277,7 +307,7 @@ class Relaxer:
         restart = 0
         for index in np.flatnonzero(task.runnable):
             if self.path is None:
-                self.path = _Path(task, restart)
+                self.path = PathContext(task, restart)
             self.path.task = task
             try:
                 positions[index], *numbers[index] = self.path.run(int(index))

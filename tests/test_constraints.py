@@ -14,7 +14,7 @@ from openmm_gancl import InputError, Lifter, LiftMove, Torsions, load_system, sa
 from openmm_gancl.chart import chart_for, chart_from_description
 from openmm_gancl.constraints import UNCONSTRAINED, constraints_of
 from openmm_gancl.model import load_model
-from openmm_gancl.relax import _Path
+from openmm_gancl.relax import PathContext
 from openmm_gancl.system import copy_system, system_from_objects
 
 PHI_PSI = Torsions(("phi", "psi"), np.array([[4, 6, 8, 14], [6, 8, 14, 16]]))
@@ -134,7 +134,7 @@ def test_without_friction_a_path_runs_back_to_where_it_began():
     assert relaxed.heat == pytest.approx(0, abs=1e-6)
     assert (system.constraints.violations(relaxed.positions) < 1e-7).all()
     for i in range(5):
-        path = _Path(task)
+        path = PathContext(task)
         path.run(i)
         velocities = -path.context.getState(velocities=True).getVelocities(asNumpy=True)._value
         back = replace(
@@ -143,7 +143,7 @@ def test_without_friction_a_path_runs_back_to_where_it_began():
             positions=np.repeat(relaxed.positions[i][None], 5, axis=0),
             velocities=np.repeat(velocities[None], 5, axis=0),
         )
-        returned = _Path(back).run(i)
+        returned = PathContext(back).run(i)
         np.testing.assert_allclose(returned[0], task.positions[i], atol=1e-6)
         assert returned[4] == pytest.approx(relaxed.kinetic_start[i], abs=1e-3)
 

@@ -13,7 +13,7 @@ from openmm_gancl.diagnostics import reason_counts
 from openmm_gancl.errors import InputError
 from openmm_gancl.lift import propose
 from openmm_gancl.reference import ReferencePotential
-from openmm_gancl.relax import RelaxProtocol, RelaxTask, _Path, relax, relaxation_integrator
+from openmm_gancl.relax import PathContext, RelaxProtocol, RelaxTask, relax, relaxation_integrator
 from openmm_gancl.slow_force import restraint_energies
 
 NAMES = ["double_well_oscillators", "bonded_chain"]
@@ -51,7 +51,7 @@ def end_of_path(task, index, positions, velocities):
     """Positions and velocities where one path ends."""
     n = len(task.labels)
     same = {"positions": np.repeat(positions[None], n, axis=0), "velocities": np.repeat(velocities[None], n, axis=0)}
-    path = _Path(replace(task, **same))
+    path = PathContext(replace(task, **same))
     path.run(index)
     state = path.context.getState(positions=True, velocities=True)
     return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/in_context.py
 
-prints one JSON line a number of relax steps: microseconds of one move by `InContextMove` with either backend, by
-`LiftMove` (metropolis; its lifts are proposed 32 at a time and relaxed one after the other), and by a `Lifter` of single
+prints one JSON line a number of relax steps: microseconds of one move by `InContextMove` with either backend, by a
+metropolis `LiftMove` (its lifts are proposed 32 at a time, relaxed one after the other), and by a `Lifter` of single
 lifts, as a chain needs them that proposes from where it stands; and how many times more moves a second are made
 inside. Medians of five, in turn.
 """

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -22,6 +23,12 @@ TASK_SIZE = 32
 """Lifts in one task: the unit of seeding, retry and placement."""
 
 MAX_RESTARTS = 3
+
+CARDS = ("CUDA", "OpenCL", "HIP")
+"""Platforms with devices, on which one small molecule leaves most of a device idle."""
+
+PRECISIONS = ("single", "mixed", "double")
+"""Of forces and of the sums over them; weights ask for mixed or double (README)."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -52,6 +59,8 @@ def run_tasks(
 ) -> list[Result]:
     """Apply a function to every task and return the results in the order of the tasks.
 
+    Tasks on a platform of several devices (``CUDA:0,1``) are dealt out to them; start as many workers.
+
     Args:
         function: a module-level function of one task.
         tasks: the tasks.
@@ -62,7 +71,7 @@ def run_tasks(
     Raises:
         InputError: if worker processes keep dying (out of memory, killed).
     """
-    report = progress or (lambda: None)
+    report, tasks = progress or (lambda: None), _spread(tasks)
     if executor is None and (workers == 1 or len(tasks) < 2):
         results = []
         for task in tasks:
@@ -103,17 +112,68 @@ def _submit(
             future.cancel()
 
 
+@dataclass(frozen=True)
+class PlatformChoice:
+    """An OpenMM platform, and where it has devices, which and how precise.
+
+    Attributes:
+        name: of the platform.
+        devices: their indices; none leaves the choice to OpenMM.
+        precision: ``single``, ``mixed`` or ``double`` on a graphics card.
+    """
+
+    name: str
+    devices: tuple[str, ...] = ()
+    precision: str = "mixed"
+
+    @classmethod
+    def read(cls, platform: str) -> "PlatformChoice":
+        """``NAME``, ``NAME:DEVICES`` or ``NAME:DEVICES:PRECISION``: CUDA, CUDA:1, CUDA:0,1:double, CUDA::single.
+
+        Raises:
+            InputError: a platform that is not here, devices where there are none, or another precision.
+        """
+        name, devices, precision, *more = [*platform.split(":"), "", ""]
+        if name not in platform_names():
+            raise InputError(f"OpenMM has no platform {name!r} here: use one of {', '.join(platform_names())}, or auto")
+        if len(more) > 2 or (platform != name and name not in CARDS):
+            raise InputError(
+                f"platform {platform!r}: only {', '.join(CARDS)} take devices and a precision, as CUDA:0,1"
+            )
+        indices = tuple(index.strip() for index in devices.split(",") if index.strip())
+        if not all(index.isdigit() for index in indices) or precision not in ("", *PRECISIONS):
+            raise InputError(
+                f"platform {platform!r}: devices are numbers from 0, and the precision one of {', '.join(PRECISIONS)}"
+            )
+        return cls(name, indices, precision or "mixed")
+
+    def single_devices(self) -> list[str]:
+        """One platform a device, for tasks that are spread over them."""
+        if self.name not in CARDS:
+            return [self.name]
+        return [f"{self.name}:{index}:{self.precision}" for index in self.devices or ("",)]
+
+    def properties(self) -> dict[str, str]:
+        """What OpenMM's Context takes; a CPU works with one thread, as many processes do."""
+        if self.name not in CARDS:
+            return {"Threads": "1"} if self.name == "CPU" else {}
+        return {"Precision": self.precision} | ({"DeviceIndex": ",".join(self.devices)} if self.devices else {})
+
+
 def make_context(system: openmm.System, integrator: openmm.Integrator, platform: str, seed: int) -> openmm.Context:
-    """A fresh, seeded Context on a named platform, single-threaded where that can be said."""
+    """A fresh, seeded Context on a platform, as `PlatformChoice` reads it."""
     integrator.setRandomNumberSeed(seed)
-    properties = {"Threads": "1"} if platform == "CPU" else {}
-    try:
-        chosen = openmm.Platform.getPlatformByName(platform)
-    except openmm.OpenMMException:
-        raise InputError(
-            f"OpenMM has no platform {platform!r} here: use one of {', '.join(platform_names())}, or auto"
-        ) from None
-    return openmm.Context(system, integrator, chosen, properties)
+    choice = PlatformChoice.read(platform)
+    return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(choice.name), choice.properties())
+
+
+def _spread(tasks: Sequence[Any]) -> list[Any]:
+    """Tasks that ask for several devices, dealt out to them in turn."""
+    dealt = []
+    for index, task in enumerate(tasks):
+        devices = PlatformChoice.read(task.platform).single_devices() if hasattr(task, "platform") else []
+        dealt.append(replace(task, platform=devices[index % len(devices)]) if len(devices) > 1 else task)
+    return dealt
 
 
 class PotentialEnergy:

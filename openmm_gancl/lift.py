@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .constraints import VIOLATION
 from .errors import InputError
 from .exactness import check_exact
-from .execution import TASK_SIZE, fastest_platform, openmm_seed, run_tasks, task_seed
+from .execution import TASK_SIZE, PlatformChoice, fastest_platform, openmm_seed, run_tasks, task_seed
 from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
 from .model import LiftingModel
@@ -223,6 +223,16 @@ def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tupl
     return states, accepted
 
 
+def _beside(model: LiftingModel, platform: str) -> LiftingModel:
+    """The model on the graphics card that the lifts relax on, where torch can use it."""
+    import torch
+
+    choice = PlatformChoice.read(platform)
+    if choice.name != "CUDA" or not torch.cuda.is_available():
+        return model
+    return model.on(f"cuda:{choice.devices[0] if choice.devices else 0}")
+
+
 class Lifter:
     """Draws exactly weighted lifts of a system with a lifting model.
 
@@ -264,7 +274,7 @@ class Lifter:
     ):
         model.check_system(system)
         check_exact(system, model.chart)
-        self.system, self.model, self.mode = system, model, mode
+        self.system, self.mode = system, mode
         self.protocol = RelaxProtocol.linear(
             relax_steps,
             system.time_step if time_step is None else time_step,
@@ -277,6 +287,7 @@ class Lifter:
             self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
         self.restraint = np.asarray(system.restraint if restraint is None else restraint, dtype=float)
         self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
+        self.model = _beside(model, self.platform)
         why_not = why_not_packed_lifts(system.system, system.slow)
         self.packed = copies_in_a_context(packed, why_not, self.platform, system.n_atoms)
         self.workers, self.executor = workers, executor

@@ -1,5 +1,6 @@
 """The lifting model: generator, encoder, chart and labels in one TorchScript file with JSON metadata."""
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ from .cgan import (
     train_adversarially,
 )
 from .chart import Chart, chart_for, chart_from_description
-from .errors import InputError
+from .errors import InputError, first_line
 from .networks import Generator, LiftingNetworks, coordinate_kinds
 from .reference import ReferenceParameters
 from .sampling import Frames
-from .slow import SlowCoordinates, slow_from_description
+from .slow import SlowCoordinates, archived, slow_from_description
 from .system import MolecularSystem
 from .units import FloatArray
 
@@ -90,10 +91,30 @@ class LiftingModel:
         """The references that the generator writes for labels, shape=(n, d), and as many latents."""
         return ReferenceParameters(*self._call("forward", labels, latents))
 
+    def on(self, device: str) -> "LiftingModel":
+        """The same model with its networks on a torch device (``cuda:1``); arrays stay numpy.
+
+        Args:
+            device: as torch names it.
+
+        Raises:
+            InputError: torch cannot use it.
+        """
+        try:
+            networks = torch.jit.load(io.BytesIO(archived(self.networks)), map_location=device)
+        except RuntimeError as error:
+            raise InputError(
+                f"torch cannot use the device {device!r} ({first_line(error)}): see `gancl doctor`"
+            ) from None
+        return replace(self, networks=networks)
+
     def _call(self, method: str, *arrays: FloatArray) -> Any:
+        device = self.networks.exponents.device
         with torch.no_grad():
-            result = getattr(self.networks, method)(*(torch.as_tensor(array) for array in arrays))
-        return tuple(part.numpy() for part in result) if isinstance(result, tuple) else result.numpy()
+            result = getattr(self.networks, method)(*(torch.as_tensor(array, device=device) for array in arrays))
+        return (
+            tuple(part.numpy(force=True) for part in result) if isinstance(result, tuple) else result.numpy(force=True)
+        )
 
     def check_networks(self) -> None:
         """Refuse networks that fail, write other coordinates than the chart's, or numbers that are none.

@@ -257,7 +257,7 @@ class LiftingNetworks(nn.Module):
 
     def _chosen(self, latents: Tensor) -> Tensor:
         codes = latents[:, :-1].view(len(latents), self.n_candidates, self.latent_size)
-        return codes[torch.arange(len(latents)), latents[:, -1].long()]
+        return codes[torch.arange(len(latents), device=latents.device), latents[:, -1].long()]
 
     def forward(self, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Centres and widths of the references."""

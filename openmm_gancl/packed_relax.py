@@ -15,7 +15,7 @@ import numpy as np
 import openmm
 
 from .errors import InputError
-from .execution import TASK_SIZE, PotentialEnergy, run_tasks
+from .execution import CARDS, TASK_SIZE, PlatformChoice, PotentialEnergy, run_tasks
 from .packed import Cells, broken_copies, feels_copies, per_copy, start_guarded, why_not_packed
 from .reference import ReferenceParameters
 from .relax import PathContext, Relaxed, RelaxProtocol, RelaxTask, deserialized
@@ -27,9 +27,6 @@ Copies = int | Literal["auto"]
 
 MANY_COPIES, MANY_PAIRS = 4096, 1_000_000
 """On a graphics card; of large molecules fewer copies, so that the pairs of atoms, which become bonds, stay so few."""
-
-CARDS = ("CUDA", "OpenCL", "HIP")
-"""Platforms on which one molecule leaves most of the device idle."""
 
 MARGIN = 0.5
 """nm that a copy in a cell may grow beyond twice the median extent; the reach is a whole number of them."""
@@ -57,7 +54,8 @@ def copies_in_a_context(copies: Copies, why_not: str, platform: str, n_atoms: in
         InputError: less than one, or several that cannot be packed.
     """
     if copies == "auto":
-        return max(1, min(MANY_COPIES, 2 * MANY_PAIRS // n_atoms**2)) if platform in CARDS and not why_not else 1
+        many = PlatformChoice.read(platform).name in CARDS and not why_not
+        return max(1, min(MANY_COPIES, 2 * MANY_PAIRS // n_atoms**2)) if many else 1
     if copies < 1:
         raise InputError(f"{copies} copies in one Context: give at least 1")
     if copies > 1 and why_not:

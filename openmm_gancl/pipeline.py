@@ -14,7 +14,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from .errors import InputError
-from .execution import available_workers, fastest_platform, platform_names
+from .execution import PlatformChoice, available_workers, fastest_platform
 from .rounds import least_evaluations, lift_stage
 from .run_context import Reporter, Run
 from .run_folder import RunFolder, is_run_folder, locked, prepare_folder
@@ -112,8 +112,7 @@ def _check_same_system(now: dict[str, Any], was: dict[str, Any], folder: Path) -
 def _chosen_platform(system: MolecularSystem, asked: str) -> str:
     if asked == "auto":
         return fastest_platform(system.system, system.positions)
-    if asked not in platform_names():
-        raise InputError(f"OpenMM has no platform {asked!r} here: use one of {', '.join(platform_names())}, or auto")
+    PlatformChoice.read(asked)
     return asked
 
 

@@ -1,0 +1,90 @@
+"""Packed lifts on a CUDA device beside one CPU core and beside OpenMM's own integrator: one table.
+
+    python tests/benchmarks/gpu.py
+
+needs no training and no file: alanine dipeptide in vacuum, an untrained model, 500 relax steps. It prints, for numbers
+of packed copies, lifts a second, how many times those of one core (Reference platform) that is, and the relaxation's
+steps a second as a share of `LangevinMiddleIntegrator` on the same packed System at two force evaluations a step.
+Medians of five. In a bare environment install the wheels of OpenMM and its CUDA plugin, and of what the package
+imports, beside the torch that is there:
+
+    pip install openmm OpenMM-CUDA-13 mdtraj pydantic pymbar networkx loky threadpoolctl && pip install --no-deps .
+
+The CUDA plugin may need torch's ``nvidia/cu13/lib`` on LD_LIBRARY_PATH. ``--platform CPU`` runs the same table without
+a device, ``--precision double`` in double precision.
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+import openmm
+
+from openmm_gancl import Lifter, load_system, untrained_model
+from openmm_gancl.execution import CARDS, make_context
+from openmm_gancl.packed import pack_system
+
+RELAX_STEPS, ONE_CORE = 500, 32
+
+
+def median_seconds(action, repeats=5):
+    """Of one call, after a first that is not counted."""
+    action()
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times))
+
+
+def lifts_a_second(system, model, platform, copies, n):
+    """Of lifts at one label, as many as the first argument after the platform side by side."""
+    lifter = Lifter(system, model, relax_steps=RELAX_STEPS, platform=platform, packed=copies)
+    labels = np.tile([-1.4, 1.2], (n, 1))
+    return n / median_seconds(lambda: lifter.lift(labels, seed=1))
+
+
+def langevin_steps_a_second(system, platform, copies):
+    """Of the packed System under OpenMM's own integrator."""
+    integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, 0.001)
+    context = make_context(pack_system(system.system, copies), integrator, platform, 1)
+    context.setPositions(np.tile(system.positions, (copies, 1)))
+
+    def steps():
+        integrator.step(RELAX_STEPS)
+        context.getState(energy=True)
+
+    return RELAX_STEPS / median_seconds(steps)
+
+
+def main():
+    """Parse the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--platform", default="CUDA")
+    parser.add_argument("--precision", default="mixed")
+    parser.add_argument("--copies", type=int, nargs="+", default=[64, 512, 4096])
+    arguments = parser.parse_args()
+    platform = arguments.platform
+    if platform in CARDS:
+        platform = f"{platform}::{arguments.precision}"
+    system = load_system("alanine_dipeptide_vacuum")
+    model = untrained_model(system, seed=1)
+    core = lifts_a_second(system, model, "Reference", 1, ONE_CORE)
+    print(json.dumps({"platform": platform, "lifts_a_second_of_one_core": round(core, 1)}), flush=True)
+    for copies in arguments.copies:
+        lifts = lifts_a_second(system, model, platform, copies, copies)
+        langevin = langevin_steps_a_second(system, platform, copies)
+        row = {
+            "copies": copies,
+            "lifts_a_second": round(lifts, 1),
+            "times_one_core": round(lifts / core, 2),
+            # a relaxation step evaluates two sets of forces
+            "share_of_langevin": round(lifts / copies * RELAX_STEPS / (langevin / 2), 3),
+        }
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,21 @@
+import os
+import sys
+from pathlib import Path
+
 import torch
 
 # more threads than cores slow the small networks here down, and results must not depend on their number
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    told = "run as if openmm-torch were not installed"
+    parser.addoption("--without-openmmtorch", action="store_true", help=told)
+
+
+def pytest_configure(config):
+    if config.getoption("--without-openmmtorch"):
+        hidden = str(Path(__file__).parent / "hidden")
+        sys.path.insert(0, hidden)
+        # also of the processes that tests start
+        os.environ["PYTHONPATH"] = os.pathsep.join([hidden, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -284,6 +284,40 @@ def test_the_doctor_tells_a_line_each():
     assert any("platform Reference" in line and "us a step" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("raise ImportError('libtorch.so is not here')", "cannot be imported (ImportError: libtorch.so is not here)"),
+        ("import os; os.abort()", "cannot be imported (ended by signal 6)"),
+        ("TorchForce = int", "cannot make a force"),
+    ],
+)
+def test_the_doctor_explains_what_openmm_torch_cannot_do(monkeypatch, tmp_path, module, told):
+    """Also where its import ends the process."""
+    (tmp_path / "openmmtorch.py").write_text(module + "\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: {"openmm": "8.5.2"}.get(name, "1.5"))
+    (finding,) = doctor._openmmtorch()
+    assert not finding.ok and not finding.needed
+    assert told in finding.found and "PythonForce is used meanwhile" in finding.remedy
+
+
+def test_the_doctor_knows_the_pairs_that_do_not_fit(monkeypatch):
+    import torch
+
+    versions = {"openmm": "8.6.0"}
+    monkeypatch.setattr("importlib.metadata.version", versions.get)
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    assert "needs torch 2.9, here is 2.11.0" in doctor._torch_remedy()
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "CUDA libraries" in doctor._torch_remedy()
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert "needs OpenMM 8.5, here is 8.6" in doctor._torch_remedy()
+    versions["openmm"] = "8.5.2"
+    assert "reinstall it" in doctor._torch_remedy()
+
+
 def test_the_doctor_names_a_remedy(monkeypatch):
     def broken():
         raise ImportError("libX.so: no such file")

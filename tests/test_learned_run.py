@@ -14,6 +14,8 @@ from openmm_gancl.run_options import RunOptions
 from openmm_gancl.slow_learning import load_labels, recovery
 from openmm_gancl.system import load_system
 
+pytestmark = pytest.mark.openmmtorch
+
 SYSTEM = "bonded_chain"
 LEARNED = RunOptions(preset="quick", platform="Reference", slow="diffusion-map", latent=0)
 

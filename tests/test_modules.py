@@ -18,6 +18,7 @@ ORDER = [
     "slow",
     "static_bias",
     "module_force",
+    "torch_check",
     "slow_force",
     "grid",
     "label_prior",

@@ -15,6 +15,8 @@ from openmm_gancl.slow_force import coordinate_forces, make_restraint, restraint
 from openmm_gancl.slow_learning import learn_slow_coordinates
 from openmm_gancl.windows import sample_windows
 
+pytestmark = pytest.mark.openmmtorch
+
 KAPPA = np.array([30.0, 40.0])
 
 

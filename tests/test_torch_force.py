@@ -18,6 +18,8 @@ from openmm_gancl.slow_force import restraint_energies
 from openmm_gancl.static_bias import TabulatedBias
 from openmm_gancl.torch_modules import NO_PROBABILITY, slow_as_module
 
+pytestmark = pytest.mark.openmmtorch
+
 PLATFORMS = [name for name in ("Reference", "CPU", "OpenCL") if name in platform_names()]
 TOLERANCE = {"Reference": 1e-6, "CPU": 1e-6, "OpenCL": 1e-4}
 """Relative; the last computes in single precision."""

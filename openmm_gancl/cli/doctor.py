@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from .exit_codes import BAD_INPUT, exit_codes
 PACKAGES = ("openmm", "torch", "mdtraj", "numpy", "scipy", "pymbar", "networkx", "loky", "pydantic", "matplotlib")
 LEAST_DISK = 1.0
 """GB."""
+
+LONGEST_CHECK = 120
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +68,59 @@ def _openmm_platforms() -> list[Finding]:
 
 
 def _openmmtorch() -> list[Finding]:
-    import torch  # noqa: F401  # openmmtorch finds torch's libraries only once torch is imported
+    from importlib.metadata import PackageNotFoundError, version
+
+    from ..torch_check import STAGES
 
     try:
-        import openmmtorch  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
-    except Exception as error:
-        told = str(error).strip().split("\n")[0]
-        remedy = "only exported forces need it: pip install 'openmm-gancl[openmmtorch]'"
-        return [Finding("openmmtorch", False, f"{type(error).__name__}: {told}", remedy, needed=False)]
+        installed = version("openmmtorch")
+    except PackageNotFoundError:
+        remedy = "exported forces use PythonForce instead; for TorchForce pip install 'openmm-gancl[openmmtorch]'"
+        return [Finding("openmmtorch", False, "not installed", remedy, needed=False)]
+    # in a process of its own: versions that do not fit may end it without a word
+    command = [sys.executable, "-m", "openmm_gancl.torch_check"]
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_CHECK)
+    except subprocess.TimeoutExpired:
+        return [Finding("openmmtorch", False, f"no answer in {LONGEST_CHECK} s", _torch_remedy(), needed=False)]
+    passed = finished.stdout.split("\n")
+    missing = next((what for stage, what in STAGES.items() if stage not in passed), "")
+    if not missing:
+        return [Finding("openmmtorch", True, f"{installed}: {', '.join(STAGES)}")]
+    told = finished.stderr.strip().split("\n")[-1] or f"ended by signal {-finished.returncode}"
+    return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({told})", _torch_remedy(), needed=False)]
+
+
+def _torch_remedy() -> str:
+    """Of the pairs of versions that are known not to fit, the one that is here."""
     from importlib.metadata import version
 
-    return [Finding("openmmtorch", True, version("openmmtorch"))]
+    import torch
+
+    found, openmm = torch.__version__.split("+")[0], ".".join(version("openmm").split(".")[:2])
+    otherwise = "; PythonForce is used meanwhile"
+    if not found.startswith("2.9."):
+        return f"it needs torch 2.9, here is {found}: pip install 'openmm-gancl[openmmtorch]'" + otherwise
+    if torch.version.cuda is None:
+        return "it needs a torch with CUDA libraries, also without a device: reinstall torch from PyPI" + otherwise
+    if openmm != "8.5":
+        return f"it needs OpenMM 8.5, here is {openmm}: pip install 'openmm>=8.5,<8.6'" + otherwise
+    return "reinstall it: pip install --force-reinstall 'openmm-gancl[openmmtorch]'" + otherwise
 
 
 def _cuda() -> list[Finding]:
     import torch
 
-    if torch.cuda.is_available():
-        return [Finding("CUDA", True, torch.cuda.get_device_name())]
-    return [Finding("CUDA", True, "no device (not needed: small molecules run on the Reference platform)")]
+    from ..execution import platform_names
+
+    if not torch.cuda.is_available():
+        return [Finding("CUDA", True, "no device (not needed: small molecules run on the Reference platform)")]
+    name = torch.cuda.get_device_name()
+    if "CUDA" in platform_names():
+        return [Finding("CUDA", True, f"{name}, {torch.cuda.device_count()} device(s)")]
+    wheel = f"OpenMM-CUDA-{(torch.version.cuda or '12').split('.')[0]}"
+    remedy = f"pip install {wheel}, and put torch's nvidia library folders on LD_LIBRARY_PATH"
+    return [Finding("CUDA", False, f"{name}, but OpenMM has no CUDA platform", remedy, needed=False)]
 
 
 def _machine() -> list[Finding]:

@@ -17,6 +17,8 @@ from openmm_gancl.module_force import ModuleForce
 from .exact import DOUBLE_WELL
 from .statistics import z_limit
 
+pytestmark = pytest.mark.openmmtorch
+
 NAME = DOUBLE_WELL.name
 N_SCORES = 5 + 4
 REJECTED = 5.0

@@ -25,6 +25,8 @@ from .exact import CHAIN, KT, exact_frames
 from .paths import run_paths
 from .statistics import score, z_limit
 
+pytestmark = pytest.mark.openmmtorch
+
 N_SCORES = 20
 REJECTED = 5.0
 RELAX_STEPS = 60

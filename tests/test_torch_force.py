@@ -1,6 +1,7 @@
 """A lifting model's parts as forces: equal to native ones and numpy, by both backends; broken ones are refused."""
 
 import copy
+import os
 
 import numpy as np
 import openmm
@@ -10,7 +11,6 @@ from openmm_contexts import BACKENDS, context_of, energy_and_forces, finite_diff
 from torch import nn
 
 from openmm_gancl import InputError, ModuleCoordinates, load_model, load_system, torch_force, untrained_model
-from openmm_gancl.execution import platform_names
 from openmm_gancl.lift import restraint_reference
 from openmm_gancl.module_force import check_module
 from openmm_gancl.reference import ReferencePotential
@@ -20,7 +20,7 @@ from openmm_gancl.torch_modules import NO_PROBABILITY, slow_as_module
 
 pytestmark = pytest.mark.openmmtorch
 
-PLATFORMS = [name for name in ("Reference", "CPU", "OpenCL") if name in platform_names()]
+PLATFORMS = ["Reference", "CPU", *(["OpenCL"] if os.environ.get("GANCL_TEST_OPENCL") else [])]
 TOLERANCE = {"Reference": 1e-6, "CPU": 1e-6, "OpenCL": 1e-4}
 """Relative; the last computes in single precision."""
 
@@ -56,6 +56,8 @@ def native(system, model, positions, label, latent, platform, restraint):
 @pytest.mark.parametrize("name", ["bonded_chain", "alanine_dipeptide_vacuum", "double_well_oscillators"])
 def test_reference_equals_the_native_forces(models, name, platform, backend):
     system, model = models[name]
+    if platform == "OpenCL" and (backend == "torch" or name == "double_well_oscillators"):
+        pytest.skip("PoCL with OpenMM 8.5 runs neither TorchForce nor CustomExternalForce")
     for restraint in (None, system.restraint):
         force = torch_force(model, "reference", restraint=restraint, backend=backend, force_group=3)
         assert force.getForceGroup() == 3

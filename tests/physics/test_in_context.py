@@ -7,20 +7,28 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from openmm import app
 from openmm_contexts import BACKENDS
 from torch import nn
 
-from openmm_gancl import InContextMove, InputError, in_context, model_forces, untrained_model
-from openmm_gancl.diagnostics import effective_sample_size
+from openmm_gancl import (
+    InContextMove,
+    InputError,
+    ParticleCoordinates,
+    in_context,
+    model_forces,
+    system_from_objects,
+    untrained_model,
+)
 from openmm_gancl.module_force import ModuleForce
 
 from .exact import DOUBLE_WELL
-from .statistics import z_limit
+from .statistics import score, z_limit
 
 pytestmark = pytest.mark.openmmtorch
 
 NAME = DOUBLE_WELL.name
-N_SCORES = 5 + 4
+N_SCORES = 5 + 4 + 2
 REJECTED = 5.0
 N_MOVES, N_TWIN, N_BLOCKS = 48_000, 6000, 60
 
@@ -31,10 +39,11 @@ def move_of(models, generator, relax_steps, **rest):
     return InContextMove(system, model, relax_steps=relax_steps, seed=7, **rest)
 
 
-def ratio(chain):
-    """mean(w) / Z, and its error."""
-    weights = np.exp(chain.log_weights - DOUBLE_WELL.log_z())
-    return weights.mean(), weights.std() / len(weights) ** 0.5
+def check(result, rough):
+    """Within the error, which says something."""
+    assert result.relative_error < (0.15 if rough else 0.05), result
+    assert result.effective_sample_size > (50 if rough else 200), result
+    assert abs(result.z) < z_limit(N_SCORES), result
 
 
 @pytest.mark.parametrize(
@@ -51,11 +60,42 @@ def test_mean_weight_is_the_partition_function(models, generator, relax_steps, f
     """At any step count and step size, and from a generator that has seen nothing."""
     move = move_of(models, generator, relax_steps, time_step=factor * models.system(NAME).time_step)
     chain = move.run(n)
-    mean, error = ratio(chain)
-    rough = generator == "untrained" or relax_steps == 1
-    assert error < (0.15 if rough else 0.05)
-    assert effective_sample_size(chain.log_weights) > (50 if rough else 200)
-    assert abs(mean - 1.0) / error < z_limit(N_SCORES), (mean, error)
+    result = score(chain.log_weights, DOUBLE_WELL.log_z())
+    check(result, rough=generator == "untrained" or relax_steps == 1)
+
+
+def two_particles():
+    """Wells of different stiffness in every direction, joined by a spring; labels on both. And log Z."""
+    stiffness = np.array([[20.0, 300.0, 500.0], [400.0, 25.0, 600.0]])
+    topology = app.Topology()
+    for _ in range(2):
+        topology.addAtom("X", None, topology.addResidue("X", topology.addChain()))
+    system, wells = openmm.System(), openmm.CustomExternalForce("kx*x^2/2+ky*y^2/2+kz*z^2/2")
+    for name in ("kx", "ky", "kz"):
+        wells.addPerParticleParameter(name)
+    for particle, row in enumerate(stiffness.tolist()):
+        system.addParticle(20.0 + 5.0 * particle)
+        wells.addParticle(particle, row)
+    spring = openmm.CustomBondForce("20*r^2")
+    spring.addBond(0, 1, [])
+    system.addForce(wells)
+    system.addForce(spring)
+    labels = ParticleCoordinates(("x0", "y1"), [[0, 0], [1, 1]], [[-1.0, 1.2], [-1.1, 1.0]])
+    made = system_from_objects(
+        topology, system, np.zeros((2, 3)), temperature=300.0, labels=labels, restraint=[150.0, 250.0], time_step=0.01
+    )
+    hessian = np.array([[np.diag(pair) + 40.0 * np.array([[1, -1], [-1, 1]])] for pair in stiffness.T])
+    return made, float(3 * np.log(2 * np.pi * made.kT) - 0.5 * np.linalg.slogdet(hessian)[1].sum())
+
+
+@pytest.mark.parametrize("relax_steps", [1, 30])
+def test_two_particles_with_a_label_each(relax_steps):
+    system, log_z = two_particles()
+    model = untrained_model(system, seed=2, latent_size=1, strength=0.3, widths={"cartesian": 0.15})
+    chain = InContextMove(system, model, relax_steps=relax_steps, seed=5).run(20_000)
+    result = score(chain.log_weights, log_z)
+    check(result, rough=relax_steps == 1)
+    assert abs(chain.positions[:, 0, 1].std() / 0.0853 - 1) < 0.1 and chain.positions.shape == (20_000, 2, 3)
 
 
 def scores(positions):
@@ -99,14 +139,14 @@ def test_accepting_every_lift_shows(models, monkeypatch):
 
 def test_a_heat_counted_in_part_shows(models, monkeypatch):
     planted(monkeypatch, "log_weight", lambda line: line.replace("-heat", "-0.8*heat"))
-    mean, error = ratio(move_of(models, "trained", 100).run(4000))
-    assert abs(mean - 1.0) / error > REJECTED, (mean, error)
+    result = score(move_of(models, "trained", 100).run(4000).log_weights, DOUBLE_WELL.log_z())
+    assert abs(result.z) > REJECTED, result
 
 
 def test_a_forgotten_label_density_shows(models, monkeypatch):
     planted(monkeypatch, "log_weight", lambda line: "log_weight" if "erfc" in line else line)
-    mean, error = ratio(move_of(models, "trained", 100).run(4000))
-    assert abs(mean - 1.0) / error > REJECTED, (mean, error)
+    result = score(move_of(models, "trained", 100).run(4000).log_weights, DOUBLE_WELL.log_z())
+    assert abs(result.z) > REJECTED, result
 
 
 def test_both_backends_and_platforms_make_the_same_moves(models):

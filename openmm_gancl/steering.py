@@ -39,6 +39,9 @@ RISE, FALL = 0.4, 0.3
 
 STEERED_IN_A_TASK = 4
 
+RETRIES = 2
+"""Of a walker that blew up, each with half the time step of the one before."""
+
 
 @dataclass(frozen=True)
 class SteerTask:
@@ -126,8 +129,8 @@ def steer(
     parameters: ReferenceParameters | None = None,
     workers: int = 1,
     executor: Executor | None = None,
-) -> Walkers:
-    """Bring walkers to labels, the short way around.
+) -> tuple[Walkers, int]:
+    """Bring walkers to labels, the short way around; one that blows up is sent again with a shorter time step.
 
     Args:
         system: the system.
@@ -143,20 +146,34 @@ def steer(
         parameters: n references.
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead.
+
+    Returns:
+        where they end, NaN where one blew up every time, and the force evaluations.
     """
     options = task_options(system, restraint, time_step, platform)
-    origins = system.slow.transform(walkers.positions)
-    tasks = []
-    for begin in range(0, len(labels), STEERED_IN_A_TASK):
-        some = slice(begin, begin + STEERED_IN_A_TASK)
-        part = None if parameters is None else ReferenceParameters(parameters.centres[some], parameters.widths[some])
-        task_number = openmm_seed(task_seed(seed, begin))
-        tasks.append(
-            SteerTask(
-                options, walkers.select(some), origins[some], labels[some], n_steps, minimise, task_number, chart, part
-            )
-        )
-    return join_walkers(run_tasks(_steer, tasks, workers=workers, executor=executor))
+    with np.errstate(invalid="ignore"):
+        origins = system.slow.transform(walkers.positions)
+    ends = [lost_walker(system.n_atoms)] * len(labels)
+    missing, evaluations = np.flatnonzero(np.isfinite(walkers.positions).all(axis=(1, 2))), 0
+    for attempt in range(1 + RETRIES):
+        tasks = []
+        for begin in range(0, len(missing), STEERED_IN_A_TASK):
+            some = missing[begin : begin + STEERED_IN_A_TASK]
+            part = parameters
+            if parameters is not None:
+                part = ReferenceParameters(parameters.centres[some], parameters.widths[some])
+            number = openmm_seed(task_seed(seed, begin, attempt) if attempt else task_seed(seed, begin))
+            place = (walkers.select(some), origins[some], labels[some])
+            tasks.append(SteerTask(options, *place, n_steps, minimise, number, chart, part))
+        if not tasks:
+            break
+        moved = join_walkers(run_tasks(_steer, tasks, workers=workers, executor=executor))
+        for i, index in enumerate(missing):
+            ends[index] = moved.select([i])
+        evaluations += len(missing) * (n_steps + 2 * MINIMISER_ITERATIONS * minimise)
+        missing = missing[~np.isfinite(moved.positions).all(axis=(1, 2))]
+        options = {**options, "time_step": 0.5 * options["time_step"]}
+    return join_walkers(ends), evaluations
 
 
 def label_distances(slow: SlowCoordinates, some: FloatArray, others: FloatArray) -> FloatArray:
@@ -208,11 +225,12 @@ def pulled_starts(
     start = system.slow.transform(system.positions[None])[0]
     parents, depth = _tree(system.slow, labels, start)
     done: dict[int, Walkers] = {-1: Walkers(system.positions[None])}
+    evaluations = 0
     for level in range(1, int(depth.max()) + 1):
         members = np.flatnonzero(depth == level)
         origins = join_walkers([done[int(parents[i])] for i in members])
         first = level == 1
-        moved = steer(system, origins, labels[members], n_steps, seed=seed + level, minimise=first, **options)
+        moved, cost = steer(system, origins, labels[members], n_steps, seed=seed + level, minimise=first, **options)
+        evaluations += cost
         done |= {int(i): moved.select([k]) for k, i in enumerate(members)}
-    minimised = 2 * MINIMISER_ITERATIONS * int((depth == 1).sum())
-    return join_walkers([done[i] for i in range(len(labels))]), n_steps * len(labels) + minimised
+    return join_walkers([done[i] for i in range(len(labels))]), evaluations

@@ -13,7 +13,7 @@ from .execution import PotentialEnergy, fastest_platform, reference_generator_ke
 from .lift import Lifter
 from .model import LiftingModel, atom_names
 from .reference import ReferenceParameters
-from .sampling import MINIMISER_ITERATIONS, Walkers, join_walkers, sample_task, task_options, window_tasks
+from .sampling import Walkers, join_walkers, sample_task, task_options, window_tasks
 from .simulation import as_system
 from .slow import SlowCoordinates, Torsions, checked_labels
 from .steering import STEERED_IN_A_TASK, steer
@@ -127,14 +127,15 @@ def _steered(
     n_steps: int,
     seed: int,
     options: dict[str, Any],
-) -> Walkers:
-    """From where the system stands to each label, the generator's reference forces upon the solute."""
+) -> tuple[Walkers, int]:
+    """From where the system stands to each label, the generator's reference forces upon the solute; and the cost."""
     chart = model.chart
     assert isinstance(chart, InternalCoordinates)
     parameters = model.reference_parameters(labels, model.sample_latents(labels, task_seed(seed, 2)))
-    # the restraint brings the labels themselves
+    # the restraint brings the labels themselves; stiffer bonds would only ask for a shorter time step
     widths = parameters.widths.copy()
     widths[:, chart.label_indices] = NO_FORCE
+    widths[:, : chart.n_bonds] = NO_FORCE
     return steer(
         system,
         Walkers(np.repeat(system.positions[None], len(labels), axis=0)),
@@ -153,7 +154,7 @@ def _equilibrated(
     walkers: Walkers,
     labels: FloatArray,
     reason: str,
-    steer_steps: int,
+    steered: int,
     equilibration_steps: int,
     seed: int,
     options: dict[str, Any],
@@ -178,7 +179,6 @@ def _equilibrated(
     obtained = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), LOOKS, -1)
     looks = np.concatenate([energies[:, :, None], obtained], axis=2)
     periods = np.append(np.inf, system.slow.periods)
-    cost = steer_steps + 2 * MINIMISER_ITERATIONS
     return Structures(
         positions=ends.positions,
         labels=labels,
@@ -190,7 +190,7 @@ def _equilibrated(
         equilibrated=np.array(
             [stride * equilibrated_from(look, periods) if np.isfinite(look).all() else -1 for look in looks]
         ),
-        force_evaluations=len(labels) * cost + sum(task.cost for task in tasks),
+        force_evaluations=steered + sum(task.cost for task in tasks),
     )
 
 
@@ -252,5 +252,5 @@ def structures_at(
         wanted = checked_labels(wanted, target.slow)
         if reason is None or solute is None:
             return _exact(target, model, wanted, seed, {"relax_steps": relax_steps, **options})
-        walkers = _steered(target, model, solute, wanted, steer_steps, seed, options)
-        return _equilibrated(target, walkers, wanted, reason, steer_steps, equilibration_steps, seed, options)
+        walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, options)
+        return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, options)

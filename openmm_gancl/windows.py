@@ -201,6 +201,10 @@ def sample_windows(
         steering = {name: common[name] for name in ("restraint", "time_step", "platform")}
         steering |= {"workers": workers, "executor": executor}
         walkers, cost = _starting_walkers(target, labels, starts, pull_steps, seed, steering)
+        if len(lost := np.flatnonzero(~np.isfinite(walkers.positions).all(axis=(1, 2)))):
+            raise InputError(
+                f"window {lost[0]} has no start (it blew up on its way): give starts, or take a shorter time step"
+            )
         pairs = neighbouring_windows(target.slow, labels)
         for number, begin in enumerate(range(0, frames_per_window, in_a_stretch)):
             if number:

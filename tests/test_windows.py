@@ -14,6 +14,7 @@ from openmm_gancl import (
     analyse_windows,
     load_system,
     sample_windows,
+    steering,
     structures_at,
     system_from_simulation,
     untrained_model,
@@ -228,11 +229,34 @@ def test_neighbours_of_a_periodic_grid():
 def test_a_lost_window_is_named(chain, lost):
     labels = np.linspace(-1, 1, 3)[:, None]
     starts = np.repeat(chain.positions[None], 3, axis=0)
-    starts[lost] = np.nan
-    frames = sample_windows(chain, labels, starts=Walkers(starts), **QUICK)
+    velocities = np.zeros_like(starts)
+    velocities[lost] = 1e200
+    frames = sample_windows(chain, labels, starts=Walkers(starts, velocities), **QUICK)
     assert frames.dropped == {"nan": 4 * len(lost)}
     with pytest.raises(InputError, match=rf"window {lost[0]} holds no frame.*{4 * len(lost)} nan"):
         analyse_windows(chain, frames)
+    starts[lost] = np.nan
+    with pytest.raises(InputError, match=rf"window {lost[0]} has no start"):
+        sample_windows(chain, labels, starts=Walkers(starts), **QUICK)
+
+
+def test_a_walker_that_blows_up_is_sent_again(chain, monkeypatch):
+    """With half the time step, and what that costs is counted."""
+    steps, run = [], steering.run_tasks
+
+    def first_lost(function, tasks, **rest):
+        found = run(function, tasks, **rest)
+        if not steps:
+            found[0].positions[1:3] = np.nan
+        steps.append((tasks[0].options["time_step"], sum(len(task.labels) for task in tasks)))
+        return found
+
+    monkeypatch.setattr(steering, "run_tasks", first_lost)
+    labels = np.linspace(-1, 1, 6)[:, None]
+    starts = Walkers(np.repeat(chain.positions[None], 6, axis=0))
+    walkers, cost = steering.steer(chain, starts, labels, 40, seed=1, platform="Reference")
+    assert steps == [(chain.time_step, 6), (0.5 * chain.time_step, 2)] and cost == 8 * 40
+    assert np.abs(wrap(chain.slow.transform(walkers.positions) - labels)).max() < 1.0
 
 
 def test_a_window_far_from_its_frames_is_named(chain):

@@ -11,6 +11,7 @@ from openmm import app, unit
 from .card import CoordinateLabelCard, FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
 from .errors import InputError
 from .slow import SlowCoordinates, slow_from_description
+from .system_xml import deserialized_system
 from .units import FloatArray, number
 
 _FLAT_BOTTOM = (
@@ -89,7 +90,7 @@ def _system_from_xml(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"key 'system_xml': there is no file {path}: correct the path")
     try:
-        system = openmm.XmlSerializer.deserialize(path.read_text(encoding="utf-8"))
+        system = deserialized_system(path.read_text(encoding="utf-8"))
     except (openmm.OpenMMException, ValueError) as error:
         raise InputError(f"key 'system_xml': cannot read {path} ({_first_line(error)})") from None
     if not isinstance(system, openmm.System):

@@ -131,11 +131,9 @@ class PlatformChoice:
         """``NAME``, ``NAME:DEVICES`` or ``NAME:DEVICES:PRECISION``: CUDA, CUDA:1, CUDA:0,1:double, CUDA::single.
 
         Raises:
-            InputError: a platform that is not here, devices where there are none, or another precision.
+            InputError: devices where there are none, or another precision.
         """
         name, devices, precision, *more = [*platform.split(":"), "", ""]
-        if name not in platform_names():
-            raise InputError(f"OpenMM has no platform {name!r} here: use one of {', '.join(platform_names())}, or auto")
         if len(more) > 2 or (platform != name and name not in CARDS):
             raise InputError(
                 f"platform {platform!r}: only {', '.join(CARDS)} take devices and a precision, as CUDA:0,1"
@@ -146,6 +144,12 @@ class PlatformChoice:
                 f"platform {platform!r}: devices are numbers from 0, and the precision one of {', '.join(PRECISIONS)}"
             )
         return cls(name, indices, precision or "mixed")
+
+    def check_here(self) -> None:
+        """Raise an `InputError` where OpenMM has no such platform on this machine."""
+        if self.name not in platform_names():
+            found = ", ".join(platform_names())
+            raise InputError(f"OpenMM has no platform {self.name!r} here: use one of {found}, or auto")
 
     def single_devices(self) -> list[str]:
         """One platform a device, for tasks that are spread over them."""
@@ -164,6 +168,7 @@ def make_context(system: openmm.System, integrator: openmm.Integrator, platform:
     """A fresh, seeded Context on a platform, as `PlatformChoice` reads it."""
     integrator.setRandomNumberSeed(seed)
     choice = PlatformChoice.read(platform)
+    choice.check_here()
     return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(choice.name), choice.properties())
 
 
@@ -220,6 +225,29 @@ def reference_generator_kept() -> Iterator[None]:
         yield
     finally:
         context.loadCheckpoint(checkpoint)
+
+
+class ReferenceStream:
+    """A stream of the Reference platform's one generator that no other Context of the process disturbs.
+
+    Args:
+        seed: as OpenMM takes it.
+    """
+
+    def __init__(self, seed: int):
+        with reference_generator_kept():
+            seed_reference_platform(seed)
+            self._state = _reference_context().createCheckpoint()
+
+    @contextmanager
+    def drawn_from(self) -> Iterator[None]:
+        """Go on with it, and give the generator back as it was."""
+        with reference_generator_kept():
+            _reference_context().loadCheckpoint(self._state)
+            try:
+                yield
+            finally:
+                self._state = _reference_context().createCheckpoint()
 
 
 def platform_names() -> list[str]:

@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import openmm
 
-from .chart import CartesianCoordinates
 from .errors import InputError
-from .execution import make_context, openmm_seed, task_seed
+from .execution import ReferenceStream, make_context, openmm_seed, reference_generator_kept, task_seed
 from .lift import Lifter
 from .model import LiftingModel
 from .model_forces import torch_force
 from .module_force import Backend
+from .packed import Cells, add_guard, names_its_particles
 from .relax import REAL_GROUP, REFERENCE_GROUP, add_relaxation_step, add_relaxation_variables
+from .slow import ParticleCoordinates
 from .system import MolecularSystem
-from .units import BoolArray, FloatArray
+from .units import BoolArray, FloatArray, IntArray
 
 LARGEST = 1e10
 """A log-weight beyond this, or NaN, is no weight."""
@@ -53,8 +54,12 @@ class InContextMove:
     second particle without mass of its own in the energy, a ghost, whose "force" carries the widths of the reference;
     while a lift relaxes it is a free particle, whose heat and kinetic energy cancel in the weight.
 
+    A lift that blows up has no weight, as one has that ends beyond 1e6 nm. On the Reference platform, whose Contexts
+    share one random generator, `run` and `step` draw from a stream of the move's own.
+
     Args:
-        system: of particles in an external field, with components as labels.
+        system: of particles in an external field, with components as labels, without a declared state; its forces
+            name their particles.
         model: a lifting model for it.
         relax_steps: of each relaxation.
         time_step: ps; the system's own by default.
@@ -85,11 +90,9 @@ class InContextMove:
         backend: Backend = "auto",
         seed: int = 0,
     ):
-        if not isinstance(model.chart, CartesianCoordinates) or system.n_atoms > MOST_PARTICLES:
-            raise InputError(
-                f"a move inside the Context is for at most {MOST_PARTICLES} particles in an external field: use "
-                "Lifter or LiftMove"
-            )
+        if reason := _why_not_inside(system, model):
+            raise InputError(f"{reason}: use Lifter or LiftMove")
+        assert isinstance(system.slow, ParticleCoordinates)
         self.system = system
         # a Lifter checks all that a lift needs, and knows its protocol
         lifter = Lifter(
@@ -104,6 +107,7 @@ class InContextMove:
         )
         if not (lifter.restraint > 0).all():
             raise InputError("inside the Context a restraint holds the label on the way: give positive constants")
+        openmm_stream = openmm_seed(task_seed(seed))
         doubled = openmm.XmlSerializer.clone(system.system)
         for force in doubled.getForces():
             force.setForceGroup(REAL_GROUP)
@@ -114,20 +118,22 @@ class InContextMove:
         )
         self.integrator = _move_integrator(lifter, model)
         self.integrator.setIntegrationForceGroups({REAL_GROUP})
-        self.context = make_context(doubled, self.integrator, platform, openmm_seed(task_seed(seed)))
+        with reference_generator_kept():
+            self.context = make_context(doubled, self.integrator, lifter.platform, openmm_stream)
+        self._stream = ReferenceStream(openmm_stream)
         self.context.setPositions(np.concatenate([system.positions, np.zeros_like(system.positions)]))
-        self._set_masks(model.chart, lifter.restraint)
+        self._set_masks(system.n_atoms, system.slow.components, lifter.restraint)
 
-    def _set_masks(self, chart: CartesianCoordinates, restraint: FloatArray) -> None:
+    def _set_masks(self, n_atoms: int, components: IntArray, restraint: FloatArray) -> None:
         """Per-DOF constants: which DOFs are whose, and what holds the labels."""
-        n = 2 * chart.n_atoms
-        for atom in range(chart.n_atoms):
-            for name, row in ((f"atom_{atom}", atom), (f"ghost_{atom}", chart.n_atoms + atom)):
+        n = 2 * n_atoms
+        for atom in range(n_atoms):
+            for name, row in ((f"atom_{atom}", atom), (f"ghost_{atom}", n_atoms + atom)):
                 mask = np.zeros((n, 3))
                 mask[row] = 1.0
                 self.integrator.setPerDofVariableByName(name, mask)
         hold = np.zeros((n, 3))
-        for i, ((atom, axis), k) in enumerate(zip(chart.label_components, restraint, strict=True)):
+        for i, ((atom, axis), k) in enumerate(zip(components, restraint, strict=True)):
             mask = np.zeros((n, 3))
             mask[atom, axis] = 1.0
             self.integrator.setPerDofVariableByName(f"is_label_{i}", mask)
@@ -140,14 +146,19 @@ class InContextMove:
         value = self.integrator.getGlobalVariableByName
         return float(value("n_accepted") / value("n_moves")) if value("n_moves") else float("nan")
 
+    def step(self, n: int) -> None:
+        """n moves without a record."""
+        with self._stream.drawn_from():
+            self.integrator.step(n)
+
     def run(self, n: int) -> ContextChain:
-        """n moves, each recorded; ``integrator.step(n)`` makes them without a record."""
+        """n moves, each recorded."""
         positions = np.empty((n, self.system.n_atoms, 3))
         labels = np.empty((n, len(self.system.slow.names)))
         log_weights, accepted = np.empty(n), np.empty(n, dtype=bool)
         value = self.integrator.getGlobalVariableByName
         for i in range(n):
-            self.integrator.step(1)
+            self.step(1)
             positions[i] = (
                 self.context.getState(positions=True).getPositions(asNumpy=True)._value[: self.system.n_atoms]
             )
@@ -157,13 +168,26 @@ class InContextMove:
         return ContextChain(positions, labels, np.where(usable, log_weights, -np.inf), accepted)
 
 
+def _why_not_inside(system: MolecularSystem, model: LiftingModel) -> str:
+    """Why moves of a system cannot be made inside a Context; empty where they can."""
+    if not isinstance(system.slow, ParticleCoordinates) or system.n_atoms > MOST_PARTICLES:
+        return f"a move inside the Context is for at most {MOST_PARTICLES} particles in an external field"
+    if not system.state.is_empty:
+        return f"{system.name} has a declared state, which a move inside the Context does not look at"
+    for force in system.system.getForces():
+        if not names_its_particles(force):
+            return f"the System has a {type(force).__name__}, which would feel the ghosts of a move inside the Context"
+    return ""
+
+
 def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
     integrator = openmm.CustomIntegrator(lifter.protocol.time_step)
     add_relaxation_variables(integrator, lifter.protocol)
     n_atoms, d = model.chart.n_atoms, len(model.slow.names)
-    for name in ("log_q", "log_weight", "real_energy", "kinetic_start", "kinetic_end", "accepted", "n_accepted"):
+    for name in ("log_q", "log_weight", "real_energy", "kinetic_start", "kinetic_end", "n_broken"):
         integrator.addGlobalVariable(name, 0.0)
-    integrator.addGlobalVariable("n_moves", 0.0)
+    for name in ("accepted", "n_accepted", "n_moves"):
+        integrator.addGlobalVariable(name, 0.0)
     integrator.addGlobalVariable("kT", lifter.system.kT)
     # any first weight is accepted
     integrator.addGlobalVariable("standing_log_weight", -LARGEST)
@@ -177,13 +201,15 @@ def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
         integrator.addGlobalVariable(f"width_{axis}", 0.0)
     for name in ("standing", "noise_drawn", "shift", "centre", "width", "stiffness", "hold"):
         integrator.addPerDofVariable(name, 0.0)
+    check = add_guard(integrator, Cells(), lifter.protocol.time_step)
     _add_proposal(integrator, lifter, model)
+    integrator.addComputePerDof("broken", "0")
     integrator.addComputePerDof("v", "sqrt(kT/m)*gaussian")
     integrator.addComputeSum("kinetic_start", "0.5*m*v*v")
     integrator.addComputeGlobal("n", "0")
     integrator.beginWhileBlock("n < n_steps")
     # the restraint holds the label's coordinate beside the real force, and is its reference
-    add_relaxation_step(integrator, f"f{REAL_GROUP}-hold*(x-centre)", "-stiffness*(x-centre)")
+    add_relaxation_step(integrator, f"f{REAL_GROUP}-hold*(x-centre)", "-stiffness*(x-centre)", check=check)
     integrator.endBlock()
     _add_acceptance(integrator, lifter)
     return integrator
@@ -230,6 +256,8 @@ def _add_acceptance(integrator: Any, lifter: Lifter) -> None:
             f"-log(erfc((away-{half!r})/{width * 2**0.5!r})-erfc((away+{half!r})/{width * 2**0.5!r}));"
             f"away=abs(obtained_{i}-{middle!r})",
         )
+    integrator.addComputeSum("n_broken", "broken")
+    integrator.addComputeGlobal("log_weight", f"select(n_broken, {-2 * LARGEST!r}, log_weight)")
     integrator.addComputeGlobal(
         "accepted", f"step(log_weight-standing_log_weight-log(uniform))*step({LARGEST!r}-abs(log_weight))"
     )

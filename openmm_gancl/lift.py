@@ -25,7 +25,7 @@ from .model import LiftingModel
 from .packed_relax import Copies, copies_in_a_context, run_packed, why_not_packed_lifts
 from .reference import ReferenceParameters, ReferencePotential
 from .relax import ABSURD_ENERGY, Relaxed, Relaxer, RelaxProtocol, RelaxTask, relax
-from .slow import checked_labels
+from .slow import checked_constants, checked_labels
 from .slow_force import restraint_energies
 from .system import MolecularSystem
 from .units import BoolArray, FloatArray, IntArray
@@ -285,8 +285,10 @@ class Lifter:
             if len(schedule) != relax_steps + 1:
                 raise InputError(f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}")
             self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
-        self.restraint = np.asarray(system.restraint if restraint is None else restraint, dtype=float)
+        self.restraint = checked_constants(system.restraint if restraint is None else restraint, system.slow)
         self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
+        if executor is None:
+            PlatformChoice.read(self.platform).check_here()
         self.model = _beside(model, self.platform)
         why_not = why_not_packed_lifts(system.system, system.slow)
         self.packed = copies_in_a_context(packed, why_not, self.platform, system.n_atoms)

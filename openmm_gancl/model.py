@@ -100,6 +100,8 @@ class LiftingModel:
         Raises:
             InputError: torch cannot use it.
         """
+        if self.networks.exponents.device == torch.device(device):
+            return self
         try:
             networks = torch.jit.load(io.BytesIO(archived(self.networks)), map_location=device)
         except RuntimeError as error:
@@ -168,7 +170,7 @@ class LiftingModel:
 
     def save(self, path: str | Path) -> None:
         """Write one TorchScript archive, metadata inside."""
-        torch.jit.save(self.networks, str(path), _extra_files={"metadata.json": json.dumps(self.metadata)})
+        torch.jit.save(self.on("cpu").networks, str(path), _extra_files={"metadata.json": json.dumps(self.metadata)})
 
     def describe(self) -> str:
         """A few lines for people."""
@@ -196,7 +198,7 @@ def load_model(path: str | Path) -> LiftingModel:
         raise InputError(f"there is no lifting model at {path}: train one with `gancl train` or `gancl run`")
     extra = {"metadata.json": ""}
     try:
-        networks = torch.jit.load(str(path), _extra_files=extra)
+        networks = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         metadata = json.loads(extra["metadata.json"])
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -360,7 +362,9 @@ def with_encoder(
 def with_encoder_of(other: LiftingModel, model: LiftingModel) -> LiftingModel:
     """A model with the encoder of another whose generator has the same latent and coordinates."""
     networks = other.networks
-    return with_encoder(model, networks.exponents.numpy(), int(networks.n_candidates), other.encoder_relax_steps)
+    return with_encoder(
+        model, networks.exponents.numpy(force=True), int(networks.n_candidates), other.encoder_relax_steps
+    )
 
 
 def with_generator(model: LiftingModel, generator: Any, chart: Chart, slow: SlowCoordinates) -> LiftingModel:
@@ -372,6 +376,6 @@ def with_generator(model: LiftingModel, generator: Any, chart: Chart, slow: Slow
         chart: that chart, with its label coordinates.
         slow: the labels.
     """
-    networks = _scripted(generator, model.networks.exponents.numpy(), int(model.networks.n_candidates))
+    networks = _scripted(generator, model.networks.exponents.numpy(force=True), int(model.networks.n_candidates))
     metadata = {**model.metadata, "chart": chart.describe(), "slow": slow.describe()}
     return LiftingModel(networks, chart, slow, metadata)

@@ -9,6 +9,7 @@ from .chart import CartesianCoordinates
 from .errors import InputError
 from .model import LiftingModel
 from .module_force import Backend, check_module, module_force, restraint_module, taking_numbers
+from .slow import checked_constants
 from .static_bias import TabulatedBias
 from .torch_modules import ReferenceModule, TabulatedBiasModule, slow_as_module
 from .units import FloatArray, thermal_energy
@@ -22,6 +23,7 @@ def torch_force(
     *,
     restraint: float | FloatArray | None = None,
     bias: TabulatedBias | None = None,
+    prefix: str = "",
     force_group: int = 0,
     backend: Backend = "auto",
 ) -> openmm.Force:
@@ -48,32 +50,29 @@ def torch_force(
         restraint: constants of the labels, one number or shape=(d,): kJ/mol (torsions), kJ/mol/nm^2 (particles) or
             kJ/mol (learned); of ``slow_bias`` the default of its parameters, without which it is zero. With it a
             label that is a coordinate of the chart has its restraint as its reference, as in lifts.
-        bias: over the labels.
+        bias: over the labels, of ``slow_bias`` instead of the restraint.
+        prefix: of the parameters' names, where two forces of a kind are in one System.
         force_group: to put it in.
         backend: ``torch``, ``python``, or ``auto``: TorchForce where it can be loaded.
 
     Raises:
         InputError: the kind does not fit the model, or the model is broken: it fails, or is not finite.
     """
-    d = len(model.slow.names)
-    constants = np.broadcast_to(np.asarray(0.0 if restraint is None else restraint, dtype=float), (d,))
-    if not (np.isfinite(constants) & (constants >= 0)).all():
-        raise InputError(f"restraint {constants.tolist()} holds negative numbers or NaN: give constants from zero up")
+    constants = checked_constants(0.0 if restraint is None else restraint, model.slow)
+    if bias is not None and (kind != "slow_bias" or restraint is not None):
+        raise InputError("a bias is one of slow_bias, and instead of its restraint: give one of the two")
     model.check_networks()
-    place = _typical(model)
+    place, proposes = _typical(model), kind == "proposal"
     if kind == "slow_bias":
-        module, parameters = _slow_bias(model, constants, bias)
+        module, parameters = _slow_bias(model, constants) if bias is None else _tabulated(model, bias)
     elif kind in ("reference", "proposal"):
-        widths = np.empty(0)
-        if restraint is not None and len(model.chart.label_indices):
-            widths = np.sqrt(_thermal(model) / constants)
-        module, parameters = _reference(model, kind, widths)
-        if kind == "proposal":
-            place = np.zeros_like(place)
+        module, parameters = _reference(model, kind, None if restraint is None else constants)
+        place = np.zeros_like(place) if proposes else place
     else:
         raise InputError(f"there is no force of kind {kind!r}: ask for slow_bias, reference or proposal")
-    check_module(module, place, parameters, with_forces=kind == "proposal")
-    force = module_force(module, parameters, backend, with_forces=kind == "proposal")
+    parameters = {prefix + name: value for name, value in parameters.items()}
+    check_module(module, place, parameters, with_forces=proposes)
+    force = module_force(module, parameters, backend, with_forces=proposes)
     force.setForceGroup(force_group)
     return force
 
@@ -90,26 +89,37 @@ def _typical(model: LiftingModel) -> FloatArray:
     return model.chart.to_cartesian(parameters.centres)[0]
 
 
-def _slow_bias(model: LiftingModel, constants: FloatArray, bias: TabulatedBias | None) -> tuple[Any, dict[str, float]]:
-    slow, d = slow_as_module(model.slow), len(model.slow.names)
-    if bias is not None:
-        if bias.n_variables != d:
-            raise InputError(
-                f"the bias is over {bias.n_variables} variable(s), the model has {d} label(s): give another"
-            )
-        return taking_numbers(TabulatedBiasModule(slow.module, bias), "energy", [1]), {"slow_bias_factor": 1.0}
+def _slow_bias(model: LiftingModel, constants: FloatArray) -> tuple[Any, dict[str, float]]:
+    slow = slow_as_module(model.slow)
     centres = {f"slow_centre_{i}": float(low) for i, low in enumerate(slow.domain.mean(axis=1))}
     return restraint_module(slow), {**centres, **{f"slow_constant_{i}": float(k) for i, k in enumerate(constants)}}
 
 
-def _reference(model: LiftingModel, kind: Kind, widths: FloatArray) -> tuple[Any, dict[str, float]]:
+def _tabulated(model: LiftingModel, bias: TabulatedBias) -> tuple[Any, dict[str, float]]:
+    slow, d = slow_as_module(model.slow), len(model.slow.names)
+    if not isinstance(bias, TabulatedBias) or bias.n_variables != d:
+        given = f"over {bias.n_variables} variable(s)" if isinstance(bias, TabulatedBias) else type(bias).__name__
+        raise InputError(f"the bias is {given}, the model has {d} label(s): give a TabulatedBias over them")
+    if bias.periodic and not np.allclose(np.diff(bias.limits, axis=1)[:, 0], slow.periods):
+        raise InputError(
+            f"the bias turns around after {np.diff(bias.limits, axis=1)[:, 0].tolist()}, the labels after "
+            f"{slow.periods.tolist()}: give its limits in radians"
+        )
+    return taking_numbers(TabulatedBiasModule(slow.module, bias), "energy", [1]), {"slow_bias_factor": 1.0}
+
+
+def _reference(model: LiftingModel, kind: Kind, constants: FloatArray | None) -> tuple[Any, dict[str, float]]:
     if kind == "proposal" and not isinstance(model.chart, CartesianCoordinates):
         raise InputError(
             "a proposal inside a Context is for particles in an external field: of a molecule, use Lifter or LiftMove"
         )
-    middle = model.slow.domain.mean(axis=1)
+    widths, middle = np.empty(0), model.slow.domain.mean(axis=1)
+    if constants is not None and len(model.chart.label_indices):
+        if not (constants > 0).all():
+            raise InputError(f"restraint {constants.tolist()} is the labels' reference: give positive constants")
+        widths = np.sqrt(_thermal(model) / constants)
     parameters = {f"label_{i}": float(label) for i, label in enumerate(middle)}
     parameters |= {f"latent_{i}": 0.0 for i in range(model.latent_size)}
-    module = ReferenceModule(model.networks.generator, model.chart, _thermal(model), widths)
+    module = ReferenceModule(model.on("cpu").networks.generator, model.chart, _thermal(model), widths)
     method = "energy" if kind == "reference" else "proposal"
     return taking_numbers(module, method, [len(middle), model.latent_size]), parameters

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +20,30 @@ from .units import FloatArray
 Backend = Literal["auto", "torch", "python"]
 
 
+def why_not_torch() -> str:
+    """Which of the versions here is known not to go with openmm-torch 1.5, and which would; empty where none is.
+
+    With others it crashes the process, when it is evaluated or when a System is copied, and not when it is imported.
+    """
+    try:
+        if metadata.version("openmmtorch") != "1.5":
+            return ""
+    except metadata.PackageNotFoundError:
+        return ""
+    if not torch.__version__.startswith("2.9."):
+        return f"it needs torch 2.9, here is {torch.__version__}"
+    if torch.version.cuda is None:
+        return "it needs a torch with CUDA libraries, also without a device"
+    if not version.short_version.startswith(("8.4", "8.5")):
+        return f"it needs OpenMM 8.5, here is {version.short_version}"
+    return ""
+
+
 @cache
 def torch_force_type() -> Any:
     """The class ``openmmtorch.TorchForce``, or None where it cannot be loaded."""
+    if why_not_torch():
+        return None
     try:
         with quiet(None):  # its import warns of a name of OpenMM's that it still uses
             import openmmtorch  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -147,6 +169,8 @@ def module_force(
     Raises:
         InputError: TorchForce is asked for and cannot be loaded.
     """
+    if backend not in ("auto", "torch", "python"):
+        raise InputError(f"there is no backend {backend!r}: choose auto, torch or python")
     # with more threads a small network is tens of times slower
     torch.set_num_threads(1)
     torch_force = None if backend == "python" else torch_force_type()
@@ -177,7 +201,9 @@ def taking_numbers(module: Any, method: str, sizes: Sequence[int]) -> Any:
     # a module that was read from an archive has types of its own, which a method can be added to
     scripted = torch.jit.load(io.BytesIO(archived(torch.jit.script(module))))
     names = [[f"{chr(ord('a') + i)}{j}" for j in range(size)] for i, size in enumerate(sizes)]
-    vectors = [f"torch.stack([{', '.join(row)}])" if row else "torch.zeros([0], dtype=torch.float64)" for row in names]
+    vectors = [
+        f"torch.stack([{', '.join(row)}])" if row else "positions.new_zeros([0], dtype=torch.float64)" for row in names
+    ]
     arguments = ", ".join(["self", "positions", *(name for row in names for name in row)])
     scripted.define(f"def forward({arguments}):\n    return self.{method}({', '.join(['positions', *vectors])})\n")
     return scripted

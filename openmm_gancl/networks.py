@@ -162,7 +162,9 @@ class Generator(nn.Module):
 
     def squash(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs, shape=(n, 3 n_coordinates), to physical centres and widths."""
-        shift, sine, width = raw.chunk(3, dim=1)
+        n = self.n_coordinates
+        # slices: TorchScript's gradient of a chunk with a part that nobody uses has the wrong shape
+        shift, sine, width = raw[:, :n], raw[:, n : 2 * n], raw[:, 2 * n :]
         widths = self.scale * torch.exp(self.width_range * torch.tanh(width / self.width_range))
         step = shift * self.scale
         if self.is_cartesian:

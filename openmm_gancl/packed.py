@@ -75,6 +75,11 @@ def feels_copies(system: openmm.System) -> bool:
     return any(isinstance(force, openmm.GBSAOBCForce) for force in system.getForces())
 
 
+def names_its_particles(force: Any) -> bool:
+    """Whether a force is a sum of terms between given particles, and knows of no others."""
+    return type(force).__name__ in _TERMS and not isinstance(force, openmm.GBSAOBCForce)
+
+
 def why_not_packed(system: openmm.System) -> str:
     """Why copies of a System cannot share a Context, and the remedy, in a sentence; empty where they can."""
     remedy = "use packed=1"

@@ -112,7 +112,7 @@ def _check_same_system(now: dict[str, Any], was: dict[str, Any], folder: Path) -
 def _chosen_platform(system: MolecularSystem, asked: str) -> str:
     if asked == "auto":
         return fastest_platform(system.system, system.positions)
-    PlatformChoice.read(asked)
+    PlatformChoice.read(asked).check_here()
     return asked
 
 

@@ -19,6 +19,7 @@ from .packed import Cells, add_guard, pack_force, pack_system
 from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates, repeated
 from .slow_force import add_restraint
+from .system_xml import deserialized_system
 from .units import BoolArray, FloatArray, IntArray, thermal_energy
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
@@ -53,6 +54,10 @@ class RelaxProtocol:
         """The default kick list n / N."""
         if relax_steps < 1:
             raise InputError(f"relax_steps is {relax_steps}: a relaxation needs at least 1 step")
+        if not (np.isfinite([time_step, friction]).all() and time_step > 0 and friction >= 0):
+            raise InputError(
+                f"time step {time_step} ps, friction {friction} / ps: give a positive and one from zero up"
+            )
         return cls(np.linspace(0.0, 1.0, relax_steps + 1), time_step, friction, temperature)
 
     @property
@@ -213,7 +218,7 @@ def add_relaxation_step(
 @lru_cache(maxsize=4)
 def deserialized(system_xml: str) -> openmm.System:
     """The System of an XML text; clone it before changing it."""
-    return openmm.XmlSerializer.deserialize(system_xml)
+    return deserialized_system(system_xml)
 
 
 class PathContext:

@@ -15,6 +15,7 @@ from .relax import REAL_GROUP
 from .slow import SlowCoordinates
 from .slow_force import add_restraint
 from .system import MolecularSystem
+from .system_xml import deserialized_system
 from .units import FloatArray, IntArray
 
 MINIMISER_ITERATIONS = 100
@@ -199,7 +200,7 @@ def langevin_integrator(temperature: float, friction: float, time_step: float) -
 
 def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies and ends; NaN where a window blew up."""
-    system = openmm.XmlSerializer.deserialize(task.system_xml)
+    system = deserialized_system(task.system_xml)
     for force in system.getForces():
         force.setForceGroup(REAL_GROUP)
     restraint = add_restraint(system, task.slow, task.restraint, force_group=0)

@@ -116,6 +116,24 @@ def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
     return labels
 
 
+def checked_constants(constants: Any, slow: SlowCoordinates) -> FloatArray:
+    """Restraint constants as an array of shape=(d,), from one number or d of them, zero or more.
+
+    Raises:
+        InputError: others.
+    """
+    d = len(slow.names)
+    try:
+        found = np.broadcast_to(np.asarray(constants, dtype=float), (d,)).copy()
+    except ValueError:
+        found = np.full(d, np.nan)
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise InputError(
+            f"restraint {constants}: give one number, or {d}, from zero up, one a label ({', '.join(slow.names)})"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Torsions:
     """Torsion angles as slow coordinates.

@@ -57,13 +57,13 @@ class _HarmonicRestraint:
 
 
 class _ModuleRestraint:
-    """Centres and constants are global parameters: slow_centre_0, ..., slow_constant_0, ..."""
+    """Centres and constants are global parameters: window_centre_0, ..., window_constant_0, ..."""
 
     def __init__(self, slow: ModuleCoordinates, kappa: FloatArray, backend: Any):
         from .module_force import module_force, restraint_module
 
-        self.centres = [f"slow_centre_{i}" for i in range(len(kappa))]
-        constants = {f"slow_constant_{i}": float(k) for i, k in enumerate(kappa)}
+        self.centres = [f"window_centre_{i}" for i in range(len(kappa))]
+        constants = {f"window_constant_{i}": float(k) for i, k in enumerate(kappa)}
         parameters = {**dict.fromkeys(self.centres, 0.0), **constants}
         self.force = module_force(restraint_module(slow), parameters, backend)
 

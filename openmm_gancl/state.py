@@ -43,6 +43,11 @@ class DeclaredState:
     bonds: IntArray = field(default_factory=lambda: _no_atoms(2))
     longest_bonds: FloatArray = field(default_factory=lambda: np.zeros(0))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every finite configuration is inside."""
+        return not (len(self.chiral_centres) or len(self.trans_peptides) or len(self.bonds))
+
     def violations(self, positions: FloatArray) -> NDArray[np.str_]:
         """Why each frame is outside the state.
 

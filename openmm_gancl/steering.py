@@ -29,6 +29,7 @@ from .sampling import (
 from .slow import SlowCoordinates
 from .slow_force import add_restraint
 from .system import MolecularSystem
+from .system_xml import deserialized_system
 from .units import FloatArray, IntArray, thermal_energy, wrap
 
 STAGES = 40
@@ -77,7 +78,7 @@ def _strength(fraction: float) -> float:
 
 def _steer(task: SteerTask) -> Walkers:
     options = task.options
-    system = openmm.XmlSerializer.deserialize(options["system_xml"])
+    system = deserialized_system(options["system_xml"])
     restraint = add_restraint(system, options["slow"], options["restraint"], force_group=0)
     reference, forces = None, []
     if task.chart is not None:

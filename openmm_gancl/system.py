@@ -1,9 +1,7 @@
 """A card, a serialized System, or a user's own OpenMM objects -> MolecularSystem."""
 
 import copy
-import hashlib
 import pickle
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
@@ -22,6 +19,7 @@ from .constraints import Constraints, constraints_of
 from .errors import InputError
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
+from .system_xml import system_hash
 from .units import FloatArray, number, thermal_energy
 
 _NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
@@ -109,8 +107,7 @@ class MolecularSystem:
     @property
     def force_field_hash(self) -> str:
         """Sixteen hex digits of the SHA-256 of the serialized System, whatever OpenMM's version."""
-        xml = re.sub(r' openmmVersion="[^"]*"', "", openmm.XmlSerializer.serialize(self.system))
-        return hashlib.sha256(xml.encode()).hexdigest()[:16]
+        return system_hash(self.system)
 
 
 def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinates:

@@ -17,11 +17,11 @@ NO_PROBABILITY = -1e30
 
 
 def torsion_angles(positions: Tensor, quadruples: Tensor) -> Tensor:
-    """Radians, IUPAC sign, shape=(n,), of positions, shape=(n_atoms, 3), and atoms, shape=(n, 4)."""
-    p = positions[quadruples]
-    b1, b2, b3 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 1], p[:, 3] - p[:, 2]
+    """Radians, IUPAC sign, shape=(..., n), of positions, shape=(..., n_atoms, 3), and atoms, shape=(n, 4)."""
+    p = [positions.index_select(-2, quadruples[:, i]) for i in range(4)]
+    b1, b2, b3 = p[1] - p[0], p[2] - p[1], p[3] - p[2]
     n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
-    return torch.atan2(torch.linalg.vector_norm(b2, dim=1) * (b1 * n2).sum(dim=1), (n1 * n2).sum(dim=1))
+    return torch.atan2(torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(dim=-1), (n1 * n2).sum(dim=-1))
 
 
 class _Torsions(nn.Module):
@@ -36,18 +36,18 @@ class _Torsions(nn.Module):
 
 
 class _Components(nn.Module):
-    components: Tensor
+    flat: Tensor
 
     def __init__(self, components: IntArray):
         super().__init__()
-        self.register_buffer("components", torch.as_tensor(components))
+        self.register_buffer("flat", torch.as_tensor(components @ np.array([3, 1])))
 
     def forward(self, positions: Tensor) -> Tensor:
-        return positions[self.components[:, 0], self.components[:, 1]]
+        return positions.flatten(-2).index_select(-1, self.flat)
 
 
 def slow_as_module(slow: SlowCoordinates) -> ModuleCoordinates:
-    """The same coordinates by a torch module, of one configuration at a time."""
+    """The same coordinates by a torch module."""
     if isinstance(slow, ModuleCoordinates):
         return slow
     assert isinstance(slow, Torsions | ParticleCoordinates)
@@ -186,7 +186,7 @@ class TabulatedBiasModule(nn.Module):
                     t**3,
                 ]
             )
-            nodes = floor.long() + torch.arange(-1, 3)
+            nodes = floor.long() + torch.arange(-1, 3, device=places.device)
             if self.periodic:
                 nodes = torch.remainder(nodes, n)
             else:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from tiny_run import PRESETS
 from typer.testing import CliRunner
 
-from openmm_gancl import pipeline, run_options
+from openmm_gancl import module_force, pipeline, run_options
 from openmm_gancl.cli import app, doctor
 from openmm_gancl.cli.exit_codes import exit_codes
 from openmm_gancl.cli.own_frames import check_cvs
@@ -296,26 +297,30 @@ def test_the_doctor_explains_what_openmm_torch_cannot_do(monkeypatch, tmp_path, 
     """Also where its import ends the process."""
     (tmp_path / "openmmtorch.py").write_text(module + "\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("importlib.metadata.version", lambda name: {"openmm": "8.5.2"}.get(name, "1.5"))
+    monkeypatch.setattr(module_force, "why_not_torch", lambda: "")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.5")
     (finding,) = doctor._openmmtorch()
     assert not finding.ok and not finding.needed
-    assert told in finding.found and "PythonForce is used meanwhile" in finding.remedy
+    assert told in finding.found and "backend='python' meanwhile" in finding.remedy
 
 
-def test_the_doctor_knows_the_pairs_that_do_not_fit(monkeypatch):
-    import torch
-
-    versions = {"openmm": "8.6.0"}
-    monkeypatch.setattr("importlib.metadata.version", versions.get)
+def test_pairs_of_versions_that_do_not_fit_are_known(monkeypatch):
+    """They crash the process where they are used: PythonForce takes the place of TorchForce."""
+    versions = {"openmmtorch": "1.5"}
+    monkeypatch.setattr(module_force.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(module_force.version, "short_version", "8.6.0")
     monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
-    assert "needs torch 2.9, here is 2.11.0" in doctor._torch_remedy()
+    assert "needs torch 2.9, here is 2.11.0" in module_force.why_not_torch()
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert "CUDA libraries" in doctor._torch_remedy()
+    assert "CUDA libraries" in module_force.why_not_torch()
     monkeypatch.setattr(torch.version, "cuda", "12.8")
-    assert "needs OpenMM 8.5, here is 8.6" in doctor._torch_remedy()
-    versions["openmm"] = "8.5.2"
-    assert "reinstall it" in doctor._torch_remedy()
+    assert "needs OpenMM 8.5, here is 8.6" in module_force.why_not_torch()
+    assert module_force.torch_force_type.__wrapped__() is None
+    (finding,) = doctor._openmmtorch()
+    assert "does not fit" in finding.found and "PythonForce is used meanwhile" in finding.remedy
+    versions["openmmtorch"] = "1.6"
+    assert module_force.why_not_torch() == ""
 
 
 def test_the_doctor_names_a_remedy(monkeypatch):

@@ -32,7 +32,6 @@ def test_platforms_are_read(cards):
 @pytest.mark.parametrize(
     ("platform", "told"),
     [
-        ("Metal", "no platform 'Metal' here"),
         ("CPU:0", "only CUDA, OpenCL, HIP take devices"),
         ("CUDA:zero", "devices are numbers"),
         ("CUDA:0:half", "precision one of single, mixed, double"),
@@ -42,6 +41,12 @@ def test_platforms_are_read(cards):
 def test_other_platforms_are_refused(cards, platform, told):
     with pytest.raises(InputError, match=told):
         PlatformChoice.read(platform)
+
+
+def test_a_platform_that_is_not_here(cards):
+    PlatformChoice.read("CUDA:1").check_here()
+    with pytest.raises(InputError, match="no platform 'HIP' here: use one of Reference, CPU, CUDA, or auto"):
+        PlatformChoice.read("HIP:0").check_here()
 
 
 def test_tasks_are_dealt_out_to_devices(cards):

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from openmm_contexts import BACKENDS, context_of, energy_and_forces
 
-from openmm_gancl import InContextMove, Lifter, load_system, torch_force, untrained_model
+from openmm_gancl import (
+    InContextMove,
+    Lifter,
+    TrainingOptions,
+    load_system,
+    sample_windows,
+    torch_force,
+    train,
+    untrained_model,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -58,12 +67,12 @@ def test_exported_reference_on_the_device(alanine, backend):
 
 
 def test_moves_inside_a_context_on_the_device():
-    system = load_system("double_well_oscillators")
-    model = untrained_model(system, seed=3, latent_size=2, strength=0.5, widths={"cartesian": 0.35})
-    chains = [
-        InContextMove(system, model, relax_steps=50, platform=platform, seed=1).run(2000)
-        for platform in ("Reference", "CUDA")
-    ]
-    means = [np.exp(chain.log_weights).mean() for chain in chains]
-    errors = [np.exp(chain.log_weights).std() / 2000**0.5 for chain in chains]
-    assert abs(means[0] - means[1]) < 3.5 * np.hypot(*errors)
+    """mean(w) is the exact partition function of the double well."""
+    from physics.exact import DOUBLE_WELL
+    from physics.statistics import score
+
+    system = load_system(DOUBLE_WELL.name)
+    frames = sample_windows(system, n_windows=64, steps_per_window=1000, seed=1, platform="Reference")
+    model = train(system, frames, seed=1, options=TrainingOptions(latent_size=0))
+    result = score(InContextMove(system, model, platform="CUDA", seed=1).run(4000).log_weights, DOUBLE_WELL.log_z())
+    assert result.relative_error < 0.05 and result.effective_sample_size > 200 and abs(result.z) < 3.5, result

@@ -20,6 +20,7 @@ ORDER = [
     "module_force",
     "torch_check",
     "slow_force",
+    "system_xml",
     "grid",
     "label_prior",
     "surfaces",

@@ -2,6 +2,8 @@
 
 import copy
 import os
+import subprocess
+import sys
 
 import numpy as np
 import openmm
@@ -10,7 +12,16 @@ import torch
 from openmm_contexts import BACKENDS, context_of, energy_and_forces, finite_differences
 from torch import nn
 
-from openmm_gancl import InputError, ModuleCoordinates, load_model, load_system, torch_force, untrained_model
+from openmm_gancl import (
+    InputError,
+    ModuleCoordinates,
+    load_model,
+    load_system,
+    sample_windows,
+    system_from_objects,
+    torch_force,
+    untrained_model,
+)
 from openmm_gancl.lift import restraint_reference
 from openmm_gancl.module_force import check_module
 from openmm_gancl.reference import ReferencePotential
@@ -157,11 +168,57 @@ def test_what_does_not_fit_is_refused(models):
         torch_force(model, "proposal")
     with pytest.raises(InputError, match="no force of kind 'generator': ask for slow_bias, reference or proposal"):
         torch_force(model, "generator")
-    with pytest.raises(InputError, match="negative numbers"):
+    with pytest.raises(InputError, match="give one number, or 2, from zero up"):
         torch_force(model, "slow_bias", restraint=-1.0)
     bias = TabulatedBias(np.zeros(5), np.array([[-1.0, 1.0]]), False)
     with pytest.raises(InputError, match=r"over 1 variable.* 2 label"):
         torch_force(model, "slow_bias", bias=bias)
+    degrees = TabulatedBias(np.zeros((5, 5)), np.array([[-180.0, 180.0]] * 2), True)
+    with pytest.raises(InputError, match="give its limits in radians"):
+        torch_force(model, "slow_bias", bias=degrees)
+    with pytest.raises(InputError, match="the bias is ndarray"):
+        torch_force(model, "slow_bias", bias=np.zeros(3))
+    for arguments in ({"kind": "reference"}, {"kind": "slow_bias", "restraint": 1.0}):
+        with pytest.raises(InputError, match="give one of the two"):
+            torch_force(model, **arguments, bias=degrees)
+    with pytest.raises(InputError, match="no backend 'pytorch'"):
+        torch_force(model, "slow_bias", backend="pytorch")
+    with pytest.raises(InputError, match="give positive constants"):
+        torch_force(models["double_well_oscillators"][1], "proposal", restraint=0.0)
+
+
+def test_two_forces_of_a_kind_in_one_system(models):
+    """Their parameters have a prefix each."""
+    system, model = models["bonded_chain"]
+    forces = [
+        torch_force(model, "slow_bias", restraint=k, prefix=name, backend="python")
+        for name, k in (("one_", 10.0), ("two_", 30.0))
+    ]
+    context = context_of(forces, system.n_atoms, system.positions)
+    both = energy_and_forces(context)[0]
+    context.setParameter("one_slow_constant_0", 0.0)
+    assert energy_and_forces(context)[0] == pytest.approx(0.75 * both, rel=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_system_with_a_module_in_workers_and_other_processes(models, backend, tmp_path):
+    """Its windows do not depend on the workers, its hash not on how often it is written, and its card is read."""
+    system, model = models["bonded_chain"]
+    biased = openmm.XmlSerializer.clone(system.system)
+    biased.addForce(torch_force(model, "slow_bias", restraint=5.0, backend=backend))
+    system = system_with(system, system.slow, biased)
+    assert system.force_field_hash == system.force_field_hash != models["bonded_chain"][0].force_field_hash
+    labels = np.linspace(-2, 2, 20)[:, None]
+    options = {"steps_per_window": 10, "frames_per_window": 2, "equilibration_steps": 0, "platform": "Reference"}
+    one, two = (sample_windows(system, labels, workers=n, **options) for n in (1, 2))
+    np.testing.assert_array_equal(one.positions, two.positions)
+    (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(biased))
+    script = (
+        "from openmm_gancl.system_xml import deserialized_system, system_hash\n"
+        f"print(system_hash(deserialized_system(open({str(tmp_path / 'system.xml')!r}).read())))"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert finished.stdout.strip() == system.force_field_hash, finished.stderr
 
 
 class Broken(nn.Module):
@@ -204,11 +261,9 @@ def test_broken_coordinates_are_refused_before_a_context(fault):
         system_with(system, slow)
 
 
-def system_with(system, slow):
-    from openmm_gancl import system_from_objects
-
+def system_with(system, slow, forces=None):
     return system_from_objects(
-        system.topology, system.system, system.positions, temperature=300.0, labels=slow, restraint=100.0
+        system.topology, forces or system.system, system.positions, temperature=300.0, labels=slow, restraint=100.0
     )
 
 
@@ -251,6 +306,13 @@ def test_broken_modules_of_any_force_are_refused():
         check_module(scripted, np.zeros((2, 3)), {}, with_forces=False)
     with pytest.raises(InputError, match="not an energy and forces"):
         check_module(scripted, np.zeros((2, 3)), {}, with_forces=True)
+
+    class Turned(nn.Module):
+        def forward(self, positions):
+            return positions.sum(), positions.t().contiguous().t()
+
+    with pytest.raises(InputError, match="contiguous"):
+        check_module(torch.jit.script(Turned()), np.zeros((2, 3)), {}, with_forces=True)
     with pytest.raises(InputError, match="fails at 2 atoms and 1 parameter"):
         check_module(scripted, np.zeros((2, 3)), {"k": 1.0}, with_forces=False)
 
@@ -267,5 +329,7 @@ def test_without_openmm_torch_its_force_is_refused(monkeypatch, models):
 
 def test_native_coordinates_as_modules(models):
     for system, _ in models.values():
-        values = slow_as_module(system.slow).module(torch.as_tensor(system.positions)).numpy()
-        np.testing.assert_allclose(values, system.slow.transform(system.positions[None])[0], rtol=1e-12)
+        several = system.positions + np.linspace(0, 0.1, 5)[:, None, None] * np.eye(3)[0] * system.positions
+        module = slow_as_module(system.slow)
+        np.testing.assert_allclose(module.transform(several), system.slow.transform(several), rtol=1e-12)
+        module.check(system.positions)

@@ -70,42 +70,30 @@ def _openmm_platforms() -> list[Finding]:
 def _openmmtorch() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
+    from ..module_force import why_not_torch
     from ..torch_check import STAGES
 
     try:
         installed = version("openmmtorch")
     except PackageNotFoundError:
-        remedy = "exported forces use PythonForce instead; for TorchForce pip install 'openmm-gancl[openmmtorch]'"
+        remedy = "PythonForce is used instead; for TorchForce pip install 'openmm-gancl[openmmtorch]'"
         return [Finding("openmmtorch", False, "not installed", remedy, needed=False)]
-    # in a process of its own: versions that do not fit may end it without a word
+    if reason := why_not_torch():
+        remedy = f"{reason}: pip install 'openmm-gancl[openmmtorch]'; PythonForce is used meanwhile"
+        return [Finding("openmmtorch", False, f"{installed} does not fit", remedy, needed=False)]
+    remedy = "pip install --force-reinstall 'openmm-gancl[openmmtorch]', or ask for backend='python' meanwhile"
+    # in a process of its own, which it may end without a word
     command = [sys.executable, "-m", "openmm_gancl.torch_check"]
     try:
         finished = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_CHECK)
     except subprocess.TimeoutExpired:
-        return [Finding("openmmtorch", False, f"no answer in {LONGEST_CHECK} s", _torch_remedy(), needed=False)]
+        return [Finding("openmmtorch", False, f"no answer in {LONGEST_CHECK} s", remedy, needed=False)]
     passed = finished.stdout.split("\n")
     missing = next((what for stage, what in STAGES.items() if stage not in passed), "")
     if not missing:
         return [Finding("openmmtorch", True, f"{installed}: {', '.join(STAGES)}")]
     told = finished.stderr.strip().split("\n")[-1] or f"ended by signal {-finished.returncode}"
-    return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({told})", _torch_remedy(), needed=False)]
-
-
-def _torch_remedy() -> str:
-    """Of the pairs of versions that are known not to fit, the one that is here."""
-    from importlib.metadata import version
-
-    import torch
-
-    found, openmm = torch.__version__.split("+")[0], ".".join(version("openmm").split(".")[:2])
-    otherwise = "; PythonForce is used meanwhile"
-    if not found.startswith("2.9."):
-        return f"it needs torch 2.9, here is {found}: pip install 'openmm-gancl[openmmtorch]'" + otherwise
-    if torch.version.cuda is None:
-        return "it needs a torch with CUDA libraries, also without a device: reinstall torch from PyPI" + otherwise
-    if openmm != "8.5":
-        return f"it needs OpenMM 8.5, here is {openmm}: pip install 'openmm>=8.5,<8.6'" + otherwise
-    return "reinstall it: pip install --force-reinstall 'openmm-gancl[openmmtorch]'" + otherwise
+    return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({told})", remedy, needed=False)]
 
 
 def _cuda() -> list[Finding]:

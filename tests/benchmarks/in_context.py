@@ -68,7 +68,7 @@ def main():
     backends = ["torch", "python"] if torch_force_type() else ["python"]
     for relax_steps in (1, 20, 100):
         inside = {name: InContextMove(system, model, relax_steps=relax_steps, backend=name) for name in backends}
-        ways = {name: lambda move=move: move.integrator.step(N) for name, move in inside.items()}
+        ways = {name: lambda move=move: move.step(N) for name, move in inside.items()}
         move = lift_move(system, model, relax_steps)
         ways["LiftMove"] = lambda move=move: move.run(N)
         ways["Lifter"] = single_lifts(system, model, relax_steps)

@@ -29,6 +29,9 @@ WEAK_OVERLAP = 0.03
 STRAINED = 10.0
 """kT of restraint energy per coordinate, in the mean, above which a window and its file hardly belong together."""
 
+UNCERTAIN = 0.5
+"""kT of error of a window's free energy, above which error bars, which are to first order in it, are rough."""
+
 
 @dataclass(frozen=True)
 class WindowWeights:
@@ -116,8 +119,19 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
     pick = csr_array((np.ones(n), (block_of_frame, np.arange(n))), shape=(len(blocks.start), n))
     sums = np.asarray((pick @ mbar.responsibilities).toarray())
     np.subtract.at(sums, (np.arange(len(blocks.start)), blocks.stratum), blocks.sizes)
-    response = Response(mbar.influence(sums), csr_array(mbar.responsibilities.T))
+    response = Response(_without_common_shift(mbar, mbar.influence(sums)), csr_array(mbar.responsibilities.T))
     return WindowWeights(windows, blocks, mbar, response, strain, left_out, kept)
+
+
+def _without_common_shift(mbar: MBAR, influence: FloatArray) -> FloatArray:
+    """Influences of the same change of weights, but for a common factor, that leave their sum as it is.
+
+    One window's free energy is zero by definition. Where that window is a rare one, all others move against it, and to
+    first order the sum of all weights could vanish.
+    """
+    weights = np.exp(mbar.log_weights - mbar.log_weights.max())
+    shares = mbar.responsibilities.T @ weights / weights.sum()
+    return influence - (influence @ shares)[:, None]
 
 
 def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[str], list[str]]:
@@ -141,6 +155,12 @@ def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[s
                 f"{windows.describe(first)} and {windows.describe(second)} overlap by {overlap:.4f}, less than "
                 f"{WEAK_OVERLAP}: sample a window in between"
             )
+    errors = np.sqrt((weights.response.influence**2).sum(axis=0))
+    if errors.max() > UNCERTAIN:
+        notes.append(
+            f"the free energy of {windows.describe(int(errors.argmax()))} is known to {errors.max():.1f} kT only: "
+            "sample for longer, or in more windows"
+        )
     worst = int(weights.strain.argmax())
     if weights.strain[worst] > STRAINED:
         notes.append(

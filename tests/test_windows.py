@@ -18,6 +18,7 @@ from openmm_gancl import (
     structures_at,
     system_from_simulation,
     untrained_model,
+    weighing,
     window_table,
 )
 from openmm_gancl.execution import PotentialEnergy
@@ -257,6 +258,41 @@ def test_a_walker_that_blows_up_is_sent_again(chain, monkeypatch):
     walkers, cost = steering.steer(chain, starts, labels, 40, seed=1, platform="Reference")
     assert steps == [(chain.time_step, 6), (0.5 * chain.time_step, 2)] and cost == 8 * 40
     assert np.isfinite(walkers.positions).all()
+
+
+def errors_in_both_orders(few):
+    """Median error of a surface, kT, by the same windows from either end."""
+    n, system, frames = few
+    reverse = np.argsort(n - 1 - frames.window, kind="stable")
+    turned = replace(frames.select(reverse), window=(n - 1 - frames.window)[reverse])
+    errors = []
+    for one in (frames, turned):
+        surface = analyse_windows(system, one).surface
+        errors.append(np.median(surface.error[surface.energy < 6 * system.kT]) / system.kT)
+    return errors
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Windows of which the first is a rare one that hardly overlaps, from few frames."""
+    system = load_system("double_well_oscillators")
+    labels = np.concatenate([[-1.85], np.linspace(-1.4, 1.2, 9)])[:, None]
+    slow = replace(system.slow, domain=[[-2.0, 2.0]])
+    system = replace(system, slow=slow)
+    frames = sample_windows(system, labels, steps_per_window=2000, frames_per_window=100, seed=3, platform="Reference")
+    return len(labels), system, frames
+
+
+def test_error_bars_do_not_depend_on_which_window_is_first(few):
+    """Its free energy is the zero, and a rare one's is uncertain."""
+    one, other = errors_in_both_orders(few)
+    assert 0.02 < one < 1.0 and 0.6 < one / other < 1.7, (one, other)
+
+
+def test_a_shift_that_all_weights_share_would_show(few, monkeypatch):
+    monkeypatch.setattr(weighing, "_without_common_shift", lambda mbar, influence: influence)
+    one, other = errors_in_both_orders(few)
+    assert not 0.6 < one / other < 1.7, (one, other)
 
 
 def test_a_window_far_from_its_frames_is_named(chain):

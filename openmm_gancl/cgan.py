@@ -324,7 +324,7 @@ class _HeldOut:
         rows = np.random.default_rng(seed).permutation(len(labels))[:1500]
         self.generator, self.seed = generator, seed
         self.labels, real = _tensors(generator, labels[rows], coordinates[rows])
-        self.label_features = generator.coarse(self.labels)
+        self.label_features = generator.basis(self.labels)[:, generator.coarse]
         self.real = torch.cat([self.label_features, real], dim=1)
         random, half, distances = torch.Generator().manual_seed(seed), len(rows) // 2, []
         for _ in range(20):

@@ -22,6 +22,9 @@ WIDTH_RANGE = 3.0
 """Widths stay within exp(+-3) of their scale."""
 
 
+COARSE_ORDER = 2
+"""Of the label basis that the networks see."""
+
 HIGHEST_ORDER, MOST_FUNCTIONS = 5, 250
 """Of the baseline's label basis: the order falls with the number of labels so that the functions stay few."""
 
@@ -37,6 +40,7 @@ class LabelBasis(nn.Module):
     """
 
     products: Tensor
+    total_orders: Tensor
     roughness: Tensor
     origin: Tensor
     frequency: Tensor
@@ -54,6 +58,7 @@ class LabelBasis(nn.Module):
         grid = np.stack(np.meshgrid(*[np.arange(len(orders))] * d, indexing="ij"), axis=-1).reshape(-1, d)
         chosen = grid[orders[grid].sum(axis=1) <= order]
         self.register_buffer("products", torch.as_tensor(chosen))
+        self.register_buffer("total_orders", torch.as_tensor(orders[chosen].sum(axis=1)))
         self.register_buffer("roughness", torch.as_tensor((orders[chosen] ** 2.0).sum(axis=1)))
         self.register_buffer("origin", torch.as_tensor(slow.domain[:, 0]))
         self.register_buffer("frequency", torch.as_tensor(np.where(periodic, 2 * np.pi, np.pi) / span))
@@ -113,6 +118,7 @@ class Generator(nn.Module):
         hidden: width of the network.
     """
 
+    coarse: Tensor
     is_torsion: Tensor
     folds: Tensor
     origin: Tensor
@@ -132,14 +138,15 @@ class Generator(nn.Module):
         self.latent_size, self.n_coordinates = latent_size, chart.n_coordinates
         self.n_raw, self.width_range = 3 * chart.n_coordinates, WIDTH_RANGE
         self.basis = LabelBasis(slow, order or baseline_order(len(slow.names)))
-        self.coarse = LabelBasis(slow, 2)
+        # the smooth ones of the same functions are what the network sees of a label
+        self.register_buffer("coarse", torch.nonzero(self.basis.total_orders <= COARSE_ORDER)[:, 0])
         self.baseline = nn.Parameter(torch.zeros(self.basis.size, self.n_raw, dtype=torch.float64))
-        self.correction = _perceptron(self.coarse.size + latent_size, hidden, self.n_raw).double()
+        self.correction = _perceptron(len(self.coarse) + latent_size, hidden, self.n_raw).double()
         with torch.no_grad():
             # close to the baseline, and yet every latent matters from the first step
             first, last = self.correction[0], self.correction[-1]
             assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-            first.weight[:, self.coarse.size :] *= LATENT_GAIN
+            first.weight[:, len(self.coarse) :] *= LATENT_GAIN
             last.weight.normal_(std=0.3 / hidden**0.5 if latent_size else 0.0)
             last.bias.zero_()
         kinds = coordinate_kinds(chart)
@@ -152,8 +159,8 @@ class Generator(nn.Module):
 
     def forward(self, labels: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (n, d) and latents (n, latent_size) to centres and widths, each (n, n_coordinates)."""
-        raw = self.basis(labels) @ self.baseline
-        raw = raw + self.correction(torch.cat([self.coarse(labels), latents], dim=1))
+        functions = self.basis(labels)
+        raw = functions @ self.baseline + self.correction(torch.cat([functions[:, self.coarse], latents], dim=1))
         return self.squash(raw)
 
     def baseline_parameters(self, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,7 +234,7 @@ class Critic(nn.Module):
 
     def __init__(self, slow: SlowCoordinates, n_coordinates: int, hidden: int = 128):
         super().__init__()
-        self.coarse = LabelBasis(slow, 2)
+        self.coarse = LabelBasis(slow, COARSE_ORDER)
         self.score = _perceptron(self.coarse.size + 2 * n_coordinates, hidden, 1)
 
     def forward(self, labels: Tensor, features: Tensor) -> Tensor:

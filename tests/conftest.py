@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -6,6 +7,10 @@ import torch
 
 # more threads than cores slow the small networks here down, and results must not depend on their number
 torch.set_num_threads(1)
+
+# started in the background of a shell, where interrupts are ignored, tests of interrupts would wait for none
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

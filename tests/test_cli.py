@@ -61,14 +61,10 @@ def finished(tmp_path_factory):
     return folder, result
 
 
-def test_help_is_fast_and_imports_nothing_heavy():
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        told = subprocess.run([sys.executable, "-m", "openmm_gancl.cli", "--help"], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
+def test_help_imports_nothing_heavy():
+    """That is why it is fast; how fast tells tests/benchmarks/speed.py."""
+    told = subprocess.run([sys.executable, "-m", "openmm_gancl.cli", "--help"], capture_output=True, text=True)
     assert told.returncode == 0 and "doctor" in told.stdout
-    assert min(seconds) < 0.5
     code = (
         "import sys, openmm_gancl.cli; "
         "print([name for name in ('openmm', 'torch', 'numpy', 'matplotlib', 'scipy') if name in sys.modules])"

@@ -3,6 +3,9 @@
 The copies share nothing but the step: forces act inside each, the heat is summed over each, and the energies at the
 real ends come from the unpacked System, in double precision on the Reference platform. One that blows up is stopped
 where it is and has no weight (``failed``, where a lone path may tell a clash from a NaN); the others do not notice.
+
+With a GBSAOBCForce each copy has a cell, twice as large as a start is in the median and wider by a drift of 5 sigma. A
+path that leaves it has no weight either, forward or in reverse: what such paths would carry is missing from the mean.
 """
 
 from collections.abc import Callable, Sequence

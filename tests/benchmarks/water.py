@@ -119,7 +119,7 @@ def main():
     for one, other in (("lifts", "pulling"), ("lifts", "independent"), ("pulling", "independent")):
         a, b = surfaces[one], surfaces[other]
         low = (a.energy < CEILING * kT) & (b.energy < CEILING * kT)
-        difference = (a.energy - b.energy)[low]
+        difference = a.energy[low] - b.energy[low]
         z = (difference - difference.mean()) / np.hypot(a.error, b.error)[low]
         told = {"surfaces": [one, other], "rms_kT": round(float(difference.std() / kT), 3)}
         print(

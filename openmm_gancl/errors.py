@@ -14,6 +14,11 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
+def last_line(error: BaseException) -> str:
+    """Of an exception's text, where TorchScript tells its reason, or its kind."""
+    return (str(error).strip().split("\n")[-1] or type(error).__name__).rstrip(".")
+
+
 @contextmanager
 def quiet(package: str | None) -> Iterator[None]:
     """Without the warnings that a package logs whenever it is imported; None where it logs them as the root."""

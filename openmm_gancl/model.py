@@ -20,7 +20,7 @@ from .cgan import (
     train_adversarially,
 )
 from .chart import Chart, chart_for, chart_from_description
-from .errors import InputError, first_line
+from .errors import InputError, first_line, last_line
 from .networks import Generator, LiftingNetworks, coordinate_kinds
 from .reference import ReferenceParameters
 from .sampling import Frames
@@ -130,8 +130,7 @@ class LiftingModel:
             latents = self.sample_latents(label, np.random.default_rng(0))
             found = self._call("forward", label, latents)
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-            reason = str(error).strip().split("\n")[-1].rstrip(".")
-            raise InputError(f"the model's networks fail ({reason}): {remedy}") from None
+            raise InputError(f"the model's networks fail ({last_line(error)}): {remedy}") from None
         expected = (1, self.chart.n_coordinates)
         for array in found:
             if array.shape != expected or array.dtype != np.float64:

@@ -13,7 +13,7 @@ import torch  # before openmmtorch, which finds torch's libraries only once torc
 from openmm import version
 from torch import Tensor, nn
 
-from .errors import InputError, quiet
+from .errors import InputError, last_line, quiet
 from .slow import ModuleCoordinates, archived
 from .units import FloatArray
 
@@ -126,7 +126,7 @@ def check_module(module: Any, positions: FloatArray, parameters: Mapping[str, fl
     except (RuntimeError, TypeError, IndexError) as error:
         raise InputError(
             f"the module fails at {len(place)} atoms and {len(numbers)} parameter(s) "
-            f"({_last_line(error)}): export one that was made for this system"
+            f"({last_line(error)}): export one that was made for this system"
         ) from None
     expected = "an energy and forces" if with_forces else "one energy"
     parts = found if isinstance(found, tuple) else (found,)
@@ -141,11 +141,6 @@ def check_module(module: Any, positions: FloatArray, parameters: Mapping[str, fl
     energy, forces = _evaluated(module, place, numbers, with_forces)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise InputError("the module's energy or forces are not finite at the structure: train it again, or correct it")
-
-
-def _last_line(error: BaseException) -> str:
-    """TorchScript tells its reason last."""
-    return (str(error).strip().split("\n")[-1] or type(error).__name__).rstrip(".")
 
 
 def _described(found: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, last_line
 from .units import FloatArray, IntArray, cross
 
 
@@ -311,8 +311,8 @@ class ModuleCoordinates:
         try:
             found = [self.module(one), self.module(one.unsqueeze(0))]
         except (RuntimeError, TypeError, IndexError) as error:
-            reason = str(error).strip().split("\n")[-1].rstrip(".")
-            raise InputError(f"the labels' module fails at {len(positions)} atoms ({reason}): {remedy}") from None
+            told = f"fails at {len(positions)} atoms ({last_line(error)})"
+            raise InputError(f"the labels' module {told}: {remedy}") from None
         for value, shape in zip(found, [(d,), (1, d)], strict=True):
             if tuple(value.shape) != shape or value.dtype != torch.float64:
                 raise InputError(

@@ -8,7 +8,7 @@ from .chart import Chart, InternalCoordinates
 from .errors import InputError
 from .execution import PotentialEnergy
 from .simulation import count_molecules
-from .system import MolecularSystem
+from .system import DRUDE, MolecularSystem
 
 WINDOWS = "umbrella windows (gancl.sample_windows)"
 """What serves where a lift has no exact weight."""
@@ -23,7 +23,7 @@ def why_not_exact(system: Any, topology: Any) -> str | None:
         if "Barostat" in name:
             return f"the System has a {name}, and an exact lift needs a fixed volume: use {WINDOWS}"
         if name.startswith("Drude"):
-            return f"the System has Drude particles, whose lifts have no exact weight: use {WINDOWS}"
+            return DRUDE
     virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
     if virtual:
         return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"

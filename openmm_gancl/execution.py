@@ -181,6 +181,14 @@ def _spread(tasks: Sequence[Any]) -> list[Any]:
     return dealt
 
 
+def put_in_group(system: openmm.System, group: int) -> None:
+    """All forces, also what a NonbondedForce keeps in a group of its own."""
+    for force in system.getForces():
+        force.setForceGroup(group)
+        if isinstance(force, openmm.NonbondedForce):
+            force.setReciprocalSpaceForceGroup(-1)  # that of the force
+
+
 class PotentialEnergy:
     """U of a System at any configurations, from a Context of its own.
 
@@ -281,6 +289,11 @@ def _microseconds_a_step(context: openmm.Context, seconds: float) -> float:
         context.getState(energy=True)
         elapsed = time.perf_counter() - start
     return 1e6 * elapsed / steps
+
+
+def resolved_platform(platform: str, system: openmm.System, positions: FloatArray) -> str:
+    """The platform asked for; of ``auto`` the fastest one for this System."""
+    return fastest_platform(system, positions) if platform == "auto" else platform
 
 
 def fastest_platform(system: openmm.System, positions: FloatArray) -> str:

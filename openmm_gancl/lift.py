@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .constraints import VIOLATION
 from .errors import InputError
 from .exactness import check_exact
-from .execution import TASK_SIZE, PlatformChoice, fastest_platform, openmm_seed, run_tasks, task_seed
+from .execution import TASK_SIZE, PlatformChoice, openmm_seed, resolved_platform, run_tasks, task_seed
 from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
 from .model import LiftingModel
@@ -286,7 +286,7 @@ class Lifter:
                 raise InputError(f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}")
             self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
         self.restraint = checked_constants(system.restraint if restraint is None else restraint, system.slow)
-        self.platform = fastest_platform(system.system, system.positions) if platform == "auto" else platform
+        self.platform = resolved_platform(platform, system.system, system.positions)
         if executor is None:
             PlatformChoice.read(self.platform).check_here()
         self.model = _beside(model, self.platform)

@@ -1,5 +1,6 @@
 """The lifting model: generator, encoder, chart and labels in one TorchScript file with JSON metadata."""
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -31,6 +32,17 @@ from .units import FloatArray
 SCHEMA_VERSION = 2
 UNTRAINED_WIDTHS = {"bond": 0.004, "angle": 0.06, "torsion": 0.2, "cartesian": 0.1}
 """nm and radians, of a generator that has seen no frame."""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small networks: where other work runs beside, a second thread makes them several times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,15 @@ class LiftingModel:
             ) from None
         return replace(self, networks=networks)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the networks' numbers: the same for the same model in any process."""
+        digest = hashlib.sha256()
+        for name, tensor in self.networks.state_dict().items():
+            digest.update(name.encode() + tensor.numpy(force=True).tobytes())
+        return digest.hexdigest()[:16]
+
+    @_one_thread()
     def _call(self, method: str, *arrays: FloatArray) -> Any:
         device = self.networks.exponents.device
         with torch.no_grad():
@@ -210,17 +231,6 @@ def load_model(path: str | Path) -> LiftingModel:
     return LiftingModel(
         networks, chart_from_description(metadata["chart"]), slow_from_description(metadata["slow"]), metadata
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small networks: where other work runs beside, a second thread made training several times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _scripted(generator: Any, exponents: FloatArray, n_candidates: int) -> Any:

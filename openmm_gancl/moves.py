@@ -12,33 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TextIO
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from .errors import InputError
-from .execution import (
-    TASK_SIZE,
-    PotentialEnergy,
-    openmm_seed,
-    reference_generator_kept,
-    seed_reference_platform,
-    task_seed,
-)
-from .label_prior import LabelPrior, TabulatedLabels
-from .lift import Lifter, maxwell_boltzmann
-from .lifts import Lifts
+from .execution import PotentialEnergy, reference_generator_kept, task_seed
+from .files import write_atomically
+from .label_prior import LabelPrior
+from .lift import Lifter
+from .lift_source import LiftSource, accepts, labels_of
 from .model import LiftingModel
-from .relax import Relaxer
 from .simulation import positions_of
-from .surfaces import FreeEnergySurface, load_surface
-from .system import MolecularSystem
+from .surfaces import FreeEnergySurface
 from .units import FloatArray
-from .user_simulation import system_of_simulation
+from .user_simulation import check_integrator, system_of_simulation
 
 MoveAcceptance = Literal["exchange", "metropolis"]
-
-AHEAD = TASK_SIZE
-"""Lifts that are made together."""
 
 SAME_TARGET = 0.1
 """kT by which the Simulation's energy and its copy's may differ, single precision included."""
@@ -58,6 +48,7 @@ class LiftRecord:
         log_weight: log w' of the lift; minus infinity where it failed.
         log_weight_before: log w of the configuration before; NaN where it has none yet.
         reason: of the lift, one of `openmm_gancl.relax.REASONS`.
+        reason_before: of the way back from the configuration before; empty where none was gone.
         label: asked for.
         before: labels of the configuration before.
         after: labels of the configuration now.
@@ -70,6 +61,7 @@ class LiftRecord:
     log_weight: float
     log_weight_before: float
     reason: str
+    reason_before: str
     label: tuple[float, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
@@ -77,6 +69,9 @@ class LiftRecord:
 
 
 Report = Callable[[LiftRecord], None]
+
+_moves_made: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""Of each Simulation: two moves of one seed must not propose the same lifts."""
 
 
 def _record(row: dict[str, Any]) -> LiftRecord:
@@ -96,7 +91,10 @@ class LiftReporter:
     def __init__(self, file: str | Path | TextIO, append: bool = False):
         self._stream: Any = file
         if isinstance(file, str | Path):
-            self._stream = Path(file).open("a" if append else "w", encoding="utf-8", newline="")  # noqa: SIM115
+            try:
+                self._stream = Path(file).open("a" if append else "w", encoding="utf-8", newline="")  # noqa: SIM115
+            except OSError as error:
+                raise InputError(f"cannot write {file} ({error.strerror}): name a file you may write") from None
         self._headed = append
 
     def __call__(self, record: LiftRecord) -> None:
@@ -107,73 +105,6 @@ class LiftReporter:
             self._headed = True
         table.writerow(" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in vars(record).values())
         self._stream.flush()
-
-
-def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelPrior | None:
-    """Where a surface is low."""
-    if surface is None:
-        return None
-    if not isinstance(surface, FreeEnergySurface):
-        surface = load_surface(surface)
-    if surface.names != system.slow.names:
-        raise InputError(
-            f"the surface is over {', '.join(surface.names)}, the model's labels are {', '.join(system.slow.names)}: "
-            "give a surface over these"
-        )
-    return TabulatedLabels.from_energies(system.slow, system.restraint, system.kT, surface.edges, surface.energy)
-
-
-class LiftSource:
-    """Fresh unrestrained lifts, a few made together, and reverse relaxations of where a chain stands.
-
-    Args:
-        lifter: of unrestrained lifts.
-        seed: of all of them.
-        stream: of copies that must not repeat each other's lifts.
-    """
-
-    def __init__(self, lifter: Lifter, seed: int, stream: tuple[int, ...] = ()):
-        self.lifter, self.seed, self.stream = lifter, seed, stream
-        self._relaxer = Relaxer()
-        self._lifts: Lifts | None = None
-        self._batch = -1
-
-    def forward(self, number: int) -> Lifts:
-        """The lift of an attempt by its number."""
-        batch, index = divmod(number, AHEAD)
-        if self._batch != batch:
-            rng = task_seed(self.seed, *self.stream, 0, batch)
-            self._lifts, self._batch = self._relax(rng, self.lifter.label_prior.sample(AHEAD, rng)), batch
-        assert self._lifts is not None
-        return self._lifts.select(np.array([index]))
-
-    def rng(self, number: int) -> np.random.Generator:
-        """Of all else that an attempt draws."""
-        return task_seed(self.seed, *self.stream, 1, number)
-
-    def velocities(self, positions: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Fresh ones that keep the constraints, shape=(n_atoms, 3), nm/ps."""
-        system = self.lifter.system
-        drawn = maxwell_boltzmann(system.masses, 1, system.kT, rng)
-        return system.constraints.tangent(drawn, positions[None], system.masses)[0]
-
-    def backward(self, positions: FloatArray, rng: np.random.Generator) -> Lifts:
-        """Of one configuration, shape=(n_atoms, 3), nm; its label is drawn from r(s | x)."""
-        return self._relax(rng, np.zeros((1, 0)), positions[None])
-
-    def _relax(self, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None) -> Lifts:
-        if self.lifter.platform == "Reference":
-            seed_reference_platform(openmm_seed(rng))
-        return self.lifter.run(self._relaxer, rng, labels, frames)
-
-
-def accepts(after: float, before: float, rng: np.random.Generator) -> bool:
-    """min(1, w'/w) from logarithms.
-
-    Where the way back has no weight there is none from there either: the configuration stays.
-    """
-    log_u = float(np.log(rng.random()))
-    return bool(np.isfinite(after) and np.isfinite(before) and log_u < after - before)
 
 
 class LiftMove:
@@ -242,7 +173,9 @@ class LiftMove:
                 platform=platform,
             )
             self._energy = PotentialEnergy(self.system.system, self.lifter.platform)
-        self._source = LiftSource(self.lifter, seed)
+        number = _moves_made.get(simulation, 0)
+        _moves_made[simulation] = number + 1
+        self._source = LiftSource(self.lifter, seed, (number,))
         self._parameters = dict(simulation.context.getParameters())
         self._attempts, self._log_weight = 0, float("nan")
         self._standing: FloatArray | None = None
@@ -259,6 +192,7 @@ class LiftMove:
             n: attempts.
             md_steps: of the Simulation before each; none for ``metropolis``.
         """
+        check_integrator(self.simulation, self.system)
         records = []
         for _ in range(n):
             if md_steps:
@@ -268,21 +202,21 @@ class LiftMove:
 
     def attempt(self) -> LiftRecord:
         """One move of the Simulation's configuration."""
-        context, number = self.simulation.context, self._attempts
+        number = self._attempts
         rng, positions = self._source.rng(number), positions_of(self.simulation)
         self._check_standing(positions)
         self._check_target(positions)
         with reference_generator_kept():
-            lift, before, evaluations = self._source.forward(number), self._log_weight, 0
+            lift, before, evaluations, reason = self._source.forward(number), self._log_weight, 0, ""
             if self.acceptance == "exchange":
                 backward = self._source.backward(positions, rng)
                 before, evaluations = float(backward.log_weights[0]), backward.force_evaluations
+                reason = str(backward.reason[0])
         after = float(lift.log_weights[0])
         accepted = self._accepts(after, before, rng)
         labels = self.system.slow.transform(positions[None])[0]
         if accepted:
-            context.setPositions(lift.positions[0])
-            context.setVelocities(self._source.velocities(lift.positions[0], rng))
+            self._go_to(lift.positions[0], rng)
             self._log_weight = after
         self._standing, self._attempts = positions_of(self.simulation), number + 1
         record = LiftRecord(
@@ -292,6 +226,7 @@ class LiftMove:
             log_weight=after,
             log_weight_before=before,
             reason=str(lift.reason[0]),
+            reason_before=reason,
             label=tuple(map(float, lift.labels[0])),
             before=tuple(map(float, labels)),
             after=tuple(map(float, lift.obtained[0] if accepted else labels)),
@@ -301,6 +236,19 @@ class LiftMove:
         for report in self.reporters:
             report(record)
         return record
+
+    def _go_to(self, positions: FloatArray, rng: np.random.Generator) -> None:
+        """Take a lift, unless the Simulation has another energy there than its copy."""
+        context = self.simulation.context
+        state = context.getState(positions=True, velocities=True)
+        context.setPositions(positions)
+        try:
+            self._check_energy(positions)
+        except InputError:
+            context.setPositions(state.getPositions(asNumpy=True))
+            context.setVelocities(state.getVelocities(asNumpy=True))
+            raise
+        context.setVelocities(self._source.velocities(positions, rng))
 
     def _accepts(self, after: float, before: float, rng: np.random.Generator) -> bool:
         if self.acceptance == "metropolis" and np.isnan(before):
@@ -316,10 +264,14 @@ class LiftMove:
             "identity": self._identity(),
             "attempts": self._attempts,
             "log_weight": self._log_weight,
+            "stream": self._source.stream,
             "standing": None if self._standing is None else self._standing.tolist(),
             "history": [vars(record) for record in self.history],
         }
-        Path(path).write_text(json.dumps(record) + "\n")
+        try:
+            write_atomically(Path(path), json.dumps(record) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({error.strerror}): name a file in a folder that exists") from None
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Go on where `save_checkpoint` was called, after the Simulation's own checkpoint is loaded.
@@ -329,7 +281,9 @@ class LiftMove:
         """
         try:
             record = json.loads(Path(path).read_text())
-            identity = record["identity"]
+            identity, attempts, log_weight = record["identity"], record["attempts"], record["log_weight"]
+            standing = None if record["standing"] is None else np.array(record["standing"], dtype=float)
+            history, stream = [_record(row) for row in record["history"]], tuple(record["stream"])
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{path} is not a checkpoint of a LiftMove: give one that save_checkpoint wrote") from None
         for name, ours in self._identity().items():
@@ -337,9 +291,8 @@ class LiftMove:
                 raise InputError(
                     f"{path} is of a move with {name} {identity.get(name)}, this one has {ours}: make the move as then"
                 )
-        self._attempts, self._log_weight = record["attempts"], record["log_weight"]
-        self._standing = None if record["standing"] is None else np.array(record["standing"])
-        self.history = [_record(row) for row in record["history"]]
+        self._attempts, self._log_weight, self._standing, self.history = attempts, log_weight, standing, history
+        self._source = LiftSource(self.lifter, self.seed, stream)
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -347,6 +300,13 @@ class LiftMove:
             "seed": self.seed,
             "relax_steps": self.lifter.protocol.relax_steps,
             "n_atoms": self.system.n_atoms,
+            "time_step": self.lifter.protocol.time_step,
+            "friction": self.lifter.protocol.friction,
+            "temperature": self.system.temperature,
+            "restraint": self.lifter.restraint.tolist(),
+            "force field": self.system.force_field_hash,
+            "model": self.lifter.model.fingerprint,
+            "first label": self.lifter.label_prior.sample(1, task_seed(0))[0].tolist(),
         }
 
     def _check_target(self, positions: FloatArray) -> None:
@@ -357,9 +317,14 @@ class LiftMove:
                 f"the Context's parameter {changed[0]} has changed since the move was made, and with it the target: "
                 "make a new LiftMove"
             )
-        state = context.getState(energy=True)
+        if not np.isfinite(positions).all():
+            raise InputError("the Simulation's positions are NaN, it has blown up: load its last checkpoint")
+        self._check_energy(positions)
+
+    def _check_energy(self, positions: FloatArray) -> None:
+        state = self.simulation.context.getState(energy=True)
         theirs, ours = state.getPotentialEnergy()._value, self._energy(positions)
-        if abs(theirs - ours) > SAME_TARGET * self.system.kT:
+        if not abs(theirs - ours) <= SAME_TARGET * self.system.kT:
             raise InputError(
                 f"the Simulation's energy is {theirs:.2f} kJ/mol here, and was {ours:.2f} when the move was made (a "
                 "bias that grows, a changed parameter): make a new LiftMove"

@@ -10,8 +10,8 @@ from .errors import InputError
 from .exactness import why_not_exact
 from .execution import reference_generator_kept
 from .lift import Lifter
+from .lift_source import LiftSource, accepts, labels_of
 from .model import load_model
-from .moves import LiftSource, accepts, labels_of
 from .simulation import system_of_user
 from .system import MolecularSystem
 

@@ -14,13 +14,13 @@ import openmm
 
 from .chart import Chart
 from .errors import InputError
-from .execution import make_context
+from .execution import make_context, put_in_group, seed_reference_platform
 from .packed import Cells, add_guard, pack_force, pack_system
 from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates, repeated
 from .slow_force import add_restraint
 from .system_xml import deserialized_system
-from .units import BoolArray, FloatArray, IntArray, thermal_energy
+from .units import BoolArray, FloatArray, IntArray, number, thermal_energy, whole_number
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
 ABSURD_ENERGY = 1e10
@@ -52,8 +52,7 @@ class RelaxProtocol:
     @classmethod
     def linear(cls, relax_steps: int, time_step: float, friction: float, temperature: float) -> "RelaxProtocol":
         """The default kick list n / N."""
-        if relax_steps < 1:
-            raise InputError(f"relax_steps is {relax_steps}: a relaxation needs at least 1 step")
+        relax_steps, time_step, friction = whole_number("relax_steps", relax_steps), number(time_step), number(friction)
         if not (np.isfinite([time_step, friction]).all() and time_step > 0 and friction >= 0):
             raise InputError(
                 f"time step {time_step} ps, friction {friction} / ps: give a positive and one from zero up"
@@ -235,8 +234,7 @@ class PathContext:
         self.task = task
         single = deserialized(task.system_xml)
         system = openmm.XmlSerializer.clone(single) if cells is None else pack_system(single, copies, cells)
-        for force in system.getForces():
-            force.setForceGroup(REAL_GROUP)
+        put_in_group(system, REAL_GROUP)
         self.n_atoms = single.getNumParticles()
         slow = repeated(task.slow, copies, self.n_atoms)
         self.restraint = add_restraint(system, slow, np.tile(task.restraint, copies), REAL_GROUP)
@@ -309,10 +307,14 @@ class Relaxer:
         positions = np.full(task.positions.shape, np.nan)
         numbers = np.full((n, 4), np.nan)
         failed = np.zeros(n, dtype=bool)
-        restart = 0
-        for index in np.flatnonzero(task.runnable):
+        restart, runnable = 0, np.flatnonzero(task.runnable)
+        first = runnable[0] if len(runnable) else None
+        for index in runnable:
             if self.path is None:
                 self.path = PathContext(task, restart)
+            elif index == first:
+                # platforms whose Contexts share one generator: a task's noise depends on nothing that ran before it
+                seed_reference_platform(task.seed)
             self.path.task = task
             try:
                 positions[index], *numbers[index] = self.path.run(int(index))

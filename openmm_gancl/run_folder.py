@@ -18,28 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .files import copy_atomically, write_atomically
 
 SCHEMA_VERSION = 1
 MANIFEST, LOCK = "manifest.json", "lock"
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole, or not at all."""
-    beside = path.with_name(path.name + ".tmp")
-    with open(beside, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(beside, path)
-
-
-def copy_atomically(source: Path, target: Path) -> None:
-    """Copy a file's content; the target is the old one or the new one at any moment."""
-    beside = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, beside)
-    os.replace(beside, target)
 
 
 def checksum(path: Path) -> str:

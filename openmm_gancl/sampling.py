@@ -10,7 +10,7 @@ import openmm
 from scipy.stats import qmc
 
 from .errors import InputError
-from .execution import fastest_platform, make_context, openmm_seed, task_seed
+from .execution import make_context, openmm_seed, put_in_group, resolved_platform, task_seed
 from .relax import REAL_GROUP
 from .slow import SlowCoordinates
 from .slow_force import add_restraint
@@ -201,8 +201,7 @@ def langevin_integrator(temperature: float, friction: float, time_step: float) -
 def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies and ends; NaN where a window blew up."""
     system = deserialized_system(task.system_xml)
-    for force in system.getForces():
-        force.setForceGroup(REAL_GROUP)
+    put_in_group(system, REAL_GROUP)
     restraint = add_restraint(system, task.slow, task.restraint, force_group=0)
     n, n_atoms = len(task.labels), system.getNumParticles()
     positions = np.full((n, task.n_frames, n_atoms, 3), np.nan)
@@ -349,5 +348,5 @@ def task_options(
         "temperature": system.temperature,
         "friction": system.friction,
         "time_step": system.time_step if time_step is None else time_step,
-        "platform": fastest_platform(system.system, system.positions) if platform == "auto" else platform,
+        "platform": resolved_platform(platform, system.system, system.positions),
     }

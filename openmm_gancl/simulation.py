@@ -1,5 +1,6 @@
 """A user's own Simulation as a system: what it samples, and where it stands; the Simulation is never changed."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from .constraints import constraints_of
 from .errors import InputError
 from .slow import SlowCoordinates
+from .state import DeclaredState
 from .system import MolecularSystem, system_from_objects
 from .units import FloatArray
 
@@ -26,7 +28,8 @@ def temperature_of(integrator: Any) -> float:
     """
     if isinstance(integrator, openmm.CompoundIntegrator):
         integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
-    if hasattr(integrator, "getTemperature"):
+    thermostat = not isinstance(integrator, openmm.NoseHooverIntegrator) or integrator.getNumThermostats() > 0
+    if hasattr(integrator, "getTemperature") and thermostat:
         return float(integrator.getTemperature().value_in_unit(unit.kelvin))
     raise InputError(
         f"{type(integrator).__name__} does not say which temperature it keeps: use LangevinMiddleIntegrator"
@@ -94,8 +97,11 @@ def _as_it_stands(simulation: Any) -> Any:
 
 def system_of_user(topology: Any, system: Any, positions: Any, **options: Any) -> MolecularSystem:
     """`system_from_objects` of what a user runs: no state is declared, and a time step of None is the default one."""
-    options["time_step"] = options["time_step"] or default_time_step(system)
-    return system_from_objects(topology, system, positions, chirality="none", trans_peptides=False, **options)
+    if options["time_step"] is None:
+        options["time_step"] = default_time_step(system)
+    found = system_from_objects(topology, system, positions, chirality="none", trans_peptides=False, **options)
+    # also a long bond is part of what a user's dynamics samples
+    return replace(found, state=DeclaredState())
 
 
 def system_from_simulation(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from .errors import InputError, last_line
-from .units import FloatArray, IntArray, cross
+from .units import FloatArray, IntArray, cross, numbers
 
 
 class Axes(Protocol):
@@ -95,7 +95,7 @@ def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
 
     The domain of learned labels is that of most frames, not a border.
     """
-    labels = np.atleast_2d(np.asarray(labels, dtype=float))
+    labels = np.atleast_2d(numbers(labels))
     d = len(slow.names)
     if labels.ndim != 2 or labels.shape[1] != d:
         raise InputError(
@@ -124,7 +124,7 @@ def checked_constants(constants: Any, slow: SlowCoordinates) -> FloatArray:
     """
     d = len(slow.names)
     try:
-        found = np.broadcast_to(np.asarray(constants, dtype=float), (d,)).copy()
+        found = np.broadcast_to(numbers(constants), (d,)).copy()
     except ValueError:
         found = np.full(d, np.nan)
     if not (np.isfinite(found) & (found >= 0)).all():

@@ -13,7 +13,7 @@ import openmm
 from scipy.sparse.csgraph import shortest_path
 
 from .chart import Chart
-from .execution import make_context, openmm_seed, run_tasks, task_seed
+from .execution import make_context, openmm_seed, resolved_platform, run_tasks, task_seed
 from .reference import ReferenceParameters, ReferencePotential
 from .sampling import (
     MINIMISER_ITERATIONS,
@@ -54,7 +54,6 @@ class SteerTask:
         origins: shape=(n, d), labels there.
         labels: shape=(n, d), where they are to go.
         n_steps: of the way, for each.
-        minimise: first.
         seed: of the Contexts.
         chart: of the reference, atoms numbered as in the System; None without one.
         parameters: n references.
@@ -65,7 +64,6 @@ class SteerTask:
     origins: FloatArray
     labels: FloatArray
     n_steps: int
-    minimise: bool
     seed: int
     chart: Chart | None = None
     parameters: ReferenceParameters | None = None
@@ -102,8 +100,6 @@ def _steer(task: SteerTask) -> Walkers:
         try:
             set_walker(context, task.walkers, index)
             move(context, index, 0.0)
-            if task.minimise:
-                openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
             if task.walkers.velocities is None:
                 context.setVelocitiesToTemperature(options["temperature"], task.seed + index)
             for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, STAGES + 1).astype(int))):
@@ -125,7 +121,6 @@ def steer(
     restraint: FloatArray | None = None,
     time_step: float | None = None,
     platform: str = "auto",
-    minimise: bool = False,
     chart: Chart | None = None,
     parameters: ReferenceParameters | None = None,
     workers: int = 1,
@@ -142,7 +137,6 @@ def steer(
         restraint: shape=(d,); the system's own by default.
         time_step: ps; the system's own by default.
         platform: an OpenMM platform, or ``auto`` to measure.
-        minimise: before the first step.
         chart: of reference forces that bring the fast degrees of freedom along, atoms numbered as in the System.
         parameters: n references.
         workers: local processes.
@@ -165,16 +159,29 @@ def steer(
                 part = ReferenceParameters(parameters.centres[some], parameters.widths[some])
             number = openmm_seed(task_seed(seed, begin, attempt) if attempt else task_seed(seed, begin))
             place = (walkers.select(some), origins[some], labels[some])
-            tasks.append(SteerTask(options, *place, n_steps, minimise, number, chart, part))
+            tasks.append(SteerTask(options, *place, n_steps, number, chart, part))
         if not tasks:
             break
         moved = join_walkers(run_tasks(_steer, tasks, workers=workers, executor=executor))
         for i, index in enumerate(missing):
             ends[index] = moved.select([i])
-        evaluations += len(missing) * (n_steps + 2 * MINIMISER_ITERATIONS * minimise)
+        evaluations += len(missing) * n_steps
         missing = missing[~np.isfinite(moved.positions).all(axis=(1, 2))]
         options = {**options, "time_step": 0.5 * options["time_step"]}
     return join_walkers(ends), evaluations
+
+
+def minimised(system: MolecularSystem, platform: str) -> tuple[Walkers, int]:
+    """The system's structure without its clashes, as one walker, and the force evaluations; NaN where none is found."""
+    integrator = langevin_integrator(system.temperature, system.friction, system.time_step)
+    context = make_context(system.system, integrator, platform, 1)
+    try:
+        set_walker(context, Walkers(system.positions[None]), 0)
+        openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
+        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
+    except openmm.OpenMMException:
+        positions = np.full(system.positions.shape, np.nan)
+    return Walkers(positions[None]), 2 * MINIMISER_ITERATIONS
 
 
 def label_distances(slow: SlowCoordinates, some: FloatArray, others: FloatArray) -> FloatArray:
@@ -225,13 +232,13 @@ def pulled_starts(
     """
     start = system.slow.transform(system.positions[None])[0]
     parents, depth = _tree(system.slow, labels, start)
-    done: dict[int, Walkers] = {-1: Walkers(system.positions[None])}
-    evaluations = 0
+    platform = options["platform"] = resolved_platform(options.get("platform", "auto"), system.system, system.positions)
+    first, evaluations = minimised(system, platform)
+    done: dict[int, Walkers] = {-1: first}
     for level in range(1, int(depth.max()) + 1):
         members = np.flatnonzero(depth == level)
         origins = join_walkers([done[int(parents[i])] for i in members])
-        first = level == 1
-        moved, cost = steer(system, origins, labels[members], n_steps, seed=seed + level, minimise=first, **options)
+        moved, cost = steer(system, origins, labels[members], n_steps, seed=seed + level, **options)
         evaluations += cost
         done |= {int(i): moved.select([k]) for k, i in enumerate(members)}
     return join_walkers([done[i] for i in range(len(labels))]), evaluations

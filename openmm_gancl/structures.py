@@ -9,14 +9,14 @@ import numpy as np
 from .chart import InternalCoordinates
 from .errors import InputError
 from .exactness import why_not_exact
-from .execution import PotentialEnergy, fastest_platform, reference_generator_kept, run_tasks, task_seed
+from .execution import PotentialEnergy, reference_generator_kept, resolved_platform, run_tasks, task_seed
 from .lift import Lifter
 from .model import LiftingModel, atom_names
 from .reference import ReferenceParameters
 from .sampling import Walkers, join_walkers, sample_task, task_options, window_tasks
 from .simulation import as_system
 from .slow import SlowCoordinates, Torsions, checked_labels
-from .steering import STEERED_IN_A_TASK, steer
+from .steering import STEERED_IN_A_TASK, minimised, steer
 from .system import MolecularSystem
 from .trajectories import equilibrated_from
 from .units import FloatArray, IntArray, wrap
@@ -136,17 +136,18 @@ def _steered(
     widths = parameters.widths.copy()
     widths[:, chart.label_indices] = NO_FORCE
     widths[:, : chart.n_bonds] = NO_FORCE
-    return steer(
+    start, minimisation = minimised(system, options["platform"])
+    walkers, steered = steer(
         system,
-        Walkers(np.repeat(system.positions[None], len(labels), axis=0)),
+        start.select([0] * len(labels)),
         labels,
         n_steps,
         seed=seed,
-        minimise=True,
         chart=replace(chart, z_matrix=np.where(chart.z_matrix < 0, -1, solute[chart.z_matrix])),
         parameters=ReferenceParameters(parameters.centres, widths),
         **options,
     )
+    return walkers, minimisation + steered
 
 
 def _equilibrated(
@@ -246,7 +247,7 @@ def structures_at(
         options = {
             "restraint": np.broadcast_to(target.restraint if restraint is None else restraint, target.restraint.shape),
             "time_step": time_step,
-            "platform": fastest_platform(target.system, target.positions) if platform == "auto" else platform,
+            "platform": resolved_platform(platform, target.system, target.positions),
             "workers": workers,
         }
         wanted = checked_labels(wanted, target.slow)

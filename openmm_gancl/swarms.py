@@ -11,7 +11,7 @@ import numpy as np
 import openmm
 
 from .errors import InputError
-from .execution import fastest_platform, make_context, openmm_seed, task_seed
+from .execution import make_context, openmm_seed, resolved_platform, task_seed
 from .lift import maxwell_boltzmann
 from .packed import (
     Cells,
@@ -156,8 +156,7 @@ def sample_swarm(
     for name, array in (("starts", starts), ("velocities", velocities)):
         if np.shape(array) != shape:
             raise InputError(f"{name} have shape {np.shape(array)}: give (n, {system.n_atoms}, 3), one a start")
-    if platform == "auto":
-        platform = fastest_platform(system.system, system.positions)
+    platform = resolved_platform(platform, system.system, system.positions)
     most = copies_in_a_context(copies, _why_alone(system.system), platform, system.n_atoms)
     side_by_side = min(most, max(n, 1))
     time_step = system.time_step if time_step is None else time_step

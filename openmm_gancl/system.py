@@ -20,10 +20,16 @@ from .errors import InputError
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 from .system_xml import system_hash
-from .units import FloatArray, number, thermal_energy
+from .units import FloatArray, number, numbers, thermal_energy
 
 _NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
 """Forces, by their name's end, that change momenta behind the integrator's back."""
+
+
+DRUDE = (
+    "the System has Drude particles, whose thermostat of two temperatures neither lifts nor windows have: sample with "
+    "OpenMM's DrudeLangevinIntegrator, and join its umbrella windows with gancl fes --windows"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +139,7 @@ def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinat
 
 
 def _checked_restraint(restraint: Any, slow: SlowCoordinates) -> FloatArray:
-    values = np.array(restraint, dtype=float)
+    values = numbers(restraint)
     d = len(slow.names)
     if values.shape not in {(), (d,)} or not (np.isfinite(values) & (values > 0)).all():
         raise InputError(
@@ -181,6 +187,17 @@ def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> Flo
     if bad.any():
         raise InputError(f"the position of atom {int(bad.argmax())} is NaN or infinite: repair the structure")
     return array
+
+
+def _check_objects(topology: Any, system: Any, positions: FloatArray) -> None:
+    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+    if len(same := np.flatnonzero((positions[bonds[:, 0]] == positions[bonds[:, 1]]).all(axis=1))):
+        one, other = bonds[same[0]]
+        raise InputError(
+            f"atoms {one} and {other} are bonded and in one place (positions that were never set?): set the positions"
+        )
+    if any(type(force).__name__.startswith("Drude") for force in system.getForces()):
+        raise InputError(DRUDE)
 
 
 def _target(system: Any, barostat: bool) -> Any:
@@ -237,6 +254,7 @@ def system_from_objects(
         InputError: the objects do not fit together.
     """
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
+    _check_objects(topology, system, positions)
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),

@@ -28,6 +28,30 @@ def number(value: Any) -> float:
     return float(value)
 
 
+def numbers(values: Any) -> FloatArray:
+    """The same of an array, or of a Quantity that holds one; one that is not of numbers becomes NaN."""
+    if hasattr(values, "value_in_unit_system"):
+        from openmm import unit
+
+        values = values.value_in_unit_system(unit.md_unit_system)
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """A count, if it can be one.
+
+    Raises:
+        InputError: a fraction, less than the least, or no number.
+    """
+    found = numbers(value)
+    if found.ndim or not (np.isfinite(found) and found == np.floor(found) and found >= least):
+        raise InputError(f"{name} is {value}: give a whole number from {least} up")
+    return int(found)
+
+
 def checked_temperature(temperature: float) -> float:
     """The temperature, K, if it can be one."""
     if not (np.isfinite(temperature) and temperature > 0):

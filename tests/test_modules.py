@@ -12,6 +12,7 @@ import openmm_gancl
 PACKAGE = Path(openmm_gancl.__file__).parent
 ORDER = [
     "errors",
+    "files",
     "units",
     "execution",
     "packed",
@@ -49,6 +50,7 @@ ORDER = [
     "model_forces",
     "in_context",
     "user_simulation",
+    "lift_source",
     "moves",
     "openmmtools_move",
     "sde",

@@ -9,7 +9,17 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from openmm_gancl import InputError, LiftMove, LiftReporter, TrainingOptions, load_system, sample_windows, train
+from openmm_gancl import (
+    InputError,
+    LiftMove,
+    LiftReporter,
+    TrainingOptions,
+    load_system,
+    sample_windows,
+    train,
+    untrained_model,
+)
+from openmm_gancl.execution import reference_generator_kept
 
 NAME = "bonded_chain"
 
@@ -48,8 +58,13 @@ def places(simulation):
 
 
 class Never(LiftMove):
-    def _accepts(self, after, before, log_u):
+    def _accepts(self, after, before, rng):
         return False
+
+
+class Always(LiftMove):
+    def _accepts(self, after, before, rng):
+        return True
 
 
 def test_nothing_of_the_simulation_changes_but_where_it_is(system, model):
@@ -83,7 +98,7 @@ def test_the_same_seed_gives_the_same_chain_and_a_checkpoint_goes_on(system, mod
         return simulation, LiftMove(simulation, model, relax_steps=20, seed=5, platform="Reference")
 
     simulation, move = chain()
-    move.run(5, 10)
+    move.run(34, 3)  # lifts are made 32 ahead
     move.save_checkpoint(tmp_path / "move.json")
     simulation.saveCheckpoint(str(tmp_path / "simulation.chk"))
     move.run(7, 10)
@@ -92,7 +107,7 @@ def test_the_same_seed_gives_the_same_chain_and_a_checkpoint_goes_on(system, mod
     other.load_checkpoint(tmp_path / "move.json")
     other.run(7, 10)
     assert (places(again) == places(simulation)).all()
-    assert repr(other.history) == repr(move.history) and len(other.history) == 12
+    assert repr(other.history) == repr(move.history) and len(other.history) == 41
 
 
 def test_a_checkpoint_of_another_move_is_refused(system, model, tmp_path):
@@ -101,9 +116,93 @@ def test_a_checkpoint_of_another_move_is_refused(system, model, tmp_path):
     other = LiftMove(simulate(system), model, relax_steps=10, seed=5, platform="Reference")
     with pytest.raises(InputError, match="relax_steps 20, this one has 10"):
         other.load_checkpoint(tmp_path / "move.json")
-    (tmp_path / "no.json").write_text("[]")
-    with pytest.raises(InputError, match="is not a checkpoint"):
-        other.load_checkpoint(tmp_path / "no.json")
+    untrained = untrained_model(system, seed=1)
+    other = LiftMove(simulate(system), untrained, relax_steps=20, seed=5, platform="Reference")
+    with pytest.raises(InputError, match="move with model"):
+        other.load_checkpoint(tmp_path / "move.json")
+    for text in ("[]", '{"identity": {}}'):
+        (tmp_path / "no.json").write_text(text)
+        with pytest.raises(InputError, match="is not a checkpoint"):
+            other.load_checkpoint(tmp_path / "no.json")
+    with pytest.raises(InputError, match="name a file in a folder that exists"):
+        other.save_checkpoint(tmp_path / "nowhere" / "move.json")
+    with pytest.raises(InputError, match="name a file you may write"):
+        LiftReporter(tmp_path / "nowhere" / "moves.csv")
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_every_relaxation_has_noise_of_its_own(system, model, platform):
+    """Both platforms draw from one generator of the process, which an attempt gives back as it was."""
+    move, heats = LiftMove(simulate(system), model, relax_steps=20, seed=2, platform=platform), []
+    for number in (7, 7, 8, 9):
+        with reference_generator_kept():
+            heats.append(move._source.backward(system.positions, move._source.rng(number)).log_weights[0])
+    assert heats[0] == heats[1] and len(set(heats)) == 3
+    with reference_generator_kept():
+        one = [move._source._relaxer.path.run(0)[1] for _ in range(2)]
+    with reference_generator_kept():
+        assert move._source._relaxer.path.run(0)[1] == one[0] != one[1]  # what the seeds prevent
+
+
+def test_moves_of_one_simulation_and_seed_propose_different_lifts(system, model):
+    simulation = simulate(system)
+    moves = [LiftMove(simulation, model, relax_steps=5, seed=1, platform="Reference") for _ in range(2)]
+    labels = [move.attempt().label for move in moves]
+    assert labels[0] != labels[1]
+
+
+def test_a_target_that_has_changed_is_noticed(system, model):
+    simulation = simulate(system, forces=[a_bias()])
+    move = LiftMove(simulation, model, relax_steps=20, seed=1, platform="Reference")
+    move.run(1)
+    simulation.integrator.setTemperature(600)
+    with pytest.raises(InputError, match="keeps 600 K now, and the lifts are for 300 K"):
+        move.run(1)
+    simulation.integrator.setTemperature(300)
+    simulation.integrator.setIntegrationForceGroups({1})
+    with pytest.raises(InputError, match="leaves force groups out"):
+        move.run(1)
+    simulation.integrator.setIntegrationForceGroups(set(range(32)))
+    before = places(simulation)
+    simulation.context.setPositions(np.full_like(before, np.nan))
+    with pytest.raises(InputError, match="it has blown up"):
+        move.run(1)
+    simulation.context.setPositions(before)
+    move.run(1)
+
+
+def test_a_bias_that_has_changed_elsewhere_is_noticed_before_a_lift_goes_there(system, model):
+    far = openmm.CustomTorsionForce("height*step(cos(theta-opposite))")
+    far.addPerTorsionParameter("height")
+    far.addGlobalParameter("opposite", np.pi + system.slow.transform(system.positions[None])[0, 0])
+    far.addTorsion(0, 1, 2, 3, [0.0])
+    simulation = simulate(system, forces=[far])
+    move = Always(simulation, model, relax_steps=20, seed=1, platform="Reference")
+    force = simulation.system.getForces()[-1]
+    force.setTorsionParameters(0, 0, 1, 2, 3, [60.0])
+    force.updateParametersInContext(simulation.context)
+    with pytest.raises(InputError, match="make a new LiftMove"):
+        for _ in range(20):
+            simulation.context.setPositions(system.positions)
+            move.attempt()
+    assert (places(simulation) == system.positions).all()
+
+
+def test_positions_that_were_never_set_are_told(system, model):
+    simulation = simulate(system)
+    simulation.context.setPositions(np.zeros_like(system.positions))
+    with pytest.raises(InputError, match="positions that were never set"):
+        LiftMove(simulation, model, platform="Reference")
+
+
+def test_a_strained_start_does_not_cut_the_target(system, model):
+    simulation = simulate(system)
+    squeezed = system.positions.copy()
+    squeezed[0] = squeezed[1] + 0.5 * (squeezed[0] - squeezed[1])
+    simulation.context.setPositions(squeezed)
+    move = LiftMove(simulation, model, relax_steps=20, seed=2, platform="Reference")
+    simulation.context.setPositions(system.positions)
+    assert any(record.accepted for record in move.run(40, 2))
 
 
 def test_reporters_are_told_and_a_table_is_written(system, model):
@@ -148,8 +247,8 @@ def heavier_hydrogens(system):
     system.setParticleMass(0, system.getParticleMass(0) + 4.0 * unit.amu)
 
 
-def a_bias():
-    force = openmm.CustomTorsionForce("4*cos(theta)")
+def a_bias(height=4.0):
+    force = openmm.CustomTorsionForce(f"{height}*cos(theta)")
     force.addTorsion(0, 1, 2, 3, [])
     return force
 
@@ -159,13 +258,13 @@ def a_bias():
     [
         ([openmm.CMMotionRemover()], None),
         ([], heavier_hydrogens),
-        ([a_bias()], None),
+        ([a_bias(1.0)], None),
         ([openmm.AndersenThermostat(300, 1)], None),
     ],
 )
 def test_what_scripts_add_is_no_obstacle(system, model, forces, change):
     move = LiftMove(simulate(system, forces=forces, change=change), model, relax_steps=20, seed=2, platform="Reference")
-    records = move.run(12, 2)
+    records = move.run(40, 2)
     assert any(record.accepted for record in records)
     lifted = move.system.system
     names = {type(force).__name__ for force in lifted.getForces()}

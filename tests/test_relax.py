@@ -249,5 +249,5 @@ def test_same_seed_same_bytes_whatever_the_workers():
 
 
 def test_a_relaxation_has_at_least_one_step():
-    with pytest.raises(InputError, match="at least 1 step"):
+    with pytest.raises(InputError, match="whole number from 1 up"):
         RelaxProtocol.linear(0, 0.002, 1.0, 300.0)

@@ -19,7 +19,8 @@ def export(
 ) -> None:
     """Copy a run's lifting model to a file."""
     with exit_codes(debug):
-        from ..run_folder import RunFolder, copy_atomically
+        from ..files import copy_atomically
+        from ..run_folder import RunFolder
 
         folder, target = RunFolder.load(run), output or Path("model.pt")
         if not folder.is_done("train"):

@@ -22,28 +22,32 @@ from openmm_gancl.steering import pulled_starts
 from openmm_gancl.units import wrap
 
 RESTRAINT = np.array([25.0, 25.0])
-"""kJ/mol."""
+"""kJ/mol, of windows 60 degrees apart: they overlap, and none of them holds two wells."""
+
+SEEDING_RESTRAINT = np.array([200.0, 200.0])
+"""kJ/mol: what brings a molecule over a barrier in a picosecond; with the windows' own it stays behind."""
 
 STRIDE, EXCHANGE, CEILING, BINS = 50, 500, 6.0, 24
 
 
 def seeded(name, system, model, labels, arguments, platform):
     """Walkers at every window, and what they cost."""
-    options = {"restraint": RESTRAINT, "platform": platform, "workers": arguments.workers}
+    options = {"restraint": SEEDING_RESTRAINT, "platform": platform, "workers": arguments.workers}
     if name == "lifts":
         # half of the steps to get there, half to settle
         half = arguments.seed_steps // 2
         found = structures_at(
             system, model, labels, steer_steps=half, equilibration_steps=half, seed=arguments.seed, **options
         )
-        return found.walkers, len(labels) * arguments.seed_steps
+        return found.walkers, found.force_evaluations
     return pulled_starts(system, labels, arguments.seed_steps, seed=arguments.seed, **options)
 
 
 def independent(system, arguments, platform):
     """The same molecule elsewhere, after dynamics of its own."""
     away = system.slow.transform(system.positions[None]) + np.array([[-0.9, 2.6]])
-    walkers, _ = pulled_starts(system, wrap(away), 4000, seed=arguments.seed + 77, platform=platform)
+    options = {"restraint": SEEDING_RESTRAINT, "platform": platform}
+    walkers, _ = pulled_starts(system, wrap(away), 4000, seed=arguments.seed + 77, **options)
     start = replace(system, positions=walkers.positions[0])
     frames = sample_langevin(start, 8000, n_frames=1, seed=arguments.seed + 78, platform=platform)
     return replace(system, positions=frames.positions[-1])

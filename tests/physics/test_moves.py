@@ -11,27 +11,37 @@ from openmm import app
 
 from openmm_gancl import LiftMove
 
-from .exact import DOUBLE_WELL
+from .exact import DOUBLE_WELL, KT
 from .statistics import z_limit
 
 NAME = DOUBLE_WELL.name
-N_SCORES = 12 * 4
+N_SCORES = 16 * 4
+SLOPE = 1.5
+"""kJ/mol/nm, of a bias."""
 REJECTED = 5.0
 
 
-def simulation_of(system, seed, platform="Reference"):
+def simulation_of(system, seed, platform="Reference", added=lambda system: None):
+    copied = openmm.XmlSerializer.clone(system.system)
+    added(copied)
     integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, system.time_step)
     integrator.setRandomNumberSeed(seed)
-    simulation = app.Simulation(system.topology, system.system, integrator, openmm.Platform.getPlatformByName(platform))
+    simulation = app.Simulation(system.topology, copied, integrator, openmm.Platform.getPlatformByName(platform))
     simulation.context.setPositions(system.positions)
     simulation.context.setVelocitiesToTemperature(system.temperature, seed)
     return simulation
 
 
-def move_of(system, model, relax_steps, kind=LiftMove, **rest):
+def move_of(system, model, relax_steps, kind=LiftMove, simulation=None, **rest):
     as_in_card = {"restraint": system.restraint, "time_step": system.time_step}
     return kind(
-        simulation_of(system, 11), model, relax_steps=relax_steps, seed=12, platform="Reference", **as_in_card, **rest
+        simulation or simulation_of(system, 11),
+        model,
+        relax_steps=relax_steps,
+        seed=12,
+        platform="Reference",
+        **as_in_card,
+        **rest,
     )
 
 
@@ -47,14 +57,23 @@ def ends_of(move, starts, md_steps, rounds):
     return np.array(ends)
 
 
-def scores(ends):
+def biased(n, rng):
+    """Exact, independent positions with a bias of SLOPE x, shape=(n, 1, 3), by rejection."""
+    drawn = DOUBLE_WELL.sample(20 * n, rng)
+    kept = drawn[rng.random(len(drawn)) < np.exp(-SLOPE * (drawn[:, 0, 0] - DOUBLE_WELL.grid[0]) / KT)]
+    assert len(kept) >= n
+    return kept[:n]
+
+
+def scores(ends, exact=None):
     """z of four averages over independent configurations, against very many exact ones."""
-    exact = DOUBLE_WELL.sample(400_000, np.random.default_rng(3))[:, 0]
+    exact = (DOUBLE_WELL.sample(400_000, np.random.default_rng(3)) if exact is None else exact)[:, 0]
     found = ends[:, 0]
     features = [lambda q: q[:, 0] > 0.0, lambda q: q[:, 0] ** 2, lambda q: q[:, 1], lambda q: q[:, 2] ** 2]
     return np.array(
         [
-            (f(found).mean() - f(exact).mean()) / np.hypot(f(found).std() / len(found) ** 0.5, f(exact).std() / 632.0)
+            (f(found).mean() - f(exact).mean())
+            / np.hypot(f(found).std() / len(found) ** 0.5, f(exact).std() / len(exact) ** 0.5)
             for f in features
         ]
     )
@@ -89,6 +108,48 @@ def test_accepting_every_lift_shows(models):
     move = move_of(system, models.with_prior_encoder(NAME, "untrained", 2), 200, kind=AlwaysAccepts)
     z = scores(ends_of(move, DOUBLE_WELL.sample(800, np.random.default_rng(5)), 50, rounds=2))
     assert np.abs(z).max() > REJECTED, z
+
+
+def a_bias(system):
+    force = openmm.CustomExternalForce("slope*x")
+    force.addGlobalParameter("slope", SLOPE)
+    force.addParticle(0, [])
+    system.addForce(force)
+
+
+def heavier(system):
+    system.setParticleMass(0, 3 * system.getParticleMass(0))
+
+
+@pytest.mark.parametrize(("added", "exact"), [(a_bias, biased), (heavier, DOUBLE_WELL.sample)])
+@pytest.mark.parametrize("kind", [LiftMove, AlwaysAccepts])
+def test_what_scripts_add_keeps_the_equilibrium(models, added, exact, kind):
+    """A bias, heavier masses; accepting every lift is the twin."""
+    system = models.system(NAME)
+    simulation = simulation_of(system, 11, added=added)
+    move = move_of(system, models.with_prior_encoder(NAME, "untrained", 2), 200, kind, simulation)
+    found = ends_of(move, exact(500, np.random.default_rng(5)), 50, rounds=2)
+    z = np.abs(scores(found, exact(40_000, np.random.default_rng(3)))).max()
+    assert z < z_limit(N_SCORES) if kind is LiftMove else z > REJECTED, z
+
+
+def test_two_moves_on_one_simulation_keep_the_equilibrium(models):
+    """Of one seed; each attempt of one is followed by one of the other, with no dynamics in between."""
+    system = models.system(NAME)
+    one = move_of(system, models.with_prior_encoder(NAME, "trained", 2), 200)
+    other = move_of(system, models.with_prior_encoder(NAME, "untrained", 2), 200, simulation=one.simulation)
+
+    class Both:
+        simulation, system = one.simulation, one.system
+
+        def run(self, rounds, md_steps):
+            for _ in range(rounds):
+                one.run(1, md_steps)
+                other.run(1)
+
+    z = scores(ends_of(Both(), DOUBLE_WELL.sample(800, np.random.default_rng(5)), 50, rounds=2))
+    assert np.abs(z).max() < z_limit(N_SCORES), z
+    assert all(sum(record.accepted for record in move.history) >= 50 for move in (one, other))
 
 
 def test_metropolis_is_a_chain_of_lifts(models):

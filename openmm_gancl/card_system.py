@@ -11,7 +11,7 @@ from openmm import app, unit
 from .card import CoordinateLabelCard, FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
 from .errors import InputError
 from .slow import SlowCoordinates, slow_from_description
-from .system_xml import deserialized_system
+from .system_xml import deserialized_system, refuse_code
 from .units import FloatArray, number
 
 _FLAT_BOTTOM = (
@@ -90,8 +90,12 @@ def _system_from_xml(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"key 'system_xml': there is no file {path}: correct the path")
     try:
-        system = deserialized_system(path.read_text(encoding="utf-8"))
-    except (openmm.OpenMMException, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+        refuse_code(text)
+        system = deserialized_system(text)
+    except InputError as error:
+        raise InputError(f"key 'system_xml': {path}: {error}") from None
+    except (openmm.OpenMMException, ValueError, SyntaxError) as error:
         raise InputError(f"key 'system_xml': cannot read {path} ({_first_line(error)})") from None
     if not isinstance(system, openmm.System):
         raise InputError(f"key 'system_xml': {path} holds a {type(system).__name__}, not a System")

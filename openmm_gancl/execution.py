@@ -169,7 +169,14 @@ def make_context(system: openmm.System, integrator: openmm.Integrator, platform:
     integrator.setRandomNumberSeed(seed)
     choice = PlatformChoice.read(platform)
     choice.check_here()
-    return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(choice.name), choice.properties())
+    platform_of_that_name = openmm.Platform.getPlatformByName(choice.name)
+    try:
+        return openmm.Context(system, integrator, platform_of_that_name, choice.properties())
+    except openmm.OpenMMException as error:
+        if "same name as a Context parameter" in str(error):
+            name = str(error).rsplit(maxsplit=1)[-1]
+            raise InputError(f"a force has a parameter {name}, which is the integrator's name: rename it") from None
+        raise
 
 
 def _spread(tasks: Sequence[Any]) -> list[Any]:

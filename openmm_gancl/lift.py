@@ -230,7 +230,9 @@ def _beside(model: LiftingModel, platform: str) -> LiftingModel:
     choice = PlatformChoice.read(platform)
     if choice.name != "CUDA" or not torch.cuda.is_available():
         return model
-    return model.on(f"cuda:{choice.devices[0] if choice.devices else 0}")
+    device = int(choice.devices[0]) if choice.devices else 0
+    # an executor's workers may have more devices than this machine
+    return model.on(f"cuda:{device}") if device < torch.cuda.device_count() else model
 
 
 class Lifter:

@@ -27,7 +27,7 @@ from .reference import ReferenceParameters
 from .sampling import Frames
 from .slow import SlowCoordinates, archived, slow_from_description
 from .system import MolecularSystem
-from .units import FloatArray
+from .units import FloatArray, checked_temperature
 
 SCHEMA_VERSION = 2
 UNTRAINED_WIDTHS = {"bond": 0.004, "angle": 0.06, "torsion": 0.2, "cartesian": 0.1}
@@ -150,7 +150,7 @@ class LiftingModel:
         try:
             latents = self.sample_latents(label, np.random.default_rng(0))
             found = self._call("forward", label, latents)
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # torch.jit.Error is no RuntimeError
             raise InputError(f"the model's networks fail ({last_line(error)}): {remedy}") from None
         expected = (1, self.chart.n_coordinates)
         for array in found:
@@ -220,17 +220,27 @@ def load_model(path: str | Path) -> LiftingModel:
     try:
         networks = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         metadata = json.loads(extra["metadata.json"])
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} is not a lifting model ({reason}): give a model.pt that gancl wrote") from None
-    if metadata.get("schema_version") != SCHEMA_VERSION:
+        version = metadata.get("schema_version")
+    except (RuntimeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path} has schema version {metadata.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
+            f"{path} is not a lifting model ({first_line(error)}): give a model.pt that gancl wrote"
+        ) from None
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
             "train the model again, or install the version that wrote it"
         )
-    return LiftingModel(
-        networks, chart_from_description(metadata["chart"]), slow_from_description(metadata["slow"]), metadata
-    )
+    try:
+        chart, slow = chart_from_description(metadata["chart"]), slow_from_description(metadata["slow"])
+        checked_temperature(metadata["temperature"])
+        numbers = metadata["latent_size"] + metadata["n_frames"]
+        if not isinstance(numbers + len(metadata["atom_names"]), int):
+            raise TypeError("latent_size")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} tells of a model what cannot be ({type(error).__name__}: {first_line(error)}): get its file anew"
+        ) from None
+    return LiftingModel(networks, chart, slow, metadata)
 
 
 def _scripted(generator: Any, exponents: FloatArray, n_candidates: int) -> Any:

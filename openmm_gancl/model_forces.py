@@ -100,6 +100,8 @@ def _tabulated(model: LiftingModel, bias: TabulatedBias) -> tuple[Any, dict[str,
     if not isinstance(bias, TabulatedBias) or bias.n_variables != d:
         given = f"over {bias.n_variables} variable(s)" if isinstance(bias, TabulatedBias) else type(bias).__name__
         raise InputError(f"the bias is {given}, the model has {d} label(s): give a TabulatedBias over them")
+    if not bias.periodic and np.isfinite(slow.periods).any():
+        raise InputError("the labels are periodic, the bias is not: give one that is, with limits in radians")
     if bias.periodic and not np.allclose(np.diff(bias.limits, axis=1)[:, 0], slow.periods):
         raise InputError(
             f"the bias turns around after {np.diff(bias.limits, axis=1)[:, 0].tolist()}, the labels after "

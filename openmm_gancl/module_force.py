@@ -39,6 +39,12 @@ def why_not_torch() -> str:
     return ""
 
 
+def runs_everywhere() -> bool:
+    """Whether every platform of OpenMM that is here can compute a TorchForce: that for CUDA is a package of its own."""
+    platforms = (openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms()))
+    return all(platform.supportsKernels(["CalcTorchForce"]) for platform in platforms)
+
+
 @cache
 def torch_force_type() -> Any:
     """The class ``openmmtorch.TorchForce``, or None where it cannot be loaded."""
@@ -88,6 +94,7 @@ class ModuleForce:
     def __call__(self, state: Any) -> tuple[float, FloatArray]:
         """Energy, kJ/mol, and forces, shape=(n_atoms, 3), kJ/mol/nm."""
         if self._module is None:
+            torch.set_num_threads(1)  # with more threads a small network is tens of times slower
             self._module = torch.jit.load(io.BytesIO(self.archive))
         values = state.getParameters() if self.parameters else {}
         numbers = [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
@@ -123,7 +130,8 @@ def check_module(module: Any, positions: FloatArray, parameters: Mapping[str, fl
     try:
         with torch.no_grad():
             found = module(place, *numbers)
-    except (RuntimeError, TypeError, IndexError) as error:
+            module(place.float(), *(number.float().reshape(1) for number in numbers))  # as on a graphics card
+    except Exception as error:  # torch.jit.Error is no RuntimeError
         raise InputError(
             f"the module fails at {len(place)} atoms and {len(numbers)} parameter(s) "
             f"({last_line(error)}): export one that was made for this system"
@@ -157,7 +165,8 @@ def module_force(
     Args:
         module: its forward takes positions, shape=(n_atoms, 3) in nm, and one number a parameter to an energy, kJ/mol.
         parameters: name and default of each, global parameters of the Context, in the order of the arguments.
-        backend: ``torch`` (TorchForce), ``python`` (PythonForce), or ``auto``: the first where it can be loaded.
+        backend: ``torch`` (TorchForce), ``python`` (PythonForce), or ``auto``: the first where it can be loaded, and
+            computed by every platform of OpenMM.
         with_forces: whether the module returns forces, shape=(n_atoms, 3), beside the energy; else they are its
             gradient.
 
@@ -169,6 +178,8 @@ def module_force(
     # with more threads a small network is tens of times slower
     torch.set_num_threads(1)
     torch_force = None if backend == "python" else torch_force_type()
+    if backend == "auto" and torch_force is not None and not runs_everywhere():
+        torch_force = None
     if torch_force is None and backend == "torch":
         raise InputError(
             "openmm-torch cannot be loaded: pip install 'openmm-gancl[openmmtorch]', or see `gancl doctor`"
@@ -196,8 +207,12 @@ def taking_numbers(module: Any, method: str, sizes: Sequence[int]) -> Any:
     # a module that was read from an archive has types of its own, which a method can be added to
     scripted = torch.jit.load(io.BytesIO(archived(torch.jit.script(module))))
     names = [[f"{chr(ord('a') + i)}{j}" for j in range(size)] for i, size in enumerate(sizes)]
+    # on a graphics card openmm-torch passes each as shape=(1,), and in single precision
     vectors = [
-        f"torch.stack([{', '.join(row)}])" if row else "positions.new_zeros([0], dtype=torch.float64)" for row in names
+        f"torch.cat([{', '.join(f'{name}.reshape(1)' for name in row)}]).to(torch.float64)"
+        if row
+        else "positions.new_zeros([0], dtype=torch.float64)"
+        for row in names
     ]
     arguments = ", ".join(["self", "positions", *(name for row in names for name in row)])
     scripted.define(f"def forward({arguments}):\n    return self.{method}({', '.join(['positions', *vectors])})\n")
@@ -214,7 +229,9 @@ class _RestraintEnergy(nn.Module):
 
     @torch.jit.export
     def energy(self, positions: Tensor, centres: Tensor, constants: Tensor) -> Tensor:
-        difference = self.coordinates(positions.to(torch.float64)) - centres
+        coordinates = self.coordinates(positions.to(torch.float64))
+        assert coordinates.shape == centres.shape, "the labels' module returns another number of coordinates"
+        difference = coordinates - centres
         terms = torch.where(self.periodic, 1.0 - torch.cos(difference), 0.5 * difference.square())
         return (constants * terms).sum()
 
@@ -222,10 +239,11 @@ class _RestraintEnergy(nn.Module):
 class _Coordinate(nn.Module):
     def __init__(self, slow: ModuleCoordinates, index: int):
         super().__init__()
-        self.coordinates, self.index = slow.module, index
+        self.coordinates, self.index, self.n = slow.module, index, len(slow.names)
 
     def forward(self, positions: Tensor) -> Tensor:
         coordinates: Tensor = self.coordinates(positions.to(torch.float64))
+        assert coordinates.shape == [self.n], "the labels' module returns another number of coordinates"
         return coordinates[self.index]
 
 

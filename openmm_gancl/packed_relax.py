@@ -8,6 +8,7 @@ With a GBSAOBCForce each copy has a cell, twice as large as a start is in the me
 path that leaves it has no weight either, forward or in reverse: what such paths would carry is missing from the mean.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import fields, replace
@@ -188,7 +189,9 @@ def run_packed(
         executor: see there.
         progress: called once for each finished task.
     """
-    size = max(1, copies // TASK_SIZE)
+    # every device gets a share
+    devices = len(PlatformChoice.read(tasks[0].platform).single_devices()) if tasks else 1
+    size = max(1, min(copies // TASK_SIZE, math.ceil(len(tasks) / devices)))
     groups = [tasks[i : i + size] for i in range(0, len(tasks), size)]
     left = len(tasks)
 

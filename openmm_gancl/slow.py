@@ -310,10 +310,12 @@ class ModuleCoordinates:
         one = torch.tensor(np.asarray(positions), dtype=torch.float64, requires_grad=True)
         try:
             found = [self.module(one), self.module(one.unsqueeze(0))]
-        except (RuntimeError, TypeError, IndexError) as error:
+        except Exception as error:  # torch.jit.Error is no RuntimeError
             told = f"fails at {len(positions)} atoms ({last_line(error)})"
             raise InputError(f"the labels' module {told}: {remedy}") from None
         for value, shape in zip(found, [(d,), (1, d)], strict=True):
+            if not isinstance(value, torch.Tensor):
+                raise InputError(f"the labels' module returns a {type(value).__name__}, not a tensor: {remedy}")
             if tuple(value.shape) != shape or value.dtype != torch.float64:
                 raise InputError(
                     f"the labels' module returns {str(value.dtype).removeprefix('torch.')} of shape "

@@ -2,16 +2,49 @@
 
 import hashlib
 import io
+import pickle
 import re
 import zipfile
+from typing import Any
+from xml.etree import ElementTree
 
 import openmm
 
+from .errors import InputError
+
+
+class _ModuleForcesOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """As `pickle.Unpickler.find_class`."""
+        if (module, name) != ("openmm_gancl.module_force", "ModuleForce"):
+            raise InputError(
+                f"a PythonForce in it would run {module}.{name}, and code in a file may do anything: read it yourself "
+                "if you trust it, and give the System to gancl.system_from_objects"
+            )
+        return super().find_class(module, name)
+
+
+def refuse_code(xml: str) -> None:
+    """See that no PythonForce of an XML text, which holds a pickle, runs anything but a torch module.
+
+    Raises:
+        InputError: one that would, or that cannot be read.
+    """
+    for element in ElementTree.fromstring(xml).iter():
+        if element.get("type") == "PythonForce":
+            try:
+                _ModuleForcesOnly(io.BytesIO(bytes.fromhex(element.get("function", "")))).load()
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(f"a PythonForce in it cannot be read ({type(error).__name__}): make it anew") from None
+
 
 def deserialized_system(xml: str) -> openmm.System:
-    """The System of an XML text; what its forces of torch modules need is loaded first.
+    """The System of an XML text, with what its forces of torch modules need: openmm-torch is loaded, threads are set.
 
-    Any process may read it: a worker, one that resumes a run, one that reads a card.
+    Any process may read it: a worker, one that resumes a run, a script that has the file of a System with a
+    `openmm_gancl.torch_force` in it. Of a file from others have a look at it first: a PythonForce runs code.
     """
     if "TorchForce" in xml or "PythonForce" in xml:
         import torch

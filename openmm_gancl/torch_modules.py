@@ -144,7 +144,7 @@ class ReferenceModule(nn.Module):
         rows = torch.stack([centres + (widths - 1.0) * noise, widths]).reshape(-1, 3)[: len(positions)]
         finite = torch.isfinite(log_q) & torch.isfinite(rows).all()
         told = torch.where(finite, log_q, torch.full_like(log_q, self.floor))
-        return told, torch.where(finite, rows, torch.zeros_like(rows)).contiguous()
+        return told, torch.where(finite, rows, torch.zeros_like(rows)).to(positions.dtype).contiguous()
 
 
 class TabulatedBiasModule(nn.Module):

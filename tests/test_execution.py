@@ -1,6 +1,6 @@
 """Platforms as they are written, and tasks dealt out to devices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -53,6 +53,23 @@ def test_tasks_are_dealt_out_to_devices(cards):
     asked = run_tasks(lambda task: task.platform, [Asks("CUDA:0,1")] * 5)
     assert asked == ["CUDA:0:mixed", "CUDA:1:mixed"] * 2 + ["CUDA:0:mixed"]
     assert run_tasks(lambda task: task.platform, [Asks("CUDA:1"), Asks("CPU")]) == ["CUDA:1", "CPU"]
+
+
+def test_packed_lifts_are_dealt_out_to_devices(cards, monkeypatch):
+    from openmm_gancl import packed_relax
+
+    system, ran = load_system("bonded_chain"), []
+
+    def here(task, copies):
+        ran.append((task.platform, len(task.labels)))
+        return relax_packed(replace(task, platform="Reference"), copies)
+
+    relax_packed = packed_relax.relax_packed
+    monkeypatch.setattr(packed_relax, "relax_packed", here)
+    lifter = Lifter(system, untrained_model(system, seed=1), relax_steps=1, platform="Reference", packed=4096)
+    lifter.platform = "CUDA:0,1"
+    assert np.isfinite(lifter.lift(np.zeros((96, 1)), seed=1).heat).any()
+    assert ran == [("CUDA:0:mixed", 64), ("CUDA:1:mixed", 32)]
 
 
 @pytest.mark.skipif("CUDA" in platform_names(), reason="there is a device")

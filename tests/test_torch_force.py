@@ -2,8 +2,11 @@
 
 import copy
 import os
+import pickle
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import openmm
@@ -23,11 +26,12 @@ from openmm_gancl import (
     untrained_model,
 )
 from openmm_gancl.lift import restraint_reference
-from openmm_gancl.module_force import check_module
+from openmm_gancl.module_force import check_module, restraint_module, taking_numbers
 from openmm_gancl.reference import ReferencePotential
-from openmm_gancl.slow_force import restraint_energies
+from openmm_gancl.slow_force import coordinate_forces, make_restraint, restraint_energies
 from openmm_gancl.static_bias import TabulatedBias
-from openmm_gancl.torch_modules import NO_PROBABILITY, slow_as_module
+from openmm_gancl.system_xml import refuse_code
+from openmm_gancl.torch_modules import NO_PROBABILITY, ReferenceModule, slow_as_module
 
 pytestmark = pytest.mark.openmmtorch
 
@@ -240,6 +244,9 @@ class Broken(nn.Module):
             return torch.sqrt(distance * 0.0)
         if self.fault == "constant":
             return torch.ones_like(distance).detach()
+        assert self.fault != "assertion", "not these atoms"
+        if self.fault == "raise":
+            raise ValueError("not these atoms")
         return (positions.reshape(-1, 66) @ torch.ones(66, 1, dtype=torch.float64)).squeeze(-1)
 
 
@@ -250,6 +257,8 @@ FAULTS = {
     "gradient": "not finite",
     "constant": "gradient",
     "atoms": "fails",
+    "assertion": "fails at 5 atoms .*not these atoms",
+    "raise": "fails at 5 atoms .*not these atoms",
 }
 
 
@@ -259,6 +268,101 @@ def test_broken_coordinates_are_refused_before_a_context(fault):
     slow = ModuleCoordinates.from_module(Broken(fault), names=("d",), periods=[np.inf], domain=[[0.0, 1.0]])
     with pytest.raises(InputError, match=FAULTS[fault]):
         system_with(system, slow)
+
+
+class Tuple(nn.Module):
+    def forward(self, positions):
+        return positions[..., 0, :1], 1.0
+
+
+def test_coordinates_that_are_no_tensor_are_refused():
+    slow = ModuleCoordinates.from_module(Tuple(), names=("d",), periods=[np.inf], domain=[[0.0, 1.0]])
+    with pytest.raises(InputError, match="returns a tuple, not a tensor"):
+        system_with(load_system("bonded_chain"), slow)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_module_of_other_coordinates_stops_in_a_context(backend):
+    """Where nobody has checked it: no sum over what was broadcast."""
+    slow = ModuleCoordinates.from_module(Broken("shape"), names=("d",), periods=[np.inf], domain=[[0.0, 1.0]])
+    restraint = make_restraint(slow, np.array([10.0]), 0, backend=backend).force
+    for force in (restraint, *coordinate_forces(slow, backend=backend)):
+        with pytest.raises(openmm.OpenMMException, match="another number of coordinates"):
+            energy_and_forces(context_of([force], 2, np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]])))
+
+
+def test_numbers_as_a_graphics_card_passes_them(models):
+    """There openmm-torch gives each parameter as shape=(1,), and all in single precision."""
+    system, model = models["alanine_dipeptide_vacuum"]
+    toy = models["double_well_oscillators"]
+    cases = [
+        (system, restraint_module(slow_as_module(model.slow)), [0.3, -0.2, 20.0, 50.0]),
+        (system, reference_of(model, "energy", system), [0.3, -0.2, *np.linspace(-1, 1, model.latent_size)]),
+        (toy[0], reference_of(toy[1], "proposal", toy[0]), [0.3, *np.linspace(-1, 1, toy[1].latent_size)]),
+    ]
+    for one, module, numbers in cases:
+        place = torch.tensor(one.positions, dtype=torch.float32).double()
+        exact = module(place, *(torch.tensor(float(np.float32(number)), dtype=torch.float64) for number in numbers))
+        single = module(place.float(), *(torch.tensor([number], dtype=torch.float32) for number in numbers))
+        for a, b in zip(*(found if isinstance(found, tuple) else (found,) for found in (exact, single)), strict=True):
+            assert a.shape == b.shape
+            torch.testing.assert_close(a, b.double(), rtol=1e-6, atol=1e-7)
+    assert single[1].dtype == torch.float32  # of the positions: openmm-torch would convert it, and not keep that
+
+
+def reference_of(model, method, system):
+    widths = np.sqrt(system.kT / system.restraint)
+    module = ReferenceModule(model.on("cpu").networks.generator, model.chart, system.kT, widths)
+    return taking_numbers(module, method, [len(model.slow.names), model.latent_size])
+
+
+def test_a_backend_that_not_every_platform_has(models, monkeypatch):
+    from openmm_gancl import module_force as home
+
+    _, model = models["bonded_chain"]
+    monkeypatch.setattr(home, "runs_everywhere", lambda: False)
+    assert isinstance(torch_force(model, "slow_bias"), openmm.PythonForce)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_code_in_a_system_of_a_card_is_refused(models, capsys):
+    _, model = models["bonded_chain"]
+    system = openmm.System()
+    for _ in range(5):
+        system.addParticle(1.0)
+    system.addForce(torch_force(model, "slow_bias", backend="python"))
+    text = openmm.XmlSerializer.serialize(system)
+    refuse_code(text)
+    ours = re.search(r'function="([0-9a-f]+)"', text)[1]
+    with pytest.raises(InputError, match=r"would run builtins\.print"):
+        refuse_code(text.replace(ours, pickle.dumps(Evil()).hex()))
+    with pytest.raises(InputError, match="cannot be read"):
+        refuse_code(text.replace(ours, "80"))
+    assert "run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", -3.0),
+        ("temperature", None),
+        ("temperature", "hot"),
+        ("chart", {}),
+        ("chart", {"kind": "polar"}),
+        ("slow", {"kind": "module"}),
+        ("latent_size", "four"),
+        ("atom_names", 5),
+    ],
+)
+def test_a_model_that_tells_what_cannot_be_is_refused(models, tmp_path, key, value):
+    _, model = models["bonded_chain"]
+    replace(model, metadata={**model.metadata, key: value}).save(tmp_path / "model.pt")
+    with pytest.raises(InputError, match="tells of a model what cannot be"):
+        load_model(tmp_path / "model.pt")
 
 
 def system_with(system, slow, forces=None):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import openmm
 
-from .errors import InputError
+from .errors import InputError, first_line
 from .units import FloatArray
 
 TASK_SIZE = 32
@@ -270,16 +270,22 @@ def platform_names() -> list[str]:
     return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
 
 
-def measure_platforms(system: openmm.System, positions: FloatArray, seconds: float = 0.15) -> dict[str, float]:
-    """Microseconds of one Langevin step of this system, one worker, on each platform that can run it."""
+def measure_platforms(
+    system: openmm.System, positions: FloatArray, seconds: float = 0.15, failures: dict[str, str] | None = None
+) -> dict[str, float]:
+    """Microseconds of one Langevin step of this system, one worker, on each platform that can run it.
+
+    Why another cannot is put into ``failures``.
+    """
     measured: dict[str, float] = {}
     for name in platform_names():
         try:
             context = make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.0005), name, 1)
             context.setPositions(positions)
             measured[name] = _microseconds_a_step(context, seconds)
-        except (openmm.OpenMMException, InputError):
-            continue
+        except (openmm.OpenMMException, InputError) as error:
+            if failures is not None:
+                failures[name] = first_line(error)
     if not measured:
         raise InputError("no OpenMM platform can run this system: see `gancl doctor`")
     return measured

@@ -68,7 +68,7 @@ def test_packed_lifts_are_dealt_out_to_devices(cards, monkeypatch):
     monkeypatch.setattr(packed_relax, "relax_packed", here)
     lifter = Lifter(system, untrained_model(system, seed=1), relax_steps=1, platform="Reference", packed=4096)
     lifter.platform = "CUDA:0,1"
-    assert np.isfinite(lifter.lift(np.zeros((96, 1)), seed=1).heat).any()
+    assert len(lifter.lift(np.zeros((96, 1)), seed=1)) == 96
     assert ran == [("CUDA:0:mixed", 64), ("CUDA:1:mixed", 32)]
 
 

@@ -20,8 +20,12 @@ from openmm_gancl import (
 
 pytestmark = pytest.mark.gpu
 
-PRECISION = {"mixed": 2e-5, "double": 1e-9}
-"""Relative, of log w of a path of 100 steps without noise."""
+PRECISION = {"mixed": 2e-5, "double": 1e-6}
+"""Relative, of log w of a path of 100 steps without noise.
+
+On a card OpenMM keeps the parameters of bonds and angles in single precision, also where it computes in double: such
+parameters alone, on the Reference platform, change log w by 1e-7.
+"""
 
 
 @pytest.fixture(scope="module")

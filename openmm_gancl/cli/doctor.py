@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import typer
 from . import options as shared
 from .exit_codes import BAD_INPUT, exit_codes
 
-PACKAGES = ("openmm", "torch", "mdtraj", "numpy", "scipy", "pymbar", "networkx", "loky", "pydantic", "matplotlib")
+PACKAGES = (
+    *("openmm", "torch", "mdtraj", "numpy", "scipy", "pymbar", "networkx", "faiss-cpu"),
+    *("loky", "threadpoolctl", "pydantic", "typer", "rich", "matplotlib"),
+)
 LEAST_DISK = 1.0
 """GB."""
 
@@ -52,18 +56,27 @@ def _packages() -> list[Finding]:
 
 
 def _openmm_platforms() -> list[Finding]:
+    import openmm
+
     from ..execution import measure_platforms, platform_names
     from ..system import load_system
 
-    system = load_system("alanine_dipeptide_vacuum")
-    measured = measure_platforms(system.system, system.positions)
+    system, failures = load_system("alanine_dipeptide_vacuum"), dict[str, str]()
+    measured = measure_platforms(system.system, system.positions, failures=failures)
     findings = []
     for name in platform_names():
         if name in measured:
             findings.append(Finding(f"platform {name}", True, f"{measured[name]:.1f} us a step (alanine dipeptide)"))
         else:
             remedy = "check its driver, or use another platform"
-            findings.append(Finding(f"platform {name}", False, "does not run here", remedy, needed=False))
+            told = f"does not run here ({failures[name]})"
+            findings.append(Finding(f"platform {name}", False, told, remedy, needed=False))
+    remedy = "install the driver of the card, or put the library that is missing on LD_LIBRARY_PATH"
+    for told in openmm.Platform.getPluginLoadFailures():
+        plugin = re.search(r"plugins.libOpenMM(CUDA|HIP|OpenCL)[.]\w+: (.*)", told)
+        # that for OpenCL comes with OpenMM, also where there is no card
+        if plugin and (plugin[1] != "OpenCL" or _devices()):
+            findings.append(Finding(f"plugin {plugin[1]}", False, plugin[2], remedy, needed=False))
     return findings
 
 
@@ -96,19 +109,33 @@ def _openmmtorch() -> list[Finding]:
     return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({told})", remedy, needed=False)]
 
 
+def _devices() -> list[str]:
+    """NVIDIA's cards, as its driver tells them."""
+    try:
+        finished = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=LONGEST_CHECK)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.split(" (UUID")[0] for line in finished.stdout.splitlines() if finished.returncode == 0]
+
+
 def _cuda() -> list[Finding]:
     import torch
+    from openmm import version
 
     from ..execution import platform_names
 
-    if not torch.cuda.is_available():
+    devices, has_platform = _devices(), "CUDA" in platform_names()
+    if not devices and not has_platform:
         return [Finding("CUDA", True, "no device (not needed: small molecules run on the Reference platform)")]
-    name = torch.cuda.get_device_name()
-    if "CUDA" in platform_names():
-        return [Finding("CUDA", True, f"{name}, {torch.cuda.device_count()} device(s)")]
-    wheel = f"OpenMM-CUDA-{(torch.version.cuda or '12').split('.')[0]}"
-    remedy = f"pip install {wheel}, and put torch's nvidia library folders on LD_LIBRARY_PATH"
-    return [Finding("CUDA", False, f"{name}, but OpenMM has no CUDA platform", remedy, needed=False)]
+    told = ", ".join(devices) or "a device"
+    if not has_platform:
+        wheel = f"OpenMM-CUDA-{(torch.version.cuda or '12').split('.')[0]}=={version.short_version}"
+        remedy = f"pip install {wheel}, and put torch's nvidia library folders on LD_LIBRARY_PATH"
+        return [Finding("CUDA", False, f"{told}, but OpenMM has no CUDA platform", remedy, needed=False)]
+    if not torch.cuda.is_available():
+        remedy = "install a torch with CUDA for networks on the card; they run on the CPU meanwhile"
+        return [Finding("CUDA", False, f"{told}, of which torch {torch.__version__} sees none", remedy, needed=False)]
+    return [Finding("CUDA", True, told)]
 
 
 def _machine() -> list[Finding]:

@@ -5,10 +5,18 @@
 needs no training and no file: alanine dipeptide in vacuum, an untrained model, 500 relax steps. It prints, for numbers
 of packed copies, lifts a second, how many times those of one core (Reference platform) that is, and the relaxation's
 steps a second as a share of `LangevinMiddleIntegrator` on the same packed System at two force evaluations a step.
-Medians of five. In a bare environment install the wheels of OpenMM and its CUDA plugin, and of what the package
-imports, beside the torch that is there:
+Medians of five. ``seconds_of_one_step`` is of the same lifts with a single step: what the host does about them.
 
-    pip install openmm OpenMM-CUDA-13 mdtraj pydantic pymbar networkx loky threadpoolctl && pip install --no-deps .
+It runs from wheels in a bare environment, offline, beside the torch that is there. Where there is a network (13: the
+CUDA version of that torch; the plugin has OpenMM's version, for it does not ask for it; 3.12: that machine's Python):
+
+    pip download --no-deps --python-version 3.12 -d wheels openmm==8.5.2 OpenMM-CUDA-13==8.5.2 mdtraj pyparsing \
+        pydantic pydantic-core annotated-types typing-inspection typing-extensions pymbar networkx loky cloudpickle \
+        threadpoolctl numexpr scipy
+
+and on the machine with the device, in the checkout:
+
+    pip install --no-deps --no-index --target site wheels/*.whl && PYTHONPATH=site:. python tests/benchmarks/gpu.py
 
 The CUDA plugin may need torch's ``nvidia/cu13/lib`` on LD_LIBRARY_PATH. ``--platform CPU`` runs the same table without
 a device, ``--precision double`` in double precision.
@@ -39,11 +47,11 @@ def median_seconds(action, repeats=5):
     return float(np.median(times))
 
 
-def lifts_a_second(system, model, platform, copies, n):
-    """Of lifts at one label, as many as the first argument after the platform side by side."""
-    lifter = Lifter(system, model, relax_steps=RELAX_STEPS, platform=platform, packed=copies)
+def seconds_of_lifts(system, model, platform, copies, n, relax_steps=RELAX_STEPS):
+    """Of n lifts at one label, so many copies side by side."""
+    lifter = Lifter(system, model, relax_steps=relax_steps, platform=platform, packed=copies)
     labels = np.tile([-1.4, 1.2], (n, 1))
-    return n / median_seconds(lambda: lifter.lift(labels, seed=1))
+    return median_seconds(lambda: lifter.lift(labels, seed=1))
 
 
 def langevin_steps_a_second(system, platform, copies):
@@ -71,15 +79,16 @@ def main():
         platform = f"{platform}::{arguments.precision}"
     system = load_system("alanine_dipeptide_vacuum")
     model = untrained_model(system, seed=1)
-    core = lifts_a_second(system, model, "Reference", 1, ONE_CORE)
+    core = ONE_CORE / seconds_of_lifts(system, model, "Reference", 1, ONE_CORE)
     print(json.dumps({"platform": platform, "lifts_a_second_of_one_core": round(core, 1)}), flush=True)
     for copies in arguments.copies:
-        lifts = lifts_a_second(system, model, platform, copies, copies)
+        lifts = copies / seconds_of_lifts(system, model, platform, copies, copies)
         langevin = langevin_steps_a_second(system, platform, copies)
         row = {
             "copies": copies,
             "lifts_a_second": round(lifts, 1),
             "times_one_core": round(lifts / core, 2),
+            "seconds_of_one_step": round(seconds_of_lifts(system, model, platform, copies, copies, 1), 3),
             # a relaxation step evaluates two sets of forces
             "share_of_langevin": round(lifts / copies * RELAX_STEPS / (langevin / 2), 3),
         }

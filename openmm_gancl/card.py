@@ -261,5 +261,4 @@ def read_card(path: Path) -> SystemCard | SDECard:
     except ValidationError as error:
         # A misspelt key is also a missing one: the misspelling says more.
         errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise InputError(f"{path}: {_sentence(errors[0], card)}{more}") from None
+        raise InputError(f"{path}: {'; '.join(_sentence(error, card) for error in errors)}") from None

@@ -4,19 +4,42 @@ import os
 import shutil
 from pathlib import Path
 
+from .errors import InputError
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file as a whole, or not at all."""
     beside = path.with_name(path.name + ".tmp")
-    with open(beside, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def copy_atomically(source: Path, target: Path) -> None:
     """Copy a file's content; the target is the old one or the new one at any moment."""
+    check_writable(target)
     beside = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, beside)
-    os.replace(beside, target)
+    try:
+        shutil.copyfile(source, beside)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """See that a file can be written, before the work that goes into it.
+
+    Raises:
+        InputError: it cannot, and why.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}: make it, or write elsewhere")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path.parent} is not yours to write: name another folder")

@@ -8,8 +8,9 @@ generator.
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import openmm
@@ -23,78 +24,13 @@ from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
 from .model import LiftingModel
 from .packed_relax import Copies, copies_in_a_context, run_packed, why_not_packed_lifts
-from .reference import ReferenceParameters, ReferencePotential
+from .proposals import Proposals, propose, propose_reverse
+from .reference import ReferencePotential
 from .relax import ABSURD_ENERGY, Relaxed, Relaxer, RelaxProtocol, RelaxTask, relax
 from .slow import checked_constants, checked_labels
 from .slow_force import restraint_energies
 from .system import MolecularSystem
 from .units import BoolArray, FloatArray, IntArray
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """n references, with the latents they belong to and the coordinates at the reference end of each path.
-
-    Attributes:
-        labels: shape=(n, d).
-        latents: shape=(n, latent_size).
-        parameters: n references, the restraint standing in for the label coordinates.
-        coordinates: shape=(n, n_coordinates), x0 in the chart; NaN in reverse until the path has run.
-        log_encoder: shape=(n,), log r(z | x, s) at the real end; NaN of lifts until the path has run.
-    """
-
-    labels: FloatArray
-    latents: FloatArray
-    parameters: ReferenceParameters
-    coordinates: FloatArray
-    log_encoder: FloatArray
-
-
-def restraint_reference(
-    parameters: ReferenceParameters, model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float
-) -> ReferenceParameters:
-    """Let the restraint be the reference of the label coordinates themselves, where the chart has them."""
-    if not len(model.chart.label_indices):
-        return parameters
-    centres, widths = parameters.centres.copy(), parameters.widths.copy()
-    centres[:, model.chart.label_indices] = labels
-    widths[:, model.chart.label_indices] = np.sqrt(kT / restraint)
-    return ReferenceParameters(centres, widths)
-
-
-def propose(
-    model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float, rng: np.random.Generator
-) -> Proposals:
-    """Draw latents from the prior and configurations from their references.
-
-    Args:
-        model: the lifting model.
-        labels: shape=(n, d).
-        restraint: shape=(d,).
-        kT: kJ/mol.
-        rng: the task's generator.
-    """
-    latents = model.sample_latents(labels, rng)
-    parameters = model.reference_parameters(labels, latents)
-    parameters = restraint_reference(parameters, model, labels, restraint, kT)
-    coordinates = ReferencePotential(model.chart, kT).sample(parameters, rng)
-    return Proposals(labels, latents, parameters, coordinates, np.full(len(labels), np.nan))
-
-
-def propose_reverse(
-    model: LiftingModel,
-    positions: FloatArray,
-    labels: FloatArray,
-    restraint: FloatArray,
-    kT: float,
-    rng: np.random.Generator,
-) -> Proposals:
-    """Draw latents from the encoder at real frames; the paths back to their references start there."""
-    coordinates = model.chart.to_internal(positions)
-    latents, log_encoder = model.sample_encoder(coordinates, labels, rng)
-    parameters = model.reference_parameters(labels, latents)
-    parameters = restraint_reference(parameters, model, labels, restraint, kT)
-    return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan), log_encoder)
 
 
 def maxwell_boltzmann(masses: FloatArray, n: int, kT: float, rng: np.random.Generator) -> FloatArray:
@@ -274,6 +210,11 @@ class Lifter:
         executor: Executor | None = None,
         packed: Copies = "auto",
     ):
+        if not isinstance(system, MolecularSystem) or not isinstance(model, LiftingModel):
+            given = f"{type(system).__name__} and {type(model).__name__}"
+            raise InputError(f"given are {given}: give a system (gancl.load_system) and a model (gancl.load_model)")
+        if mode not in get_args(Mode):
+            raise InputError(f"mode is {mode!r}: choose {' or '.join(get_args(Mode))}")
         model.check_system(system)
         check_exact(system, model.chart)
         self.system, self.mode = system, mode

@@ -215,7 +215,7 @@ def load_model(path: str | Path) -> LiftingModel:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no lifting model at {path}: train one with `gancl train` or `gancl run`")
+        raise InputError(f"there is no lifting model at {path}: give model.pt of a run, or train one with `gancl run`")
     extra = {"metadata.json": ""}
     try:
         networks = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
@@ -233,9 +233,7 @@ def load_model(path: str | Path) -> LiftingModel:
     try:
         chart, slow = chart_from_description(metadata["chart"]), slow_from_description(metadata["slow"])
         checked_temperature(metadata["temperature"])
-        numbers = metadata["latent_size"] + metadata["n_frames"]
-        if not isinstance(numbers + len(metadata["atom_names"]), int):
-            raise TypeError("latent_size")
+        _ = int(metadata["latent_size"]), len(metadata["atom_names"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path} tells of a model what cannot be ({type(error).__name__}: {first_line(error)}): get its file anew"

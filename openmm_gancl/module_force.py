@@ -243,7 +243,9 @@ class _Coordinate(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         coordinates: Tensor = self.coordinates(positions.to(torch.float64))
-        assert coordinates.shape == [self.n], "the labels' module returns another number of coordinates"
+        assert coordinates.dim() == 1 and len(coordinates) == self.n, (
+            "the labels' module returns another number of coordinates"
+        )
         return coordinates[self.index]
 
 

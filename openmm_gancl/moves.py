@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import InputError
 from .execution import PotentialEnergy, reference_generator_kept, task_seed
-from .files import write_atomically
+from .files import check_writable, write_atomically
 from .label_prior import LabelPrior
 from .lift import Lifter
 from .lift_source import LiftSource, accepts, labels_of
@@ -91,10 +91,8 @@ class LiftReporter:
     def __init__(self, file: str | Path | TextIO, append: bool = False):
         self._stream: Any = file
         if isinstance(file, str | Path):
-            try:
-                self._stream = Path(file).open("a" if append else "w", encoding="utf-8", newline="")  # noqa: SIM115
-            except OSError as error:
-                raise InputError(f"cannot write {file} ({error.strerror}): name a file you may write") from None
+            check_writable(Path(file))
+            self._stream = Path(file).open("a" if append else "w", encoding="utf-8", newline="")  # noqa: SIM115
         self._headed = append
 
     def __call__(self, record: LiftRecord) -> None:
@@ -268,10 +266,8 @@ class LiftMove:
             "standing": None if self._standing is None else self._standing.tolist(),
             "history": [vars(record) for record in self.history],
         }
-        try:
-            write_atomically(Path(path), json.dumps(record) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write {path} ({error.strerror}): name a file in a folder that exists") from None
+        check_writable(Path(path))
+        write_atomically(Path(path), json.dumps(record) + "\n")
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Go on where `save_checkpoint` was called, after the Simulation's own checkpoint is loaded.

@@ -13,8 +13,10 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from .chart import chart_for
 from .errors import InputError
-from .execution import PlatformChoice, available_workers, fastest_platform
+from .exactness import why_not_exact
+from .execution import PlatformChoice, available_workers, resolved_platform
 from .rounds import least_evaluations, lift_stage
 from .run_context import Reporter, Run
 from .run_folder import RunFolder, is_run_folder, locked, prepare_folder
@@ -100,6 +102,8 @@ def _system_record(system: MolecularSystem, source: str) -> dict[str, Any]:
 
 def _check_same_system(now: dict[str, Any], was: dict[str, Any], folder: Path) -> None:
     remedy = "put back the system it was begun with, or name a new folder"
+    if was["name"] != now["name"]:
+        raise InputError(f"{folder} was begun with {was['name']}, now it is {now['name']}: {remedy}")
     for key in sorted({*was["card"], *now["card"]}):
         old, new = was["card"].get(key), now["card"].get(key)
         if old != new:
@@ -110,10 +114,9 @@ def _check_same_system(now: dict[str, Any], was: dict[str, Any], folder: Path) -
 
 
 def _chosen_platform(system: MolecularSystem, asked: str) -> str:
-    if asked == "auto":
-        return fastest_platform(system.system, system.positions)
-    PlatformChoice.read(asked).check_here()
-    return asked
+    if asked != "auto":
+        PlatformChoice.read(asked).check_here()
+    return resolved_platform(asked, system.system, system.positions)
 
 
 def _check_budget(options: RunOptions, settings: Settings) -> None:
@@ -128,6 +131,10 @@ def _check_budget(options: RunOptions, settings: Settings) -> None:
 def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions) -> RunFolder:
     settings = settings_of(options)
     _check_budget(options, settings)
+    if reason := why_not_exact(system.system, system.topology):
+        raise InputError(reason)
+    # what has no chart is told before anything is sampled
+    chart_for(system.topology, system.slow, system.positions, system.constraints)
     if options.slow != "torsions":
         asked_features(system, options)
     return RunFolder.create(
@@ -166,16 +173,19 @@ def _threads(threads: int) -> Iterator[None]:
 
 
 def _start_workers(workers: int) -> None:
-    """Start worker processes that do not hear Ctrl-C, which the terminal sends to them too."""
-    if workers < 2 or not hasattr(signal, "pthread_sigmask"):
+    """Start worker processes that do not hear Ctrl-C, which the terminal sends to them too.
+
+    They inherit that it is ignored; a mask would not do, for loky unblocks the signal on its way.
+    """
+    if workers < 2 or threading.current_thread() is not threading.main_thread():
         return
     from loky import get_reusable_executor
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         get_reusable_executor(max_workers=workers, timeout=WORKERS_IDLE).submit(os.getpid)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

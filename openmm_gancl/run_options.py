@@ -173,8 +173,8 @@ def _check(options: RunOptions) -> None:
         if getattr(options, name) not in choices:
             told = " or ".join(choice for choice in choices if choice)
             raise InputError(f"{name} is {getattr(options, name)!r}: choose {told}")
-    for name in ("keep", "coordinates") if options.slow == "torsions" else ():
-        if getattr(options, name):
+    for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
+        if getattr(options, name) != getattr(RunOptions, name):
             raise InputError(f"{_flag(name)} is of learned labels: add --slow diffusion-map, or leave it out")
     if options.chain and options.label_mode != "free":
         raise InputError("a Metropolis chain over all lifts needs free labels: leave --labels out, or say free")
@@ -237,7 +237,8 @@ def check_same_options(asked: RunOptions, stored: Mapping[str, Any], resolved_pl
     ours = effective(asked)
     if ours["platform"] in ("auto", resolved_platform):
         ours["platform"] = stored["platform"]
-    for field in fields(RunOptions):
+    # what others follow from comes first
+    for field in sorted(fields(RunOptions), key=lambda field: field.name not in ("slow", "preset", "acceptance")):
         was, now = stored.get(field.name, field.default), ours[field.name]
         if was != now:
             flag = _flag(field.name)

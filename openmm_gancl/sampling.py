@@ -16,7 +16,7 @@ from .slow import SlowCoordinates
 from .slow_force import add_restraint
 from .system import MolecularSystem
 from .system_xml import deserialized_system
-from .units import FloatArray, IntArray
+from .units import FloatArray, IntArray, number
 
 MINIMISER_ITERATIONS = 100
 CONSTRAINT_TOLERANCE = 1e-6
@@ -337,6 +337,17 @@ def sample_langevin(
     return replace(frames, labels=frames.obtained)
 
 
+def checked_time_step(time_step: Any) -> float:
+    """Ps, if it can be one.
+
+    Raises:
+        InputError: it is not positive.
+    """
+    if not (np.isfinite(value := number(time_step)) and value > 0):
+        raise InputError(f"time_step is {time_step}: give a positive number of ps")
+    return value
+
+
 def task_options(
     system: MolecularSystem, restraint: FloatArray | None, time_step: float | None, platform: str
 ) -> dict[str, Any]:
@@ -347,6 +358,6 @@ def task_options(
         "restraint": np.asarray(system.restraint if restraint is None else restraint, dtype=float),
         "temperature": system.temperature,
         "friction": system.friction,
-        "time_step": system.time_step if time_step is None else time_step,
+        "time_step": checked_time_step(system.time_step if time_step is None else time_step),
         "platform": resolved_platform(platform, system.system, system.positions),
     }

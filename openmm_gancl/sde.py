@@ -331,7 +331,7 @@ def lift_sde(
     Raises:
         InputError: a model of something else, labels outside the domain, a negative time, or proposals that run away.
     """
-    from .lift import propose
+    from .proposals import propose
 
     if not (np.isfinite(relaxation_times) and relaxation_times >= 0):
         raise InputError(f"relaxation_times is {relaxation_times:g}: give zero or a positive number")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from .errors import InputError, last_line
-from .units import FloatArray, IntArray, cross, numbers
+from .units import FloatArray, IntArray, check_radians, cross, numbers
 
 
 class Axes(Protocol):
@@ -91,7 +91,7 @@ def dihedral_angles(positions: FloatArray, quadruples: IntArray) -> FloatArray:
 
 
 def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
-    """Labels as a finite array of shape=(n, d) inside the domain, or an `InputError`.
+    """Labels in radians or nm as a finite array of shape=(n, d) inside the domain, or an `InputError`.
 
     The domain of learned labels is that of most frames, not a border.
     """
@@ -104,6 +104,7 @@ def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
         )
     if not np.all(np.isfinite(labels)):
         raise InputError("labels hold NaN or infinity: remove those rows")
+    check_radians(labels, slow.periods, "label")
     outside = (labels < slow.domain[:, 0] - 1e-9) | (labels > slow.domain[:, 1] + 1e-9)
     outside &= ~np.isfinite(slow.periods) & (not isinstance(slow, ModuleCoordinates))
     if outside.any():
@@ -258,7 +259,7 @@ class ModuleCoordinates:
     names: tuple[str, ...]
     periods: FloatArray
     domain: FloatArray
-    archive: bytes
+    archive: bytes = field(repr=False)
     chart_torsions: IntArray = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
     kind: ClassVar[str] = "module"
 

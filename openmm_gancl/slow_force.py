@@ -56,43 +56,76 @@ class _HarmonicRestraint:
         self.force.updateParametersInContext(context)
 
 
-class _ModuleRestraint:
+class _ParameterRestraint:
     """Centres and constants are global parameters: window_centre_0, ..., window_constant_0, ..."""
 
-    def __init__(self, slow: ModuleCoordinates, kappa: FloatArray, backend: Any):
-        from .module_force import module_force, restraint_module
-
+    def __init__(self, slow: SlowCoordinates, kappa: FloatArray, backend: Any):
         self.centres = [f"window_centre_{i}" for i in range(len(kappa))]
         constants = {f"window_constant_{i}": float(k) for i, k in enumerate(kappa)}
-        parameters = {**dict.fromkeys(self.centres, 0.0), **constants}
-        self.force = module_force(restraint_module(slow), parameters, backend)
+        self.force = _force_of_parameters(slow, {**dict.fromkeys(self.centres, 0.0), **constants}, backend)
 
     def move(self, context: openmm.Context, label: FloatArray) -> None:
         for name, value in zip(self.centres, label, strict=True):
             context.setParameter(name, float(value))
 
 
-def make_restraint(slow: SlowCoordinates, kappa: FloatArray, force_group: int, *, backend: Any = "auto") -> Restraint:
+def _force_of_parameters(slow: SlowCoordinates, parameters: dict[str, float], backend: Any) -> Any:
+    if isinstance(slow, ModuleCoordinates):
+        from .module_force import module_force, restraint_module
+
+        return module_force(restraint_module(slow), parameters, backend)
+    # each term has one of the labels switched on
+    d, one = len(slow.names), np.eye(len(slow.names))
+    force: Any
+    if isinstance(slow, Torsions):
+        terms = [f"is_{i}*window_constant_{i}*(1-cos(theta-window_centre_{i}))" for i in range(d)]
+        force = openmm.CustomTorsionForce("+".join(terms))
+        add, label_of, columns = force.addTorsion, force.addPerTorsionParameter, slow.atoms.tolist()
+    elif isinstance(slow, ParticleCoordinates):
+        terms = [f"is_{i}*0.5*window_constant_{i}*(q-window_centre_{i})^2" for i in range(d)]
+        force = openmm.CustomExternalForce("+".join(terms) + ";q=on_x*x+on_y*y+on_z*z")
+        add, label_of, columns = force.addParticle, force.addPerParticleParameter, slow.components[:, :1].tolist()
+        one = np.concatenate([one, np.eye(3)[slow.components[:, 1]]], axis=1)
+    else:
+        raise InputError(f"slow coordinates of type {type(slow).__name__} have no restraint")
+    for name in [f"is_{i}" for i in range(d)] + ["on_x", "on_y", "on_z"][: one.shape[1] - d]:
+        label_of(name)
+    for name, value in parameters.items():
+        force.addGlobalParameter(name, value)
+    for particles, row in zip(columns, one.tolist(), strict=True):
+        add(*particles, row)
+    return force
+
+
+def make_restraint(
+    slow: SlowCoordinates,
+    kappa: FloatArray,
+    force_group: int,
+    *,
+    parameters: bool = False,
+    backend: Any = "auto",
+) -> Restraint:
     """The restraint U_C: kappa (1 - cos(xi - s)) of periodic coordinates, kappa (xi - s)^2 / 2 of others.
 
     Args:
         slow: the slow coordinates.
         kappa: shape=(d,), kJ/mol (periodic), kJ/mol/nm^2 (particles) or kJ/mol (learned).
         force_group: the force group to put it in.
+        parameters: make centres and constants global parameters of the Context (``window_centre_0``, ...,
+            ``window_constant_0``, ...), as they are of learned coordinates anyhow: for windows of a script's own, a
+            sampler of many thermodynamic states, say.
         backend: of learned ones; see `openmm_gancl.module_force.module_force`.
 
     Raises:
         InputError: coordinates of a type that has no restraint.
     """
     restraint: Restraint
-    if isinstance(slow, Torsions):
+    if isinstance(slow, Torsions) and not parameters:
         restraint = _CosineRestraint(slow, kappa)
-    elif isinstance(slow, ParticleCoordinates):
+    elif isinstance(slow, ParticleCoordinates) and not parameters:
         restraint = _HarmonicRestraint(slow, kappa)
-    elif isinstance(slow, ModuleCoordinates):
-        restraint = _ModuleRestraint(slow, kappa, backend)
     else:
-        raise InputError(f"slow coordinates of type {type(slow).__name__} have no restraint")
+        restraint = _ParameterRestraint(slow, kappa, backend)
     restraint.force.setForceGroup(force_group)
     return restraint
 

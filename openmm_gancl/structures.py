@@ -15,11 +15,11 @@ from .model import LiftingModel, atom_names
 from .reference import ReferenceParameters
 from .sampling import Walkers, join_walkers, sample_task, task_options, window_tasks
 from .simulation import as_system
-from .slow import SlowCoordinates, Torsions, checked_labels
+from .slow import SlowCoordinates, Torsions, checked_constants, checked_labels
 from .steering import STEERED_IN_A_TASK, minimised, steer
 from .system import MolecularSystem
 from .trajectories import equilibrated_from
-from .units import FloatArray, IntArray, wrap
+from .units import FloatArray, IntArray, numbers, whole_number, wrap
 from .user_simulation import system_of_simulation
 
 LOOKS = 40
@@ -220,7 +220,7 @@ def structures_at(
     Args:
         system: an ``openmm.app.Simulation``, which is left as it is, or a system.
         model: a lifting model of the molecule, or of the solute, whose atoms are found by their names.
-        labels: shape=(d,) or (k, d).
+        labels: shape=(d,) or (k, d), radians or nm.
         n: structures at each.
         relax_steps: of exact lifts.
         steer_steps: of the way to the label.
@@ -234,7 +234,10 @@ def structures_at(
     Raises:
         InputError: the model does not fit, or labels that cannot be steered.
     """
-    wanted = np.repeat(np.atleast_2d(np.asarray(labels, dtype=float)), n, axis=0)
+    if not isinstance(model, LiftingModel) or not hasattr(system, "topology"):
+        given = f"{type(system).__name__} and {type(model).__name__}"
+        raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
+    wanted = np.repeat(np.atleast_2d(numbers(labels)), whole_number("n", n), axis=0)
     with reference_generator_kept():
         is_system = isinstance(system, MolecularSystem)
         reason, solute = why_not_exact(system.system, system.topology), None
@@ -245,7 +248,7 @@ def structures_at(
             slow = _labels_in(model, solute)
             target = _relabelled(system, slow) if is_system else as_system(system, slow)
         options = {
-            "restraint": np.broadcast_to(target.restraint if restraint is None else restraint, target.restraint.shape),
+            "restraint": target.restraint if restraint is None else checked_constants(restraint, target.slow),
             "time_step": time_step,
             "platform": resolved_platform(platform, target.system, target.positions),
             "workers": workers,

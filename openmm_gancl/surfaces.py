@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def load_surface(path: str | Path) -> FreeEnergySurface:
                 force_evaluations=int(stored["force_evaluations"]),
                 units=tuple(map(str, stored["units"])),
             )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
         raise InputError(f"{path} holds no surface: give a fes.npz that gancl wrote") from None
 
 

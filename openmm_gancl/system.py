@@ -20,11 +20,14 @@ from .errors import InputError
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 from .system_xml import system_hash
-from .units import FloatArray, number, numbers, thermal_energy
+from .units import FloatArray, check_radians, number, numbers, thermal_energy
 
 _NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
 """Forces, by their name's end, that change momenta behind the integrator's back."""
 
+
+LONGEST_TIME_STEP = 0.1
+"""ps, of a molecule; above it the user thinks in fs."""
 
 DRUDE = (
     "the System has Drude particles, whose thermostat of two temperatures neither lifts nor windows have: sample with "
@@ -157,6 +160,7 @@ def _checked_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> tuple[Bas
                     f"basin {basin.name} has a box of shape {np.shape(box)}: give {d} interval(s) [low, "
                     f"high], one a label ({', '.join(slow.names)})"
                 )
+            check_radians(box.T, slow.periods, f"an end of basin {basin.name},")
             reversed_ = (box[:, 0] > box[:, 1]) & ~np.isfinite(slow.periods)
             if reversed_.any():
                 raise InputError(
@@ -189,13 +193,15 @@ def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> Flo
     return array
 
 
-def _check_objects(topology: Any, system: Any, positions: FloatArray) -> None:
+def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step: float) -> None:
     bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
     if len(same := np.flatnonzero((positions[bonds[:, 0]] == positions[bonds[:, 1]]).all(axis=1))):
         one, other = bonds[same[0]]
         raise InputError(
             f"atoms {one} and {other} are bonded and in one place (positions that were never set?): set the positions"
         )
+    if len(bonds) and time_step > LONGEST_TIME_STEP:
+        raise InputError(f"time_step is {time_step:g} ps, too long for any bond: 0.002 is usual (2 fs)")
     if any(type(force).__name__.startswith("Drude") for force in system.getForces()):
         raise InputError(DRUDE)
 
@@ -254,7 +260,7 @@ def system_from_objects(
         InputError: the objects do not fit together.
     """
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
-    _check_objects(topology, system, positions)
+    _check_objects(topology, system, positions, number(time_step))
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),

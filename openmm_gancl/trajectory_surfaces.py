@@ -20,7 +20,7 @@ from .surfaces import BINS, CEILING, FreeEnergySurface
 from .system import Basin
 from .trajectories import Blocks, Series, independent_blocks
 from .umbrella import UmbrellaWindows, read_windows
-from .units import BoolArray, FloatArray, checked_temperature, thermal_energy, wrap
+from .units import BoolArray, FloatArray, check_radians, checked_temperature, thermal_energy, wrap
 from .weighing import MOST_BIASES, WindowWeights, weigh_windows, window_notes
 
 FEW_SAMPLES, TOO_FEW_SAMPLES = 50, 10
@@ -28,6 +28,9 @@ FEW_SAMPLES, TOO_FEW_SAMPLES = 50, 10
 
 LARGE_SHARE, LARGEST_SHARE = 0.05, 0.5
 """Of all the weight, on one frame: likewise."""
+
+LARGE_CUT = 0.5
+"""Of a trajectory, as equilibration: told."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> B
     boxes = []
     for box in basin.boxes:
         bounds = np.array(box, dtype=float)
+        check_radians(np.where(np.isinf(bounds), 0.0, bounds).T, periods, f"--basin {basin.name}:")
         for name, interval, period in zip(names, bounds, periods, strict=True):
             low, high = interval
             if np.isnan(interval).any():
@@ -140,6 +144,15 @@ def _sample_notes(effective: float, share: float, weighted: bool) -> tuple[list[
     return notes, doubts
 
 
+def _equilibration_notes(blocks: Blocks, series: Series) -> list[str]:
+    """Runs of which most was cut."""
+    cut = np.array(blocks.discarded) / np.maximum(np.diff(series.starts), 1)
+    return [
+        f"equilibration took {100 * cut[i]:.0f} % of trajectory {i + 1}: sample for longer, or say --discard yourself"
+        for i in np.flatnonzero(cut > LARGE_CUT)
+    ]
+
+
 def analyse_observations(
     observations: Observations,
     temperature: float,
@@ -188,6 +201,8 @@ def analyse_observations(
         effective *= effective_sample_size(log_weights) / len(log_weights)
         share = float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights)))
     notes, doubts = _sample_notes(effective, share, log_weights is not None)
+    if discard == "auto" and windows is None:
+        notes += _equilibration_notes(blocks, series)
     if windows is not None and weights is not None:
         more = window_notes(windows, weights)
         notes, doubts = more[0] + notes, more[1] + doubts

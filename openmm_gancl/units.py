@@ -52,6 +52,25 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return int(found)
 
 
+MOST_RADIANS = 2 * np.pi + 1e-6
+"""Beyond it an angle is given in degrees by mistake."""
+
+
+def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
+    """Refuse angles that look like degrees: they would be turned around, silently, into others.
+
+    Args:
+        values: shape=(..., d).
+        periods: shape=(d,), ``inf`` where there is none.
+        what: they are of.
+
+    Raises:
+        InputError: a periodic one is beyond 2 pi.
+    """
+    if (far := np.isfinite(periods) & (np.abs(values) > MOST_RADIANS)).any():
+        raise InputError(f"{what} {values[far][0]:g} is beyond 2 pi: give radians (numpy.radians of degrees)")
+
+
 def checked_temperature(temperature: float) -> float:
     """The temperature, K, if it can be one."""
     if not (np.isfinite(temperature) and temperature > 0):

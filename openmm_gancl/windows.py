@@ -30,14 +30,14 @@ from .sampling import (
     window_tasks,
 )
 from .simulation import as_system, count_molecules
-from .slow import ModuleCoordinates, SlowCoordinates, Torsions, checked_labels
+from .slow import ModuleCoordinates, SlowCoordinates, Torsions, checked_constants, checked_labels
 from .slow_force import restraint_energies
 from .steering import label_distances, nearest_starts, pulled_starts
 from .system import Basin, MolecularSystem
 from .trajectories import Series
 from .trajectory_surfaces import TrajectoryAnalysis, analyse_observations
 from .umbrella import UmbrellaWindows, WindowForm
-from .units import FloatArray, IntArray
+from .units import FloatArray, IntArray, whole_number
 
 WINDOWS_IN_A_TASK = 8
 
@@ -159,7 +159,7 @@ def sample_windows(
 
     Args:
         system: a system, or an ``openmm.app.Simulation``, which is left as it is; its barostat, if any, stays.
-        labels: shape=(n, d); by default ``n_windows`` scattered ones.
+        labels: shape=(n, d), radians or nm; by default ``n_windows`` scattered ones.
         slow: the labels' coordinates, of a Simulation.
         starts: ``structure`` (turned to each label in its chart), ``pulling`` (from window to window), walkers
             (`openmm_gancl.structures_at` gives some), or positions, shape=(n, n_atoms, 3), nm: one each, else the
@@ -179,8 +179,17 @@ def sample_windows(
         executor: any `concurrent.futures.Executor` instead.
         progress: called once for each finished task.
     """
+    for name, value, least in (
+        ("n_windows", n_windows, 1),
+        ("frames_per_window", frames_per_window, 1),
+        ("equilibration_steps", equilibration_steps, 0),
+        ("exchange_steps", exchange_steps, 0),
+        ("pull_steps", pull_steps, 1),
+    ):
+        whole_number(name, value, least)
     given = {} if restraint is None else {"restraint": restraint}
-    target = as_system(system, slow, **given)
+    with reference_generator_kept():
+        target = as_system(system, slow, **given)
     labels = checked_labels(scattered_labels(target.slow, n_windows, seed) if labels is None else labels, target.slow)
     if steps_per_window < frames_per_window:
         raise InputError(
@@ -189,7 +198,7 @@ def sample_windows(
     if starts is None:
         # turned in a chart, one molecule would be driven into another
         starts = "pulling" if count_molecules(target.topology) > 1 else "structure"
-    kappa = target.restraint if restraint is None else np.broadcast_to(restraint, target.restraint.shape)
+    kappa = target.restraint if restraint is None else checked_constants(restraint, target.slow)
     stride, in_a_stretch = steps_per_window // frames_per_window, frames_per_window
     if exchange_steps:
         in_a_stretch = max(exchange_steps * frames_per_window // steps_per_window, 1)

@@ -130,10 +130,30 @@ def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "choose default or quick")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", *QUICK[:2], "--platform", "Abacus"), "no platform 'Abacus'")
     refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--seed", "3"), "--seed 0", "--seed 3", "new folder")
-    refused(gancl("run", "narrow_barrier", "-o", folder, *QUICK), "begun with a card", "new folder")
+    refused(gancl("run", "narrow_barrier", "-o", folder, *QUICK), "now it is narrow_barrier", "new folder")
     refused(gancl("lift", tmp_path), "is not a run folder", "gancl run")
     (tmp_path / "broken.toml").write_text("name = 'x'\ncolour = 3\n")
     refused(gancl("run", tmp_path / "broken.toml", "-o", tmp_path / "a"), "unknown key 'colour'")
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path, finished):
+    folder, _ = finished
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--features", "foo"), "--features is of learned labels")
+    refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--slow", "diffusion-map"), "begun with --slow torsions")
+    refused(gancl("sample", folder, "--lifts", "100"), "--lifts is settled when a run begins")
+    refused(gancl("sample", SYSTEM), "is a system and no run folder: add -o RUN")
+    refused(gancl("train", SYSTEM), "is a system and no run folder: add --traj")
+    refused(gancl("train", folder, "-o", tmp_path / "m.pt"), "gancl export")
+
+
+def test_what_cannot_end_well_is_told_before_the_work(tmp_path, finished):
+    folder, _ = finished
+    refused(gancl("run", "alanine_dipeptide_water", "-o", tmp_path / "a"), "use umbrella windows")
+    own = ("train", SYSTEM, "--traj", "no.dcd", "--top", "no.pdb", "-o")
+    refused(gancl(*own, tmp_path / "nowhere" / "m.pt"), "there is no folder")
+    refused(gancl(*own, tmp_path), "is a folder: name a file in it")
+    refused(gancl("export", folder, "-o", tmp_path), "is a folder: name a file in it")
+    assert not list(tmp_path.parent.glob("*.tmp"))
 
 
 def test_a_run_folder_in_use_or_of_another_version_is_refused(finished, tmp_path):

@@ -43,6 +43,7 @@ ORDER = [
     "model",
     "held",
     "lifts",
+    "proposals",
     "exactness",
     "lift",
     "swarms",

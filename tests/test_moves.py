@@ -124,9 +124,9 @@ def test_a_checkpoint_of_another_move_is_refused(system, model, tmp_path):
         (tmp_path / "no.json").write_text(text)
         with pytest.raises(InputError, match="is not a checkpoint"):
             other.load_checkpoint(tmp_path / "no.json")
-    with pytest.raises(InputError, match="name a file in a folder that exists"):
+    with pytest.raises(InputError, match="there is no folder"):
         other.save_checkpoint(tmp_path / "nowhere" / "move.json")
-    with pytest.raises(InputError, match="name a file you may write"):
+    with pytest.raises(InputError, match="there is no folder"):
         LiftReporter(tmp_path / "nowhere" / "moves.csv")
 
 
@@ -236,7 +236,7 @@ def test_two_moves_on_one_simulation(system, model):
 
 def test_a_lift_that_fails_is_rejected(system, model):
     """With steps far too long every path ends in a clash or NaN."""
-    move = LiftMove(simulate(system), model, relax_steps=20, seed=2, time_step=0.5, platform="Reference")
+    move = LiftMove(simulate(system), model, relax_steps=20, seed=2, time_step=0.1, platform="Reference")
     before = places(move.simulation)
     records = move.run(4)
     assert not any(record.accepted for record in records) and (places(move.simulation) == before).all()

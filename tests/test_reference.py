@@ -11,8 +11,8 @@ from scipy.stats import kstest, norm
 
 from openmm_gancl import Lifter, ParticleCoordinates, Torsions, load_system, untrained_model
 from openmm_gancl.chart import CartesianCoordinates, InternalCoordinates, chart_for
-from openmm_gancl.lift import propose
 from openmm_gancl.networks import Generator
+from openmm_gancl.proposals import propose
 from openmm_gancl.reference import ReferenceParameters, ReferencePotential
 
 KT = 2.5

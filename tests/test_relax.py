@@ -11,7 +11,7 @@ from openmm.app import Element, Topology
 from openmm_gancl import Lifter, ParticleCoordinates, load_system, system_from_objects, untrained_model
 from openmm_gancl.diagnostics import reason_counts
 from openmm_gancl.errors import InputError
-from openmm_gancl.lift import propose
+from openmm_gancl.proposals import propose
 from openmm_gancl.reference import ReferencePotential
 from openmm_gancl.relax import PathContext, RelaxProtocol, RelaxTask, relax, relaxation_integrator
 from openmm_gancl.slow_force import restraint_energies

@@ -137,3 +137,25 @@ def test_openmm_may_be_imported_first(tmp_path):
     finished = subprocess.run([sys.executable, str(tmp_path / "spring.py")], capture_output=True, text=True)
     assert finished.stdout.strip() == "5.0", finished.stderr
     assert "Warning" not in finished.stderr and "simtk" not in finished.stderr
+
+
+@pytest.mark.parametrize("name", ["alanine_dipeptide_vacuum", "double_well_oscillators"])
+def test_centres_and_constants_as_parameters_of_the_context(name):
+    """The same energies and forces as the restraint of windows, from setParameter alone."""
+    system = load_system(name)
+    d = len(system.slow.names)
+    kappa, label = np.linspace(20.0, 50.0, d), np.linspace(-0.7, 1.1, d)
+    plain = make_restraint(system.slow, np.linspace(20.0, 50.0, d), 0)
+    named = make_restraint(system.slow, np.full(d, 1.0), 2, parameters=True)
+    assert named.force.getForceGroup() == 2
+    contexts = [context_of(one.force, system.n_atoms, system.positions) for one in (plain, named)]
+    plain.move(contexts[0], label)
+    for i in range(d):
+        contexts[1].setParameter(f"window_centre_{i}", label[i])
+        contexts[1].setParameter(f"window_constant_{i}", kappa[i])
+    (energy, forces), (other, others) = (energy_and_forces(context) for context in contexts)
+    assert energy == pytest.approx(other, rel=1e-12) and np.abs(forces).max() > 1.0
+    np.testing.assert_allclose(others, forces, rtol=1e-9, atol=1e-9)
+    named.move(contexts[1], label + 0.3)
+    expected = restraint_energies(system.slow, kappa, system.slow.transform(system.positions[None]), label + 0.3)[0]
+    assert energy_and_forces(contexts[1])[0] == pytest.approx(expected, rel=1e-9)

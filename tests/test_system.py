@@ -8,7 +8,7 @@ import pytest
 from openmm import app, unit
 
 from openmm_gancl.errors import InputError
-from openmm_gancl.slow import ParticleCoordinates, Torsions, dihedral_angles
+from openmm_gancl.slow import ParticleCoordinates, Torsions, checked_labels, dihedral_angles
 from openmm_gancl.state import DeclaredState
 from openmm_gancl.system import (
     Basin,
@@ -432,3 +432,21 @@ def test_unknown_system_names_the_known_ones():
         load_system("alanine")
     with pytest.raises(InputError, match="cannot read the card"):
         load_system("no/such/card.toml")
+
+
+def test_degrees_and_femtoseconds_are_noticed(tmp_path, ala2):
+    with pytest.raises(InputError, match=r"label -80 is beyond 2 pi: give radians"):
+        checked_labels([[-80.0, 2.5]], ala2.slow)
+    box = Basin("C7ax", (np.array([[23.0, 109.0], [-1.0, 1.0]]),))
+    arguments = {"temperature": 300.0, "labels": ala2.slow}
+    with pytest.raises(InputError, match=r"an end of basin C7ax, 23 is beyond 2 pi"):
+        system_from_objects(ala2.topology, ala2.system, ala2.positions, **arguments, basins=[box])
+    with pytest.raises(InputError, match=r"time_step is 2 ps, too long for any bond"):
+        system_from_objects(ala2.topology, ala2.system, ala2.positions, **arguments, time_step=2.0)
+
+
+def test_drude_particles_are_refused_everywhere(ala2):
+    system = openmm.XmlSerializer.clone(ala2.system)
+    system.addForce(openmm.DrudeForce())
+    with pytest.raises(InputError, match="DrudeLangevinIntegrator, and join its umbrella windows with gancl fes"):
+        system_from_objects(ala2.topology, system, ala2.positions, temperature=300.0, labels=ala2.slow)

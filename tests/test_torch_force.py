@@ -25,8 +25,8 @@ from openmm_gancl import (
     torch_force,
     untrained_model,
 )
-from openmm_gancl.lift import restraint_reference
 from openmm_gancl.module_force import check_module, restraint_module, taking_numbers
+from openmm_gancl.proposals import restraint_reference
 from openmm_gancl.reference import ReferencePotential
 from openmm_gancl.slow_force import coordinate_forces, make_restraint, restraint_energies
 from openmm_gancl.static_bias import TabulatedBias

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -64,6 +64,36 @@ def advance(
     return pipeline.run(folder, target, options, reporter=reporter, workers=workers, until=until)
 
 
+def check_run(target: str, missing: str) -> None:
+    """See that a run is meant where a system could be.
+
+    Raises:
+        InputError: it is a system.
+    """
+    from ..run_folder import is_run_folder
+    from ..system import card_path
+
+    if is_run_folder(Path(target)):
+        return
+    try:
+        card_path(target)
+    except InputError:
+        return
+    raise InputError(f"{target} is a system and no run folder: add {missing}")
+
+
+def check_no_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """See that an existing run is not asked for what is settled when it begins.
+
+    Raises:
+        InputError: naming the first option that is.
+    """
+    for name, value in given.items():
+        if value != defaults[name]:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{flag} is settled when a run begins: leave it out, or begin one with -o RUN")
+
+
 def print_outcome(outcome: "Outcome", as_json: bool) -> None:
     """The closing summary, or where the run stands; exit code 3 if it is not to be trusted."""
     from ..summary import summary_text
@@ -118,9 +148,6 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         with exit_codes(debug, GO_ON):
             if output is None and until == LAST:
                 raise InputError("there is no place for the results: name a run folder with -o RUN")
-            if output is None:
-                print_outcome(advance(Path(target), None, None, workers, until), json_)
-                return
             options = run_options(
                 preset=preset,
                 relax_steps=relax_steps,
@@ -137,7 +164,12 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 seed=seed,
                 platform=platform,
             )
-            print_outcome(advance(output, target, options, workers, until), json_)
+            if output is None:
+                check_run(target, "-o RUN")
+                check_no_options(vars(options), vars(run_options(relax_steps=None)))
+                print_outcome(advance(Path(target), None, None, workers, until), json_)
+            else:
+                print_outcome(advance(output, target, options, workers, until), json_)
 
     command.__doc__ = doc
     return command

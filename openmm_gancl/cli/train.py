@@ -10,7 +10,7 @@ from ..errors import InputError
 from . import options as shared
 from .exit_codes import exit_codes
 from .reporting import make_reporter
-from .runs import GO_ON, advance, print_outcome, use_threads_of
+from .runs import GO_ON, advance, check_run, print_outcome, use_threads_of
 
 
 def _train_own(
@@ -25,16 +25,20 @@ def _train_own(
 ) -> tuple[Path, str]:
     use_threads_of(Path("."))
     from ..cgan import TrainingOptions
+    from ..files import check_writable
     from ..model import train_model
     from ..system import load_system
     from .own_frames import check_cvs, load_own_frames
 
     if top is None or output is None:
         raise InputError("own frames need --top FILE and -o model.pt: name both")
+    check_writable(output)
     system = load_system(target)
     check_cvs(system, cvs)
     reporter = make_reporter()
     positions = load_own_frames(system, top, trajectories, log_weights, seed, reporter.note)
+    if latent is not None and latent < 0:
+        raise InputError(f"--latent is {latent}: give at least 0")
     options = TrainingOptions() if latent is None else TrainingOptions(latent_size=latent)
     with reporter.step("training", options.generator_steps + 1) as done:
         model = train_model(
@@ -68,10 +72,16 @@ def train(
     debug: shared.Debug = False,
 ) -> None:
     """The train stage of a run; with --top and --traj, a model of a system from your own frames."""
-    with exit_codes(debug, GO_ON):
+    with exit_codes(debug, "repeat the command to start again" if traj else GO_ON):
         if not traj:
             if top is not None or cv or log_weights is not None:
                 raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")
+            check_run(target, "--traj FILE --top FILE -o model.pt (frames of your own), or begin a run")
+            if output is not None or latent is not None or seed:
+                raise InputError(
+                    "-o, --latent and --seed belong to own frames (--traj): leave them out; gancl export writes a "
+                    "run's model to a file"
+                )
             print_outcome(advance(Path(target), None, None, workers, "train"), json_)
             return
         path, description = _train_own(target, top, traj, cv or [], log_weights, output, latent, seed)

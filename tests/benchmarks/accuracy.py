@@ -1,4 +1,4 @@
-"""Accuracy of a finished run on alanine dipeptide in vacuum, against the committed reference data.
+"""Accuracy of a finished run on alanine dipeptide, in vacuum or with GBSA, against the committed reference data.
 
     python tests/benchmarks/accuracy.py RUN
 
@@ -21,7 +21,7 @@ from openmm_gancl.lift import Lifter
 from openmm_gancl.model import load_model
 from openmm_gancl.system import load_system
 
-REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.npz"
+REFERENCES = Path(__file__).parent.parent / "data"
 CEILING = 10.0
 
 
@@ -70,14 +70,15 @@ def main():
     arguments = parser.parse_args()
     if not (arguments.run / "fes.npz").is_file():
         sys.exit(f"error: {arguments.run} is not a finished run: give a folder that `gancl run` has finished")
-    system, model = load_system("alanine_dipeptide_vacuum"), load_model(arguments.run / "model.pt")
-    with np.load(REFERENCE) as stored:
+    model = load_model(arguments.run / "model.pt")
+    system = load_system(model.metadata["system"])
+    with np.load(REFERENCES / f"{system.name}.npz") as stored:
         reference = dict(stored)
     learned = arguments.run / "fes_phi_psi.npz"
     path, ceiling = (learned, 8.0) if learned.is_file() else (arguments.run / "fes.npz", CEILING)
     rms, finite = surface_accuracy(path, reference, system.kT, ceiling)
     line = {"rms_kT": round(rms, 4), "finite_fraction": round(finite, 4)}
-    if path != learned:
+    if path != learned and "window_free_energy_kT" in reference:
         line |= label_coverage(system, model, reference, arguments)
     print(json.dumps(line))
 

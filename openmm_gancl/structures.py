@@ -72,7 +72,10 @@ class Structures:
         errors = np.sqrt((self.label_errors(slow)[found] ** 2).mean(axis=0))
         told = ", ".join(f"{name} {error:.3f}" for name, error in zip(slow.names, errors, strict=True))
         lost = f" ({len(self) - found.sum()} lost)" if not found.all() else ""
-        lines = [f"{len(self)} structures{lost}; {self.guarantee}", f"root mean square label error: {told}"]
+        lines = [
+            f"{len(self)} structures{lost}; {self.guarantee}",
+            f"root mean square label error: {told}; median energy {np.median(self.energies[found]):.0f} kJ/mol",
+        ]
         if self.equilibrated is not None:
             lines.append(f"steps to equilibrate: median {np.median(self.equilibrated[found]):.0f}")
         return "\n".join(lines)

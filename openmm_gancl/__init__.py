@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .lift import Lifter, accept_metropolis
     from .lift_surfaces import analyse_lifts, basin_populations, surface_from_lifts
     from .lifts import Lifts
-    from .model import LiftingModel, load_model, train, untrained_model
+    from .model import LiftingModel, load_model
     from .model_forces import torch_force
     from .moves import LiftMove, LiftRecord, LiftReporter
     from .openmmtools_move import LiftMCMCMove
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .surfaces import FreeEnergySurface, load_surface
     from .swarms import Swarm, sample_swarm
     from .system import MolecularSystem, list_systems, load_system, system_from_objects
+    from .training import train, untrained_model
     from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
     from .umbrella import UmbrellaWindows, read_windows
     from .windows import analyse_windows, sample_windows, window_table
@@ -48,7 +49,8 @@ _HOME = {
     "held": ["hold_torsions", "wide_torsions"],
     "lift": ["Lifter", "accept_metropolis"],
     "lifts": ["Lifts"],
-    "model": ["LiftingModel", "load_model", "train", "untrained_model"],
+    "model": ["LiftingModel", "load_model"],
+    "training": ["train", "untrained_model"],
     "moves": ["LiftMove", "LiftRecord", "LiftReporter"],
     "openmmtools_move": ["LiftMCMCMove"],
     "sampling": ["Frames", "sample_langevin"],

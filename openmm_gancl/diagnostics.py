@@ -24,7 +24,11 @@ def log_mean_weight(log_weights: FloatArray) -> float:
 
 
 def effective_sample_size(log_weights: FloatArray) -> float:
-    """Kish's (sum w)^2 / sum w^2; 0 if every weight is zero."""
+    """Kish's (sum w)^2 / sum w^2 (Survey Sampling, 1965); 0 if every weight is zero.
+
+    Args:
+        log_weights: shape=(n,), minus infinity where a lift failed.
+    """
     if not np.isfinite(log_weights).any():
         return 0.0
     return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
@@ -145,7 +149,16 @@ def check_reverse(
 
 
 def check_lifts(forward: Lifts, reverse: Lifts, *, seed: int) -> list[ReverseCheck]:
-    """One `ReverseCheck` for each label that both hold."""
+    """One `ReverseCheck` for each label that both hold: E[1/w] in reverse against 1 / mean(w).
+
+    Args:
+        forward: restrained lifts, several of each label.
+        reverse: relaxations of real frames of the same labels, back to the reference.
+        seed: of the bootstraps.
+
+    Returns:
+        the check of each label with at least four of both, in the order of the labels.
+    """
     checks = []
     for i, label in enumerate(np.unique(reverse.labels, axis=0)):
         lifts, back = (part.log_weights[(part.labels == label).all(axis=1)] for part in (forward, reverse))

@@ -127,7 +127,7 @@ class DiffusionMap:
 
     Args:
         n_coordinates: how many coordinates, besides the constant one.
-        alpha: 0, 1/2 or 1; see the table above.
+        alpha: 0, 1/2 or 1: how much of the density of points is taken out (all of it at 1).
         bandwidth: eps; ``auto`` where log S grows fastest; ``self-tuning`` with a scale of its own for each point.
         n_neighbors: neighbours of each point in the graph.
         n_landmarks: fit on so many of the points, each standing for those next to it; all of them by default.

@@ -174,7 +174,8 @@ def _beside(model: LiftingModel, platform: str) -> LiftingModel:
 class Lifter:
     """Draws exactly weighted lifts of a system with a lifting model.
 
-    Guarantee: each lift's weight is exact for the discretised dynamics at hand; ``mean(w)`` is unbiased.
+    Guarantee: each lift's weight is exact for the discretised dynamics at hand; ``mean(w)`` is unbiased
+    (Nilmeier et al. 2011, doi 10.1073/pnas.1106094108).
 
     Args:
         system: the real system.
@@ -191,6 +192,9 @@ class Lifter:
         executor: any `concurrent.futures.Executor` instead of local processes.
         packed: lifts side by side in one Context; by default many on a graphics card, where the System can be packed,
             and one elsewhere, which is faster there.
+
+    Raises:
+        InputError: the model does not fit the system, the System has no exact lifts, or a number that cannot be.
     """
 
     def __init__(
@@ -243,7 +247,7 @@ class Lifter:
         """One lift of each label.
 
         Args:
-            labels: shape=(n, d); repeat a label for several lifts of it. Unrestrained: drawn from `label_prior`.
+            labels: shape=(n, d), radians or nm; repeat a label for several lifts of it. Unrestrained: drawn from `label_prior`.
             seed: the same seed gives the same lifts, whatever the workers; how many are packed changes their noise.
             progress: called once for each finished task of 32 lifts.
         """

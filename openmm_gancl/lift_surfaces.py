@@ -236,6 +236,12 @@ def analyse_lifts(
 
     Surface and window free energies are fitted in turn, because constants c_k taken from the raw, noisy weights
     of single windows would correlate with them; a smooth c_k is as good as a fixed one.
+
+    Args:
+        lifts: of one run.
+        bins: bins a label; 72 over two labels, 120 over one, by default.
+        force_evaluations: what they cost in all; their own by default.
+        passes: of surface and window free energies in turn.
     """
     edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts)
     shape = tuple(len(axis) - 1 for axis in edges)

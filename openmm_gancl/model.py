@@ -11,31 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from .cgan import (
-    TrainingHistory,
-    TrainingOptions,
-    coordinate_statistics,
-    fit_baseline,
-    train_adversarially,
-)
-from .chart import Chart, chart_for, chart_from_description
+from .chart import Chart, chart_from_description
 from .errors import InputError, first_line, last_line
-from .networks import Generator, LiftingNetworks, coordinate_kinds
+from .networks import LiftingNetworks
 from .reference import ReferenceParameters
-from .sampling import Frames
 from .slow import SlowCoordinates, archived, slow_from_description
 from .system import MolecularSystem
 from .units import FloatArray, checked_temperature
 
 SCHEMA_VERSION = 2
-UNTRAINED_WIDTHS = {"bond": 0.004, "angle": 0.06, "torsion": 0.2, "cartesian": 0.1}
-"""nm and radians, of a generator that has seen no frame."""
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Small networks: where other work runs beside, a second thread makes them several times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -130,7 +119,7 @@ class LiftingModel:
             digest.update(name.encode() + tensor.numpy(force=True).tobytes())
         return digest.hexdigest()[:16]
 
-    @_one_thread()
+    @one_thread()
     def _call(self, method: str, *arrays: FloatArray) -> Any:
         device = self.networks.exponents.device
         with torch.no_grad():
@@ -241,124 +230,10 @@ def load_model(path: str | Path) -> LiftingModel:
     return LiftingModel(networks, chart, slow, metadata)
 
 
-def _scripted(generator: Any, exponents: FloatArray, n_candidates: int) -> Any:
+def scripted_networks(generator: Any, exponents: FloatArray, n_candidates: int) -> Any:
+    """Frozen `LiftingNetworks`; see there."""
     networks = LiftingNetworks(generator, exponents, n_candidates)
     return torch.jit.script(networks.eval().requires_grad_(False))
-
-
-def _bundle(
-    system: MolecularSystem,
-    chart: Chart,
-    generator: Generator,
-    **metadata: Any,
-) -> LiftingModel:
-    import openmm
-
-    networks = _scripted(generator, np.zeros(chart.n_coordinates), 1)
-    base = {
-        "schema_version": SCHEMA_VERSION,
-        "system": system.name,
-        "atom_names": atom_names(system.topology),
-        "chart": chart.describe(),
-        "slow": system.slow.describe(),
-        "temperature": system.temperature,
-        "force_field_hash": system.force_field_hash,
-        "latent_size": generator.latent_size,
-        "encoder_relax_steps": None,
-        "versions": {"torch": torch.__version__, "openmm": openmm.__version__},
-    }
-    return LiftingModel(networks, chart, system.slow, {**base, **metadata})
-
-
-@_one_thread()
-def train_model(
-    system: MolecularSystem,
-    positions: FloatArray,
-    labels: FloatArray,
-    *,
-    seed: int,
-    options: TrainingOptions | None = None,
-    progress: Any = None,
-) -> LiftingModel:
-    """Train a lifting model on frames of restrained ensembles; the encoder stays the prior.
-
-    Args:
-        system: the real system.
-        positions: shape=(n, n_atoms, 3), nm.
-        labels: shape=(n, d): the restraint's centre of each frame, or the label obtained.
-        seed: of every random number; the same seed gives the same bytes at the same thread count.
-        options: hyper-parameters.
-        progress: called with the step and the number of steps.
-    """
-    options = options or TrainingOptions()
-    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
-    coordinates = chart.to_internal(positions)
-    keep = np.isfinite(coordinates).all(axis=1) & np.isfinite(labels).all(axis=1)
-    if keep.sum() < 20:
-        raise InputError(f"only {int(keep.sum())} usable training frames: sample more windows or more steps")
-    coordinates, labels = coordinates[keep], labels[keep]
-    torch.manual_seed(seed)
-    origin, scale = coordinate_statistics(coordinates, chart)
-    generator = Generator(chart, system.slow, options.latent_size, origin, scale)
-    history = TrainingHistory()
-    history.baseline_loss = fit_baseline(generator, labels, coordinates, options.roughness)
-    if options.latent_size > 0 and options.generator_steps > 0:
-        order = np.random.default_rng(seed).permutation(len(labels))
-        split = int(len(order) * options.held_out)
-        held_out = (labels[order[:split]], coordinates[order[:split]])
-        rows = order[split:]
-        train_adversarially(
-            generator,
-            system.slow,
-            labels[rows],
-            coordinates[rows],
-            held_out,
-            options,
-            seed,
-            history,
-            progress,
-        )
-    return _bundle(system, chart, generator, n_frames=len(labels), seed=seed, history=vars(history))
-
-
-def train(
-    system: MolecularSystem,
-    frames: Frames,
-    *,
-    seed: int,
-    options: TrainingOptions | None = None,
-    progress: Any = None,
-) -> LiftingModel:
-    """Train a lifting model on sampled frames; see `train_model`."""
-    return train_model(system, frames.positions, frames.labels, seed=seed, options=options, progress=progress)
-
-
-def untrained_model(
-    system: MolecularSystem,
-    *,
-    seed: int,
-    latent_size: int = 4,
-    strength: float = 1.0,
-    widths: dict[str, float] | None = None,
-) -> LiftingModel:
-    """A generator that has seen no frame: random non-zero last layer, no baseline fit, around the structure.
-
-    Args:
-        system: the real system; its structure is the centre.
-        seed: of the random layer.
-        latent_size: dimension of z.
-        strength: typical size of the random raw outputs, in widths.
-        widths: by kind of coordinate, `UNTRAINED_WIDTHS` by default; nm and radians.
-    """
-    torch.manual_seed(seed)
-    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
-    by_kind = {**UNTRAINED_WIDTHS, **(widths or {})}
-    scale = np.array([by_kind[kind] for kind in coordinate_kinds(chart)])
-    origin = chart.to_internal(system.positions[None])[0]
-    generator = Generator(chart, system.slow, latent_size, origin, scale)
-    last: Any = generator.correction[-1]
-    nn.init.normal_(last.weight, std=strength * 2.0 / last.in_features**0.5)
-    return _bundle(system, chart, generator, n_frames=0, seed=seed, history=vars(TrainingHistory()))
 
 
 def with_encoder(
@@ -372,7 +247,7 @@ def with_encoder(
         n_candidates: draws of z to choose among; 1 is r = p(z).
         relax_steps: at which the exponents were fitted, recorded in the metadata; None for the prior.
     """
-    networks = _scripted(model.networks.generator, exponents, n_candidates)
+    networks = scripted_networks(model.networks.generator, exponents, n_candidates)
     return replace(model, networks=networks, metadata={**model.metadata, "encoder_relax_steps": relax_steps})
 
 
@@ -393,6 +268,8 @@ def with_generator(model: LiftingModel, generator: Any, chart: Chart, slow: Slow
         chart: that chart, with its label coordinates.
         slow: the labels.
     """
-    networks = _scripted(generator, model.networks.exponents.numpy(force=True), int(model.networks.n_candidates))
+    networks = scripted_networks(
+        generator, model.networks.exponents.numpy(force=True), int(model.networks.n_candidates)
+    )
     metadata = {**model.metadata, "chart": chart.describe(), "slow": slow.describe()}
     return LiftingModel(networks, chart, slow, metadata)

@@ -20,7 +20,7 @@ from .lift_surfaces import (
     weighted_ends,
 )
 from .lifts import Lifts, load_lifts
-from .model import LiftingModel, train, with_encoder_of
+from .model import LiftingModel, with_encoder_of
 from .plotting import plot_surface
 from .run_context import Run, restrained_windows, spread
 from .run_options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES
@@ -32,6 +32,7 @@ from .slow import Axes, FirstAxes
 from .summary import Summary
 from .surfaces import CEILING, FreeEnergySurface
 from .system import Basin
+from .training import train
 from .units import FloatArray
 
 ENCODER_LABELS = 16

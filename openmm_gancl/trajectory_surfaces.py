@@ -247,7 +247,7 @@ def analyse_trajectories(
 
     Each file is a trajectory of its own: its equilibration is cut (Chodera 2016, doi 10.1021/acs.jctc.5b00784) and the
     rest divided into blocks of several correlation times, the unit of the bootstrap and of the cross-validation that
-    chooses the bandwidth. A bias is undone in one of four ways, or there is none.
+    chooses the bandwidth. A bias is undone in one of five ways, or there is none.
 
     Args:
         paths: trajectories that mdtraj reads; empty if the collective variables are columns or npy files.

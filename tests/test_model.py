@@ -16,8 +16,9 @@ from openmm_gancl.cgan import (
 from openmm_gancl.chart import chart_for
 from openmm_gancl.encoder import fit_encoder
 from openmm_gancl.errors import InputError
-from openmm_gancl.model import load_model, train_model, untrained_model, with_encoder
+from openmm_gancl.model import load_model, with_encoder
 from openmm_gancl.system import load_system
+from openmm_gancl.training import train_model, untrained_model
 from tests.physics.exact import FORKED, exact_frames
 
 SHORT = TrainingOptions(latent_size=2, generator_steps=40, evaluate_every=20, batch_size=64)

@@ -41,6 +41,7 @@ ORDER = [
     "networks",
     "cgan",
     "model",
+    "training",
     "held",
     "lifts",
     "proposals",

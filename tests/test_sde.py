@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from openmm_gancl import InputError, TrainingOptions, lift_sde, load_sde, load_system, untrained_model
 from openmm_gancl.cli import app
 from openmm_gancl.diffusion_map import DiffusionMap
-from openmm_gancl.model import train_model
 from openmm_gancl.system import copy_system, systems_root
+from openmm_gancl.training import train_model
 
 NAMES = ["half_moon", "quadratic"]
 

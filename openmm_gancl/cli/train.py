@@ -26,8 +26,8 @@ def _train_own(
     use_threads_of(Path("."))
     from ..cgan import TrainingOptions
     from ..files import check_writable
-    from ..model import train_model
     from ..system import load_system
+    from ..training import train_model
     from .own_frames import check_cvs, load_own_frames
 
     if top is None or output is None:

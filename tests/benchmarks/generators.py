@@ -17,9 +17,10 @@ from openmm_gancl.cgan import TrainingOptions
 from openmm_gancl.diagnostics import effective_sample_size
 from openmm_gancl.execution import available_workers
 from openmm_gancl.lift import Lifter
-from openmm_gancl.model import load_model, train
+from openmm_gancl.model import load_model
 from openmm_gancl.sampling import load_frames
 from openmm_gancl.system import load_system
+from openmm_gancl.training import train
 
 REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.npz"
 

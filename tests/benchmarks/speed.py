@@ -17,9 +17,9 @@ import openmm
 
 from openmm_gancl.execution import make_context
 from openmm_gancl.lift import Lifter
-from openmm_gancl.model import untrained_model
 from openmm_gancl.relax import relax
 from openmm_gancl.system import load_system
+from openmm_gancl.training import untrained_model
 
 STEPS = 4000
 ROUNDS = 5

@@ -11,7 +11,7 @@ import pytest
 from openmm_gancl import Lifter, TrainingOptions, load_system, sample_windows, untrained_model
 from openmm_gancl.diagnostics import bootstrap_log_mean, check_lifts, effective_sample_size, log_mean_weight, pooled_z
 from openmm_gancl.execution import available_workers
-from openmm_gancl.model import train
+from openmm_gancl.training import train
 
 from .statistics import z_limit
 

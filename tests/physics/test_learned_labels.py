@@ -16,9 +16,9 @@ from openmm_gancl.diagnostics import check_reverse
 from openmm_gancl.held import hold_torsions, wide_torsions
 from openmm_gancl.label_prior import MixtureLabels
 from openmm_gancl.lift_surfaces import weighted_ends
-from openmm_gancl.model import train_model
 from openmm_gancl.slow_force import restraint_energies
 from openmm_gancl.slow_learning import fit_label_encoder, learn_slow_coordinates
+from openmm_gancl.training import train_model
 
 from .conftest import UNTRAINED_WIDTHS
 from .exact import CHAIN, KT, exact_frames

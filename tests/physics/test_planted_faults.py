@@ -14,8 +14,9 @@ from openmm_gancl import Lifter, TrainingOptions
 from openmm_gancl import lift as lift_module
 from openmm_gancl.chart import InternalCoordinates
 from openmm_gancl.label_prior import UniformLabels
-from openmm_gancl.model import LiftingModel, train_model, with_encoder
+from openmm_gancl.model import LiftingModel, with_encoder
 from openmm_gancl.reference import ReferenceParameters, ReferencePotential
+from openmm_gancl.training import train_model
 
 from .exact import CHAIN, DOUBLE_WELL, FORKED, KT, exact_frames
 from .paths import run_paths, with_folds

@@ -8,7 +8,7 @@ import pytest
 from openmm_gancl import Lifter, TrainingOptions, analyse_windows, sample_windows, weighing
 from openmm_gancl import windows as windows_module
 from openmm_gancl.mbar import solve_mbar
-from openmm_gancl.model import train_model
+from openmm_gancl.training import train_model
 
 from .exact import DOUBLE_WELL, KT, draw_from_density
 from .statistics import z_limit

@@ -247,7 +247,8 @@ class Lifter:
         """One lift of each label.
 
         Args:
-            labels: shape=(n, d), radians or nm; repeat a label for several lifts of it. Unrestrained: drawn from `label_prior`.
+            labels: shape=(n, d), radians or nm; repeat a label for several lifts of it. Unrestrained: drawn from
+                `label_prior`.
             seed: the same seed gives the same lifts, whatever the workers; how many are packed changes their noise.
             progress: called once for each finished task of 32 lifts.
         """

@@ -36,7 +36,7 @@ class LiftMCMCMove(MCMCMove):
         time_step: of the relaxation, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of the relaxation, 1/ps.
         platform: of the lifts; ``auto`` measures.
-        seed: of every random number.
+        seed: of every random number; two moves of one sequence need different ones.
 
     Attributes:
         n_proposed: attempts.

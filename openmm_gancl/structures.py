@@ -40,7 +40,7 @@ class Structures:
         positions: shape=(n, n_atoms, 3), nm.
         labels: shape=(n, d), asked for.
         obtained: shape=(n, d).
-        energies: shape=(n,), kJ/mol, without restraint.
+        energies: shape=(n,), kJ/mol, without restraint; NaN where one is lost, or has no weight.
         log_weights: shape=(n,), of exact lifts; None where structures have no weight.
         guarantee: what may be trusted of them, in a sentence.
         walkers: to go on from, for `openmm_gancl.sample_windows`; NaN where one is lost.
@@ -68,7 +68,9 @@ class Structures:
 
     def describe(self, slow: SlowCoordinates) -> str:
         """A few lines for people."""
-        found = np.isfinite(self.obtained).all(axis=1)
+        found = np.isfinite(self.energies)
+        if not found.any():
+            return f"{len(self)} structures, all lost"
         errors = np.sqrt((self.label_errors(slow)[found] ** 2).mean(axis=0))
         told = ", ".join(f"{name} {error:.3f}" for name, error in zip(slow.names, errors, strict=True))
         lost = f" ({len(self) - found.sum()} lost)" if not found.all() else ""
@@ -107,7 +109,8 @@ def _exact(system: MolecularSystem, model: LiftingModel, labels: FloatArray, see
     lifter = Lifter(system, model, **options)
     lifts = lifter.lift(labels, seed=seed)
     energy, energies = PotentialEnergy(system.system, lifter.platform), np.full(len(lifts), np.nan)
-    for i in np.flatnonzero(np.isfinite(lifts.log_weights)):
+    weighted = np.flatnonzero(np.isfinite(lifts.log_weights))
+    for i in weighted:
         energies[i] = energy(lifts.positions[i])
     return Structures(
         positions=lifts.positions,
@@ -118,7 +121,7 @@ def _exact(system: MolecularSystem, model: LiftingModel, labels: FloatArray, see
         guarantee="exact: with their weights they are the restrained ensemble at each label",
         walkers=Walkers(lifts.positions),
         equilibrated=None,
-        force_evaluations=lifts.force_evaluations + len(lifts),
+        force_evaluations=lifts.force_evaluations + len(weighted),
     )
 
 

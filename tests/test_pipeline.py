@@ -26,7 +26,7 @@ from openmm_gancl.run_context import spread
 from openmm_gancl.run_folder import MANIFEST, RunFolder, checksum, locked, prepare_folder
 from openmm_gancl.run_options import RunOptions, effective, settings_of
 from openmm_gancl.surfaces import FreeEnergySurface
-from openmm_gancl.system import Basin, load_system
+from openmm_gancl.system import Basin, copy_system, load_system
 
 SYSTEM = "double_well_oscillators"
 QUICK = RunOptions(preset="quick", platform="Reference")
@@ -199,8 +199,17 @@ def test_the_platform_chosen_once_stays(sampled):
 
 
 def test_another_card_is_refused(sampled):
-    with pytest.raises(InputError, match=r"begun with a card whose .*new folder"):
+    with pytest.raises(InputError, match=r"begun with double_well_oscillators, now it is narrow_barrier: .*new folder"):
         run(sampled, target="narrow_barrier")
+
+
+def test_a_changed_card_is_refused(sampled, tmp_path):
+    card = copy_system("double_well_oscillators", tmp_path / "copy") / "card.toml"
+    card.write_text(card.read_text().replace("temperature = 300.0", "temperature = 310.0"))
+    with pytest.raises(
+        InputError, match=r"begun with a card whose temperature is 300.0, now it is 310.0: .*new folder"
+    ):
+        run(sampled, target=str(card))
 
 
 def test_another_version_is_refused(sampled):

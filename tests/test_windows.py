@@ -182,8 +182,10 @@ def test_a_system_of_its_own_place_has_no_exact_structures(chain):
 def test_lost_structures_are_told(chain):
     model = untrained_model(chain, seed=1, widths={"angle": 1.5})
     found = structures_at(chain, model, (0.5,), 30, relax_steps=5, platform="Reference", seed=1)
-    lost = int((~np.isfinite(found.obtained).all(axis=1)).sum())
-    assert lost and f"({lost} lost)" in found.describe(chain.slow) and "nan" not in found.describe(chain.slow)
+    lost = int((found.log_weights == -np.inf).sum())
+    assert 0 < lost < 30 and f"({lost} lost)" in found.describe(chain.slow) and "nan" not in found.describe(chain.slow)
+    none = replace(found, energies=np.full(30, np.nan))
+    assert none.describe(chain.slow) == "30 structures, all lost"
 
 
 def test_structures_need_the_model_of_the_solute(water, chain):

@@ -9,7 +9,7 @@ from openmm_gancl import pipeline
 from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.run_options import RunOptions
 from openmm_gancl.system import load_system
-from tests.benchmarks.accuracy import REFERENCE, surface_accuracy
+from tests.benchmarks.accuracy import REFERENCES, surface_accuracy
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +22,9 @@ def finished(tmp_path_factory):
 
 
 def test_surface_over_torsions_from_lifts_at_learned_labels(finished):
-    with np.load(REFERENCE) as reference:
-        kT = load_system("alanine_dipeptide_vacuum").kT
-        rms, known = surface_accuracy(finished.folder / "fes_phi_psi.npz", reference, kT, ceiling=8.0)
+    system = load_system("alanine_dipeptide_vacuum")
+    with np.load(REFERENCES / f"{system.name}.npz") as reference:
+        rms, known = surface_accuracy(finished.folder / "fes_phi_psi.npz", reference, system.kT, ceiling=8.0)
     assert rms < 0.5 and known > 0.99, (rms, known)
 
 

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from openmm_gancl import Lifter, TrainingOptions
 from openmm_gancl import lift as lift_module
+from openmm_gancl import proposals as proposals_module
 from openmm_gancl.chart import InternalCoordinates
 from openmm_gancl.label_prior import UniformLabels
 from openmm_gancl.model import LiftingModel, with_encoder
@@ -112,7 +113,7 @@ def test_restraint_counted_at_the_start_without_having_been_drawn_from(models, m
         widths[:, model.chart.label_indices] = np.sqrt(kT / restraint / 2)
         return ReferenceParameters(centres, widths)
 
-    monkeypatch.setattr(lift_module, "restraint_reference", own_reference)
+    monkeypatch.setattr(proposals_module, "restraint_reference", own_reference)
     model = models.with_prior_encoder("double_well_oscillators", "trained", 0)
     lifter = lifter_of(models, "double_well_oscillators", model, relax_steps=100)
     paths = run_paths(lifter, np.full((4000, 1), 1.0), seed=4)

@@ -9,6 +9,7 @@ from .errors import InputError
 from .execution import PotentialEnergy
 from .simulation import count_molecules
 from .system import DRUDE, MolecularSystem
+from .units import masses_of
 
 WINDOWS = "umbrella windows (gancl.sample_windows)"
 """What serves where a lift has no exact weight."""
@@ -27,9 +28,8 @@ def why_not_exact(system: Any, topology: Any) -> str | None:
     virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
     if virtual:
         return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"
-    masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
-    if 0.0 in masses:
-        return f"{masses.count(0.0)} particles have no mass, and an exact lift moves all of them: use {WINDOWS}"
+    if massless := int((masses_of(system) == 0).sum()):
+        return f"{massless} particles have no mass, and an exact lift moves all of them: use {WINDOWS}"
     molecules = count_molecules(topology)
     if molecules > 1:
         return (

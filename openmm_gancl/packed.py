@@ -8,13 +8,14 @@ gives NaN where atoms of two copies coincide, as their first atoms do in a chart
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import openmm
 
 from .errors import InputError
-from .units import BoolArray, FloatArray
+from .units import BoolArray, FloatArray, masses_of
 
 PAIR_ENERGY = "138.93545764438198*qq/r+4*epsilon*((sigma/r)^12-(sigma/r)^6)"
 """kJ/mol; the constant is OpenMM's own 1 / (4 pi epsilon_0)."""
@@ -129,9 +130,8 @@ def pack_system(system: openmm.System, n: int, cells: Cells = Cells()) -> openmm
         raise InputError(reason)
     n_atoms = system.getNumParticles()
     packed = openmm.System()
-    for _ in range(n):
-        for i in range(n_atoms):
-            packed.addParticle(system.getParticleMass(i))
+    for mass in masses_of(system).tolist() * n:
+        packed.addParticle(mass)
     for force in system.getForces():
         copies = pack_force(_bonded_pairs(force) if isinstance(force, openmm.NonbondedForce) else force, n, n_atoms)
         if isinstance(copies, openmm.GBSAOBCForce):
@@ -154,9 +154,11 @@ def pack_force(force: Any, n: int, n_atoms: int) -> Any:
     add = getattr(packed, f"add{kind}")
     get = getattr(force, f"get{kind}Parameters")
     terms = [_plain(get(i)) for i in range(getattr(force, f"getNum{kind}s")())]
-    for first in range(n_atoms, n * n_atoms, n_atoms):
-        for term in terms:
-            add(*term[:begin], *(particle + first for particle in term[begin:end]), *term[end:])
+    particles = np.array([term[begin:end] for term in terms], dtype=int).reshape(len(terms), end - begin)
+    first = np.arange(1, n)[:, None, None] * n_atoms
+    rows = (particles + first).reshape((n - 1) * len(terms), end - begin).tolist()
+    for row, term in zip(rows, cycle(terms), strict=False):
+        add(*term[:begin], *row, *term[end:])
     return packed
 
 

@@ -25,7 +25,7 @@ from .reference import ReferenceParameters
 from .relax import PathContext, Relaxed, RelaxProtocol, RelaxTask, deserialized
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates
 from .slow_force import restraint_energies
-from .units import BoolArray, FloatArray, IntArray, thermal_energy
+from .units import BoolArray, FloatArray, IntArray, masses_of, thermal_energy
 
 Copies = int | Literal["auto"]
 
@@ -97,7 +97,7 @@ class _Packed(PathContext):
 
     def __init__(self, task: RelaxTask, copies: int):
         system = deserialized(task.system_xml)
-        masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
+        masses = masses_of(system)
         self.cells = _cells_of(task, masses)
         # before the Context of the paths, whose seed on the Reference platform is that of the last Context made
         self.energy = PotentialEnergy(system, "Reference")

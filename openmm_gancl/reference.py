@@ -110,29 +110,28 @@ class ReferencePotential:
             indices: which of them, one a copy.
             context: the Context that holds the forces.
         """
-        for copy, index in enumerate(np.atleast_1d(indices)):
-            self._set_copy(forces, parameters, int(index), copy)
-        for force in forces:
-            force.updateParametersInContext(context)
-
-    def _set_copy(self, forces: list[openmm.Force], parameters: ReferenceParameters, index: int, copy: int) -> None:
-        chart, first = self.chart, copy * self.chart.n_atoms
-        centres = parameters.centres[index].tolist()
-        widths = parameters.widths[index]
-        stiffness = (self.kT / widths**2).tolist()
+        chart, chosen = self.chart, np.atleast_1d(indices)
+        centres, stiffness = parameters.centres[chosen], self.kT / parameters.widths[chosen] ** 2
+        first = np.arange(len(chosen))[:, None, None] * chart.n_atoms
         if not isinstance(chart, InternalCoordinates):
-            for i in range(chart.n_atoms):
-                well = centres[3 * i : 3 * i + 3] + stiffness[3 * i : 3 * i + 3]
-                forces[0].setParticleParameters(first + i, first + i, well)
+            wells = np.stack([centres, stiffness], axis=1).reshape(len(chosen), 2, -1, 3)
+            for i, well in enumerate(wells.swapaxes(1, 2).reshape(-1, 6).tolist()):
+                forces[0].setParticleParameters(i, i, well)
         else:
             bond, angle, torsion = forces
-            n_bonds, n_angles = len(chart.bonds), len(chart.angles)
-            for i, atoms in enumerate((chart.bonds + first).tolist()):
-                bond.setBondParameters(copy * n_bonds + i, *atoms, centres[i], stiffness[i])
-            for i, atoms in enumerate((chart.angles + first).tolist()):
-                j = n_bonds + i
-                angle.setAngleParameters(copy * n_angles + i, *atoms, centres[j], stiffness[j])
-            for i, atoms in enumerate((chart.torsions + first).tolist()):
-                j = n_bonds + n_angles + i
-                m, term = int(chart.folds[j]), copy * len(chart.torsions) + i
-                torsion.setTorsionParameters(term, *atoms, m, m * centres[j] + np.pi, stiffness[j] / m**2)
+            ends = np.cumsum([len(chart.bonds), len(chart.angles)])
+            (bond_0, angle_0, torsion_0), (bond_k, angle_k, torsion_k) = (
+                np.split(values, ends, axis=1) for values in (centres, stiffness)
+            )
+            m = np.broadcast_to(chart.folds[ends[1] :], torsion_0.shape)
+            for set_term, atoms, *values in (
+                (bond.setBondParameters, chart.bonds, bond_0, bond_k),
+                (angle.setAngleParameters, chart.angles, angle_0, angle_k),
+                (torsion.setTorsionParameters, chart.torsions, m, m * torsion_0 + np.pi, torsion_k / m**2),
+            ):
+                particles = (atoms + first).reshape(-1, atoms.shape[1]).tolist()
+                columns = (value.ravel().tolist() for value in values)
+                for term, (row, *numbers) in enumerate(zip(particles, *columns, strict=True)):
+                    set_term(term, *row, *numbers)
+        for force in forces:
+            force.updateParametersInContext(context)

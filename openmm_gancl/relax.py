@@ -20,7 +20,7 @@ from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates, repeated
 from .slow_force import add_restraint
 from .system_xml import deserialized_system
-from .units import BoolArray, FloatArray, IntArray, number, thermal_energy, whole_number
+from .units import BoolArray, FloatArray, IntArray, masses_of, number, thermal_energy, whole_number
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
 ABSURD_ENERGY = 1e10
@@ -249,7 +249,7 @@ class PathContext:
         self.tolerance = CONSTRAINT_TOLERANCE.get(task.platform, 1e-6)
         self.integrator.setConstraintTolerance(self.tolerance)
         self.context = make_context(system, self.integrator, task.platform, task.seed + restart)
-        self.masses = np.array([single.getParticleMass(i)._value for i in range(self.n_atoms)])
+        self.masses = masses_of(single)
 
     def start(self, indices: IntArray, positions: FloatArray) -> None:
         """Put the copies where their paths start.

@@ -14,7 +14,7 @@ from .errors import InputError
 from .slow import SlowCoordinates
 from .state import DeclaredState
 from .system import MolecularSystem, system_from_objects
-from .units import FloatArray
+from .units import FloatArray, masses_of
 
 LIGHT = 2.0
 """amu; without constraints and with lighter particles, 1 fs is the default time step."""
@@ -55,8 +55,7 @@ def count_molecules(topology: Any) -> int:
 def default_time_step(system: Any) -> float:
     """1 fs where a light particle is in no constraint, else 2 fs, in ps."""
     held = set(constraints_of(system).pairs.ravel().tolist())
-    masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
-    return 0.001 if any(0 < mass <= LIGHT and i not in held for i, mass in enumerate(masses)) else 0.002
+    return 0.001 if any(0 < mass <= LIGHT and i not in held for i, mass in enumerate(masses_of(system))) else 0.002
 
 
 def _set_defaults(force: Any, parameters: dict[str, float]) -> None:

@@ -20,7 +20,7 @@ from .errors import InputError
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 from .system_xml import system_hash
-from .units import FloatArray, check_radians, number, numbers, thermal_energy
+from .units import FloatArray, check_radians, masses_of, number, numbers, thermal_energy
 
 _NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
 """Forces, by their name's end, that change momenta behind the integrator's back."""
@@ -106,7 +106,7 @@ class MolecularSystem:
     @cached_property
     def masses(self) -> FloatArray:
         """Masses as integrated, shape=(n_atoms,), amu."""
-        return np.array([number(self.system.getParticleMass(i)) for i in range(self.n_atoms)])
+        return masses_of(self.system)
 
     @cached_property
     def constraints(self) -> Constraints:

@@ -40,6 +40,11 @@ def numbers(values: Any) -> FloatArray:
         return np.array(np.nan)
 
 
+def masses_of(system: Any) -> FloatArray:
+    """Of the particles of an ``openmm.System``, shape=(n_atoms,), amu."""
+    return np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
+
+
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """A count, if it can be one.
 

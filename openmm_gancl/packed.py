@@ -8,7 +8,6 @@ gives NaN where atoms of two copies coincide, as their first atoms do in a chart
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -155,10 +154,10 @@ def pack_force(force: Any, n: int, n_atoms: int) -> Any:
     get = getattr(force, f"get{kind}Parameters")
     terms = [_plain(get(i)) for i in range(getattr(force, f"getNum{kind}s")())]
     particles = np.array([term[begin:end] for term in terms], dtype=int).reshape(len(terms), end - begin)
-    first = np.arange(1, n)[:, None, None] * n_atoms
-    rows = (particles + first).reshape((n - 1) * len(terms), end - begin).tolist()
-    for row, term in zip(rows, cycle(terms), strict=False):
-        add(*term[:begin], *row, *term[end:])
+    for first in range(n_atoms, n * n_atoms, n_atoms):
+        # one copy's lists at a time: all of them at once would be the garbage collector's work
+        for row, term in zip((particles + first).tolist(), terms, strict=True):
+            add(*term[:begin], *row, *term[end:])
     return packed
 
 

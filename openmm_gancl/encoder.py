@@ -86,14 +86,19 @@ class _Choices:
         return choice.gather(1, self.chosen.unsqueeze(1)).squeeze(1) + math.log(self.scores.shape[1])
 
 
-def _choices(model: LiftingModel, lifts: Lifts) -> _Choices:
+def _free(model: LiftingModel) -> torch.Tensor:
+    """Zero for the label coordinates, which the restraint draws and not the generator; one for the others."""
     free = np.ones(model.chart.n_coordinates)
-    free[model.chart.label_indices] = 0.0  # the restraint, not the generator, draws the label coordinates
+    free[model.chart.label_indices] = 0.0
+    return torch.as_tensor(free)
+
+
+def _choices(model: LiftingModel, lifts: Lifts) -> _Choices:
     latents = torch.as_tensor(lifts.latents)
     coordinates = torch.as_tensor(model.chart.to_internal(lifts.positions))
     with torch.no_grad():
         scores = model.networks.log_densities(latents, coordinates, torch.as_tensor(lifts.labels))
-    return _Choices(scores * torch.as_tensor(free), latents[:, -1].long())
+    return _Choices(scores * _free(model), latents[:, -1].long())
 
 
 def _fit_exponents(choices: _Choices, weights: FloatArray, penalty: float) -> tuple[torch.Tensor, float]:
@@ -201,7 +206,7 @@ def fit_encoder(
     likeliest, information = _fit_exponents(choices, _relative_weights(pilot), penalty)
 
     def mixed(scale: float, floor: float) -> torch.Tensor:
-        return torch.clamp(scale * likeliest + floor, max=1.0)
+        return torch.clamp(scale * likeliest + floor, max=1.0) * _free(model)
 
     def reweighted(exponents: torch.Tensor) -> Lifts:
         return replace(pilot, log_weights=pilot.log_weights + choices.log_ratios(exponents).numpy())

@@ -17,6 +17,9 @@ WINDOWS = "umbrella windows (gancl.sample_windows)"
 SAME_ENERGY = 1e-3
 """kT by which a turned and shifted molecule may differ."""
 
+SHIFTS = (0.4, 2.0, 10.0, 50.0)
+"""nm: a wall, or a droplet's, is flat near the structure and stands further away."""
+
 
 def why_not_exact(system: Any, topology: Any) -> str | None:
     """What of a System has no exact lift, and what serves instead, in a sentence; None where nothing."""
@@ -53,9 +56,13 @@ def check_exact(system: MolecularSystem, chart: Chart) -> None:
     if not isinstance(chart, InternalCoordinates):
         return
     energy = PotentialEnergy(system.system, "Reference")
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
-    turned = system.positions @ (turn * np.linalg.det(turn)) + np.array([0.3, -0.2, 0.1])
-    if abs(energy(turned) - energy(system.positions)) > SAME_ENERGY * system.kT:
+    rng, here = np.random.default_rng(0), energy(system.positions)
+    for far in SHIFTS:
+        turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        shift = rng.normal(size=3)
+        turned = system.positions @ (turn * np.linalg.det(turn)) + far * shift / np.linalg.norm(shift)
+        if abs(energy(turned) - here) <= SAME_ENERGY * system.kT:
+            continue
         raise InputError(
             "the energy changes when the whole molecule is moved or turned (a restraint of its place?), which a lift "
             f"cannot weigh: leave that force out, or use {WINDOWS}"

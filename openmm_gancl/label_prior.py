@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import ive, logsumexp
 from scipy.stats import truncnorm
 
+from .errors import InputError
 from .grid import bin_centres, bin_indices
 from .slow import SlowCoordinates
 from .units import BoolArray, FloatArray, wrap
@@ -56,6 +57,12 @@ class UniformLabels:
     slow: SlowCoordinates
     restraint: FloatArray
     kT: float
+
+    def check_normalisable(self) -> None:
+        """Raise an `InputError` where a label without a period has no restraint, and ``r(s | x)`` no width."""
+        for name, k, period in zip(self.slow.names, self.restraint, self.slow.periods, strict=True):
+            if k == 0 and not np.isfinite(period):
+                raise InputError(f"nothing restrains {name}, so its ends tell no label: give a constant above zero")
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
         """See `LabelPrior.sample`."""

@@ -242,6 +242,8 @@ class Lifter:
         self.workers, self.executor = workers, executor
         self._system_xml = openmm.XmlSerializer.serialize(system.system)
         self.label_prior = label_prior or UniformLabels(system.slow, self.restraint, system.kT)
+        if mode == "unrestrained" and isinstance(self.label_prior, UniformLabels):
+            self.label_prior.check_normalisable()
 
     def lift(self, labels: FloatArray, *, seed: int, progress: Callable[[], None] | None = None) -> Lifts:
         """One lift of each label.

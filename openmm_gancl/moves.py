@@ -200,6 +200,7 @@ class LiftMove:
 
     def attempt(self) -> LiftRecord:
         """One move of the Simulation's configuration."""
+        check_integrator(self.simulation, self.system)
         number = self._attempts
         rng, positions = self._source.rng(number), positions_of(self.simulation)
         self._check_standing(positions)

@@ -84,9 +84,10 @@ class LiftMCMCMove(MCMCMove):
         self.n_proposed, self.n_accepted = value["n_proposed"], value["n_accepted"]
 
     def __deepcopy__(self, memo: Any) -> "LiftMCMCMove":
-        """Samplers copy a move for every replica: each copy has random numbers of its own."""
+        """Samplers copy a move for every replica: each copy has random numbers of its own, and the counts so far."""
         self._copies += 1
         new = LiftMCMCMove(**self._settings)
+        new.statistics = self.statistics
         new._stream = (*self._stream, self._copies)
         return new
 

@@ -31,12 +31,18 @@ class Proposals:
 def restraint_reference(
     parameters: ReferenceParameters, model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float
 ) -> ReferenceParameters:
-    """Let the restraint be the reference of the label coordinates themselves, where the chart has them."""
-    if not len(model.chart.label_indices):
+    """Let the restraint be the reference of the label coordinates themselves, where the chart has them.
+
+    A torsion without a restraint is drawn uniformly; a coordinate without a period stays the generator's.
+    """
+    indices = model.chart.label_indices
+    if not len(indices):
         return parameters
+    held = (restraint > 0) | model.chart.periodic[indices]
     centres, widths = parameters.centres.copy(), parameters.widths.copy()
-    centres[:, model.chart.label_indices] = labels
-    widths[:, model.chart.label_indices] = np.sqrt(kT / restraint)
+    centres[:, indices[held]] = labels[:, held]
+    with np.errstate(divide="ignore"):
+        widths[:, indices[held]] = np.sqrt(kT / restraint[held])
     return ReferenceParameters(centres, widths)
 
 

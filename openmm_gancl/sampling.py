@@ -16,7 +16,7 @@ from .slow import SlowCoordinates
 from .slow_force import add_restraint
 from .system import MolecularSystem
 from .system_xml import deserialized_system
-from .units import FloatArray, IntArray, number
+from .units import FloatArray, IntArray, number, numbers
 
 MINIMISER_ITERATIONS = 100
 CONSTRAINT_TOLERANCE = 1e-6
@@ -198,6 +198,14 @@ def langevin_integrator(temperature: float, friction: float, time_step: float) -
     return integrator
 
 
+def draw_velocities(context: openmm.Context, temperature: float, seed: int) -> None:
+    """Velocities of a temperature, from other random numbers than the noise of a Context of that seed.
+
+    OpenMM draws both in the same way: with one seed the first noise would be the velocities once more.
+    """
+    context.setVelocitiesToTemperature(temperature, seed ^ 0x2AAAAAAA)
+
+
 def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies and ends; NaN where a window blew up."""
     system = deserialized_system(task.system_xml)
@@ -217,7 +225,7 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
             if task.minimise:
                 openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
             if task.walkers.velocities is None:
-                context.setVelocitiesToTemperature(task.temperature, task.seed + index)
+                draw_velocities(context, task.temperature, task.seed + index)
             integrator.step(task.equilibration_steps)
             for frame in range(task.n_frames):
                 integrator.step(task.stride)
@@ -321,7 +329,7 @@ def sample_langevin(
     """
     if n_steps < n_frames:
         raise InputError(f"n_steps = {n_steps} is less than n_frames = {n_frames}: raise it")
-    positions = system.positions if start is None else np.asarray(start, dtype=float)
+    positions = system.positions if start is None else numbers(start)
     free = np.zeros(len(system.restraint))
     task = WindowTask(
         **task_options(system, free, time_step, platform),

@@ -16,6 +16,9 @@ from .state import DeclaredState
 from .system import MolecularSystem, system_from_objects
 from .units import FloatArray, masses_of
 
+QUANTUM = tuple(getattr(openmm, name) for name in ("QTBIntegrator", "RPMDIntegrator") if hasattr(openmm, name))
+"""Integrators that have a temperature and another distribution."""
+
 LIGHT = 2.0
 """amu; without constraints and with lighter particles, 1 fs is the default time step."""
 
@@ -24,10 +27,15 @@ def temperature_of(integrator: Any) -> float:
     """The temperature that an integrator keeps, K.
 
     Raises:
-        InputError: it keeps none, or does not say which.
+        InputError: it keeps none, does not say which, or samples another distribution than Boltzmann's.
     """
     if isinstance(integrator, openmm.CompoundIntegrator):
         integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
+    if isinstance(integrator, QUANTUM):
+        raise InputError(
+            f"{type(integrator).__name__} samples nuclei as quantum particles, and weights are of Boltzmann's "
+            "distribution: use LangevinMiddleIntegrator"
+        )
     thermostat = not isinstance(integrator, openmm.NoseHooverIntegrator) or integrator.getNumThermostats() > 0
     if hasattr(integrator, "getTemperature") and thermostat:
         return float(integrator.getTemperature().value_in_unit(unit.kelvin))

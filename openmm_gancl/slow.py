@@ -102,6 +102,8 @@ def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
             f"labels have shape {labels.shape}, but this system has {d} slow coordinate(s) "
             f"({', '.join(slow.names)}): give one row of {d} number(s) a lift"
         )
+    if not len(labels):
+        raise InputError("there are no labels: give one row at least")
     if not np.all(np.isfinite(labels)):
         raise InputError("labels hold NaN or infinity: remove those rows")
     check_radians(labels, slow.periods, "label")

@@ -57,11 +57,11 @@ class _HarmonicRestraint:
 
 
 class _ParameterRestraint:
-    """Centres and constants are global parameters: window_centre_0, ..., window_constant_0, ..."""
+    """Centres and constants are global parameters: (prefix)_centre_0, ..., (prefix)_constant_0, ..."""
 
-    def __init__(self, slow: SlowCoordinates, kappa: FloatArray, backend: Any):
-        self.centres = [f"window_centre_{i}" for i in range(len(kappa))]
-        constants = {f"window_constant_{i}": float(k) for i, k in enumerate(kappa)}
+    def __init__(self, slow: SlowCoordinates, kappa: FloatArray, backend: Any, prefix: str):
+        self.centres = [f"{prefix}_centre_{i}" for i in range(len(kappa))]
+        constants = {f"{prefix}_constant_{i}": float(k) for i, k in enumerate(kappa)}
         self.force = _force_of_parameters(slow, {**dict.fromkeys(self.centres, 0.0), **constants}, backend)
 
     def move(self, context: openmm.Context, label: FloatArray) -> None:
@@ -76,13 +76,14 @@ def _force_of_parameters(slow: SlowCoordinates, parameters: dict[str, float], ba
         return module_force(restraint_module(slow), parameters, backend)
     # each term has one of the labels switched on
     d, one = len(slow.names), np.eye(len(slow.names))
+    pairs = list(zip(list(parameters)[:d], list(parameters)[d:], strict=True))
     force: Any
     if isinstance(slow, Torsions):
-        terms = [f"is_{i}*window_constant_{i}*(1-cos(theta-window_centre_{i}))" for i in range(d)]
+        terms = [f"is_{i}*{constant}*(1-cos(theta-{centre}))" for i, (centre, constant) in enumerate(pairs)]
         force = openmm.CustomTorsionForce("+".join(terms))
         add, label_of, columns = force.addTorsion, force.addPerTorsionParameter, slow.atoms.tolist()
     elif isinstance(slow, ParticleCoordinates):
-        terms = [f"is_{i}*0.5*window_constant_{i}*(q-window_centre_{i})^2" for i in range(d)]
+        terms = [f"is_{i}*0.5*{constant}*(q-{centre})^2" for i, (centre, constant) in enumerate(pairs)]
         force = openmm.CustomExternalForce("+".join(terms) + ";q=on_x*x+on_y*y+on_z*z")
         add, label_of, columns = force.addParticle, force.addPerParticleParameter, slow.components[:, :1].tolist()
         one = np.concatenate([one, np.eye(3)[slow.components[:, 1]]], axis=1)
@@ -104,6 +105,7 @@ def make_restraint(
     *,
     parameters: bool = False,
     backend: Any = "auto",
+    prefix: str = "window",
 ) -> Restraint:
     """The restraint U_C: kappa (1 - cos(xi - s)) of periodic coordinates, kappa (xi - s)^2 / 2 of others.
 
@@ -115,6 +117,8 @@ def make_restraint(
             ``window_constant_0``, ...), as they are of learned coordinates anyhow: for windows of a script's own, a
             sampler of many thermodynamic states, say.
         backend: of learned ones; see `openmm_gancl.module_force.module_force`.
+        prefix: of the parameters' names; two restraints of one System need different ones, since OpenMM takes
+            parameters of one name for one.
 
     Raises:
         InputError: coordinates of a type that has no restraint.
@@ -125,16 +129,20 @@ def make_restraint(
     elif isinstance(slow, ParticleCoordinates) and not parameters:
         restraint = _HarmonicRestraint(slow, kappa)
     else:
-        restraint = _ParameterRestraint(slow, kappa, backend)
+        restraint = _ParameterRestraint(slow, kappa, backend, prefix)
     restraint.force.setForceGroup(force_group)
     return restraint
+
+
+OWN = "gancl_restraint"
+"""Prefix of the parameters of a restraint of ours: a script's own may be in the System beside it."""
 
 
 def add_restraint(system: openmm.System, slow: SlowCoordinates, kappa: FloatArray, force_group: int) -> Restraint:
     """`make_restraint`, its force added to a System; constants that are all zero add none, and hold nothing."""
     if not kappa.any():
         return _NoRestraint()
-    restraint = make_restraint(slow, kappa, force_group)
+    restraint = make_restraint(slow, kappa, force_group, prefix=OWN)
     system.addForce(restraint.force)
     return restraint
 

@@ -18,6 +18,7 @@ from .reference import ReferenceParameters, ReferencePotential
 from .sampling import (
     MINIMISER_ITERATIONS,
     Walkers,
+    draw_velocities,
     join_walkers,
     langevin_integrator,
     lost_walker,
@@ -101,7 +102,7 @@ def _steer(task: SteerTask) -> Walkers:
             set_walker(context, task.walkers, index)
             move(context, index, 0.0)
             if task.walkers.velocities is None:
-                context.setVelocitiesToTemperature(options["temperature"], task.seed + index)
+                draw_velocities(context, options["temperature"], task.seed + index)
             for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, STAGES + 1).astype(int))):
                 move(context, index, (stage + 1) / STAGES)
                 integrator.step(int(steps))

@@ -24,9 +24,9 @@ from .packed import (
     why_not_packed,
 )
 from .packed_relax import Copies, copies_in_a_context
-from .sampling import CONSTRAINT_TOLERANCE, seed_forces
+from .sampling import CONSTRAINT_TOLERANCE, checked_time_step, seed_forces
 from .system import MolecularSystem
-from .units import BoolArray, FloatArray, thermal_energy
+from .units import BoolArray, FloatArray, numbers, thermal_energy
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,10 @@ def sample_swarm(
         InputError: for arrays that do not fit, steps that the frames do not divide, and several copies of a System
             that cannot be packed.
     """
-    starts = np.asarray(starts, dtype=float)
+    starts, time_step = numbers(starts), checked_time_step(system.time_step if time_step is None else time_step)
     n, shape = len(starts), (len(starts), system.n_atoms, 3)
+    if not n:
+        raise InputError("there are no starts: give one at least")
     if n_frames < 1 or n_steps < 1 or n_steps % n_frames:
         raise InputError(f"n_steps = {n_steps} for n_frames = {n_frames}: give a whole number of steps to each frame")
     rng = task_seed(seed)
@@ -153,13 +155,13 @@ def sample_swarm(
     if velocities is None:
         # a virtual site has no mass, and stands still
         velocities = maxwell_boltzmann(np.where(system.masses > 0, system.masses, np.inf), n, system.kT, rng)
+    velocities = numbers(velocities)
     for name, array in (("starts", starts), ("velocities", velocities)):
         if np.shape(array) != shape:
             raise InputError(f"{name} have shape {np.shape(array)}: give (n, {system.n_atoms}, 3), one a start")
     platform = resolved_platform(platform, system.system, system.positions)
     most = copies_in_a_context(copies, _why_alone(system.system), platform, system.n_atoms)
-    side_by_side = min(most, max(n, 1))
-    time_step = system.time_step if time_step is None else time_step
+    side_by_side = min(most, n)
     swarmer = _Swarmer(system, side_by_side, time_step, platform, context_seed)
     frames = np.empty((n, n_frames, *shape[1:]))
     for begin in range(0, n, side_by_side):

@@ -37,7 +37,7 @@ from .system import Basin, MolecularSystem
 from .trajectories import Series
 from .trajectory_surfaces import TrajectoryAnalysis, analyse_observations
 from .umbrella import UmbrellaWindows, WindowForm
-from .units import FloatArray, IntArray, whole_number
+from .units import FloatArray, IntArray, numbers, whole_number
 
 WINDOWS_IN_A_TASK = 8
 
@@ -120,7 +120,7 @@ def _starting_walkers(
             raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
         walkers = Walkers(starting_positions(system, labels))
     else:
-        positions = np.asarray(starts, dtype=float)
+        positions = numbers(starts)
         if positions.ndim != 3 or positions.shape[1:] != system.positions.shape:
             raise InputError(f"starts has shape {positions.shape}: give (n, {system.n_atoms}, 3)")
         if len(positions) != len(labels):
@@ -292,6 +292,7 @@ def analyse_windows(
     if isinstance(system.slow, ModuleCoordinates):
         raise InputError("windows over learned labels are joined by the lifts' own surface: give torsions or particles")
     n_surface = min(n_surface, len(system.slow.names))
+    frames = frames.select(np.argsort(frames.window, kind="stable"))
     windows, first = np.unique(frames.window, return_index=True)
     names = tuple(Path(f"window {k}") for k in windows)
     if missing := sorted(set(range(frames.n_windows)) - set(windows.tolist())):

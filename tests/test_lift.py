@@ -69,6 +69,19 @@ def test_a_schedule_of_the_wrong_length_is_refused(system, model):
         Lifter(system, model, relax_steps=20, schedule=np.linspace(0, 1, 11), platform="Reference")
 
 
+def test_no_labels_are_told(system, model):
+    lifter = Lifter(system, model, relax_steps=2, platform="Reference")
+    with pytest.raises(InputError, match="there are no labels"):
+        lifter.lift(np.empty((0, 1)), seed=1)
+
+
+def test_labels_that_nothing_restrains(system, model):
+    free = {"restraint": np.zeros(1), "relax_steps": 20, "platform": "Reference"}
+    with pytest.raises(InputError, match="nothing restrains"):
+        Lifter(system, model, mode="unrestrained", **free)
+    assert Lifter(system, model, **free).lift(np.zeros((8, 1)), seed=1).ok.all()
+
+
 def test_labels_outside_the_domain_are_refused(system, model):
     with pytest.raises(InputError, match="outside the domain"):
         Lifter(system, model, relax_steps=2, platform="Reference").lift(np.array([[5.0]]), seed=1)

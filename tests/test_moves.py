@@ -156,8 +156,9 @@ def test_a_target_that_has_changed_is_noticed(system, model):
     move = LiftMove(simulation, model, relax_steps=20, seed=1, platform="Reference")
     move.run(1)
     simulation.integrator.setTemperature(600)
-    with pytest.raises(InputError, match="keeps 600 K now, and the lifts are for 300 K"):
-        move.run(1)
+    for another in (lambda: move.run(1), move.attempt):
+        with pytest.raises(InputError, match="keeps 600 K now, and the lifts are for 300 K"):
+            another()
     simulation.integrator.setTemperature(300)
     simulation.integrator.setIntegrationForceGroups({1})
     with pytest.raises(InputError, match="leaves force groups out"):
@@ -300,6 +301,13 @@ def place_restraint():
     return force
 
 
+def droplet():
+    force = openmm.CustomExternalForce("100*max(0,sqrt(x^2+y^2+z^2)-1.5)^2")
+    for atom in range(5):
+        force.addParticle(atom, [])
+    return force
+
+
 def other_group():
     force = a_bias()
     force.setForceGroup(3)
@@ -316,6 +324,7 @@ def other_group():
         ([], lambda system: system.addParticle(12.0), 1, "holds 2 molecules"),
         ([], lambda system: system.addConstraint(0, 1, 0.15), 0, "model has 0 constrained bonds"),
         ([place_restraint()], None, 0, "moved or turned"),
+        ([droplet()], None, 0, "moved or turned"),
     ],
 )
 def test_what_cannot_be_lifted_names_what_can(system, model, forces, change, extra, told):
@@ -328,6 +337,9 @@ def test_what_cannot_be_lifted_names_what_can(system, model, forces, change, ext
 def test_integrators_that_sample_something_else(system, model):
     with pytest.raises(InputError, match="VerletIntegrator does not say which temperature"):
         LiftMove(simulate(system, integrator=openmm.VerletIntegrator(0.001)), model, platform="Reference")
+    for quantum in (openmm.QTBIntegrator(300.0, 1.0, 0.001), openmm.RPMDIntegrator(2, 300.0, 1.0, 0.001)):
+        with pytest.raises(InputError, match="as quantum particles"):
+            LiftMove(simulate(system, integrator=quantum), model, platform="Reference")
     hot = openmm.LangevinMiddleIntegrator(400.0, 1.0, 0.001)
     with pytest.raises(InputError, match="the simulation is at 400 K"):
         LiftMove(simulate(system, integrator=hot), model, platform="Reference")

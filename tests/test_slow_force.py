@@ -11,7 +11,7 @@ from openmm_contexts import BACKENDS, context_of, energy_and_forces, finite_diff
 
 from openmm_gancl import InputError, load_system
 from openmm_gancl.slow import ModuleCoordinates, slow_from_description
-from openmm_gancl.slow_force import coordinate_forces, make_restraint, restraint_energies
+from openmm_gancl.slow_force import add_restraint, coordinate_forces, make_restraint, restraint_energies
 from openmm_gancl.slow_learning import learn_slow_coordinates
 from openmm_gancl.windows import sample_windows
 
@@ -85,6 +85,24 @@ def test_native_coordinates_as_collective_variables(name):
     (force,) = coordinate_forces(system.slow)
     energy, _ = energy_and_forces(context_of(force, system.n_atoms, system.positions))
     assert energy == pytest.approx(system.slow.transform(system.positions[None])[0, 0], rel=1e-9)
+
+
+def test_a_restraint_that_the_system_carries_stays_as_it_is(mixed, frames):
+    """OpenMM takes parameters of one name for one, whichever force they are of."""
+    own = make_restraint(mixed, KAPPA, 1)
+    system = openmm.System()
+    for _ in range(load_system("bonded_chain").n_atoms):
+        system.addParticle(12.0)
+    system.addForce(own.force)
+    ours = add_restraint(system, mixed, 3.0 * KAPPA, 2)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(frames.positions[0])
+    here, there, xi = np.array([0.3, -0.2]), np.array([-0.9, 0.4]), mixed.transform(frames.positions[:1])
+    own.move(context, here)
+    ours.move(context, there)
+    for group, constants, label in ((1, KAPPA, here), (2, 3.0 * KAPPA, there)):
+        energy = context.getState(energy=True, groups={group}).getPotentialEnergy()._value
+        assert energy == pytest.approx(restraint_energies(mixed, constants, xi, label[None])[0], rel=1e-9)
 
 
 def test_restrained_windows_of_learned_labels(mixed, frames):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import openmm
 import pytest
+from openmm import unit
 from physics.rigid import rigid_chain
 
 from openmm_gancl import InputError, load_system, sample_swarm
@@ -77,10 +78,23 @@ def test_constrained_runs_go_one_after_the_other_and_fail_alone(platform):
         sample_swarm(system, starts, 20, copies=3, platform=platform)
 
 
+def test_units_of_starts_are_read(chain):
+    starts = starts_of(chain, 2)
+    plain, told = (
+        sample_swarm(chain, which, 4, time_step=step, platform="Reference")
+        for which, step in ((starts, 0.001), (10.0 * starts * unit.angstrom, 1.0 * unit.femtosecond))
+    )
+    np.testing.assert_allclose(plain.positions, told.positions, atol=1e-9)
+
+
 def test_what_a_swarm_refuses(chain):
     starts = starts_of(chain, 2)
     with pytest.raises(InputError, match="whole number of steps"):
         sample_swarm(chain, starts, 10, n_frames=3, platform="Reference")
+    with pytest.raises(InputError, match="there are no starts"):
+        sample_swarm(chain, starts[:0], 10, platform="Reference")
+    with pytest.raises(InputError, match="give a positive number of ps"):
+        sample_swarm(chain, starts, 10, time_step=-0.001, platform="Reference")
     with pytest.raises(InputError, match="starts have shape"):
         sample_swarm(chain, starts[0], 10, platform="Reference")
     with pytest.raises(InputError, match="velocities have shape"):

@@ -21,9 +21,9 @@ from openmm_gancl import (
     weighing,
     window_table,
 )
-from openmm_gancl.execution import PotentialEnergy
+from openmm_gancl.execution import PotentialEnergy, make_context
 from openmm_gancl.plotting import plot_equilibration
-from openmm_gancl.sampling import Walkers, load_frames, save_frames
+from openmm_gancl.sampling import Walkers, draw_velocities, load_frames, save_frames
 from openmm_gancl.simulation import default_time_step
 from openmm_gancl.steering import nearest_starts, pulled_starts
 from openmm_gancl.units import wrap
@@ -309,6 +309,40 @@ def test_a_window_far_from_its_frames_is_named(chain):
     assert len(table) == 8 and float(row.split("strain ")[1].split()[0]) > 10
     ax = plot_equilibration(analysis.blocks.discarded, analysis.blocks.inefficiency)
     assert len(ax.patches) == 8
+
+
+def test_the_order_of_frames_does_not_matter(few):
+    _, system, frames = few
+    shuffled = frames.select(np.argsort(np.arange(len(frames)) % 7, kind="stable"))
+    assert (np.diff(shuffled.window) < 0).any()
+    by_window = np.argsort(shuffled.window, kind="stable")
+    one, other = (analyse_windows(system, which).surface for which in (shuffled, shuffled.select(by_window)))
+    np.testing.assert_array_equal(one.energy, other.energy)
+
+
+def test_velocities_and_noise_are_of_different_numbers():
+    """OpenMM draws both alike; the twin below has them of one seed."""
+    drawn, once_more = (correlation_of_velocities_and_noise(draw) for draw in (draw_velocities, with_the_same_seed))
+    assert abs(drawn) < 0.052 and once_more > 0.99, (drawn, once_more)  # 3.5 sigma of 4,500 numbers
+
+
+def with_the_same_seed(context, temperature, seed):
+    context.setVelocitiesToTemperature(temperature, seed)
+
+
+def correlation_of_velocities_and_noise(draw):
+    system = openmm.System()
+    for _ in range(1500):
+        system.addParticle(12.0)
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 5.0, 0.015)
+    context = make_context(system, integrator, "Reference", 77)
+    context.setPositions(np.zeros((1500, 3)))
+    draw(context, 300.0, 77)
+    velocities = [context.getState(velocities=True).getVelocities(asNumpy=True)._value]
+    integrator.step(1)
+    velocities.append(context.getState(velocities=True).getVelocities(asNumpy=True)._value)
+    noise = velocities[1] - np.exp(-5.0 * 0.015) * velocities[0]
+    return np.corrcoef(noise.ravel(), velocities[0].ravel())[0, 1]
 
 
 @pytest.mark.parametrize(

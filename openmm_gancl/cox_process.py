@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.ndimage import gaussian_filter
-from scipy.special import xlogy
+from scipy.special import logsumexp, xlogy
 from scipy.stats import norm
 
 from .slow import Axes
@@ -204,7 +204,7 @@ def fit_cox_process(basis: Basis, counts: FloatArray, squares: FloatArray, log_e
     active = replace(basis, values=basis.values[seen])
     data = counts[seen], log_exposure[seen], dispersion[seen]
     start = np.zeros(active.values.shape[1])
-    start[0] = np.log(max(counts.sum(), 1e-300)) - np.log(np.exp(log_exposure).sum())
+    start[0] = np.log(max(counts.sum(), 1e-300)) - logsumexp(log_exposure)
     limit = norm.isf(FALSE_REFUSALS / sum(len(counts) / _volume(radius, basis) for radius in RADII))
     best: tuple[float, float, FloatArray, FloatArray] | None = None
     stands_out = False

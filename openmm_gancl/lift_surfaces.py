@@ -31,6 +31,9 @@ from .units import BoolArray, FloatArray, IntArray, thermal_energy
 REACH = 4.0
 """A bin is known where some label's restraint lies below this many kT."""
 
+FAR = 10.0
+"""kT; windows further than this have no say in a window's first guess."""
+
 LARGEST_ERROR = 2.0
 """kT; a bin with a larger error bar is unknown."""
 
@@ -83,13 +86,14 @@ class _Mixture:
         else:
             self.labels, self.window = lifts.labels[:1], np.zeros(len(lifts), dtype=np.int64)
         self.counts = np.bincount(self.window, minlength=len(self.labels))
-        log_sum = np.full(len(self.labels), -np.inf)
-        np.logaddexp.at(log_sum, self.window, lifts.log_weights)
-        self.log_means = log_sum - np.log(self.counts)
-        known = np.isfinite(self.log_means)
-        if not known.any():
+        heaviest = lifts.log_weights.max()
+        if not np.isfinite(heaviest):
             raise InputError("every lift has weight zero: see their reasons, and lift with more relax steps")
-        self.log_means[~known] = self.log_means[known].min()
+        # weights are known up to a constant, which a large molecule's make larger than an exponential holds
+        self.log_weights = lifts.log_weights - heaviest
+        log_sum = np.full(len(self.labels), -np.inf)
+        np.logaddexp.at(log_sum, self.window, self.log_weights)
+        self.log_means = log_sum - np.log(self.counts)
 
     def log_window(self, places: FloatArray) -> FloatArray:
         """log b_k at places, shape=(n, n_windows)."""
@@ -99,12 +103,19 @@ class _Mixture:
         return -restraint_energies(lifts.slow, lifts.restraint, places[:, None], self.labels[None]) / self.kT
 
     def smoothed_free_energies(self) -> FloatArray:
-        """A first guess of the windows' reduced free energies: local averages of the logarithms, shape=(n_windows,).
+        """A first guess of the windows' reduced free energies: local medians of the logarithms, shape=(n_windows,).
 
-        Biased by the mean dissipated work, which the mixture's constants may be.
+        Biased by the dissipated work, which the mixture's constants may be. A median, since one lift that is far yet
+        after too few relax steps may weigh e^-1000; windows of weight zero have their neighbours' value.
         """
-        near = [0.5 * self.log_window(label[None])[0] for label in self.labels]
-        return np.array([-np.average(self.log_means, weights=np.exp(row)) for row in near])
+        known = np.isfinite(self.log_means)
+        guesses = np.empty(len(self.labels))
+        for k, label in enumerate(self.labels):
+            near = 0.5 * self.log_window(label[None])[0, known]
+            close = near > near.max() - FAR
+            weights = np.exp(near[close] - near.max())
+            guesses[k] = -np.quantile(self.log_means[known][close], 0.5, weights=weights, method="inverted_cdf")
+        return guesses
 
     def log_exposure(self, places: FloatArray, free_energies: FloatArray, chunk: int = 2000) -> FloatArray:
         """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
@@ -115,7 +126,7 @@ class _Mixture:
     def ends(self, free_energies: FloatArray) -> WeightedEnds:
         ok = self.lifts.ok
         obtained = self.lifts.obtained[ok]
-        numerator = free_energies[self.window[ok]] + self.lifts.log_weights[ok]
+        numerator = free_energies[self.window[ok]] + self.log_weights[ok]
         log_weights = numerator - self.log_exposure(obtained, free_energies)
         return WeightedEnds(obtained, log_weights, self.window[ok], self.counts)
 

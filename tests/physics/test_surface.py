@@ -147,3 +147,14 @@ def test_zero_weights_count(system):
         left, right = basin_populations(analyse_lifts(each).ends, system.basins, system.temperature)
         odds.append(right.population / left.population)
     assert odds[1] / odds[0] == pytest.approx(0.5, rel=0.15)
+
+
+def test_weights_of_any_size(system):
+    """A constant of the logarithms, and a window whose lifts are all far yet, leave the surface as it is."""
+    lifts = ideal_lifts(system, np.random.default_rng(4))
+    usual = analyse_lifts(lifts)
+    shifted = analyse_lifts(replace(lifts, log_weights=lifts.log_weights - 5000.0))
+    assert shifted.surface.energy == pytest.approx(usual.surface.energy, abs=1e-6 * KT)
+    one = lifts.labels[:, 0] == LABELS[N_LABELS // 4]
+    far = replace(lifts, log_weights=np.where(one, lifts.log_weights - 900.0, lifts.log_weights))
+    assert analyse_lifts(far).surface.energy == pytest.approx(usual.surface.energy, abs=0.5 * KT)

@@ -3,7 +3,11 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
+# before numpy is loaded, here or in a worker: test processes share the cores, and small matrices gain nothing
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import torch  # noqa: E402
 
 # more threads than cores slow the small networks here down, and results must not depend on their number
 torch.set_num_threads(1)

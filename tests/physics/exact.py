@@ -5,6 +5,7 @@ The constants are those of the systems' README files; `test_exact.py` compares t
 
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,13 @@ class Toy:
         # the sum of weighted normals of one width: the integral over y is sqrt(2 pi) times that width
         return slow - KT * np.log(2 * np.pi * wells[0][2] * sz)
 
+    @cache
+    def surface_on_grid(self):
+        return self.surface(self.grid)
+
     def log_density(self, label=None, restraint=None):
         """log of exp(-beta F(x)) on the grid, of a window or of the whole system."""
-        energy = self.surface(self.grid)
+        energy = self.surface_on_grid()
         if label is not None:
             energy = energy + 0.5 * restraint * (self.grid - label) ** 2
         return -energy / KT

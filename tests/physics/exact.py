@@ -99,7 +99,7 @@ class Toy:
         # the sum of weighted normals of one width: the integral over y is sqrt(2 pi) times that width
         return slow - KT * np.log(2 * np.pi * wells[0][2] * sz)
 
-    @cache
+    @cache  # noqa: B019
     def surface_on_grid(self):
         return self.surface(self.grid)
 

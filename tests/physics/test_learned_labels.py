@@ -1,7 +1,7 @@
-"""Lifts at learned labels, free, held and restrained, alone and beside a torsion, against the chain's exact answers.
+"""Lifts at learned labels, free and held, alone and beside a torsion, against the chain's exact answers.
 
-The labels are a real diffusion map of real frames; whatever they are, the weights must be right. The z-scores of this
-file together have the false-alarm rate of 3.5 sigma (Bonferroni).
+The labels are a real diffusion map of real frames; whatever they are, the weights must be right. Its z-scores and
+those of test_learned_windows.py together have the false-alarm rate of 3.5 sigma (Bonferroni).
 """
 
 from dataclasses import replace
@@ -17,30 +17,24 @@ from openmm_gancl.held import hold_torsions, wide_torsions
 from openmm_gancl.label_prior import MixtureLabels
 from openmm_gancl.lift_surfaces import weighted_ends
 from openmm_gancl.slow_force import restraint_energies
-from openmm_gancl.slow_learning import fit_label_encoder, learn_slow_coordinates
+from openmm_gancl.slow_learning import fit_label_encoder
 from openmm_gancl.training import train_model
 
 from .conftest import UNTRAINED_WIDTHS
 from .exact import CHAIN, KT, exact_frames
+from .learned_chain import N_SCORES, RELAX_STEPS, window_score, with_learned_labels
 from .paths import run_paths
 from .statistics import score, z_limit
 
 pytestmark = pytest.mark.openmmtorch
 
-N_SCORES = 20
 REJECTED = 5.0
-RELAX_STEPS = 60
 
 
 @pytest.fixture(scope="module", params=["learned", "mixed"])
 def learned(request, models):
     """The system with learned labels, or with its torsion and one learned label; and what p(s) needs."""
-    system = models.system(CHAIN.name)
-    positions, _ = models.frames(CHAIN.name)
-    keep = ["phi"] if request.param == "mixed" else []
-    labels = learn_slow_coordinates(system, positions, keep=keep, most=1 if keep else 2, n_landmarks=60).labels
-    restraint = np.full(len(labels.slow.names), KT / 0.4**2)
-    return replace(system, slow=labels.slow, restraint=restraint), labels, positions
+    return with_learned_labels(models, request.param)
 
 
 @pytest.fixture(scope="module", params=["trained", "untrained"])
@@ -97,20 +91,6 @@ def test_an_encoder_that_is_not_normalised_shows(learned, models):
     assert abs(right.z) < z_limit(N_SCORES) and abs(wrong.z) > REJECTED, (right, wrong)
 
 
-def window_score(lifts, frames, kappa=None):
-    """Of weights in units of their windows' Z: the mean Boltzmann factors over exact frames, whose error is added."""
-    kappa = lifts.restraint if kappa is None else kappa
-    windows, index = np.unique(lifts.labels, axis=0, return_inverse=True)
-    obtained = lifts.slow.transform(frames)[:, None]
-    factors = np.exp(-restraint_energies(lifts.slow, kappa, obtained, windows[None]) / KT)
-    log_z = CHAIN.log_z() + np.log(factors.mean(axis=0))
-    result = score(lifts.log_weights, log_z[index.ravel()])
-    share = np.bincount(index.ravel()) / len(lifts)
-    exact_error = (factors / factors.mean(axis=0) @ share).std() / len(frames) ** 0.5
-    total = np.hypot(result.relative_error, exact_error)
-    return replace(result, relative_error=total, z=result.z * result.relative_error / total)
-
-
 @pytest.fixture(scope="module")
 def exact(models):
     """Independent frames of the equilibrium."""
@@ -164,25 +144,6 @@ def test_held_lifts_tell_the_free_equilibrium(held_lifts, exact):
     assert error < 0.02 and abs(z) < z_limit(N_SCORES), (z, error)
     wrong, _ = deviation(held_lifts.log_weights[held_lifts.ok])
     assert abs(wrong) > REJECTED, wrong
-
-
-def most_common(labels):
-    """The label with most others around: 50 steps of training know a rare one from few frames, and weigh heavily."""
-    apart = labels.centres[:, None] - labels.centres
-    near = np.minimum(np.abs(apart), labels.slow.periods - np.abs(apart)) < 0.4
-    return labels.centres[near.all(axis=2).sum(axis=1).argmax()]
-
-
-def test_restrained_lifts_measure_their_window(learned, exact):
-    """Against the mean Boltzmann factor of the restraint over exact, independent frames."""
-    system, labels, positions = learned
-    options = TrainingOptions(latent_size=2, generator_steps=50)
-    generator = train_model(system, positions, labels.blurred(1), seed=2, options=options)
-    lifter = Lifter(system, generator, relax_steps=RELAX_STEPS, platform="Reference")
-    n = 3200 if "phi" not in labels.slow.names else 1200
-    result = window_score(lifter.lift(np.tile(most_common(labels), (n, 1)), seed=9), exact)
-    assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
-    assert abs(result.z) < z_limit(N_SCORES), result
 
 
 def test_free_lifts_agree_with_their_reverse(learned, models):

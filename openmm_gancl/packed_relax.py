@@ -9,10 +9,11 @@ path that leaves it has no weight either, forward or in reverse: what such paths
 """
 
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import fields, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from .errors import InputError
 from .execution import CARDS, TASK_SIZE, PlatformChoice, PotentialEnergy, run_tasks
 from .packed import Cells, broken_copies, feels_copies, per_copy, start_guarded, why_not_packed
 from .reference import ReferenceParameters
-from .relax import PathContext, Relaxed, RelaxProtocol, RelaxTask, deserialized
+from .relax import PathContext, PathSystem, Relaxed, RelaxProtocol, RelaxTask, deserialized
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates
 from .slow_force import restraint_energies
 from .units import BoolArray, FloatArray, IntArray, masses_of, thermal_energy
@@ -92,16 +93,21 @@ def _drift(protocol: RelaxProtocol, masses: FloatArray) -> float:
     return float(5 * np.sqrt(thermal_energy(protocol.temperature) / masses.sum()) * min(duration, free))
 
 
+@lru_cache(maxsize=1)
+def _packed_paths(common: bytes, cells: Cells, copies: int) -> PathSystem:
+    """Of 4,096 copies of alanine dipeptide it takes seconds to make: kept for the next relaxations of the kind."""
+    return PathSystem.of(pickle.loads(common), cells, copies)
+
+
 class _Packed(PathContext):
     """One Context in which paths run in copies side by side."""
 
     def __init__(self, task: RelaxTask, copies: int):
         system = deserialized(task.system_xml)
-        masses = masses_of(system)
-        self.cells = _cells_of(task, masses)
+        self.cells = _cells_of(task, masses_of(system))
         # before the Context of the paths, whose seed on the Reference platform is that of the last Context made
         self.energy = PotentialEnergy(system, "Reference")
-        super().__init__(task, cells=self.cells, copies=copies)
+        super().__init__(task, paths=_packed_paths(pickle.dumps(task.common), self.cells, copies))
         self.centres = self.cells.centres(copies)
 
     def run_side_by_side(self, indices: IntArray) -> tuple[FloatArray, FloatArray, BoolArray]:
@@ -113,7 +119,7 @@ class _Packed(PathContext):
         slots = np.where(lost, indices[np.argmin(lost)], indices)
         starts = np.where(lost.all(), 0.0, task.positions[slots])
         shift = self.centres[:, None] - _extents(starts, self.cells.separate)[0]
-        start_guarded(self.integrator, self.centres, self.n_atoms)
+        start_guarded(self.integrator, self.centres, len(self.masses))
         self.start(slots, starts + shift)
         start, kinetic_start = self._where(shift)
         self.integrator.step(task.protocol.relax_steps)
@@ -132,7 +138,8 @@ class _Packed(PathContext):
         """Positions of the copies in nm, as if each were alone, and their kinetic energies in kJ/mol."""
         state = self.context.getState(positions=True, velocities=True)
         positions, velocities = (
-            array._value.reshape(-1, self.n_atoms, 3) for array in (state.getPositions(True), state.getVelocities(True))
+            array._value.reshape(-1, len(self.masses), 3)
+            for array in (state.getPositions(True), state.getVelocities(True))
         )
         return positions - shift, 0.5 * (self.masses[:, None] * velocities**2).sum(axis=(1, 2))
 

@@ -18,7 +18,7 @@ from .execution import make_context, put_in_group, seed_reference_platform
 from .packed import Cells, add_guard, pack_force, pack_system
 from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates, repeated
-from .slow_force import add_restraint
+from .slow_force import Restraint, add_restraint
 from .system_xml import deserialized_system
 from .units import BoolArray, FloatArray, IntArray, masses_of, number, thermal_energy, whole_number
 
@@ -65,6 +65,9 @@ class RelaxProtocol:
         return len(self.schedule) - 1
 
 
+CommonToPaths = tuple[str, Chart, SlowCoordinates, FloatArray, float]
+
+
 @dataclass(frozen=True)
 class RelaxTask:
     """Everything that one task of relaxations needs; picklable.
@@ -98,6 +101,11 @@ class RelaxTask:
     positions: FloatArray
     velocities: FloatArray
     runnable: BoolArray
+
+    @property
+    def common(self) -> CommonToPaths:
+        """What its System depends on: the potential, the chart, the labels, their constants, the temperature."""
+        return self.system_xml, self.chart, self.slow, self.restraint, self.protocol.temperature
 
 
 @dataclass(frozen=True)
@@ -220,36 +228,64 @@ def deserialized(system_xml: str) -> openmm.System:
     return deserialized_system(system_xml)
 
 
+@dataclass(frozen=True)
+class PathSystem:
+    """The System of paths: the real potential, the restraint and the reference, once or for each packed copy.
+
+    Attributes:
+        system: as a Context takes it.
+        cells: where packed copies belong; None for a System as it is.
+        restraint: whose centres are to be moved.
+        reference: whose parameters are to be set.
+        reference_forces: in which.
+    """
+
+    system: openmm.System
+    cells: Cells | None
+    restraint: Restraint
+    reference: ReferencePotential
+    reference_forces: list[openmm.Force]
+
+    @classmethod
+    def of(cls, common: CommonToPaths, cells: Cells | None = None, copies: int = 1) -> "PathSystem":
+        """What paths that have so much in common run in.
+
+        Args:
+            common: see `RelaxTask.common`; it is not changed.
+            cells: where packed copies belong; None for a System as it is.
+            copies: how many.
+        """
+        system_xml, chart, slow, constants, temperature = common
+        single = deserialized(system_xml)
+        system = openmm.XmlSerializer.clone(single) if cells is None else pack_system(single, copies, cells)
+        put_in_group(system, REAL_GROUP)
+        n_atoms = single.getNumParticles()
+        restraint = add_restraint(system, repeated(slow, copies, n_atoms), np.tile(constants, copies), REAL_GROUP)
+        reference = ReferencePotential(chart, thermal_energy(temperature))
+        forces = [pack_force(force, copies, n_atoms) for force in reference.forces(REFERENCE_GROUP)]
+        for force in forces:
+            system.addForce(force)
+        return cls(system, cells, restraint, reference, forces)
+
+
 class PathContext:
     """One Context in which paths run: one after the other, or in packed copies side by side.
 
     Args:
         task: the paths.
         restart: added to the task's seed.
-        cells: where packed copies belong; None for a System as it is.
-        copies: how many.
+        paths: their System; made anew by default, for paths one after the other.
     """
 
-    def __init__(self, task: RelaxTask, restart: int = 0, cells: Cells | None = None, copies: int = 1):
+    def __init__(self, task: RelaxTask, restart: int = 0, paths: PathSystem | None = None):
         self.task = task
-        single = deserialized(task.system_xml)
-        system = openmm.XmlSerializer.clone(single) if cells is None else pack_system(single, copies, cells)
-        put_in_group(system, REAL_GROUP)
-        self.n_atoms = single.getNumParticles()
-        slow = repeated(task.slow, copies, self.n_atoms)
-        self.restraint = add_restraint(system, slow, np.tile(task.restraint, copies), REAL_GROUP)
-        self.reference = ReferencePotential(task.chart, thermal_energy(task.protocol.temperature))
-        self.reference_forces = [
-            pack_force(force, copies, self.n_atoms) for force in self.reference.forces(REFERENCE_GROUP)
-        ]
-        for force in self.reference_forces:
-            system.addForce(force)
-        self.constrained = system.getNumConstraints() > 0
-        self.integrator = relaxation_integrator(task.protocol, self.constrained, cells)
+        self.paths = paths or PathSystem.of(task.common)
+        self.masses = masses_of(deserialized(task.system_xml))
+        self.constrained = self.paths.system.getNumConstraints() > 0
+        self.integrator = relaxation_integrator(task.protocol, self.constrained, self.paths.cells)
         self.tolerance = CONSTRAINT_TOLERANCE.get(task.platform, 1e-6)
         self.integrator.setConstraintTolerance(self.tolerance)
-        self.context = make_context(system, self.integrator, task.platform, task.seed + restart)
-        self.masses = masses_of(single)
+        self.context = make_context(self.paths.system, self.integrator, task.platform, task.seed + restart)
 
     def start(self, indices: IntArray, positions: FloatArray) -> None:
         """Put the copies where their paths start.
@@ -258,9 +294,9 @@ class PathContext:
             indices: shape=(copies,), the path of each.
             positions: shape=(copies, n_atoms, 3), nm.
         """
-        task = self.task
-        self.restraint.move(self.context, task.labels[indices].ravel())
-        self.reference.set_parameters(self.reference_forces, task.parameters, indices, self.context)
+        task, paths = self.task, self.paths
+        paths.restraint.move(self.context, task.labels[indices].ravel())
+        paths.reference.set_parameters(paths.reference_forces, task.parameters, indices, self.context)
         self.context.setPositions(positions.reshape(-1, 3))
         self.context.setVelocities(task.velocities[indices].reshape(-1, 3))
         if self.constrained:

@@ -8,7 +8,7 @@ import pytest
 
 from openmm_gancl import InputError, Lifter, ModuleCoordinates, load_system, untrained_model
 from openmm_gancl.packed import Cells, pack_system, why_not_packed
-from openmm_gancl.packed_relax import copies_in_a_context, relax_packed, why_not_packed_lifts
+from openmm_gancl.packed_relax import _packed_paths, copies_in_a_context, relax_packed, why_not_packed_lifts
 from openmm_gancl.relax import relax
 
 N_ATOMS, COPIES = 6, 3
@@ -327,3 +327,22 @@ def test_packing_changes_neither_tasks_nor_progress_nor_workers():
         assert len(finished) == 4
     again = Lifter(lifter.system, lifter.model, relax_steps=5, platform="Reference", packed=64)
     np.testing.assert_array_equal(again.lift(labels, seed=3).log_weights, runs[64].log_weights)
+
+
+def test_a_kept_system_is_of_its_own_paths_alone():
+    """Each is what it is without packing, after another restraint, temperature, number, molecule or set of widths."""
+    _, _, task = chain_task(friction=0.0)
+    others = [
+        chain_task(friction=0.0, restraint=[70.0])[2],
+        replace(task, protocol=replace(task.protocol, temperature=600.0)),
+        chain_task(n=5, friction=0.0)[2],
+        chain_task(name="double_well_oscillators", friction=0.0)[2],
+        chain_task(seed=9, friction=0.0)[2],
+        replace(task, seed=9),
+    ]
+    for other in [one for pair in zip([task] * len(others), others, strict=True) for one in pair]:
+        packed = relax_packed(other)
+        kept = ~packed.failed
+        assert kept.sum() > 2
+        np.testing.assert_array_equal(packed.positions[kept], relax(other).positions[kept])
+    assert _packed_paths.cache_info().hits

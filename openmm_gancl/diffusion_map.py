@@ -27,8 +27,8 @@ LOCAL_NEIGHBOUR = 8
 LEAST_NEIGHBOURS = 12.0
 """Mean row sum of the kernel, at least; with fewer neighbours the coordinates are noise."""
 
-BANDWIDTH_ROWS = 2000
-"""Points, at most, that the bandwidth is chosen on."""
+BANDWIDTH_ROWS, BANDWIDTH_PAIRS = 2000, 2_000_000
+"""Points, at most, that the bandwidth is chosen on, and pairs of them with their neighbours."""
 
 DENSE_UP_TO = 4000
 """Training points to all of which a new one is compared; among more, only to its neighbours."""
@@ -37,7 +37,7 @@ MOST_PAIRS = 20_000_000
 """New points times landmarks that are looked at together."""
 
 NEGLIGIBLE = 1e-12
-"""Kernel values below it do not connect."""
+"""Kernel values below it do not connect, and count as zero."""
 
 Bandwidth = float | Literal["auto", "self-tuning"]
 
@@ -75,7 +75,8 @@ class BandwidthCurve:
 
 def bandwidth_curve(squared: FloatArray) -> BandwidthCurve:
     """Slopes over a range of bandwidths, from squared distances to neighbours, shape=(n, k), nearest first."""
-    rows = squared[:: max(len(squared) // BANDWIDTH_ROWS, 1)]
+    most = min(BANDWIDTH_ROWS, max(BANDWIDTH_PAIRS // squared.shape[1], 1))
+    rows = squared[:: max(len(squared) // most, 1)]
     positive = rows[(rows > 0.0) & np.isfinite(rows)]
     if not len(positive):
         raise InputError("all frames are duplicates: sample frames that differ")
@@ -239,6 +240,8 @@ class DiffusionMap:
             raise InputError(f"the bandwidth is {self.bandwidth_:g}: give a positive one")
         self.dimension_ = self.curve_.dimension
         graph.data = np.exp(-graph.data / (4.0 * self.bandwidth_))
+        graph.data *= graph.data > NEGLIGIBLE
+        graph.eliminate_zeros()
         _check_connected(graph)
         self._density = np.asarray(graph @ self._mass)
         self._eigenvectors(graph)
@@ -319,15 +322,10 @@ def _from_all(points: FloatArray, near: FloatArray, columns: FloatArray, bandwid
 
 
 def _check_connected(graph: csr_array) -> None:
-    near = graph
-    if graph.data.min() <= NEGLIGIBLE:
-        near = graph.copy()
-        near.data *= near.data > NEGLIGIBLE
-        near.eliminate_zeros()
     # much faster than to label components, of which there is nearly always one
-    if len(breadth_first_order(near, 0, return_predecessors=False)) == graph.shape[0]:
+    if len(breadth_first_order(graph, 0, return_predecessors=False)) == graph.shape[0]:
         return
-    n, label = connected_components(near, directed=False)
+    n, label = connected_components(graph, directed=False)
     share = 100.0 * np.bincount(label).max() / len(label)
     raise InputError(
         f"the neighbour graph falls into {n} components, the largest with {share:.1f} % of the points: raise "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from .diffusion_map import DiffusionMap
+from .diffusion_map import DENSE_UP_TO, DiffusionMap
 from .errors import InputError
 from .features import Features, SineCosine, heavy_atom_distances
 from .label_prior import MixtureLabels
@@ -97,7 +97,7 @@ def learn_slow_coordinates(
     keep: Sequence[str] = (),
     most: int | None = None,
     n_coordinates: int = 10,
-    n_landmarks: int = 1000,
+    n_landmarks: int = DENSE_UP_TO,
     alpha: float = 1.0,
     seed: int = 0,
 ) -> LearnedSlow:
@@ -111,7 +111,7 @@ def learn_slow_coordinates(
         keep: names of the system's torsions that are labels too; learned ones add what they do not tell.
         most: learned labels at most.
         n_coordinates: of the map, among which labels are chosen.
-        n_landmarks: of the map.
+        n_landmarks: of the map, at most; few of them make its coordinates a matter of chance.
         alpha: of the map; 1 leaves the density of the frames out.
         seed: of the landmarks.
 

@@ -32,9 +32,9 @@ def test_forward_and_reverse_agree(finished):
     assert finished.summary.n_checked >= 5 and abs(finished.summary.pooled_z) < 4.0
 
 
-def test_labels_tell_the_torsions_and_leave_a_harmonic_out(finished):
+def test_labels_tell_the_torsions_and_leave_harmonics_out(finished):
     """On held-out frames; the twin: labels that belong to other frames tell nothing (see test_learned_run)."""
     report = json.loads((finished.folder / "slow" / "report.json").read_text())
     assert min(report["recovery"].values()) > 0.95, report["recovery"]
-    # plain ordering would take the first ones
-    assert report["chosen"] != list(range(len(report["chosen"]))), report["chosen"]
+    # a torus takes three; of the ten, most are harmonics
+    assert 3 <= len(report["chosen"]) <= 6, report["scores"]

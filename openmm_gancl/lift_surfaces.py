@@ -23,7 +23,7 @@ from .errors import InputError
 from .grid import bin_centres, bin_indices
 from .lifts import Lifts
 from .slow import Axes
-from .slow_force import restraint_energies
+from .slow_force import log_boltzmann_factors
 from .surfaces import CEILING, FreeEnergySurface, grid_edges
 from .system import Basin
 from .units import BoolArray, FloatArray, IntArray, thermal_energy
@@ -33,6 +33,9 @@ REACH = 4.0
 
 FAR = 10.0
 """kT; windows further than this have no say in a window's first guess."""
+
+CHUNK = 2000
+"""Places that are looked at together, from all windows."""
 
 LARGEST_ERROR = 2.0
 """kT; a bin with a larger error bar is unknown."""
@@ -100,7 +103,7 @@ class _Mixture:
         if not self.restrained:
             return np.zeros((len(places), 1))
         lifts = self.lifts
-        return -restraint_energies(lifts.slow, lifts.restraint, places[:, None], self.labels[None]) / self.kT
+        return log_boltzmann_factors(lifts.slow, lifts.restraint / self.kT, places, self.labels)
 
     def smoothed_free_energies(self) -> FloatArray:
         """A first guess of the windows' reduced free energies: local medians of the logarithms, shape=(n_windows,).
@@ -109,18 +112,18 @@ class _Mixture:
         after too few relax steps may weigh e^-1000; windows of weight zero have their neighbours' value.
         """
         known = np.isfinite(self.log_means)
-        guesses = np.empty(len(self.labels))
-        for k, label in enumerate(self.labels):
-            near = 0.5 * self.log_window(label[None])[0, known]
-            close = near > near.max() - FAR
-            weights = np.exp(near[close] - near.max())
-            guesses[k] = -np.quantile(self.log_means[known][close], 0.5, weights=weights, method="inverted_cdf")
-        return guesses
+        guesses = []
+        for begin in range(0, len(self.labels), CHUNK):
+            for near in 0.5 * self.log_window(self.labels[begin : begin + CHUNK])[:, known]:
+                close = near > near.max() - FAR
+                weights = np.exp(near[close] - near.max())
+                guesses.append(np.quantile(self.log_means[known][close], 0.5, weights=weights, method="inverted_cdf"))
+        return -np.array(guesses)
 
-    def log_exposure(self, places: FloatArray, free_energies: FloatArray, chunk: int = 2000) -> FloatArray:
+    def log_exposure(self, places: FloatArray, free_energies: FloatArray) -> FloatArray:
         """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
         log_c = np.log(self.counts) + free_energies
-        parts = [places[i : i + chunk] for i in range(0, len(places), chunk)]
+        parts = [places[i : i + CHUNK] for i in range(0, len(places), CHUNK)]
         return np.concatenate([logsumexp(self.log_window(part) + log_c, axis=1) for part in parts])
 
     def ends(self, free_energies: FloatArray) -> WeightedEnds:

@@ -201,6 +201,32 @@ def restraint_energies(
     return np.asarray((terms * kappa).sum(axis=-1))
 
 
+def log_boltzmann_factors(
+    slow: SlowCoordinates, kappa: FloatArray, places: FloatArray, centres: FloatArray
+) -> FloatArray:
+    """-U_C / kT of every place under a restraint at every centre, as one matrix product; shape=(n, m).
+
+    Args:
+        slow: the slow coordinates.
+        kappa: shape=(d,), in units of kT.
+        places: shape=(n, d).
+        centres: shape=(m, d).
+    """
+    periodic, middle = np.isfinite(slow.periods), centres.mean(axis=0)
+
+    def parts(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        angles, others = values[:, periodic], (values - middle)[:, ~periodic]
+        waves = np.concatenate([np.cos(angles), np.sin(angles), others], axis=1)
+        return waves, np.ones((len(values), 1)), 0.5 * (kappa[~periodic] * others**2).sum(axis=1, keepdims=True)
+
+    waves, one, squares = parts(places)
+    centre_waves, centre_one, centre_squares = parts(centres)
+    constants = np.concatenate([np.tile(kappa[periodic], 2), kappa[~periodic]])
+    left = np.concatenate([waves, one, -squares], axis=1)
+    right = np.concatenate([constants * centre_waves, -centre_squares - kappa[periodic].sum(), centre_one], axis=1)
+    return np.asarray(left @ right.T)
+
+
 def harmonic_wells(particles: list[int], centres: FloatArray, stiffness: FloatArray) -> Any:
     """Independent wells 0.5 k (q - q0)^2 per Cartesian component, kJ/mol and nm."""
     force = openmm.CustomExternalForce("0.5*(kx*(x-x0)^2+ky*(y-y0)^2+kz*(z-z0)^2)")

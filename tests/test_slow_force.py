@@ -11,7 +11,13 @@ from openmm_contexts import BACKENDS, context_of, energy_and_forces, finite_diff
 
 from openmm_gancl import InputError, load_system
 from openmm_gancl.slow import ModuleCoordinates, slow_from_description
-from openmm_gancl.slow_force import add_restraint, coordinate_forces, make_restraint, restraint_energies
+from openmm_gancl.slow_force import (
+    add_restraint,
+    coordinate_forces,
+    log_boltzmann_factors,
+    make_restraint,
+    restraint_energies,
+)
 from openmm_gancl.slow_learning import learn_slow_coordinates
 from openmm_gancl.windows import sample_windows
 
@@ -177,3 +183,13 @@ def test_centres_and_constants_as_parameters_of_the_context(name):
     named.move(contexts[1], label + 0.3)
     expected = restraint_energies(system.slow, kappa, system.slow.transform(system.positions[None]), label + 0.3)[0]
     assert energy_and_forces(contexts[1])[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_factors_of_all_windows_at_all_places_are_those_of_the_restraints():
+    """A torsion, two lengths far from zero, another torsion; also around the circle."""
+    rng = np.random.default_rng(0)
+    slow = ModuleCoordinates(tuple("abcd"), np.array([2 * np.pi, np.inf, np.inf, 2 * np.pi]), np.zeros((4, 2)), b"")
+    kappa = np.array([80.0, 4000.0, 2.0, 3.0])
+    places, centres = (rng.uniform(-3.0, 3.0, (n, 4)) + np.array([0.0, 50.0, 0.0, 7.0]) for n in (50, 70))
+    expected = -restraint_energies(slow, kappa, places[:, None], centres[None])
+    np.testing.assert_allclose(log_boltzmann_factors(slow, kappa, places, centres), expected, rtol=1e-9, atol=1e-9)

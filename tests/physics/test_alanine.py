@@ -2,7 +2,7 @@
 
     python -m pytest -m slow tests/physics/test_alanine.py -s
 
-Ten minutes on two cores. False alarms: 4.7e-4 for the whole file (Bonferroni).
+Seventeen minutes on two cores. False alarms: 4.7e-4 for the whole file (Bonferroni).
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ LABELS = np.array([[-1.4, 1.2], [-2.6, 2.7], [1.05, -0.7], [-1.3, -0.4], [-2.2, 
 
 COMMON = {"workers": available_workers(), "platform": "Reference"}
 CASES = {  # relax steps, lifts a label, largest error in kT, least effective sample size
-    "gan": (500, 2400, 0.05, 200),
-    "baseline": (500, 2400, 0.05, 200),
+    "gan": (500, 4800, 0.05, 200),
+    "baseline": (500, 4800, 0.05, 200),
     "untrained": (3000, 1800, 0.15, 50),
 }
 N_TESTS = 3 * len(LABELS) + 2

@@ -112,12 +112,12 @@ class _Mixture:
         after too few relax steps may weigh e^-1000; windows of weight zero have their neighbours' value.
         """
         known = np.isfinite(self.log_means)
-        guesses = []
+        log_means, guesses = self.log_means[known], []
         for begin in range(0, len(self.labels), CHUNK):
             for near in 0.5 * self.log_window(self.labels[begin : begin + CHUNK])[:, known]:
                 close = near > near.max() - FAR
                 weights = np.exp(near[close] - near.max())
-                guesses.append(np.quantile(self.log_means[known][close], 0.5, weights=weights, method="inverted_cdf"))
+                guesses.append(np.quantile(log_means[close], 0.5, weights=weights, method="inverted_cdf"))
         return -np.array(guesses)
 
     def log_exposure(self, places: FloatArray, free_energies: FloatArray) -> FloatArray:

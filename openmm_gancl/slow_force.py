@@ -4,9 +4,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import openmm
+from scipy.spatial.distance import cdist
 
 from .errors import InputError
-from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
+from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, embedded
 from .units import FloatArray
 
 
@@ -204,7 +205,7 @@ def restraint_energies(
 def log_boltzmann_factors(
     slow: SlowCoordinates, kappa: FloatArray, places: FloatArray, centres: FloatArray
 ) -> FloatArray:
-    """-U_C / kT of every place under a restraint at every centre, as one matrix product; shape=(n, m).
+    """-U_C / kT of every place under a restraint at every centre, shape=(n, m): 1 - cos is half a squared chord.
 
     Args:
         slow: the slow coordinates.
@@ -212,19 +213,10 @@ def log_boltzmann_factors(
         places: shape=(n, d).
         centres: shape=(m, d).
     """
-    periodic, middle = np.isfinite(slow.periods), centres.mean(axis=0)
-
-    def parts(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        angles, others = values[:, periodic], (values - middle)[:, ~periodic]
-        waves = np.concatenate([np.cos(angles), np.sin(angles), others], axis=1)
-        return waves, np.ones((len(values), 1)), 0.5 * (kappa[~periodic] * others**2).sum(axis=1, keepdims=True)
-
-    waves, one, squares = parts(places)
-    centre_waves, centre_one, centre_squares = parts(centres)
-    constants = np.concatenate([np.tile(kappa[periodic], 2), kappa[~periodic]])
-    left = np.concatenate([waves, one, -squares], axis=1)
-    right = np.concatenate([constants * centre_waves, -centre_squares - kappa[periodic].sum(), centre_one], axis=1)
-    return np.asarray(left @ right.T)
+    periodic = np.isfinite(slow.periods)
+    scales = np.sqrt(np.concatenate([kappa[~periodic], kappa[periodic], kappa[periodic]]))
+    points, others = (scales * embedded(values, slow.periods) for values in (places, centres))
+    return np.asarray(-0.5 * cdist(points, others, "sqeuclidean"))
 
 
 def harmonic_wells(particles: list[int], centres: FloatArray, stiffness: FloatArray) -> Any:

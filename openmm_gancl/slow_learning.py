@@ -14,7 +14,7 @@ from .errors import InputError
 from .features import Features, SineCosine, heavy_atom_distances
 from .label_prior import MixtureLabels
 from .selection import Selection, select_coordinates
-from .slow import ModuleCoordinates, SlowCoordinates, Torsions, slow_from_description
+from .slow import ModuleCoordinates, SlowCoordinates, Torsions, embedded, slow_from_description
 from .system import MolecularSystem
 from .torch_diffusion_map import WithTorsions, coordinates_module
 from .torch_features import features_module
@@ -171,15 +171,9 @@ def kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None
     return Torsions(tuple(keep), slow.atoms[[names.index(name) for name in keep]])
 
 
-def _embedded(labels: FloatArray, periods: FloatArray) -> FloatArray:
-    """Labels as places between which periodic ones close."""
-    periodic = np.isfinite(periods)
-    return np.concatenate([labels[:, ~periodic], np.cos(labels[:, periodic]), np.sin(labels[:, periodic])], axis=1)
-
-
 def _kernel_width(labels: FloatArray, periods: FloatArray) -> float:
     """Median distance of a label to a near one, by which kernels overlap and stay where labels lie."""
-    places = _embedded(labels, periods)
+    places = embedded(labels, periods)
     distances = cKDTree(places).query(places, k=min(NEAR_LABELS + 1, len(places)))[0][:, -1]
     return float(np.median(distances)) / np.sqrt(labels.shape[1])
 
@@ -198,7 +192,7 @@ def recovery(
         new_torsions: shape=(m, t).
         periods: shape=(d,), of the labels.
     """
-    distances, index = cKDTree(_embedded(labels, periods)).query(_embedded(new_labels, periods), k=NEIGHBOURS)
+    distances, index = cKDTree(embedded(labels, periods)).query(embedded(new_labels, periods), k=NEIGHBOURS)
     weights = 1.0 / np.maximum(distances, 1e-9)
     predicted = np.angle(np.einsum("mk,mkt->mt", weights, np.exp(1j * torsions[index])))
     mean = np.angle(np.exp(1j * new_torsions).mean(axis=0))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .chart import Chart
 from .networks import Critic, Generator, coordinate_losses, standardise
+from .random_numbers import Name, named_rng, torch_rng, torch_seeded
 from .slow import SlowCoordinates
 from .units import FloatArray
 
@@ -144,9 +145,9 @@ def fit_baseline(generator: Generator, labels: FloatArray, coordinates: FloatArr
 class _Sampler:
     """Draws from the references of a generator, differentiable in centres and widths."""
 
-    def __init__(self, generator: Generator, seed: int):
-        self.generator, self.random = generator, torch.Generator().manual_seed(seed)
-        self.numpy_random = np.random.default_rng(seed)
+    def __init__(self, generator: Generator, seed: int, *name: Name):
+        self.generator, self.random = generator, torch_rng(seed, *name, "torch")
+        self.numpy_random = named_rng(seed, *name, "numpy")
 
     def latents(self, n: int) -> Tensor:
         return torch.randn(n, self.generator.latent_size, generator=self.random)
@@ -199,10 +200,10 @@ def train_adversarially(
         history: is appended to.
         progress: called with the step and the number of steps.
     """
-    torch.manual_seed(seed)
     generator.float()
-    critic = Critic(slow, generator.n_coordinates).float()
-    sampler = _Sampler(generator, seed)
+    with torch_seeded(seed, "training", "critic"):
+        critic = Critic(slow, generator.n_coordinates).float()
+    sampler = _Sampler(generator, seed, "training", "draws")
     averaged = copy.deepcopy(generator.correction)
     optimiser = torch.optim.Adam(generator.correction.parameters(), lr=options.generator_rate, betas=(0.0, 0.9))
     critic_optimiser = torch.optim.Adam(critic.parameters(), lr=options.critic_rate, betas=(0.0, 0.9))
@@ -321,12 +322,12 @@ class _HeldOut:
     """The early stop's yardstick: energy distance to held-out frames, with the same random numbers each time."""
 
     def __init__(self, generator: Generator, labels: FloatArray, coordinates: FloatArray, seed: int):
-        rows = np.random.default_rng(seed).permutation(len(labels))[:1500]
+        rows = named_rng(seed, "training", "early stop", "frames").permutation(len(labels))[:1500]
         self.generator, self.seed = generator, seed
         self.labels, real = _tensors(generator, labels[rows], coordinates[rows])
         self.label_features = generator.basis(self.labels)[:, generator.coarse]
         self.real = torch.cat([self.label_features, real], dim=1)
-        random, half, distances = torch.Generator().manual_seed(seed), len(rows) // 2, []
+        random, half, distances = torch_rng(seed, "training", "early stop", "halves"), len(rows) // 2, []
         for _ in range(20):
             order = torch.randperm(len(rows), generator=random)
             distances.append(energy_distance(self.real[order[:half]], self.real[order[half:]]))
@@ -336,7 +337,7 @@ class _HeldOut:
     def distance(self, correction: torch.nn.Module) -> float:
         trial = copy.deepcopy(self.generator)
         trial.correction.load_state_dict(correction.state_dict())
-        sampler = _Sampler(trial, self.seed + 1)
+        sampler = _Sampler(trial, self.seed, "fixed", "early stop draws")
         with torch.no_grad():
             drawn = sampler.draw(self.labels, sampler.latents(len(self.labels)))
         fake = torch.cat([self.label_features, _features(trial, self.labels, drawn)], dim=1)

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from .errors import InputError
 from .grid import REFINEMENT, FineGrid
+from .random_numbers import named_rng
 from .units import BoolArray, FloatArray, IntArray
 
 Method = Literal["kde", "histogram"]
@@ -115,7 +116,7 @@ class BlockCounts:
         Their scatter is widened for what few and short blocks lose: the variance of m blocks by m / (m - 1), and
         what correlates across their ends.
         """
-        rng, drawn = np.random.default_rng(seed), np.empty((n, len(self.stratum)))
+        rng, drawn = named_rng(seed, "block bootstrap"), np.empty((n, len(self.stratum)))
         spread = np.empty(len(self.stratum))
         for s, correlation in enumerate(self.correlation):
             mine = np.flatnonzero(self.stratum == s)

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 from .errors import InputError, quiet
 from .lifts import Lifts
+from .random_numbers import named_rng, named_seed
 from .slow_force import restraint_energies
 from .units import FloatArray, IntArray, thermal_energy, wrap
 
@@ -124,7 +125,7 @@ def check_reverse(
         raise InputError(
             f"label {np.round(label, 3).tolist()}: a reverse check needs at least 4 lifts and 4 frames with a weight"
         )
-    rng = np.random.default_rng(seed)
+    rng = named_rng(seed, "reverse check")
     log_forward, log_both = log_mean_weight(forward), log_bar(forward, reverse)
     differences = []
     for _ in range(n_bootstrap):
@@ -163,7 +164,7 @@ def check_lifts(forward: Lifts, reverse: Lifts, *, seed: int) -> list[ReverseChe
     for i, label in enumerate(np.unique(reverse.labels, axis=0)):
         lifts, back = (part.log_weights[(part.labels == label).all(axis=1)] for part in (forward, reverse))
         if len(lifts) >= 4 and len(back) >= 4 and np.isfinite(lifts).sum() >= 4:
-            checks.append(check_reverse(label, lifts, back, seed=seed + i))
+            checks.append(check_reverse(label, lifts, back, seed=named_seed(seed, "label", i)))
     return checks
 
 

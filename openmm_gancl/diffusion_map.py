@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from .eigenvectors import leading_eigenpairs
 from .errors import InputError
 from .neighbours import NeighbourIndex, mahalanobis_neighbours, symmetric_graph
+from .random_numbers import named_rng
 from .units import FloatArray, IntArray
 
 LOCAL_NEIGHBOUR = 8
@@ -206,7 +207,7 @@ class DiffusionMap:
             return np.arange(n), weights
         if self.n_landmarks < self.n_coordinates + 3:
             raise InputError(f"{self.n_landmarks} landmarks are too few: give at least {self.n_coordinates + 3}")
-        chosen = np.sort(np.random.default_rng(self.seed).choice(n, self.n_landmarks, replace=False))
+        chosen = np.sort(named_rng(self.seed, "landmarks").choice(n, self.n_landmarks, replace=False))
         nearest = NeighbourIndex(points[chosen]).nearest(points, 1)[1][:, 0]
         mass = np.bincount(nearest, weights, minlength=len(chosen))
         return chosen, mass / mass.mean()

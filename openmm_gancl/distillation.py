@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .diffusion_map import DiffusionMap, checked_points
 from .errors import InputError
 from .features import Features
+from .random_numbers import torch_rng
 from .torch_diffusion_map import LearnedCoordinates, NystroemModule
 from .torch_features import features_module
 from .units import FloatArray, IntArray
@@ -266,7 +267,7 @@ def distill(
     if not (0.0 <= noise < np.inf and 0.0 <= gradient_weight < np.inf and min(n_epochs, n_refinements) >= 0):
         raise InputError("noise, weight of gradients and numbers of steps must not be negative, nor infinite")
     module = _checked_source(source, features, rows.shape[1])
-    points, generator = torch.as_tensor(rows), torch.Generator().manual_seed(seed)
+    points, generator = torch.as_tensor(rows), torch_rng(seed, "distillation")
     held_out = _held_out(len(points), generator)
     taught, judged = points[~held_out], points[held_out]
     spread = _spread(taught, noise)

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from .errors import InputError
 from .execution import available_workers
+from .random_numbers import named_rng
 from .units import FloatArray
 
 DENSE_UP_TO = 400
@@ -186,4 +187,4 @@ def leading_eigenpairs(matrix: csr_array, n: int) -> tuple[FloatArray, FloatArra
         return values[::-1], vectors[:, ::-1]
     # threads of the short dense products would only wait for one another, and take the cores of the sparse ones
     with threadpool_limits(1, user_api="blas"):
-        return _in_passes(matrix, n, np.random.default_rng(0))
+        return _in_passes(matrix, n, named_rng(0, "fixed", "start vectors"))

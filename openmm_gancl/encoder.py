@@ -13,10 +13,10 @@ from scipy.special import logsumexp
 
 from .diagnostics import log_mean_weight, window_ids
 from .errors import InputError
-from .execution import task_seed
 from .lift import Lifter
 from .lifts import Lifts, join_lifts
 from .model import LiftingModel, with_encoder
+from .random_numbers import named_rng, named_seed
 from .system import MolecularSystem
 from .units import FloatArray, IntArray
 
@@ -197,7 +197,7 @@ def fit_encoder(
         return Lifter(system, candidate, relax_steps=relax_steps, platform=platform, workers=workers)
 
     lifts = Lifter(system, prior, relax_steps=relax_steps, platform=platform, workers=workers).lift(
-        labels[np.arange(n_pilot) % len(labels)], seed=seed, progress=progress
+        labels[np.arange(n_pilot) % len(labels)], seed=named_seed(seed, "encoder", "pilot"), progress=progress
     )
     pilot = lifts.select(lifts.ok)
     if len(pilot) < 64:
@@ -213,10 +213,11 @@ def fit_encoder(
 
     judges = [mixed(*judge) for judge in JUDGES]
     weighted = reweighted(judges[1])
-    frames = _resample(weighted, n_reverse // len(judges), task_seed(seed, 2))
+    frames = _resample(weighted, n_reverse // len(judges), named_rng(seed, "encoder", "frames"))
+    chosen = (pilot.positions[frames], pilot.labels[frames])
     reverse = join_lifts(
         [
-            lifter(judge).reverse(pilot.positions[frames], pilot.labels[frames], seed=seed + i, progress=progress)
+            lifter(judge).reverse(*chosen, seed=named_seed(seed, "encoder", "reverse", i), progress=progress)
             for i, judge in enumerate(judges)
         ]
     )

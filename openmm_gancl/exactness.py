@@ -7,6 +7,7 @@ import numpy as np
 from .chart import Chart, InternalCoordinates
 from .errors import InputError
 from .execution import PotentialEnergy
+from .random_numbers import named_rng
 from .simulation import count_molecules
 from .system import DRUDE, MolecularSystem
 from .units import masses_of
@@ -56,7 +57,7 @@ def check_exact(system: MolecularSystem, chart: Chart) -> None:
     if not isinstance(chart, InternalCoordinates):
         return
     energy = PotentialEnergy(system.system, "Reference")
-    rng, here = np.random.default_rng(0), energy(system.positions)
+    rng, here = named_rng(0, "fixed", "rigid motions"), energy(system.positions)
     for far in SHIFTS:
         turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         shift = rng.normal(size=3)

@@ -34,16 +34,6 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def task_seed(seed: int, *path: int) -> np.random.Generator:
-    """The random generator of one task: a pure function of the run's seed and the task's place."""
-    return np.random.default_rng(np.random.SeedSequence([seed, *path]))
-
-
-def openmm_seed(rng: np.random.Generator) -> int:
-    """A seed that OpenMM takes as a seed (zero would mean: from the clock)."""
-    return int(rng.integers(1, 2**31 - 1))
-
-
 def available_workers() -> int:
     """The number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .chart import InternalCoordinates, chart_for
 from .errors import InputError
 from .model import LiftingModel, with_generator
+from .random_numbers import named_rng
 from .slow import ModuleCoordinates, Torsions
 from .system import MolecularSystem
 from .units import FloatArray, wrap
@@ -101,7 +102,7 @@ def hold_torsions(
     assert isinstance(chart, InternalCoordinates)
     rows = {tuple(atoms): i for i, atoms in enumerate(chart.torsions.tolist())}
     indices = chart.n_bonds + chart.n_angles + np.array([rows[tuple(atoms)] for atoms in held.atoms.tolist()])
-    latents = model.sample_latents(labels, np.random.default_rng(seed))
+    latents = model.sample_latents(labels, named_rng(seed, "window latents"))
     windows = wrap(model.reference_parameters(labels, latents).centres[:, indices])
     table = LabelTable(model.networks.generator, windows, labels)
     return with_generator(model, table, replace(chart, label_indices=indices), held), windows

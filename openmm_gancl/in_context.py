@@ -7,12 +7,13 @@ import numpy as np
 import openmm
 
 from .errors import InputError
-from .execution import ReferenceStream, make_context, openmm_seed, reference_generator_kept, task_seed
+from .execution import ReferenceStream, make_context, reference_generator_kept
 from .lift import Lifter
 from .model import LiftingModel
 from .model_forces import torch_force
 from .module_force import Backend
 from .packed import Cells, add_guard, names_its_particles
+from .random_numbers import named_rng, openmm_seed
 from .relax import REAL_GROUP, REFERENCE_GROUP, add_relaxation_step, add_relaxation_variables
 from .slow import ParticleCoordinates
 from .system import MolecularSystem
@@ -105,7 +106,7 @@ class InContextMove:
             mode="unrestrained",
             platform=platform,
         )
-        openmm_stream = openmm_seed(task_seed(seed))
+        openmm_stream = openmm_seed(named_rng(seed, "in-context move"))
         doubled = openmm.XmlSerializer.clone(system.system)
         for force in doubled.getForces():
             force.setForceGroup(REAL_GROUP)

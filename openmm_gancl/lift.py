@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from .constraints import VIOLATION
 from .errors import InputError
 from .exactness import check_exact
-from .execution import TASK_SIZE, PlatformChoice, openmm_seed, resolved_platform, run_tasks, task_seed
+from .execution import TASK_SIZE, PlatformChoice, resolved_platform, run_tasks
 from .label_prior import LabelPrior, UniformLabels
 from .lifts import Lifts, Mode, join_lifts
 from .model import LiftingModel
 from .packed_relax import Copies, copies_in_a_context, run_packed, why_not_packed_lifts
 from .proposals import Proposals, propose, propose_reverse
+from .random_numbers import named_rng, openmm_seed
 from .reference import ReferencePotential
 from .relax import ABSURD_ENERGY, Relaxed, Relaxer, RelaxProtocol, RelaxTask, relax
 from .slow import checked_constants, checked_labels
@@ -288,8 +289,9 @@ class Lifter:
         seed: int,
         progress: Callable[[], None] | None,
     ) -> Lifts:
+        kind = "lift" if frames is None else "reverse"
         prepared = [
-            self._prepare(chunk, None if frames is None else frames[i], task_seed(seed, int(frames is not None), i))
+            self._prepare(chunk, None if frames is None else frames[i], named_rng(seed, kind, i))
             for i, chunk in enumerate(label_chunks)
         ]
         tasks = [task for task, _ in prepared]

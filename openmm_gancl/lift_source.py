@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .execution import TASK_SIZE, task_seed
+from .execution import TASK_SIZE
 from .label_prior import LabelPrior, TabulatedLabels
 from .lift import Lifter, maxwell_boltzmann
 from .lifts import Lifts
+from .random_numbers import named_rng
 from .relax import Relaxer
 from .surfaces import FreeEnergySurface, load_surface
 from .system import MolecularSystem
@@ -51,14 +52,14 @@ class LiftSource:
         """The lift of an attempt by its number."""
         batch, index = divmod(number, AHEAD)
         if self._batch != batch:
-            rng = task_seed(self.seed, *self.stream, 0, batch)
+            rng = named_rng(self.seed, "move", *self.stream, "lifts", batch)
             self._lifts, self._batch = self._relax(rng, self.lifter.label_prior.sample(AHEAD, rng)), batch
         assert self._lifts is not None
         return self._lifts.select(np.array([index]))
 
     def rng(self, number: int) -> np.random.Generator:
         """Of all else that an attempt draws."""
-        return task_seed(self.seed, *self.stream, 1, number)
+        return named_rng(self.seed, "move", *self.stream, "attempt", number)
 
     def velocities(self, positions: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Fresh ones that keep the constraints, shape=(n_atoms, 3), nm/ps."""

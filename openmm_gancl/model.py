@@ -15,6 +15,7 @@ import torch
 from .chart import Chart, chart_from_description
 from .errors import InputError, first_line, last_line
 from .networks import LiftingNetworks
+from .random_numbers import named_rng
 from .reference import ReferenceParameters
 from .slow import SlowCoordinates, archived, slow_from_description
 from .system import MolecularSystem
@@ -137,7 +138,7 @@ class LiftingModel:
         remedy = "train the model again, or get its file anew"
         label = self.slow.domain.mean(axis=1)[None]
         try:
-            latents = self.sample_latents(label, np.random.default_rng(0))
+            latents = self.sample_latents(label, named_rng(0, "fixed", "network check"))
             found = self._call("forward", label, latents)
         except Exception as error:  # torch.jit.Error is no RuntimeError
             raise InputError(f"the model's networks fail ({last_line(error)}): {remedy}") from None

@@ -9,6 +9,7 @@ from .chart import CartesianCoordinates
 from .errors import InputError
 from .model import LiftingModel
 from .module_force import Backend, check_module, module_force, restraint_module, taking_numbers
+from .random_numbers import named_rng
 from .slow import checked_constants
 from .static_bias import TabulatedBias
 from .torch_modules import ReferenceModule, TabulatedBiasModule, slow_as_module
@@ -84,7 +85,7 @@ def _thermal(model: LiftingModel) -> float:
 def _typical(model: LiftingModel) -> FloatArray:
     """A configuration that the model itself proposes, shape=(n_atoms, 3), nm, at which its parts must work."""
     middle = model.slow.domain.mean(axis=1)[None]
-    rng = np.random.default_rng(0)
+    rng = named_rng(0, "fixed", "typical configuration")
     parameters = model.reference_parameters(middle, model.sample_latents(middle, rng))
     return model.chart.to_cartesian(parameters.centres)[0]
 

@@ -17,12 +17,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from .errors import InputError
-from .execution import PotentialEnergy, reference_generator_kept, task_seed
+from .execution import PotentialEnergy, reference_generator_kept
 from .files import check_writable, write_atomically
 from .label_prior import LabelPrior
 from .lift import Lifter
 from .lift_source import LiftSource, accepts, labels_of
 from .model import LiftingModel
+from .random_numbers import named_rng
 from .simulation import positions_of
 from .surfaces import FreeEnergySurface
 from .units import FloatArray
@@ -303,7 +304,7 @@ class LiftMove:
             "restraint": self.lifter.restraint.tolist(),
             "force field": self.system.force_field_hash,
             "model": self.lifter.model.fingerprint,
-            "first label": self.lifter.label_prior.sample(1, task_seed(0))[0].tolist(),
+            "first label": self.lifter.label_prior.sample(1, named_rng(0, "fixed", "first label"))[0].tolist(),
         }
 
     def _check_target(self, positions: FloatArray) -> None:

@@ -10,7 +10,9 @@ from .surfaces import FreeEnergySurface
 from .units import FloatArray, thermal_energy
 
 
-def place_labels(surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, ceiling: float, seed: int) -> FloatArray:
+def place_labels(
+    surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, ceiling: float, rng: np.random.Generator
+) -> FloatArray:
     """Labels scattered evenly where the free energy, less one error bar, lies below a ceiling.
 
     Args:
@@ -18,7 +20,7 @@ def place_labels(surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, c
         slow: the slow coordinates.
         n: how many labels.
         ceiling: kT above the minimum.
-        seed: of the scatter.
+        rng: of the scatter.
 
     Returns:
         shape=(n, d).
@@ -30,7 +32,7 @@ def place_labels(surface: FreeEnergySurface, slow: SlowCoordinates, n: int, *, c
         raise InputError("the surface is nowhere below the ceiling: raise the ceiling")
     n_tried = n
     while True:
-        labels = scattered_labels(slow, n_tried, seed)
+        labels = scattered_labels(slow, n_tried, rng)
         inside = labels[wanted[bin_indices(labels, surface.edges, surface.periods)]]
         if len(inside) >= n:
             return inside[:n]

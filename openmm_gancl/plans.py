@@ -35,8 +35,8 @@ class Plan(Protocol):
     evaluations: int
     """Force evaluations besides those of lifts and check paths: of pilots, and of windows for the check."""
 
-    def round(self, surface: FreeEnergySurface | None, n: int, seed: int) -> tuple[Lifter, FloatArray]:
-        """Lifter and labels of the next round, placed by the surface of those before."""
+    def round(self, surface: FreeEnergySurface | None, n: int, number: int) -> tuple[Lifter, FloatArray]:
+        """Lifter and labels of the next round, by its number, placed by the surface of those before."""
         ...
 
     def surface(self, lifts: Lifts) -> FreeEnergySurface:
@@ -61,10 +61,12 @@ class _Checked:
         lifter = run.lifter(model, self.relax_steps)
         labels = np.unique(frames.labels, axis=0)
         repeated = np.repeat(labels, run.settings.n_check_lifts, axis=0)
-        forward = run.lift(lifter, "check: lifts", repeated, run.seed(2, 1))
+        forward = run.lift(lifter, "check: lifts", repeated, run.seed("lift", "check", "lifts"))
         cost = TASK_SIZE * (self.relax_steps + 2)
         with run.tasks("check: reverse", -(-len(frames) // TASK_SIZE), cost) as tick:
-            reverse = lifter.reverse(frames.positions, frames.labels, seed=run.seed(2, 2), progress=tick)
+            reverse = lifter.reverse(
+                frames.positions, frames.labels, seed=run.seed("lift", "check", "reverse"), progress=tick
+            )
             tick.settle(reverse.force_evaluations)
         return forward, reverse
 
@@ -77,15 +79,15 @@ class _Checked:
 class GridPlan(_Checked):
     """Labels over the whole domain, then where the surface is low."""
 
-    def round(self, surface: FreeEnergySurface | None, n: int, seed: int) -> tuple[Lifter, FloatArray]:
+    def round(self, surface: FreeEnergySurface | None, n: int, number: int) -> tuple[Lifter, FloatArray]:
         """See `Plan.round`."""
-        slow, free = self.run.system.slow, self.run.options.free
+        slow, free, rng = self.run.system.slow, self.run.options.free, self.run.rng("lift", "labels", number)
         lifter = self.run.lifter(self.model, self.relax_steps, "unrestrained" if free else "restrained")
         if free:
-            return lifter, lifter.label_prior.sample(n, np.random.default_rng(seed))
+            return lifter, lifter.label_prior.sample(n, rng)
         if surface is None:
-            return lifter, scattered_labels(slow, n, seed)
-        return lifter, place_labels(surface, slow, n, ceiling=PLACEMENT_CEILING, seed=seed)
+            return lifter, scattered_labels(slow, n, rng)
+        return lifter, place_labels(surface, slow, n, ceiling=PLACEMENT_CEILING, rng=rng)
 
     def surface(self, lifts: Lifts) -> FreeEnergySurface:
         """See `Plan.surface`."""
@@ -113,9 +115,9 @@ class LearnedPlan(_Checked):
         if run.options.free:
             lifter = self._free_lifter(None)
             asked = lifter.label_prior.sample(
-                min(LABEL_PILOTS, run.settings.n_first), np.random.default_rng(run.seed(2, 6))
+                min(LABEL_PILOTS, run.settings.n_first), run.rng("lift", "pilots", "labels")
             )
-            pilots = run.lift(lifter, "pilots", asked, run.seed(2, 7))
+            pilots = run.lift(lifter, "pilots", asked, run.seed("lift", "pilots"))
             self.encoder_widths = fit_label_encoder(labels, asked[pilots.ok], pilots.obtained[pilots.ok])
             self.evaluations = pilots.force_evaluations
 
@@ -130,14 +132,14 @@ class LearnedPlan(_Checked):
         energies = surface.energy_at(self.frames.obtained) / self.run.system.kT
         return (energies < PLACEMENT_CEILING) | ~np.isfinite(energies)
 
-    def round(self, surface: FreeEnergySurface | None, n: int, seed: int) -> tuple[Lifter, FloatArray]:
+    def round(self, surface: FreeEnergySurface | None, n: int, number: int) -> tuple[Lifter, FloatArray]:
         """See `Plan.round`."""
-        low, rng = self._low(surface), np.random.default_rng(seed)
+        low, rng = self._low(surface), self.run.rng("lift", "labels", number)
         if self.run.options.free:
             lifter = self._free_lifter(low)
             return lifter, lifter.label_prior.sample(n, rng)
         labels = self.labels.prior(self.labels.widths, low).sample(min(LABEL_WINDOWS, n), rng)
-        model, windows = self.run.windows(self.model, labels, seed)
+        model, windows = self.run.windows(self.model, labels, self.run.seed("lift", "windows", number))
         return self.run.lifter(model, self.relax_steps), windows[np.arange(n) % len(windows)]
 
     def surface(self, lifts: Lifts) -> FreeEnergySurface:
@@ -158,8 +160,8 @@ class LearnedPlan(_Checked):
         anywhere = np.ones(len(self.frames), dtype=bool)
         chosen = _low_and_far(run, surface, self.frames.obtained, self.labels.centres, anywhere)
         if not len(chosen):
-            return self.nothing(*run.windows(self.model, self.labels.centres[:1], 0))
-        model, windows = run.windows(self.model, self.labels.centres[chosen], run.seed(2, 9))
+            return self.nothing(*run.windows(self.model, self.labels.centres[:1], run.seed("lift", "check", "windows")))
+        model, windows = run.windows(self.model, self.labels.centres[chosen], run.seed("lift", "check", "windows"))
         frames = restrained_windows(
             run,
             "sampling for the check",
@@ -167,7 +169,7 @@ class LearnedPlan(_Checked):
             len(chosen),
             s.held_out_steps,
             s.n_check_frames,
-            run.seed(2, 8),
+            run.seed("lift", "check", "frames"),
             labels=windows,
             starts=self.frames.positions[chosen],
         )

@@ -16,6 +16,7 @@ from .chart import Chart
 from .errors import InputError
 from .execution import make_context, put_in_group, seed_reference_platform
 from .packed import Cells, add_guard, pack_force, pack_system
+from .random_numbers import named_rng, openmm_seed
 from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates, repeated
 from .slow_force import Restraint, add_restraint
@@ -273,7 +274,7 @@ class PathContext:
 
     Args:
         task: the paths.
-        restart: added to the task's seed.
+        restart: how many paths of the task have been tried; after a failure the noise is another.
         paths: their System; made anew by default, for paths one after the other.
     """
 
@@ -285,7 +286,8 @@ class PathContext:
         self.integrator = relaxation_integrator(task.protocol, self.constrained, self.paths.cells)
         self.tolerance = CONSTRAINT_TOLERANCE.get(task.platform, 1e-6)
         self.integrator.setConstraintTolerance(self.tolerance)
-        self.context = make_context(self.paths.system, self.integrator, task.platform, task.seed + restart)
+        seed = openmm_seed(named_rng(task.seed, "restart", restart)) if restart else task.seed
+        self.context = make_context(self.paths.system, self.integrator, task.platform, seed)
 
     def start(self, indices: IntArray, positions: FloatArray) -> None:
         """Put the copies where their paths start.

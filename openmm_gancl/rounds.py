@@ -56,8 +56,8 @@ class _Rounds:
         self.run, self.plan, self.limit = run, plan, limit
         self.record: list[dict[str, float]] = []
         n = limit if self._blind else min(run.settings.n_first, limit)
-        lifter, labels = plan.round(None, n, run.seed(2, 0, 0))
-        self.lifts = run.lift(lifter, "lifting", labels, run.seed(2, 0))
+        lifter, labels = plan.round(None, n, 0)
+        self.lifts = run.lift(lifter, "lifting", labels, run.seed("lift", "lifts", 0))
         self._analyse()
 
     @property
@@ -89,8 +89,8 @@ class _Rounds:
         """Lift until there is nothing more to do."""
         while n := self._next():
             number = len(self.record)
-            lifter, labels = self.plan.round(self.surface, n, self.run.seed(2, 0, number))
-            more = self.run.lift(lifter, f"lifting, round {number + 1}", labels, self.run.seed(2, 3, number))
+            lifter, labels = self.plan.round(self.surface, n, number)
+            more = self.run.lift(lifter, f"lifting, round {number + 1}", labels, self.run.seed("lift", "lifts", number))
             self.lifts = join_lifts([self.lifts, more])
             if self.run.options.target_error is not None:
                 self._analyse()
@@ -138,8 +138,7 @@ def lift_stage(run: Run, out: Path) -> None:
     extra: dict[str, Any] = {}
     cost = lifts.force_evaluations + forward.force_evaluations + reverse.force_evaluations + plan.evaluations
     if run.options.chain:
-        rng = np.random.default_rng(run.seed(2, 4))
-        extra["accepted"] = accept_metropolis(lifts.log_weights, rng)[1]
+        extra["accepted"] = accept_metropolis(lifts.log_weights, run.rng("lift", "acceptance"))[1]
     elif not run.options.free and len(forward):
         lifts = join_lifts([lifts, forward])
     if run.learned_labels is not None:
@@ -148,7 +147,7 @@ def lift_stage(run: Run, out: Path) -> None:
     save_lifts(lifts, out / "lifts.npz", **extra)
     save_lifts(reverse, out / "reverse.npz")
     _save_trajectory(lifts, run.system, out / "lifts.dcd")
-    checks = check_lifts(forward, reverse, seed=run.seed(2, 5))
+    checks = check_lifts(forward, reverse, seed=run.seed("lift", "check", "bootstrap"))
     record = {
         "checks": [_check_record(check) for check in checks],
         "pooled_z": pooled_z(checks) if checks else None,

@@ -15,6 +15,7 @@ from .label_prior import LabelPrior
 from .lift import Lifter
 from .lifts import Lifts, Mode
 from .model import LiftingModel
+from .random_numbers import Name, named_rng, named_seed
 from .run_folder import RunFolder
 from .run_options import RunOptions, Settings
 from .sampling import MINIMISER_ITERATIONS, Frames, load_frames
@@ -84,9 +85,13 @@ class Run:
     workers: int
     reporter: Reporter
 
-    def seed(self, *path: int) -> int:
-        """The seed of one call: a pure function of the run's seed and the call's place."""
-        return int(np.random.SeedSequence([self.options.seed, *path]).generate_state(1)[0])
+    def seed(self, *name: Name) -> int:
+        """The seed of one call: a pure function of the run's seed and the call's name."""
+        return named_seed(self.options.seed, "run", *name)
+
+    def rng(self, *name: Name) -> np.random.Generator:
+        """The random generator of a stream of this name."""
+        return named_rng(self.options.seed, "run", *name)
 
     @contextmanager
     def tasks(self, title: str, n_tasks: int, cost: int) -> Iterator["TaskCounter"]:
@@ -131,7 +136,7 @@ class Run:
         frames, learned = load_frames(self.folder.file("sample", "frames.npz")), self.learned_labels
         if learned is None:
             return frames
-        return replace(frames, labels=learned.blurred(self.seed(1, 3)), obtained=learned.centres)
+        return replace(frames, labels=learned.blurred(self.seed("train", "label kernels")), obtained=learned.centres)
 
     def train_report(self) -> dict[str, Any]:
         """What the train stage recorded."""

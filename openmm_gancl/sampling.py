@@ -10,7 +10,8 @@ import openmm
 from scipy.stats import qmc
 
 from .errors import InputError
-from .execution import make_context, openmm_seed, put_in_group, resolved_platform, task_seed
+from .execution import make_context, put_in_group, resolved_platform
+from .random_numbers import named_rng, named_seed, openmm_seed
 from .relax import REAL_GROUP
 from .slow import SlowCoordinates
 from .slow_force import add_restraint
@@ -81,9 +82,9 @@ def load_frames(path: Path) -> Frames:
     return Frames(**{**arrays, **numbers}, dropped=dropped)
 
 
-def scattered_labels(slow: SlowCoordinates, n: int, seed: int) -> FloatArray:
+def scattered_labels(slow: SlowCoordinates, n: int, rng: np.random.Generator) -> FloatArray:
     """Labels that fill the domain evenly: a scrambled Sobol sequence, shape=(n, d)."""
-    sequence = qmc.Sobol(len(slow.names), rng=np.random.default_rng(seed))
+    sequence = qmc.Sobol(len(slow.names), rng=rng)
     points = sequence.random_base2(max(int(np.ceil(np.log2(max(n, 1)))), 0))[:n]
     return np.asarray(qmc.scale(points, slow.domain[:, 0], slow.domain[:, 1]))
 
@@ -179,11 +180,11 @@ def walker_of(context: openmm.Context) -> Walkers:
     return Walkers(positions, velocities, state.getPeriodicBoxVectors(asNumpy=True)._value[None])
 
 
-def seed_forces(system: openmm.System, seed: int) -> None:
+def seed_forces(system: openmm.System, rng: np.random.Generator) -> None:
     """Of a barostat, say: those that draw numbers of their own."""
     for force in system.getForces():
         if hasattr(force, "setRandomNumberSeed"):
-            force.setRandomNumberSeed(seed)
+            force.setRandomNumberSeed(openmm_seed(rng))
 
 
 def lost_walker(n_atoms: int) -> Walkers:
@@ -198,14 +199,6 @@ def langevin_integrator(temperature: float, friction: float, time_step: float) -
     return integrator
 
 
-def draw_velocities(context: openmm.Context, temperature: float, seed: int) -> None:
-    """Velocities of a temperature, from other random numbers than the noise of a Context of that seed.
-
-    OpenMM draws both in the same way: with one seed the first noise would be the velocities once more.
-    """
-    context.setVelocitiesToTemperature(temperature, seed ^ 0x2AAAAAAA)
-
-
 def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies and ends; NaN where a window blew up."""
     system = deserialized_system(task.system_xml)
@@ -217,15 +210,16 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     ends = []
     for index, label in enumerate(task.labels):
         integrator = langevin_integrator(task.temperature, task.friction, task.time_step)
-        seed_forces(system, task.seed + index)
-        context = make_context(system, integrator, task.platform, task.seed + index)
+        rng = named_rng(task.seed, "window", index)
+        seed_forces(system, rng)
+        context = make_context(system, integrator, task.platform, openmm_seed(rng))
         restraint.move(context, label)
         try:
             set_walker(context, task.walkers, index)
             if task.minimise:
                 openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
             if task.walkers.velocities is None:
-                draw_velocities(context, task.temperature, task.seed + index)
+                context.setVelocitiesToTemperature(task.temperature, openmm_seed(rng))
             integrator.step(task.equilibration_steps)
             for frame in range(task.n_frames):
                 integrator.step(task.stride)
@@ -244,9 +238,6 @@ def window_tasks(
     walkers: Walkers,
     size: int,
     seed: int,
-    *,
-    before: tuple[int, ...] = (),
-    after: tuple[int, ...] = (),
     **numbers: Any,
 ) -> list[WindowTask]:
     """One stretch of all windows, in tasks.
@@ -257,8 +248,6 @@ def window_tasks(
         walkers: n of them; they are minimised where they have no velocities.
         size: windows in a task.
         seed: of all of them.
-        before: the place of a task's seed before its first window.
-        after: and after it.
         numbers: ``equilibration_steps``, ``n_frames`` and ``stride``.
     """
     return [
@@ -267,7 +256,7 @@ def window_tasks(
             labels=labels[begin : begin + size],
             walkers=walkers.select(slice(begin, begin + size)),
             minimise=walkers.velocities is None,
-            seed=openmm_seed(task_seed(seed, *before, begin, *after)),
+            seed=named_seed(seed, "task", begin),
             **numbers,
         )
         for begin in range(0, len(labels), size)
@@ -339,7 +328,7 @@ def sample_langevin(
         equilibration_steps=equilibration_steps,
         n_frames=n_frames,
         stride=n_steps // n_frames,
-        seed=openmm_seed(task_seed(seed)),
+        seed=named_seed(seed, "langevin"),
     )
     frames = collect_frames(system, [[task]], [[sample_task(task)]])
     return replace(frames, labels=frames.obtained)

@@ -16,7 +16,8 @@ from openmm import app
 
 from .card import EXPRESSION_NAME, SDECard, read_card
 from .errors import InputError, first_line
-from .execution import make_context, openmm_seed, task_seed
+from .execution import make_context
+from .random_numbers import named_rng, named_seed, openmm_seed
 from .slow import ParticleCoordinates, checked_labels
 from .system import MolecularSystem, card_path, system_from_objects
 from .units import GAS_CONSTANT, FloatArray
@@ -236,7 +237,7 @@ class StochasticSystem:
         )
         integrator = openmm.CustomIntegrator(interval / n_steps)
         integrator.addComputePerDof("x", f"x + dt*{drift} + sqrt(dt)*{noise}*gaussian")
-        context = _context(integrator, states, openmm_seed(task_seed(seed)))
+        context = _context(integrator, states, openmm_seed(named_rng(seed, "sde")))
         frames = np.empty((n_frames, *states.shape))
         for i in range(n_frames):
             integrator.step(n_steps)
@@ -338,8 +339,10 @@ def lift_sde(
     particle = sde.as_molecular()
     model.check_system(particle)
     labels = checked_labels(labels, sde.slow)
-    rng = task_seed(seed, 0)
+    rng = named_rng(seed, "sde", "lift")
     coordinates = propose(model, labels, particle.restraint, particle.kT, rng).coordinates
     states = sde._with_labels(coordinates[:, : len(sde.variables)], labels)
-    states = sde.relax_frozen(states, relaxation_times * sde.relaxation_time, seed=openmm_seed(rng))
+    states = sde.relax_frozen(
+        states, relaxation_times * sde.relaxation_time, seed=named_seed(seed, "sde", "relaxation")
+    )
     return StochasticLifts(labels, states, sde.observe(states))

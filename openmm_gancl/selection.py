@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .random_numbers import named_rng
 from .units import FloatArray, IntArray
 
 MOST_POINTS = 1500
@@ -62,9 +63,9 @@ def select_coordinates(
         seed: of the points that are looked at, where there are many.
     """
     n = len(coordinates)
-    rows = (
-        np.sort(np.random.default_rng(seed).choice(n, MOST_POINTS, replace=False)) if n > MOST_POINTS else slice(None)
-    )
+    rows: IntArray | slice = slice(None)
+    if n > MOST_POINTS:
+        rows = np.sort(named_rng(seed, "select coordinates").choice(n, MOST_POINTS, replace=False))
     first = np.empty((n, 0)) if known is None else known
     few, m = np.column_stack([first, coordinates])[rows], first.shape[1]
     scores = np.array([_residual(few[:, :k], few[:, k]) if k else 1.0 for k in range(m, few.shape[1])])

@@ -13,6 +13,7 @@ from .diffusion_map import DENSE_UP_TO, DiffusionMap
 from .errors import InputError
 from .features import Features, SineCosine, heavy_atom_distances
 from .label_prior import MixtureLabels
+from .random_numbers import named_rng
 from .selection import Selection, select_coordinates
 from .slow import ModuleCoordinates, SlowCoordinates, Torsions, embedded, slow_from_description
 from .system import MolecularSystem
@@ -54,7 +55,7 @@ class LearnedLabels:
 
     def blurred(self, seed: int) -> FloatArray:
         """One draw from the kernel of each label, shape=(n, d): together with its frame, what p(s) is a marginal of."""
-        return self.prior(self.widths).around(self.centres, np.random.default_rng(seed))
+        return self.prior(self.widths).around(self.centres, named_rng(seed, "label kernels"))
 
     def save(self, path: Path) -> None:
         """Write one npz file."""

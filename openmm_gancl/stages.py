@@ -44,10 +44,16 @@ def sample_stage(run: Run, out: Path) -> None:
 
     s = run.settings
     frames = restrained_windows(
-        run, "sampling", run.system, s.n_windows, s.steps_per_window, s.frames_per_window, run.seed(0, 0)
+        run, "sampling", run.system, s.n_windows, s.steps_per_window, s.frames_per_window, run.seed("sample", "frames")
     )
     held_out = restrained_windows(
-        run, "sampling for the check", run.system, s.n_held_out, s.held_out_steps, s.n_check_frames, run.seed(0, 1)
+        run,
+        "sampling for the check",
+        run.system,
+        s.n_held_out,
+        s.held_out_steps,
+        s.n_check_frames,
+        run.seed("sample", "held out"),
     )
     for name, part in (("frames", frames), ("held_out", held_out)):
         save_frames(part, out / f"{name}.npz")
@@ -72,7 +78,9 @@ def _measured_relax_steps(run: Run, model: LiftingModel, labels: FloatArray) -> 
     costs, evaluations = {}, 0
     for steps in RELAX_CHOICES:
         repeated = np.repeat(labels, PILOT_LIFTS, axis=0)
-        lifts = run.lift(run.lifter(model, steps), f"pilot of {steps} steps", repeated, run.seed(1, 1, steps))
+        lifts = run.lift(
+            run.lifter(model, steps), f"pilot of {steps} steps", repeated, run.seed("train", "step pilot", steps)
+        )
         evaluations += lifts.force_evaluations
         sizes = [effective_sample_size(row) for row in lifts.log_weights.reshape(len(labels), PILOT_LIFTS)]
         costs[steps] = (steps + 2) / max(float(np.mean(sizes)) / PILOT_LIFTS, 1e-6)
@@ -93,15 +101,17 @@ def train_stage(run: Run, out: Path) -> None:
             run.folder.spend(0)
             done(step + 1)
 
-        model = train(system, frames, seed=run.seed(1, 0), options=options, progress=progress)
+        model = train(system, frames, seed=run.seed("train", "generator"), options=options, progress=progress)
     report: dict[str, Any] = {"history": model.history, "relax_steps": s.relax_steps, "force_evaluations": 0}
     if not s.relax_steps:
-        at = run.windows(model, _low_windows(run, frames, PILOT_LABELS), run.seed(1, 4))
+        at = run.windows(model, _low_windows(run, frames, PILOT_LABELS), run.seed("train", "step pilot", "windows"))
         report["relax_steps"], report["cost_of_effective_lift"], cost = _measured_relax_steps(run, *at)
         report["force_evaluations"] += cost
         run.reporter.note(f"relax steps: {report['relax_steps']} (measured)")
     if s.latent:
-        lifted, labels = run.windows(model, _low_windows(run, frames, ENCODER_LABELS), run.seed(1, 5))
+        lifted, labels = run.windows(
+            model, _low_windows(run, frames, ENCODER_LABELS), run.seed("train", "encoder", "windows")
+        )
         n_tasks = -(-s.n_pilot // TASK_SIZE) + -(-s.n_encoder_reverse // TASK_SIZE)
         with run.tasks("fitting the encoder", n_tasks, TASK_SIZE * (report["relax_steps"] + 2)) as tick:
             fit = fit_encoder(
@@ -109,7 +119,7 @@ def train_stage(run: Run, out: Path) -> None:
                 lifted,
                 labels,
                 relax_steps=report["relax_steps"],
-                seed=run.seed(1, 2),
+                seed=run.seed("train", "encoder"),
                 n_pilot=s.n_pilot,
                 n_reverse=s.n_encoder_reverse,
                 platform=run.platform,

@@ -13,12 +13,12 @@ import openmm
 from scipy.sparse.csgraph import shortest_path
 
 from .chart import Chart
-from .execution import make_context, openmm_seed, resolved_platform, run_tasks, task_seed
+from .execution import make_context, resolved_platform, run_tasks
+from .random_numbers import named_rng, named_seed, openmm_seed
 from .reference import ReferenceParameters, ReferencePotential
 from .sampling import (
     MINIMISER_ITERATIONS,
     Walkers,
-    draw_velocities,
     join_walkers,
     langevin_integrator,
     lost_walker,
@@ -96,13 +96,14 @@ def _steer(task: SteerTask) -> Walkers:
     ends = []
     for index in range(len(task.labels)):
         integrator = langevin_integrator(options["temperature"], options["friction"], options["time_step"])
-        seed_forces(system, task.seed + index)
-        context = make_context(system, integrator, options["platform"], task.seed + index)
+        rng = named_rng(task.seed, "window", index)
+        seed_forces(system, rng)
+        context = make_context(system, integrator, options["platform"], openmm_seed(rng))
         try:
             set_walker(context, task.walkers, index)
             move(context, index, 0.0)
             if task.walkers.velocities is None:
-                draw_velocities(context, options["temperature"], task.seed + index)
+                context.setVelocitiesToTemperature(options["temperature"], openmm_seed(rng))
             for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, STAGES + 1).astype(int))):
                 move(context, index, (stage + 1) / STAGES)
                 integrator.step(int(steps))
@@ -158,7 +159,7 @@ def steer(
             part = parameters
             if parameters is not None:
                 part = ReferenceParameters(parameters.centres[some], parameters.widths[some])
-            number = openmm_seed(task_seed(seed, begin, attempt) if attempt else task_seed(seed, begin))
+            number = named_seed(seed, "steering", attempt, begin)
             place = (walkers.select(some), origins[some], labels[some])
             tasks.append(SteerTask(options, *place, n_steps, number, chart, part))
         if not tasks:
@@ -239,7 +240,9 @@ def pulled_starts(
     for level in range(1, int(depth.max()) + 1):
         members = np.flatnonzero(depth == level)
         origins = join_walkers([done[int(parents[i])] for i in members])
-        moved, cost = steer(system, origins, labels[members], n_steps, seed=seed + level, **options)
+        moved, cost = steer(
+            system, origins, labels[members], n_steps, seed=named_seed(seed, "pulling", level), **options
+        )
         evaluations += cost
         done |= {int(i): moved.select([k]) for k, i in enumerate(members)}
     return join_walkers([done[i] for i in range(len(labels))]), evaluations

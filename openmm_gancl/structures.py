@@ -9,9 +9,10 @@ import numpy as np
 from .chart import InternalCoordinates
 from .errors import InputError
 from .exactness import why_not_exact
-from .execution import PotentialEnergy, reference_generator_kept, resolved_platform, run_tasks, task_seed
+from .execution import PotentialEnergy, reference_generator_kept, resolved_platform, run_tasks
 from .lift import Lifter
 from .model import LiftingModel, atom_names
+from .random_numbers import named_rng, named_seed
 from .reference import ReferenceParameters
 from .sampling import Walkers, join_walkers, sample_task, task_options, window_tasks
 from .simulation import as_system
@@ -107,7 +108,7 @@ def _relabelled(system: MolecularSystem, slow: Torsions) -> MolecularSystem:
 
 def _exact(system: MolecularSystem, model: LiftingModel, labels: FloatArray, seed: int, options: Any) -> Structures:
     lifter = Lifter(system, model, **options)
-    lifts = lifter.lift(labels, seed=seed)
+    lifts = lifter.lift(labels, seed=named_seed(seed, "structures", "lifts"))
     energy, energies = PotentialEnergy(system.system, lifter.platform), np.full(len(lifts), np.nan)
     weighted = np.flatnonzero(np.isfinite(lifts.log_weights))
     for i in weighted:
@@ -137,7 +138,9 @@ def _steered(
     """From where the system stands to each label, the generator's reference forces upon the solute; and the cost."""
     chart = model.chart
     assert isinstance(chart, InternalCoordinates)
-    parameters = model.reference_parameters(labels, model.sample_latents(labels, task_seed(seed, 2)))
+    parameters = model.reference_parameters(
+        labels, model.sample_latents(labels, named_rng(seed, "structures", "latents"))
+    )
     # the restraint brings the labels themselves; stiffer bonds would only ask for a shorter time step
     widths = parameters.widths.copy()
     widths[:, chart.label_indices] = NO_FORCE
@@ -148,7 +151,7 @@ def _steered(
         start.select([0] * len(labels)),
         labels,
         n_steps,
-        seed=seed,
+        seed=named_seed(seed, "structures"),
         chart=replace(chart, z_matrix=np.where(chart.z_matrix < 0, -1, solute[chart.z_matrix])),
         parameters=ReferenceParameters(parameters.centres, widths),
         **options,
@@ -174,8 +177,7 @@ def _equilibrated(
         labels,
         walkers,
         STEERED_IN_A_TASK,
-        seed,
-        before=(3,),
+        named_seed(seed, "structures", "equilibration"),
         equilibration_steps=0,
         n_frames=LOOKS,
         stride=stride,

@@ -11,7 +11,7 @@ import numpy as np
 import openmm
 
 from .errors import InputError
-from .execution import make_context, openmm_seed, resolved_platform, task_seed
+from .execution import make_context, resolved_platform
 from .lift import maxwell_boltzmann
 from .packed import (
     Cells,
@@ -24,6 +24,7 @@ from .packed import (
     why_not_packed,
 )
 from .packed_relax import Copies, copies_in_a_context
+from .random_numbers import named_rng, openmm_seed
 from .sampling import CONSTRAINT_TOLERANCE, checked_time_step, seed_forces
 from .system import MolecularSystem
 from .units import BoolArray, FloatArray, numbers, thermal_energy
@@ -80,11 +81,11 @@ def swarm_integrator(temperature: float, friction: float, time_step: float) -> o
 class _Swarmer:
     """One Context in which as many runs as copies go side by side."""
 
-    def __init__(self, system: MolecularSystem, copies: int, time_step: float, platform: str, seed: int):
+    def __init__(self, system: MolecularSystem, copies: int, time_step: float, platform: str, rng: np.random.Generator):
         packed = openmm.XmlSerializer.clone(system.system) if copies == 1 else pack_system(system.system, copies)
-        seed_forces(packed, seed)
+        seed_forces(packed, rng)
         self.integrator = swarm_integrator(system.temperature, system.friction, time_step)
-        self.context = make_context(packed, self.integrator, platform, seed)
+        self.context = make_context(packed, self.integrator, platform, openmm_seed(rng))
         self.copies, self.n_atoms = copies, system.n_atoms
         self.box = packed.getDefaultPeriodicBoxVectors()
 
@@ -150,8 +151,7 @@ def sample_swarm(
         raise InputError("there are no starts: give one at least")
     if n_frames < 1 or n_steps < 1 or n_steps % n_frames:
         raise InputError(f"n_steps = {n_steps} for n_frames = {n_frames}: give a whole number of steps to each frame")
-    rng = task_seed(seed)
-    context_seed = openmm_seed(rng)
+    rng = named_rng(seed, "swarm")
     if velocities is None:
         # a virtual site has no mass, and stands still
         velocities = maxwell_boltzmann(np.where(system.masses > 0, system.masses, np.inf), n, system.kT, rng)
@@ -162,7 +162,7 @@ def sample_swarm(
     platform = resolved_platform(platform, system.system, system.positions)
     most = copies_in_a_context(copies, _why_alone(system.system), platform, system.n_atoms)
     side_by_side = min(most, n)
-    swarmer = _Swarmer(system, side_by_side, time_step, platform, context_seed)
+    swarmer = _Swarmer(system, side_by_side, time_step, platform, rng)
     frames = np.empty((n, n_frames, *shape[1:]))
     for begin in range(0, n, side_by_side):
         slots = np.minimum(np.arange(begin, begin + side_by_side), n - 1)

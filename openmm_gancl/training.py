@@ -17,6 +17,7 @@ from .chart import Chart, chart_for
 from .errors import InputError
 from .model import SCHEMA_VERSION, LiftingModel, atom_names, one_thread, scripted_networks
 from .networks import Generator, coordinate_kinds
+from .random_numbers import named_rng, torch_seeded
 from .sampling import Frames
 from .system import MolecularSystem
 from .units import FloatArray, whole_number
@@ -77,13 +78,13 @@ def train_model(
     if keep.sum() < 20:
         raise InputError(f"only {int(keep.sum())} usable training frames: sample more windows or more steps")
     coordinates, labels = coordinates[keep], labels[keep]
-    torch.manual_seed(seed)
     origin, scale = coordinate_statistics(coordinates, chart)
-    generator = Generator(chart, system.slow, options.latent_size, origin, scale)
+    with torch_seeded(seed, "training", "generator"):
+        generator = Generator(chart, system.slow, options.latent_size, origin, scale)
     history = TrainingHistory()
     history.baseline_loss = fit_baseline(generator, labels, coordinates, options.roughness)
     if options.latent_size > 0 and options.generator_steps > 0:
-        order = np.random.default_rng(seed).permutation(len(labels))
+        order = named_rng(seed, "training", "held out").permutation(len(labels))
         split = int(len(order) * options.held_out)
         held_out = (labels[order[:split]], coordinates[order[:split]])
         rows = order[split:]
@@ -141,12 +142,12 @@ def untrained_model(
         strength: typical size of the random raw outputs, in widths.
         widths: by kind of coordinate, `UNTRAINED_WIDTHS` by default; nm and radians.
     """
-    torch.manual_seed(seed)
     chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     by_kind = {**UNTRAINED_WIDTHS, **(widths or {})}
     scale = np.array([by_kind[kind] for kind in coordinate_kinds(chart)])
     origin = chart.to_internal(system.positions[None])[0]
-    generator = Generator(chart, system.slow, latent_size, origin, scale)
-    last: Any = generator.correction[-1]
-    nn.init.normal_(last.weight, std=strength * 2.0 / last.in_features**0.5)
+    with torch_seeded(seed, "untrained model"):
+        generator = Generator(chart, system.slow, latent_size, origin, scale)
+        last: Any = generator.correction[-1]
+        nn.init.normal_(last.weight, std=strength * 2.0 / last.in_features**0.5)
     return _bundle(system, chart, generator, n_frames=0, seed=seed, history=vars(TrainingHistory()))

@@ -15,9 +15,10 @@ import numpy as np
 from .chart import chart_for
 from .diagnostics import log_mean_weight, window_ids
 from .errors import InputError
-from .execution import reference_generator_kept, run_tasks, task_seed
+from .execution import reference_generator_kept, run_tasks
 from .lifts import Lifts
 from .observations import Observations
+from .random_numbers import named_rng, named_seed
 from .sampling import (
     Frames,
     Walkers,
@@ -115,7 +116,7 @@ def _starting_walkers(
         walkers = starts
     elif isinstance(starts, str):
         if starts == "pulling":
-            return pulled_starts(system, labels, pull_steps, seed=seed, **options)
+            return pulled_starts(system, labels, pull_steps, seed=named_seed(seed, "windows", "starts"), **options)
         if starts != "structure":
             raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
         walkers = Walkers(starting_positions(system, labels))
@@ -190,7 +191,9 @@ def sample_windows(
     given = {} if restraint is None else {"restraint": restraint}
     with reference_generator_kept():
         target = as_system(system, slow, **given)
-    labels = checked_labels(scattered_labels(target.slow, n_windows, seed) if labels is None else labels, target.slow)
+    if labels is None:
+        labels = scattered_labels(target.slow, n_windows, named_rng(seed, "windows", "labels"))
+    labels = checked_labels(labels, target.slow)
     if steps_per_window < frames_per_window:
         raise InputError(
             f"steps_per_window = {steps_per_window} is less than frames_per_window = {frames_per_window}: raise it"
@@ -219,7 +222,7 @@ def sample_windows(
             if number:
                 with np.errstate(invalid="ignore"):
                     obtained = target.slow.transform(walkers.positions)
-                rng = task_seed(seed, len(labels), number)
+                rng = named_rng(seed, "windows", "exchange", number)
                 order, *more = exchanges(target.slow, kappa, labels, obtained, pairs, target.kT, rng)
                 walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
             tasks = window_tasks(
@@ -227,8 +230,7 @@ def sample_windows(
                 labels,
                 walkers,
                 WINDOWS_IN_A_TASK,
-                seed,
-                after=(number,) if number else (),
+                named_seed(seed, "windows", "stretch", number),
                 equilibration_steps=0 if number else equilibration_steps,
                 n_frames=min(in_a_stretch, frames_per_window - begin),
                 stride=stride,

@@ -14,6 +14,7 @@ from openmm_gancl import (
     analyse_windows,
     load_system,
     sample_windows,
+    sampling,
     steering,
     structures_at,
     system_from_simulation,
@@ -23,7 +24,8 @@ from openmm_gancl import (
 )
 from openmm_gancl.execution import PotentialEnergy, make_context
 from openmm_gancl.plotting import plot_equilibration
-from openmm_gancl.sampling import Walkers, draw_velocities, load_frames, save_frames
+from openmm_gancl.random_numbers import openmm_seed
+from openmm_gancl.sampling import Walkers, load_frames, save_frames
 from openmm_gancl.simulation import default_time_step
 from openmm_gancl.steering import nearest_starts, pulled_starts
 from openmm_gancl.units import wrap
@@ -320,24 +322,24 @@ def test_the_order_of_frames_does_not_matter(few):
     np.testing.assert_array_equal(one.energy, other.energy)
 
 
-def test_velocities_and_noise_are_of_different_numbers():
+def test_velocities_and_noise_are_of_different_numbers(chain, monkeypatch):
     """OpenMM draws both alike; the twin below has them of one seed."""
-    drawn, once_more = (correlation_of_velocities_and_noise(draw) for draw in (draw_velocities, with_the_same_seed))
-    assert abs(drawn) < 0.052 and once_more > 0.99, (drawn, once_more)  # 3.5 sigma of 4,500 numbers
+    drawn = []
+    monkeypatch.setattr(sampling, "openmm_seed", lambda rng: drawn.append(openmm_seed(rng)) or drawn[-1])
+    sample_windows(chain, np.zeros((1, 1)), **QUICK)
+    of_noise, of_velocities = drawn
+    ours, twin = correlation_of_velocities_and_noise(of_velocities, of_noise), correlation_of_velocities_and_noise(7, 7)
+    assert abs(ours) < 0.052 and twin > 0.99, (ours, twin)  # 3.5 sigma of 4,500 numbers
 
 
-def with_the_same_seed(context, temperature, seed):
-    context.setVelocitiesToTemperature(temperature, seed)
-
-
-def correlation_of_velocities_and_noise(draw):
+def correlation_of_velocities_and_noise(of_velocities, of_noise):
     system = openmm.System()
     for _ in range(1500):
         system.addParticle(12.0)
     integrator = openmm.LangevinMiddleIntegrator(300.0, 5.0, 0.015)
-    context = make_context(system, integrator, "Reference", 77)
+    context = make_context(system, integrator, "Reference", of_noise)
     context.setPositions(np.zeros((1500, 3)))
-    draw(context, 300.0, 77)
+    context.setVelocitiesToTemperature(300.0, of_velocities)
     velocities = [context.getState(velocities=True).getVelocities(asNumpy=True)._value]
     integrator.step(1)
     velocities.append(context.getState(velocities=True).getVelocities(asNumpy=True)._value)

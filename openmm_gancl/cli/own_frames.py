@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 
 from ..collective_variables import parse_cv
 from ..errors import InputError, first_line
+from ..random_numbers import named_rng
 from ..slow import Torsions
 from ..system import MolecularSystem
 from ..trajectories import read_log_weights
@@ -108,4 +109,4 @@ def load_own_frames(
     if log_weights is None:
         return positions
     weights = np.exp(values - logsumexp(values))
-    return positions[np.random.default_rng(seed).choice(len(positions), size=len(positions), p=weights)]
+    return positions[named_rng(seed, "own frames").choice(len(positions), size=len(positions), p=weights)]

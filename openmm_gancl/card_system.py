@@ -1,6 +1,5 @@
 """The OpenMM objects and the labels that a card stands for."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import openmm
 from openmm import app, unit
 
 from .card import CoordinateLabelCard, FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
-from .errors import InputError
+from .errors import InputError, first_line
 from .slow import SlowCoordinates, slow_from_description
 from .system_xml import deserialized_system, refuse_code
 from .units import FloatArray, number
@@ -18,11 +17,6 @@ _FLAT_BOTTOM = (
     "stiffness*max(0,distance-width)^2; distance=abs(delta-turn*floor(delta/turn+0.5)); "
     f"delta=theta-centre; turn={2 * np.pi!r}"
 )
-
-
-def _first_line(error: Exception) -> str:
-    """What another library says, cut to one sentence."""
-    return re.split(r"\n|\.\s", str(error).strip(), maxsplit=1)[0].rstrip(".")
 
 
 def _toy(toy: ToyCard) -> tuple[Any, Any, FloatArray]:
@@ -40,7 +34,7 @@ def _toy(toy: ToyCard) -> tuple[Any, Any, FloatArray]:
         context.setPositions([openmm.Vec3(*toy.start)])
         energy = number(context.getState(energy=True).getPotentialEnergy())
     except openmm.OpenMMException as error:
-        raise InputError(f"key 'toy.energy': OpenMM refuses the expression ({_first_line(error)})") from None
+        raise InputError(f"key 'toy.energy': OpenMM refuses the expression ({first_line(error)})") from None
     if not np.isfinite(energy):
         raise InputError("key 'toy.energy': the energy is not finite at 'toy.start': move the start")
     return topology, system, np.array([toy.start])
@@ -56,7 +50,7 @@ def _structure(path: Path) -> tuple[Any, Any]:
             raise ValueError("it holds no atoms")
     except Exception as error:  # OpenMM's parsers raise whatever the text makes them stumble over
         raise InputError(
-            f"key 'structure': cannot read {path} ({_first_line(error)}): give a PDB or mmCIF file"
+            f"key 'structure': cannot read {path} ({first_line(error)}): give a PDB or mmCIF file"
         ) from None
     return structure.topology, structure.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
 
@@ -66,7 +60,7 @@ def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) 
     try:
         force_field = app.ForceField(*files)
     except Exception as error:  # whatever an XML file of any content makes the parser raise
-        raise InputError(f"key 'force_field.files': {_first_line(error)}: correct the list") from None
+        raise InputError(f"key 'force_field.files': {first_line(error)}: correct the list") from None
     for residue in force_field.getUnmatchedResidues(topology):
         raise InputError(
             f"no template of {', '.join(card.files)} matches residue {residue.name} {residue.id}: complete "
@@ -83,7 +77,7 @@ def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) 
             hydrogenMass=card.hydrogen_mass,
         )
     except ValueError as error:
-        raise InputError(f"table 'force_field': OpenMM cannot make the System ({_first_line(error)})") from None
+        raise InputError(f"table 'force_field': OpenMM cannot make the System ({first_line(error)})") from None
 
 
 def _system_from_xml(path: Path) -> Any:
@@ -96,7 +90,7 @@ def _system_from_xml(path: Path) -> Any:
     except InputError as error:
         raise InputError(f"key 'system_xml': {path}: {error}") from None
     except (openmm.OpenMMException, ValueError, SyntaxError) as error:
-        raise InputError(f"key 'system_xml': cannot read {path} ({_first_line(error)})") from None
+        raise InputError(f"key 'system_xml': cannot read {path} ({first_line(error)})") from None
     if not isinstance(system, openmm.System):
         raise InputError(f"key 'system_xml': {path} holds a {type(system).__name__}, not a System")
     return system

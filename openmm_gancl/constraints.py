@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .units import FloatArray, IntArray
+from .units import FloatArray, IntArray, number
 
 VIOLATION = 1e-5
 """Relative; a path that ends farther from its constraints has no weight."""
@@ -91,7 +91,7 @@ def constraints_of(system: Any) -> Constraints:
     found = {}
     for i in range(system.getNumConstraints()):
         a, b, length = system.getConstraintParameters(i)
-        found[min(a, b), max(a, b)] = length._value
+        found[min(a, b), max(a, b)] = number(length)
     pairs = sorted(found)
     return Constraints(
         np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array([found[pair] for pair in pairs], dtype=float)

@@ -9,8 +9,7 @@ from scipy.special import logsumexp
 from .errors import InputError, quiet
 from .lifts import Lifts
 from .random_numbers import named_rng, named_seed
-from .slow_force import restraint_energies
-from .units import FloatArray, IntArray, thermal_energy, wrap
+from .units import FloatArray, IntArray
 
 DISTRUST = 4.0
 """A forward-reverse z-score above this size means: not to be trusted."""
@@ -184,14 +183,3 @@ def reason_counts(lifts: Lifts) -> dict[str, int]:
 def window_ids(lifts: Lifts) -> IntArray:
     """A number for each distinct label, shape=(n,)."""
     return np.unique(lifts.labels, axis=0, return_inverse=True)[1].ravel()
-
-
-def label_errors(lifts: Lifts) -> FloatArray:
-    """Consistency: label obtained minus label asked for, shape=(n, d), periodic differences wrapped."""
-    return wrap(lifts.obtained - lifts.labels, lifts.slow.periods)
-
-
-def restraint_strain(lifts: Lifts) -> FloatArray:
-    """Restraint energy of each lift's end in kT, shape=(n,); about d/2 where the restraint decides."""
-    energies = restraint_energies(lifts.slow, lifts.restraint, lifts.obtained, lifts.labels)
-    return np.asarray(energies / thermal_energy(lifts.temperature))

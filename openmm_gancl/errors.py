@@ -1,6 +1,7 @@
 """The one exception that means: the input or the environment is at fault; and silence for those who cry wolf."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,8 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """Of an exception's text, or its kind."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """The first sentence of an exception's text, or its kind."""
+    return re.split(r"\n|\.\s", str(error).strip(), maxsplit=1)[0].rstrip(".") or type(error).__name__
 
 
 def last_line(error: BaseException) -> str:

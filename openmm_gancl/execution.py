@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ import numpy as np
 import openmm
 
 from .errors import InputError, first_line
-from .units import FloatArray
+from .units import FloatArray, number
 
 TASK_SIZE = 32
 """Lifts in one task: the unit of seeding, retry and placement."""
@@ -32,6 +32,9 @@ PRECISIONS = ("single", "mixed", "double")
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+RunTasks = Callable[..., list[Any]]
+"""`run_tasks`, or that with workers or an executor of its own."""
 
 
 def available_workers() -> int:
@@ -49,7 +52,8 @@ def run_tasks(
 ) -> list[Result]:
     """Apply a function to every task and return the results in the order of the tasks.
 
-    Tasks on a platform of several devices (``CUDA:0,1``) are dealt out to them; start as many workers.
+    Tasks with a ``platform`` of several devices (``CUDA:0,1``) are dealt out to them by their method ``on(platform)``;
+    start as many workers.
 
     Args:
         function: a module-level function of one task.
@@ -170,11 +174,11 @@ def make_context(system: openmm.System, integrator: openmm.Integrator, platform:
 
 
 def _spread(tasks: Sequence[Any]) -> list[Any]:
-    """Tasks that ask for several devices, dealt out to them in turn."""
+    """Tasks that ask for several devices, dealt out to them in turn; others have no platform."""
     dealt = []
     for index, task in enumerate(tasks):
         devices = PlatformChoice.read(task.platform).single_devices() if hasattr(task, "platform") else []
-        dealt.append(replace(task, platform=devices[index % len(devices)]) if len(devices) > 1 else task)
+        dealt.append(task.on(devices[index % len(devices)]) if len(devices) > 1 else task)
     return dealt
 
 
@@ -200,7 +204,7 @@ class PotentialEnergy:
     def __call__(self, positions: FloatArray) -> float:
         """kJ/mol at positions, shape=(n_atoms, 3), nm."""
         self._context.setPositions(positions)
-        return float(self._context.getState(energy=True).getPotentialEnergy()._value)
+        return number(self._context.getState(energy=True).getPotentialEnergy())
 
 
 def _one_particle() -> openmm.System:

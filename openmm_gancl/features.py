@@ -37,7 +37,7 @@ class FeatureSet(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready; `features_from_description` rebuilds them from it."""
+        """JSON-ready."""
         ...
 
 
@@ -209,16 +209,6 @@ class Features:
     def describe(self) -> dict[str, Any]:
         """JSON-ready."""
         return {"parts": [part.describe() for part in self.parts], "scales": list(self.scales)}
-
-
-def features_from_description(description: dict[str, Any]) -> Features:
-    """Rebuild features from `Features.describe`."""
-    kinds = {kind.kind: kind for kind in (Distances, SineCosine, AlignedPositions)}
-    parts = []
-    for part in description["parts"]:
-        fields = {key: np.array(value) for key, value in part.items() if key != "kind"}
-        parts.append(kinds[part["kind"]](**fields))
-    return Features(tuple(parts), tuple(description["scales"]))
 
 
 def heavy_atom_distances(topology: Any, selection: str = "not element H") -> Distances:

@@ -17,7 +17,7 @@ from .random_numbers import named_rng, openmm_seed
 from .relax import REAL_GROUP, REFERENCE_GROUP, add_relaxation_step, add_relaxation_variables
 from .slow import ParticleCoordinates
 from .system import MolecularSystem
-from .units import BoolArray, FloatArray, IntArray
+from .units import BoolArray, FloatArray, IntArray, numbers
 
 LARGEST = 1e10
 """A log-weight beyond this, or NaN, is no weight."""
@@ -158,9 +158,9 @@ class InContextMove:
         value = self.integrator.getGlobalVariableByName
         for i in range(n):
             self.step(1)
-            positions[i] = (
-                self.context.getState(positions=True).getPositions(asNumpy=True)._value[: self.system.n_atoms]
-            )
+            positions[i] = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))[
+                : self.system.n_atoms
+            ]
             labels[i] = [self.context.getParameter(f"label_{j}") for j in range(labels.shape[1])]
             log_weights[i], accepted[i] = value("log_weight"), bool(value("accepted"))
         usable = np.abs(log_weights) < LARGEST

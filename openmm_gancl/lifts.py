@@ -55,6 +55,33 @@ class Lifts:
     temperature: float
     relax_steps: int
 
+    @classmethod
+    def empty(cls, slow: SlowCoordinates, restraint: FloatArray, temperature: float, relax_steps: int) -> "Lifts":
+        """No restrained lifts.
+
+        Args:
+            slow: the slow coordinates.
+            restraint: shape=(d,).
+            temperature: K.
+            relax_steps: steps of each path.
+        """
+        labels, none = np.empty((0, len(slow.names))), np.empty(0)
+        per_lift = {name: none for name in ("log_weights", "log_prior", "log_encoder", "log_encoder_label", "work")}
+        return cls(
+            **per_lift,
+            labels=labels,
+            obtained=labels,
+            reason=np.empty(0, dtype="U10"),
+            task=np.empty(0, dtype=np.int64),
+            latents=np.empty((0, 0)),
+            positions=np.empty((0, 0, 3)),
+            slow=slow,
+            restraint=restraint,
+            mode="restrained",
+            temperature=temperature,
+            relax_steps=relax_steps,
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -26,7 +26,7 @@ from .model import LiftingModel
 from .random_numbers import named_rng
 from .simulation import positions_of
 from .surfaces import FreeEnergySurface
-from .units import FloatArray
+from .units import FloatArray, number
 from .user_simulation import check_integrator, system_of_simulation
 
 MoveAcceptance = Literal["exchange", "metropolis"]
@@ -321,7 +321,7 @@ class LiftMove:
 
     def _check_energy(self, positions: FloatArray) -> None:
         state = self.simulation.context.getState(energy=True)
-        theirs, ours = state.getPotentialEnergy()._value, self._energy(positions)
+        theirs, ours = number(state.getPotentialEnergy()), self._energy(positions)
         if not abs(theirs - ours) <= SAME_TARGET * self.system.kT:
             raise InputError(
                 f"the Simulation's energy is {theirs:.2f} kJ/mol here, and was {ours:.2f} when the move was made (a "

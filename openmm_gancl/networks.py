@@ -197,11 +197,6 @@ def coordinate_kinds(chart: Chart) -> list[str]:
     return ["bond"] * chart.n_bonds + ["angle"] * chart.n_angles + ["torsion"] * chart.n_torsions
 
 
-def normal_quantile(uniforms: Tensor) -> Tensor:
-    """Standard normal numbers from uniform ones."""
-    return math.sqrt(2.0) * torch.erfinv(torch.clamp(2.0 * uniforms - 1.0, -1.0 + 1e-15, 1.0 - 1e-15))
-
-
 def coordinate_losses(
     coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor
 ) -> Tensor:

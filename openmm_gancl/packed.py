@@ -14,7 +14,7 @@ import numpy as np
 import openmm
 
 from .errors import InputError
-from .units import BoolArray, FloatArray, masses_of
+from .units import BoolArray, FloatArray, masses_of, number
 
 PAIR_ENERGY = "138.93545764438198*qq/r+4*epsilon*((sigma/r)^12-(sigma/r)^6)"
 """kJ/mol; the constant is OpenMM's own 1 / (4 pi epsilon_0)."""
@@ -163,7 +163,7 @@ def pack_force(force: Any, n: int, n_atoms: int) -> Any:
 
 def _plain(values: Any) -> list[Any]:
     """In OpenMM's units."""
-    return [getattr(value, "_value", value) for value in values]
+    return [number(value) if openmm.unit.is_quantity(value) else value for value in values]
 
 
 def _bonded_pairs(force: openmm.NonbondedForce) -> openmm.CustomBondForce:

@@ -26,7 +26,7 @@ from .reference import ReferenceParameters
 from .relax import PathContext, PathSystem, Relaxed, RelaxProtocol, RelaxTask, deserialized
 from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates
 from .slow_force import restraint_energies
-from .units import BoolArray, FloatArray, IntArray, masses_of, thermal_energy
+from .units import BoolArray, FloatArray, IntArray, masses_of, numbers, thermal_energy
 
 Copies = int | Literal["auto"]
 
@@ -103,7 +103,7 @@ class _Packed(PathContext):
     """One Context in which paths run in copies side by side."""
 
     def __init__(self, task: RelaxTask, copies: int):
-        system = deserialized(task.system_xml)
+        self.task, system = task, deserialized(task.system_xml)
         self.cells = _cells_of(task, masses_of(system))
         # before the Context of the paths, whose seed on the Reference platform is that of the last Context made
         self.energy = PotentialEnergy(system, "Reference")
@@ -120,7 +120,7 @@ class _Packed(PathContext):
         starts = np.where(lost.all(), 0.0, task.positions[slots])
         shift = self.centres[:, None] - _extents(starts, self.cells.separate)[0]
         start_guarded(self.integrator, self.centres, len(self.masses))
-        self.start(slots, starts + shift)
+        self.start(task, slots, starts + shift)
         start, kinetic_start = self._where(shift)
         self.integrator.step(task.protocol.relax_steps)
         end, kinetic_end = self._where(shift)
@@ -138,7 +138,7 @@ class _Packed(PathContext):
         """Positions of the copies in nm, as if each were alone, and their kinetic energies in kJ/mol."""
         state = self.context.getState(positions=True, velocities=True)
         positions, velocities = (
-            array._value.reshape(-1, len(self.masses), 3)
+            numbers(array).reshape(-1, len(self.masses), 3)
             for array in (state.getPositions(True), state.getVelocities(True))
         )
         return positions - shift, 0.5 * (self.masses[:, None] * velocities**2).sum(axis=(1, 2))

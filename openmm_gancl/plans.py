@@ -70,9 +70,10 @@ class _Checked:
             tick.settle(reverse.force_evaluations)
         return forward, reverse
 
-    def nothing(self, model: LiftingModel, labels: FloatArray) -> tuple[Lifts, Lifts]:
+    def nothing(self) -> tuple[Lifts, Lifts]:
         """No lifts, where no label could be checked."""
-        none = self.run.lifter(model, self.relax_steps).lift(labels[:1], seed=0).select(np.zeros(1, dtype=bool))
+        system = self.run.lifting_system
+        none = Lifts.empty(system.slow, system.restraint, system.temperature, self.relax_steps)
         return none, none
 
 
@@ -100,7 +101,7 @@ class GridPlan(_Checked):
         enough = counts >= self.run.settings.n_check_frames // 2
         chosen = _low_and_far(self.run, surface, frames.labels[first], frames.labels[first], enough)
         if not len(chosen):
-            return self.nothing(self.model, frames.labels)
+            return self.nothing()
         return self.compare(self.model, frames.select(np.isin(frames.window, windows[chosen])))
 
 
@@ -160,7 +161,7 @@ class LearnedPlan(_Checked):
         anywhere = np.ones(len(self.frames), dtype=bool)
         chosen = _low_and_far(run, surface, self.frames.obtained, self.labels.centres, anywhere)
         if not len(chosen):
-            return self.nothing(*run.windows(self.model, self.labels.centres[:1], run.seed("lift", "check", "windows")))
+            return self.nothing()
         model, windows = run.windows(self.model, self.labels.centres[chosen], run.seed("lift", "check", "windows"))
         frames = restrained_windows(
             run,

@@ -6,7 +6,7 @@ doi 10.1073/pnas.1106094108).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +21,7 @@ from .reference import ReferenceParameters, ReferencePotential
 from .slow import SlowCoordinates, repeated
 from .slow_force import Restraint, add_restraint
 from .system_xml import deserialized_system
-from .units import BoolArray, FloatArray, IntArray, masses_of, number, thermal_energy, whole_number
+from .units import BoolArray, FloatArray, IntArray, masses_of, number, numbers, thermal_energy, whole_number
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
 ABSURD_ENERGY = 1e10
@@ -102,6 +102,10 @@ class RelaxTask:
     positions: FloatArray
     velocities: FloatArray
     runnable: BoolArray
+
+    def on(self, platform: str) -> "RelaxTask":
+        """The same on another platform."""
+        return replace(self, platform=platform)
 
     @property
     def common(self) -> CommonToPaths:
@@ -273,13 +277,12 @@ class PathContext:
     """One Context in which paths run: one after the other, or in packed copies side by side.
 
     Args:
-        task: the paths.
+        task: paths of the kind that it is for.
         restart: how many paths of the task have been tried; after a failure the noise is another.
         paths: their System; made anew by default, for paths one after the other.
     """
 
     def __init__(self, task: RelaxTask, restart: int = 0, paths: PathSystem | None = None):
-        self.task = task
         self.paths = paths or PathSystem.of(task.common)
         self.masses = masses_of(deserialized(task.system_xml))
         self.constrained = self.paths.system.getNumConstraints() > 0
@@ -289,14 +292,15 @@ class PathContext:
         seed = openmm_seed(named_rng(task.seed, "restart", restart)) if restart else task.seed
         self.context = make_context(self.paths.system, self.integrator, task.platform, seed)
 
-    def start(self, indices: IntArray, positions: FloatArray) -> None:
+    def start(self, task: RelaxTask, indices: IntArray, positions: FloatArray) -> None:
         """Put the copies where their paths start.
 
         Args:
+            task: the paths.
             indices: shape=(copies,), the path of each.
             positions: shape=(copies, n_atoms, 3), nm.
         """
-        task, paths = self.task, self.paths
+        paths = self.paths
         paths.restraint.move(self.context, task.labels[indices].ravel())
         paths.reference.set_parameters(paths.reference_forces, task.parameters, indices, self.context)
         self.context.setPositions(positions.reshape(-1, 3))
@@ -310,24 +314,24 @@ class PathContext:
     def real_energy(self) -> tuple[float, float]:
         """U_A + U_C and the kinetic energy, kJ/mol, of all copies together."""
         state = self.context.getState(energy=True, groups={REAL_GROUP})
-        return state.getPotentialEnergy()._value, state.getKineticEnergy()._value
+        return number(state.getPotentialEnergy()), number(state.getKineticEnergy())
 
-    def run(self, index: int) -> tuple[FloatArray, float, float, float, float]:
+    def run(self, task: RelaxTask, index: int) -> tuple[FloatArray, float, float, float, float]:
         """One path: its end, nm, its heat, U_A + U_C at its real end, and its kinetic energies, kJ/mol."""
-        self.start(np.array([index]), self.task.positions[[index]])
+        self.start(task, np.array([index]), task.positions[[index]])
         real_at_start, kinetic_start = np.nan, 0.0
-        if self.task.reverse or self.constrained:
+        if task.reverse or self.constrained:
             real_at_start, kinetic_start = self.real_energy()
         if not self.constrained:
-            kinetic_start = float(0.5 * np.sum(self.masses[:, None] * self.task.velocities[index] ** 2))
-        self.integrator.step(self.task.protocol.relax_steps)
+            kinetic_start = float(0.5 * np.sum(self.masses[:, None] * task.velocities[index] ** 2))
+        self.integrator.step(task.protocol.relax_steps)
         real_at_end, kinetic_end = self.real_energy()
-        positions = self.context.getState(positions=True).getPositions(asNumpy=True)._value
+        positions = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))
         heat = self.integrator.getGlobalVariableByName("heat")
         return (
             positions,
             heat,
-            real_at_start if self.task.reverse else real_at_end,
+            real_at_start if task.reverse else real_at_end,
             kinetic_start,
             kinetic_end,
         )
@@ -353,9 +357,8 @@ class Relaxer:
             elif index == first:
                 # platforms whose Contexts share one generator: a task's noise depends on nothing that ran before it
                 seed_reference_platform(task.seed)
-            self.path.task = task
             try:
-                positions[index], *numbers[index] = self.path.run(int(index))
+                positions[index], *numbers[index] = self.path.run(task, int(index))
             except openmm.OpenMMException:
                 failed[index] = True
                 self.path, restart = None, int(index) + 1

@@ -18,7 +18,7 @@ from .model import LiftingModel
 from .random_numbers import Name, named_rng, named_seed
 from .run_folder import RunFolder
 from .run_options import RunOptions, Settings
-from .sampling import MINIMISER_ITERATIONS, Frames, load_frames
+from .sampling import MINIMISER_ITERATIONS, Frames, load_frames, stored_evaluations
 from .slow import SlowCoordinates, Torsions
 from .slow_learning import LearnedLabels, load_labels
 from .system import MolecularSystem
@@ -149,8 +149,8 @@ class Run:
 
     def evaluations_before_lifts(self) -> int:
         """Force evaluations of the sample and train stages, redone work left out."""
-        parts = [load_frames(self.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out")]
-        return int(self.train_report()["force_evaluations"]) + sum(part.force_evaluations for part in parts)
+        parts = [stored_evaluations(self.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out")]
+        return int(self.train_report()["force_evaluations"]) + sum(parts)
 
     def lifter(
         self,

@@ -60,12 +60,6 @@ class Frames:
         names = ("positions", "labels", "obtained", "energies", "window")
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
-    def trajectory(self, system: MolecularSystem) -> Any:
-        """The frames as an mdtraj.Trajectory."""
-        import mdtraj
-
-        return mdtraj.Trajectory(self.positions.astype(np.float32), mdtraj.Topology.from_openmm(system.topology))
-
 
 def save_frames(frames: Frames, path: Path) -> None:
     """Write frames as one npz file."""
@@ -80,6 +74,12 @@ def load_frames(path: Path) -> Frames:
         dropped = dict(zip(stored["dropped_names"].tolist(), stored["dropped_counts"].tolist(), strict=True))
     numbers = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
     return Frames(**{**arrays, **numbers}, dropped=dropped)
+
+
+def stored_evaluations(path: Path) -> int:
+    """What the frames that `save_frames` wrote have cost; the frames themselves are not read."""
+    with np.load(path, allow_pickle=False) as stored:
+        return int(stored["force_evaluations"])
 
 
 def scattered_labels(slow: SlowCoordinates, n: int, rng: np.random.Generator) -> FloatArray:
@@ -137,23 +137,88 @@ def join_walkers(parts: list[Walkers]) -> Walkers:
 
 
 @dataclass(frozen=True)
-class WindowTask:
-    """A stretch of dynamics of a few windows; picklable."""
+class RestrainedDynamics:
+    """Langevin dynamics of a System under a restraint, which windows share; picklable.
+
+    Attributes:
+        system_xml: the serialized System.
+        slow: the slow coordinates.
+        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2.
+        temperature: K.
+        friction: 1/ps.
+        time_step: ps.
+        platform: an OpenMM platform.
+    """
 
     system_xml: str
     slow: SlowCoordinates
     restraint: FloatArray
+    temperature: float
+    friction: float
+    time_step: float
+    platform: str
+
+    @classmethod
+    def of(
+        cls,
+        system: MolecularSystem,
+        *,
+        restraint: FloatArray | None = None,
+        time_step: float | None = None,
+        platform: str = "auto",
+    ) -> "RestrainedDynamics":
+        """That of a system, whose own restraint and time step are the default.
+
+        Raises:
+            InputError: the time step is not positive.
+        """
+        return cls(
+            system_xml=openmm.XmlSerializer.serialize(system.system),
+            slow=system.slow,
+            restraint=np.asarray(system.restraint if restraint is None else restraint, dtype=float),
+            temperature=system.temperature,
+            friction=system.friction,
+            time_step=checked_time_step(system.time_step if time_step is None else time_step),
+            platform=resolved_platform(platform, system.system, system.positions),
+        )
+
+    def integrator(self) -> openmm.LangevinMiddleIntegrator:
+        """A new one."""
+        return langevin_integrator(self.temperature, self.friction, self.time_step)
+
+
+@dataclass(frozen=True)
+class WindowTask:
+    """A stretch of dynamics of a few windows; picklable.
+
+    Attributes:
+        dynamics: what they share.
+        labels: shape=(n, d).
+        walkers: n of them.
+        minimise: before anything else.
+        equilibration_steps: Langevin steps before sampling.
+        n_frames: frames kept of each.
+        stride: Langevin steps from frame to frame.
+        seed: of every random number.
+    """
+
+    dynamics: RestrainedDynamics
     labels: FloatArray
     walkers: Walkers
     minimise: bool
     equilibration_steps: int
     n_frames: int
     stride: int
-    temperature: float
-    friction: float
-    time_step: float
-    platform: str
     seed: int
+
+    @property
+    def platform(self) -> str:
+        """That it runs on."""
+        return self.dynamics.platform
+
+    def on(self, platform: str) -> "WindowTask":
+        """The same on another platform."""
+        return replace(self, dynamics=replace(self.dynamics, platform=platform))
 
     @property
     def cost(self) -> int:
@@ -176,8 +241,8 @@ def set_walker(context: openmm.Context, walkers: Walkers, index: int) -> None:
 def walker_of(context: openmm.Context) -> Walkers:
     """Where a Context stands, as one walker."""
     state = context.getState(positions=True, velocities=True)
-    positions, velocities = (array._value[None] for array in (state.getPositions(True), state.getVelocities(True)))
-    return Walkers(positions, velocities, state.getPeriodicBoxVectors(asNumpy=True)._value[None])
+    positions, velocities = (numbers(array)[None] for array in (state.getPositions(True), state.getVelocities(True)))
+    return Walkers(positions, velocities, numbers(state.getPeriodicBoxVectors(asNumpy=True))[None])
 
 
 def seed_forces(system: openmm.System, rng: np.random.Generator) -> None:
@@ -201,31 +266,32 @@ def langevin_integrator(temperature: float, friction: float, time_step: float) -
 
 def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies and ends; NaN where a window blew up."""
-    system = deserialized_system(task.system_xml)
+    dynamics = task.dynamics
+    system = deserialized_system(dynamics.system_xml)
     put_in_group(system, REAL_GROUP)
-    restraint = add_restraint(system, task.slow, task.restraint, force_group=0)
+    restraint = add_restraint(system, dynamics.slow, dynamics.restraint, force_group=0)
     n, n_atoms = len(task.labels), system.getNumParticles()
     positions = np.full((n, task.n_frames, n_atoms, 3), np.nan)
     energies = np.full((n, task.n_frames), np.nan)
     ends = []
     for index, label in enumerate(task.labels):
-        integrator = langevin_integrator(task.temperature, task.friction, task.time_step)
+        integrator = dynamics.integrator()
         rng = named_rng(task.seed, "window", index)
         seed_forces(system, rng)
-        context = make_context(system, integrator, task.platform, openmm_seed(rng))
+        context = make_context(system, integrator, dynamics.platform, openmm_seed(rng))
         restraint.move(context, label)
         try:
             set_walker(context, task.walkers, index)
             if task.minimise:
                 openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
             if task.walkers.velocities is None:
-                context.setVelocitiesToTemperature(task.temperature, openmm_seed(rng))
+                context.setVelocitiesToTemperature(dynamics.temperature, openmm_seed(rng))
             integrator.step(task.equilibration_steps)
             for frame in range(task.n_frames):
                 integrator.step(task.stride)
                 state = context.getState(positions=True, energy=True, groups={REAL_GROUP})
-                positions[index, frame] = state.getPositions(asNumpy=True)._value
-                energies[index, frame] = state.getPotentialEnergy()._value
+                positions[index, frame] = numbers(state.getPositions(asNumpy=True))
+                energies[index, frame] = number(state.getPotentialEnergy())
             ends.append(walker_of(context))
         except openmm.OpenMMException:
             ends.append(lost_walker(n_atoms))
@@ -233,31 +299,38 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
 
 
 def window_tasks(
-    options: dict[str, Any],
+    dynamics: RestrainedDynamics,
     labels: FloatArray,
     walkers: Walkers,
     size: int,
+    *,
+    equilibration_steps: int,
+    n_frames: int,
+    stride: int,
     seed: int,
-    **numbers: Any,
 ) -> list[WindowTask]:
     """One stretch of all windows, in tasks.
 
     Args:
-        options: what `task_options` makes.
+        dynamics: of all of them.
         labels: shape=(n, d).
         walkers: n of them; they are minimised where they have no velocities.
         size: windows in a task.
+        equilibration_steps: Langevin steps before sampling.
+        n_frames: frames kept of each.
+        stride: Langevin steps from frame to frame.
         seed: of all of them.
-        numbers: ``equilibration_steps``, ``n_frames`` and ``stride``.
     """
     return [
         WindowTask(
-            **options,
+            dynamics=dynamics,
             labels=labels[begin : begin + size],
             walkers=walkers.select(slice(begin, begin + size)),
             minimise=walkers.velocities is None,
+            equilibration_steps=equilibration_steps,
+            n_frames=n_frames,
+            stride=stride,
             seed=named_seed(seed, "task", begin),
-            **numbers,
         )
         for begin in range(0, len(labels), size)
     ]
@@ -285,7 +358,7 @@ def collect_frames(
         obtained=obtained,
         energies=energies,
         window=np.repeat(np.arange(n_windows), n_frames),
-        restraint=stretches[0][0].restraint,
+        restraint=stretches[0][0].dynamics.restraint,
         dropped=dict(sorted(Counter(reason for reason in reasons if reason).items())),
         force_evaluations=sum(task.cost for tasks in stretches for task in tasks),
         n_windows=n_windows,
@@ -321,7 +394,7 @@ def sample_langevin(
     positions = system.positions if start is None else numbers(start)
     free = np.zeros(len(system.restraint))
     task = WindowTask(
-        **task_options(system, free, time_step, platform),
+        dynamics=RestrainedDynamics.of(system, restraint=free, time_step=time_step, platform=platform),
         labels=np.zeros((1, len(free))),
         walkers=Walkers(positions[None]),
         minimise=False,
@@ -343,18 +416,3 @@ def checked_time_step(time_step: Any) -> float:
     if not (np.isfinite(value := number(time_step)) and value > 0):
         raise InputError(f"time_step is {time_step}: give a positive number of ps")
     return value
-
-
-def task_options(
-    system: MolecularSystem, restraint: FloatArray | None, time_step: float | None, platform: str
-) -> dict[str, Any]:
-    """What all tasks of a system share."""
-    return {
-        "system_xml": openmm.XmlSerializer.serialize(system.system),
-        "slow": system.slow,
-        "restraint": np.asarray(system.restraint if restraint is None else restraint, dtype=float),
-        "temperature": system.temperature,
-        "friction": system.friction,
-        "time_step": checked_time_step(system.time_step if time_step is None else time_step),
-        "platform": resolved_platform(platform, system.system, system.positions),
-    }

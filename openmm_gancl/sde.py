@@ -20,7 +20,7 @@ from .execution import make_context
 from .random_numbers import named_rng, named_seed, openmm_seed
 from .slow import ParticleCoordinates, checked_labels
 from .system import MolecularSystem, card_path, system_from_objects
-from .units import GAS_CONSTANT, FloatArray
+from .units import GAS_CONSTANT, FloatArray, numbers
 
 if TYPE_CHECKING:
     from .model import LiftingModel
@@ -46,7 +46,7 @@ def _context(integrator: Any, states: FloatArray, seed: int) -> Any:
 
 
 def _positions(context: Any) -> FloatArray:
-    return np.array(context.getState(positions=True).getPositions(asNumpy=True)._value)
+    return numbers(context.getState(positions=True).getPositions(asNumpy=True))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,34 +4,32 @@ The restraint's centre moves there; a generator's reference forces, ramped up an
 of freedom along. What comes out is a start for equilibration: it has no weight.
 """
 
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import openmm
 from scipy.sparse.csgraph import shortest_path
 
 from .chart import Chart
-from .execution import make_context, resolved_platform, run_tasks
+from .execution import RunTasks, make_context, run_tasks
 from .random_numbers import named_rng, named_seed, openmm_seed
 from .reference import ReferenceParameters, ReferencePotential
 from .sampling import (
     MINIMISER_ITERATIONS,
+    RestrainedDynamics,
     Walkers,
     join_walkers,
     langevin_integrator,
     lost_walker,
     seed_forces,
     set_walker,
-    task_options,
     walker_of,
 )
 from .slow import SlowCoordinates
 from .slow_force import add_restraint
 from .system import MolecularSystem
 from .system_xml import deserialized_system
-from .units import FloatArray, IntArray, thermal_energy, wrap
+from .units import FloatArray, IntArray, numbers, thermal_energy, wrap
 
 STAGES = 40
 """Places that the restraint's centre takes on its way."""
@@ -50,7 +48,7 @@ class SteerTask:
     """A few walkers and where they are to go; picklable.
 
     Attributes:
-        options: what `openmm_gancl.sampling.task_options` makes.
+        dynamics: that brings them there.
         walkers: where they stand.
         origins: shape=(n, d), labels there.
         labels: shape=(n, d), where they are to go.
@@ -60,7 +58,7 @@ class SteerTask:
         parameters: n references.
     """
 
-    options: dict[str, Any]
+    dynamics: RestrainedDynamics
     walkers: Walkers
     origins: FloatArray
     labels: FloatArray
@@ -69,6 +67,15 @@ class SteerTask:
     chart: Chart | None = None
     parameters: ReferenceParameters | None = None
 
+    @property
+    def platform(self) -> str:
+        """That it runs on."""
+        return self.dynamics.platform
+
+    def on(self, platform: str) -> "SteerTask":
+        """The same on another platform."""
+        return replace(self, dynamics=replace(self.dynamics, platform=platform))
+
 
 def _strength(fraction: float) -> float:
     """Of the reference forces on the way; zero at its end."""
@@ -76,34 +83,34 @@ def _strength(fraction: float) -> float:
 
 
 def _steer(task: SteerTask) -> Walkers:
-    options = task.options
-    system = deserialized_system(options["system_xml"])
-    restraint = add_restraint(system, options["slow"], options["restraint"], force_group=0)
+    dynamics = task.dynamics
+    system = deserialized_system(dynamics.system_xml)
+    restraint = add_restraint(system, dynamics.slow, dynamics.restraint, force_group=0)
     reference, forces = None, []
     if task.chart is not None:
-        reference = ReferencePotential(task.chart, thermal_energy(options["temperature"]))
+        reference = ReferencePotential(task.chart, thermal_energy(dynamics.temperature))
         forces = reference.forces(0)
         for force in forces:
             system.addForce(force)
 
     def move(context: openmm.Context, index: int, fraction: float) -> None:
         origin, label = task.origins[index], task.labels[index]
-        restraint.move(context, origin + fraction * wrap(label - origin, options["slow"].periods))
+        restraint.move(context, origin + fraction * wrap(label - origin, dynamics.slow.periods))
         if reference is not None and task.parameters is not None:
             widths = task.parameters.widths / np.sqrt(max(_strength(fraction), 1e-12))
             reference.set_parameters(forces, replace(task.parameters, widths=widths), index, context)
 
     ends = []
     for index in range(len(task.labels)):
-        integrator = langevin_integrator(options["temperature"], options["friction"], options["time_step"])
+        integrator = dynamics.integrator()
         rng = named_rng(task.seed, "window", index)
         seed_forces(system, rng)
-        context = make_context(system, integrator, options["platform"], openmm_seed(rng))
+        context = make_context(system, integrator, dynamics.platform, openmm_seed(rng))
         try:
             set_walker(context, task.walkers, index)
             move(context, index, 0.0)
             if task.walkers.velocities is None:
-                context.setVelocitiesToTemperature(options["temperature"], openmm_seed(rng))
+                context.setVelocitiesToTemperature(dynamics.temperature, openmm_seed(rng))
             for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, STAGES + 1).astype(int))):
                 move(context, index, (stage + 1) / STAGES)
                 integrator.step(int(steps))
@@ -114,43 +121,34 @@ def _steer(task: SteerTask) -> Walkers:
 
 
 def steer(
-    system: MolecularSystem,
+    dynamics: RestrainedDynamics,
     walkers: Walkers,
     labels: FloatArray,
     n_steps: int,
     *,
     seed: int,
-    restraint: FloatArray | None = None,
-    time_step: float | None = None,
-    platform: str = "auto",
     chart: Chart | None = None,
     parameters: ReferenceParameters | None = None,
-    workers: int = 1,
-    executor: Executor | None = None,
+    run: RunTasks = run_tasks,
 ) -> tuple[Walkers, int]:
     """Bring walkers to labels, the short way around; one that blows up is sent again with a shorter time step.
 
     Args:
-        system: the system.
+        dynamics: that brings them there.
         walkers: n of them.
         labels: shape=(n, d).
         n_steps: of each.
         seed: of the Contexts.
-        restraint: shape=(d,); the system's own by default.
-        time_step: ps; the system's own by default.
-        platform: an OpenMM platform, or ``auto`` to measure.
         chart: of reference forces that bring the fast degrees of freedom along, atoms numbered as in the System.
         parameters: n references.
-        workers: local processes.
-        executor: any `concurrent.futures.Executor` instead.
+        run: runs the tasks, in several processes, say.
 
     Returns:
         where they end, NaN where one blew up every time, and the force evaluations.
     """
-    options = task_options(system, restraint, time_step, platform)
     with np.errstate(invalid="ignore"):
-        origins = system.slow.transform(walkers.positions)
-    ends = [lost_walker(system.n_atoms)] * len(labels)
+        origins = dynamics.slow.transform(walkers.positions)
+    ends = [lost_walker(walkers.positions.shape[1])] * len(labels)
     missing, evaluations = np.flatnonzero(np.isfinite(walkers.positions).all(axis=(1, 2))), 0
     for attempt in range(1 + RETRIES):
         tasks = []
@@ -161,15 +159,15 @@ def steer(
                 part = ReferenceParameters(parameters.centres[some], parameters.widths[some])
             number = named_seed(seed, "steering", attempt, begin)
             place = (walkers.select(some), origins[some], labels[some])
-            tasks.append(SteerTask(options, *place, n_steps, number, chart, part))
+            tasks.append(SteerTask(dynamics, *place, n_steps, number, chart, part))
         if not tasks:
             break
-        moved = join_walkers(run_tasks(_steer, tasks, workers=workers, executor=executor))
+        moved = join_walkers(run(_steer, tasks))
         for i, index in enumerate(missing):
             ends[index] = moved.select([i])
         evaluations += len(missing) * n_steps
         missing = missing[~np.isfinite(moved.positions).all(axis=(1, 2))]
-        options = {**options, "time_step": 0.5 * options["time_step"]}
+        dynamics = replace(dynamics, time_step=0.5 * dynamics.time_step)
     return join_walkers(ends), evaluations
 
 
@@ -180,7 +178,7 @@ def minimised(system: MolecularSystem, platform: str) -> tuple[Walkers, int]:
     try:
         set_walker(context, Walkers(system.positions[None]), 0)
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, MINIMISER_ITERATIONS)
-        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
+        positions = numbers(context.getState(positions=True).getPositions(asNumpy=True))
     except openmm.OpenMMException:
         positions = np.full(system.positions.shape, np.nan)
     return Walkers(positions[None]), 2 * MINIMISER_ITERATIONS
@@ -218,31 +216,36 @@ def _tree(slow: SlowCoordinates, labels: FloatArray, start: FloatArray) -> tuple
 
 
 def pulled_starts(
-    system: MolecularSystem, labels: FloatArray, n_steps: int, *, seed: int, **options: Any
+    system: MolecularSystem,
+    dynamics: RestrainedDynamics,
+    labels: FloatArray,
+    n_steps: int,
+    *,
+    seed: int,
+    run: RunTasks = run_tasks,
 ) -> tuple[Walkers, int]:
     """Pull the system's structure to each label, window by window along ways of short hops.
 
     Args:
         system: the system.
+        dynamics: that pulls.
         labels: shape=(n, d).
         n_steps: of each hop.
         seed: of the Contexts.
-        options: of `steer`.
+        run: as for `steer`.
 
     Returns:
         a walker at each label, and the force evaluations.
     """
     start = system.slow.transform(system.positions[None])[0]
     parents, depth = _tree(system.slow, labels, start)
-    platform = options["platform"] = resolved_platform(options.get("platform", "auto"), system.system, system.positions)
-    first, evaluations = minimised(system, platform)
+    first, evaluations = minimised(system, dynamics.platform)
     done: dict[int, Walkers] = {-1: first}
     for level in range(1, int(depth.max()) + 1):
         members = np.flatnonzero(depth == level)
         origins = join_walkers([done[int(parents[i])] for i in members])
-        moved, cost = steer(
-            system, origins, labels[members], n_steps, seed=named_seed(seed, "pulling", level), **options
-        )
+        level_seed = named_seed(seed, "pulling", level)
+        moved, cost = steer(dynamics, origins, labels[members], n_steps, seed=level_seed, run=run)
         evaluations += cost
         done |= {int(i): moved.select([k]) for k, i in enumerate(members)}
     return join_walkers([done[i] for i in range(len(labels))]), evaluations

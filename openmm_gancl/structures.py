@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,12 @@ import numpy as np
 from .chart import InternalCoordinates
 from .errors import InputError
 from .exactness import why_not_exact
-from .execution import PotentialEnergy, reference_generator_kept, resolved_platform, run_tasks
+from .execution import PotentialEnergy, RunTasks, reference_generator_kept, run_tasks
 from .lift import Lifter
 from .model import LiftingModel, atom_names
 from .random_numbers import named_rng, named_seed
 from .reference import ReferenceParameters
-from .sampling import Walkers, join_walkers, sample_task, task_options, window_tasks
+from .sampling import RestrainedDynamics, Walkers, join_walkers, sample_task, window_tasks
 from .simulation import as_system
 from .slow import SlowCoordinates, Torsions, checked_constants, checked_labels
 from .steering import STEERED_IN_A_TASK, minimised, steer
@@ -106,10 +107,9 @@ def _relabelled(system: MolecularSystem, slow: Torsions) -> MolecularSystem:
     return replace(system, slow=slow, restraint=np.full(len(slow.names), RESTRAINT), basins=())
 
 
-def _exact(system: MolecularSystem, model: LiftingModel, labels: FloatArray, seed: int, options: Any) -> Structures:
-    lifter = Lifter(system, model, **options)
+def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
     lifts = lifter.lift(labels, seed=named_seed(seed, "structures", "lifts"))
-    energy, energies = PotentialEnergy(system.system, lifter.platform), np.full(len(lifts), np.nan)
+    energy, energies = PotentialEnergy(lifter.system.system, lifter.platform), np.full(len(lifts), np.nan)
     weighted = np.flatnonzero(np.isfinite(lifts.log_weights))
     for i in weighted:
         energies[i] = energy(lifts.positions[i])
@@ -133,7 +133,8 @@ def _steered(
     labels: FloatArray,
     n_steps: int,
     seed: int,
-    options: dict[str, Any],
+    dynamics: RestrainedDynamics,
+    run: RunTasks,
 ) -> tuple[Walkers, int]:
     """From where the system stands to each label, the generator's reference forces upon the solute; and the cost."""
     chart = model.chart
@@ -145,16 +146,16 @@ def _steered(
     widths = parameters.widths.copy()
     widths[:, chart.label_indices] = NO_FORCE
     widths[:, : chart.n_bonds] = NO_FORCE
-    start, minimisation = minimised(system, options["platform"])
+    start, minimisation = minimised(system, dynamics.platform)
     walkers, steered = steer(
-        system,
+        dynamics,
         start.select([0] * len(labels)),
         labels,
         n_steps,
         seed=named_seed(seed, "structures"),
         chart=replace(chart, z_matrix=np.where(chart.z_matrix < 0, -1, solute[chart.z_matrix])),
         parameters=ReferenceParameters(parameters.centres, widths),
-        **options,
+        run=run,
     )
     return walkers, minimisation + steered
 
@@ -167,22 +168,22 @@ def _equilibrated(
     steered: int,
     equilibration_steps: int,
     seed: int,
-    options: dict[str, Any],
+    dynamics: RestrainedDynamics,
+    run: RunTasks,
 ) -> Structures:
     """Restrained dynamics of walkers, their labels and energies looked at on the way."""
     stride = max(equilibration_steps // LOOKS, 1)
-    places = {name: options[name] for name in ("restraint", "time_step", "platform")}
     tasks = window_tasks(
-        task_options(system, **places),
+        dynamics,
         labels,
         walkers,
         STEERED_IN_A_TASK,
-        named_seed(seed, "structures", "equilibration"),
         equilibration_steps=0,
         n_frames=LOOKS,
         stride=stride,
+        seed=named_seed(seed, "structures", "equilibration"),
     )
-    parts = run_tasks(sample_task, tasks, workers=options["workers"])
+    parts = run(sample_task, tasks)
     positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     ends = join_walkers([part[2] for part in parts])
     obtained = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), LOOKS, -1)
@@ -255,14 +256,20 @@ def structures_at(
             solute = _solute_of(system.topology, model)
             slow = _labels_in(model, solute)
             target = _relabelled(system, slow) if is_system else as_system(system, slow)
-        options = {
-            "restraint": target.restraint if restraint is None else checked_constants(restraint, target.slow),
-            "time_step": time_step,
-            "platform": resolved_platform(platform, target.system, target.positions),
-            "workers": workers,
-        }
+        constants = target.restraint if restraint is None else checked_constants(restraint, target.slow)
         wanted = checked_labels(wanted, target.slow)
         if reason is None or solute is None:
-            return _exact(target, model, wanted, seed, {"relax_steps": relax_steps, **options})
-        walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, options)
-        return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, options)
+            lifter = Lifter(
+                target,
+                model,
+                relax_steps=relax_steps,
+                restraint=constants,
+                time_step=time_step,
+                platform=platform,
+                workers=workers,
+            )
+            return _exact(lifter, wanted, seed)
+        dynamics = RestrainedDynamics.of(target, restraint=constants, time_step=time_step, platform=platform)
+        run = partial(run_tasks, workers=workers)
+        walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, dynamics, run)
+        return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, dynamics, run)

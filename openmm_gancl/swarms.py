@@ -108,7 +108,7 @@ class _Swarmer:
                 self.integrator.step(stride)
             except openmm.OpenMMException:  # constraints that broke, which no packed copies have
                 break
-            positions = self.context.getState(positions=True).getPositions(asNumpy=True)._value
+            positions = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))
             broken = lost | broken_copies(self.integrator, self.copies)
             kept = positions.reshape(self.copies, self.n_atoms, 3)
             frames[:, frame] = np.where(broken[:, None, None], np.nan, kept)

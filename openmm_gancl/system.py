@@ -94,11 +94,6 @@ class MolecularSystem:
         return thermal_energy(self.temperature)
 
     @property
-    def beta(self) -> float:
-        """Inverse thermal energy, mol/kJ."""
-        return 1.0 / self.kT
-
-    @property
     def n_atoms(self) -> int:
         """Number of particles."""
         return len(self.positions)

@@ -6,6 +6,8 @@ In a process of its own, for an unfit pair of versions may end it without a word
 import copy
 from typing import Any
 
+from .units import number
+
 STAGES = {
     "import": "be imported",
     "force": "make a force",
@@ -24,7 +26,7 @@ def _checked(system: Any, platform: str = "Reference") -> None:
     chosen = openmm.Platform.getPlatformByName(platform)
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), chosen)
     context.setPositions([[1.0, 2.0, 0.0]])
-    energy = context.getState(energy=True, forces=True).getPotentialEnergy()._value
+    energy = number(context.getState(energy=True, forces=True).getPotentialEnergy())
     if abs(energy - 5.0) > 1e-5:
         raise RuntimeError(f"a spring of 5 kJ/mol has {energy:g}")
 

@@ -172,7 +172,7 @@ def analyse_observations(
         raise InputError(f"--method is {method}: choose kde or histogram")
     kT = thermal_energy(checked_temperature(temperature))
     basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in basins]
-    most = None if windows is None else max(MOST_BIASES // len(windows.files), 1)
+    most = None if windows is None else max(MOST_BIASES // len(windows), 1)
     blocks = independent_blocks(series, discard, windows=windows is not None, most_frames=most)
     weights = None if windows is None else weigh_windows(observations, blocks, temperature)
     log_weights = None

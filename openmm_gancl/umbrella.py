@@ -22,16 +22,28 @@ class UmbrellaWindows:
     """Umbrella windows over the first few collective variables.
 
     Args:
-        files: a trajectory or COLVAR file of each window.
+        names: of each window.
         centres: shape=(n_windows, d), nm or radians.
         kappas: shape=(n_windows, d), kJ/mol/nm^2 or kJ/mol/rad^2; kJ/mol for the cosine form.
         form: harmonic or cosine.
+        files: a trajectory or COLVAR file of each window; none where they come from memory.
     """
 
-    files: tuple[Path, ...]
+    names: tuple[str, ...]
     centres: FloatArray
     kappas: FloatArray
     form: WindowForm = "harmonic"
+    files: tuple[Path, ...] = ()
+
+    @classmethod
+    def of_files(
+        cls, files: Sequence[Path], centres: FloatArray, kappas: FloatArray, form: WindowForm = "harmonic"
+    ) -> "UmbrellaWindows":
+        """Windows that are named as their files."""
+        return cls(tuple(file.name for file in files), centres, kappas, form, tuple(files))
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def biases(self, values: FloatArray, periods: FloatArray) -> FloatArray:
         """Of every window at every frame, kJ/mol, shape=(n, n_windows).
@@ -40,7 +52,7 @@ class UmbrellaWindows:
             values: shape=(n, d), the restrained collective variables.
             periods: shape=(d,), ``inf`` where there is none.
         """
-        total = np.zeros((len(values), len(self.files)))
+        total = np.zeros((len(values), len(self)))
         for i in range(self.centres.shape[1]):
             difference = values[:, i, None] - self.centres[None, :, i]
             if self.form == "cosine":
@@ -51,13 +63,13 @@ class UmbrellaWindows:
 
     def only(self, chosen: Sequence[int] | IntArray) -> "UmbrellaWindows":
         """Some of the windows."""
-        files = tuple(self.files[i] for i in chosen)
-        return UmbrellaWindows(files, self.centres[chosen], self.kappas[chosen], self.form)
+        names, files = tuple(self.names[i] for i in chosen), tuple(self.files[i] for i in chosen if self.files)
+        return UmbrellaWindows(names, self.centres[chosen], self.kappas[chosen], self.form, files)
 
     def describe(self, window: int) -> str:
         """Name and centre of a window."""
         centre = ", ".join(f"{value:.4g}" for value in self.centres[window])
-        return f"{self.files[window].name} at ({centre})"
+        return f"{self.names[window]} at ({centre})"
 
     def missing_centres(self) -> list[tuple[float, ...]]:
         """Places without a window in a grid of centres that is otherwise full."""
@@ -73,7 +85,7 @@ class UmbrellaWindows:
             ]
             axes[moving[0]] = np.unique(np.concatenate([axes[moving[0]], *added]).round(6))
         places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
-        if len(moving) > 1 and len(places) > 1.25 * len(self.files):
+        if len(moving) > 1 and len(places) > 1.25 * len(self):
             return []  # no grid, or one that leaves out a whole region on purpose
         there = {tuple(row) for row in np.round(self.centres, 6)}
         return [tuple(map(float, place)) for place in places if tuple(place) not in there]
@@ -160,4 +172,4 @@ def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -
     if len(files) < 2:
         raise InputError(f"{path} names {len(files)} windows: give at least two, or weights of another kind")
     table = np.array(numbers)
-    return UmbrellaWindows(tuple(files), table[:, 0], table[:, 1], FORMS[FORMS.index(form)])
+    return UmbrellaWindows.of_files(files, table[:, 0], table[:, 1], FORMS[FORMS.index(form)])

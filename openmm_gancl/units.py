@@ -42,7 +42,7 @@ def numbers(values: Any) -> FloatArray:
 
 def masses_of(system: Any) -> FloatArray:
     """Of the particles of an ``openmm.System``, shape=(n_atoms,), amu."""
-    return np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
+    return np.array([number(system.getParticleMass(i)) for i in range(system.getNumParticles())])
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:

@@ -87,9 +87,9 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
     def solve(windows: UmbrellaWindows, blocks: Blocks, start: FloatArray | None) -> tuple[MBAR, FloatArray]:
         values = np.asarray(series.values[blocks.frames()][:, columns], dtype=float)
         step, owner, n = (
-            max(PIECE // len(windows.files), 1),
+            max(PIECE // len(windows), 1),
             np.repeat(blocks.stratum, blocks.sizes),
-            len(windows.files),
+            len(windows),
         )
 
         def reduced(values: FloatArray) -> Iterator[FloatArray]:
@@ -107,7 +107,7 @@ def weigh_windows(observations: Observations, blocks: Blocks, temperature: float
     given = observations.free_energies
     start = given if given is not None and np.isfinite(given).all() else None
     mbar, strain = solve(windows, blocks, start)
-    groups, left_out, kept = mbar.groups(), [], np.arange(len(windows.files))
+    groups, left_out, kept = mbar.groups(), [], np.arange(len(windows))
     if groups.max() > 0:
         largest = int(np.bincount(groups, mbar.counts).argmax())
         kept = np.flatnonzero(groups == largest)
@@ -142,13 +142,13 @@ def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[s
     if weights.left_out:
         shown = ", ".join(weights.left_out[:3]) + (" ..." if len(weights.left_out) > 3 else "")
         doubts.append(
-            f"{len(weights.left_out)} of {len(given.files)} windows overlap with none of the others and are left out "
+            f"{len(weights.left_out)} of {len(given)} windows overlap with none of the others and are left out "
             f"({shown}): sample windows in between"
         )
     if missing := given.missing_centres():
         places = ", ".join("(" + ", ".join(f"{x:.4g}" for x in place) + ")" for place in missing[:3])
         notes.append(f"the windows leave a gap of {len(missing)} in their grid, at {places}: sample a window there")
-    if len(windows.files) > 1:
+    if len(windows) > 1:
         first, second, overlap = weights.mbar.weakest_link()
         if overlap < WEAK_OVERLAP:
             notes.append(

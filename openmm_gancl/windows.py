@@ -7,7 +7,7 @@ and their surface once they overlap; both are reported, and the window that does
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,19 +15,19 @@ import numpy as np
 from .chart import chart_for
 from .diagnostics import log_mean_weight, window_ids
 from .errors import InputError
-from .execution import reference_generator_kept, run_tasks
+from .execution import RunTasks, reference_generator_kept, run_tasks
 from .lifts import Lifts
 from .observations import Observations
 from .random_numbers import named_rng, named_seed
 from .sampling import (
     Frames,
+    RestrainedDynamics,
     Walkers,
     WindowTask,
     collect_frames,
     join_walkers,
     sample_task,
     scattered_labels,
-    task_options,
     window_tasks,
 )
 from .simulation import as_system, count_molecules
@@ -105,18 +105,21 @@ def exchanges(
 
 def _starting_walkers(
     system: MolecularSystem,
+    dynamics: RestrainedDynamics,
     labels: FloatArray,
     starts: Any,
     pull_steps: int,
     seed: int,
-    options: dict[str, Any],
+    run: RunTasks,
 ) -> tuple[Walkers, int]:
     """A walker at each label, and what it cost."""
     if isinstance(starts, Walkers):
         walkers = starts
     elif isinstance(starts, str):
         if starts == "pulling":
-            return pulled_starts(system, labels, pull_steps, seed=named_seed(seed, "windows", "starts"), **options)
+            return pulled_starts(
+                system, dynamics, labels, pull_steps, seed=named_seed(seed, "windows", "starts"), run=run
+            )
         if starts != "structure":
             raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
         walkers = Walkers(starting_positions(system, labels))
@@ -209,10 +212,9 @@ def sample_windows(
     results: list[Any] = []
     tried = accepted = 0
     with reference_generator_kept():
-        common = task_options(target, kappa, time_step, platform)
-        steering = {name: common[name] for name in ("restraint", "time_step", "platform")}
-        steering |= {"workers": workers, "executor": executor}
-        walkers, cost = _starting_walkers(target, labels, starts, pull_steps, seed, steering)
+        dynamics = RestrainedDynamics.of(target, restraint=kappa, time_step=time_step, platform=platform)
+        run = partial(run_tasks, workers=workers, executor=executor)
+        walkers, cost = _starting_walkers(target, dynamics, labels, starts, pull_steps, seed, run)
         if len(lost := np.flatnonzero(~np.isfinite(walkers.positions).all(axis=(1, 2)))):
             raise InputError(
                 f"window {lost[0]} has no start (it blew up on its way): give starts, or take a shorter time step"
@@ -226,17 +228,17 @@ def sample_windows(
                 order, *more = exchanges(target.slow, kappa, labels, obtained, pairs, target.kT, rng)
                 walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
             tasks = window_tasks(
-                common,
+                dynamics,
                 labels,
                 walkers,
                 WINDOWS_IN_A_TASK,
-                named_seed(seed, "windows", "stretch", number),
                 equilibration_steps=0 if number else equilibration_steps,
                 n_frames=min(in_a_stretch, frames_per_window - begin),
                 stride=stride,
+                seed=named_seed(seed, "windows", "stretch", number),
             )
             stretches.append(tasks)
-            results.append(run_tasks(sample_task, tasks, workers=workers, executor=executor, progress=progress))
+            results.append(run(sample_task, tasks, progress=progress))
             walkers = join_walkers([part[2] for part in results[-1]])
     frames = collect_frames(target, stretches, results)
     rate = accepted / tried if tried else float("nan")
@@ -296,7 +298,7 @@ def analyse_windows(
     n_surface = min(n_surface, len(system.slow.names))
     frames = frames.select(np.argsort(frames.window, kind="stable"))
     windows, first = np.unique(frames.window, return_index=True)
-    names = tuple(Path(f"window {k}") for k in windows)
+    names = tuple(f"window {k}" for k in windows)
     if missing := sorted(set(range(frames.n_windows)) - set(windows.tolist())):
         raise InputError(f"window {missing[0]} holds no frame (it blew up or left the state): {_remedy(frames)}")
     form: WindowForm = "cosine" if isinstance(system.slow, Torsions) else "harmonic"

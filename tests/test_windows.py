@@ -25,7 +25,7 @@ from openmm_gancl import (
 from openmm_gancl.execution import PotentialEnergy, make_context
 from openmm_gancl.plotting import plot_equilibration
 from openmm_gancl.random_numbers import openmm_seed
-from openmm_gancl.sampling import Walkers, load_frames, save_frames
+from openmm_gancl.sampling import RestrainedDynamics, Walkers, load_frames, save_frames
 from openmm_gancl.simulation import default_time_step
 from openmm_gancl.steering import nearest_starts, pulled_starts
 from openmm_gancl.units import wrap
@@ -212,7 +212,7 @@ def test_workers_do_not_change_exchanged_windows(chain):
 
 def test_pulling_goes_by_short_hops(chain):
     labels = np.linspace(-3, 3, 13)[:, None]
-    walkers, cost = pulled_starts(chain, labels, 200, seed=1, platform="Reference")
+    walkers, cost = pulled_starts(chain, RestrainedDynamics.of(chain, platform="Reference"), labels, 200, seed=1)
     assert cost == 13 * 200 + 200  # minimised once
     assert np.abs(wrap(chain.slow.transform(walkers.positions) - labels)).max() < 1.0
     picked = nearest_starts(chain.slow, labels + 0.01, walkers.positions)
@@ -259,7 +259,7 @@ def test_a_walker_that_blows_up_is_sent_again(chain, monkeypatch):
     monkeypatch.setattr(steering, "run_tasks", first_lost)
     labels = np.linspace(-1, 1, 6)[:, None]
     starts = Walkers(np.repeat(chain.positions[None], 6, axis=0))
-    walkers, cost = steering.steer(chain, starts, labels, 40, seed=1, platform="Reference")
+    walkers, cost = steering.steer(RestrainedDynamics.of(chain, platform="Reference"), starts, labels, 40, seed=1)
     assert steps == [(chain.time_step, 6), (0.5 * chain.time_step, 2)] and cost == 8 * 40
     assert np.isfinite(walkers.positions).all()
 

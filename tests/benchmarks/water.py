@@ -11,13 +11,14 @@ error below 6 kT, and how far the surfaces lie apart in combined errors. Each fi
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from openmm_gancl import analyse_windows, load_model, load_system, sample_langevin, sample_windows, structures_at
-from openmm_gancl.execution import available_workers
-from openmm_gancl.sampling import Walkers, load_frames, save_frames
+from openmm_gancl.execution import available_workers, run_tasks
+from openmm_gancl.sampling import RestrainedDynamics, Walkers, load_frames, save_frames
 from openmm_gancl.steering import pulled_starts
 from openmm_gancl.units import wrap
 
@@ -32,22 +33,30 @@ STRIDE, EXCHANGE, CEILING, BINS = 50, 500, 6.0, 24
 
 def seeded(name, system, model, labels, arguments, platform):
     """Walkers at every window, and what they cost."""
-    options = {"restraint": SEEDING_RESTRAINT, "platform": platform, "workers": arguments.workers}
+    options = {"restraint": SEEDING_RESTRAINT, "platform": platform}
     if name == "lifts":
         # half of the steps to get there, half to settle
         half = arguments.seed_steps // 2
         found = structures_at(
-            system, model, labels, steer_steps=half, equilibration_steps=half, seed=arguments.seed, **options
+            system,
+            model,
+            labels,
+            steer_steps=half,
+            equilibration_steps=half,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            **options,
         )
         return found.walkers, found.force_evaluations
-    return pulled_starts(system, labels, arguments.seed_steps, seed=arguments.seed, **options)
+    run, dynamics = partial(run_tasks, workers=arguments.workers), RestrainedDynamics.of(system, **options)
+    return pulled_starts(system, dynamics, labels, arguments.seed_steps, seed=arguments.seed, run=run)
 
 
 def independent(system, arguments, platform):
     """The same molecule elsewhere, after dynamics of its own."""
     away = system.slow.transform(system.positions[None]) + np.array([[-0.9, 2.6]])
-    options = {"restraint": SEEDING_RESTRAINT, "platform": platform}
-    walkers, _ = pulled_starts(system, wrap(away), 4000, seed=arguments.seed + 77, **options)
+    dynamics = RestrainedDynamics.of(system, restraint=SEEDING_RESTRAINT, platform=platform)
+    walkers, _ = pulled_starts(system, dynamics, wrap(away), 4000, seed=arguments.seed + 77)
     start = replace(system, positions=walkers.positions[0])
     frames = sample_langevin(start, 8000, n_frames=1, seed=arguments.seed + 78, platform=platform)
     return replace(system, positions=frames.positions[-1])

@@ -86,7 +86,7 @@ def analysed(form, centres, frames, scale=1.0, method="kde"):
     )
     files = tuple(Path(f"window{i}") for i in range(n_windows))
     kind = "cosine" if form == "cosine" else "harmonic"
-    windows = UmbrellaWindows(files, centres, np.full(centres.shape, kappa), kind)
+    windows = UmbrellaWindows.of_files(files, centres, np.full(centres.shape, kappa), kind)
     observations = Observations(series, d, windows=windows, restrained=tuple(range(d)))
     return analyse_observations(observations, TEMPERATURE, bins=BINS, method=method)
 

@@ -174,6 +174,14 @@ def energy_distance(first: Tensor, second: Tensor) -> float:
     return float(2 * between - within)
 
 
+def _follow(averaged: torch.nn.Module, correction: torch.nn.Module, step: int) -> None:
+    """Move the running average of the weights, which at first forgets faster."""
+    decay = min(0.99, (step + 1) / (step + 10))
+    with torch.no_grad():
+        for average, current in zip(averaged.parameters(), correction.parameters(), strict=True):
+            average.lerp_(current, 1 - decay)
+
+
 def train_adversarially(
     generator: Generator,
     slow: SlowCoordinates,
@@ -211,15 +219,9 @@ def train_adversarially(
     real_labels, real = _tensors(generator, labels, coordinates)
     real_coordinates = torch.as_tensor(coordinates, dtype=torch.float32)
     test = _HeldOut(generator, *held_out, seed=seed)
-    best, kept = math.inf, copy.deepcopy(averaged.state_dict())
     for step in range(options.generator_steps + 1):
         if step % options.evaluate_every == 0:
-            distance = test.distance(averaged)
-            history.step.append(step)
-            history.held_out_distance.append(distance)
-            best = min(best, distance)
-            if distance <= best + test.noise:
-                kept, history.kept_step = copy.deepcopy(averaged.state_dict()), step
+            test.look_at(averaged, step, history)
             if step - history.kept_step >= options.patience * options.evaluate_every:
                 break
         gap = 0.0
@@ -232,13 +234,10 @@ def train_adversarially(
         price = options.information_price ** (step / options.generator_steps)
         _generator_step(critic, optimiser, sampler, real_labels[rows], real_coordinates[rows], options, price)
         schedule.step()
-        decay = min(0.99, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for average, current in zip(averaged.parameters(), generator.correction.parameters(), strict=True):
-                average.lerp_(current, 1 - decay)
+        _follow(averaged, generator.correction, step)
         if progress is not None:
             progress(step, options.generator_steps)
-    generator.correction.load_state_dict(kept)
+    generator.correction.load_state_dict(test.kept)
     generator.double()
 
 
@@ -333,6 +332,16 @@ class _HeldOut:
             distances.append(energy_distance(self.real[order[:half]], self.real[order[half:]]))
         # the spread between halves of real frames, for samples twice as large
         self.noise = float(np.std(distances)) / 2
+        self.best, self.kept = math.inf, copy.deepcopy(generator.correction.state_dict())
+
+    def look_at(self, correction: torch.nn.Module, step: int, history: TrainingHistory) -> None:
+        """Keep these weights if they are as good as the best ones, to within the noise."""
+        distance = self.distance(correction)
+        history.step.append(step)
+        history.held_out_distance.append(distance)
+        self.best = min(self.best, distance)
+        if distance <= self.best + self.noise:
+            self.kept, history.kept_step = copy.deepcopy(correction.state_dict()), step
 
     def distance(self, correction: torch.nn.Module) -> float:
         trial = copy.deepcopy(self.generator)

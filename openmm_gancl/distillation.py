@@ -226,6 +226,35 @@ def _checked_source(source: DiffusionMap | nn.Module, features: Features | None,
     return module
 
 
+def _values(module: nn.Module, points: Tensor) -> Tensor:
+    with torch.no_grad():
+        values = torch.cat([module(part) for part in points.split(ROWS)])
+    if not torch.isfinite(values).all() or (values.std(dim=0) == 0.0).any():
+        raise InputError("the map is constant or not finite on these frames: give frames of the map")
+    return values
+
+
+def _untaught_network(
+    points: Tensor, values: Tensor, hidden: tuple[int, ...], generator: torch.Generator
+) -> DistilledNetwork:
+    """A network that standardises its features and its coordinates as these are distributed."""
+    network = DistilledNetwork((points.shape[1], *hidden, values.shape[1]), generator)
+    network.centre.copy_(points.mean(dim=0))
+    network.scale.copy_(points.var(dim=0).mean().sqrt())
+    network.mean.copy_(values.mean(dim=0))
+    network.spread.copy_(values.std(dim=0))
+    return network
+
+
+def _check_settings(
+    hidden: tuple[int, ...], noise: float, gradient_weight: float, n_epochs: int, n_refinements: int
+) -> None:
+    if not hidden or min(hidden) < 1:
+        raise InputError(f"hidden layers of {list(hidden)} neurons: give one or more positive numbers")
+    if not (0.0 <= noise < np.inf and 0.0 <= gradient_weight < np.inf and min(n_epochs, n_refinements) >= 0):
+        raise InputError("noise, weight of gradients and numbers of steps must not be negative, nor infinite")
+
+
 def distill(
     source: DiffusionMap | nn.Module,
     features: Features | None,
@@ -262,26 +291,15 @@ def distill(
         InputError: too few or broken points, features that are not the map's, a map that is constant or not finite.
     """
     rows = checked_points(X, LEAST_FRAMES)
-    if not hidden or min(hidden) < 1:
-        raise InputError(f"hidden layers of {list(hidden)} neurons: give one or more positive numbers")
-    if not (0.0 <= noise < np.inf and 0.0 <= gradient_weight < np.inf and min(n_epochs, n_refinements) >= 0):
-        raise InputError("noise, weight of gradients and numbers of steps must not be negative, nor infinite")
+    _check_settings(hidden, noise, gradient_weight, n_epochs, n_refinements)
     module = _checked_source(source, features, rows.shape[1])
     points, generator = torch.as_tensor(rows), torch_rng(seed, "distillation")
     held_out = _held_out(len(points), generator)
     taught, judged = points[~held_out], points[held_out]
     spread = _spread(taught, noise)
     both = torch.cat([taught, _perturbed(taught, spread, generator)])
-    with torch.no_grad():
-        values = torch.cat([module(part) for part in taught.split(ROWS)])
-    if not torch.isfinite(values).all() or (values.std(dim=0) == 0.0).any():
-        raise InputError("the map is constant or not finite on these frames: give frames of the map")
-    network = DistilledNetwork((rows.shape[1], *hidden, values.shape[1]), generator)
-    network.centre.copy_(taught.mean(dim=0))
-    network.scale.copy_(taught.var(dim=0).mean().sqrt())
-    network.mean.copy_(values.mean(dim=0))
-    network.spread.copy_(values.std(dim=0))
-    directions = torch.randn(len(both), values.shape[1], dtype=both.dtype, generator=generator) / network.spread
+    network = _untaught_network(taught, _values(module, taught), hidden, generator)
+    directions = torch.randn(len(both), len(network.spread), dtype=both.dtype, generator=generator) / network.spread
     exact, gradients = _with_gradients(module, both, directions)
     lessons = _Lessons(both, exact, directions, gradients)
     _teach(network, lessons, gradient_weight, n_epochs, n_refinements, generator)

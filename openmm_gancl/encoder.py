@@ -3,8 +3,9 @@
 Any normalised r keeps the weight exact; the best is the posterior of the latent given the *relaxed* end state.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -151,6 +152,81 @@ def _log_second_moment(log_terms: FloatArray, reverse: Lifts, pilot: Lifts) -> f
     )
 
 
+def _mixed(model: LiftingModel, likeliest: torch.Tensor, pairs: Iterable[tuple[float, float]]) -> list[torch.Tensor]:
+    """The likeliest exponents times a scale, plus a floor, for each pair of these."""
+    return [torch.clamp(scale * likeliest + floor, max=1.0) * _free(model) for scale, floor in pairs]
+
+
+def _reweighted(pilot: Lifts, choices: _Choices, exponents: torch.Tensor) -> Lifts:
+    """The pilot's lifts with the weights that they have with another encoder."""
+    return replace(pilot, log_weights=pilot.log_weights + choices.log_ratios(exponents).numpy())
+
+
+def _moments(
+    prior: LiftingModel, candidates: list[torch.Tensor], judges: list[torch.Tensor], reverse: Lifts, weighted: Lifts
+) -> list[float]:
+    """log of E_pi[w] / mean(w) of each candidate.
+
+    With A the reverse weight without its r, E_pi[w] = E_pi[sum_z r(z)^2 A(z)]; every latent counts as drawn from the
+    mixture of the judges.
+    """
+    back = _choices(prior, reverse)
+    log_judges = logsumexp([back.log_ratios(judge) for judge in judges], axis=0) - math.log(len(judges))
+    log_a = reverse.log_weights - (reverse.log_encoder - reverse.log_prior) - log_judges
+    return [
+        _log_second_moment(log_a + 2.0 * back.log_ratios(candidate).numpy(), reverse, weighted)
+        for candidate in candidates
+    ]
+
+
+class _Trial:
+    """Lifters with encoders that are tried."""
+
+    def __init__(
+        self,
+        system: MolecularSystem,
+        model: LiftingModel,
+        relax_steps: int,
+        n_candidates: int,
+        platform: str,
+        workers: int,
+        progress: Callable[[], None] | None,
+    ):
+        if model.latent_size == 0:
+            raise InputError("the model has no latent, so there is no encoder to fit: train with --latent 1 or more")
+        self.system, self.model, self.relax_steps, self.n_candidates = system, model, relax_steps, n_candidates
+        self.platform, self.workers, self.progress = platform, workers, progress
+        self.prior = with_encoder(model, np.zeros(model.chart.n_coordinates), n_candidates, None)
+
+    def lifter(self, exponents: torch.Tensor | None) -> Lifter:
+        """With these exponents, or with r = p(z)."""
+        model, steps = self.prior, self.relax_steps
+        if exponents is not None:
+            model = with_encoder(self.model, exponents.numpy(), self.n_candidates, steps)
+        return Lifter(self.system, model, relax_steps=steps, platform=self.platform, workers=self.workers)
+
+    def pilot(self, labels: FloatArray, seed: int) -> Lifts:
+        """Lifts with r = p(z), of which enough have a weight."""
+        lifts = self.lifter(None).lift(labels, seed=named_seed(seed, "encoder", "pilot"), progress=self.progress)
+        if (n := int(lifts.ok.sum())) < 64:
+            raise InputError(f"only {n} of {len(labels)} pilot lifts have a weight: raise relax_steps")
+        return lifts
+
+    def reverse(self, frames: Lifts, judges: list[torch.Tensor], seed: int) -> Lifts:
+        """Reverse relaxations of the same ends with latents of each judge."""
+        return join_lifts(
+            [
+                self.lifter(judge).reverse(
+                    frames.positions,
+                    frames.labels,
+                    seed=named_seed(seed, "encoder", "reverse", i),
+                    progress=self.progress,
+                )
+                for i, judge in enumerate(judges)
+            ]
+        )
+
+
 def fit_encoder(
     system: MolecularSystem,
     model: LiftingModel,
@@ -188,59 +264,25 @@ def fit_encoder(
     Raises:
         InputError: if the model has no latent, or too few pilot lifts survive.
     """
-    if model.latent_size == 0:
-        raise InputError("the model has no latent, so there is no encoder to fit: train with --latent 1 or more")
-    prior = with_encoder(model, np.zeros(model.chart.n_coordinates), n_candidates, None)
-
-    def lifter(exponents: torch.Tensor) -> Lifter:
-        candidate = with_encoder(model, exponents.numpy(), n_candidates, relax_steps)
-        return Lifter(system, candidate, relax_steps=relax_steps, platform=platform, workers=workers)
-
-    lifts = Lifter(system, prior, relax_steps=relax_steps, platform=platform, workers=workers).lift(
-        labels[np.arange(n_pilot) % len(labels)], seed=named_seed(seed, "encoder", "pilot"), progress=progress
-    )
+    trial = _Trial(system, model, relax_steps, n_candidates, platform, workers, progress)
+    lifts = trial.pilot(labels[np.arange(n_pilot) % len(labels)], seed)
     pilot = lifts.select(lifts.ok)
-    if len(pilot) < 64:
-        raise InputError(f"only {len(pilot)} of {n_pilot} pilot lifts have a weight: raise relax_steps")
-    choices = _choices(prior, pilot)
+    choices = _choices(trial.prior, pilot)
     likeliest, information = _fit_exponents(choices, _relative_weights(pilot), penalty)
-
-    def mixed(scale: float, floor: float) -> torch.Tensor:
-        return torch.clamp(scale * likeliest + floor, max=1.0) * _free(model)
-
-    def reweighted(exponents: torch.Tensor) -> Lifts:
-        return replace(pilot, log_weights=pilot.log_weights + choices.log_ratios(exponents).numpy())
-
-    judges = [mixed(*judge) for judge in JUDGES]
-    weighted = reweighted(judges[1])
+    judges, candidates = (_mixed(model, likeliest, pairs) for pairs in (JUDGES, itertools.product(SCALES, FLOORS)))
+    weighted = _reweighted(pilot, choices, judges[1])
     frames = _resample(weighted, n_reverse // len(judges), named_rng(seed, "encoder", "frames"))
-    chosen = (pilot.positions[frames], pilot.labels[frames])
-    reverse = join_lifts(
-        [
-            lifter(judge).reverse(*chosen, seed=named_seed(seed, "encoder", "reverse", i), progress=progress)
-            for i, judge in enumerate(judges)
-        ]
-    )
-    # With A the reverse weight without its r, E_pi[w] = E_pi[sum_z r(z)^2 A(z)]; every latent counts as drawn from the
-    # mixture of the judges.
-    back = _choices(prior, reverse)
-    log_judges = logsumexp([back.log_ratios(judge) for judge in judges], axis=0) - math.log(len(judges))
-    log_a = reverse.log_weights - (reverse.log_encoder - reverse.log_prior) - log_judges
-    candidates = [mixed(scale, floor) for scale in SCALES for floor in FLOORS]
-    moments = [
-        _log_second_moment(log_a + 2.0 * back.log_ratios(candidate).numpy(), reverse, weighted)
-        for candidate in candidates
-    ]
-    best = int(np.argmin(moments))
-    kept = best > 0  # the first candidate is the prior
+    reverse = trial.reverse(pilot.select(frames), judges, seed)
+    moments = _moments(trial.prior, candidates, judges, reverse, weighted)
+    best = int(np.argmin(moments))  # the first candidate is the prior
     fitted = with_encoder(model, candidates[best].numpy(), n_candidates, relax_steps)
     return EncoderFit(
-        model=fitted if kept else with_encoder(model, np.zeros(model.chart.n_coordinates), 1, None),
-        kept=kept,
+        model=fitted if best else with_encoder(model, np.zeros(model.chart.n_coordinates), 1, None),
+        kept=best > 0,
         efficiency_prior=float(np.exp(-moments[0])),
         efficiency_fitted=float(np.exp(-moments[best])),
         sd_prior=float(pilot.log_weights.std()),
-        sd_fitted=float(reweighted(candidates[best]).log_weights.std()),
+        sd_fitted=float(_reweighted(pilot, choices, candidates[best]).log_weights.std()),
         information=information,
         force_evaluations=lifts.force_evaluations + reverse.force_evaluations,
     )

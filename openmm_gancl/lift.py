@@ -46,6 +46,17 @@ def path_work(relaxed: Relaxed, reference_energies: FloatArray, reverse: bool) -
     return change - kinetic + relaxed.heat if reverse else change + kinetic - relaxed.heat
 
 
+def _ends(
+    model: LiftingModel, task: RelaxTask, proposals: Proposals, relaxed: Relaxed
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Positions at both ends, the real and the reference one, coordinates at the latter, log r(z | x, s)."""
+    if task.reverse:
+        return task.positions, relaxed.positions, model.chart.to_internal(relaxed.positions), proposals.log_encoder
+    at_the_end = model.chart.to_internal(relaxed.positions)
+    log_encoder = model.log_encoder(proposals.latents, at_the_end, proposals.labels)
+    return relaxed.positions, task.positions, proposals.coordinates, log_encoder
+
+
 def weigh(
     model: LiftingModel,
     system: MolecularSystem,
@@ -67,13 +78,7 @@ def weigh(
     kT, chart, labels = system.kT, model.chart, proposals.labels
     reference = ReferencePotential(chart, kT)
     with np.errstate(all="ignore"):
-        if task.reverse:
-            real_end, start = task.positions, relaxed.positions
-            reference_end, log_encoder = chart.to_internal(start), proposals.log_encoder
-        else:
-            real_end, start = relaxed.positions, task.positions
-            reference_end = proposals.coordinates
-            log_encoder = model.log_encoder(proposals.latents, chart.to_internal(real_end), labels)
+        real_end, start, reference_end, log_encoder = _ends(model, task, proposals, relaxed)
         obtained = system.slow.transform(real_end)
         work = path_work(relaxed, reference.energies(reference_end, proposals.parameters), task.reverse)
         log_prior = model.log_prior(proposals.latents, labels)

@@ -204,6 +204,24 @@ def _equilibrated(
     )
 
 
+def _target_of(
+    system: Any, model: LiftingModel, exact: bool, time_step: float | None
+) -> tuple[MolecularSystem, IntArray | None]:
+    """What structures are made of, and where the model's atoms are in it where no lift is exact."""
+    is_system = isinstance(system, MolecularSystem)
+    if exact:
+        return system if is_system else system_of_simulation(system, model, RESTRAINT, time_step, 1.0), None
+    solute = _solute_of(system.topology, model)
+    slow = _labels_in(model, solute)
+    return _relabelled(system, slow) if is_system else as_system(system, slow), solute
+
+
+def _check_given(system: Any, model: Any) -> None:
+    if not isinstance(model, LiftingModel) or not hasattr(system, "topology"):
+        given = f"{type(system).__name__} and {type(model).__name__}"
+        raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
+
+
 def structures_at(
     system: Any,
     model: LiftingModel,
@@ -243,21 +261,12 @@ def structures_at(
     Raises:
         InputError: the model does not fit, or labels that cannot be steered.
     """
-    if not isinstance(model, LiftingModel) or not hasattr(system, "topology"):
-        given = f"{type(system).__name__} and {type(model).__name__}"
-        raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
-    wanted = np.repeat(np.atleast_2d(numbers(labels)), whole_number("n", n), axis=0)
+    _check_given(system, model)
     with reference_generator_kept():
-        is_system = isinstance(system, MolecularSystem)
-        reason, solute = why_not_exact(system.system, system.topology), None
-        if reason is None:
-            target = system if is_system else system_of_simulation(system, model, RESTRAINT, time_step, 1.0)
-        else:
-            solute = _solute_of(system.topology, model)
-            slow = _labels_in(model, solute)
-            target = _relabelled(system, slow) if is_system else as_system(system, slow)
+        reason = why_not_exact(system.system, system.topology)
+        target, solute = _target_of(system, model, reason is None, time_step)
         constants = target.restraint if restraint is None else checked_constants(restraint, target.slow)
-        wanted = checked_labels(wanted, target.slow)
+        wanted = checked_labels(np.repeat(np.atleast_2d(numbers(labels)), whole_number("n", n), axis=0), target.slow)
         if reason is None or solute is None:
             lifter = Lifter(
                 target,

@@ -273,6 +273,14 @@ def equilibrated_from(values: Any, periods: FloatArray) -> int:
     return int(start) * thinning
 
 
+def _equilibrated(values: FloatArray, periods: FloatArray, discard: int | Literal["auto"]) -> tuple[int, int, float]:
+    """How many frames of a trajectory to cut, how many are left, and their statistical inefficiency."""
+    cut = equilibrated_from(values, periods) if discard == "auto" else discard
+    if cut >= len(values):
+        raise InputError(f"--discard {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
+    return int(cut), len(values) - cut, _inefficiency(values[cut:], periods)
+
+
 def independent_blocks(
     series: Series,
     discard: int | Literal["auto"] = "auto",
@@ -301,11 +309,7 @@ def independent_blocks(
     correlation = np.zeros(series.n_files if windows else 1)
     n_independent = 0.0
     for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
-        values = series.values[begin:end]
-        cut = equilibrated_from(values, series.periods) if discard == "auto" else discard
-        if cut >= len(values):
-            raise InputError(f"--discard {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
-        n, inefficiency = len(values) - cut, _inefficiency(values[cut:], series.periods)
+        cut, n, inefficiency = _equilibrated(series.values[begin:end], series.periods, discard)
         shortest = n // MOST_BLOCKS_OF_A_WINDOW if windows else len(series.values) // MOST_BLOCKS
         count = max(int(n / max(BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
         edges = begin + cut + np.arange(count + 1) * n // count
@@ -313,7 +317,7 @@ def independent_blocks(
         stop += edges[1:].tolist()
         stratum += [file if windows else 0] * count
         spans.append(np.stack([np.arange(count), np.arange(1, count + 1)], axis=1) / count)
-        discarded.append(int(cut))
+        discarded.append(cut)
         inefficiencies.append(inefficiency)
         mine = file if windows else 0
         correlation[mine] = max(correlation[mine], inefficiency * count / n)

@@ -6,7 +6,7 @@ and their surface once they overlap; both are reported, and the window that does
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -103,36 +103,118 @@ def exchanges(
     return order, tried, accepted
 
 
-def _starting_walkers(
-    system: MolecularSystem,
-    dynamics: RestrainedDynamics,
-    labels: FloatArray,
-    starts: Any,
-    pull_steps: int,
-    seed: int,
-    run: RunTasks,
-) -> tuple[Walkers, int]:
-    """A walker at each label, and what it cost."""
-    if isinstance(starts, Walkers):
-        walkers = starts
-    elif isinstance(starts, str):
-        if starts == "pulling":
-            return pulled_starts(
-                system, dynamics, labels, pull_steps, seed=named_seed(seed, "windows", "starts"), run=run
+@dataclass(frozen=True)
+class _Lengths:
+    """How long each window is sampled, in steps, and how many frames of it are kept."""
+
+    steps_per_window: int
+    frames_per_window: int
+    equilibration_steps: int
+    exchange_steps: int
+    pull_steps: int
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("frames_per_window", 1),
+            ("equilibration_steps", 0),
+            ("exchange_steps", 0),
+            ("pull_steps", 1),
+        ):
+            whole_number(name, getattr(self, name), least)
+        if self.steps_per_window < self.frames_per_window:
+            raise InputError(
+                f"steps_per_window = {self.steps_per_window} is less than frames_per_window = "
+                f"{self.frames_per_window}: raise it"
             )
-        if starts != "structure":
-            raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
-        walkers = Walkers(starting_positions(system, labels))
-    else:
+
+    @property
+    def stride(self) -> int:
+        """Steps from frame to frame."""
+        return self.steps_per_window // self.frames_per_window
+
+    def stretches(self) -> list[int]:
+        """Frames between one exchange and the next, all of them where there is none."""
+        most = self.frames_per_window
+        if self.exchange_steps:
+            most = max(self.exchange_steps * self.frames_per_window // self.steps_per_window, 1)
+        begins = range(0, self.frames_per_window, most)
+        return [min(most, self.frames_per_window - begin) for begin in begins]
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """Windows to be sampled."""
+
+    system: MolecularSystem
+    dynamics: RestrainedDynamics
+    labels: FloatArray
+    lengths: _Lengths
+    seed: int
+    run: RunTasks
+
+    def started(self, starts: Starts | FloatArray | Walkers | None) -> tuple[Walkers, int]:
+        """A walker at each label, and what it cost."""
+        if starts is None:
+            # turned in a chart, one molecule would be driven into another
+            starts = "pulling" if count_molecules(self.system.topology) > 1 else "structure"
+        if isinstance(starts, str) and starts == "pulling":
+            seed = named_seed(self.seed, "windows", "starts")
+            walkers, cost = pulled_starts(
+                self.system, self.dynamics, self.labels, self.lengths.pull_steps, seed=seed, run=self.run
+            )
+        else:
+            walkers, cost = self._given(starts), 0
+        if len(walkers) != len(self.labels):
+            raise InputError(f"{len(walkers)} starts for {len(self.labels)} windows: give one each")
+        if len(lost := np.flatnonzero(~np.isfinite(walkers.positions).all(axis=(1, 2)))):
+            raise InputError(
+                f"window {lost[0]} has no start (it blew up on its way): give starts, or take a shorter time step"
+            )
+        return walkers, cost
+
+    def _given(self, starts: Any) -> Walkers:
+        if isinstance(starts, Walkers):
+            return starts
+        if isinstance(starts, str):
+            if starts != "structure":
+                raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
+            return Walkers(starting_positions(self.system, self.labels))
         positions = numbers(starts)
-        if positions.ndim != 3 or positions.shape[1:] != system.positions.shape:
-            raise InputError(f"starts has shape {positions.shape}: give (n, {system.n_atoms}, 3)")
-        if len(positions) != len(labels):
-            positions = nearest_starts(system.slow, labels, positions)
-        walkers = Walkers(positions)
-    if len(walkers) != len(labels):
-        raise InputError(f"{len(walkers)} starts for {len(labels)} windows: give one each")
-    return walkers, 0
+        if positions.ndim != 3 or positions.shape[1:] != self.system.positions.shape:
+            raise InputError(f"starts has shape {positions.shape}: give (n, {self.system.n_atoms}, 3)")
+        if len(positions) != len(self.labels):
+            positions = nearest_starts(self.system.slow, self.labels, positions)
+        return Walkers(positions)
+
+    def sampled(self, walkers: Walkers, cost: int, progress: Callable[[], None] | None) -> Frames:
+        """Frames of all stretches, walkers exchanged in between."""
+        stretches: list[list[WindowTask]] = []
+        results: list[Any] = []
+        slow, kT, kappa = self.system.slow, self.system.kT, self.dynamics.restraint
+        pairs, tried, accepted = neighbouring_windows(slow, self.labels), 0, 0
+        for number, n_frames in enumerate(self.lengths.stretches()):
+            if number:
+                with np.errstate(invalid="ignore"):
+                    obtained = slow.transform(walkers.positions)
+                rng = named_rng(self.seed, "windows", "exchange", number)
+                order, *more = exchanges(slow, kappa, self.labels, obtained, pairs, kT, rng)
+                walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
+            tasks = window_tasks(
+                self.dynamics,
+                self.labels,
+                walkers,
+                WINDOWS_IN_A_TASK,
+                equilibration_steps=0 if number else self.lengths.equilibration_steps,
+                n_frames=n_frames,
+                stride=self.lengths.stride,
+                seed=named_seed(self.seed, "windows", "stretch", number),
+            )
+            stretches.append(tasks)
+            results.append(self.run(sample_task, tasks, progress=progress))
+            walkers = join_walkers([part[2] for part in results[-1]])
+        frames = collect_frames(self.system, stretches, results)
+        rate = accepted / tried if tried else float("nan")
+        return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
 
 
 def sample_windows(
@@ -158,22 +240,20 @@ def sample_windows(
     """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
 
     Any System will do, solvent, constraints and barostat included. Every window is minimised (unless it starts from
-    walkers that move already) and equilibrated under its restraint. Frames that have left the declared state are
-    counted in ``dropped`` and left out.
+    moving walkers) and equilibrated. Frames outside the declared state are counted in ``dropped`` and left out.
 
     Args:
         system: a system, or an ``openmm.app.Simulation``, which is left as it is; its barostat, if any, stays.
         labels: shape=(n, d), radians or nm; by default ``n_windows`` scattered ones.
         slow: the labels' coordinates, of a Simulation.
-        starts: ``structure`` (turned to each label in its chart), ``pulling`` (from window to window), walkers
-            (`openmm_gancl.structures_at` gives some), or positions, shape=(n, n_atoms, 3), nm: one each, else the
-            nearest of them. By default the structure, or pulling where that is no single molecule.
+        starts: ``structure`` (turned to each label), ``pulling`` (from window to window), walkers (of `structures_at`,
+            say), or positions, shape=(n, n_atoms, 3), nm: one each, else the nearest. By default structure, or
+            pulling where there are several molecules.
         n_windows: how many, if ``labels`` is None.
         steps_per_window: Langevin steps sampled in each.
         frames_per_window: frames kept of each.
         equilibration_steps: Langevin steps before sampling.
-        exchange_steps: between two tries to exchange configurations with a neighbouring window, in whole frames; 0
-            for none.
+        exchange_steps: between exchanges of configurations with a neighbouring window, in whole frames; 0 for none.
         pull_steps: of each hop of ``pulling``.
         restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
         time_step: ps; the system's own by default.
@@ -183,66 +263,18 @@ def sample_windows(
         executor: any `concurrent.futures.Executor` instead.
         progress: called once for each finished task.
     """
-    for name, value, least in (
-        ("n_windows", n_windows, 1),
-        ("frames_per_window", frames_per_window, 1),
-        ("equilibration_steps", equilibration_steps, 0),
-        ("exchange_steps", exchange_steps, 0),
-        ("pull_steps", pull_steps, 1),
-    ):
-        whole_number(name, value, least)
-    given = {} if restraint is None else {"restraint": restraint}
+    lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
     with reference_generator_kept():
-        target = as_system(system, slow, **given)
-    if labels is None:
-        labels = scattered_labels(target.slow, n_windows, named_rng(seed, "windows", "labels"))
-    labels = checked_labels(labels, target.slow)
-    if steps_per_window < frames_per_window:
-        raise InputError(
-            f"steps_per_window = {steps_per_window} is less than frames_per_window = {frames_per_window}: raise it"
-        )
-    if starts is None:
-        # turned in a chart, one molecule would be driven into another
-        starts = "pulling" if count_molecules(target.topology) > 1 else "structure"
-    kappa = target.restraint if restraint is None else checked_constants(restraint, target.slow)
-    stride, in_a_stretch = steps_per_window // frames_per_window, frames_per_window
-    if exchange_steps:
-        in_a_stretch = max(exchange_steps * frames_per_window // steps_per_window, 1)
-    stretches: list[list[WindowTask]] = []
-    results: list[Any] = []
-    tried = accepted = 0
-    with reference_generator_kept():
+        target = as_system(system, slow, **({} if restraint is None else {"restraint": restraint}))
+        if labels is None:
+            labels = scattered_labels(
+                target.slow, whole_number("n_windows", n_windows), named_rng(seed, "windows", "labels")
+            )
+        kappa = target.restraint if restraint is None else checked_constants(restraint, target.slow)
         dynamics = RestrainedDynamics.of(target, restraint=kappa, time_step=time_step, platform=platform)
         run = partial(run_tasks, workers=workers, executor=executor)
-        walkers, cost = _starting_walkers(target, dynamics, labels, starts, pull_steps, seed, run)
-        if len(lost := np.flatnonzero(~np.isfinite(walkers.positions).all(axis=(1, 2)))):
-            raise InputError(
-                f"window {lost[0]} has no start (it blew up on its way): give starts, or take a shorter time step"
-            )
-        pairs = neighbouring_windows(target.slow, labels)
-        for number, begin in enumerate(range(0, frames_per_window, in_a_stretch)):
-            if number:
-                with np.errstate(invalid="ignore"):
-                    obtained = target.slow.transform(walkers.positions)
-                rng = named_rng(seed, "windows", "exchange", number)
-                order, *more = exchanges(target.slow, kappa, labels, obtained, pairs, target.kT, rng)
-                walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
-            tasks = window_tasks(
-                dynamics,
-                labels,
-                walkers,
-                WINDOWS_IN_A_TASK,
-                equilibration_steps=0 if number else equilibration_steps,
-                n_frames=min(in_a_stretch, frames_per_window - begin),
-                stride=stride,
-                seed=named_seed(seed, "windows", "stretch", number),
-            )
-            stretches.append(tasks)
-            results.append(run(sample_task, tasks, progress=progress))
-            walkers = join_walkers([part[2] for part in results[-1]])
-    frames = collect_frames(target, stretches, results)
-    rate = accepted / tried if tried else float("nan")
-    return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
+        windows = _Windows(target, dynamics, checked_labels(labels, target.slow), lengths, seed, run)
+        return windows.sampled(*windows.started(starts), progress)
 
 
 def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:

@@ -15,19 +15,18 @@ from openmm_gancl import (
     load_system,
     sample_windows,
     sampling,
-    steering,
     structures_at,
     system_from_simulation,
     untrained_model,
     weighing,
     window_table,
 )
-from openmm_gancl.execution import PotentialEnergy, make_context
+from openmm_gancl.execution import PotentialEnergy, make_context, run_tasks
 from openmm_gancl.plotting import plot_equilibration
 from openmm_gancl.random_numbers import openmm_seed
 from openmm_gancl.sampling import RestrainedDynamics, Walkers, load_frames, save_frames
 from openmm_gancl.simulation import default_time_step
-from openmm_gancl.steering import nearest_starts, pulled_starts
+from openmm_gancl.steering import nearest_starts, pulled_starts, steer
 from openmm_gancl.units import wrap
 from openmm_gancl.windows import neighbouring_windows
 
@@ -245,21 +244,21 @@ def test_a_lost_window_is_named(chain, lost):
         sample_windows(chain, labels, starts=Walkers(starts), **QUICK)
 
 
-def test_a_walker_that_blows_up_is_sent_again(chain, monkeypatch):
+def test_a_walker_that_blows_up_is_sent_again(chain):
     """With half the time step, and what that costs is counted."""
-    steps, run = [], steering.run_tasks
+    steps = []
 
     def first_lost(function, tasks, **rest):
-        found = run(function, tasks, **rest)
+        found = run_tasks(function, tasks, **rest)
         if not steps:
             found[0].positions[1:3] = np.nan
-        steps.append((tasks[0].options["time_step"], sum(len(task.labels) for task in tasks)))
+        steps.append((tasks[0].dynamics.time_step, sum(len(task.labels) for task in tasks)))
         return found
 
-    monkeypatch.setattr(steering, "run_tasks", first_lost)
     labels = np.linspace(-1, 1, 6)[:, None]
     starts = Walkers(np.repeat(chain.positions[None], 6, axis=0))
-    walkers, cost = steering.steer(RestrainedDynamics.of(chain, platform="Reference"), starts, labels, 40, seed=1)
+    dynamics = RestrainedDynamics.of(chain, platform="Reference")
+    walkers, cost = steer(dynamics, starts, labels, 40, seed=1, run=first_lost)
     assert steps == [(chain.time_step, 6), (0.5 * chain.time_step, 2)] and cost == 8 * 40
     assert np.isfinite(walkers.positions).all()
 

@@ -114,16 +114,15 @@ def _rmsd(rest: str, name: str, topology: Any) -> tuple[IntArray, Callable[[Any]
 
     file, _, selection = rest.partition(":")
     if not Path(file).is_file():
-        raise InputError(f"--cv {name}: there is no file {file}: give a structure, as in rmsd:native.pdb")
+        raise InputError(f"{name}: there is no file {file}: give a structure, as in rmsd:native.pdb")
     try:
         reference: Any = mdtraj.load(file)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"--cv {name}: cannot read {file} ({error}): give a structure, as a PDB file") from None
-    atoms = selected_atoms(selection, f"--cv {name}", topology)
+        raise InputError(f"{name}: cannot read {file} ({error}): give a structure, as a PDB file") from None
+    atoms = selected_atoms(selection, name, topology)
     if reference.n_atoms != topology.n_atoms:
         raise InputError(
-            f"--cv {name}: {file} has {reference.n_atoms} atoms, the topology has {topology.n_atoms}: "
-            "give the same molecule"
+            f"{name}: {file} has {reference.n_atoms} atoms, the topology has {topology.n_atoms}: give the same molecule"
         )
     return atoms, lambda frames: mdtraj.rmsd(frames, reference, 0, atom_indices=atoms)
 
@@ -148,18 +147,18 @@ def parse_cv(name: str, topology: Any) -> CollectiveVariable:
 
     kind, _, rest = name.partition(":")
     if kind in BACKBONE:
-        given = backbone_atoms(kind, rest, f"--cv {name}", topology)
+        given = backbone_atoms(kind, rest, name, topology)
         kind = "torsion"
     elif kind in ATOM_COUNTS:
-        given = given_atoms(kind, rest, f"--cv {name}", topology.n_atoms)
+        given = given_atoms(kind, rest, name, topology.n_atoms)
     if kind in ATOM_COUNTS:
         measure = getattr(mdtraj, f"compute_{kind.replace('torsion', 'dihedral')}s")
         return variable(given, lambda frames: measure(frames, [given])[:, 0], False)
     if kind == "rg":
-        chosen = selected_atoms(rest, f"--cv {name}", topology)
+        chosen = selected_atoms(rest, name, topology)
         elements = [topology.atom(int(i)).element for i in chosen]
         masses = np.array([element.mass if element else 1.0 for element in elements])
         return variable(chosen, lambda frames: mdtraj.compute_rg(frames.atom_slice(chosen), masses), True)
     if kind == "rmsd":
         return variable(*_rmsd(rest, name, topology), True)
-    raise InputError(f"--cv {name}: there is no such kind: choose among {KINDS}")
+    raise InputError(f"{name}: there is no such kind: choose among {KINDS}")

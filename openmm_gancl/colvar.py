@@ -73,7 +73,7 @@ def _header(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _one_file(path: Path) -> tuple[tuple[str, ...], dict[str, str], FloatArray]:
     if not path.is_file():
-        raise InputError(f"there is no file {path}: check --colvar")
+        raise InputError(f"there is no file {path}: check `colvar`")
     fields, settings = _header(path)
     try:
         with warnings.catch_warnings():

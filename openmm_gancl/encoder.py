@@ -193,7 +193,9 @@ class _Trial:
         progress: Callable[[], None] | None,
     ):
         if model.latent_size == 0:
-            raise InputError("the model has no latent, so there is no encoder to fit: train with --latent 1 or more")
+            raise InputError(
+                "the model has no latent, so there is no encoder to fit: train with `latent_size` of 1 or more"
+            )
         self.system, self.model, self.relax_steps, self.n_candidates = system, model, relax_steps, n_candidates
         self.platform, self.workers, self.progress = platform, workers, progress
         self.prior = with_encoder(model, np.zeros(model.chart.n_coordinates), n_candidates, None)

@@ -82,7 +82,7 @@ def run_tasks(
         except BrokenExecutor:
             continue
         return [done[index] for index in range(len(tasks))]
-    raise InputError(f"worker processes died {MAX_RESTARTS} times over: free memory, or use fewer with --workers")
+    raise InputError(f"worker processes died {MAX_RESTARTS} times over: free memory, or use fewer `workers`")
 
 
 def _local_pool(workers: int) -> Executor:

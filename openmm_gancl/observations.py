@@ -11,8 +11,8 @@ from .colvar import Colvar, bias_log_weights, read_colvar, rows_of_frames
 from .errors import InputError
 from .static_bias import StaticBias
 from .trajectories import Series, checked_log_weights, read_frame_values, read_log_weights, read_series
-from .umbrella import UmbrellaWindows
-from .units import FloatArray, IntArray, thermal_energy, wrap
+from .umbrella import UmbrellaWindows, read_windows
+from .units import FloatArray, IntArray, checked_temperature, thermal_energy, wrap
 
 TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
 """Periods that a coordinate without one may really have."""
@@ -28,6 +28,7 @@ class Observations:
     Attributes:
         series: those of the surface, then those that windows or a bias act on besides.
         n_surface: how many of them span the surface.
+        temperature: K.
         log_weights: shape=(n,), up to a constant; None if every frame counts alike, or windows tell.
         windows: umbrella windows, one a trajectory; None without.
         restrained: columns of the series that the windows restrain.
@@ -37,6 +38,7 @@ class Observations:
 
     series: Series
     n_surface: int
+    temperature: float
     log_weights: FloatArray | None = None
     windows: UmbrellaWindows | None = None
     restrained: tuple[int, ...] = ()
@@ -55,7 +57,7 @@ def _external(cv: str) -> tuple[str, str, float | None]:
     except ValueError:
         return kind, rest, None
     if not value > 0.0:
-        raise InputError(f"--cv {cv}: the period is {value:g}: give a positive one, or none")
+        raise InputError(f"{cv}: the period is {value:g}: give a positive one, or none")
     return kind, name, value
 
 
@@ -79,7 +81,7 @@ def _base_series(
     """Frames with the collective variables that are computed, and their rows in the table."""
     if computed:
         if top is None:
-            raise InputError("trajectories need --top FILE, a PDB file, say: name it")
+            raise InputError("trajectories need `top`, a PDB file, say: name it")
         series = read_series(trajectories, top, computed, stride=stride, progress=progress)
         return series, None if table is None else rows_of_frames(table, series, stride)
     if table is None:
@@ -152,23 +154,25 @@ def _check_sources(
     """See that what is asked for is there to be had, and that the bias is undone in one way only."""
     computed = [cv for cv in cvs if _is_computed(cv)]
     columns = [cv for cv in cvs if _external(cv)[0] == "column"]
-    given = [f"--{name.replace('_', '-')}" for name, value in weights.items() if value is not None]
-    given += ["--bias-columns"] * bool(bias_columns)
+    given = [f"`{name}`" for name, value in weights.items() if value is not None]
+    given += ["`bias_columns`"] * bool(bias_columns)
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given: choose one way to undo the bias")
     windows = weights["windows"] is not None
     if windows and colvars:
-        raise InputError("--windows names a COLVAR or trajectory file for each window: leave --colvar out")
+        raise InputError("`windows` names a COLVAR or trajectory file for each window: leave `colvar` out")
     if windows and any(not _is_computed(cv) for cv in cvs) and len(columns) < len(cvs):
-        raise InputError("with --windows every --cv is column:NAME, of COLVAR files, or every one is computed: choose")
+        raise InputError("with `windows` all of `cvs` are column:NAME, of COLVAR files, or all are computed: choose")
     if (columns or bias_columns) and not (colvars or windows):
-        raise InputError("columns are asked for, but no file that holds them: give --colvar FILE")
+        raise InputError("columns are asked for, but no file that holds them: give `colvar`, in PLUMED's format")
     if colvars and not (columns or bias_columns):
-        raise InputError("a COLVAR file is given, but nothing of it asked for: give --bias-columns or --cv column:NAME")
+        raise InputError(
+            "a COLVAR file is given, but nothing of it asked for: give `bias_columns`, or column:NAME in `cvs`"
+        )
     if computed and not (trajectories or windows):
-        raise InputError(f"--cv {computed[0]} needs trajectories: name them, or give --cv column:NAME")
+        raise InputError(f"{computed[0]} needs trajectories: name them, or give column:NAME in `cvs`")
     if trajectories and not computed:
-        raise InputError("no --cv is computed from the trajectories: leave them out, or name one, as in phi:2")
+        raise InputError("none of `cvs` is computed from the trajectories: leave them out, or name one, as in phi:2")
 
 
 def _check_named(trajectories: Sequence[Path], windows: UmbrellaWindows) -> None:
@@ -176,12 +180,56 @@ def _check_named(trajectories: Sequence[Path], windows: UmbrellaWindows) -> None
     given, named = {path.resolve() for path in trajectories}, {path.resolve() for path in windows.files}
     if given and given != named:
         odd = sorted(given - named or named - given)[0]
-        which = "is given, but not named in the table of windows" if odd in given else "of --windows is not given"
+        which = "is given, but not named in the table of windows" if odd in given else "of `windows` is not given"
         raise InputError(f"{odd.name} {which}: name the same files in both, or none on the command line")
 
 
-def observe(
-    trajectories: Sequence[str | Path],
+def _given_log_weights(given: FloatArray | str | Path | None, series: Series, stride: int) -> FloatArray | None:
+    """Of the frames that are taken; None where none are given."""
+    if isinstance(given, str | Path):
+        return read_log_weights(Path(given), len(series.values), stride if series.n_files == 1 else 1)
+    return None if given is None else checked_log_weights(given, len(series.values), "log_weights")
+
+
+def _energies_of(
+    bias: StaticBias | Callable[[FloatArray], StaticBias], series: Series, columns: tuple[int, ...]
+) -> FloatArray:
+    """Of a static bias at the frames, kJ/mol, shape=(n,)."""
+    static = bias(series.periods[list(columns)]) if callable(bias) else bias
+    return static.energies(np.asarray(series.values[:, list(columns[: static.n_variables])], dtype=float))
+
+
+def _check_bias_cvs(
+    cvs: Sequence[str], bias_cvs: Sequence[str], windows: UmbrellaWindows | None, bias: Any
+) -> tuple[str, ...]:
+    """What windows or a bias act on."""
+    acting = tuple(bias_cvs) or tuple(cvs)
+    if len(set(cvs)) < len(cvs):
+        repeated = next(cv for i, cv in enumerate(cvs) if cv in cvs[:i])
+        raise InputError(f"`cvs`: {repeated} is given twice: name two different collective variables, or one")
+    if bias_cvs and windows is None and bias is None:
+        raise InputError("`bias_cvs` says what a bias acts on, but none is given: give `windows` or another bias")
+    if windows is not None and windows.centres.shape[1] > len(acting):
+        raise InputError(
+            f"the windows restrain {windows.centres.shape[1]} collective variables, named are {len(acting)}: "
+            "name each of them by `bias_cvs`"
+        )
+    return acting
+
+
+def _restrained(windows: UmbrellaWindows | None, series: Series, columns: tuple[int, ...]) -> tuple[int, ...]:
+    """Which of these columns of the series the windows restrain."""
+    if windows is None:
+        return ()
+    restrained = columns[: windows.centres.shape[1]]
+    for i in restrained if windows.form == "cosine" else ():
+        if not np.isclose(series.periods[i], 2 * np.pi):
+            raise InputError(f"cosine windows restrain angles in radians, {series.names[i]} is none: see its period")
+    return restrained
+
+
+def read(
+    paths: Sequence[str | Path],
     top: str | Path | None,
     cvs: Sequence[str],
     temperature: float,
@@ -189,53 +237,53 @@ def observe(
     log_weights: FloatArray | str | Path | None = None,
     colvar: Sequence[str | Path] = (),
     bias_columns: Sequence[str] = (),
-    windows: UmbrellaWindows | None = None,
+    windows: UmbrellaWindows | str | Path | None = None,
     bias: StaticBias | Callable[[FloatArray], StaticBias] | None = None,
     bias_cvs: Sequence[str] = (),
     stride: int = 1,
     progress: Callable[[], None] | None = None,
 ) -> Observations:
-    """Read collective variables and weights; the arguments are those of `analyse_trajectories`."""
-    paths = [Path(path) for path in trajectories]
-    colvars = [Path(path) for path in colvar]
-    acting = tuple(bias_cvs) or tuple(cvs)
-    if len(set(cvs)) < len(cvs):
-        repeated = next(cv for i, cv in enumerate(cvs) if cv in cvs[:i])
-        raise InputError(f"--cv {repeated} is given twice: name two different collective variables, or one")
-    if bias_cvs and windows is None and bias is None:
-        raise InputError("--bias-cv says what a bias acts on, but none is given: give --windows or another bias")
-    if windows is not None and windows.centres.shape[1] > len(acting):
-        raise InputError(
-            f"the windows restrain {windows.centres.shape[1]} collective variables, named are {len(acting)}: "
-            "name each of them by --bias-cv"
-        )
+    """Read collective variables of frames, and what undoes their bias: one of five ways, or none.
+
+    Args:
+        paths: trajectories that mdtraj reads; empty if the collective variables are columns or npy files.
+        top: their topology.
+        cvs: one or two of the surface: as for `parse_cv`, or ``column:NAME`` of a COLVAR file, or ``npy:FILE``.
+        temperature: K.
+        log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
+        colvar: COLVAR files, in PLUMED's format.
+        bias_columns: columns of them whose sum is a static bias, kJ/mol.
+        windows: umbrella windows, or a CSV table of harmonic ones (`read_windows`), joined by MBAR.
+        bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.
+        bias_cvs: what windows or bias act on, where that is not ``cvs``.
+        stride: take every so many frames.
+        progress: called once for each finished file.
+
+    Raises:
+        InputError: files that cannot be read or do not fit each other.
+    """
+    files, colvars, kT = (
+        list(map(Path, paths)),
+        list(map(Path, colvar)),
+        thermal_energy(checked_temperature(temperature)),
+    )
+    if isinstance(windows, str | Path):
+        windows = read_windows(windows, temperature)
+    acting = _check_bias_cvs(cvs, bias_cvs, windows, bias)
     everything = list(dict.fromkeys([*cvs, *acting]))
-    _check_sources(paths, everything, colvars, bias_columns, log_weights=log_weights, windows=windows, bias=bias)
+    _check_sources(files, everything, colvars, bias_columns, log_weights=log_weights, windows=windows, bias=bias)
     computed = [cv for cv in everything if _is_computed(cv)]
     if windows is not None:
-        _check_named(paths, windows)
-        paths, colvars = (list(windows.files), []) if computed else ([], list(windows.files))
+        _check_named(files, windows)
+        files, colvars = (list(windows.files), []) if computed else ([], list(windows.files))
     table = read_colvar(colvars) if colvars else None
     npy = [cv for cv in everything if _external(cv)[0] == "npy"]
-    base, rows = _base_series(paths, None if top is None else Path(top), computed, table, npy, stride, progress)
-    series = _joined(base, everything, table, rows, stride)
-    logs: FloatArray | None = None
-    if isinstance(log_weights, str | Path):
-        logs = read_log_weights(Path(log_weights), len(series.values), stride if series.n_files == 1 else 1)
-    elif log_weights is not None:
-        logs = checked_log_weights(log_weights, len(series.values), "log_weights")
-    elif bias_columns and table is not None and rows is not None:
+    base, rows = _base_series(files, None if top is None else Path(top), computed, table, npy, stride, progress)
+    series, columns = _joined(base, everything, table, rows, stride), tuple(everything.index(cv) for cv in acting)
+    logs = _given_log_weights(log_weights, series, stride)
+    if bias_columns and table is not None and rows is not None:
         logs = bias_log_weights(table, bias_columns, temperature, rows)
-    columns = tuple(everything.index(cv) for cv in acting)
     if bias is not None:
-        static = bias(series.periods[list(columns)]) if callable(bias) else bias
-        acted = np.asarray(series.values[:, list(columns[: static.n_variables])], dtype=float)
-        logs = static.energies(acted) / thermal_energy(temperature)
-    restrained = columns[: windows.centres.shape[1]] if windows is not None else ()
-    if windows is not None and windows.form == "cosine":
-        for i in restrained:
-            if not np.isclose(series.periods[i], 2 * np.pi):
-                raise InputError(
-                    f"cosine windows restrain angles in radians, {series.names[i]} is none: see its period"
-                )
-    return Observations(series, len(cvs), logs, windows, restrained, notes=tuple(_edge_notes(series)))
+        logs = _energies_of(bias, series, columns) / kT
+    restrained = _restrained(windows, series, columns)
+    return Observations(series, len(cvs), temperature, logs, windows, restrained, notes=tuple(_edge_notes(series)))

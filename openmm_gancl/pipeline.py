@@ -123,8 +123,8 @@ def _check_budget(options: RunOptions, settings: Settings) -> None:
     least = least_evaluations(options, settings)
     if options.max_evaluations is not None and options.max_evaluations < least:
         raise InputError(
-            f"--max-evaluations {options.max_evaluations} is less than sampling, training, check and a few lifts "
-            f"cost ({least}): give at least that many" + ("" if options.preset == "quick" else ", or --preset quick")
+            f"`max_evaluations` of {options.max_evaluations} is less than sampling, training, check and a few lifts "
+            f"cost ({least}): give at least that many" + ("" if options.preset == "quick" else ", or `preset='quick'`")
         )
 
 
@@ -261,7 +261,7 @@ def _advance(run: Run, until: str) -> None:
     """Verify the finished stages, compute the others up to and including ``until``, publish their results."""
     names, folder = stages_of(run.options), run.folder
     if until not in names:
-        raise InputError(f"the slow coordinates of {folder.path} are torsions: begin a run with --slow diffusion-map")
+        raise InputError(f"the slow coordinates of {folder.path} are torsions: begin a run with `slow='diffusion-map'`")
     wanted = names[: names.index(until) + 1]
     first = next((name for name in names if not folder.is_done(name)), "")
     for name in names[: names.index(first)] if first else names:

@@ -105,8 +105,8 @@ def _limit(run: Run, relax_steps: int) -> int:
     allowed = (most - run.evaluations_before_lifts() - reserved) // (relax_steps + 2)
     if allowed < FEWEST_LIFTS:
         raise InputError(
-            f"--max-evaluations {most} leaves only {max(allowed, 0)} lifts of {relax_steps} steps: "
-            "start a new run with more evaluations, or with fewer --relax-steps"
+            f"`max_evaluations` of {most} leaves only {max(allowed, 0)} lifts of {relax_steps} steps: "
+            "start a new run with more evaluations, or with fewer `relax_steps`"
         )
     return min(s.n_lifts, allowed)
 

@@ -175,18 +175,18 @@ def _check(options: RunOptions) -> None:
             raise InputError(f"{name} is {getattr(options, name)!r}: choose {told}")
     for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
         if getattr(options, name) != getattr(RunOptions, name):
-            raise InputError(f"{_flag(name)} is of learned labels: add --slow diffusion-map, or leave it out")
+            raise InputError(f"`{name}` is of learned labels: add `slow='diffusion-map'`, or leave it out")
     if options.chain and options.label_mode != "free":
-        raise InputError("a Metropolis chain over all lifts needs free labels: leave --labels out, or say free")
+        raise InputError("a Metropolis chain over all lifts needs free labels: leave `labels` out, or say free")
     if options.slow == "torsions" and options.labels == "held":
-        raise InputError("--labels held is of learned labels: add --slow diffusion-map, or say restrained")
+        raise InputError("`labels='held'` is of learned labels: add `slow='diffusion-map'`, or say restrained")
     smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
     for name, least in smallest.items():
         value = getattr(options, name)
         if isinstance(value, int) and value < least:
-            raise InputError(f"{_flag(name)} is {value}: give at least {least}")
+            raise InputError(f"`{name}` is {value}: give at least {least}")
     if options.target_error is not None and not options.target_error > 0:
-        raise InputError(f"--target-error is {options.target_error:g}: give a positive number of kT")
+        raise InputError(f"`target_error` is {options.target_error:g}: give a positive number of kT")
 
 
 def settings_of(options: RunOptions) -> Settings:
@@ -224,10 +224,6 @@ def effective(options: RunOptions) -> dict[str, Any]:
     return {**asdict(options), **filled}
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 def check_same_options(asked: RunOptions, stored: Mapping[str, Any], resolved_platform: str) -> None:
     """See that a run folder is asked for what it was begun with.
 
@@ -241,8 +237,9 @@ def check_same_options(asked: RunOptions, stored: Mapping[str, Any], resolved_pl
     for field in sorted(fields(RunOptions), key=lambda field: field.name not in ("slow", "preset", "acceptance")):
         was, now = stored.get(field.name, field.default), ours[field.name]
         if was != now:
-            flag = _flag(field.name)
-            begun, asked_for = (f"{flag} {v}" if v not in (None, "") else f"no {flag}" for v in (was, now))
+            begun, asked_for = (
+                f"`{field.name}={v!r}`" if v not in (None, "") else f"no `{field.name}`" for v in (was, now)
+            )
             raise InputError(
                 f"this run folder was begun with {begun}, now {asked_for} is asked for: repeat the command "
                 f"with {begun}, or name a new folder"

@@ -55,6 +55,10 @@ class Frames:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def window_labels(self) -> FloatArray:
+        """The label of each window that has a frame, shape=(n_windows, d), in the order of the windows."""
+        return self.labels[np.unique(self.window, return_index=True)[1]]
+
     def select(self, which: Any) -> "Frames":
         """The frames of a mask or of indices."""
         names = ("positions", "labels", "obtained", "energies", "window")

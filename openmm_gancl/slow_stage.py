@@ -76,7 +76,7 @@ def slow_stage(run: Run, out: Path) -> None:
         parts = ", ".join(f"{name} {value:.3f}" for name, value in told.items())
         run.reporter.note(f"labels {', '.join(slow.names)}; they tell (circular R^2, held-out frames): {parts}")
         if min(told.values()) < LEAST_RECOVERY:
-            run.reporter.note("the labels do not tell all of the card's torsions: use other --features, or --keep one")
+            run.reporter.note("the labels do not tell all of the card's torsions: use other `features`, or `keep` one")
     if options.label_mode == "held":
         run.reporter.note(f"held on the way: {', '.join(wide_torsions(system, slow, frames.positions).names)}")
     plot_slow(learned.fitted, learned.selection, angles, out / "slow.png")

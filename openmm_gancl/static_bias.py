@@ -134,10 +134,10 @@ def _load(path: Path) -> Any:
         raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
 
 
-def _newest(folder: Path, pattern: str, option: str, what: str) -> list[Path]:
+def _newest(folder: Path, pattern: str, what: str) -> list[Path]:
     """Of files NAME_walker_index, the one of the highest index of each walker."""
     if not folder.exists():
-        raise InputError(f"there is no file or folder {folder}: check {option}")
+        raise InputError(f"there is no file or folder {folder}: check the path")
     if folder.is_file():
         return [folder]
     newest: dict[str, tuple[int, Path]] = {}
@@ -164,7 +164,7 @@ def metadynamics_bias(
     Raises:
         InputError: no such files, of unlike shapes, or no limits of a variable without a period.
     """
-    paths = _newest(Path(path), r"bias_(\d+)_(\d+)\.npy", "--metadynamics", "bias_*_*.npy")
+    paths = _newest(Path(path), r"bias_(\d+)_(\d+)\.npy", "bias_*_*.npy")
     tables = [_load(file) for file in paths]
     for file, table in zip(paths, tables, strict=True):
         if not isinstance(table, np.ndarray) or table.dtype.kind != "f" or not table.ndim:
@@ -176,15 +176,14 @@ def metadynamics_bias(
     if d > len(periods):
         raise InputError(
             f"the bias of {paths[0]} acts on {d} collective variables, named are {len(periods)}: "
-            "name each of them by --bias-cv"
+            "name each of them by `bias_cvs`"
         )
     periodic = bool(np.isfinite(periods[:d]).all())
     if limits is None and periodic:
         limits = [(-period / 2, period / 2) for period in periods[:d]]
     if limits is None or len(limits) != d:
         raise InputError(
-            f"the bias of {paths[0]} needs {d} ranges, minValue and maxValue of each variable: "
-            "give --bias-range low:high for each"
+            f"the bias of {paths[0]} needs {d} ranges, minValue and maxValue of each variable: give `limits` for each"
         )
     for (low, high), period in zip(limits, periods, strict=False):
         if periodic and not np.isclose(high - low, period, rtol=1e-3):
@@ -229,12 +228,12 @@ def opes_bias(
     bias_factor = barrier / kT if bias_factor is None else bias_factor
     if not (barrier > 0 and bias_factor > 1):
         raise InputError(f"a barrier of {barrier:g} kJ/mol and a bias factor of {bias_factor:g} make no OPES bias")
-    paths = _newest(Path(path), r"kde_(\d+)_(\d+)\.npz", "--opes", "kde_*_*.npz")
+    paths = _newest(Path(path), r"kde_(\d+)_(\d+)\.npz", "kde_*_*.npz")
     walkers = [_kernels(file) for file in paths]
     joined = {key: np.concatenate([kernels[key] for kernels, _ in walkers]) for key in walkers[0][0]}
     d = len(periods)
     if not len(joined["positions"]) or joined["positions"].ndim != 2 or joined["positions"].shape[1] != d:
-        raise InputError(f"{paths[0]} holds no kernels on {d} variables: name what the bias acts on by --bias-cv")
+        raise InputError(f"{paths[0]} holds no kernels on {d} variables: name what the bias acts on by `bias_cvs`")
     prefactor = (1.0 - 1.0 / bias_factor) * kT * (bias_factor if walkers[0][1] else 1.0)
     return KernelBias(
         joined["positions"], joined["bandwidths"], joined["logWeights"], np.array(periods), prefactor, barrier

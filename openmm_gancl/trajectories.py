@@ -77,7 +77,7 @@ def read_series(
         InputError: a file cannot be read, is of another molecule, or holds NaN.
     """
     if stride < 1:
-        raise InputError(f"--stride is {stride}: give at least 1")
+        raise InputError(f"`stride` is {stride}: give at least 1")
     if not paths:
         raise InputError("no trajectory is given: name at least one file")
     topology = load_topology(top)
@@ -277,7 +277,7 @@ def _equilibrated(values: FloatArray, periods: FloatArray, discard: int | Litera
     """How many frames of a trajectory to cut, how many are left, and their statistical inefficiency."""
     cut = equilibrated_from(values, periods) if discard == "auto" else discard
     if cut >= len(values):
-        raise InputError(f"--discard {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
+        raise InputError(f"`discard` of {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
     return int(cut), len(values) - cut, _inefficiency(values[cut:], periods)
 
 
@@ -300,7 +300,7 @@ def independent_blocks(
         InputError: nothing is left of a trajectory, or too little for a second block.
     """
     if discard != "auto" and discard < 0:
-        raise InputError(f"--discard is {discard}: give auto or a number of frames")
+        raise InputError(f"`discard` is {discard}: give auto or a number of frames")
     start: list[int] = []
     stop: list[int] = []
     stratum: list[int] = []

@@ -35,7 +35,7 @@ def load_topology(path: Path) -> Any:
     import mdtraj
 
     if not path.is_file():
-        raise InputError(f"there is no file {path}: check --top")
+        raise InputError(f"there is no file {path}: check `top`")
     try:
         return mdtraj.load_topology(str(path))
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -1,6 +1,6 @@
 """Free-energy surfaces from trajectories: density estimates of equilibrated, weighted frames."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,18 +9,16 @@ import numpy as np
 
 from .basins import Barrier, BasinPopulation, box_masks, find_basins, lowest_bins
 from .block_counts import count_blocks
-from .density import Density, Method, estimate_density
+from .density import BlockCounts, Density, Method, estimate_density
 from .diagnostics import effective_sample_size
 from .errors import InputError
 from .grid import FineGrid, bin_centres
-from .observations import Observations, observe
+from .observations import Observations, read
 from .populations import Convergence, basin_barriers, convergence_of, masses_of_basins
-from .static_bias import StaticBias
 from .surfaces import BINS, CEILING, FreeEnergySurface
 from .system import Basin
 from .trajectories import Blocks, Series, independent_blocks
-from .umbrella import UmbrellaWindows, read_windows
-from .units import BoolArray, FloatArray, check_radians, checked_temperature, thermal_energy, wrap
+from .units import BoolArray, FloatArray, check_radians, thermal_energy, wrap
 from .weighing import MOST_BIASES, WindowWeights, weigh_windows, window_notes
 
 FEW_SAMPLES, TOO_FEW_SAMPLES = 50, 10
@@ -87,14 +85,14 @@ def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> B
     boxes = []
     for box in basin.boxes:
         bounds = np.array(box, dtype=float)
-        check_radians(np.where(np.isinf(bounds), 0.0, bounds).T, periods, f"--basin {basin.name}:")
+        check_radians(np.where(np.isinf(bounds), 0.0, bounds).T, periods, f"basin {basin.name}:")
         for name, interval, period in zip(names, bounds, periods, strict=True):
             low, high = interval
             if np.isnan(interval).any():
-                raise InputError(f"--basin {basin.name}: a bound of {name} is not a number: give low:high")
+                raise InputError(f"basin {basin.name}: a bound of {name} is not a number: give low:high")
             if not np.isfinite(period):
                 if low > high:
-                    raise InputError(f"--basin {basin.name}: {name} from {low:g} to {high:g} is empty: swap its bounds")
+                    raise InputError(f"basin {basin.name}: {name} from {low:g} to {high:g} is empty: swap its bounds")
             elif np.isfinite(interval).all() and high - low < period:
                 interval[:] = wrap(interval, period)
             else:  # the whole circle, or from one of its ends
@@ -148,14 +146,75 @@ def _equilibration_notes(blocks: Blocks, series: Series) -> list[str]:
     """Runs of which most was cut."""
     cut = np.array(blocks.discarded) / np.maximum(np.diff(series.starts), 1)
     return [
-        f"equilibration took {100 * cut[i]:.0f} % of trajectory {i + 1}: sample for longer, or say --discard yourself"
+        f"equilibration took {100 * cut[i]:.0f} % of trajectory {i + 1}: sample for longer, or give `discard` yourself"
         for i in np.flatnonzero(cut > LARGE_CUT)
     ]
 
 
-def analyse_observations(
+def _letters(n: int) -> list[str]:
+    """Names of basins that were found."""
+    return [chr(ord("A") + i) if i < 26 else f"A{i}" for i in range(n)]
+
+
+def _notes(
+    observations: Observations, weighted: "_Weighted", discard: int | Literal["auto"]
+) -> tuple[list[str], list[str]]:
+    """What the user should know, and why the result is not to be trusted."""
+    notes, doubts = _sample_notes(*weighted.samples(), weighted.log_weights is not None)
+    if discard == "auto" and observations.windows is None:
+        notes += _equilibration_notes(weighted.blocks, observations.series)
+    if observations.windows is not None and weighted.windows is not None:
+        more = window_notes(observations.windows, weighted.windows)
+        notes, doubts = more[0] + notes, more[1] + doubts
+    return [*observations.notes, *notes], doubts
+
+
+def _check_asked(d: int, method: str) -> None:
+    if d not in BINS:
+        raise InputError(f"a surface over {d} collective variables is not supported: give one or two")
+    if method not in ("kde", "histogram"):
+        raise InputError(f"`method` is {method}: choose kde or histogram")
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """Blocks of frames with what weighs them: the log-weights of all their frames, by windows or given."""
+
+    blocks: Blocks
+    log_weights: FloatArray | None
+    windows: WindowWeights | None
+
+    @classmethod
+    def of(cls, observations: Observations, discard: int | Literal["auto"]) -> "_Weighted":
+        windows = observations.windows
+        most = None if windows is None else max(MOST_BIASES // len(windows), 1)
+        blocks = independent_blocks(observations.series, discard, windows=windows is not None, most_frames=most)
+        if windows is not None:
+            weights = weigh_windows(observations, blocks)
+            return cls(weights.blocks, weights.mbar.log_weights, weights)
+        if observations.log_weights is None:
+            return cls(blocks, None, None)
+        log_weights = np.asarray(observations.log_weights, dtype=float)[blocks.frames()]
+        if not np.isfinite(log_weights).any():
+            raise InputError("every frame that is left has weight zero: check the log-weights, or give `discard=0`")
+        return cls(blocks, log_weights, None)
+
+    def counts(self, series: Series, grid: FineGrid, boxes: Sequence[Basin]) -> BlockCounts:
+        """Weights of the blocks in the bins of a grid and in boxes."""
+        response = None if self.windows is None else self.windows.response
+        return count_blocks(series, self.blocks, grid, log_weights=self.log_weights, response=response, boxes=boxes)
+
+    def samples(self) -> tuple[float, float]:
+        """Effective number of independent samples, and the largest share of the weight on one frame."""
+        n, log_weights = self.blocks.n_independent, self.log_weights
+        if log_weights is None:
+            return n, 0.0
+        share = float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights)))
+        return n * effective_sample_size(log_weights) / len(log_weights), share
+
+
+def analyse(
     observations: Observations,
-    temperature: float,
     *,
     bins: int | None = None,
     method: Method = "kde",
@@ -164,60 +223,47 @@ def analyse_observations(
     n_bootstrap: int = 100,
     seed: int = 0,
 ) -> TrajectoryAnalysis:
-    """The surface of collective variables that are in memory already; see `analyse_trajectories`."""
-    series, d, windows = observations.series, observations.n_surface, observations.windows
-    if d not in BINS:
-        raise InputError(f"a surface over {d} collective variables is not supported: give one or two")
-    if method not in ("kde", "histogram"):
-        raise InputError(f"--method is {method}: choose kde or histogram")
-    kT = thermal_energy(checked_temperature(temperature))
+    """The free-energy surface over one or two collective variables, its basins and barriers, and what it rests on.
+
+    Each file is a trajectory of its own: its equilibration is cut (Chodera 2016, doi 10.1021/acs.jctc.5b00784) and the
+    rest divided into blocks of several correlation times, the unit of the bootstrap and of the cross-validation that
+    chooses the bandwidth.
+
+    Args:
+        observations: of `openmm_gancl.trajectories.read`.
+        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
+        method: kde (von Mises on periodic coordinates, else Gaussian, reflected at the ends) or histogram.
+        discard: frames to cut from each trajectory, or ``auto``.
+        basins: boxes whose populations to report; found on the surface by default.
+        n_bootstrap: replicates.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: frames too few for an error bar.
+    """
+    series, d, temperature = observations.series, observations.n_surface, observations.temperature
+    _check_asked(d, method)
     basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in basins]
-    most = None if windows is None else max(MOST_BIASES // len(windows), 1)
-    blocks = independent_blocks(series, discard, windows=windows is not None, most_frames=most)
-    weights = None if windows is None else weigh_windows(observations, blocks, temperature)
-    log_weights = None
-    if weights is not None:
-        blocks, log_weights = weights.blocks, weights.mbar.log_weights
-    elif observations.log_weights is not None:
-        log_weights = np.asarray(observations.log_weights, dtype=float)[blocks.frames()]
-        if not np.isfinite(log_weights).any():
-            raise InputError("every frame that is left has weight zero: check the log-weights, or give --discard 0")
-    edges = _edges(series, d, blocks, bins)
-    counts = count_blocks(
-        series,
-        blocks,
-        FineGrid(edges, series.periods[:d]),
-        log_weights=log_weights,
-        response=None if weights is None else weights.response,
-        boxes=basins,
-    )
+    weighted = _Weighted.of(observations, discard)
+    edges = _edges(series, d, weighted.blocks, bins)
+    counts = weighted.counts(series, FineGrid(edges, series.periods[:d]), basins)
     density, draws = estimate_density(counts, method), counts.draws(n_bootstrap, seed)
     surface, deviations = _surface(density, edges, series, temperature, draws)
     masks: BoolArray = box_masks(surface, basins) if basins else find_basins(surface)
-    names = [basin.name for basin in basins] or [chr(ord("A") + i) if i < 26 else f"A{i}" for i in range(len(masks))]
+    names = [basin.name for basin in basins] or _letters(len(masks))
     rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
-    effective, share = blocks.n_independent, 0.0
-    if log_weights is not None:
-        effective *= effective_sample_size(log_weights) / len(log_weights)
-        share = float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights)))
-    notes, doubts = _sample_notes(effective, share, log_weights is not None)
-    if discard == "auto" and windows is None:
-        notes += _equilibration_notes(blocks, series)
-    if windows is not None and weights is not None:
-        more = window_notes(windows, weights)
-        notes, doubts = more[0] + notes, more[1] + doubts
-    places = bin_centres(edges)
+    places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
     return TrajectoryAnalysis(
         surface=surface,
         density=density,
-        blocks=blocks,
-        effective_samples=effective,
-        basins=masses_of_basins(rows, names, draws, kT),
+        blocks=weighted.blocks,
+        effective_samples=weighted.samples()[0],
+        basins=masses_of_basins(rows, names, draws, thermal_energy(temperature)),
         minima=np.array([places[i] if i >= 0 else np.full(d, np.nan) for i in lowest]),
         barriers=basin_barriers(surface, deviations, lowest, names),
         convergence=convergence_of(surface, density, rows, names, draws),
-        windows=weights,
-        notes=[*observations.notes, *notes],
+        windows=weighted.windows,
+        notes=notes,
         doubts=doubts,
     )
 
@@ -229,75 +275,29 @@ def analyse_trajectories(
     temperature: float,
     *,
     log_weights: FloatArray | str | Path | None = None,
-    colvar: Sequence[str | Path] = (),
-    bias_columns: Sequence[str] = (),
-    windows: UmbrellaWindows | str | Path | None = None,
-    bias: StaticBias | Callable[[FloatArray], StaticBias] | None = None,
-    bias_cvs: Sequence[str] = (),
     bins: int | None = None,
-    method: Method = "kde",
     discard: int | Literal["auto"] = "auto",
-    stride: int = 1,
-    basins: Sequence[Basin] = (),
-    n_bootstrap: int = 100,
     seed: int = 0,
-    progress: Callable[[], None] | None = None,
 ) -> TrajectoryAnalysis:
-    """The free-energy surface over one or two collective variables, its basins and barriers, and what it rests on.
+    """The free-energy surface of trajectories and what it rests on: `trajectories.read`, then `free_energy.analyse`.
 
-    Each file is a trajectory of its own: its equilibration is cut (Chodera 2016, doi 10.1021/acs.jctc.5b00784) and the
-    rest divided into blocks of several correlation times, the unit of the bootstrap and of the cross-validation that
-    chooses the bandwidth. A bias is undone in one of five ways, or there is none.
+    Call these two for COLVAR files, windows, static biases, and everything else that can be chosen.
 
     Args:
-        paths: trajectories that mdtraj reads; empty if the collective variables are columns or npy files.
+        paths: trajectories that mdtraj reads; empty if the collective variables are npy files.
         top: their topology.
-        cvs: one or two: as for `parse_cv`, or ``column:NAME`` of a COLVAR file, or ``npy:FILE``.
+        cvs: one or two, as for `parse_cv`.
         temperature: K.
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
-        colvar: COLVAR files, in PLUMED's format.
-        bias_columns: columns of them whose sum is a static bias, kJ/mol.
-        windows: umbrella windows, or a CSV table of harmonic ones (`read_windows`), joined by MBAR.
-        bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.
-        bias_cvs: what windows or bias act on, where that is not ``cvs``.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        method: kde (von Mises on periodic coordinates, else Gaussian, reflected at the ends) or histogram.
         discard: frames to cut from each trajectory, or ``auto``.
-        stride: take every so many frames.
-        basins: boxes whose populations to report; found on the surface by default.
-        n_bootstrap: replicates.
         seed: of the bootstrap.
-        progress: called once for each finished file.
 
     Raises:
         InputError: files that cannot be read, or frames too few for an error bar.
     """
-    if isinstance(windows, str | Path):
-        windows = read_windows(windows, temperature)
-    observations = observe(
-        paths,
-        top,
-        cvs,
-        temperature,
-        log_weights=log_weights,
-        colvar=colvar,
-        bias_columns=bias_columns,
-        windows=windows,
-        bias=bias,
-        bias_cvs=bias_cvs,
-        stride=stride,
-        progress=progress,
-    )
-    return analyse_observations(
-        observations,
-        temperature,
-        bins=bins,
-        method=method,
-        discard=discard,
-        basins=basins,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-    )
+    observations = read(paths, top, cvs, temperature, log_weights=log_weights)
+    return analyse(observations, bins=bins, discard=discard, seed=seed)
 
 
 def surface_from_trajectories(
@@ -307,47 +307,12 @@ def surface_from_trajectories(
     temperature: float,
     *,
     log_weights: FloatArray | str | Path | None = None,
-    windows: UmbrellaWindows | str | Path | None = None,
-    bias: StaticBias | Callable[[FloatArray], StaticBias] | None = None,
     bins: int | None = None,
-    method: Method = "kde",
     discard: int | Literal["auto"] = "auto",
-    stride: int = 1,
-    n_bootstrap: int = 100,
     seed: int = 0,
 ) -> FreeEnergySurface:
-    """The surface alone of `analyse_trajectories`, which has more ways in and says what the surface rests on.
-
-    Args:
-        paths: trajectories that mdtraj reads.
-        top: their topology.
-        cvs: one or two, as for `parse_cv`.
-        temperature: K.
-        log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
-        windows: umbrella windows, or a CSV table of harmonic ones.
-        bias: a static bias.
-        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        method: kde or histogram.
-        discard: frames to cut from each trajectory, or ``auto``.
-        stride: take every so many frames.
-        n_bootstrap: replicates.
-        seed: of the bootstrap.
-
-    Raises:
-        InputError: files that cannot be read, or frames too few for an error bar.
-    """
-    return analyse_trajectories(
-        paths,
-        top,
-        cvs,
-        temperature,
-        log_weights=log_weights,
-        windows=windows,
-        bias=bias,
-        bins=bins,
-        method=method,
-        discard=discard,
-        stride=stride,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-    ).surface
+    """The surface alone of `analyse_trajectories`, whose arguments these are."""
+    analysis = analyse_trajectories(
+        paths, top, cvs, temperature, log_weights=log_weights, bins=bins, discard=discard, seed=seed
+    )
+    return analysis.surface

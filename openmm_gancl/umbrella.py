@@ -137,9 +137,9 @@ def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -
     """
     path = Path(path)
     if form not in FORMS:
-        raise InputError(f"--window-form is {form}: choose harmonic or cosine")
+        raise InputError(f"`form` is {form}: choose harmonic or cosine")
     if not path.is_file():
-        raise InputError(f"there is no file {path}: check --windows")
+        raise InputError(f"there is no file {path}: check `windows`")
     try:
         text = path.read_text(encoding="utf-8-sig").splitlines()
         told = {i: line for i, line in enumerate(text, start=1) if line.strip() and line[0] != "#"}

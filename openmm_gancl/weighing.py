@@ -70,18 +70,17 @@ def _of_windows(blocks: Blocks, chosen: IntArray) -> Blocks:
     )
 
 
-def weigh_windows(observations: Observations, blocks: Blocks, temperature: float) -> WindowWeights:
+def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
     """Weights that undo umbrella windows, by MBAR.
 
     Args:
         observations: with windows, one a trajectory.
         blocks: of each window's frames.
-        temperature: K.
     """
     series, windows = observations.series, observations.windows
     if windows is None:
-        raise InputError("no windows are given: give --windows")
-    columns, kT = list(observations.restrained), thermal_energy(temperature)
+        raise InputError("no windows are given: give `windows`")
+    columns, kT = list(observations.restrained), thermal_energy(observations.temperature)
     periods = series.periods[columns]
 
     def solve(windows: UmbrellaWindows, blocks: Blocks, start: FloatArray | None) -> tuple[MBAR, FloatArray]:

@@ -36,7 +36,7 @@ from .slow_force import restraint_energies
 from .steering import label_distances, nearest_starts, pulled_starts
 from .system import Basin, MolecularSystem
 from .trajectories import Series
-from .trajectory_surfaces import TrajectoryAnalysis, analyse_observations
+from .trajectory_surfaces import TrajectoryAnalysis, analyse
 from .umbrella import UmbrellaWindows, WindowForm
 from .units import FloatArray, IntArray, numbers, whole_number
 
@@ -292,12 +292,35 @@ def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:
     return found
 
 
+def _observations(
+    system: MolecularSystem, frames: Frames, n_surface: int, free_energies: FloatArray | None
+) -> Observations:
+    """Windows one after the other, each a trajectory."""
+    frames, d = frames.select(np.argsort(frames.window, kind="stable")), len(system.slow.names)
+    windows, first = np.unique(frames.window, return_index=True)
+    if missing := sorted(set(range(frames.n_windows)) - set(windows.tolist())):
+        raise InputError(f"window {missing[0]} holds no frame (it blew up or left the state): {_remedy(frames)}")
+    form: WindowForm = "cosine" if isinstance(system.slow, Torsions) else "harmonic"
+    series = Series(
+        system.slow.names,
+        system.slow.periods,
+        ("radians" if form == "cosine" else "nm",) * d,
+        frames.obtained.astype(np.float32),
+        np.append(first, len(frames)),
+    )
+    kappas = np.repeat(frames.restraint[None], len(windows), axis=0)
+    table = UmbrellaWindows(tuple(f"window {k}" for k in windows), frames.labels[first], kappas, form)
+    return Observations(
+        series, n_surface, system.temperature, windows=table, restrained=tuple(range(d)), free_energies=free_energies
+    )
+
+
 def analyse_windows(
     system: Any,
     frames: Frames,
     *,
     slow: SlowCoordinates | None = None,
-    lifts: Lifts | None = None,
+    free_energies: FloatArray | None = None,
     n_surface: int = 2,
     bins: int | None = None,
     discard: int | Literal["auto"] = "auto",
@@ -310,7 +333,8 @@ def analyse_windows(
         system: what the windows are of.
         frames: of `sample_windows`.
         slow: the labels' coordinates, of a Simulation.
-        lifts: restrained lifts at the windows' labels: MBAR starts from their free energies.
+        free_energies: shape=(n_windows,), kT, about right, that MBAR starts from: those of restrained lifts, say
+            (`window_free_energies`).
         n_surface: labels that the surface spans, one or two.
         bins: bins a coordinate.
         discard: frames to cut from each window, or ``auto``.
@@ -327,35 +351,13 @@ def analyse_windows(
     system = as_system(system, slow)
     if isinstance(system.slow, ModuleCoordinates):
         raise InputError("windows over learned labels are joined by the lifts' own surface: give torsions or particles")
-    n_surface = min(n_surface, len(system.slow.names))
-    frames = frames.select(np.argsort(frames.window, kind="stable"))
-    windows, first = np.unique(frames.window, return_index=True)
-    names = tuple(f"window {k}" for k in windows)
-    if missing := sorted(set(range(frames.n_windows)) - set(windows.tolist())):
-        raise InputError(f"window {missing[0]} holds no frame (it blew up or left the state): {_remedy(frames)}")
-    form: WindowForm = "cosine" if isinstance(system.slow, Torsions) else "harmonic"
-    kappas = np.repeat(frames.restraint[None], len(windows), axis=0)
-    series = Series(
-        system.slow.names,
-        system.slow.periods,
-        ("radians" if form == "cosine" else "nm",) * len(system.slow.names),
-        frames.obtained.astype(np.float32),
-        np.append(first, len(frames)),
-    )
-    observations = Observations(
-        series,
-        n_surface,
-        windows=UmbrellaWindows(names, frames.labels[first], kappas, form),
-        restrained=tuple(range(len(system.slow.names))),
-        free_energies=None if lifts is None else window_free_energies(lifts, frames.labels[first]),
-    )
+    n_surface, d = min(n_surface, len(system.slow.names)), len(system.slow.names)
     boxes = system.basins if basins is None else basins
-    return analyse_observations(
-        observations,
-        system.temperature,
+    return analyse(
+        _observations(system, frames, n_surface, free_energies),
         bins=bins,
         discard=discard,
-        basins=boxes if len(system.slow.names) == n_surface else (),
+        basins=boxes if d == n_surface else (),
         seed=seed,
     )
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from openmm_gancl import InputError
 from openmm_gancl.cli import app
 from openmm_gancl.colvar import bias_log_weights, read_colvar, rows_of_frames
-from openmm_gancl.observations import observe
+from openmm_gancl.observations import read
 from openmm_gancl.trajectories import read_series
 from openmm_gancl.units import thermal_energy
 
@@ -63,7 +63,7 @@ def test_rows_are_those_of_the_frames(folder, trajectory, colvar):
     series = read_series([folder / trajectory], TOP, ["psi:2"])
     table = read_colvar([folder / colvar])
     rows = rows_of_frames(table, series)
-    joined = observe([folder / trajectory], TOP, ["column:phi", "psi:2"], 300.0, colvar=[folder / colvar]).series
+    joined = read([folder / trajectory], TOP, ["column:phi", "psi:2"], 300.0, colvar=[folder / colvar]).series
     assert joined.names == ("phi", "psi:2") and joined.periods == pytest.approx([2 * np.pi] * 2)
     assert np.allclose(table.column("time")[rows], 2.0 * np.arange(N))
     assert np.allclose(joined.values[:, 0], np.sin(2.0 * np.arange(N)), atol=1e-5)
@@ -169,7 +169,7 @@ def test_what_fes_writes_the_reader_reads(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--cv", "column:phi"), "give --colvar FILE"),
+        (("--cv", "column:phi"), "give --colvar"),
         (("--cv", "phi:2"), "needs trajectories"),
         (("--cv", "column:phi", "--colvar", "{each}", "--bias-columns", "rbias"), "no column rbias"),
         (("--cv", "column:psi", "--colvar", "{each}"), "no column psi"),

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from openmm_gancl import InputError, analyse_trajectories, read_windows
 from openmm_gancl.cli import app
+from openmm_gancl.observations import read
 from openmm_gancl.trajectories import read_series
+from openmm_gancl.trajectory_surfaces import analyse
 
 TOP = Path(__file__).parent / "data" / "alanine_dipeptide.pdb"
 N, KAPPA = 400, 60.0
@@ -297,11 +299,11 @@ def test_values_that_are_no_weights_are_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=told):
             analyse_trajectories([], None, cv, 300.0, log_weights=weights)
-    with pytest.raises(InputError, match="--discard is -5"):
+    with pytest.raises(InputError, match="`discard` is -5"):
         analyse_trajectories([], None, cv, 300.0, discard=-5)
     with pytest.raises(InputError, match="the period is -1"):
         analyse_trajectories([], None, [f"{cv[0]}:-1"], 300.0)
-    assert analyse_trajectories([], None, cv, 300.0, stride=10, discard=0).blocks.n_frames == 30
+    assert analyse(read([], None, cv, 300.0, stride=10), discard=0).blocks.n_frames == 30
 
 
 def test_the_range_does_not_hold_what_was_cut(tmp_path):
@@ -312,7 +314,7 @@ def test_the_range_does_not_hold_what_was_cut(tmp_path):
         for i in range(2):
             rows = "\n".join(f"{k} {x}" for k, x in enumerate(frames[order[i]]))
             (tmp_path / f"c{i}").write_text(f"#! FIELDS time x\n{rows}\n")
-        analysis = analyse_trajectories([], None, ["column:x"], 300.0, colvar=[tmp_path / "c0", tmp_path / "c1"])
+        analysis = analyse(read([], None, ["column:x"], 300.0, colvar=[tmp_path / "c0", tmp_path / "c1"]))
         assert analysis.surface.edges[0][-1] < 3.0
 
 
@@ -350,8 +352,8 @@ def test_log_weights_may_be_those_of_all_frames_before_a_stride(tmp_path):
     rng = np.random.default_rng(10)
     np.save(tmp_path / "x.npy", rng.normal(size=3000))
     np.save(tmp_path / "w.npy", rng.normal(size=3000))
-    options = {"stride": 3, "log_weights": tmp_path / "w.npy", "discard": 0}
-    assert analyse_trajectories([], None, [f"npy:{tmp_path / 'x.npy'}"], 300.0, **options).blocks.n_frames == 1000
+    cv, weights = [f"npy:{tmp_path / 'x.npy'}"], tmp_path / "w.npy"
+    assert analyse(read([], None, cv, 300.0, stride=3, log_weights=weights), discard=0).blocks.n_frames == 1000
 
 
 def test_parts_shorter_than_a_block_are_not_shown_as_converged(tmp_path):
@@ -360,7 +362,7 @@ def test_parts_shorter_than_a_block_are_not_shown_as_converged(tmp_path):
         rows = "\n".join(f"{k} {x}" for k, x in enumerate(rng.normal(size=40)))
         (tmp_path / f"c{i}").write_text(f"#! FIELDS time x\n{rows}\n")
     tables = [tmp_path / f"c{i}" for i in range(30)]
-    analysis = analyse_trajectories([], None, ["column:x"], 300.0, colvar=tables, discard=0)
+    analysis = analyse(read([], None, ["column:x"], 300.0, colvar=tables), discard=0)
     first = np.median(np.diff(analysis.blocks.spans, axis=1))
     short = analysis.convergence.fractions < first - 1e-9
     assert short.any() and np.isnan(analysis.convergence.rms[:, short]).all()
@@ -371,7 +373,6 @@ def test_blocks_of_unlike_sizes_have_steady_bars():
     """Few long correlations in trajectories of unlike lengths: no multiplicity runs away."""
     from openmm_gancl.observations import Observations
     from openmm_gancl.trajectories import Series
-    from openmm_gancl.trajectory_surfaces import analyse_observations
 
     rng, parts = np.random.default_rng(7), []
     for n in (20_000, 3_900, 2_000, 1_500):
@@ -380,7 +381,5 @@ def test_blocks_of_unlike_sizes_have_steady_bars():
     starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
     values = np.concatenate(parts).astype(np.float32)[:, None]
     series = Series(("x",), np.array([np.inf]), ("nm",), values, starts)
-    errors = [
-        analyse_observations(Observations(series, 1), 300.0, discard=0, seed=s).surface.median_error for s in range(4)
-    ]
+    errors = [analyse(Observations(series, 1, 300.0), discard=0, seed=s).surface.median_error for s in range(4)]
     assert max(errors) < 2.494 * 2.0 and max(errors) < 1.5 * min(errors)

@@ -121,13 +121,13 @@ def test_restrained_labels_beside_a_torsion(tmp_path):
     ("options", "told"),
     [
         ({"slow": "pca"}, "choose torsions or diffusion-map"),
-        ({"slow": "torsions", "keep": "phi"}, "--keep is of learned labels: add --slow diffusion-map"),
-        ({"slow": "torsions", "coordinates": 2}, "--coordinates is of learned labels"),
+        ({"slow": "torsions", "keep": "phi"}, "`keep` is of learned labels: add `slow='diffusion-map'`"),
+        ({"slow": "torsions", "coordinates": 2}, "`coordinates` is of learned labels"),
         ({"labels": "loose"}, "choose restrained or held or free"),
-        ({"slow": "torsions", "labels": "held"}, "--labels held is of learned labels"),
+        ({"slow": "torsions", "labels": "held"}, "`labels='held'` is of learned labels"),
         ({"labels": "held", "acceptance": "metropolis"}, "needs free labels"),
         ({"labels": "restrained", "acceptance": "metropolis"}, "needs free labels"),
-        ({"coordinates": 0}, "--coordinates is 0: give at least 1"),
+        ({"coordinates": 0}, "`coordinates` is 0: give at least 1"),
     ],
 )
 def test_options_that_no_run_can_have(options, told, tmp_path):
@@ -160,7 +160,7 @@ def test_a_run_over_torsions_has_no_slow_stage(tmp_path):
 
 
 def test_other_features_are_refused_on_resuming(finished):
-    with pytest.raises(InputError, match="--features distances"):
+    with pytest.raises(InputError, match="`features='distances'`"):
         run(finished[0].folder, RunOptions(**{**vars(LEARNED), "features": "torsions:0,1,2,3"}))
 
 

@@ -178,14 +178,14 @@ def sampled(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"seed": 5}, "--seed 0, now --seed 5"),
-        ({"relax_steps": 77}, "--relax-steps 40, now --relax-steps 77"),
-        ({"preset": "default"}, "--preset quick, now --preset default"),
-        ({"lifts": 99}, "--lifts 128, now --lifts 99"),
-        ({"latent": 0}, "--latent 1, now --latent 0"),
-        ({"acceptance": "metropolis"}, "--acceptance weights, now --acceptance metropolis"),
-        ({"target_error": 0.5, "lifts": 128}, "no --target-error, now --target-error 0.5"),
-        ({"platform": "CPU"}, "--platform Reference, now --platform CPU"),
+        ({"seed": 5}, "`seed=0`, now `seed=5`"),
+        ({"relax_steps": 77}, "`relax_steps=40`, now `relax_steps=77`"),
+        ({"preset": "default"}, "`preset='quick'`, now `preset='default'`"),
+        ({"lifts": 99}, "`lifts=128`, now `lifts=99`"),
+        ({"latent": 0}, "`latent=1`, now `latent=0`"),
+        ({"acceptance": "metropolis"}, "`acceptance='weights'`, now `acceptance='metropolis'`"),
+        ({"target_error": 0.5, "lifts": 128}, "no `target_error`, now `target_error=0.5`"),
+        ({"platform": "CPU"}, "`platform='Reference'`, now `platform='CPU'`"),
     ],
 )
 def test_other_options_are_refused_with_both_values(changes, told, sampled):
@@ -324,7 +324,7 @@ def test_a_target_error_asks_for_rounds_and_evaluations_end_them(tmp_path):
 
 def test_too_few_evaluations_are_refused_before_anything_is_made(tmp_path):
     least = rounds.least_evaluations(QUICK, settings_of(QUICK))
-    with pytest.raises(InputError, match=f"--max-evaluations {least - 1} is less than .*{least}"):
+    with pytest.raises(InputError, match=f"`max_evaluations` of {least - 1} is less than .*{least}"):
         run(tmp_path / "run", replace(QUICK, max_evaluations=least - 1))
     assert not (tmp_path / "run" / MANIFEST).exists()
 
@@ -342,10 +342,10 @@ def test_relax_steps_can_be_measured(tmp_path):
     [
         (RunOptions(preset="slow"), "choose default or quick"),
         (RunOptions(acceptance="luck"), "choose weights or metropolis"),
-        (RunOptions(relax_steps=0), "--relax-steps is 0: give at least 1"),
-        (RunOptions(lifts=3), "--lifts is 3"),
-        (RunOptions(latent=-1), "--latent is -1"),
-        (RunOptions(target_error=-0.5), "--target-error is -0.5"),
+        (RunOptions(relax_steps=0), "`relax_steps` is 0: give at least 1"),
+        (RunOptions(lifts=3), "`lifts` is 3"),
+        (RunOptions(latent=-1), "`latent` is -1"),
+        (RunOptions(target_error=-0.5), "`target_error` is -0.5"),
     ],
 )
 def test_options_that_no_run_can_have(options, told):

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 import typer
 
 from ..errors import InputError
+from .options import as_options
 
 BUG, BAD_INPUT, DISTRUST, INTERRUPTED = 1, 2, 3, 130
 
 
 def _fail(message: str, code: int) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {as_options(message)}", err=True)
     return typer.Exit(code)
 
 

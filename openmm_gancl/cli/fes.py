@@ -15,6 +15,7 @@ from .exit_codes import DISTRUST, exit_codes
 from .reporting import make_reporter
 
 if TYPE_CHECKING:
+    from ..observations import Observations
     from ..trajectory_surfaces import TrajectoryAnalysis
 
 SUFFIXES = (".npz", ".dat", ".png")
@@ -29,8 +30,14 @@ def _prefix(output: Path | None) -> Path:
 
 def _discard(text: str) -> Any:
     if text != "auto" and not text.isdecimal():
-        raise InputError(f"--discard is {text}: give auto or a number of frames")
+        raise InputError(f"`discard` is {text}: give auto or a number of frames")
     return text if text == "auto" else int(text)
+
+
+def _method(text: str) -> Any:
+    if text not in ("kde", "histogram"):
+        raise InputError(f"`method` is {text}: choose kde or histogram")
+    return text
 
 
 def _basin(text: str, d: int) -> Any:
@@ -197,117 +204,148 @@ def _text(analysis: "TrajectoryAnalysis", results: dict[str, Any], prefix: Path)
     )
 
 
+def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str, biased: bool, json_: bool) -> None:
+    """Write the files and print what was found."""
+    reporter = make_reporter()
+    for note in analysis.notes:
+        reporter.note(note)
+    if biased:
+        reporter.note("frames are weighted by the last bias: cut those sampled while it still grew (`discard`)")
+    results = _results(analysis, unit, _write(analysis, basins, prefix, unit))
+    typer.echo(shared.as_options(json.dumps(results) if json_ else _text(analysis, results, prefix)))
+    if analysis.doubts:
+        raise typer.Exit(DISTRUST)
+
+
+Cvs = Annotated[
+    list[str],
+    typer.Option(
+        help="phi:2, psi:2, torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
+        "once or twice."
+    ),
+]
+Temperature = Annotated[float, typer.Option(help="K.")]
+Trajectories = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[TRAJ...]", help="Trajectories that mdtraj reads; none if other files have it all."),
+]
+Top = Annotated[Path | None, typer.Option(help="Topology of the trajectories, a PDB file, say.")]
+LogWeights = Annotated[Path | None, typer.Option(help="Log-weights of the frames, npy or text, one a frame.")]
+Colvars = Annotated[
+    list[Path] | None,
+    typer.Option(help="A COLVAR file as PLUMED writes it, for column:NAME and --bias-columns; repeatable."),
+]
+BiasColumns = Annotated[
+    str | None, typer.Option(help="Columns of the COLVAR file, a,b, whose sum is the bias (kJ/mol).")
+]
+Windows = Annotated[
+    Path | None,
+    typer.Option(help="Umbrella windows, CSV: file, centre_0, kappa_0 (kJ/mol, nm, radians), centre_1, kappa_1."),
+]
+Form = Annotated[str, typer.Option(help="harmonic, kappa (x - s)^2 / 2, or cosine, kappa (1 - cos(x - s)).")]
+Metadynamics = Annotated[
+    Path | None, typer.Option(help="The biasDir of OpenMM's Metadynamics: undone by its last bias.")
+]
+BiasRanges = Annotated[
+    list[str] | None,
+    typer.Option(help="minValue:maxValue of a Metadynamics variable without a period; once for each."),
+]
+Opes = Annotated[
+    Path | None, typer.Option(help="numpy.savez of openmm-opes' getState(), or its biasDir: undone likewise.")
+]
+OpesBarrier = Annotated[float | None, typer.Option(help="The barrier that OPES was given, kJ/mol.")]
+OpesBiasFactor = Annotated[
+    float | None, typer.Option(help="The bias factor that OPES was given; barrier / kT if none was.")
+]
+BiasCvs = Annotated[
+    list[str] | None, typer.Option(help="What the windows or the bias act on, if not the --cv; repeatable.")
+]
+Bins = Annotated[int | None, typer.Option(min=4, help="Bins a coordinate; 72 in two, 120 in one dimension.")]
+Kind = Annotated[str, typer.Option(help="kde or histogram.")]
+Discard = Annotated[str, typer.Option(metavar="auto|N", help="Frames to cut from the beginning of each trajectory.")]
+Stride = Annotated[int, typer.Option(min=1, help="Take every so many frames.")]
+Unit = Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is always in kJ/mol.")]
+Basins = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="name:low:high, or name:low:high:low:high; radians or nm; repeatable, the first is zero; found on the "
+        "surface if none is given."
+    ),
+]
+
+
+def _read(
+    windows: Path | None, form: str, n_trajectories: int, temperature: float, reporter: Any, **sources: Any
+) -> "Observations":
+    """What was observed, with progress."""
+    from ..observations import read
+    from ..umbrella import read_windows
+
+    if windows is None and form != "harmonic":
+        raise InputError("`form` goes with `windows`: add it, or leave it out")
+    table = None if windows is None else read_windows(windows, temperature, form)
+    n_files = (n_trajectories or (len(table) if table else 0)) or 1
+    with reporter.step("reading", n_files) as done:
+        finished = iter(range(1, n_files + 1))
+        observations = read(
+            temperature=temperature, windows=table, progress=lambda: done(next(finished, n_files)), **sources
+        )
+        done(n_files)
+    return observations
+
+
 def fes(
-    cv: Annotated[
-        list[str],
-        typer.Option(
-            help="phi:2, psi:2, torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
-            "once or twice."
-        ),
-    ],
-    temperature: Annotated[float, typer.Option(help="K.")],
-    trajectories: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[TRAJ...]", help="Trajectories that mdtraj reads; none if other files have it all."),
-    ] = None,
-    top: Annotated[Path | None, typer.Option(help="Topology of the trajectories, a PDB file, say.")] = None,
+    cv: Cvs,
+    temperature: Temperature,
+    trajectories: Trajectories = None,
+    top: Top = None,
     output: shared.Output = None,
-    log_weights: Annotated[
-        Path | None, typer.Option(help="Log-weights of the frames, npy or text, one a frame.")
-    ] = None,
-    colvar: Annotated[
-        list[Path] | None,
-        typer.Option(help="A COLVAR file as PLUMED writes it, for column:NAME and --bias-columns; repeatable."),
-    ] = None,
-    bias_columns: Annotated[
-        str | None, typer.Option(help="Columns of the COLVAR file, a,b, whose sum is the bias (kJ/mol).")
-    ] = None,
-    windows: Annotated[
-        Path | None,
-        typer.Option(help="Umbrella windows, CSV: file, centre_0, kappa_0 (kJ/mol, nm, radians), centre_1, kappa_1."),
-    ] = None,
-    window_form: Annotated[
-        str, typer.Option(help="harmonic, kappa (x - s)^2 / 2, or cosine, kappa (1 - cos(x - s)).")
-    ] = "harmonic",
-    metadynamics: Annotated[
-        Path | None, typer.Option(help="The biasDir of OpenMM's Metadynamics: undone by its last bias.")
-    ] = None,
-    bias_range: Annotated[
-        list[str] | None,
-        typer.Option(help="minValue:maxValue of a Metadynamics variable without a period; once for each."),
-    ] = None,
-    opes: Annotated[
-        Path | None, typer.Option(help="numpy.savez of openmm-opes' getState(), or its biasDir: undone likewise.")
-    ] = None,
-    opes_barrier: Annotated[float | None, typer.Option(help="The barrier that OPES was given, kJ/mol.")] = None,
-    opes_bias_factor: Annotated[
-        float | None, typer.Option(help="The bias factor that OPES was given; barrier / kT if none was.")
-    ] = None,
-    bias_cv: Annotated[
-        list[str] | None, typer.Option(help="What the windows or the bias act on, if not the --cv; repeatable.")
-    ] = None,
-    bins: Annotated[int | None, typer.Option(min=4, help="Bins a coordinate; 72 in two, 120 in one dimension.")] = None,
-    method: Annotated[str, typer.Option(help="kde or histogram.")] = "kde",
-    discard: Annotated[
-        str, typer.Option(metavar="auto|N", help="Frames to cut from the beginning of each trajectory.")
-    ] = "auto",
-    stride: Annotated[int, typer.Option(min=1, help="Take every so many frames.")] = 1,
-    unit: Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is always in kJ/mol.")] = "kJ/mol",
-    basin: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="name:low:high, or name:low:high:low:high; radians or nm; repeatable, the first is zero; found on the "
-            "surface if none is given."
-        ),
-    ] = None,
+    log_weights: LogWeights = None,
+    colvar: Colvars = None,
+    bias_columns: BiasColumns = None,
+    windows: Windows = None,
+    window_form: Form = "harmonic",
+    metadynamics: Metadynamics = None,
+    bias_range: BiasRanges = None,
+    opes: Opes = None,
+    opes_barrier: OpesBarrier = None,
+    opes_bias_factor: OpesBiasFactor = None,
+    bias_cv: BiasCvs = None,
+    bins: Bins = None,
+    method: Kind = "kde",
+    discard: Discard = "auto",
+    stride: Stride = 1,
+    unit: Unit = "kJ/mol",
+    basin: Basins = None,
     seed: shared.Seed = 0,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
     """Free-energy surface over one or two collective variables, with error bars, from trajectories."""
     with exit_codes(debug):
-        if method not in ("kde", "histogram"):
-            raise InputError(f"--method is {method}: choose kde or histogram")
-        frames_to_cut = _discard(discard)
+        chosen = {"bins": bins, "method": _method(method), "discard": _discard(discard), "seed": seed}
         basins = tuple(_basin(text, len(cv)) for text in basin or [])
-        from ..trajectory_surfaces import analyse_trajectories
-        from ..umbrella import read_windows
+        from ..trajectory_surfaces import analyse
         from ..units import checked_temperature, energy_unit
 
         energy_unit(unit, checked_temperature(temperature))
-        if windows is None and window_form != "harmonic":
-            raise InputError("--window-form goes with --windows CSV: add it, or leave it out")
-        table = None if windows is None else read_windows(windows, temperature, window_form)
         bias = _bias(metadynamics, bias_range, opes, opes_barrier, opes_bias_factor, temperature)
         prefix, reporter = _prefix(output), make_reporter()
-        n_files = len(trajectories or (table.files if table else [])) or 1
-        with reporter.step("reading", n_files) as done:
-            finished = iter(range(1, n_files + 1))
-            analysis = analyse_trajectories(
-                trajectories or [],
-                top,
-                cv,
-                temperature,
-                log_weights=log_weights,
-                colvar=colvar or [],
-                bias_columns=bias_columns.split(",") if bias_columns else [],
-                windows=table,
-                bias=bias,
-                bias_cvs=bias_cv or [],
-                bins=bins,
-                method="kde" if method == "kde" else "histogram",
-                discard=frames_to_cut,
-                stride=stride,
-                basins=basins,
-                seed=seed,
-                progress=lambda: done(next(finished, n_files)),
-            )
-            done(n_files)
-        for note in analysis.notes:
-            reporter.note(note)
-        if bias is not None:
-            reporter.note("frames are weighted by the last bias: cut those sampled while it still grew (--discard)")
-        results = _results(analysis, unit, _write(analysis, basins, prefix, unit))
-        typer.echo(json.dumps(results) if json_ else _text(analysis, results, prefix))
-        if analysis.doubts:
-            raise typer.Exit(DISTRUST)
+        observations = _read(
+            windows,
+            window_form,
+            len(trajectories or []),
+            temperature,
+            reporter,
+            paths=trajectories or [],
+            top=top,
+            cvs=cv,
+            log_weights=log_weights,
+            colvar=colvar or [],
+            bias_columns=bias_columns.split(",") if bias_columns else [],
+            bias=bias,
+            bias_cvs=bias_cv or [],
+            stride=stride,
+        )
+        analysis = analyse(observations, basins=basins, **chosen)
+        _report(analysis, basins, prefix, unit, bias is not None, json_)

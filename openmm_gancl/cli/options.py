@@ -1,5 +1,6 @@
-"""Options that several commands share."""
+"""Options that several commands share, and their names in messages."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -41,3 +42,27 @@ LabelMode = Annotated[
         help="restrained (a window a label), free (labels are drawn too), or held (learned ones, by torsions).",
     ),
 ]
+
+SPELLED = {
+    "basins": "basin",
+    "bias_cvs": "bias-cv",
+    "cvs": "cv",
+    "form": "window-form",
+    "latent_size": "latent",
+    "limits": "bias-range",
+}
+"""Options whose names are not those of the parameters that they become."""
+
+
+def as_options(message: str) -> str:
+    """A message of the library, which names parameters (`top`, `discard=0`), for users of the command line.
+
+    Args:
+        message: any text; ``--top`` and ``--discard 0`` come of these examples.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, _, value = found.groups()
+        return f"--{SPELLED.get(name, name.replace('_', '-'))}" + (f" {value}" if value else "")
+
+    return re.sub(r"`(\w+)(?:=('?)([^`']*)\2)?`", option, message)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import typer
 
+from .options import as_options
+
 
 class LogReporter:
     """A line at the start, at each quarter and at the end of every step."""
@@ -30,7 +32,7 @@ class LogReporter:
 
     def note(self, message: str) -> None:
         """One sentence."""
-        typer.echo(f"note: {message}", err=True)
+        typer.echo(f"note: {as_options(message)}", err=True)
 
 
 class TerminalReporter:
@@ -61,7 +63,7 @@ class TerminalReporter:
 
     def note(self, message: str) -> None:
         """One sentence."""
-        self.console.print(f"note: {message}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"note: {as_options(message)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def make_reporter() -> LogReporter | TerminalReporter:

@@ -24,7 +24,7 @@ from mdtraj.formats import DCDTrajectoryFile
 from openmm_gancl.errors import quiet
 from openmm_gancl.observations import Observations
 from openmm_gancl.trajectories import Series
-from openmm_gancl.trajectory_surfaces import analyse_observations
+from openmm_gancl.trajectory_surfaces import analyse
 from openmm_gancl.units import thermal_energy
 
 STRUCTURE = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"
@@ -105,8 +105,8 @@ def pymbar_fes(places, edges, kind):
 
 def ours(places, edges, kind):
     series = Series(("x", "y"), np.full(2, 2 * np.pi), ("", ""), places.astype(np.float32), np.array([0, len(places)]))
-    observations = Observations(series, 2)
-    analysis = analyse_observations(observations, 300.0, bins=BINS, method=kind, discard=0, n_bootstrap=REPLICATES)
+    observations = Observations(series, 2, 300.0)
+    analysis = analyse(observations, bins=BINS, method=kind, discard=0, n_bootstrap=REPLICATES)
     return analysis.surface.energy / thermal_energy(300.0)
 
 

@@ -7,8 +7,9 @@ Four runs of 5e6 steps under a bias that flattens the surface; the bias energies
 import numpy as np
 import pytest
 
-from openmm_gancl import analyse_trajectories
+from openmm_gancl.observations import read
 from openmm_gancl.system import Basin
+from openmm_gancl.trajectory_surfaces import analyse
 from openmm_gancl.units import thermal_energy
 
 from . import biased_alanine
@@ -32,17 +33,10 @@ def folder(tmp_path_factory):
 def analysed(folder, bias_columns):
     files = [folder / f"run{i}.dcd" for i in range(4)]
     tables = [folder / f"COLVAR{i}" for i in range(4)] if bias_columns else []
-    return analyse_trajectories(
-        files,
-        folder / "top.pdb",
-        ["phi:2", "psi:2"],
-        TEMPERATURE,
-        colvar=tables,
-        bias_columns=bias_columns,
-        basins=[C7EQ, C7AX],
-        bins=BINS,
-        discard=0,
+    observations = read(
+        files, folder / "top.pdb", ["phi:2", "psi:2"], TEMPERATURE, colvar=tables, bias_columns=bias_columns
     )
+    return analyse(observations, basins=[C7EQ, C7AX], bins=BINS, discard=0)
 
 
 def scores(analysis):

@@ -10,9 +10,9 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import ndtr
 
+from openmm_gancl import trajectory_surfaces
 from openmm_gancl.observations import Observations
 from openmm_gancl.trajectories import Series
-from openmm_gancl.trajectory_surfaces import analyse_observations
 from openmm_gancl.units import thermal_energy
 
 TEMPERATURE, EFFECTIVE, BINS = 300.0, 4000, 40
@@ -46,7 +46,7 @@ def series_of(values, periodic):
 
 
 def analyse(series, log_weights=None, **options):
-    return analyse_observations(Observations(series, len(series.names), log_weights), TEMPERATURE, **options)
+    return trajectory_surfaces.analyse(Observations(series, len(series.names), TEMPERATURE, log_weights), **options)
 
 
 def z_scores(periodic, inefficiency, method, seed, effective=EFFECTIVE):

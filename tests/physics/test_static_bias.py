@@ -11,7 +11,9 @@ from openmm import app, unit
 from openmm.app.metadynamics import BiasVariable, Metadynamics
 from openmm_opes import OPES
 
-from openmm_gancl import InputError, analyse_trajectories, metadynamics_bias, opes_bias
+from openmm_gancl import InputError, metadynamics_bias, opes_bias
+from openmm_gancl.observations import read
+from openmm_gancl.trajectory_surfaces import analyse
 from openmm_gancl.units import thermal_energy
 
 from .statistics import z_limit
@@ -141,9 +143,8 @@ def test_periodic_biases_in_two_dimensions_are_those_of_the_samplers(tmp_path):
 
 def surface_scores(places, bias, tmp_path):
     np.save(tmp_path / "x.npy", places)
-    analysis = analyse_trajectories(
-        [], None, [f"npy:{tmp_path / 'x.npy'}"], TEMPERATURE, bias=bias, bins=40, discard=0, method="histogram"
-    )
+    observations = read([], None, [f"npy:{tmp_path / 'x.npy'}"], TEMPERATURE, bias=bias)
+    analysis = analyse(observations, bins=40, discard=0, method="histogram")
     (edges,) = analysis.surface.edges
     x = (edges[:-1, None] + np.diff(edges)[:, None] * (np.arange(20) + 0.5) / 20).ravel()
     exact = -np.log(np.exp(-(18 * (x**2 - 1) ** 2 + 2 * x) / KT).reshape(40, 20).mean(axis=1))
@@ -175,7 +176,7 @@ def test_without_the_bias_the_surface_is_wrong(metadynamics, tmp_path):
     ("arguments", "told"),
     [
         ({"periods": [np.inf]}, "needs 1 ranges"),
-        ({"periods": []}, "name each of them by --bias-cv"),
+        ({"periods": []}, "name each of them by `bias_cvs`"),
         ({"periods": [np.inf], "limits": [LIMITS, LIMITS]}, "needs 1 ranges"),
     ],
 )

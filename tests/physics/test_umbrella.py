@@ -13,7 +13,7 @@ import pytest
 from openmm_gancl import UmbrellaWindows
 from openmm_gancl.observations import Observations
 from openmm_gancl.trajectories import Series
-from openmm_gancl.trajectory_surfaces import analyse_observations
+from openmm_gancl.trajectory_surfaces import analyse
 from openmm_gancl.units import thermal_energy
 
 from .statistics import z_limit
@@ -87,8 +87,8 @@ def analysed(form, centres, frames, scale=1.0, method="kde"):
     files = tuple(Path(f"window{i}") for i in range(n_windows))
     kind = "cosine" if form == "cosine" else "harmonic"
     windows = UmbrellaWindows.of_files(files, centres, np.full(centres.shape, kappa), kind)
-    observations = Observations(series, d, windows=windows, restrained=tuple(range(d)))
-    return analyse_observations(observations, TEMPERATURE, bins=BINS, method=method)
+    observations = Observations(series, d, TEMPERATURE, windows=windows, restrained=tuple(range(d)))
+    return analyse(observations, bins=BINS, method=method)
 
 
 def exact_bins(form, edges):

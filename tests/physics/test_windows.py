@@ -10,6 +10,7 @@ from openmm_gancl import windows as windows_module
 from openmm_gancl.mbar import solve_mbar
 from openmm_gancl.surfaces import CEILING as ALIGNED_BELOW
 from openmm_gancl.training import train_model
+from openmm_gancl.windows import window_free_energies
 
 from .exact import DOUBLE_WELL, KT, draw_from_density
 from .statistics import z_limit
@@ -73,20 +74,23 @@ def test_mbar_starts_from_lifts(system, frames, models, monkeypatch):
     lifts = Lifter(system, model, relax_steps=30, platform="Reference").lift(np.repeat(LABELS, 32, axis=0), seed=5)
     given = []
 
+    def of_lifts(lifts):
+        return window_free_energies(lifts, frames.window_labels())
+
     def watched(biases, counts, start=None):
         given.append(start)
         return solve_mbar(biases, counts, start)
 
     monkeypatch.setattr(weighing, "solve_mbar", watched)
     plain = analyse_windows(system, frames).windows.mbar.free_energies
-    started = analyse_windows(system, frames, lifts=lifts).windows.mbar.free_energies
+    started = analyse_windows(system, frames, free_energies=of_lifts(lifts)).windows.mbar.free_energies
     assert given[0] is None
     exact = -np.array([DOUBLE_WELL.log_z(float(label), float(system.restraint[0])) for label in LABELS[:, 0]])
     assert np.abs(given[2] - exact).max() < 1.0  # those of the lifts
     np.testing.assert_allclose(started, plain, atol=1e-6)
     # one label's lifts gone wrong do not spoil it
     log_weights = lifts.log_weights + np.where(np.isclose(lifts.labels[:, 0], LABELS[9, 0]), 30.0, 0.0)
-    wrong = analyse_windows(system, frames, lifts=replace(lifts, log_weights=log_weights))
+    wrong = analyse_windows(system, frames, free_energies=of_lifts(replace(lifts, log_weights=log_weights)))
     np.testing.assert_allclose(wrong.windows.mbar.free_energies, plain, atol=1e-6)
 
 

@@ -11,8 +11,8 @@ import argparse
 import numpy as np
 
 import openmm_gancl as gancl
-from openmm_gancl.plotting import plot_surface
-from openmm_gancl.sampling import grid_labels
+from openmm_gancl.free_energy.plots import plot_surface
+from openmm_gancl.sampling.labels import grid_labels
 
 PRESETS = {  # windows, steps in each, training steps, labels along an axis, lifts at each, steps of a lift
     "default": (144, 2000, 600, 24, 8, 300),

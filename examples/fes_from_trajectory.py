@@ -12,7 +12,7 @@ import openmm
 from openmm import app
 
 import openmm_gancl as gancl
-from openmm_gancl.plotting import plot_surface
+from openmm_gancl.free_energy.plots import plot_surface
 
 STEPS = {"default": 2_000_000, "quick": 200_000}
 

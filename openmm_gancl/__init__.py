@@ -4,78 +4,86 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cgan import TrainingOptions
-    from .diagnostics import check_lifts, effective_sample_size
-    from .diffusion_map import DiffusionMap
-    from .distillation import distill
-    from .encoder import fit_encoder
+    from .coordinates.features import Features, parse_features
+    from .coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
+    from .engine.restraint_forces import coordinate_forces, make_restraint
     from .errors import InputError
-    from .features import Features, parse_features
-    from .held import hold_torsions, wide_torsions
-    from .in_context import ContextChain, InContextMove
-    from .lift import Lifter, accept_metropolis
-    from .lift_surfaces import analyse_lifts, basin_populations, surface_from_lifts
-    from .lifts import Lifts
-    from .model import LiftingModel, load_model
-    from .model_forces import torch_force
-    from .moves import LiftMove, LiftRecord, LiftReporter
-    from .openmmtools_move import LiftMCMCMove
-    from .sampling import Frames, sample_langevin
-    from .sde import StochasticSystem, lift_sde, load_sde
-    from .selection import select_coordinates
-    from .simulation import system_from_simulation
-    from .slow import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
-    from .slow_force import coordinate_forces, make_restraint
-    from .slow_learning import learn_slow_coordinates
-    from .slow_plots import plot_slow
-    from .slow_report import spectral_gap
-    from .static_bias import metadynamics_bias, opes_bias
-    from .structures import Structures, structures_at
-    from .surfaces import FreeEnergySurface, load_surface
-    from .swarms import Swarm, sample_swarm
-    from .system import MolecularSystem, list_systems, load_system, system_from_objects
-    from .training import train, untrained_model
-    from .trajectory_surfaces import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
-    from .umbrella import UmbrellaWindows, read_windows
-    from .windows import analyse_windows, sample_windows, window_table
+    from .free_energy.from_trajectories import TrajectoryAnalysis, analyse_trajectories, surface_from_trajectories
+    from .free_energy.from_windows import analyse_windows, window_table
+    from .free_energy.surface import FreeEnergySurface, load_surface
+    from .free_energy.weight_statistics import effective_sample_size
+    from .generator.forces import torch_force
+    from .generator.model import LiftingModel, load_model
+    from .generator.torsion_windows import hold_torsions, wide_torsions
+    from .generator.training import train, untrained_model
+    from .generator.wgan_gp import TrainingOptions
+    from .learning.diffusion_map import DiffusionMap
+    from .learning.distillation import distill
+    from .learning.learned_labels import learn_slow_coordinates
+    from .learning.plots import plot_slow
+    from .learning.spectrum import select_coordinates, spectral_gap
+    from .lifting.encoder import fit_encoder
+    from .lifting.lifter import Lifter
+    from .lifting.lifts import Lifts
+    from .lifting.reverse_check import check_lifts
+    from .lifting.sde import StochasticSystem, lift_sde, load_sde
+    from .lifting.structures import Structures, structures_at
+    from .lifting.surface import analyse_lifts, basin_populations, surface_from_lifts
+    from .lifting.weights import accept_metropolis
+    from .moves.context_move import ContextChain, InContextMove
+    from .moves.lift_move import LiftMove, LiftRecord, LiftReporter
+    from .moves.openmmtools import LiftMCMCMove
+    from .sampling.frames import Frames
+    from .sampling.langevin import sample_langevin
+    from .sampling.swarms import Swarm, sample_swarm
+    from .sampling.windows import sample_windows
+    from .system.library import list_systems, load_system
+    from .system.molecular_system import MolecularSystem, system_from_objects
+    from .system.simulation import system_from_simulation
+    from .trajectories.static_bias import metadynamics_bias, opes_bias
+    from .trajectories.umbrella import UmbrellaWindows, read_windows
 
 __version__ = "0.1.0.dev0"
 
 _HOME = {
-    "cgan": ["TrainingOptions"],
-    "diagnostics": ["check_lifts", "effective_sample_size"],
-    "encoder": ["fit_encoder"],
     "errors": ["InputError"],
-    "held": ["hold_torsions", "wide_torsions"],
-    "lift": ["Lifter", "accept_metropolis"],
-    "lifts": ["Lifts"],
-    "model": ["LiftingModel", "load_model"],
-    "training": ["train", "untrained_model"],
-    "moves": ["LiftMove", "LiftRecord", "LiftReporter"],
-    "openmmtools_move": ["LiftMCMCMove"],
-    "sampling": ["Frames", "sample_langevin"],
-    "sde": ["StochasticSystem", "lift_sde", "load_sde"],
-    "slow": ["ModuleCoordinates", "ParticleCoordinates", "SlowCoordinates", "Torsions"],
-    "diffusion_map": ["DiffusionMap"],
-    "distillation": ["distill"],
-    "features": ["Features", "parse_features"],
-    "selection": ["select_coordinates"],
-    "slow_force": ["coordinate_forces", "make_restraint"],
-    "slow_learning": ["learn_slow_coordinates"],
-    "slow_plots": ["plot_slow"],
-    "slow_report": ["spectral_gap"],
-    "lift_surfaces": ["analyse_lifts", "basin_populations", "surface_from_lifts"],
-    "static_bias": ["metadynamics_bias", "opes_bias"],
-    "structures": ["Structures", "structures_at"],
-    "surfaces": ["FreeEnergySurface", "load_surface"],
-    "swarms": ["Swarm", "sample_swarm"],
-    "system": ["MolecularSystem", "list_systems", "load_system", "system_from_objects"],
-    "model_forces": ["torch_force"],
-    "in_context": ["ContextChain", "InContextMove"],
-    "trajectory_surfaces": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
-    "umbrella": ["UmbrellaWindows", "read_windows"],
-    "windows": ["analyse_windows", "sample_windows", "window_table"],
-    "simulation": ["system_from_simulation"],
+    "coordinates.features": ["Features", "parse_features"],
+    "coordinates.slow_coordinates": ["ModuleCoordinates", "ParticleCoordinates", "SlowCoordinates", "Torsions"],
+    "trajectories.static_bias": ["metadynamics_bias", "opes_bias"],
+    "trajectories.umbrella": ["UmbrellaWindows", "read_windows"],
+    "engine.restraint_forces": ["coordinate_forces", "make_restraint"],
+    "system.library": ["list_systems", "load_system"],
+    "system.molecular_system": ["MolecularSystem", "system_from_objects"],
+    "system.simulation": ["system_from_simulation"],
+    "sampling.frames": ["Frames"],
+    "sampling.langevin": ["sample_langevin"],
+    "sampling.swarms": ["Swarm", "sample_swarm"],
+    "sampling.windows": ["sample_windows"],
+    "free_energy.from_trajectories": ["TrajectoryAnalysis", "analyse_trajectories", "surface_from_trajectories"],
+    "free_energy.from_windows": ["analyse_windows", "window_table"],
+    "free_energy.surface": ["FreeEnergySurface", "load_surface"],
+    "free_energy.weight_statistics": ["effective_sample_size"],
+    "generator.forces": ["torch_force"],
+    "generator.model": ["LiftingModel", "load_model"],
+    "generator.torsion_windows": ["hold_torsions", "wide_torsions"],
+    "generator.training": ["train", "untrained_model"],
+    "generator.wgan_gp": ["TrainingOptions"],
+    "learning.diffusion_map": ["DiffusionMap"],
+    "learning.distillation": ["distill"],
+    "learning.learned_labels": ["learn_slow_coordinates"],
+    "learning.plots": ["plot_slow"],
+    "learning.spectrum": ["select_coordinates", "spectral_gap"],
+    "lifting.encoder": ["fit_encoder"],
+    "lifting.lifter": ["Lifter"],
+    "lifting.lifts": ["Lifts"],
+    "lifting.reverse_check": ["check_lifts"],
+    "lifting.sde": ["StochasticSystem", "lift_sde", "load_sde"],
+    "lifting.structures": ["Structures", "structures_at"],
+    "lifting.surface": ["analyse_lifts", "basin_populations", "surface_from_lifts"],
+    "lifting.weights": ["accept_metropolis"],
+    "moves.context_move": ["ContextChain", "InContextMove"],
+    "moves.lift_move": ["LiftMove", "LiftRecord", "LiftReporter"],
+    "moves.openmmtools": ["LiftMCMCMove"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

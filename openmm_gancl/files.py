@@ -1,8 +1,10 @@
 """Files that are the old one or the new one at any moment, whatever is killed."""
 
+import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
@@ -43,3 +45,12 @@ def check_writable(path: Path) -> None:
         raise InputError(f"there is no folder {path.parent}: make it, or write elsewhere")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path.parent} is not yours to write: name another folder")
+
+
+def finite(value: Any) -> Any:
+    """With None in place of numbers that are not finite, as JSON wants it."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,7 @@
 import numpy as np
 import openmm
 
-from openmm_gancl.module_force import torch_force_type
+from openmm_gancl.engine.torch_force import torch_force_type
 
 BACKENDS = ["torch", "python"] if torch_force_type() else ["python"]
 

@@ -5,7 +5,6 @@ python -m pytest -m gpu
 
 import numpy as np
 import pytest
-from openmm_contexts import BACKENDS, context_of, energy_and_forces
 
 from openmm_gancl import (
     InContextMove,
@@ -17,6 +16,7 @@ from openmm_gancl import (
     train,
     untrained_model,
 )
+from tests.openmm_contexts import BACKENDS, context_of, energy_and_forces
 
 pytestmark = pytest.mark.gpu
 
@@ -72,8 +72,8 @@ def test_exported_reference_on_the_device(alanine, backend):
 
 def test_moves_inside_a_context_on_the_device():
     """mean(w) is the exact partition function of the double well."""
-    from physics.exact import DOUBLE_WELL
-    from physics.statistics import score
+    from tests.physics.exact import DOUBLE_WELL
+    from tests.physics.statistics import score
 
     system = load_system(DOUBLE_WELL.name)
     frames = sample_windows(system, n_windows=64, steps_per_window=1000, seed=1, platform="Reference")

@@ -1,4 +1,4 @@
-"""The package's shape: modules that read from top to bottom, light to import, small, with names that resolve."""
+"""The package's shape: folders in the order in which data flow, light to import, with names that resolve."""
 
 import ast
 import subprocess
@@ -10,125 +10,132 @@ import pytest
 import openmm_gancl
 
 PACKAGE = Path(openmm_gancl.__file__).parent
-ORDER = [
-    "errors",
-    "files",
-    "units",
-    "execution",
-    "packed",
-    "slow",
-    "static_bias",
-    "module_force",
-    "torch_check",
-    "slow_force",
-    "system_xml",
-    "grid",
-    "label_prior",
-    "surfaces",
-    "constraints",
-    "state",
-    "card",
-    "card_system",
-    "system",
-    "simulation",
-    "zmatrix",
-    "chart",
-    "reference",
-    "relax",
-    "packed_relax",
-    "sampling",
-    "steering",
-    "networks",
-    "cgan",
-    "model",
-    "training",
-    "held",
-    "lifts",
-    "proposals",
-    "exactness",
-    "lift",
-    "swarms",
-    "torch_modules",
-    "model_forces",
-    "in_context",
-    "user_simulation",
-    "lift_source",
-    "moves",
-    "openmmtools_move",
-    "sde",
-    "diagnostics",
-    "encoder",
-    "basins",
-    "cox_process",
-    "lift_surfaces",
-    "placement",
-    "collective_variables",
-    "features",
-    "torch_features",
-    "neighbours",
-    "eigenvectors",
-    "diffusion_map",
-    "torch_diffusion_map",
-    "distillation",
-    "selection",
-    "slow_report",
-    "slow_learning",
-    "trajectory_files",
-    "trajectories",
-    "colvar",
-    "umbrella",
-    "observations",
-    "mbar",
-    "density",
-    "weighing",
-    "block_counts",
-    "populations",
-    "trajectory_surfaces",
-    "windows",
-    "structures",
-    "run_folder",
-    "run_options",
-    "plotting",
-    "slow_plots",
-    "summary",
-    "run_context",
-    "stages",
-    "slow_stage",
-    "plans",
-    "rounds",
-    "pipeline",
-    "cli",
-]
-"""A module imports only from modules before it: the order in which the package is read, and in which data flow."""
+ORDER = (
+    "errors < units < files < coordinates < trajectories | engine < system < reference < sampling "
+    "< free_energy | generator < learning < lifting < moves | workflow < cli"
+)
+"""A folder, or a module beside the folders, imports only from those before it; ``|`` is side by side."""
 
-LONGEST_MODULE = 400
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+RANKS = {name: rank for rank, names in enumerate(ORDER.split(" < ")) for name in names.split(" | ")}
+LONGEST_FUNCTION = 60
+LONG_FUNCTIONS: set[str] = set()
+"""Functions that are longer for now."""
+
+Graph = dict[str, set[str]]
 
 
-def imported_modules(path):
+def dotted(path, package):
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def type_checking(tree):
+    """Statements that only a type checker reads."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    return {child for block in blocks for node in block.body for child in ast.walk(node)}
+
+
+def imported_modules(tree, name, is_folder, modules, with_types=True):
     """Modules of this package that a module imports, inside functions too."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            names |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("openmm_gancl."):
-            names.add(node.module.split(".")[1])
-    return names
+    found, skipped = set(), set() if with_types else type_checking(tree)
+    parts = name.split(".") if name else []
+    here = parts if is_folder else parts[:-1]
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found |= {name.removeprefix("openmm_gancl.") for name in names if name.startswith("openmm_gancl.")}
+        elif isinstance(node, ast.ImportFrom):
+            origin = (node.module or "").split(".") if node.module else []
+            if node.level:
+                base = ".".join([*here[: len(here) + 1 - node.level], *origin])
+            elif origin[:1] == ["openmm_gancl"]:
+                base = ".".join(origin[1:])
+            else:
+                continue
+            for alias in node.names:
+                child = f"{base}.{alias.name}".lstrip(".")
+                found.add(child if child in modules else base)
+    return found - {""}
 
 
-def test_the_order_names_every_module_once():
-    assert sorted(ORDER) == sorted([*MODULES, "cli"])
+def import_graph(with_types=True) -> Graph:
+    """Of the package; its own ``__init__`` left out, which names what is public."""
+    paths = {dotted(path, PACKAGE): path for path in PACKAGE.rglob("*.py")}
+    return {
+        name: imported_modules(ast.parse(path.read_text()), name, path.name == "__init__.py", paths, with_types)
+        for name, path in paths.items()
+        if name
+    }
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_from_modules_before_it(module):
-    before = set(ORDER[: ORDER.index(module)])
-    assert imported_modules(PACKAGE / f"{module}.py") <= before
+def upward(graph: Graph):
+    """Imports from a folder that is not before the importer's."""
+    return [
+        f"{name} imports {other}"
+        for name, others in graph.items()
+        for other in sorted(others)
+        if name.split(".")[0] != other.split(".")[0] and RANKS[other.split(".")[0]] >= RANKS[name.split(".")[0]]
+    ]
+
+
+def circles(graph: Graph):
+    """Modules that import one another, over however many others."""
+    found, begun, finished = [], [], set()
+
+    def visit(name):
+        if name in begun:
+            found.append([*begun[begun.index(name) :], name])
+        elif name not in finished:
+            begun.append(name)
+            for other in sorted(graph.get(name, ())):
+                visit(other)
+            finished.add(begun.pop())
+
+    for name in graph:
+        visit(name)
+    return found
+
+
+def with_import(name, other):
+    """The graph of the package with one import more."""
+    graph = import_graph()
+    assert {name, other} <= set(graph)
+    return graph | {name: graph[name] | {other}}
+
+
+def test_the_order_names_every_folder_and_module_once():
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert len(RANKS) == ORDER.count("<") + ORDER.count("|") + 1
+    assert set(RANKS) == there - {"__init__"}
+
+
+def test_a_module_imports_only_from_folders_before_its_own():
+    assert not upward(import_graph())
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("sampling.langevin", "lifting.lifter"), ("generator.model", "free_energy.surface")]
+)
+def test_an_import_upward_or_sideways_shows(name, other):
+    assert upward(with_import(name, other)) == [f"{name} imports {other}"]
+
+
+def test_no_modules_import_one_another():
+    assert not circles(import_graph(with_types=False))
+
+
+def test_a_circle_shows():
+    graph = with_import("errors", "lifting.lifter")
+    assert circles(graph)
+    assert all("errors" in circle for circle in circles(graph))
 
 
 def test_only_the_command_line_knows_the_command_line():
-    for path in PACKAGE.glob("*.py"):
-        assert "cli" not in imported_modules(path), path.name
+    for name, others in import_graph().items():
+        if name.split(".")[0] != "cli":
+            assert not any(other.split(".")[0] == "cli" for other in others), name
 
 
 def loaded_modules(statement):
@@ -160,6 +167,22 @@ def test_unknown_names_are_attribute_errors():
         openmm_gancl.nonsense  # noqa: B018  # the access is the test
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_modules_are_short(path):
-    assert len(path.read_text().splitlines()) < LONGEST_MODULE
+def long_functions(tree):
+    """Names of functions, decorators left out, that are longer than allowed."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {node.name for node in functions if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION}
+
+
+def test_functions_are_short():
+    found = {
+        f"{dotted(path, PACKAGE)}.{name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in long_functions(ast.parse(path.read_text()))
+    }
+    assert found == LONG_FUNCTIONS
+
+
+def test_a_long_function_shows():
+    lines = ["def long():", *["    pass"] * LONGEST_FUNCTION]
+    assert long_functions(ast.parse("\n".join(lines))) == {"long"}
+    assert not long_functions(ast.parse("\n".join(lines[:-1])))

@@ -1,7 +1,7 @@
 """``gancl`` with a quick preset of a few seconds, in this process or as a script of its own."""
 
-from openmm_gancl import run_options
-from openmm_gancl.run_options import Settings
+from openmm_gancl.workflow import options
+from openmm_gancl.workflow.options import Settings
 
 TINY = Settings(
     n_windows=16,
@@ -20,10 +20,10 @@ TINY = Settings(
     n_check_frames=16,
     n_check_lifts=16,
 )
-PRESETS = {**run_options.PRESETS, "quick": TINY}
+PRESETS = {**options.PRESETS, "quick": TINY}
 
 if __name__ == "__main__":
-    run_options.PRESETS = PRESETS
+    options.PRESETS = PRESETS
     from openmm_gancl.cli import main
 
     main()

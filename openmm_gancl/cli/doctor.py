@@ -58,8 +58,8 @@ def _packages() -> list[Finding]:
 def _openmm_platforms() -> list[Finding]:
     import openmm
 
-    from ..execution import measure_platforms, platform_names
-    from ..system import load_system
+    from ..engine.platforms import measure_platforms, platform_names
+    from ..system.library import load_system
 
     system, failures = load_system("alanine_dipeptide_vacuum"), dict[str, str]()
     measured = measure_platforms(system.system, system.positions, failures=failures)
@@ -83,8 +83,8 @@ def _openmm_platforms() -> list[Finding]:
 def _openmmtorch() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
-    from ..module_force import why_not_torch
-    from ..torch_check import STAGES
+    from ..engine.torch_force import why_not_torch
+    from .torch_check import STAGES
 
     try:
         installed = version("openmmtorch")
@@ -96,7 +96,7 @@ def _openmmtorch() -> list[Finding]:
         return [Finding("openmmtorch", False, f"{installed} does not fit", remedy, needed=False)]
     remedy = "pip install --force-reinstall 'openmm-gancl[openmmtorch]', or ask for backend='python' meanwhile"
     # in a process of its own, which it may end without a word
-    command = [sys.executable, "-m", "openmm_gancl.torch_check"]
+    command = [sys.executable, "-m", "openmm_gancl.cli.torch_check"]
     try:
         finished = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_CHECK)
     except subprocess.TimeoutExpired:
@@ -122,7 +122,7 @@ def _cuda() -> list[Finding]:
     import torch
     from openmm import version
 
-    from ..execution import platform_names
+    from ..engine.platforms import platform_names
 
     devices, has_platform = _devices(), "CUDA" in platform_names()
     if not devices and not has_platform:
@@ -139,7 +139,7 @@ def _cuda() -> list[Finding]:
 
 
 def _machine() -> list[Finding]:
-    from ..execution import available_workers
+    from ..engine.tasks import available_workers
 
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     findings = [

@@ -20,7 +20,7 @@ def export(
     """Copy a run's lifting model to a file."""
     with exit_codes(debug):
         from ..files import copy_atomically
-        from ..run_folder import RunFolder
+        from ..workflow.folder import RunFolder
 
         folder, target = RunFolder.load(run), output or Path("model.pt")
         if not folder.is_done("train"):

@@ -1,8 +1,6 @@
 """``gancl fes``: a free-energy surface from trajectories."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..free_energy.report import as_json, as_text, write_files
 from . import options as shared
 from .exit_codes import DISTRUST, exit_codes
 from .reporting import make_reporter
 
 if TYPE_CHECKING:
-    from ..observations import Observations
-    from ..trajectory_surfaces import TrajectoryAnalysis
+    from ..free_energy.from_trajectories import TrajectoryAnalysis
+    from ..trajectories.observations import Observations
 
 SUFFIXES = (".npz", ".dat", ".png")
 
@@ -43,7 +42,7 @@ def _method(text: str) -> Any:
 def _basin(text: str, d: int) -> Any:
     import numpy as np
 
-    from ..system import Basin
+    from ..coordinates.basin import Basin
 
     name, *bounds = text.split(":")
     try:
@@ -73,7 +72,7 @@ def _bias(
     temperature: float,
 ) -> Callable[[Any], Any] | None:
     """What makes the static bias, once the periods of its variables are known."""
-    from ..static_bias import metadynamics_bias, opes_bias
+    from ..trajectories.static_bias import metadynamics_bias, opes_bias
 
     if opes is None and (barrier is not None or bias_factor is not None):
         raise InputError("--opes-barrier and --opes-bias-factor go with --opes FILE: add it, or leave them out")
@@ -93,117 +92,6 @@ def _bias(
     )
 
 
-def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str) -> dict[str, Any]:
-    """Figures by what their names end in."""
-    from ..plotting import plot_convergence, plot_errors, plot_overlap, plot_surface
-
-    surface = analysis.surface
-    found = {} if basins else {row.name: place for row, place in zip(analysis.basins, analysis.minima, strict=True)}
-    saddles = [barrier.place for barrier in analysis.barriers]
-    pictures = {
-        "": plot_surface(surface, basins=basins, minima=found, saddles=saddles, unit=unit).figure,
-        "_convergence": plot_convergence(analysis.convergence, surface.temperature, unit=unit),
-    }
-    if surface.energy.ndim == 2:
-        pictures["_error"] = plot_errors(surface, unit=unit).figure
-    if analysis.windows is not None:
-        pictures["_overlap"] = plot_overlap(analysis.windows.mbar.overlap).figure
-    return pictures
-
-
-def _write(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str) -> list[str]:
-    """Everything beside its place first: a full disk leaves what was there."""
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=prefix.parent, prefix=".fes-") as folder:
-        beside = Path(folder) / prefix.name
-        analysis.surface.save(f"{beside}.npz")
-        analysis.surface.save_dat(f"{beside}.dat", unit)
-        for ending, figure in _pictures(analysis, basins, unit).items():
-            figure.savefig(f"{beside}{ending}.png", dpi=150)
-        written = sorted(os.listdir(folder))
-        for name in written:
-            os.replace(Path(folder) / name, prefix.parent / name)
-    return [str(prefix.parent / name) for name in written]
-
-
-def _results(analysis: "TrajectoryAnalysis", unit: str, files: list[str]) -> dict[str, Any]:
-    from ..summary import finite
-    from ..units import energy_unit, thermal_energy
-
-    temperature = analysis.surface.temperature
-    size, kT = energy_unit(unit, temperature), thermal_energy(temperature)
-    results: dict[str, Any] = {
-        "files": files,
-        "unit": unit,
-        "frames": analysis.blocks.n_frames,
-        "discarded": analysis.blocks.discarded,
-        "inefficiency": [round(g, 2) for g in analysis.blocks.inefficiency],
-        "effective_samples": round(analysis.effective_samples, 1),
-        "bandwidths": [float(f"{h:.4g}") for h in analysis.density.bandwidths],
-        "median_error_kT": round(analysis.surface.median_error / kT, 4),
-        "basins": [
-            {
-                "name": row.name,
-                "population": row.population,
-                "population_error": row.population_error,
-                "free_energy": row.free_energy / size,
-                "free_energy_error": row.free_energy_error / size,
-                "minimum": list(map(float, place)),
-            }
-            for row, place in zip(analysis.basins, analysis.minima, strict=True)
-        ],
-        "barriers": [
-            {
-                "names": list(row.names),
-                "place": list(row.place),
-                "heights": [height / size for height in row.heights],
-                "errors": [error / size for error in row.errors],
-            }
-            for row in analysis.barriers
-        ],
-        "warnings": analysis.notes,
-        "doubts": analysis.doubts,
-        "trusted": not analysis.doubts,
-    }
-    if analysis.windows is not None:
-        mbar = analysis.windows.mbar
-        results["windows"] = {
-            "files": [str(path) for path in analysis.windows.windows.files],
-            "free_energies": (mbar.free_energies * kT / size).tolist(),
-            "frames": mbar.counts.tolist(),
-            "least_overlap": mbar.weakest_link()[2] if len(mbar.counts) > 1 else None,
-            "left_out": analysis.windows.left_out,
-        }
-    return finite(results)
-
-
-def _text(analysis: "TrajectoryAnalysis", results: dict[str, Any], prefix: Path) -> str:
-    from ..summary import barrier_table, basin_table
-
-    unit = results["unit"]
-    lines = [
-        ("frames", f"{results['frames']:,} after discarding {sum(analysis.blocks.discarded):,}"),
-        ("independent samples", f"{analysis.effective_samples:.0f}"),
-        ("median error below 10 kT", f"{results['median_error_kT']:.2f} kT"),
-        ("bandwidths", ", ".join(f"{h:.3g}" for h in analysis.density.bandwidths)),
-    ]
-    if analysis.windows is not None:
-        windows = results["windows"]
-        lines.insert(1, ("windows", f"{len(windows['files'])}, least overlap {windows['least_overlap'] or 0:.3f}"))
-    others = [Path(file).name for file in results["files"] if Path(file).stem != prefix.name]
-    return "\n".join(
-        [
-            *(f"not to be trusted: {doubt}" for doubt in analysis.doubts),
-            *(f"{name:<25} {text}" for name, text in lines),
-            *basin_table(results["basins"], unit),
-            *barrier_table(results["barriers"], unit),
-            "",
-            f"surface: {prefix}.npz, {prefix}.dat, {prefix}.png",
-            f"beside it: {', '.join(others)}",
-        ]
-    )
-
-
 def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str, biased: bool, json_: bool) -> None:
     """Write the files and print what was found."""
     reporter = make_reporter()
@@ -211,8 +99,8 @@ def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str
         reporter.note(note)
     if biased:
         reporter.note("frames are weighted by the last bias: cut those sampled while it still grew (`discard`)")
-    results = _results(analysis, unit, _write(analysis, basins, prefix, unit))
-    typer.echo(shared.as_options(json.dumps(results) if json_ else _text(analysis, results, prefix)))
+    results = as_json(analysis, unit, write_files(analysis, basins, prefix, unit))
+    typer.echo(shared.as_options(json.dumps(results) if json_ else as_text(analysis, results, prefix)))
     if analysis.doubts:
         raise typer.Exit(DISTRUST)
 
@@ -278,8 +166,8 @@ def _read(
     windows: Path | None, form: str, n_trajectories: int, temperature: float, reporter: Any, **sources: Any
 ) -> "Observations":
     """What was observed, with progress."""
-    from ..observations import read
-    from ..umbrella import read_windows
+    from ..trajectories.observations import read
+    from ..trajectories.umbrella import read_windows
 
     if windows is None and form != "harmonic":
         raise InputError("`form` goes with `windows`: add it, or leave it out")
@@ -325,7 +213,7 @@ def fes(
     with exit_codes(debug):
         chosen = {"bins": bins, "method": _method(method), "discard": _discard(discard), "seed": seed}
         basins = tuple(_basin(text, len(cv)) for text in basin or [])
-        from ..trajectory_surfaces import analyse
+        from ..free_energy.from_trajectories import analyse
         from ..units import checked_temperature, energy_unit
 
         energy_unit(unit, checked_temperature(temperature))

@@ -15,8 +15,8 @@ from .exit_codes import DISTRUST, exit_codes
 from .reporting import make_reporter
 
 if TYPE_CHECKING:
-    from ..pipeline import Outcome
-    from ..run_options import RunOptions
+    from ..workflow.options import RunOptions
+    from ..workflow.run import Outcome
 
 GO_ON = "finished stages are kept, the same command goes on from there"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -29,8 +29,8 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 
 def use_threads_of(folder: Path) -> None:
     """Set the thread count of the linear algebra, which is read when numpy and torch are first imported."""
-    from ..run_folder import MANIFEST
-    from ..run_options import THREADS
+    from ..workflow.folder import MANIFEST
+    from ..workflow.options import THREADS
 
     try:
         threads = int(json.loads((folder / MANIFEST).read_text())["threads"])
@@ -41,7 +41,7 @@ def use_threads_of(folder: Path) -> None:
 
 def run_options(**asked: Any) -> "RunOptions":
     """Options of a run from those of the command line."""
-    from ..run_options import RunOptions
+    from ..workflow.options import RunOptions
 
     steps = asked.pop("relax_steps")
     if steps is not None and steps != "auto":
@@ -57,11 +57,11 @@ def advance(
 ) -> "Outcome":
     """Compute a run's stages as far as asked for."""
     use_threads_of(folder)
-    from .. import pipeline
+    from ..workflow.run import run as advance_run
 
     logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
     reporter = make_reporter()
-    return pipeline.run(folder, target, options, reporter=reporter, workers=workers, until=until)
+    return advance_run(folder, target, options, reporter=reporter, workers=workers, until=until)
 
 
 def check_run(target: str, missing: str) -> None:
@@ -70,8 +70,8 @@ def check_run(target: str, missing: str) -> None:
     Raises:
         InputError: it is a system.
     """
-    from ..run_folder import is_run_folder
-    from ..system import card_path
+    from ..system.library import card_path
+    from ..workflow.folder import is_run_folder
 
     if is_run_folder(Path(target)):
         return
@@ -96,7 +96,7 @@ def check_no_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
 
 def print_outcome(outcome: "Outcome", as_json: bool) -> None:
     """The closing summary, or where the run stands; exit code 3 if it is not to be trusted."""
-    from ..summary import summary_text
+    from ..workflow.summary import summary_text
 
     summary, plot = outcome.summary, outcome.folder / "fes.png"
     if as_json:

@@ -20,7 +20,7 @@ def systems(words: Words = None, json_: shared.Json = False, debug: shared.Debug
     with exit_codes(debug):
         if words and (words[0] != "copy" or len(words) != 3):
             raise InputError(f"'{' '.join(words)}' is not understood: say `gancl systems copy NAME DIR`")
-        from ..system import copy_system, list_systems
+        from ..system.library import copy_system, list_systems
 
         if words:
             folder = copy_system(words[1], Path(words[2]))

@@ -24,11 +24,11 @@ def _train_own(
     seed: int,
 ) -> tuple[Path, str]:
     use_threads_of(Path("."))
-    from ..cgan import TrainingOptions
     from ..files import check_writable
-    from ..system import load_system
-    from ..training import train_model
-    from .own_frames import check_cvs, load_own_frames
+    from ..generator.training import train_model
+    from ..generator.wgan_gp import TrainingOptions
+    from ..sampling.own_frames import check_cvs, load_own_frames
+    from ..system.library import load_system
 
     if top is None or output is None:
         raise InputError("own frames need --top FILE and -o model.pt: name both")

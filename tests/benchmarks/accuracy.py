@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from openmm_gancl.diagnostics import bootstrap_log_mean, effective_sample_size, log_mean_weight
-from openmm_gancl.execution import available_workers
-from openmm_gancl.lift import Lifter
-from openmm_gancl.model import load_model
-from openmm_gancl.system import load_system
+from openmm_gancl.engine.tasks import available_workers
+from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.generator.model import load_model
+from openmm_gancl.lifting.lifter import Lifter
+from openmm_gancl.system.library import load_system
 
 REFERENCES = Path(__file__).parent.parent / "data"
 CEILING = 10.0

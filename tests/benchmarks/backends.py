@@ -22,8 +22,8 @@ from openmm_gancl import (
     torch_force,
     untrained_model,
 )
-from openmm_gancl.execution import make_context
-from openmm_gancl.module_force import torch_force_type
+from openmm_gancl.engine.platforms import make_context
+from openmm_gancl.engine.torch_force import torch_force_type
 
 STEPS = 200
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 
-from openmm_gancl.diffusion_map import DiffusionMap
-from openmm_gancl.features import heavy_atom_distances
+from openmm_gancl.coordinates.features import heavy_atom_distances
+from openmm_gancl.learning.diffusion_map import DiffusionMap
 from tests.benchmarks.diffusion_map_peer import peak_memory
 from tests.physics import biased_alanine
 

@@ -22,9 +22,9 @@ import numpy as np
 from mdtraj.formats import DCDTrajectoryFile
 
 from openmm_gancl.errors import quiet
-from openmm_gancl.observations import Observations
-from openmm_gancl.trajectories import Series
-from openmm_gancl.trajectory_surfaces import analyse
+from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories.observations import Observations
+from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
 STRUCTURE = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"

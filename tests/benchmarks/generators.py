@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from openmm_gancl.cgan import TrainingOptions
-from openmm_gancl.diagnostics import effective_sample_size
-from openmm_gancl.execution import available_workers
-from openmm_gancl.lift import Lifter
-from openmm_gancl.model import load_model
-from openmm_gancl.sampling import load_frames
-from openmm_gancl.system import load_system
-from openmm_gancl.training import train
+from openmm_gancl.engine.tasks import available_workers
+from openmm_gancl.free_energy.weight_statistics import effective_sample_size
+from openmm_gancl.generator.model import load_model
+from openmm_gancl.generator.training import train
+from openmm_gancl.generator.wgan_gp import TrainingOptions
+from openmm_gancl.lifting.lifter import Lifter
+from openmm_gancl.sampling.frames import load_frames
+from openmm_gancl.system.library import load_system
 
 REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.npz"
 

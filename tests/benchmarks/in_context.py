@@ -17,8 +17,8 @@ import openmm
 from openmm import app
 
 from openmm_gancl import InContextMove, Lifter, LiftMove, load_system, sample_windows, train
-from openmm_gancl.module_force import torch_force_type
-from openmm_gancl.relax import Relaxer
+from openmm_gancl.engine.torch_force import torch_force_type
+from openmm_gancl.lifting.relaxation import Relaxer
 
 SYSTEM, N = "double_well_oscillators", 300
 

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from openmm_gancl.mbar import solve_mbar
+from openmm_gancl.free_energy.mbar import solve_mbar
 
 N_CENTRES, N_FRAMES, STRENGTH = 24, 100, 40.0
 

@@ -16,8 +16,8 @@ import numpy as np
 import openmm
 
 from openmm_gancl import Lifter, load_system, untrained_model
-from openmm_gancl.execution import available_workers
-from openmm_gancl.packed import pack_system
+from openmm_gancl.engine.packing import pack_system
+from openmm_gancl.engine.tasks import available_workers
 
 RELAX_STEPS, ROUNDS = 500, 5
 

@@ -18,8 +18,8 @@ import numpy as np
 import openmm
 from scipy.ndimage import gaussian_filter
 
-from openmm_gancl.execution import make_context
-from openmm_gancl.system import load_system
+from openmm_gancl.engine.platforms import make_context
+from openmm_gancl.system.library import load_system
 
 CHUNK, STRIDE, TIME_STEP = 1_000_000, 50, 0.0015
 HIGHEST = 14.0

@@ -15,11 +15,11 @@ from dataclasses import replace
 import numpy as np
 import openmm
 
-from openmm_gancl.execution import make_context
-from openmm_gancl.lift import Lifter
-from openmm_gancl.relax import relax
-from openmm_gancl.system import load_system
-from openmm_gancl.training import untrained_model
+from openmm_gancl.engine.platforms import make_context
+from openmm_gancl.generator.training import untrained_model
+from openmm_gancl.lifting.lifter import Lifter
+from openmm_gancl.lifting.relaxation import relax
+from openmm_gancl.system.library import load_system
 
 STEPS = 4000
 ROUNDS = 5

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from openmm_gancl import analyse_windows, load_model, load_system, sample_langevin, sample_windows, structures_at
-from openmm_gancl.execution import available_workers, run_tasks
-from openmm_gancl.sampling import RestrainedDynamics, Walkers, load_frames, save_frames
-from openmm_gancl.steering import pulled_starts
-from openmm_gancl.units import wrap
+from openmm_gancl.coordinates.geometry import wrap
+from openmm_gancl.engine.tasks import available_workers, run_tasks
+from openmm_gancl.sampling.frames import load_frames, save_frames
+from openmm_gancl.sampling.langevin import RestrainedDynamics, Walkers
+from openmm_gancl.sampling.steering import pulled_starts
 
 RESTRAINT = np.array([25.0, 25.0])
 """kJ/mol, of windows 60 degrees apart: they overlap, and none of them holds two wells."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from openmm_gancl import TrainingOptions, fit_encoder, load_system, sample_windows, untrained_model
-from openmm_gancl.training import train_model
+from openmm_gancl.generator.training import train_model
 
 from .exact import EXACT, FORKED, exact_frames
 

@@ -222,7 +222,7 @@ def exact_frames(system, model, n, rng, label=None):
     """Exact positions of a window of a system's own restraint, or of the whole system."""
     restraint = None if label is None else float(system.restraint[0])
     if model is CHAIN:
-        from openmm_gancl.chart import chart_for
+        from openmm_gancl.reference.chart import chart_for
 
         chart = chart_for(system.topology, system.slow, system.positions)
         return model.sample(n, rng, label, restraint, chart=chart)

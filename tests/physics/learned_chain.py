@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from openmm_gancl.slow_force import restraint_energies
-from openmm_gancl.slow_learning import learn_slow_coordinates
+from openmm_gancl.coordinates.restraint_energies import restraint_energies
+from openmm_gancl.learning.learned_labels import learn_slow_coordinates
 
 from .exact import CHAIN, KT
 from .statistics import score

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openmm_gancl.lift import weigh
-from openmm_gancl.relax import relax
+from openmm_gancl.lifting.relaxation import relax
+from openmm_gancl.lifting.weights import weigh
 
 CHUNK = 500
 

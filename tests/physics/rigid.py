@@ -5,8 +5,8 @@ import openmm
 from scipy.special import logsumexp
 
 from openmm_gancl import load_system
-from openmm_gancl.chart import chart_for
-from openmm_gancl.system import system_from_objects
+from openmm_gancl.reference.chart import chart_for
+from openmm_gancl.system.molecular_system import system_from_objects
 
 from .exact import ANGLES, BONDS, CHAIN, KT, log_integral
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from openmm_gancl import Lifter, TrainingOptions, load_system, sample_windows, untrained_model
-from openmm_gancl.diagnostics import bootstrap_log_mean, check_lifts, effective_sample_size, log_mean_weight, pooled_z
-from openmm_gancl.execution import available_workers
-from openmm_gancl.training import train
+from openmm_gancl.engine.tasks import available_workers
+from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.generator.training import train
+from openmm_gancl.lifting.reverse_check import check_lifts, pooled_z
 
 from .statistics import z_limit
 

@@ -7,9 +7,9 @@ Four runs of 5e6 steps under a bias that flattens the surface; the bias energies
 import numpy as np
 import pytest
 
-from openmm_gancl.observations import read
-from openmm_gancl.system import Basin
-from openmm_gancl.trajectory_surfaces import analyse
+from openmm_gancl.coordinates.basin import Basin
+from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories.observations import read
 from openmm_gancl.units import thermal_energy
 
 from . import biased_alanine

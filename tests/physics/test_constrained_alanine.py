@@ -12,9 +12,9 @@ from openmm import app
 from scipy.stats import t
 
 from openmm_gancl import Lifter, TrainingOptions, analyse_windows, load_system, sample_windows, train
-from openmm_gancl.diagnostics import bootstrap_log_mean, effective_sample_size, log_mean_weight
-from openmm_gancl.execution import available_workers
-from openmm_gancl.system import system_from_objects
+from openmm_gancl.engine.tasks import available_workers
+from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.system.molecular_system import system_from_objects
 
 from .statistics import FALSE_ALARM
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from openmm_gancl import Lifter, TrainingOptions, sample_windows, train, untrained_model
-from openmm_gancl.constraints import Constraints
-from openmm_gancl.lifts import join_lifts
+from openmm_gancl.lifting.lifts import join_lifts
+from openmm_gancl.system.constraints import Constraints
 
 from .paths import run_paths
 from .rigid import LABEL, rigid_chain, window_by_quadrature

@@ -10,9 +10,9 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import ndtr
 
-from openmm_gancl import trajectory_surfaces
-from openmm_gancl.observations import Observations
-from openmm_gancl.trajectories import Series
+from openmm_gancl.free_energy import from_trajectories
+from openmm_gancl.trajectories.observations import Observations
+from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
 TEMPERATURE, EFFECTIVE, BINS = 300.0, 4000, 40
@@ -46,7 +46,7 @@ def series_of(values, periodic):
 
 
 def analyse(series, log_weights=None, **options):
-    return trajectory_surfaces.analyse(Observations(series, len(series.names), TEMPERATURE, log_weights), **options)
+    return from_trajectories.analyse(Observations(series, len(series.names), TEMPERATURE, log_weights), **options)
 
 
 def z_scores(periodic, inefficiency, method, seed, effective=EFFECTIVE):
@@ -81,8 +81,8 @@ def test_bars_cover(pooled):
 
 def test_blocks_shorter_than_the_correlation_do_not_cover(monkeypatch):
     """The twin: every frame counts as independent, blocks are of 3 frames."""
-    monkeypatch.setattr("openmm_gancl.trajectories._inefficiency", lambda values, periods: 1.0)
-    monkeypatch.setattr("openmm_gancl.trajectories.MOST_BLOCKS", 10**7)
+    monkeypatch.setattr("openmm_gancl.trajectories.blocks._inefficiency", lambda values, periods: 1.0)
+    monkeypatch.setattr("openmm_gancl.trajectories.blocks.MOST_BLOCKS", 10**7)
     scores = np.abs(np.concatenate([z_scores(True, 200, "histogram", seed, 1500) for seed in range(4)]))
     assert (scores < 1.0).mean() < 0.5
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from openmm_gancl import Lifter, LiftMove, TrainingOptions, load_system, sample_windows, train, untrained_model
-from openmm_gancl.diagnostics import effective_sample_size
-from openmm_gancl.execution import available_workers
-from openmm_gancl.label_prior import TabulatedLabels
+from openmm_gancl.engine.tasks import available_workers
+from openmm_gancl.free_energy.weight_statistics import effective_sample_size
+from openmm_gancl.lifting.label_proposals import TabulatedLabels
 
 from .statistics import z_limit
 from .test_moves import AlwaysAccepts, ends_of, move_of

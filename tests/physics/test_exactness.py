@@ -98,7 +98,7 @@ def measure(case, models):
 def fingerprint():
     """Of everything that a stored measurement depends on."""
     here = Path(__file__).parent
-    sources = sorted(Path(openmm_gancl.__file__).parent.glob("*.py")) + sorted(here.glob("[!t]*.py"))
+    sources = sorted(Path(openmm_gancl.__file__).parent.rglob("*.py")) + sorted(here.glob("[!t]*.py"))
     text = "".join(path.read_text() for path in [*sources, Path(__file__)])
     versions = f"{torch.__version__} {openmm.__version__} {np.__version__}"
     return hashlib.sha256((text + versions).encode()).hexdigest()[:16]

@@ -10,19 +10,13 @@ import openmm
 import pytest
 import torch
 from openmm import app
-from openmm_contexts import BACKENDS
 from torch import nn
 
-from openmm_gancl import (
-    InContextMove,
-    InputError,
-    ParticleCoordinates,
-    in_context,
-    model_forces,
-    system_from_objects,
-    untrained_model,
-)
-from openmm_gancl.module_force import ModuleForce
+from openmm_gancl import InContextMove, InputError, ParticleCoordinates, system_from_objects, untrained_model
+from openmm_gancl.engine.torch_force import ModuleForce
+from openmm_gancl.generator import forces as model_forces
+from openmm_gancl.moves import context_move
+from tests.openmm_contexts import BACKENDS
 
 from .exact import DOUBLE_WELL
 from .statistics import score, z_limit
@@ -254,11 +248,11 @@ def test_the_network_is_no_part_of_the_dynamics(models):
     """Of the Context's energy without its group nothing is missing."""
     move, system = move_of(models, "trained", 5), models.system(NAME)
     move.run(3)
-    state = move.context.getState(positions=True, energy=True, groups={in_context.REAL_GROUP})
+    state = move.context.getState(positions=True, energy=True, groups={context_move.REAL_GROUP})
     positions = state.getPositions(asNumpy=True)._value[:1]
     assert state.getPotentialEnergy()._value == pytest.approx(DOUBLE_WELL.energy(positions)[0], rel=1e-9)
     assert system.system.getNumParticles() == 1
-    assert move.integrator.getIntegrationForceGroups() == 1 << in_context.REAL_GROUP
+    assert move.integrator.getIntegrationForceGroups() == 1 << context_move.REAL_GROUP
 
 
 def test_what_the_ghosts_would_change_is_refused(models):

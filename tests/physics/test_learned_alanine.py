@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from openmm_gancl import pipeline
 from openmm_gancl.cli.reporting import LogReporter
-from openmm_gancl.run_options import RunOptions
-from openmm_gancl.system import load_system
+from openmm_gancl.system.library import load_system
+from openmm_gancl.workflow import run as pipeline
+from openmm_gancl.workflow.options import RunOptions
 from tests.benchmarks.accuracy import REFERENCES, surface_accuracy
 
 pytestmark = pytest.mark.slow

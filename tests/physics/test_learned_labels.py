@@ -12,13 +12,12 @@ from scipy.special import logsumexp
 from scipy.stats import kstest
 
 from openmm_gancl import Lifter, TrainingOptions, untrained_model
-from openmm_gancl.diagnostics import check_reverse
-from openmm_gancl.held import hold_torsions, wide_torsions
-from openmm_gancl.label_prior import MixtureLabels
-from openmm_gancl.lift_surfaces import weighted_ends
-from openmm_gancl.slow_force import restraint_energies
-from openmm_gancl.slow_learning import fit_label_encoder
-from openmm_gancl.training import train_model
+from openmm_gancl.coordinates.restraint_energies import restraint_energies
+from openmm_gancl.generator.torsion_windows import hold_torsions, wide_torsions
+from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting.label_proposals import MixtureLabels, fit_label_encoder
+from openmm_gancl.lifting.reverse_check import check_reverse
+from openmm_gancl.lifting.surface import weighted_ends
 
 from .conftest import UNTRAINED_WIDTHS
 from .exact import CHAIN, KT, exact_frames
@@ -43,7 +42,9 @@ def generator(request, learned):
     if request.param == "untrained":
         return untrained_model(system, seed=3, latent_size=2, strength=0.5, widths=UNTRAINED_WIDTHS[CHAIN.name])
     options = TrainingOptions(latent_size=2, generator_steps=50)
-    return train_model(system, positions, labels.blurred(1), seed=2, options=options)
+    return train_model(
+        system, positions, MixtureLabels.around_frames(labels, labels.widths).blur(1), seed=2, options=options
+    )
 
 
 def free_lifter(learned, generator):
@@ -55,11 +56,13 @@ def free_lifter(learned, generator):
         relax_steps=RELAX_STEPS,
         mode="unrestrained",
         restraint=np.zeros(len(labels.widths)),
-        label_prior=labels.prior(labels.widths),
+        label_prior=MixtureLabels.around_frames(labels, labels.widths),
         platform="Reference",
     )
     lifts = pilot.lift(pilot.label_prior.sample(256, rng), seed=5)
-    pilot.label_prior = labels.prior(fit_label_encoder(labels, lifts.labels[lifts.ok], lifts.obtained[lifts.ok]))
+    pilot.label_prior = MixtureLabels.around_frames(
+        labels, fit_label_encoder(labels, lifts.labels[lifts.ok], lifts.obtained[lifts.ok])
+    )
     return pilot
 
 
@@ -82,7 +85,13 @@ class NotNormalised(MixtureLabels):
 
 def test_an_encoder_that_is_not_normalised_shows(learned, models):
     system, labels, positions = learned
-    model = train_model(system, positions, labels.blurred(1), seed=2, options=TrainingOptions(latent_size=0))
+    model = train_model(
+        system,
+        positions,
+        MixtureLabels.around_frames(labels, labels.widths).blur(1),
+        seed=2,
+        options=TrainingOptions(latent_size=0),
+    )
     lifter = free_lifter(learned, model)
     paths = run_paths(lifter, lifter.label_prior.sample(3000, np.random.default_rng(6)), seed=7)
     right = score(paths.log_weights(), CHAIN.log_z())
@@ -102,7 +111,7 @@ def held_lifts(learned, generator, models):
     """10,000, unevenly spread over 64 windows; those of an untrained generator stand anywhere."""
     _, labels, positions = learned
     system = models.system(CHAIN.name)
-    asked = labels.prior(labels.widths).sample(64, np.random.default_rng(6))
+    asked = MixtureLabels.around_frames(labels, labels.widths).sample(64, np.random.default_rng(6))
     held = wide_torsions(system, labels.slow, positions)
     assert held.names == ("phi",)
     model, centres = hold_torsions(generator, held, asked, seed=7)
@@ -148,7 +157,13 @@ def test_held_lifts_tell_the_free_equilibrium(held_lifts, exact):
 
 def test_free_lifts_agree_with_their_reverse(learned, models):
     system, labels, positions = learned
-    model = train_model(system, positions, labels.blurred(1), seed=2, options=TrainingOptions(latent_size=0))
+    model = train_model(
+        system,
+        positions,
+        MixtureLabels.around_frames(labels, labels.widths).blur(1),
+        seed=2,
+        options=TrainingOptions(latent_size=0),
+    )
     lifter = free_lifter(learned, model)
     frames = exact_frames(models.system(CHAIN.name), CHAIN, 1000, np.random.default_rng(10))
     frames = frames[system.state.inside(frames)]

@@ -3,12 +3,12 @@
 import numpy as np
 import openmm
 import pytest
-from openmm_contexts import BACKENDS
 
 from openmm_gancl import load_system, make_restraint, sample_windows
-from openmm_gancl.execution import make_context
-from openmm_gancl.slow_force import restraint_energies
-from openmm_gancl.slow_learning import learn_slow_coordinates
+from openmm_gancl.coordinates.restraint_energies import restraint_energies
+from openmm_gancl.engine.platforms import make_context
+from openmm_gancl.learning.learned_labels import learn_slow_coordinates
+from tests.openmm_contexts import BACKENDS
 
 from .exact import CHAIN, exact_frames
 from .statistics import z_limit

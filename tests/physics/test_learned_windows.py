@@ -1,14 +1,15 @@
 """Lifts restrained to one learned label, through the module's own force, against exact, independent frames.
 
 The force costs a call of torch an evaluation, so this is not run a second time without openmm-torch, where forces
-agree to the last digits (tests/test_torch_force.py).
+agree to the last digits (tests/generator/test_forces.py).
 """
 
 import numpy as np
 import pytest
 
 from openmm_gancl import Lifter, TrainingOptions
-from openmm_gancl.training import train_model
+from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting.label_proposals import MixtureLabels
 
 from .exact import CHAIN, exact_frames
 from .learned_chain import N_SCORES, RELAX_STEPS, window_score, with_learned_labels
@@ -28,7 +29,9 @@ def test_restrained_lifts_measure_their_window(kind, n, models):
     system, labels, positions = with_learned_labels(models, kind)
     exact = exact_frames(models.system(CHAIN.name), CHAIN, 120_000, np.random.default_rng(8))
     options = TrainingOptions(latent_size=2, generator_steps=50)
-    generator = train_model(system, positions, labels.blurred(1), seed=2, options=options)
+    generator = train_model(
+        system, positions, MixtureLabels.around_frames(labels, labels.widths).blur(1), seed=2, options=options
+    )
     lifter = Lifter(system, generator, relax_steps=RELAX_STEPS, platform="Reference")
     lifts = lifter.lift(np.tile(most_common(labels), (n, 1)), seed=9)
     result = window_score(lifts, exact)

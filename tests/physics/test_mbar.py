@@ -5,7 +5,7 @@ import pytest
 
 from openmm_gancl import InputError
 from openmm_gancl.errors import quiet
-from openmm_gancl.mbar import solve_mbar
+from openmm_gancl.free_energy.mbar import solve_mbar
 
 from .statistics import z_limit
 

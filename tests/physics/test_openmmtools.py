@@ -10,7 +10,7 @@ import pytest
 from openmm import app, unit
 
 from openmm_gancl import InputError
-from openmm_gancl import openmmtools_move as adaptor
+from openmm_gancl.moves import openmmtools as adaptor
 
 from .exact import DOUBLE_WELL
 from .statistics import z_limit

@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import ks_2samp
 
 from openmm_gancl import Lifter, load_system, sample_swarm, untrained_model
-from openmm_gancl.lift import weigh
-from openmm_gancl.packed_relax import relax_packed
-from openmm_gancl.relax import relax
+from openmm_gancl.lifting.packed_relaxation import relax_packed
+from openmm_gancl.lifting.relaxation import relax
+from openmm_gancl.lifting.weights import weigh
 
 from .conftest import UNTRAINED_WIDTHS
 from .exact import CHAIN

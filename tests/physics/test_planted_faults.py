@@ -11,13 +11,13 @@ import pytest
 from scipy.stats import norm
 
 from openmm_gancl import Lifter, TrainingOptions
-from openmm_gancl import lift as lift_module
-from openmm_gancl import proposals as proposals_module
-from openmm_gancl.chart import InternalCoordinates
-from openmm_gancl.label_prior import UniformLabels
-from openmm_gancl.model import LiftingModel, with_encoder
-from openmm_gancl.reference import ReferenceParameters, ReferencePotential
-from openmm_gancl.training import train_model
+from openmm_gancl.generator.model import LiftingModel, with_encoder
+from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting import proposals as proposals_module
+from openmm_gancl.lifting import weights
+from openmm_gancl.lifting.label_proposals import UniformLabels
+from openmm_gancl.reference.chart import InternalCoordinates
+from openmm_gancl.reference.potential import ReferenceParameters, ReferencePotential
 
 from .exact import CHAIN, DOUBLE_WELL, FORKED, KT, exact_frames
 from .paths import run_paths, with_folds
@@ -99,7 +99,7 @@ def test_kinetic_energy_dropped(models, monkeypatch):
     def potential_and_heat_alone(relaxed, reference_energies, reverse):
         return relaxed.real_energies - reference_energies - relaxed.heat
 
-    monkeypatch.setattr(lift_module, "path_work", potential_and_heat_alone)
+    monkeypatch.setattr(weights, "path_work", potential_and_heat_alone)
     assert_twins(right, paths.log_weights(), window(models, DOUBLE_WELL, 1.0))
 
 

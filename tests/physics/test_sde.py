@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from openmm_gancl import TrainingOptions, lift_sde, load_sde, untrained_model
-from openmm_gancl.training import train_model
+from openmm_gancl.generator.training import train_model
 
 from .statistics import z_limit
 

@@ -12,8 +12,8 @@ from openmm.app.metadynamics import BiasVariable, Metadynamics
 from openmm_opes import OPES
 
 from openmm_gancl import InputError, metadynamics_bias, opes_bias
-from openmm_gancl.observations import read
-from openmm_gancl.trajectory_surfaces import analyse
+from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories.observations import read
 from openmm_gancl.units import thermal_energy
 
 from .statistics import z_limit

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binom
 
 from openmm_gancl import Lifter, basin_populations, load_system
-from openmm_gancl.lift_surfaces import analyse_lifts
-from openmm_gancl.lifts import Lifts
+from openmm_gancl.lifting.lifts import Lifts
+from openmm_gancl.lifting.surface import analyse_lifts
 
 from .exact import DOUBLE_WELL, KT
 from .statistics import FALSE_ALARM, z_limit

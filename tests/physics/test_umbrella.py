@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from openmm_gancl import UmbrellaWindows
-from openmm_gancl.observations import Observations
-from openmm_gancl.trajectories import Series
-from openmm_gancl.trajectory_surfaces import analyse
+from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories.observations import Observations
+from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
 from .statistics import z_limit
@@ -174,7 +174,7 @@ def test_basins_and_barriers_are_right_within_their_bars():
 
 def test_bars_that_take_the_free_energies_of_windows_as_known_do_not_cover(monkeypatch):
     """The twin: weights do not follow the windows' free energies."""
-    monkeypatch.setattr("openmm_gancl.mbar.MBAR.influence", lambda mbar, sums: np.zeros(sums.shape))
+    monkeypatch.setattr("openmm_gancl.free_energy.mbar.MBAR.influence", lambda mbar, sums: np.zeros(sums.shape))
     assert covered(20) < 0.5
 
 

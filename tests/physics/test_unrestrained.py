@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from openmm_gancl import Lifter, TrainingOptions
-from openmm_gancl.diagnostics import check_lifts, check_reverse, log_bar
-from openmm_gancl.label_prior import TabulatedLabels, UniformLabels
-from openmm_gancl.training import train_model
+from openmm_gancl.free_energy.weight_statistics import log_bar
+from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting.label_proposals import TabulatedLabels, UniformLabels
+from openmm_gancl.lifting.reverse_check import check_lifts, check_reverse
 
 from .exact import CHAIN, DOUBLE_WELL, EXACT, FORKED, exact_frames
 from .statistics import score, z_limit

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from openmm_gancl import Lifter, TrainingOptions, analyse_windows, sample_windows, weighing
-from openmm_gancl import windows as windows_module
-from openmm_gancl.mbar import solve_mbar
-from openmm_gancl.surfaces import CEILING as ALIGNED_BELOW
-from openmm_gancl.training import train_model
-from openmm_gancl.windows import window_free_energies
+from openmm_gancl import Lifter, TrainingOptions, analyse_windows, sample_windows
+from openmm_gancl.free_energy import window_weights
+from openmm_gancl.free_energy.mbar import solve_mbar
+from openmm_gancl.free_energy.surface import CEILING as ALIGNED_BELOW
+from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting.surface import window_free_energies
+from openmm_gancl.sampling import windows as windows_module
 
 from .exact import DOUBLE_WELL, KT, draw_from_density
 from .statistics import z_limit
@@ -81,7 +82,7 @@ def test_mbar_starts_from_lifts(system, frames, models, monkeypatch):
         given.append(start)
         return solve_mbar(biases, counts, start)
 
-    monkeypatch.setattr(weighing, "solve_mbar", watched)
+    monkeypatch.setattr(window_weights, "solve_mbar", watched)
     plain = analyse_windows(system, frames).windows.mbar.free_energies
     started = analyse_windows(system, frames, free_energies=of_lifts(lifts)).windows.mbar.free_energies
     assert given[0] is None

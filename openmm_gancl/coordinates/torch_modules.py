@@ -1,0 +1,147 @@
+"""Torch twins of slow coordinates and `features`: differentiable, scriptable, equal to mdtraj's numbers to 1e-5.
+
+Positions are of shape=(n_atoms, 3) or (n, n_atoms, 3) in nm; box vectors, rows of shape=(3, 3) in OpenMM's reduced
+form, or none.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..units import IntArray
+from .features import AlignedPositions, Distances, Features, FeatureSet, SineCosine
+from .slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, archived
+
+
+def _minimum_image(vectors: Tensor, box: Tensor | None) -> Tensor:
+    if box is None:
+        return vectors
+    for i in (2, 1, 0):
+        vectors = vectors - box[i] * torch.round(vectors[..., i : i + 1] / box[i, i])
+    return vectors
+
+
+class _Distances(nn.Module):
+    pairs: Tensor
+
+    def __init__(self, features: Distances):
+        super().__init__()
+        self.register_buffer("pairs", torch.as_tensor(features.pairs))
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        a, b = positions.index_select(-2, self.pairs[:, 0]), positions.index_select(-2, self.pairs[:, 1])
+        return torch.linalg.vector_norm(_minimum_image(b - a, box), dim=-1)
+
+
+class _SineCosine(nn.Module):
+    quadruples: Tensor
+
+    def __init__(self, features: SineCosine):
+        super().__init__()
+        self.register_buffer("quadruples", torch.as_tensor(features.quadruples))
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        p = [positions.index_select(-2, self.quadruples[:, i]) for i in range(4)]
+        b1, b2 = _minimum_image(p[1] - p[0], box), _minimum_image(p[2] - p[1], box)
+        b3 = _minimum_image(p[3] - p[2], box)
+        n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
+        x = (n1 * n2).sum(dim=-1)
+        y = torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(dim=-1)
+        size = torch.sqrt(x * x + y * y)
+        return torch.cat([x / size, y / size], dim=-1)
+
+
+class _AlignedPositions(nn.Module):
+    chosen: Tensor
+    reference: Tensor
+
+    def __init__(self, features: AlignedPositions):
+        super().__init__()
+        self.register_buffer("chosen", torch.as_tensor(features.chosen))
+        self.register_buffer("reference", torch.as_tensor(features.reference))
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Kabsch 1976, doi 10.1107/S0567739476001873; the box plays no part."""
+        centred = positions.index_select(-2, self.chosen)
+        centred = centred - centred.mean(dim=-2, keepdim=True)
+        reference = self.reference.to(centred.dtype)
+        left, _, right = torch.linalg.svd(centred.transpose(-1, -2) @ reference)
+        mirror = torch.sign(torch.linalg.det(left) * torch.linalg.det(right))
+        flip = torch.stack([torch.ones_like(mirror), torch.ones_like(mirror), mirror], dim=-1)
+        rotation = (left * flip.unsqueeze(-2)) @ right
+        return (centred @ rotation).flatten(-2)
+
+
+class FeaturesModule(nn.Module):
+    """Features of several kinds as one module; the forward pass concatenates them, each times its scale."""
+
+    scales: Tensor
+
+    def __init__(self, features: Features):
+        super().__init__()
+        self.parts = nn.ModuleList([_twin(part) for part in features.parts])
+        scales = [scale for part, scale in zip(features.parts, features.scales, strict=True) for _ in part.names]
+        self.register_buffer("scales", torch.tensor(scales))
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Of shape=(n_features,) or (n, n_features)."""
+        columns: list[Tensor] = []
+        for part in self.parts:
+            columns.append(part(positions, box))
+        return torch.cat(columns, dim=-1) * self.scales
+
+
+def _twin(part: FeatureSet) -> nn.Module:
+    twins: dict[type, Any] = {
+        Distances: _Distances,
+        SineCosine: _SineCosine,
+        AlignedPositions: _AlignedPositions,
+    }
+    module: nn.Module = twins[type(part)](part)
+    return module
+
+
+def features_module(features: Features) -> FeaturesModule:
+    """The torch twin of features, in double precision."""
+    return FeaturesModule(features).double()
+
+
+def torsion_angles(positions: Tensor, quadruples: Tensor) -> Tensor:
+    """Radians, IUPAC sign, shape=(..., n), of positions, shape=(..., n_atoms, 3), and atoms, shape=(n, 4)."""
+    p = [positions.index_select(-2, quadruples[:, i]) for i in range(4)]
+    b1, b2, b3 = p[1] - p[0], p[2] - p[1], p[3] - p[2]
+    n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
+    return torch.atan2(torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(dim=-1), (n1 * n2).sum(dim=-1))
+
+
+class _Torsions(nn.Module):
+    atoms: Tensor
+
+    def __init__(self, atoms: IntArray):
+        super().__init__()
+        self.register_buffer("atoms", torch.as_tensor(atoms))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return torsion_angles(positions, self.atoms)
+
+
+class _Components(nn.Module):
+    flat: Tensor
+
+    def __init__(self, components: IntArray):
+        super().__init__()
+        self.register_buffer("flat", torch.as_tensor(components @ np.array([3, 1])))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return positions.flatten(-2).index_select(-1, self.flat)
+
+
+def slow_as_module(slow: SlowCoordinates) -> ModuleCoordinates:
+    """The same coordinates by a torch module."""
+    if isinstance(slow, ModuleCoordinates):
+        return slow
+    assert isinstance(slow, Torsions | ParticleCoordinates)
+    module = _Torsions(slow.atoms) if isinstance(slow, Torsions) else _Components(slow.components)
+    return ModuleCoordinates(slow.names, slow.periods, slow.domain, archived(torch.jit.script(module)))

@@ -1,0 +1,82 @@
+"""Systems as XML text, with forces of openmm-torch in them or not."""
+
+import hashlib
+import io
+import pickle
+import re
+import zipfile
+from functools import lru_cache
+from typing import Any
+from xml.etree import ElementTree
+
+import openmm
+
+from ..errors import InputError
+
+
+class _ModuleForcesOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """As `pickle.Unpickler.find_class`."""
+        if (module, name) != ("openmm_gancl.engine.torch_force", "ModuleForce"):
+            raise InputError(
+                f"a PythonForce in it would run {module}.{name}, and code in a file may do anything: read it yourself "
+                "if you trust it, and give the System to gancl.system_from_objects"
+            )
+        return super().find_class(module, name)
+
+
+def refuse_code(xml: str) -> None:
+    """See that no PythonForce of an XML text, which holds a pickle, runs anything but a torch module.
+
+    Raises:
+        InputError: one that would, or that cannot be read.
+    """
+    for element in ElementTree.fromstring(xml).iter():
+        if element.get("type") == "PythonForce":
+            try:
+                _ModuleForcesOnly(io.BytesIO(bytes.fromhex(element.get("function", "")))).load()
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(f"a PythonForce in it cannot be read ({type(error).__name__}): make it anew") from None
+
+
+def deserialized_system(xml: str) -> openmm.System:
+    """The System of an XML text, with what its forces of torch modules need: openmm-torch is loaded, threads are set.
+
+    Any process may read it: a worker, one that resumes a run, a script that has the file of a System with a
+    `openmm_gancl.torch_force` in it. Of a file from others have a look at it first: a PythonForce runs code.
+    """
+    if "TorchForce" in xml or "PythonForce" in xml:
+        import torch
+
+        from .torch_force import torch_force_type
+
+        # a network that is evaluated every step is tens of times slower with more
+        torch.set_num_threads(1)
+        torch_force_type()
+    return openmm.XmlSerializer.deserialize(xml)
+
+
+def system_hash(system: openmm.System) -> str:
+    """Of all that a System's XML says: the same for the same System in any process and version of OpenMM."""
+    xml = re.sub(r' openmmVersion="[^"]*"', "", openmm.XmlSerializer.serialize(system))
+    xml = re.sub(r'(?<=encodedFileContents=")[^"]*', lambda match: _archive_hash(match[0]), xml)
+    return hashlib.sha256(xml.encode()).hexdigest()[:16]
+
+
+def _archive_hash(encoded: str) -> str:
+    """Of the members of a TorchScript archive, which is written anew each time, with other names for the same."""
+    try:
+        members = zipfile.ZipFile(io.BytesIO(bytes.fromhex(encoded))).infolist()
+    except (ValueError, zipfile.BadZipFile):
+        return encoded
+    told = sorted((m.filename.partition("/")[2], m.CRC) for m in members)
+    kept = [item for item in told if not item[0].endswith(("debug_pkl", "serialization_id"))]
+    return hashlib.sha256(repr(kept).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4)
+def deserialized(system_xml: str) -> openmm.System:
+    """The System of an XML text; clone it before changing it."""
+    return deserialized_system(system_xml)

@@ -1,0 +1,257 @@
+"""Basins and barriers of a surface: found by flooding it, or given as boxes; populations and tables of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..coordinates.basin import Basin
+from ..units import BoolArray, FloatArray, IntArray, thermal_energy
+from .block_counts import Rows
+from .grid import bin_centres
+from .surface import FreeEnergySurface
+
+LEAST_DEPTH = 1.0
+"""kT by which a basin lies below its lowest saddle, at least; and two standard errors of that depth."""
+
+
+@dataclass(frozen=True)
+class BasinPopulation:
+    """One row of the basin table.
+
+    Attributes:
+        name: of the basin.
+        population: fraction of the equilibrium ensemble.
+        population_error: one sigma.
+        free_energy: kJ/mol, relative to the first basin.
+        free_energy_error: one sigma, kJ/mol.
+    """
+
+    name: str
+    population: float
+    population_error: float
+    free_energy: float
+    free_energy_error: float
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The lowest way between two basins; the barriers of a surface form a tree, so they tell every such way.
+
+    Attributes:
+        names: of the two basins.
+        place: shape=(d,), of the saddle.
+        heights: kJ/mol, of the saddle over the minimum of either basin.
+        errors: one sigma of each, kJ/mol.
+    """
+
+    names: tuple[str, str]
+    place: tuple[float, ...]
+    heights: tuple[float, float]
+    errors: tuple[float, float]
+
+
+def _neighbours(shape: tuple[int, ...], periods: FloatArray) -> IntArray:
+    """Flat indices of the bins beside each bin, shape=(n_bins, 2 d), -1 beyond an end."""
+    index, columns = np.arange(int(np.prod(shape))).reshape(shape), []
+    for axis, period in enumerate(periods):
+        for step in (1, -1):
+            beside = np.roll(index, step, axis)
+            if not np.isfinite(period):
+                end = [slice(None)] * len(shape)
+                end[axis] = slice(0, 1) if step == 1 else slice(-1, None)
+                beside[tuple(end)] = -1
+            columns.append(beside.ravel())
+    return np.stack(columns, axis=1)
+
+
+class _Union:
+    """Sets that merge, each known by one of its members."""
+
+    def __init__(self) -> None:
+        self.parent: list[int] = []
+
+    def add(self) -> int:
+        self.parent.append(len(self.parent))
+        return self.parent[-1]
+
+    def root(self, i: int) -> int:
+        while self.parent[i] != i:
+            self.parent[i] = self.parent[self.parent[i]]
+            i = self.parent[i]
+        return i
+
+
+def find_basins(surface: FreeEnergySurface) -> BoolArray:
+    """The basins of a surface, deepest first, shape=(n_basins, n_0, ...).
+
+    The surface is flooded from below; a pool that is shallower than `LEAST_DEPTH` where it meets another one, or whose
+    depth is within two standard errors of nothing, belongs to the other. An island that is as flat is no basin.
+    """
+    energy, error = surface.energy.ravel(), surface.error.ravel()
+    beside = _neighbours(surface.energy.shape, surface.periods)
+    pools, minima, label = _Union(), list[int](), np.full(len(energy), -1)
+    basins_of_their_own: set[int] = set()
+
+    def is_shallow(minimum: int, top: int) -> bool:
+        noise = float(np.hypot(error[top], error[minimum]))
+        return bool(energy[top] - energy[minimum] < max(LEAST_DEPTH * thermal_energy(surface.temperature), 2.0 * noise))
+
+    for cell in np.argsort(energy)[: np.isfinite(energy).sum()]:
+        flooded = [n for n in beside[cell] if n >= 0 and label[n] >= 0]
+        if not flooded:
+            label[cell] = pools.add()
+            minima.append(int(cell))
+            continue
+        label[cell] = label[min(flooded, key=lambda n: energy[n])]
+        touching = {pools.root(label[n]) for n in flooded}
+        deepest = min(touching, key=lambda i: energy[minima[i]])
+        for pool in touching - {deepest} - basins_of_their_own:  # the first, lowest meeting decides
+            if is_shallow(minima[pool], int(cell)):
+                pools.parent[pool] = deepest
+            else:
+                basins_of_their_own.add(pool)
+    roots = np.array([pools.root(i) for i in range(len(minima))])
+    of_cell = np.where(label >= 0, roots[label], -1)
+    first, *others = sorted(set(roots.tolist()), key=lambda i: energy[minima[i]])
+    tops = {i: int(np.where(of_cell == i, energy, -np.inf).argmax()) for i in others}
+    basins = [first, *(i for i in others if i in basins_of_their_own or not is_shallow(minima[i], tops[i]))]
+    return np.stack([(of_cell == basin).reshape(surface.energy.shape) for basin in basins])
+
+
+def box_masks(surface: FreeEnergySurface, basins: Sequence[Basin]) -> BoolArray:
+    """The bins whose centres lie in each basin, shape=(n_basins, n_0, ...)."""
+    places = bin_centres(surface.edges)
+    return np.stack([basin.contains(places).reshape(surface.energy.shape) for basin in basins])
+
+
+def lowest_bins(surface: FreeEnergySurface, masks: BoolArray) -> list[int]:
+    """Flat index of the lowest bin of each mask, -1 where nothing is known."""
+    lowest = []
+    for mask in masks:
+        inside = np.where(mask, surface.energy, np.inf).ravel()
+        lowest.append(int(inside.argmin()) if np.isfinite(inside).any() else -1)
+    return lowest
+
+
+def find_saddles(surface: FreeEnergySurface, minima: Sequence[int]) -> list[tuple[int, int, int]]:
+    """The saddles that join minima, lowest first: two indices into ``minima``, deeper first, and the saddle's bin."""
+    energy, beside = surface.energy.ravel(), _neighbours(surface.energy.shape, surface.periods)
+    pools, lowest, saddles = _Union(), list[int](), []
+    label = np.full(len(energy), -1)
+    wanted = {cell: i for i, cell in enumerate(minima) if cell >= 0}
+    for cell in np.argsort(energy)[: np.isfinite(energy).sum()]:
+        touching = {pools.root(label[n]) for n in beside[cell] if n >= 0 and label[n] >= 0}
+        mine = touching.pop() if touching else pools.add()
+        if mine == len(lowest):
+            lowest.append(-1)
+        label[cell] = mine
+        if int(cell) in wanted and lowest[mine] < 0:
+            lowest[mine] = wanted[int(cell)]
+        elif int(cell) in wanted:  # a way down leads from here to the deeper one
+            saddles.append((lowest[mine], wanted[int(cell)], int(cell)))
+        for other in touching:
+            first, second = lowest[mine], lowest[other]
+            pools.parent[other] = mine
+            if first >= 0 and second >= 0:
+                deeper, higher = sorted((first, second), key=lambda i: energy[minima[i]])
+                saddles.append((deeper, higher, int(cell)))
+                lowest[mine] = deeper
+            else:
+                lowest[mine] = max(first, second)
+    return saddles
+
+
+def relative_free_energies(
+    masses: FloatArray, draws: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Populations, -log of them relative to the first, and the errors of both, linearised.
+
+    Args:
+        masses: shape=(n + 1,), of basins and of everything.
+        draws: shape=(n_bootstrap, n + 1), of replicates.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        populations = masses[:-1] / masses[-1]
+        ratios = draws / masses
+        free = -np.log(masses[:-1] / masses[0])
+        population_errors = populations * (ratios[:, :-1] - ratios[:, -1:]).std(axis=0)
+        errors = (ratios[:, :-1] - ratios[:, :1]).std(axis=0)
+    known = masses[:-1] > 0.0
+    populations = np.where(known, populations, 0.0)
+    known_free = known & known[0]
+    return (
+        populations,
+        np.where(known_free, free, np.inf),
+        np.where(known, population_errors, np.inf),
+        np.where(known_free, errors, np.inf),
+    )
+
+
+def masses_of_basins(rows: Rows, names: Sequence[str], draws: FloatArray, kT: float) -> list[BasinPopulation]:
+    """Populations of basins, and free energies relative to the first, with errors from replicates."""
+    whole = rows.combine(np.ones((1, draws.shape[1])))[0]
+    table = zip(names, *relative_free_energies(whole, rows.combine(draws)), strict=True)
+    return [BasinPopulation(name, float(p), float(dp), kT * float(f), kT * float(df)) for name, p, f, dp, df in table]
+
+
+def basin_barriers(
+    surface: FreeEnergySurface, deviations: FloatArray, minima: Sequence[int], names: Sequence[str]
+) -> list[Barrier]:
+    """The lowest ways between basins, with errors from relative deviations of replicates."""
+    kT, places, energy = thermal_energy(surface.temperature), bin_centres(surface.edges), surface.energy.ravel()
+    flat, barriers = deviations.reshape(len(deviations), -1), []
+    for first, second, saddle in find_saddles(surface, minima):
+        ends = [minima[first], minima[second]]
+        barriers.append(
+            Barrier(
+                names=(names[first], names[second]),
+                place=tuple(map(float, places[saddle])),
+                heights=(float(energy[saddle] - energy[ends[0]]), float(energy[saddle] - energy[ends[1]])),
+                errors=(
+                    kT * float((flat[:, saddle] - flat[:, ends[0]]).std()),
+                    kT * float((flat[:, saddle] - flat[:, ends[1]]).std()),
+                ),
+            )
+        )
+    return barriers
+
+
+def formatted(value: float | None, form: str) -> str:
+    """A number as text, or ``unknown``."""
+    return "unknown" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol") -> list[str]:
+    """Lines of a table of basins, as dictionaries of `BasinPopulation` in that unit; none for no basin."""
+    if not basins:
+        return []
+    width = max(len("basin"), *(len(row["name"]) for row in basins))
+    lines = [f"{'basin':<{width}}  population           dF ({unit})"]
+    for i, row in enumerate(basins):
+        population = f"{formatted(row['population'], '.4f')} +- {formatted(row['population_error'], '.4f')}"
+        free = f"{formatted(row['free_energy'], '.2f')} +- {formatted(row['free_energy_error'], '.2f')}"
+        lines.append(f"{row['name']:<{width}}  {population:<19}  {free if i else 'reference'}")
+    return ["", *lines]
+
+
+def barrier_table(barriers: list[dict[str, Any]], unit: str = "kJ/mol") -> list[str]:
+    """Lines of a table of barriers, as dictionaries of `Barrier` in that unit; none for no barrier."""
+    if not barriers:
+        return []
+    rows = [
+        (
+            " - ".join(row["names"]),
+            " / ".join(
+                f"{formatted(height, '.2f')} +- {formatted(error, '.2f')}"
+                for height, error in zip(row["heights"], row["errors"], strict=True)
+            ),
+            "(" + ", ".join(f"{x:.2f}" for x in row["place"]) + ")",
+        )
+        for row in barriers
+    ]
+    heading = ("barrier", f"from either side ({unit})", "at")
+    widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(2)]
+    return ["", *(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in [heading, *rows])]

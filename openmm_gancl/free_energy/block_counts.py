@@ -1,0 +1,257 @@
+"""Frames, a piece at a time, to the weighted counts of their blocks on a grid and in boxes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array, vstack
+
+from ..coordinates.basin import Basin
+from ..engine.random_numbers import named_rng
+from ..trajectories.blocks import Blocks
+from ..trajectories.series import Series
+from ..units import BoolArray, FloatArray, IntArray
+from .grid import FineGrid
+
+PIECE = 65_536
+"""Frames looked at together."""
+
+LEAST_TILT = -600.0
+"""Logarithm of the least usual weight, below which weights are no numbers any more."""
+
+TILTS = (0.02, 0.06, 0.2)
+"""Bandwidths, as fractions of an axis, of the local mean of log-weights; the broader ones where no frame is near."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some frames: their cells on the fine grid, -1 where they do not count, log-weights, and values."""
+
+    values: FloatArray
+    cells: IntArray
+    log_weights: FloatArray
+
+    @property
+    def counted(self) -> BoolArray:
+        return np.asarray(self.cells >= 0)
+
+    def weights(self, boxes: Sequence[Basin]) -> FloatArray:
+        """Inside each box, and everywhere, shape=(n, n_boxes + 1)."""
+        inside = [*(box.contains(self.values) for box in boxes), np.ones(len(self.values), dtype=bool)]
+        return np.asarray(np.exp(self.log_weights)[:, None] * np.stack(inside, axis=1))
+
+    def over_tilt(self, tilt: FloatArray) -> FloatArray:
+        """Weights over what is usual in their cells; zero where they do not count."""
+        return np.where(self.counted, np.exp(self.log_weights) / tilt[self.cells], 0.0)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """The frames used, with their weights, on a grid."""
+
+    series: Series
+    blocks: Blocks
+    grid: FineGrid
+    log_weights: FloatArray | None
+    highest: float
+
+    def look(self, frames: IntArray, used: slice) -> _Piece:
+        """Frames of the series; the same, counted from the first one used."""
+        values = np.asarray(self.series.values[frames, : len(self.grid.axes)], dtype=float)
+        logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.highest
+        return _Piece(values, np.where(np.isfinite(logs), self.grid.index(values), -1), logs)
+
+    def groups(self) -> Iterator[tuple[int, int]]:
+        """Consecutive blocks of about a piece together, first and after the last; at least one."""
+        ends, first = np.cumsum(self.blocks.sizes), 0
+        while first < len(ends):
+            begun = ends[first - 1] if first else 0
+            last = max(int(np.searchsorted(ends, begun + PIECE, side="right")), first + 1)
+            yield first, last
+            first = last
+
+    def pieces(self, first: int, last: int) -> Iterator[tuple[_Piece, IntArray]]:
+        """The frames of some blocks, and the block of each, counted from the first."""
+        sizes = self.blocks.sizes[first:last]
+        frames, block = self.blocks.frames(first, last), np.repeat(np.arange(last - first), sizes)
+        begun = int(self.blocks.sizes[:first].sum())
+        for i in range(0, len(frames), PIECE):
+            part = slice(i, i + PIECE)
+            yield self.look(frames[part], slice(begun + i, begun + i + len(frames[part]))), block[part]
+
+
+def local_weights(grid: FineGrid, frames: FloatArray, log_sums: FloatArray) -> FloatArray:
+    """The weight that is usual in each cell of the fine grid: a local geometric mean, shape=(size,).
+
+    A kernel that smooths weights as they are carries those of a basin up a barrier. Divided by what is usual in their
+    place, and multiplied by it afterwards, they leave little to carry.
+
+    Args:
+        grid: the fine grid.
+        frames: shape=(size,), samples in each cell.
+        log_sums: shape=(size,), sums of their log-weights.
+    """
+    means = np.full(grid.size, log_sums.sum() / frames.sum())
+    for bandwidth in reversed(TILTS):
+        bandwidths = np.full(len(grid.axes), bandwidth)
+        near, sums = grid.smooth(np.stack([frames, log_sums]), bandwidths)
+        known = near * grid.kernel_volume(bandwidths) > 1e-3
+        means[known] = sums[known] / near[known]
+    return np.exp(means.clip(min=LEAST_TILT))
+
+
+def _usual_weights(frames: _Frames) -> tuple[FloatArray, FloatArray]:
+    """Number of samples and usual weight of each cell."""
+    size = frames.grid.size
+    number, log_sums = np.zeros(size), np.zeros(size)
+    for first, last in frames.groups():
+        for piece, _ in frames.pieces(first, last):
+            cells = piece.cells[piece.counted]
+            number += np.bincount(cells, minlength=size)
+            log_sums += np.bincount(cells, piece.log_weights[piece.counted], minlength=size)
+    if frames.log_weights is None or not number.any():
+        return number, np.ones(size)
+    return number, local_weights(frames.grid, number, log_sums)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A quantity, summed over the samples of each block, that replicates combine.
+
+    Attributes:
+        blocks: shape=(n_blocks, n), sparse or not.
+        windows: shape=(n_windows, n), what a rise of a window's free energy takes away; None without windows.
+        influence: shape=(n_blocks, n_windows), as in `Response`.
+    """
+
+    blocks: csr_array | FloatArray
+    windows: csr_array | FloatArray | None
+    influence: FloatArray | None
+
+    def combine(self, multiplicities: FloatArray) -> FloatArray:
+        """The sums with every block taken so many times, shape=(n_replicates, n)."""
+        sums = np.asarray(multiplicities @ self.blocks)
+        if self.windows is not None and self.influence is not None:
+            sums -= np.asarray((multiplicities @ self.influence) @ self.windows)
+        return sums
+
+
+@dataclass(frozen=True)
+class BlockCounts:
+    """Weighted counts of every block on the fine grid.
+
+    Attributes:
+        grid: the fine grid.
+        cells: weights of the samples over the tilt of their cell, on the fine grid.
+        boxes: the last column holds the weights of all samples, the others of those inside each box.
+        tilt: shape=(size,), the weight that is usual in each cell; 1 throughout for equal weights.
+        frames: shape=(size,), number of samples in each cell.
+        stratum: shape=(n_blocks,), blocks that the bootstrap draws among each other.
+        sizes: shape=(n_blocks,), samples in each block.
+        spans: shape=(n_blocks, 2), where each block begins and ends, as fractions of its trajectory.
+        correlation: shape=(n_strata,), statistical inefficiency over the length of a block.
+    """
+
+    grid: FineGrid
+    cells: Rows
+    boxes: Rows
+    tilt: FloatArray
+    frames: FloatArray
+    stratum: IntArray
+    sizes: IntArray
+    spans: FloatArray
+    correlation: FloatArray
+
+    def normalised(self, multiplicities: FloatArray) -> FloatArray:
+        """Scaled so that every stratum keeps its number of samples; an empty stratum stays as it was."""
+        scaled = np.array(multiplicities, dtype=float)
+        for s in range(len(self.correlation)):
+            mine = self.stratum == s
+            held = scaled[:, mine] @ self.sizes[mine]
+            scaled[:, mine] *= np.where(held > 0, self.sizes[mine].sum() / np.where(held > 0, held, 1.0), 1.0)[:, None]
+        return scaled
+
+    def slices(self, first: float, last: float) -> FloatArray:
+        """Multiplicities of the part of every trajectory between two fractions of it, shape=(n_blocks,)."""
+        begin, end = self.spans.T
+        inside = (np.minimum(end, last) - np.maximum(begin, first)).clip(min=0.0) / (end - begin)
+        return self.normalised(inside[None])[0]
+
+    def draws(self, n: int, seed: int) -> FloatArray:
+        """Multiplicities of bootstrap samples, shape=(n, n_blocks), drawn within each stratum.
+
+        Their scatter is widened for what few and short blocks lose: the variance of m blocks by m / (m - 1), and
+        what correlates across their ends.
+        """
+        rng, drawn = named_rng(seed, "block bootstrap"), np.empty((n, len(self.stratum)))
+        spread = np.empty(len(self.stratum))
+        for s, correlation in enumerate(self.correlation):
+            mine = np.flatnonzero(self.stratum == s)
+            m = len(mine)
+            drawn[:, mine] = rng.multinomial(m, np.full(m, 1.0 / m), size=n)
+            spread[mine] = np.sqrt(m / (m - 1) / (1.0 - 0.5 * min(float(correlation), 1.0)))
+        return 1.0 + spread * (self.normalised(drawn) - 1.0)
+
+
+@dataclass(frozen=True)
+class Response:
+    """How weights follow when free energies of windows change (see `MBAR`).
+
+    Attributes:
+        influence: shape=(n_blocks, n_windows), of each block on the windows' reduced free energies.
+        responsibilities: shape=(n_windows, n_samples), of each window for each sample.
+    """
+
+    influence: FloatArray
+    responsibilities: csr_array
+
+
+def count_blocks(
+    series: Series,
+    blocks: Blocks,
+    grid: FineGrid,
+    *,
+    log_weights: FloatArray | None = None,
+    response: Response | None = None,
+    boxes: Sequence[Basin] = (),
+) -> BlockCounts:
+    """Weighted counts of every block on the fine grid and in boxes.
+
+    Args:
+        series: its first columns are the coordinates of the grid.
+        blocks: the frames used.
+        grid: the fine grid.
+        log_weights: shape=(n_used,), of the frames used, in order; None if all are alike.
+        response: of the weights to the free energies of windows.
+        boxes: regions in the coordinates.
+    """
+    highest = 0.0 if log_weights is None else float(log_weights.max())
+    frames = _Frames(series, blocks, grid, log_weights, highest)
+    number, tilt = _usual_weights(frames)
+    counts, boxed = [], np.zeros((len(blocks.start), len(boxes) + 1))
+    for first, last in frames.groups():
+        shape, group = (last - first, grid.size), csr_array((last - first, grid.size))
+        for piece, block in frames.pieces(first, last):
+            group = group + csr_array((piece.over_tilt(tilt), (block, piece.cells.clip(min=0))), shape=shape)
+            np.add.at(boxed, first + block, piece.weights(boxes))
+        counts.append(group)
+    cells, regions = Rows(vstack(counts, format="csr"), None, None), Rows(boxed, None, None)
+    if response is not None:
+        piece = frames.look(blocks.frames(), slice(None))
+        pointer = np.arange(len(piece.cells) + 1)
+        places = csr_array(
+            (piece.over_tilt(tilt), piece.cells.clip(min=0), pointer), shape=(len(pointer) - 1, grid.size)
+        )
+        cells = Rows(cells.blocks, response.responsibilities @ places, response.influence)
+        regions = Rows(boxed, response.responsibilities @ piece.weights(boxes), response.influence)
+    return BlockCounts(
+        grid=grid,
+        cells=cells,
+        boxes=regions,
+        tilt=tilt,
+        frames=number,
+        stratum=blocks.stratum,
+        sizes=blocks.sizes,
+        spans=blocks.spans,
+        correlation=blocks.correlation,
+    )

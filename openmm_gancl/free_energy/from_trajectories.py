@@ -1,0 +1,320 @@
+"""Free-energy surfaces from trajectories: density estimates of equilibrated, weighted frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..coordinates.basin import Basin
+from ..coordinates.geometry import wrap
+from ..errors import InputError
+from ..trajectories.blocks import Blocks, independent_blocks
+from ..trajectories.observations import Observations, read
+from ..trajectories.series import Series
+from ..units import BoolArray, FloatArray, check_radians, thermal_energy
+from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
+from .block_counts import BlockCounts, count_blocks
+from .convergence import Convergence, convergence_of
+from .density import Density, Method, estimate_density
+from .grid import FineGrid, bin_centres
+from .surface import BINS, CEILING, FreeEnergySurface
+from .weight_statistics import effective_sample_size
+from .window_weights import MOST_BIASES, WindowWeights, weigh_windows, window_notes
+
+FEW_SAMPLES, TOO_FEW_SAMPLES = 50, 10
+"""Independent samples below which a surface comes with a warning, and below which it is not to be trusted."""
+
+LARGE_SHARE, LARGEST_SHARE = 0.05, 0.5
+"""Of all the weight, on one frame: likewise."""
+
+LARGE_CUT = 0.5
+"""Of a trajectory, as equilibration: told."""
+
+
+@dataclass(frozen=True)
+class TrajectoryAnalysis:
+    """A surface from trajectories and what it rests on.
+
+    Attributes:
+        surface: the surface.
+        density: probabilities of the bins, and those of bootstrap replicates.
+        blocks: the frames used.
+        effective_samples: independent samples, the weights' unevenness included.
+        basins: populations and free energies, relative to the first.
+        minima: shape=(n_basins, d), the lowest place of each; NaN where nothing is known.
+        barriers: the lowest ways between them.
+        convergence: over the length of the trajectories.
+        windows: weights and overlap of umbrella windows; None without.
+        notes: what the user should know, one sentence each.
+        doubts: why the result is not to be trusted; empty if it is.
+    """
+
+    surface: FreeEnergySurface
+    density: Density
+    blocks: Blocks
+    effective_samples: float
+    basins: list[BasinPopulation]
+    minima: FloatArray
+    barriers: list[Barrier]
+    convergence: Convergence
+    windows: WindowWeights | None
+    notes: list[str]
+    doubts: list[str]
+
+
+def _edges(series: Series, d: int, blocks: Blocks, bins: int | None) -> tuple[FloatArray, ...]:
+    """Bin edges over one period, or over what the frames that are used reach."""
+    edges = []
+    runs = np.flatnonzero(np.append(True, blocks.start[1:] != blocks.stop[:-1]))  # where something was cut between
+    spans = list(zip(blocks.start[runs], np.append(blocks.stop[runs[1:] - 1], blocks.stop[-1]), strict=True))
+    for i in range(d):
+        period = float(series.periods[i])
+        if np.isfinite(period):
+            low, high = -period / 2, period / 2
+        else:
+            low = min(float(series.values[begin:end, i].min()) for begin, end in spans)
+            high = max(float(series.values[begin:end, i].max()) for begin, end in spans)
+        if not high > low:
+            raise InputError(f"{series.names[i]} is {low:g} in every frame: choose a coordinate that moves")
+        edges.append(np.linspace(low, high, (bins or BINS[d]) + 1))
+    return tuple(edges)
+
+
+def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> Basin:
+    """A basin whose bounds lie within one period around zero, as the coordinates do."""
+    boxes = []
+    for box in basin.boxes:
+        bounds = np.array(box, dtype=float)
+        check_radians(np.where(np.isinf(bounds), 0.0, bounds).T, periods, f"basin {basin.name}:")
+        for name, interval, period in zip(names, bounds, periods, strict=True):
+            low, high = interval
+            if np.isnan(interval).any():
+                raise InputError(f"basin {basin.name}: a bound of {name} is not a number: give low:high")
+            if not np.isfinite(period):
+                if low > high:
+                    raise InputError(f"basin {basin.name}: {name} from {low:g} to {high:g} is empty: swap its bounds")
+            elif np.isfinite(interval).all() and high - low < period:
+                interval[:] = wrap(interval, period)
+            else:  # the whole circle, or from one of its ends
+                interval[:] = (
+                    interval.clip(-period / 2, period / 2) if np.isinf(interval).any() else (-period / 2, period / 2)
+                )
+        boxes.append(bounds)
+    return Basin(basin.name, tuple(boxes))
+
+
+def _surface(
+    density: Density, edges: tuple[FloatArray, ...], series: Series, temperature: float, draws: FloatArray
+) -> tuple[FreeEnergySurface, FloatArray]:
+    """-kT log of a density, error bars after aligning the mean below 10 kT; and relative deviations of replicates."""
+    kT, d = thermal_energy(temperature), len(edges)
+    with np.errstate(divide="ignore"):
+        energy = np.where(density.sampled, -np.log(density.probability), np.inf)
+    energy -= energy.min()
+    known = np.isfinite(energy)
+    # linearised: a replicate may leave a bin empty, which has no logarithm
+    deviations = np.zeros((len(draws), *energy.shape))
+    deviations[:, known] = density.of(draws)[:, known] / density.probability[known] - 1.0
+    deviations -= deviations[:, energy < CEILING].mean(axis=1).reshape(-1, *[1] * d)
+    surface = FreeEnergySurface(
+        energy=kT * energy,
+        error=kT * np.where(known, deviations.std(axis=0), np.inf),
+        edges=edges,
+        names=series.names[:d],
+        periods=series.periods[:d],
+        temperature=temperature,
+        force_evaluations=0,
+        units=series.units[:d],
+    )
+    return surface, deviations
+
+
+def _sample_notes(effective: float, share: float, weighted: bool) -> tuple[list[str], list[str]]:
+    """Notes and doubts about the number of samples and their weights."""
+    notes: list[str] = []
+    doubts: list[str] = []
+    if effective < FEW_SAMPLES:
+        told = f"only {effective:.0f} independent samples: the error bars are themselves uncertain; sample for longer"
+        (doubts if effective < TOO_FEW_SAMPLES else notes).append(told)
+    if weighted and share > LARGE_SHARE:
+        told = f"one frame carries {100 * share:.0f} % of the weight: the bias leaves too few frames; sample for longer"
+        (doubts if share > LARGEST_SHARE else notes).append(told)
+    return notes, doubts
+
+
+def _equilibration_notes(blocks: Blocks, series: Series) -> list[str]:
+    """Runs of which most was cut."""
+    cut = np.array(blocks.discarded) / np.maximum(np.diff(series.starts), 1)
+    return [
+        f"equilibration took {100 * cut[i]:.0f} % of trajectory {i + 1}: sample for longer, or give `discard` yourself"
+        for i in np.flatnonzero(cut > LARGE_CUT)
+    ]
+
+
+def _letters(n: int) -> list[str]:
+    """Names of basins that were found."""
+    return [chr(ord("A") + i) if i < 26 else f"A{i}" for i in range(n)]
+
+
+def _notes(
+    observations: Observations, weighted: "_Weighted", discard: int | Literal["auto"]
+) -> tuple[list[str], list[str]]:
+    """What the user should know, and why the result is not to be trusted."""
+    notes, doubts = _sample_notes(*weighted.samples(), weighted.log_weights is not None)
+    if discard == "auto" and observations.windows is None:
+        notes += _equilibration_notes(weighted.blocks, observations.series)
+    if observations.windows is not None and weighted.windows is not None:
+        more = window_notes(observations.windows, weighted.windows)
+        notes, doubts = more[0] + notes, more[1] + doubts
+    return [*observations.notes, *notes], doubts
+
+
+def _check_asked(d: int, method: str) -> None:
+    if d not in BINS:
+        raise InputError(f"a surface over {d} collective variables is not supported: give one or two")
+    if method not in ("kde", "histogram"):
+        raise InputError(f"`method` is {method}: choose kde or histogram")
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """Blocks of frames with what weighs them: the log-weights of all their frames, by windows or given."""
+
+    blocks: Blocks
+    log_weights: FloatArray | None
+    windows: WindowWeights | None
+
+    @classmethod
+    def of(cls, observations: Observations, discard: int | Literal["auto"]) -> "_Weighted":
+        windows = observations.windows
+        most = None if windows is None else max(MOST_BIASES // len(windows), 1)
+        blocks = independent_blocks(observations.series, discard, windows=windows is not None, most_frames=most)
+        if windows is not None:
+            weights = weigh_windows(observations, blocks)
+            return cls(weights.blocks, weights.mbar.log_weights, weights)
+        if observations.log_weights is None:
+            return cls(blocks, None, None)
+        log_weights = np.asarray(observations.log_weights, dtype=float)[blocks.frames()]
+        if not np.isfinite(log_weights).any():
+            raise InputError("every frame that is left has weight zero: check the log-weights, or give `discard=0`")
+        return cls(blocks, log_weights, None)
+
+    def counts(self, series: Series, grid: FineGrid, boxes: Sequence[Basin]) -> BlockCounts:
+        """Weights of the blocks in the bins of a grid and in boxes."""
+        response = None if self.windows is None else self.windows.response
+        return count_blocks(series, self.blocks, grid, log_weights=self.log_weights, response=response, boxes=boxes)
+
+    def samples(self) -> tuple[float, float]:
+        """Effective number of independent samples, and the largest share of the weight on one frame."""
+        n, log_weights = self.blocks.n_independent, self.log_weights
+        if log_weights is None:
+            return n, 0.0
+        share = float(np.exp(log_weights.max() - np.logaddexp.reduce(log_weights)))
+        return n * effective_sample_size(log_weights) / len(log_weights), share
+
+
+def analyse(
+    observations: Observations,
+    *,
+    bins: int | None = None,
+    method: Method = "kde",
+    discard: int | Literal["auto"] = "auto",
+    basins: Sequence[Basin] = (),
+    n_bootstrap: int = 100,
+    seed: int = 0,
+) -> TrajectoryAnalysis:
+    """The free-energy surface over one or two collective variables, its basins and barriers, and what it rests on.
+
+    Each file is a trajectory of its own: its equilibration is cut (Chodera 2016, doi 10.1021/acs.jctc.5b00784) and the
+    rest divided into blocks of several correlation times, the unit of the bootstrap and of the cross-validation that
+    chooses the bandwidth.
+
+    Args:
+        observations: of `openmm_gancl.trajectories.series.read`.
+        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
+        method: kde (von Mises on periodic coordinates, else Gaussian, reflected at the ends) or histogram.
+        discard: frames to cut from each trajectory, or ``auto``.
+        basins: boxes whose populations to report; found on the surface by default.
+        n_bootstrap: replicates.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: frames too few for an error bar.
+    """
+    series, d, temperature = observations.series, observations.n_surface, observations.temperature
+    _check_asked(d, method)
+    basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in basins]
+    weighted = _Weighted.of(observations, discard)
+    edges = _edges(series, d, weighted.blocks, bins)
+    counts = weighted.counts(series, FineGrid(edges, series.periods[:d]), basins)
+    density, draws = estimate_density(counts, method), counts.draws(n_bootstrap, seed)
+    surface, deviations = _surface(density, edges, series, temperature, draws)
+    masks: BoolArray = box_masks(surface, basins) if basins else find_basins(surface)
+    names = [basin.name for basin in basins] or _letters(len(masks))
+    rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
+    places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
+    return TrajectoryAnalysis(
+        surface=surface,
+        density=density,
+        blocks=weighted.blocks,
+        effective_samples=weighted.samples()[0],
+        basins=masses_of_basins(rows, names, draws, thermal_energy(temperature)),
+        minima=np.array([places[i] if i >= 0 else np.full(d, np.nan) for i in lowest]),
+        barriers=basin_barriers(surface, deviations, lowest, names),
+        convergence=convergence_of(surface, density, rows, names, draws),
+        windows=weighted.windows,
+        notes=notes,
+        doubts=doubts,
+    )
+
+
+def analyse_trajectories(
+    paths: Sequence[str | Path],
+    top: str | Path | None,
+    cvs: Sequence[str],
+    temperature: float,
+    *,
+    log_weights: FloatArray | str | Path | None = None,
+    bins: int | None = None,
+    discard: int | Literal["auto"] = "auto",
+    seed: int = 0,
+) -> TrajectoryAnalysis:
+    """The free-energy surface of trajectories and what it rests on: `trajectories.read`, then `free_energy.analyse`.
+
+    Call these two for COLVAR files, windows, static biases, and everything else that can be chosen.
+
+    Args:
+        paths: trajectories that mdtraj reads; empty if the collective variables are npy files.
+        top: their topology.
+        cvs: one or two, as for `parse_cv`.
+        temperature: K.
+        log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
+        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
+        discard: frames to cut from each trajectory, or ``auto``.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: files that cannot be read, or frames too few for an error bar.
+    """
+    observations = read(paths, top, cvs, temperature, log_weights=log_weights)
+    return analyse(observations, bins=bins, discard=discard, seed=seed)
+
+
+def surface_from_trajectories(
+    paths: Sequence[str | Path],
+    top: str | Path | None,
+    cvs: Sequence[str],
+    temperature: float,
+    *,
+    log_weights: FloatArray | str | Path | None = None,
+    bins: int | None = None,
+    discard: int | Literal["auto"] = "auto",
+    seed: int = 0,
+) -> FreeEnergySurface:
+    """The surface alone of `analyse_trajectories`, whose arguments these are."""
+    analysis = analyse_trajectories(
+        paths, top, cvs, temperature, log_weights=log_weights, bins=bins, discard=discard, seed=seed
+    )
+    return analysis.surface

@@ -1,0 +1,127 @@
+"""The free-energy surface: energies and error bars on a grid, as arrays and as files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ..coordinates.slow_coordinates import Axes
+from ..errors import InputError
+from ..units import FloatArray, energy_unit, thermal_energy
+
+BINS = {1: 120, 2: 72}
+
+CEILING = 10.0
+"""kT; the error bars are those after aligning the mean below it."""
+
+
+@dataclass(frozen=True)
+class FreeEnergySurface:
+    """A free-energy surface on a grid.
+
+    Attributes:
+        energy: shape=(n_0, ...), kJ/mol, minimum zero, ``inf`` where unknown.
+        error: the same shape, one sigma, kJ/mol, after aligning the mean below 10 kT.
+        edges: for each coordinate the bin edges.
+        names: one name a coordinate.
+        periods: shape=(d,).
+        temperature: K.
+        force_evaluations: of the real potential, all that the surface depends on.
+        units: of the coordinates, one each; empty where it is not known.
+    """
+
+    energy: FloatArray
+    error: FloatArray
+    edges: tuple[FloatArray, ...]
+    names: tuple[str, ...]
+    periods: FloatArray
+    temperature: float
+    force_evaluations: int
+    units: tuple[str, ...]
+
+    @property
+    def centres(self) -> tuple[FloatArray, ...]:
+        """For each coordinate the bin centres."""
+        return tuple(0.5 * (edges[1:] + edges[:-1]) for edges in self.edges)
+
+    @property
+    def median_error(self) -> float:
+        """Median error bar below 10 kT, kJ/mol."""
+        return float(np.median(self.error[self.energy < CEILING * thermal_energy(self.temperature)]))
+
+    def energy_at(self, labels: FloatArray) -> FloatArray:
+        """Energy of the bin that each label lies in, shape=(n,), for labels of shape=(n, d); kJ/mol."""
+        columns = [
+            np.clip(np.searchsorted(edges, labels[:, i], side="right") - 1, 0, len(edges) - 2)
+            for i, edges in enumerate(self.edges)
+        ]
+        return np.asarray(self.energy[tuple(columns)])
+
+    def save(self, path: str | Path) -> None:
+        """Write ``fes.npz``."""
+        edges: dict[str, Any] = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}
+        np.savez(
+            path,
+            energy=self.energy,
+            error=self.error,
+            names=np.array(self.names),
+            units=np.array(self.units),
+            periods=self.periods,
+            temperature=self.temperature,
+            force_evaluations=self.force_evaluations,
+            **edges,
+        )
+
+    def save_dat(self, path: str | Path, unit: str = "kJ/mol") -> None:
+        """Write ``fes.dat`` in PLUMED's manner: fields, grid settings, one bin a line, a blank line between rows."""
+        scale = energy_unit(unit, self.temperature)
+        names = [name.replace(" ", "_") for name in self.names]  # columns are told apart by spaces
+        lines = [f"#! FIELDS {' '.join(names)} free error"]
+        for name, edges, period in zip(names, self.edges, self.periods, strict=True):
+            lines += [
+                f"#! SET min_{name} {edges[0]:.9g}",
+                f"#! SET max_{name} {edges[-1]:.9g}",
+                f"#! SET nbins_{name} {len(edges) - 1}",
+                f"#! SET periodic_{name} {'true' if np.isfinite(period) else 'false'}",
+            ]
+        if unit != "kJ/mol":
+            lines.append(f"#! SET unit_free {unit}")
+        for index in np.ndindex(self.energy.shape):
+            if len(index) > 1 and index[-1] == 0 and index[0] > 0:
+                lines.append("")
+            place = [f"{centres[i]:.9f}" for centres, i in zip(self.centres, index, strict=True)]
+            lines.append(" ".join([*place, f"{self.energy[index] / scale:.9f}", f"{self.error[index] / scale:.9f}"]))
+        Path(path).write_text("\n".join(lines) + "\n")
+
+
+def load_surface(path: str | Path) -> FreeEnergySurface:
+    """Read what `FreeEnergySurface.save` wrote.
+
+    Raises:
+        InputError: there is no such file, or it holds no surface.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = tuple(map(str, stored["names"]))
+            return FreeEnergySurface(
+                energy=stored["energy"],
+                error=stored["error"],
+                edges=tuple(stored[f"edges_{i}"] for i in range(len(names))),
+                names=names,
+                periods=stored["periods"],
+                temperature=float(stored["temperature"]),
+                force_evaluations=int(stored["force_evaluations"]),
+                units=tuple(map(str, stored["units"])),
+            )
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+        raise InputError(f"{path} holds no surface: give a fes.npz that gancl wrote") from None
+
+
+def grid_edges(slow: Axes, bins: int | None = None) -> tuple[FloatArray, ...]:
+    """Bin edges over the domain of each coordinate: 72 a coordinate in two dimensions, 120 in one."""
+    d = len(slow.names)
+    if d not in BINS:
+        raise InputError(f"a surface over {d} coordinates is not supported: choose one or two labels")
+    return tuple(np.linspace(low, high, (bins or BINS[d]) + 1) for low, high in slow.domain)

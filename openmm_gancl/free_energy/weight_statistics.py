@@ -1,0 +1,72 @@
+"""What weights say of themselves: mean, effective sample size, tails, Bennett's acceptance ratio."""
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ..errors import quiet
+from ..units import FloatArray
+
+HEAVY_TAIL = 0.7
+"""A Pareto index above this means that the error bar is not to be trusted."""
+
+
+def log_mean_weight(log_weights: FloatArray) -> float:
+    """log of the mean of the weights, zero weights counted."""
+    return float(logsumexp(log_weights) - np.log(len(log_weights)))
+
+
+def effective_sample_size(log_weights: FloatArray) -> float:
+    """Kish's (sum w)^2 / sum w^2 (Survey Sampling, 1965); 0 if every weight is zero.
+
+    Args:
+        log_weights: shape=(n,), minus infinity where a lift failed.
+    """
+    if not np.isfinite(log_weights).any():
+        return 0.0
+    return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
+
+
+def pareto_index(log_weights: FloatArray) -> float:
+    """Tail index k of the largest weights (Zhang & Stephens 2009, doi 10.1198/tech.2009.08017).
+
+    Above 0.7 the error bar of mean(w) is not to be trusted (Vehtari et al. 2024, arXiv 1507.02646). NaN below 25
+    finite weights.
+    """
+    finite = np.sort(log_weights[np.isfinite(log_weights)])
+    if len(finite) < 25:
+        return float("nan")
+    n_tail = int(min(0.2 * len(finite), 3 * np.sqrt(len(finite))))
+    weights = np.exp(finite - finite[-1])
+    excess = weights[-n_tail:] - weights[-n_tail - 1]
+    if excess[-1] <= 0 or excess[(n_tail - 2) // 4] <= 0:
+        return -np.inf
+    grid = np.arange(1, 31 + int(np.sqrt(n_tail)))
+    theta = 1 / excess[-1] + (1 - np.sqrt(grid[-1] / (grid - 0.5))) / (3 * excess[(n_tail - 2) // 4])
+    k = np.log1p(-theta[:, None] * excess).mean(axis=1)
+    profile = n_tail * (np.log(-theta / k) - k - 1)
+    posterior_mean = np.average(theta, weights=np.exp(profile - logsumexp(profile)))
+    return float(np.log1p(-posterior_mean * excess).mean())
+
+
+def bootstrap_log_mean(log_weights: FloatArray, rng: np.random.Generator, n_bootstrap: int = 200) -> FloatArray:
+    """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
+    n = len(log_weights)
+    shift = log_weights.max()
+    weights = np.exp(log_weights - shift) if np.isfinite(shift) else np.zeros(n)
+    with np.errstate(divide="ignore"):
+        return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
+
+
+def log_bar(forward: FloatArray, reverse: FloatArray) -> float:
+    """log Z from forward and reverse log-weights by Bennett's acceptance ratio (doi 10.1016/0021-9991(76)90078-4).
+
+    Args:
+        forward: shape=(n,), log w of lifts, minus infinity allowed.
+        reverse: shape=(m,), log w of reverse relaxations.
+    """
+    with quiet("pymbar"):
+        from pymbar.other_estimators import bar
+
+    work = np.where(np.isfinite(forward), -forward, 1e5)
+    centre = float(np.median(reverse))
+    return centre - float(bar(work + centre, reverse - centre, compute_uncertainty=False)["Delta_f"])

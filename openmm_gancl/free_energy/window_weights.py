@@ -1,0 +1,171 @@
+"""Weights of the frames of umbrella windows, and how they follow the windows' free energies."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from ..errors import InputError
+from ..trajectories.blocks import Blocks
+from ..trajectories.observations import Observations
+from ..trajectories.umbrella import UmbrellaWindows
+from ..units import FloatArray, IntArray, thermal_energy
+from .block_counts import Response
+from .mbar import MBAR, solve_mbar, sparse_biases
+
+PIECE = 1_000_000
+"""Frames times windows that are looked at together."""
+
+FIRST_LOOK = 50
+"""Frames of each window that the free energies are first estimated from."""
+
+MOST_BIASES = 40_000_000
+"""Frames times windows; more frames are thinned out."""
+
+WEAK_OVERLAP = 0.03
+"""Of windows that hold the others together (Klimovich, Shirts, Mobley 2015, doi 10.1007/s10822-015-9840-9)."""
+
+STRAINED = 10.0
+"""kT of restraint energy per coordinate, in the mean, above which a window and its file hardly belong together."""
+
+UNCERTAIN = 0.5
+"""kT of error of a window's free energy, above which error bars, which are to first order in it, are rough."""
+
+
+@dataclass(frozen=True)
+class WindowWeights:
+    """Weights of the frames of umbrella windows.
+
+    Attributes:
+        windows: those that hang together with most of the frames.
+        blocks: their frames.
+        mbar: their free energies.
+        response: how the weights follow the free energies.
+        strain: shape=(n_windows,), mean restraint energy of each window's frames, kT per restrained coordinate.
+        left_out: descriptions of the windows that overlap with none of those.
+        kept: shape=(n_windows,), which of the given windows these are.
+    """
+
+    windows: UmbrellaWindows
+    blocks: Blocks
+    mbar: MBAR
+    response: Response
+    strain: FloatArray
+    left_out: list[str]
+    kept: IntArray
+
+
+def _of_windows(blocks: Blocks, chosen: IntArray) -> Blocks:
+    """The blocks of some strata, numbered anew."""
+    mine = np.isin(blocks.stratum, chosen)
+    return replace(
+        blocks,
+        start=blocks.start[mine],
+        stop=blocks.stop[mine],
+        stratum=np.searchsorted(chosen, blocks.stratum[mine]),
+        spans=blocks.spans[mine],
+        correlation=blocks.correlation[chosen],
+        n_independent=float(blocks.n_independent * blocks.sizes[mine].sum() / blocks.n_frames),
+    )
+
+
+def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
+    """Weights that undo umbrella windows, by MBAR.
+
+    Args:
+        observations: with windows, one a trajectory.
+        blocks: of each window's frames.
+    """
+    series, windows = observations.series, observations.windows
+    if windows is None:
+        raise InputError("no windows are given: give `windows`")
+    columns, kT = list(observations.restrained), thermal_energy(observations.temperature)
+    periods = series.periods[columns]
+
+    def solve(windows: UmbrellaWindows, blocks: Blocks, start: FloatArray | None) -> tuple[MBAR, FloatArray]:
+        values = np.asarray(series.values[blocks.frames()][:, columns], dtype=float)
+        step, owner, n = (
+            max(PIECE // len(windows), 1),
+            np.repeat(blocks.stratum, blocks.sizes),
+            len(windows),
+        )
+
+        def reduced(values: FloatArray) -> Iterator[FloatArray]:
+            return (windows.biases(values[i : i + step], periods) / kT for i in range(0, len(values), step))
+
+        # a first look at some frames: what follows then sees only the windows that matter
+        few = np.concatenate(
+            [np.flatnonzero(owner == k)[:: max((owner == k).sum() // FIRST_LOOK, 1)] for k in range(n)]
+        )
+        first = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n), start)
+        biases = sparse_biases(reduced(values), near=first.free_energies)
+        strain = [windows.only([k]).biases(values[owner == k], periods).mean() / kT / len(columns) for k in range(n)]
+        return solve_mbar(biases, np.bincount(owner, minlength=n), first.free_energies), np.array(strain)
+
+    given = observations.free_energies
+    start = given if given is not None and np.isfinite(given).all() else None
+    mbar, strain = solve(windows, blocks, start)
+    groups, left_out, kept = mbar.groups(), [], np.arange(len(windows))
+    if groups.max() > 0:
+        largest = int(np.bincount(groups, mbar.counts).argmax())
+        kept = np.flatnonzero(groups == largest)
+        left_out = [windows.describe(int(i)) for i in np.flatnonzero(groups != largest)]
+        blocks, windows = _of_windows(blocks, kept), windows.only(kept)
+        mbar, strain = solve(windows, blocks, None)
+    block_of_frame = np.repeat(np.arange(len(blocks.start)), blocks.sizes)
+    n = len(block_of_frame)
+    pick = csr_array((np.ones(n), (block_of_frame, np.arange(n))), shape=(len(blocks.start), n))
+    sums = np.asarray((pick @ mbar.responsibilities).toarray())
+    np.subtract.at(sums, (np.arange(len(blocks.start)), blocks.stratum), blocks.sizes)
+    response = Response(_without_common_shift(mbar, mbar.influence(sums)), csr_array(mbar.responsibilities.T))
+    return WindowWeights(windows, blocks, mbar, response, strain, left_out, kept)
+
+
+def _without_common_shift(mbar: MBAR, influence: FloatArray) -> FloatArray:
+    """Influences of the same change of weights, but for a common factor, that leave their sum as it is.
+
+    One window's free energy is zero by definition. Where that window is a rare one, all others move against it, and to
+    first order the sum of all weights could vanish.
+    """
+    weights = np.exp(mbar.log_weights - mbar.log_weights.max())
+    shares = mbar.responsibilities.T @ weights / weights.sum()
+    return influence - (influence @ shares)[:, None]
+
+
+def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[str], list[str]]:
+    """Notes and doubts about windows: places without one, weak overlap, files that hardly belong to their windows."""
+    windows = weights.windows
+    notes: list[str] = []
+    doubts: list[str] = []
+    if weights.left_out:
+        shown = ", ".join(weights.left_out[:3]) + (" ..." if len(weights.left_out) > 3 else "")
+        doubts.append(
+            f"{len(weights.left_out)} of {len(given)} windows overlap with none of the others and are left out "
+            f"({shown}): sample windows in between"
+        )
+    if missing := given.missing_centres():
+        places = ", ".join("(" + ", ".join(f"{x:.4g}" for x in place) + ")" for place in missing[:3])
+        notes.append(f"the windows leave a gap of {len(missing)} in their grid, at {places}: sample a window there")
+    if len(windows) > 1:
+        first, second, overlap = weights.mbar.weakest_link()
+        if overlap < WEAK_OVERLAP:
+            notes.append(
+                f"{windows.describe(first)} and {windows.describe(second)} overlap by {overlap:.4f}, less than "
+                f"{WEAK_OVERLAP}: sample a window in between"
+            )
+    errors = np.sqrt((weights.response.influence**2).sum(axis=0))
+    if errors.max() > UNCERTAIN:
+        notes.append(
+            f"the free energy of {windows.describe(int(errors.argmax()))} is known to {errors.max():.1f} kT only: "
+            "sample for longer, or in more windows"
+        )
+    worst = int(weights.strain.argmax())
+    if weights.strain[worst] > STRAINED:
+        notes.append(
+            f"the frames of {windows.describe(worst)} lie {weights.strain[worst]:.0f} kT up its restraint in the mean: "
+            "check its file, centre and force constant (radians, nm, kJ/mol)"
+        )
+    if weights.blocks.stride > 1:
+        notes.append(f"every {weights.blocks.stride}th frame of the windows is used")
+    return notes, doubts

@@ -1,0 +1,1 @@
+"""What is learned of the fast degrees of freedom: networks, training, the model file, forces."""

@@ -1,0 +1,129 @@
+"""The parts of a lifting model as forces: openmmtorch.TorchForce, or openmm.PythonForce where that cannot be loaded."""
+
+from typing import Any, Literal
+
+import numpy as np
+import openmm
+
+from ..coordinates.slow_coordinates import checked_constants
+from ..coordinates.torch_modules import slow_as_module
+from ..engine.random_numbers import named_rng
+from ..engine.torch_force import Backend, check_module, module_force, restraint_module, taking_numbers
+from ..errors import InputError
+from ..reference.chart import CartesianCoordinates
+from ..trajectories.static_bias import TabulatedBias
+from ..units import FloatArray, thermal_energy
+from .force_modules import ReferenceModule, TabulatedBiasModule
+from .model import LiftingModel
+
+Kind = Literal["slow_bias", "reference", "proposal"]
+
+
+def torch_force(
+    model: LiftingModel,
+    kind: Kind,
+    *,
+    restraint: float | FloatArray | None = None,
+    bias: TabulatedBias | None = None,
+    prefix: str = "",
+    force_group: int = 0,
+    backend: Backend = "auto",
+) -> openmm.Force:
+    """A part of a lifting model as a force for a System of its atoms; the System may be copied and written as XML.
+
+    ====================  ========================================  ================================================
+    kind                  energy                                    global parameters of the Context
+    ====================  ========================================  ================================================
+    ``slow_bias``         k (1 - cos(xi - s)) of periodic labels,   ``slow_centre_0``, ...; ``slow_constant_0``, ...
+                          k (xi - s)^2 / 2 of others
+    ``slow_bias`` with    the table at xi, times a factor           ``slow_bias_factor``
+    ``bias``
+    ``reference``         U_B that the generator writes at s and z  ``label_0``, ...; ``latent_0``, ...
+    ``proposal``          log q(x0 | s, z); forces: x0 - x          ``label_0``, ...; ``latent_0``, ...
+    ====================  ========================================  ================================================
+
+    A proposal takes the positions for standard normal numbers (Cartesian charts only). Put it into a force group of
+    its own, which no integrator but that of the move and no energy includes, as
+    `openmm_gancl.moves.context_move.InContextMove` does. Molecules are proposed by `openmm_gancl.Lifter`.
+
+    Args:
+        model: the lifting model.
+        kind: see the table.
+        restraint: constants of the labels, one number or shape=(d,): kJ/mol (torsions), kJ/mol/nm^2 (particles) or
+            kJ/mol (learned); of ``slow_bias`` the default of its parameters, without which it is zero. With it a
+            label that is a coordinate of the chart has its restraint as its reference, as in lifts.
+        bias: over the labels, of ``slow_bias`` instead of the restraint.
+        prefix: of the parameters' names, where two forces of a kind are in one System.
+        force_group: to put it in.
+        backend: ``torch``, ``python``, or ``auto``: TorchForce where it can be loaded.
+
+    Raises:
+        InputError: the kind does not fit the model, or the model is broken: it fails, or is not finite.
+    """
+    constants = checked_constants(0.0 if restraint is None else restraint, model.slow)
+    if bias is not None and (kind != "slow_bias" or restraint is not None):
+        raise InputError("a bias is one of slow_bias, and instead of its restraint: give one of the two")
+    model.check_networks()
+    place, proposes = _typical(model), kind == "proposal"
+    if kind == "slow_bias":
+        module, parameters = _slow_bias(model, constants) if bias is None else _tabulated(model, bias)
+    elif kind in ("reference", "proposal"):
+        module, parameters = _reference(model, kind, None if restraint is None else constants)
+        place = np.zeros_like(place) if proposes else place
+    else:
+        raise InputError(f"there is no force of kind {kind!r}: ask for slow_bias, reference or proposal")
+    parameters = {prefix + name: value for name, value in parameters.items()}
+    check_module(module, place, parameters, with_forces=proposes)
+    force = module_force(module, parameters, backend, with_forces=proposes)
+    force.setForceGroup(force_group)
+    return force
+
+
+def _thermal(model: LiftingModel) -> float:
+    return thermal_energy(model.metadata["temperature"])
+
+
+def _typical(model: LiftingModel) -> FloatArray:
+    """A configuration that the model itself proposes, shape=(n_atoms, 3), nm, at which its parts must work."""
+    middle = model.slow.domain.mean(axis=1)[None]
+    rng = named_rng(0, "fixed", "typical configuration")
+    parameters = model.reference_parameters(middle, model.sample_latents(middle, rng))
+    return model.chart.to_cartesian(parameters.centres)[0]
+
+
+def _slow_bias(model: LiftingModel, constants: FloatArray) -> tuple[Any, dict[str, float]]:
+    slow = slow_as_module(model.slow)
+    centres = {f"slow_centre_{i}": float(low) for i, low in enumerate(slow.domain.mean(axis=1))}
+    return restraint_module(slow), {**centres, **{f"slow_constant_{i}": float(k) for i, k in enumerate(constants)}}
+
+
+def _tabulated(model: LiftingModel, bias: TabulatedBias) -> tuple[Any, dict[str, float]]:
+    slow, d = slow_as_module(model.slow), len(model.slow.names)
+    if not isinstance(bias, TabulatedBias) or bias.n_variables != d:
+        given = f"over {bias.n_variables} variable(s)" if isinstance(bias, TabulatedBias) else type(bias).__name__
+        raise InputError(f"the bias is {given}, the model has {d} label(s): give a TabulatedBias over them")
+    if not bias.periodic and np.isfinite(slow.periods).any():
+        raise InputError("the labels are periodic, the bias is not: give one that is, with limits in radians")
+    if bias.periodic and not np.allclose(np.diff(bias.limits, axis=1)[:, 0], slow.periods):
+        raise InputError(
+            f"the bias turns around after {np.diff(bias.limits, axis=1)[:, 0].tolist()}, the labels after "
+            f"{slow.periods.tolist()}: give its limits in radians"
+        )
+    return taking_numbers(TabulatedBiasModule(slow.module, bias), "energy", [1]), {"slow_bias_factor": 1.0}
+
+
+def _reference(model: LiftingModel, kind: Kind, constants: FloatArray | None) -> tuple[Any, dict[str, float]]:
+    if kind == "proposal" and not isinstance(model.chart, CartesianCoordinates):
+        raise InputError(
+            "a proposal inside a Context is for particles in an external field: of a molecule, use Lifter or LiftMove"
+        )
+    widths, middle = np.empty(0), model.slow.domain.mean(axis=1)
+    if constants is not None and len(model.chart.label_indices):
+        if not (constants > 0).all():
+            raise InputError(f"restraint {constants.tolist()} is the labels' reference: give positive constants")
+        widths = np.sqrt(_thermal(model) / constants)
+    parameters = {f"label_{i}": float(label) for i, label in enumerate(middle)}
+    parameters |= {f"latent_{i}": 0.0 for i in range(model.latent_size)}
+    module = ReferenceModule(model.on("cpu").networks.generator, model.chart, _thermal(model), widths)
+    method = "energy" if kind == "reference" else "proposal"
+    return taking_numbers(module, method, [len(middle), model.latent_size]), parameters

@@ -1,0 +1,109 @@
+"""Learned labels as windows over torsions: each lift is held, by native forces, where the generator puts it.
+
+A learned label fixes a molecule's wide torsions only to within their scatter, and relaxing lets them drift, which
+costs free lifts their weight. Here a table of labels, drawn beforehand, becomes a table of windows: the centres that
+the generator writes for the wide torsions at each label. What is lifted at a window is an ordinary restrained lift,
+whose exact weight, check and mixture of windows are those of labels that are torsions.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..coordinates.geometry import wrap
+from ..coordinates.slow_coordinates import ModuleCoordinates, Torsions
+from ..engine.random_numbers import named_rng
+from ..errors import InputError
+from ..reference.chart import InternalCoordinates, chart_for
+from ..system.molecular_system import MolecularSystem
+from ..units import FloatArray
+from .model import LiftingModel, with_generator
+
+WIDE = 0.8
+"""A torsion is held whose mean direction over the frames, exp(i phi), is shorter than this."""
+
+
+def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: FloatArray) -> Torsions:
+    """The torsions of the generator's chart that sampled frames spread over, symmetric rotors left out.
+
+    Args:
+        system: the molecule.
+        slow: the learned coordinates.
+        positions: shape=(n, n_atoms, 3), nm.
+
+    Raises:
+        InputError: there is none.
+    """
+    chart = chart_for(system.topology, slow, system.positions, system.constraints)
+    assert isinstance(chart, InternalCoordinates)
+    angles = chart.to_internal(positions)[:, chart.periodic]
+    wide = (np.abs(np.exp(1j * angles).mean(axis=0)) < WIDE) & (chart.torsion_folds == 1)
+    if not wide.any():
+        raise InputError("no torsion of the molecule is wide: there is nothing to hold, so use `labels='free'`")
+    atoms = chart.torsions[wide]
+    return Torsions(tuple(_name(system, quadruple) for quadruple in atoms.tolist()), atoms)
+
+
+def _name(system: MolecularSystem, atoms: list[int]) -> str:
+    """That of the card, or the names of the atoms."""
+    if isinstance(system.slow, Torsions):
+        for name, known in zip(system.slow.names, system.slow.atoms.tolist(), strict=True):
+            if atoms in (known, known[::-1]):
+                return name
+    every = list(system.topology.atoms())
+    return "-".join(every[i].name for i in atoms)
+
+
+class LabelTable(nn.Module):
+    """A generator of learned labels, asked by windows: each stands for the label in its row of a table.
+
+    Args:
+        generator: G(s, z) of the learned labels.
+        windows: shape=(k, h), radians.
+        labels: shape=(k, d).
+    """
+
+    windows: Tensor
+    labels: Tensor
+    folds: Tensor
+    is_torsion: Tensor
+
+    def __init__(self, generator: Any, windows: FloatArray, labels: FloatArray):
+        super().__init__()
+        self.generator, self.latent_size = generator, int(generator.latent_size)
+        for name, values in (("windows", windows), ("labels", labels)):
+            self.register_buffer(name, torch.as_tensor(values))
+        for name in ("folds", "is_torsion"):
+            self.register_buffer(name, getattr(generator, name))
+
+    def forward(self, windows: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (n, h), each taken for the nearest of the table, and latents to centres and widths."""
+        alike = torch.cos(windows.unsqueeze(1) - self.windows).sum(dim=2)
+        return self.generator(self.labels[alike.argmax(dim=1)], latents)
+
+
+def hold_torsions(
+    model: LiftingModel, held: Torsions, labels: FloatArray, seed: int
+) -> tuple[LiftingModel, FloatArray]:
+    """A lifting model over windows that hold the molecule where the generator puts it at each of some labels.
+
+    Args:
+        model: of learned labels.
+        held: torsions of its chart.
+        labels: shape=(k, d).
+        seed: of the latents that the windows are written at.
+
+    Returns:
+        the model over the held torsions, and the windows, shape=(k, h), radians.
+    """
+    chart = model.chart
+    assert isinstance(chart, InternalCoordinates)
+    rows = {tuple(atoms): i for i, atoms in enumerate(chart.torsions.tolist())}
+    indices = chart.n_bonds + chart.n_angles + np.array([rows[tuple(atoms)] for atoms in held.atoms.tolist()])
+    latents = model.sample_latents(labels, named_rng(seed, "window latents"))
+    windows = wrap(model.reference_parameters(labels, latents).centres[:, indices])
+    table = LabelTable(model.networks.generator, windows, labels)
+    return with_generator(model, table, replace(chart, label_indices=indices), held), windows

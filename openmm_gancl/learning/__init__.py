@@ -1,0 +1,1 @@
+"""Slow coordinates learned from frames: diffusion map, spectrum, torch map, distillation."""

@@ -1,0 +1,188 @@
+"""From frames to learned slow coordinates: features, diffusion map, selection, and one torch module as the label."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from ..coordinates.features import Features, SineCosine, heavy_atom_distances
+from ..coordinates.geometry import wrap
+from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, embedded, slow_from_description
+from ..coordinates.torch_modules import features_module
+from ..errors import InputError
+from ..system.molecular_system import MolecularSystem
+from ..units import FloatArray, IntArray
+from .diffusion_map import DENSE_UP_TO, DiffusionMap
+from .spectrum import Selection, select_coordinates
+from .torch_map import WithTorsions, coordinates_module
+
+NEAR_LABELS = 8
+"""The labels' kernels reach as far as the neighbour of this rank."""
+
+OUTERMOST, MARGIN = 0.005, 3.0
+"""Fraction of the training labels beyond the domain at either end before it is widened by so many kernel widths."""
+
+NEIGHBOURS = 8
+"""Training frames whose labels predict those of another frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedLabels:
+    """Learned slow coordinates and where they lie: all that lifting needs of what was learned.
+
+    Attributes:
+        slow: torsions that were kept, then the map's chosen coordinates.
+        centres: shape=(n, d), labels of the frames that they were learned on.
+        widths: shape=(d,), of the kernels around those.
+    """
+
+    slow: ModuleCoordinates
+    centres: FloatArray
+    widths: FloatArray
+
+    def save(self, path: Path) -> None:
+        """Write one npz file."""
+        np.savez(path, centres=self.centres, widths=self.widths, slow=json.dumps(self.slow.describe()))
+
+
+def load_labels(path: Path) -> LearnedLabels:
+    """Read what `LearnedLabels.save` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        slow = slow_from_description(json.loads(str(stored["slow"])))
+        assert isinstance(slow, ModuleCoordinates)
+        return LearnedLabels(slow, stored["centres"], stored["widths"])
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedSlow:
+    """What was learned, and how.
+
+    Attributes:
+        labels: the labels.
+        features: that the map was made of.
+        fitted: the diffusion map.
+        selection: its coordinates' scores.
+        chosen: shape=(m,), those that are labels.
+    """
+
+    labels: LearnedLabels
+    features: Features
+    fitted: DiffusionMap
+    selection: Selection
+    chosen: IntArray
+
+
+def learn_slow_coordinates(
+    system: MolecularSystem,
+    positions: FloatArray,
+    *,
+    features: Features | None = None,
+    weights: FloatArray | None = None,
+    keep: Sequence[str] = (),
+    most: int | None = None,
+    n_coordinates: int = 10,
+    n_landmarks: int = DENSE_UP_TO,
+    alpha: float = 1.0,
+    seed: int = 0,
+) -> LearnedSlow:
+    """Learn labels from frames by a diffusion map, harmonics left out.
+
+    Args:
+        system: its topology, and its torsions that may be kept.
+        positions: shape=(n, n_atoms, 3), nm, of frames that cover what matters.
+        features: that the map is made of; all distances between heavy atoms by default.
+        weights: shape=(n,), of the frames.
+        keep: names of the system's torsions that are labels too; learned ones add what they do not tell.
+        most: learned labels at most.
+        n_coordinates: of the map, among which labels are chosen.
+        n_landmarks: of the map, at most; few of them make its coordinates a matter of chance.
+        alpha: of the map; 1 leaves the density of the frames out.
+        seed: of the landmarks.
+
+    Raises:
+        InputError: a torsion to keep is not one of the system's, or what `DiffusionMap.fit` says.
+    """
+    import mdtraj
+
+    topology = mdtraj.Topology.from_openmm(system.topology)
+    features = features or Features((heavy_atom_distances(topology),))
+    frames = mdtraj.Trajectory(np.asarray(positions, dtype=np.float32), topology)
+    kept = kept_torsions(system.slow, keep)
+    fitted = DiffusionMap(n_coordinates, alpha=alpha, n_landmarks=min(n_landmarks, len(positions) - 1), seed=seed)
+    fitted.fit(features.compute(frames), weights=weights)
+    known = None if kept is None else SineCosine(kept.atoms).compute(frames)
+    selection = select_coordinates(fitted.coordinates_, known=known)
+    chosen = selection.chosen[:most]
+    module: torch.nn.Module = coordinates_module(features, fitted, chosen.tolist())
+    names = tuple(f"dm{i + 1}" for i in chosen)
+    if kept is not None:
+        module = WithTorsions(features_module(Features((SineCosine(kept.atoms),))), module)
+        names = (*kept.names, *names)
+    if not len(chosen):
+        raise InputError("the torsions that are kept tell all coordinates of the map: keep fewer, or learn none")
+    labels = _labels_of_module(system.slow, module, names, len(keep), np.asarray(positions, dtype=float))
+    return LearnedSlow(labels, features, fitted, selection, chosen)
+
+
+def _labels_of_module(
+    known: SlowCoordinates, module: torch.nn.Module, names: tuple[str, ...], n_torsions: int, positions: FloatArray
+) -> LearnedLabels:
+    """Labels by a module, the first few of them torsions, with domain and kernels as frames have them."""
+    periodic = np.arange(len(names)) < n_torsions
+    periods, circle = np.where(periodic, 2 * np.pi, np.inf), np.array([-np.pi, np.pi])
+    slow = ModuleCoordinates.from_module(module, names=names, periods=periods, domain=np.tile(circle, (len(names), 1)))
+    centres = slow.transform(positions)
+    widths = np.full(len(names), _kernel_width(centres, periods))
+    ends = np.quantile(centres, [OUTERMOST, 1.0 - OUTERMOST], axis=0) + MARGIN * np.outer([-1.0, 1.0], widths)
+    domain = np.where(periodic[:, None], circle, ends.T)
+    torsions = known.atoms if isinstance(known, Torsions) else np.empty((0, 4), dtype=np.int64)
+    return LearnedLabels(replace(slow, domain=domain, chart_torsions=torsions), centres, widths)
+
+
+def kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None:
+    """Those of the torsions that are named, or None for no name.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    if not keep:
+        return None
+    names = slow.names if isinstance(slow, Torsions) else ()
+    for name in keep:
+        if name not in names:
+            raise InputError(f"there is no torsion {name!r} to keep: choose among {', '.join(names) or 'none'}")
+    assert isinstance(slow, Torsions)
+    return Torsions(tuple(keep), slow.atoms[[names.index(name) for name in keep]])
+
+
+def _kernel_width(labels: FloatArray, periods: FloatArray) -> float:
+    """Median distance of a label to a near one, by which kernels overlap and stay where labels lie."""
+    places = embedded(labels, periods)
+    distances = cKDTree(places).query(places, k=min(NEAR_LABELS + 1, len(places)))[0][:, -1]
+    return float(np.median(distances)) / np.sqrt(labels.shape[1])
+
+
+def recovery(
+    labels: FloatArray, torsions: FloatArray, new_labels: FloatArray, new_torsions: FloatArray, periods: FloatArray
+) -> FloatArray:
+    """How well labels tell torsions: circular R^2 on other frames, shape=(t,); 1 - sum(1-cos err)/sum(1-cos dev).
+
+    Predicted by the nearest training frames in the labels.
+
+    Args:
+        labels: shape=(n, d), of training frames.
+        torsions: shape=(n, t), radians.
+        new_labels: shape=(m, d), of held-out frames.
+        new_torsions: shape=(m, t).
+        periods: shape=(d,), of the labels.
+    """
+    distances, index = cKDTree(embedded(labels, periods)).query(embedded(new_labels, periods), k=NEIGHBOURS)
+    weights = 1.0 / np.maximum(distances, 1e-9)
+    predicted = np.angle(np.einsum("mk,mkt->mt", weights, np.exp(1j * torsions[index])))
+    mean = np.angle(np.exp(1j * new_torsions).mean(axis=0))
+    error, deviation = (1.0 - np.cos(wrap(new_torsions - other)) for other in (predicted, mean))
+    return np.asarray(1.0 - error.sum(axis=0) / deviation.sum(axis=0))

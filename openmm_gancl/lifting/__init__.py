@@ -1,0 +1,1 @@
+"""Lifts: propose, relax, weigh, accept; their check, their surfaces, structures at a label."""

@@ -1,0 +1,81 @@
+"""What a generator proposes at labels: references, and the coordinates where each path has its reference end."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..generator.model import LiftingModel
+from ..reference.potential import ReferenceParameters, ReferencePotential
+from ..units import FloatArray
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """n references, with the latents they belong to and the coordinates at the reference end of each path.
+
+    Attributes:
+        labels: shape=(n, d).
+        latents: shape=(n, latent_size).
+        parameters: n references, the restraint standing in for the label coordinates.
+        coordinates: shape=(n, n_coordinates), x0 in the chart; NaN in reverse until the path has run.
+        log_encoder: shape=(n,), log r(z | x, s) at the real end; NaN of lifts until the path has run.
+    """
+
+    labels: FloatArray
+    latents: FloatArray
+    parameters: ReferenceParameters
+    coordinates: FloatArray
+    log_encoder: FloatArray
+
+
+def restraint_reference(
+    parameters: ReferenceParameters, model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float
+) -> ReferenceParameters:
+    """Let the restraint be the reference of the label coordinates themselves, where the chart has them.
+
+    A torsion without a restraint is drawn uniformly; a coordinate without a period stays the generator's.
+    """
+    indices = model.chart.label_indices
+    if not len(indices):
+        return parameters
+    held = (restraint > 0) | model.chart.periodic[indices]
+    centres, widths = parameters.centres.copy(), parameters.widths.copy()
+    centres[:, indices[held]] = labels[:, held]
+    with np.errstate(divide="ignore"):
+        widths[:, indices[held]] = np.sqrt(kT / restraint[held])
+    return ReferenceParameters(centres, widths)
+
+
+def propose(
+    model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float, rng: np.random.Generator
+) -> Proposals:
+    """Draw latents from the prior and configurations from their references.
+
+    Args:
+        model: the lifting model.
+        labels: shape=(n, d).
+        restraint: shape=(d,).
+        kT: kJ/mol.
+        rng: the task's generator.
+    """
+    latents = model.sample_latents(labels, rng)
+    parameters = model.reference_parameters(labels, latents)
+    parameters = restraint_reference(parameters, model, labels, restraint, kT)
+    coordinates = ReferencePotential(model.chart, kT).sample(parameters, rng)
+    return Proposals(labels, latents, parameters, coordinates, np.full(len(labels), np.nan))
+
+
+def propose_reverse(
+    model: LiftingModel,
+    positions: FloatArray,
+    labels: FloatArray,
+    restraint: FloatArray,
+    kT: float,
+    rng: np.random.Generator,
+) -> Proposals:
+    """Draw latents from the encoder at real frames; the paths back to their references start there."""
+    coordinates = model.chart.to_internal(positions)
+    latents, log_encoder = model.sample_encoder(coordinates, labels, rng)
+    parameters = model.reference_parameters(labels, latents)
+    parameters = restraint_reference(parameters, model, labels, restraint, kT)
+    return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan), log_encoder)

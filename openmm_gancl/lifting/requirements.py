@@ -1,0 +1,129 @@
+"""Which Systems and Simulations have exact lifts, and what serves the others."""
+
+from typing import Any
+
+import numpy as np
+
+from ..engine.platforms import PotentialEnergy
+from ..engine.random_numbers import named_rng
+from ..errors import InputError
+from ..generator.model import LiftingModel
+from ..reference.chart import Chart, InternalCoordinates
+from ..system.molecular_system import DRUDE, MolecularSystem
+from ..system.simulation import count_molecules, system_from_simulation, temperature_of
+from ..units import masses_of
+
+WINDOWS = "umbrella windows (gancl.sample_windows)"
+"""What serves where a lift has no exact weight."""
+
+SAME_ENERGY = 1e-3
+"""kT by which a turned and shifted molecule may differ."""
+
+SHIFTS = (0.4, 2.0, 10.0, 50.0)
+"""nm: a wall, or a droplet's, is flat near the structure and stands further away."""
+
+
+def why_not_exact(system: Any, topology: Any) -> str | None:
+    """What of a System has no exact lift, and what serves instead, in a sentence; None where nothing."""
+    for name in (type(force).__name__ for force in system.getForces()):
+        if "Barostat" in name:
+            return f"the System has a {name}, and an exact lift needs a fixed volume: use {WINDOWS}"
+        if name.startswith("Drude"):
+            return DRUDE
+    virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
+    if virtual:
+        return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"
+    if massless := int((masses_of(system) == 0).sum()):
+        return f"{massless} particles have no mass, and an exact lift moves all of them: use {WINDOWS}"
+    molecules = count_molecules(topology)
+    if molecules > 1:
+        return (
+            f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {WINDOWS}, or make a "
+            "System of the solute alone"
+        )
+    if molecules and system.usesPeriodicBoundaryConditions():
+        return f"the System is periodic, and an exact lift is of a molecule in vacuum: use {WINDOWS}"
+    return None
+
+
+def check_exact(system: MolecularSystem, chart: Chart) -> None:
+    """See that a system has exact lifts in a chart.
+
+    Raises:
+        InputError: what has none, and what to use instead.
+    """
+    if reason := why_not_exact(system.system, system.topology):
+        raise InputError(reason)
+    # a chart of internal coordinates knows no place and no direction
+    if not isinstance(chart, InternalCoordinates):
+        return
+    energy = PotentialEnergy(system.system, "Reference")
+    rng, here = named_rng(0, "fixed", "rigid motions"), energy(system.positions)
+    for far in SHIFTS:
+        turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        shift = rng.normal(size=3)
+        turned = system.positions @ (turn * np.linalg.det(turn)) + far * shift / np.linalg.norm(shift)
+        if abs(energy(turned) - here) <= SAME_ENERGY * system.kT:
+            continue
+        raise InputError(
+            "the energy changes when the whole molecule is moved or turned (a restraint of its place?), which a lift "
+            f"cannot weigh: leave that force out, or use {WINDOWS}"
+        )
+
+
+def _refuse(simulation: Any, model: Any) -> None:
+    if not hasattr(simulation, "context") or not isinstance(model, LiftingModel):
+        raise InputError(
+            f"given are a {type(simulation).__name__} and a {type(model).__name__}: give an openmm.app.Simulation and "
+            "a model (gancl.load_model reads one)"
+        )
+    if reason := why_not_exact(simulation.system, simulation.topology):
+        raise InputError(reason)
+    _check_groups(simulation)
+
+
+def _check_groups(simulation: Any) -> None:
+    groups = simulation.integrator.getIntegrationForceGroups()
+    if any(not groups >> force.getForceGroup() & 1 for force in simulation.system.getForces()):
+        raise InputError(
+            "the integrator leaves force groups out, so its target is not the System's: set its integration force "
+            "groups to all"
+        )
+
+
+def check_integrator(simulation: Any, system: MolecularSystem) -> None:
+    """Refuse an integrator that no longer samples what a copy of its Simulation was made of.
+
+    Raises:
+        InputError: another temperature, or force groups left out.
+    """
+    _check_groups(simulation)
+    temperature = temperature_of(simulation.integrator)
+    if abs(temperature - system.temperature) > 1e-6:
+        raise InputError(
+            f"the integrator keeps {temperature:g} K now, and the lifts are for {system.temperature:g} K: make a new "
+            "LiftMove, with a model of that temperature"
+        )
+
+
+def system_of_simulation(
+    simulation: Any, model: LiftingModel, restraint: Any, time_step: float | None, friction: float
+) -> MolecularSystem:
+    """What a Simulation samples, as a system that a model can be lifted in; the Simulation is not changed.
+
+    Args:
+        simulation: an ``openmm.app.Simulation`` whose Context has positions.
+        model: of its atoms, at its temperature.
+        restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
+        time_step: of relaxations, ps; 0.002 by default, 0.001 where light particles are without constraints.
+        friction: of relaxations, 1/ps.
+
+    Raises:
+        InputError: what cannot be lifted exactly, and what to use instead.
+    """
+    _refuse(simulation, model)
+    system = system_from_simulation(
+        simulation, model.slow, restraint=restraint, time_step=time_step, friction=friction, barostat=False
+    )
+    model.check_system(system)
+    return system

@@ -1,0 +1,120 @@
+"""What may be trusted: lifts against reverse relaxations of real frames."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine.random_numbers import named_rng, named_seed
+from ..errors import InputError
+from ..free_energy.weight_statistics import log_bar, log_mean_weight
+from ..units import FloatArray, IntArray
+from .lifts import Lifts
+
+DISTRUST = 4.0
+"""A forward-reverse z-score above this size means: not to be trusted."""
+
+
+@dataclass(frozen=True)
+class ReverseCheck:
+    """Agreement of lifts with reverse relaxations of real frames at one label.
+
+    Attributes:
+        label: shape=(d,).
+        log_forward: log mean(w) of the lifts.
+        log_bidirectional: log Z from both directions.
+        error: bootstrapped error of their difference.
+        difference: log_forward - log_bidirectional, its small-sample bias taken off by the bootstrap.
+        z: the difference in units of its error.
+        efficiency: mode-aware effective sample size per lift, ``Z / E_pi[w]``.
+        n_forward: lifts.
+        n_reverse: reverse relaxations.
+    """
+
+    label: FloatArray
+    log_forward: float
+    log_bidirectional: float
+    error: float
+    difference: float
+    z: float
+    efficiency: float
+    n_forward: int
+    n_reverse: int
+
+
+def check_reverse(
+    label: FloatArray, forward: FloatArray, reverse: FloatArray, *, seed: int, n_bootstrap: int = 100
+) -> ReverseCheck:
+    """Compare the log-weights of lifts and of reverse relaxations at one label.
+
+    Args:
+        label: shape=(d,).
+        forward: shape=(n,), log w, zero weights counted.
+        reverse: shape=(m,), log w.
+        seed: of the bootstrap.
+        n_bootstrap: replicates.
+    """
+    reverse = reverse[np.isfinite(reverse)]
+    if len(reverse) < 4 or np.isfinite(forward).sum() < 4:
+        raise InputError(
+            f"label {np.round(label, 3).tolist()}: a reverse check needs at least 4 lifts and 4 frames with a weight"
+        )
+    rng = named_rng(seed, "reverse check")
+    log_forward, log_both = log_mean_weight(forward), log_bar(forward, reverse)
+    differences = []
+    for _ in range(n_bootstrap):
+        first = forward[rng.integers(0, len(forward), len(forward))]
+        second = reverse[rng.integers(0, len(reverse), len(reverse))]
+        if np.isfinite(first).any():
+            differences.append(log_mean_weight(first) - log_bar(first, second))
+    error = float(np.std(differences, ddof=1))
+    # log mean(w) of few lifts lies low by about variance / 2n; the bootstrap measures that bias and takes it off
+    difference = 2 * (log_forward - log_both) - float(np.mean(differences))
+    return ReverseCheck(
+        label=label,
+        log_forward=log_forward,
+        log_bidirectional=log_both,
+        error=error,
+        difference=difference,
+        z=difference / error if error > 0 else 0.0,
+        efficiency=float(np.exp(log_both - log_mean_weight(reverse))),
+        n_forward=len(forward),
+        n_reverse=len(reverse),
+    )
+
+
+def check_lifts(forward: Lifts, reverse: Lifts, *, seed: int) -> list[ReverseCheck]:
+    """One `ReverseCheck` for each label that both hold: E[1/w] in reverse against 1 / mean(w).
+
+    Args:
+        forward: restrained lifts, several of each label.
+        reverse: relaxations of real frames of the same labels, back to the reference.
+        seed: of the bootstraps.
+
+    Returns:
+        the check of each label with at least four of both, in the order of the labels.
+    """
+    checks = []
+    for i, label in enumerate(np.unique(reverse.labels, axis=0)):
+        lifts, back = (part.log_weights[(part.labels == label).all(axis=1)] for part in (forward, reverse))
+        if len(lifts) >= 4 and len(back) >= 4 and np.isfinite(lifts).sum() >= 4:
+            checks.append(check_reverse(label, lifts, back, seed=named_seed(seed, "label", i)))
+    return checks
+
+
+def pooled_z(checks: list[ReverseCheck]) -> float:
+    """One z-score over several labels: the summed differences over their summed error."""
+    if not checks:
+        return float("nan")
+    difference = sum(check.difference for check in checks)
+    return float(difference / np.sqrt(sum(check.error**2 for check in checks)))
+
+
+def reason_counts(lifts: Lifts) -> dict[str, int]:
+    """How many lifts ended for each reason."""
+    return dict(Counter(lifts.reason.tolist()))
+
+
+def window_ids(lifts: Lifts) -> IntArray:
+    """A number for each distinct label, shape=(n,)."""
+    return np.unique(lifts.labels, axis=0, return_inverse=True)[1].ravel()

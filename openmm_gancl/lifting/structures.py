@@ -1,0 +1,286 @@
+"""All-atom structures at given labels: exact lifts where there are any, else steered into place and equilibrated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..coordinates.geometry import wrap
+from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_constants, checked_labels
+from ..engine.platform_rng import reference_generator_kept
+from ..engine.platforms import PotentialEnergy
+from ..engine.random_numbers import named_rng, named_seed
+from ..engine.tasks import RunTasks, run_tasks
+from ..errors import InputError
+from ..generator.model import LiftingModel, atom_names
+from ..reference.chart import InternalCoordinates
+from ..reference.potential import ReferenceParameters
+from ..sampling.langevin import RestrainedDynamics, Walkers, join_walkers, sample_task, window_tasks
+from ..sampling.steering import STEERED_IN_A_TASK, minimised, steer
+from ..system.molecular_system import MolecularSystem
+from ..system.simulation import as_system
+from ..trajectories.blocks import equilibrated_from
+from ..units import FloatArray, IntArray, numbers, whole_number
+from .lifter import Lifter
+from .requirements import system_of_simulation, why_not_exact
+
+LOOKS = 40
+"""Times that an equilibration is looked at."""
+
+RESTRAINT = 200.0
+"""kJ/mol, where neither the system nor the user says."""
+
+NO_FORCE = 1e6
+"""Width, nm or radians, of a reference that pulls at nothing."""
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Structures at labels.
+
+    Attributes:
+        positions: shape=(n, n_atoms, 3), nm.
+        labels: shape=(n, d), asked for.
+        obtained: shape=(n, d).
+        energies: shape=(n,), kJ/mol, without restraint; NaN where one is lost, or has no weight.
+        log_weights: shape=(n,), of exact lifts; None where structures have no weight.
+        guarantee: what may be trusted of them, in a sentence.
+        walkers: to go on from, for `openmm_gancl.sample_windows`; NaN where one is lost.
+        equilibrated: shape=(n,), steps after which label and energy look stationary, -1 where one is lost; None of
+            exact lifts.
+        force_evaluations: what they cost.
+    """
+
+    positions: FloatArray
+    labels: FloatArray
+    obtained: FloatArray
+    energies: FloatArray
+    log_weights: FloatArray | None
+    guarantee: str
+    walkers: Walkers
+    equilibrated: IntArray | None
+    force_evaluations: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def label_errors(self, slow: SlowCoordinates) -> FloatArray:
+        """Obtained less asked, the short way around, shape=(n, d)."""
+        return wrap(self.obtained - self.labels, slow.periods)
+
+    def describe(self, slow: SlowCoordinates) -> str:
+        """A few lines for people."""
+        found = np.isfinite(self.energies)
+        if not found.any():
+            return f"{len(self)} structures, all lost"
+        errors = np.sqrt((self.label_errors(slow)[found] ** 2).mean(axis=0))
+        told = ", ".join(f"{name} {error:.3f}" for name, error in zip(slow.names, errors, strict=True))
+        lost = f" ({len(self) - found.sum()} lost)" if not found.all() else ""
+        lines = [
+            f"{len(self)} structures{lost}; {self.guarantee}",
+            f"root mean square label error: {told}; median energy {np.median(self.energies[found]):.0f} kJ/mol",
+        ]
+        if self.equilibrated is not None:
+            lines.append(f"steps to equilibrate: median {np.median(self.equilibrated[found]):.0f}")
+        return "\n".join(lines)
+
+
+def _solute_of(topology: Any, model: LiftingModel) -> IntArray:
+    """Where the model's atoms are in a larger System, by residue and atom names."""
+    places = {name: i for i, name in reversed(list(enumerate(atom_names(topology))))}
+    wanted = model.metadata["atom_names"]
+    if missing := [name for name in wanted if name not in places]:
+        raise InputError(f"the System has no atom {missing[0]} of the model: give the model of its solute")
+    return np.array([places[name] for name in wanted])
+
+
+def _labels_in(model: LiftingModel, solute: IntArray) -> Torsions:
+    if not isinstance(model.slow, Torsions):
+        raise InputError("in solvent the labels must be torsions: give a model over torsions")
+    return replace(model.slow, atoms=solute[model.slow.atoms])
+
+
+def _relabelled(system: MolecularSystem, slow: Torsions) -> MolecularSystem:
+    """A system with the labels of a model; its restraint and basins are of its own labels."""
+    if system.slow.describe() == slow.describe():
+        return system
+    return replace(system, slow=slow, restraint=np.full(len(slow.names), RESTRAINT), basins=())
+
+
+def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
+    lifts = lifter.lift(labels, seed=named_seed(seed, "structures", "lifts"))
+    energy, energies = PotentialEnergy(lifter.system.system, lifter.platform), np.full(len(lifts), np.nan)
+    weighted = np.flatnonzero(np.isfinite(lifts.log_weights))
+    for i in weighted:
+        energies[i] = energy(lifts.positions[i])
+    return Structures(
+        positions=lifts.positions,
+        labels=lifts.labels,
+        obtained=lifts.obtained,
+        energies=energies,
+        log_weights=lifts.log_weights,
+        guarantee="exact: with their weights they are the restrained ensemble at each label",
+        walkers=Walkers(lifts.positions),
+        equilibrated=None,
+        force_evaluations=lifts.force_evaluations + len(weighted),
+    )
+
+
+def _steered(
+    system: MolecularSystem,
+    model: LiftingModel,
+    solute: IntArray,
+    labels: FloatArray,
+    n_steps: int,
+    seed: int,
+    dynamics: RestrainedDynamics,
+    run: RunTasks,
+) -> tuple[Walkers, int]:
+    """From where the system stands to each label, the generator's reference forces upon the solute; and the cost."""
+    chart = model.chart
+    assert isinstance(chart, InternalCoordinates)
+    parameters = model.reference_parameters(
+        labels, model.sample_latents(labels, named_rng(seed, "structures", "latents"))
+    )
+    # the restraint brings the labels themselves; stiffer bonds would only ask for a shorter time step
+    widths = parameters.widths.copy()
+    widths[:, chart.label_indices] = NO_FORCE
+    widths[:, : chart.n_bonds] = NO_FORCE
+    start, minimisation = minimised(system, dynamics.platform)
+    walkers, steered = steer(
+        dynamics,
+        start.select([0] * len(labels)),
+        labels,
+        n_steps,
+        seed=named_seed(seed, "structures"),
+        chart=replace(chart, z_matrix=np.where(chart.z_matrix < 0, -1, solute[chart.z_matrix])),
+        parameters=ReferenceParameters(parameters.centres, widths),
+        run=run,
+    )
+    return walkers, minimisation + steered
+
+
+def _equilibrated(
+    system: MolecularSystem,
+    walkers: Walkers,
+    labels: FloatArray,
+    reason: str,
+    steered: int,
+    equilibration_steps: int,
+    seed: int,
+    dynamics: RestrainedDynamics,
+    run: RunTasks,
+) -> Structures:
+    """Restrained dynamics of walkers, their labels and energies looked at on the way."""
+    stride = max(equilibration_steps // LOOKS, 1)
+    tasks = window_tasks(
+        dynamics,
+        labels,
+        walkers,
+        STEERED_IN_A_TASK,
+        equilibration_steps=0,
+        n_frames=LOOKS,
+        stride=stride,
+        seed=named_seed(seed, "structures", "equilibration"),
+    )
+    parts = run(sample_task, tasks)
+    positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    ends = join_walkers([part[2] for part in parts])
+    obtained = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), LOOKS, -1)
+    looks = np.concatenate([energies[:, :, None], obtained], axis=2)
+    periods = np.append(np.inf, system.slow.periods)
+    return Structures(
+        positions=ends.positions,
+        labels=labels,
+        obtained=obtained[:, -1],
+        energies=energies[:, -1],
+        log_weights=None,
+        guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
+        walkers=ends,
+        equilibrated=np.array(
+            [stride * equilibrated_from(look, periods) if np.isfinite(look).all() else -1 for look in looks]
+        ),
+        force_evaluations=steered + sum(task.cost for task in tasks),
+    )
+
+
+def _target_of(
+    system: Any, model: LiftingModel, exact: bool, time_step: float | None
+) -> tuple[MolecularSystem, IntArray | None]:
+    """What structures are made of, and where the model's atoms are in it where no lift is exact."""
+    is_system = isinstance(system, MolecularSystem)
+    if exact:
+        return system if is_system else system_of_simulation(system, model, RESTRAINT, time_step, 1.0), None
+    solute = _solute_of(system.topology, model)
+    slow = _labels_in(model, solute)
+    return _relabelled(system, slow) if is_system else as_system(system, slow), solute
+
+
+def _check_given(system: Any, model: Any) -> None:
+    if not isinstance(model, LiftingModel) or not hasattr(system, "topology"):
+        given = f"{type(system).__name__} and {type(model).__name__}"
+        raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
+
+
+def structures_at(
+    system: Any,
+    model: LiftingModel,
+    labels: FloatArray | Sequence[float] | Sequence[Sequence[float]],
+    n: int = 1,
+    *,
+    relax_steps: int = 500,
+    steer_steps: int = 2000,
+    equilibration_steps: int = 2000,
+    restraint: float | FloatArray | None = None,
+    time_step: float | None = None,
+    seed: int = 0,
+    platform: str = "auto",
+    workers: int = 1,
+) -> Structures:
+    """All-atom structures at labels.
+
+    Guarantee: of one molecule in vacuum or implicit solvent they are lifts with exact weights. Otherwise the solute is
+    steered from the present state by the reference forces that the generator writes at the label, while the solvent
+    relaxes, then let go under a restraint of the label and equilibrated: good starts, without weights. `Structures`
+    says which.
+
+    Args:
+        system: an ``openmm.app.Simulation``, which is left as it is, or a system.
+        model: a lifting model of the molecule, or of the solute, whose atoms are found by their names.
+        labels: shape=(d,) or (k, d), radians or nm.
+        n: structures at each.
+        relax_steps: of exact lifts.
+        steer_steps: of the way to the label.
+        equilibration_steps: under the restraint.
+        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
+        time_step: ps.
+        seed: of every random number.
+        platform: an OpenMM platform, or ``auto`` to measure.
+        workers: local processes.
+
+    Raises:
+        InputError: the model does not fit, or labels that cannot be steered.
+    """
+    _check_given(system, model)
+    with reference_generator_kept():
+        reason = why_not_exact(system.system, system.topology)
+        target, solute = _target_of(system, model, reason is None, time_step)
+        constants = target.restraint if restraint is None else checked_constants(restraint, target.slow)
+        wanted = checked_labels(np.repeat(np.atleast_2d(numbers(labels)), whole_number("n", n), axis=0), target.slow)
+        if reason is None or solute is None:
+            lifter = Lifter(
+                target,
+                model,
+                relax_steps=relax_steps,
+                restraint=constants,
+                time_step=time_step,
+                platform=platform,
+                workers=workers,
+            )
+            return _exact(lifter, wanted, seed)
+        dynamics = RestrainedDynamics.of(target, restraint=constants, time_step=time_step, platform=platform)
+        run = partial(run_tasks, workers=workers)
+        walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, dynamics, run)
+        return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, dynamics, run)

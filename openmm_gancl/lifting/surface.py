@@ -1,0 +1,338 @@
+"""Free-energy surfaces from lifts.
+
+A restrained lift's weight measures the free energy of its *window*, which is the surface smeared by the restraint.
+The end points, reweighted by the mixture of all windows, measure the surface itself:
+
+    integral f exp(-beta U_A) = sum_k (c_k / n_k) sum_i w_ki f(x_ki) / sum_j c_j b_j(x_ki),
+
+unbiased for any fixed c_k > 0, with b_k = exp(-beta U_C(x; s_k)); c_k = n_k exp(beta F_k) is the balance heuristic.
+These counts are smoothed by a log-Gaussian Cox process (Moller, Syversveen, Waagepetersen 1998,
+doi 10.1111/1467-9469.00115): the log-density has a Matern prior whose length is chosen by its evidence, and the
+mixture is the exposure, so the smearing never has to be undone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.special import logsumexp
+
+from ..coordinates.basin import Basin
+from ..coordinates.restraint_energies import log_boltzmann_factors
+from ..coordinates.slow_coordinates import Axes
+from ..errors import InputError
+from ..free_energy.basins import BasinPopulation
+from ..free_energy.cox_process import CoxFit, edge_modes, fit_cox_process, product_basis
+from ..free_energy.grid import bin_centres, bin_indices
+from ..free_energy.surface import CEILING, FreeEnergySurface, grid_edges
+from ..free_energy.weight_statistics import log_mean_weight
+from ..units import BoolArray, FloatArray, IntArray, thermal_energy
+from .lifts import Lifts
+from .reverse_check import window_ids
+
+REACH = 4.0
+"""A bin is known where some label's restraint lies below this many kT."""
+
+FAR = 10.0
+"""kT; windows further than this have no say in a window's first guess."""
+
+CHUNK = 2000
+"""Places that are looked at together, from all windows."""
+
+LARGEST_ERROR = 2.0
+"""kT; a bin with a larger error bar is unknown."""
+
+SMOOTHING, FEWEST_ENDS = 1.5, 0.05
+"""Of the end points' own density where other coordinates than the labels are asked for: bins; and end points to a bin,
+below which it is unknown."""
+
+
+@dataclass(frozen=True)
+class WeightedEnds:
+    """End points with unbiased weights for the unrestrained equilibrium, up to one constant.
+
+    Attributes:
+        obtained: shape=(n, d), xi(x).
+        log_weights: shape=(n,), log W: ``sum W f(x)`` estimates the average of f.
+        window: shape=(n,), the window that each lift was drawn in: the strata of the error.
+        counts: shape=(n_windows,), lifts of each window, those of weight zero included.
+    """
+
+    obtained: FloatArray
+    log_weights: FloatArray
+    window: IntArray
+    counts: IntArray
+
+    def error_of_sum(self, terms: FloatArray) -> float:
+        """One sigma of a sum of independent terms, shape=(n,), whose number in each window was fixed beforehand.
+
+        Windows of a single lift, which say nothing of their scatter, are paired in order of their labels: an upper
+        bound (collapsed strata, Cochran 1977, Sampling Techniques, section 5A.12).
+        """
+        alone, strata = self.counts == 1, np.arange(len(self.counts))
+        pairs = np.minimum(np.arange(alone.sum()) // 2, max(alone.sum() // 2 - 1, 0))
+        strata[alone] = len(self.counts) + pairs
+        sizes = np.bincount(strata, self.counts)
+        sums, squares = (np.bincount(strata[self.window], terms**p, minlength=len(sizes)) for p in (1, 2))
+        several = sizes > 1
+        n = sizes[several]
+        return float(np.sqrt((n / (n - 1) * (squares[several] - sums[several] ** 2 / n)).clip(min=0.0).sum()))
+
+
+class _Mixture:
+    """The windows of restrained lifts as one mixture; a single flat window for unrestrained ones."""
+
+    def __init__(self, lifts: Lifts):
+        self.lifts, self.kT = lifts, thermal_energy(lifts.temperature)
+        self.restrained = lifts.mode == "restrained"
+        if self.restrained:
+            self.labels, self.window = np.unique(lifts.labels, axis=0, return_inverse=True)
+            self.window = self.window.ravel()
+        else:
+            self.labels, self.window = lifts.labels[:1], np.zeros(len(lifts), dtype=np.int64)
+        self.counts = np.bincount(self.window, minlength=len(self.labels))
+        heaviest = lifts.log_weights.max()
+        if not np.isfinite(heaviest):
+            raise InputError("every lift has weight zero: see their reasons, and lift with more relax steps")
+        # weights are known up to a constant, which a large molecule's make larger than an exponential holds
+        self.log_weights = lifts.log_weights - heaviest
+        log_sum = np.full(len(self.labels), -np.inf)
+        np.logaddexp.at(log_sum, self.window, self.log_weights)
+        self.log_means = log_sum - np.log(self.counts)
+
+    def log_window(self, places: FloatArray) -> FloatArray:
+        """log b_k at places, shape=(n, n_windows)."""
+        if not self.restrained:
+            return np.zeros((len(places), 1))
+        lifts = self.lifts
+        return log_boltzmann_factors(lifts.slow, lifts.restraint / self.kT, places, self.labels)
+
+    def smoothed_free_energies(self) -> FloatArray:
+        """A first guess of the windows' reduced free energies: local medians of the logarithms, shape=(n_windows,).
+
+        Biased by the dissipated work, which the mixture's constants may be. A median, since one lift that is far yet
+        after too few relax steps may weigh e^-1000; windows of weight zero have their neighbours' value.
+        """
+        known = np.isfinite(self.log_means)
+        log_means, guesses = self.log_means[known], []
+        for begin in range(0, len(self.labels), CHUNK):
+            for near in 0.5 * self.log_window(self.labels[begin : begin + CHUNK])[:, known]:
+                close = near > near.max() - FAR
+                weights = np.exp(near[close] - near.max())
+                guesses.append(np.quantile(log_means[close], 0.5, weights=weights, method="inverted_cdf"))
+        return -np.array(guesses)
+
+    def log_exposure(self, places: FloatArray, free_energies: FloatArray) -> FloatArray:
+        """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
+        log_c = np.log(self.counts) + free_energies
+        parts = [places[i : i + CHUNK] for i in range(0, len(places), CHUNK)]
+        return np.concatenate([logsumexp(self.log_window(part) + log_c, axis=1) for part in parts])
+
+    def ends(self, free_energies: FloatArray) -> WeightedEnds:
+        ok = self.lifts.ok
+        obtained = self.lifts.obtained[ok]
+        numerator = free_energies[self.window[ok]] + self.log_weights[ok]
+        log_weights = numerator - self.log_exposure(obtained, free_energies)
+        return WeightedEnds(obtained, log_weights, self.window[ok], self.counts)
+
+
+@dataclass(frozen=True)
+class LiftAnalysis:
+    """What lifts say about the unrestrained equilibrium.
+
+    Attributes:
+        surface: the smoothed surface.
+        ends: the end points with unbiased weights, unsmoothed but for the mixture's constants.
+    """
+
+    surface: FreeEnergySurface
+    ends: WeightedEnds
+
+
+def _sums(index: IntArray, counts: FloatArray, n_bins: int) -> tuple[FloatArray, FloatArray]:
+    """Sums of counts and of their squares in each bin, shape=(n_bins,) each."""
+    total, squares = (np.bincount(index, terms, n_bins).astype(float) for terms in (counts, counts**2))
+    return total, squares
+
+
+def _counts(
+    mixture: _Mixture, free_energies: FloatArray, places: FloatArray, edges: tuple[FloatArray, ...]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weighted counts of each bin, their sums of squares and log-exposure for given window free energies."""
+    ends, log_exposure = mixture.ends(free_energies), mixture.log_exposure(places, free_energies)
+    index = bin_indices(ends.obtained, edges, mixture.lifts.slow.periods)
+    inside = index >= 0
+    counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
+    return *_sums(index[inside], counts, len(places)), log_exposure
+
+
+def _surface(
+    fit: CoxFit,
+    reached: BoolArray,
+    edges: tuple[FloatArray, ...],
+    slow: Axes,
+    temperature: float,
+    force_evaluations: int,
+) -> FreeEnergySurface:
+    """The fit as a surface, unknown where nothing reached or the error is too large."""
+    shape, kT = tuple(len(axis) - 1 for axis in edges), thermal_energy(temperature)
+    known = reached & (fit.error(reached) < LARGEST_ERROR)
+    if not known.any():
+        raise InputError("the lifts are too few to say anything about the surface: lift more, or with more relax steps")
+    energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
+    error = np.where(known, fit.error(energy < CEILING), np.inf)
+    return FreeEnergySurface(
+        energy=(kT * energy).reshape(shape),
+        error=(kT * error).reshape(shape),
+        edges=edges,
+        names=slow.names,
+        periods=slow.periods,
+        temperature=temperature,
+        force_evaluations=force_evaluations,
+        units=slow.units,
+    )
+
+
+def weighted_ends(lifts: Lifts) -> WeightedEnds:
+    """End points with unbiased weights, whatever the labels and however many; see the module's text.
+
+    The constants of restrained windows are local averages over windows; a single window of unrestrained lifts needs
+    none.
+
+    Raises:
+        InputError: if no lift has a weight.
+    """
+    mixture = _Mixture(lifts)
+    return mixture.ends(mixture.smoothed_free_energies())
+
+
+def surface_from_ends(
+    ends: WeightedEnds,
+    values: FloatArray,
+    slow: Axes,
+    *,
+    temperature: float,
+    force_evaluations: int,
+    bins: int | None = None,
+) -> FreeEnergySurface:
+    """A surface over any one or two coordinates of weighted end points, masked where none lie.
+
+    The exposure is the end points' own density, so that a bin's count is of the size of the number of points in it.
+
+    Args:
+        ends: weighted end points.
+        values: shape=(n, d), of those coordinates.
+        slow: the coordinates: names, periods and domain.
+        temperature: K.
+        force_evaluations: to record.
+        bins: a coordinate; as for `surface_from_lifts`.
+
+    Raises:
+        InputError: the end points are too few.
+    """
+    edges = grid_edges(slow, bins)
+    shape = tuple(len(axis) - 1 for axis in edges)
+    index = bin_indices(values, edges, slow.periods)
+    inside, n_bins = index >= 0, int(np.prod(shape))
+    found = np.bincount(index[inside], minlength=n_bins).astype(float).reshape(shape)
+    exposure = gaussian_filter(found, SMOOTHING, mode=edge_modes(slow)).ravel()
+    reached = exposure > FEWEST_ENDS
+    weights = np.exp(ends.log_weights - logsumexp(ends.log_weights)) * len(values)
+    counts = weights[inside] * exposure[index[inside]]
+    with np.errstate(divide="ignore"):
+        log_exposure = np.log(exposure)
+    fit = fit_cox_process(product_basis(slow, shape), *_sums(index[inside], counts, n_bins), log_exposure)
+    return _surface(fit, reached, edges, slow, temperature, force_evaluations)
+
+
+def analyse_lifts(
+    lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
+) -> LiftAnalysis:
+    """Surface and weighted end points; see `surface_from_lifts`, which takes the same arguments.
+
+    Surface and window free energies are fitted in turn, because constants c_k taken from the raw, noisy weights
+    of single windows would correlate with them; a smooth c_k is as good as a fixed one.
+
+    Args:
+        lifts: of one run.
+        bins: bins a label; 72 over two labels, 120 over one, by default.
+        force_evaluations: what they cost in all; their own by default.
+        passes: of surface and window free energies in turn.
+    """
+    edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts)
+    shape = tuple(len(axis) - 1 for axis in edges)
+    places = bin_centres(edges)
+    basis, log_windows = product_basis(lifts.slow, shape), mixture.log_window(places)
+    free_energies = mixture.smoothed_free_energies()
+    for _ in range(passes):
+        fit = fit_cox_process(basis, *_counts(mixture, free_energies, places, edges))
+        free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
+    reached = log_windows.max(axis=1) > -REACH
+    cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
+    surface = _surface(fit, reached, edges, lifts.slow, lifts.temperature, cost)
+    return LiftAnalysis(surface, mixture.ends(free_energies))
+
+
+def surface_from_lifts(
+    lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
+) -> FreeEnergySurface:
+    """The free-energy surface over the labels, from the end points of weighted lifts.
+
+    Args:
+        lifts: restrained or unrestrained; failed ones included, since they count in the mean.
+        bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
+        force_evaluations: to record; those of the lifts by default.
+        passes: how often surface and window free energies are fitted in turn.
+
+    Raises:
+        InputError: if no lift has a weight, or there are more than two labels.
+    """
+    return analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes).surface
+
+
+def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature: float) -> list[BasinPopulation]:
+    """Populations and free-energy differences of basins, errors linearised in the weights.
+
+    Args:
+        ends: weighted end points.
+        basins: boxes in the labels.
+        temperature: K.
+
+    Returns:
+        One row a basin; infinite errors where no end point lies in it.
+    """
+    weights = np.exp(ends.log_weights - ends.log_weights.max())
+    everywhere = weights / weights.sum()
+    inside = [np.where(basin.contains(ends.obtained), everywhere, 0.0) for basin in basins]
+    kT = thermal_energy(temperature)
+
+    def relative_error(part: FloatArray, whole: FloatArray) -> float:
+        """Of the ratio of their sums."""
+        if part.sum() == 0.0 or whole.sum() == 0.0:
+            return float("inf")
+        return ends.error_of_sum(part / part.sum() - whole / whole.sum())
+
+    rows = []
+    for basin, part in zip(basins, inside, strict=True):
+        population = float(part.sum())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            free_energy = float(-kT * np.log(part.sum() / inside[0].sum()))
+        against_all, against_first = relative_error(part, everywhere), relative_error(part, inside[0])
+        error = population * against_all if population > 0.0 else float("inf")
+        rows.append(BasinPopulation(basin.name, population, error, free_energy, kT * against_first))
+    return rows
+
+
+def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:
+    """Free energy of each window from restrained lifts at its label, kT, shape=(n,); NaN where there are none.
+
+    Args:
+        lifts: restrained.
+        labels: shape=(n, d).
+    """
+    windows, found = window_ids(lifts), np.full(len(labels), np.nan)
+    for window in range(int(windows.max()) + 1):
+        members = windows == window
+        same = np.isclose(labels, lifts.labels[members][0], atol=1e-9).all(axis=1)
+        found[same] = -log_mean_weight(lifts.log_weights[members])
+    return found

@@ -1,0 +1,150 @@
+"""The weight of a lift: its work, why it has none, and the Metropolis choice by weights."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coordinates.restraint_energies import restraint_energies
+from ..generator.model import LiftingModel
+from ..reference.potential import ReferencePotential
+from ..system.constraints import VIOLATION
+from ..system.molecular_system import MolecularSystem
+from ..units import BoolArray, FloatArray, IntArray
+from .label_proposals import LabelPrior
+from .lifts import Lifts
+from .proposals import Proposals
+from .relaxation import ABSURD_ENERGY, Relaxed, RelaxTask
+
+
+def path_work(relaxed: Relaxed, reference_energies: FloatArray, reverse: bool) -> FloatArray:
+    """``H_1 - H_0 - Q`` of each forward path, ``H_1 - H_0 + Q`` of each reverse path, kJ/mol, shape=(n,)."""
+    change = relaxed.real_energies - reference_energies
+    kinetic = relaxed.kinetic_end - relaxed.kinetic_start
+    return change - kinetic + relaxed.heat if reverse else change + kinetic - relaxed.heat
+
+
+def _ends(
+    model: LiftingModel, task: RelaxTask, proposals: Proposals, relaxed: Relaxed
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Positions at both ends, the real and the reference one, coordinates at the latter, log r(z | x, s)."""
+    if task.reverse:
+        return task.positions, relaxed.positions, model.chart.to_internal(relaxed.positions), proposals.log_encoder
+    at_the_end = model.chart.to_internal(relaxed.positions)
+    log_encoder = model.log_encoder(proposals.latents, at_the_end, proposals.labels)
+    return relaxed.positions, task.positions, proposals.coordinates, log_encoder
+
+
+def weigh(
+    model: LiftingModel,
+    system: MolecularSystem,
+    task: RelaxTask,
+    proposals: Proposals,
+    relaxed: Relaxed,
+    label_prior: LabelPrior | None,
+) -> Lifts:
+    """Turn the paths of one task into lifts with their exact log-weights (task number 0).
+
+    Args:
+        model: the lifting model.
+        system: the real system, with its declared state.
+        task: what was run.
+        proposals: what it was run from.
+        relaxed: what it brought back.
+        label_prior: p(s) of unrestrained lifts; None for restrained ones.
+    """
+    kT, chart, labels = system.kT, model.chart, proposals.labels
+    reference = ReferencePotential(chart, kT)
+    with np.errstate(all="ignore"):
+        real_end, start, reference_end, log_encoder = _ends(model, task, proposals, relaxed)
+        obtained = system.slow.transform(real_end)
+        work = path_work(relaxed, reference.energies(reference_end, proposals.parameters), task.reverse)
+        log_prior = model.log_prior(proposals.latents, labels)
+        log_encoder_label = np.zeros(len(labels))
+        if label_prior is not None:
+            work = work - restraint_energies(system.slow, task.restraint, obtained, labels)
+            log_encoder_label = label_prior.log_ratio(labels, obtained)
+        log_weights = (
+            -work / kT
+            + chart.log_jacobian(reference_end)
+            + system.constraints.log_fixman(start, system.masses)
+            + reference.log_partition(proposals.parameters)
+            + log_encoder
+            - log_prior
+            + log_encoder_label
+        )
+        broken = system.constraints.violations(relaxed.positions) > VIOLATION
+        reason = _reasons(task, relaxed, work, broken, system.state.inside(real_end), log_weights)
+    return Lifts(
+        labels=labels,
+        obtained=obtained,
+        log_weights=np.where(reason == "ok", log_weights, -np.inf),
+        log_prior=log_prior,
+        log_encoder=log_encoder,
+        log_encoder_label=log_encoder_label,
+        work=work,
+        reason=reason,
+        task=np.zeros(len(labels), dtype=np.int64),
+        latents=proposals.latents,
+        positions=real_end,
+        slow=system.slow,
+        restraint=task.restraint,
+        mode="restrained" if label_prior is None else "unrestrained",
+        temperature=system.temperature,
+        relax_steps=task.protocol.relax_steps,
+    )
+
+
+def _reasons(
+    task: RelaxTask,
+    relaxed: Relaxed,
+    work: FloatArray,
+    broken: BoolArray,
+    inside_state: BoolArray,
+    log_weights: FloatArray,
+) -> NDArray[np.str_]:
+    sizes = np.abs([relaxed.heat, relaxed.real_energies, relaxed.kinetic_start, relaxed.kinetic_end, work])
+    finite = np.isfinite(sizes).all(axis=0) & np.isfinite(relaxed.positions).all(axis=(1, 2))
+    checks = [
+        (~task.runnable, "outside"),
+        (relaxed.failed, "failed"),
+        (~finite, "nan"),
+        (broken, "constraint"),
+        (sizes.max(axis=0) > ABSURD_ENERGY, "clash"),
+        (~inside_state, "state"),
+        (np.isnan(log_weights) | (log_weights == np.inf), "nan"),
+        (log_weights == -np.inf, "outside"),
+    ]
+    return np.select([mask for mask, _ in checks], [name for _, name in checks], default="ok")
+
+
+def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tuple[IntArray, BoolArray]:
+    """Independence Metropolis chain over lifts: exact, with the state carrying its weight.
+
+    Accept with ``min(1, w' / w)``, compared as logarithms. Restrained lifts: run one chain a label (particle
+    independent Metropolis-Hastings, Andrieu, Doucet, Holenstein 2010, doi 10.1111/j.1467-9868.2009.00736.x).
+
+    Args:
+        log_weights: shape=(n,), in the order of the proposals.
+        rng: the generator.
+
+    Returns:
+        states, shape=(n,): the lift that the chain stands on after each proposal (-1 before the first finite
+        weight); accepted, shape=(n,): whether the proposal was taken.
+    """
+    log_u = np.log(rng.random(len(log_weights)))
+    states = np.empty(len(log_weights), dtype=np.int64)
+    accepted = np.zeros(len(log_weights), dtype=bool)
+    current, log_current = -1, -np.inf
+    for i, log_weight in enumerate(log_weights):
+        if log_weight > -np.inf and (current < 0 or log_u[i] < log_weight - log_current):
+            current, log_current, accepted[i] = i, log_weight, True
+        states[i] = current
+    return states, accepted
+
+
+def accepts(after: float, before: float, rng: np.random.Generator) -> bool:
+    """min(1, w'/w) from logarithms.
+
+    Where the way back has no weight there is none from there either: the configuration stays.
+    """
+    log_u = float(np.log(rng.random()))
+    return bool(np.isfinite(after) and np.isfinite(before) and log_u < after - before)

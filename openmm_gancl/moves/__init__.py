@@ -1,0 +1,1 @@
+"""Lifts as moves in a script of the user's own."""

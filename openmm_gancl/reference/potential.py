@@ -1,0 +1,137 @@
+"""The reference potential: what a lift is drawn from, with its exact sampler and its closed-form log Z.
+
+In the measure of the chart's coordinates every term is independent: bonds, angles and Cartesian components are
+normal, a torsion of fold m is von Mises in ``m phi``. The widths are standard deviations; that of a torsion is
+the one of its narrow limit, ``kappa / kT = 1 / (m width)^2``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+from scipy.special import ive
+
+from ..engine.restraint_forces import harmonic_wells
+from ..units import FloatArray, IntArray
+from .chart import Chart, InternalCoordinates
+
+
+@dataclass(frozen=True)
+class ReferenceParameters:
+    """Parameters of n reference potentials.
+
+    Attributes:
+        centres: shape=(n, n_coordinates), nm or radians.
+        widths: shape=(n, n_coordinates), positive, nm or radians.
+    """
+
+    centres: FloatArray
+    widths: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+
+class ReferencePotential:
+    """Native OpenMM forces, exact sampler and log Z of a reference in one chart.
+
+    Args:
+        chart: the chart whose coordinates are independent in the reference.
+        kT: thermal energy, kJ/mol.
+    """
+
+    def __init__(self, chart: Chart, kT: float):
+        self.chart = chart
+        self.kT = kT
+
+    def concentrations(self, parameters: ReferenceParameters) -> FloatArray:
+        """kappa / kT of each coordinate as if it were a torsion, shape=(n, n_coordinates)."""
+        return np.asarray((self.chart.folds * parameters.widths) ** -2.0)
+
+    def sample(self, parameters: ReferenceParameters, rng: np.random.Generator) -> FloatArray:
+        """One exact draw from each reference: coordinates, shape=(n, n_coordinates)."""
+        chart, shape = self.chart, parameters.centres.shape
+        normal = rng.standard_normal(shape) * parameters.widths
+        concentrations = np.where(chart.periodic, self.concentrations(parameters), 1.0)
+        well = rng.integers(0, chart.folds, size=shape)
+        angle = (rng.vonmises(0.0, concentrations) + 2 * np.pi * well) / chart.folds
+        drawn = parameters.centres + np.where(chart.periodic, angle, normal)
+        return np.where(chart.periodic, np.arctan2(np.sin(drawn), np.cos(drawn)), drawn)
+
+    def energies(self, coordinates: FloatArray, parameters: ReferenceParameters) -> FloatArray:
+        """U_B in kJ/mol of one configuration under each reference, shape=(n,)."""
+        deviation = coordinates - parameters.centres
+        normal = 0.5 * (deviation / parameters.widths) ** 2
+        torsion = self.concentrations(parameters) * (1.0 - np.cos(self.chart.folds * deviation))
+        return np.asarray(self.kT * np.where(self.chart.periodic, torsion, normal).sum(axis=1))
+
+    def log_partition(self, parameters: ReferenceParameters) -> FloatArray:
+        """log of ``prod sqrt(2 pi) sigma * prod 2 pi exp(-k) I0(k)``, shape=(n,); the same for every fold."""
+        normal = np.log(np.sqrt(2 * np.pi) * parameters.widths)
+        torsion = np.log(2 * np.pi * ive(0, self.concentrations(parameters)))
+        return np.asarray(np.where(self.chart.periodic, torsion, normal).sum(axis=1))
+
+    def forces(self, force_group: int) -> list[openmm.Force]:
+        """The native forces, with placeholder parameters until `set_parameters`."""
+        chart = self.chart
+        if not isinstance(chart, InternalCoordinates):
+            particles = chart.n_atoms
+            forces = [harmonic_wells(list(range(particles)), np.zeros((particles, 3)), np.ones((particles, 3)))]
+        else:
+            bond, angle, torsion = (
+                openmm.HarmonicBondForce(),
+                openmm.HarmonicAngleForce(),
+                openmm.PeriodicTorsionForce(),
+            )
+            for atoms in chart.bonds:
+                bond.addBond(*map(int, atoms), 0.1, 1.0)
+            for atoms in chart.angles:
+                angle.addAngle(*map(int, atoms), 1.0, 1.0)
+            for atoms in chart.torsions:
+                torsion.addTorsion(*map(int, atoms), 1, 0.0, 1.0)
+            forces = [bond, angle, torsion]
+        for force in forces:
+            force.setForceGroup(force_group)
+        return forces
+
+    def set_parameters(
+        self,
+        forces: list[openmm.Force],
+        parameters: ReferenceParameters,
+        indices: int | Sequence[int] | IntArray,
+        context: openmm.Context,
+    ) -> None:
+        """Write the parameters of one reference, or of one for each packed copy, into the forces of a Context.
+
+        Args:
+            forces: what `forces` made, packed where there are copies.
+            parameters: n references.
+            indices: which of them, one a copy.
+            context: the Context that holds the forces.
+        """
+        chart, chosen = self.chart, np.atleast_1d(indices)
+        centres, stiffness = parameters.centres[chosen], self.kT / parameters.widths[chosen] ** 2
+        first = np.arange(len(chosen))[:, None, None] * chart.n_atoms
+        if not isinstance(chart, InternalCoordinates):
+            wells = np.stack([centres, stiffness], axis=1).reshape(len(chosen), 2, -1, 3)
+            for i, well in enumerate(wells.swapaxes(1, 2).reshape(-1, 6).tolist()):
+                forces[0].setParticleParameters(i, i, well)
+        else:
+            bond, angle, torsion = forces
+            ends = np.cumsum([len(chart.bonds), len(chart.angles)])
+            (bond_0, angle_0, torsion_0), (bond_k, angle_k, torsion_k) = (
+                np.split(values, ends, axis=1) for values in (centres, stiffness)
+            )
+            m = np.broadcast_to(chart.folds[ends[1] :], torsion_0.shape)
+            for set_term, atoms, *values in (
+                (bond.setBondParameters, chart.bonds, bond_0, bond_k),
+                (angle.setAngleParameters, chart.angles, angle_0, angle_k),
+                (torsion.setTorsionParameters, chart.torsions, m, m * torsion_0 + np.pi, torsion_k / m**2),
+            ):
+                particles = (atoms + first).reshape(-1, atoms.shape[1]).tolist()
+                columns = (value.ravel().tolist() for value in values)
+                for term, (row, *numbers) in enumerate(zip(particles, *columns, strict=True)):
+                    set_term(term, *row, *numbers)
+        for force in forces:
+            force.updateParametersInContext(context)

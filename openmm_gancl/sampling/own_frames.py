@@ -1,0 +1,112 @@
+"""The user's own frames as training data: read, checked against the system, resampled by weight."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ..coordinates.slow_coordinates import Torsions
+from ..coordinates.specification import parse_cv
+from ..engine.random_numbers import named_rng
+from ..errors import InputError, first_line
+from ..system.molecular_system import MolecularSystem
+from ..trajectories.files import silent_readers
+from ..trajectories.series import read_log_weights
+from ..units import FloatArray, IntArray
+
+
+def _torsion_atoms(cv: str, system: MolecularSystem) -> IntArray | None:
+    """Atoms of ``phi:RES``, ``psi:RES`` or ``torsion:a,b,c,d``; None if it is none of them."""
+    import mdtraj
+
+    try:
+        found = parse_cv(cv, mdtraj.Topology.from_openmm(system.topology))
+    except InputError:
+        return None
+    return found.atoms if np.isfinite(found.period) else None
+
+
+def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
+    """See that the labels asked for are those of the system.
+
+    Raises:
+        InputError: one is not, or one of the system's is missing.
+    """
+    slow, named = system.slow, []
+    for cv in cvs:
+        atoms = _torsion_atoms(cv, system)
+        if cv in slow.names:
+            named.append(cv)
+        elif atoms is not None and isinstance(slow, Torsions):
+            same = [(row == atoms).all() or (row[::-1] == atoms).all() for row in slow.atoms]
+            named += [name for name, match in zip(slow.names, same, strict=True) if match]
+        if not named or len(named) < cvs.index(cv) + 1:
+            raise InputError(f"--cv {cv} is no label of {system.name} ({', '.join(slow.names)}): edit its card")
+    if cvs and tuple(named) != slow.names:
+        raise InputError(
+            f"the labels of {system.name} are {', '.join(slow.names)}, given are {', '.join(named)}: "
+            "name all of them in this order"
+        )
+
+
+def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path]) -> FloatArray:
+    import mdtraj
+
+    for path in (top, *trajectories):
+        if not path.is_file():
+            raise InputError(f"there is no file {path}: check --top and --traj")
+    try:
+        with silent_readers():
+            loaded: Any = mdtraj.load([str(path) for path in trajectories], top=str(top))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"cannot read {trajectories[0]} with {top} ({first_line(error)}): give matching files"
+        ) from None
+    if loaded.n_atoms != system.n_atoms:
+        raise InputError(
+            f"the frames have {loaded.n_atoms} atoms, {system.name} has {system.n_atoms}: "
+            "give frames of the same molecule, without solvent"
+        )
+    ours = [atom.element.symbol if atom.element else "" for atom in system.topology.atoms()]
+    theirs = [atom.element.symbol if atom.element else "" for atom in loaded.topology.atoms]
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a and b and a != b:
+            raise InputError(f"atom {i} is {b} in {top}, but {a} in {system.name}: reorder the frames' atoms")
+    return np.asarray(loaded.xyz, dtype=float)
+
+
+def load_own_frames(
+    system: MolecularSystem,
+    top: Path,
+    trajectories: Sequence[Path],
+    log_weights: Path | None,
+    seed: int,
+    note: Callable[[str], None],
+) -> FloatArray:
+    """Frames inside the declared state, resampled by weight if there are weights, shape=(n, n_atoms, 3).
+
+    Args:
+        system: the system.
+        top: their topology.
+        trajectories: files that mdtraj reads.
+        log_weights: one a frame, in the order of the files.
+        seed: of the resampling.
+        note: told what was dropped.
+
+    Raises:
+        InputError: files that cannot be read or are of another molecule.
+    """
+    positions = _positions(system, top, trajectories)
+    values = np.zeros(len(positions)) if log_weights is None else read_log_weights(log_weights, len(positions))
+    inside = system.state.inside(positions)
+    if not inside.all():
+        note(f"dropped {int((~inside).sum())} of {len(inside)} frames outside the declared state")
+    positions, values = positions[inside], values[inside]
+    if not len(positions):
+        raise InputError("every frame lies outside the declared state: see the card's [state]")
+    if log_weights is None:
+        return positions
+    weights = np.exp(values - logsumexp(values))
+    return positions[named_rng(seed, "own frames").choice(len(positions), size=len(positions), p=weights)]

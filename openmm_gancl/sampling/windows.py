@@ -1,0 +1,265 @@
+"""Umbrella windows on any System: sampled, and exchanged with their neighbours.
+
+Guarantee: none of an exact lift is needed and none is given. What windows sample is right once they are equilibrated,
+and their surface once they overlap; `openmm_gancl.free_energy.from_windows` reports both, and names the window that
+does not.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from ..coordinates.restraint_energies import restraint_energies
+from ..coordinates.slow_coordinates import SlowCoordinates, checked_constants, checked_labels
+from ..engine.platform_rng import reference_generator_kept
+from ..engine.random_numbers import named_rng, named_seed
+from ..engine.tasks import RunTasks, run_tasks
+from ..errors import InputError
+from ..reference.chart import chart_for
+from ..system.molecular_system import MolecularSystem
+from ..system.simulation import as_system, count_molecules
+from ..units import FloatArray, IntArray, numbers, whole_number
+from .frames import Frames
+from .labels import scattered_labels
+from .langevin import RestrainedDynamics, Walkers, WindowTask, collect_frames, join_walkers, sample_task, window_tasks
+from .steering import label_distances, nearest_starts, pulled_starts
+
+WINDOWS_IN_A_TASK = 8
+
+PULL_STEPS = 500
+"""Of each hop from window to window."""
+
+NEIGHBOURS = 1.6
+"""Times the distance to the nearest window: within it windows exchange."""
+
+Starts = Literal["structure", "pulling"]
+
+
+def starting_positions(system: MolecularSystem, labels: FloatArray) -> FloatArray:
+    """The system's structure turned to each label in its chart, shape=(n, n_atoms, 3); not minimised."""
+    try:
+        chart = chart_for(system.topology, system.slow, system.positions)
+    except InputError as error:
+        raise InputError(f"{error}; or give starts='pulling'") from None
+    if not len(chart.label_indices):
+        raise InputError("learned labels are no coordinates of a chart: give one start a label")
+    coordinates = np.repeat(chart.to_internal(system.positions[None]), len(labels), axis=0)
+    coordinates[:, chart.label_indices] = labels
+    return chart.to_cartesian(coordinates)
+
+
+def neighbouring_windows(slow: SlowCoordinates, labels: FloatArray) -> IntArray:
+    """Pairs of windows that exchange, shape=(n_pairs, 2)."""
+    distances = label_distances(slow, labels, labels)
+    np.fill_diagonal(distances, np.inf)
+    # twins at one label exchange too, but have neighbours beside
+    reach = NEIGHBOURS * np.where(distances > 0, distances, np.inf).min(axis=1)
+    near = distances <= np.maximum(reach[:, None], reach[None, :])
+    return np.argwhere(np.triu(near, 1))
+
+
+def exchanges(
+    slow: SlowCoordinates,
+    restraint: FloatArray,
+    labels: FloatArray,
+    obtained: FloatArray,
+    pairs: IntArray,
+    kT: float,
+    rng: np.random.Generator,
+) -> tuple[IntArray, int, int]:
+    """Hamiltonian exchange of disjoint random pairs of neighbours (Fukunishi et al. 2002, doi 10.1063/1.1472510).
+
+    Returns:
+        which walker each window goes on with, shape=(n,), and how many pairs were tried and accepted.
+    """
+    energies = restraint_energies(slow, restraint, obtained[None], labels[:, None])  # of window i at walker j
+    order, taken = np.arange(len(labels)), np.zeros(len(labels), dtype=bool)
+    tried = accepted = 0
+    for i, j in rng.permutation(pairs):
+        if taken[i] or taken[j]:
+            continue
+        taken[[i, j]] = True
+        rise = energies[i, j] + energies[j, i] - energies[i, i] - energies[j, j]
+        tried += 1
+        if np.log(rng.random()) < -rise / kT:  # False for NaN
+            order[[i, j]] = j, i
+            accepted += 1
+    return order, tried, accepted
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """How long each window is sampled, in steps, and how many frames of it are kept."""
+
+    steps_per_window: int
+    frames_per_window: int
+    equilibration_steps: int
+    exchange_steps: int
+    pull_steps: int
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("frames_per_window", 1),
+            ("equilibration_steps", 0),
+            ("exchange_steps", 0),
+            ("pull_steps", 1),
+        ):
+            whole_number(name, getattr(self, name), least)
+        if self.steps_per_window < self.frames_per_window:
+            raise InputError(
+                f"steps_per_window = {self.steps_per_window} is less than frames_per_window = "
+                f"{self.frames_per_window}: raise it"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Steps from frame to frame."""
+        return self.steps_per_window // self.frames_per_window
+
+    def stretches(self) -> list[int]:
+        """Frames between one exchange and the next, all of them where there is none."""
+        most = self.frames_per_window
+        if self.exchange_steps:
+            most = max(self.exchange_steps * self.frames_per_window // self.steps_per_window, 1)
+        begins = range(0, self.frames_per_window, most)
+        return [min(most, self.frames_per_window - begin) for begin in begins]
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """Windows to be sampled."""
+
+    system: MolecularSystem
+    dynamics: RestrainedDynamics
+    labels: FloatArray
+    lengths: _Lengths
+    seed: int
+    run: RunTasks
+
+    def started(self, starts: Starts | FloatArray | Walkers | None) -> tuple[Walkers, int]:
+        """A walker at each label, and what it cost."""
+        if starts is None:
+            # turned in a chart, one molecule would be driven into another
+            starts = "pulling" if count_molecules(self.system.topology) > 1 else "structure"
+        if isinstance(starts, str) and starts == "pulling":
+            seed = named_seed(self.seed, "windows", "starts")
+            walkers, cost = pulled_starts(
+                self.system, self.dynamics, self.labels, self.lengths.pull_steps, seed=seed, run=self.run
+            )
+        else:
+            walkers, cost = self._given(starts), 0
+        if len(walkers) != len(self.labels):
+            raise InputError(f"{len(walkers)} starts for {len(self.labels)} windows: give one each")
+        if len(lost := np.flatnonzero(~np.isfinite(walkers.positions).all(axis=(1, 2)))):
+            raise InputError(
+                f"window {lost[0]} has no start (it blew up on its way): give starts, or take a shorter time step"
+            )
+        return walkers, cost
+
+    def _given(self, starts: Any) -> Walkers:
+        if isinstance(starts, Walkers):
+            return starts
+        if isinstance(starts, str):
+            if starts != "structure":
+                raise InputError(f"starts is {starts!r}: choose structure or pulling, or give positions")
+            return Walkers(starting_positions(self.system, self.labels))
+        positions = numbers(starts)
+        if positions.ndim != 3 or positions.shape[1:] != self.system.positions.shape:
+            raise InputError(f"starts has shape {positions.shape}: give (n, {self.system.n_atoms}, 3)")
+        if len(positions) != len(self.labels):
+            positions = nearest_starts(self.system.slow, self.labels, positions)
+        return Walkers(positions)
+
+    def sampled(self, walkers: Walkers, cost: int, progress: Callable[[], None] | None) -> Frames:
+        """Frames of all stretches, walkers exchanged in between."""
+        stretches: list[list[WindowTask]] = []
+        results: list[Any] = []
+        slow, kT, kappa = self.system.slow, self.system.kT, self.dynamics.restraint
+        pairs, tried, accepted = neighbouring_windows(slow, self.labels), 0, 0
+        for number, n_frames in enumerate(self.lengths.stretches()):
+            if number:
+                with np.errstate(invalid="ignore"):
+                    obtained = slow.transform(walkers.positions)
+                rng = named_rng(self.seed, "windows", "exchange", number)
+                order, *more = exchanges(slow, kappa, self.labels, obtained, pairs, kT, rng)
+                walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
+            tasks = window_tasks(
+                self.dynamics,
+                self.labels,
+                walkers,
+                WINDOWS_IN_A_TASK,
+                equilibration_steps=0 if number else self.lengths.equilibration_steps,
+                n_frames=n_frames,
+                stride=self.lengths.stride,
+                seed=named_seed(self.seed, "windows", "stretch", number),
+            )
+            stretches.append(tasks)
+            results.append(self.run(sample_task, tasks, progress=progress))
+            walkers = join_walkers([part[2] for part in results[-1]])
+        frames = collect_frames(self.system, stretches, results)
+        rate = accepted / tried if tried else float("nan")
+        return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
+
+
+def sample_windows(
+    system: Any,
+    labels: FloatArray | None = None,
+    *,
+    slow: SlowCoordinates | None = None,
+    starts: Starts | FloatArray | Walkers | None = None,
+    n_windows: int = 144,
+    steps_per_window: int = 2000,
+    frames_per_window: int = 20,
+    equilibration_steps: int = 1000,
+    exchange_steps: int = 0,
+    pull_steps: int = PULL_STEPS,
+    restraint: FloatArray | float | None = None,
+    time_step: float | None = None,
+    seed: int = 0,
+    platform: str = "auto",
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Callable[[], None] | None = None,
+) -> Frames:
+    """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
+
+    Any System will do, solvent, constraints and barostat included. Every window is minimised (unless it starts from
+    moving walkers) and equilibrated. Frames outside the declared state are counted in ``dropped`` and left out.
+
+    Args:
+        system: a system, or an ``openmm.app.Simulation``, which is left as it is; its barostat, if any, stays.
+        labels: shape=(n, d), radians or nm; by default ``n_windows`` scattered ones.
+        slow: the labels' coordinates, of a Simulation.
+        starts: ``structure`` (turned to each label), ``pulling`` (from window to window), walkers (of `structures_at`,
+            say), or positions, shape=(n, n_atoms, 3), nm: one each, else the nearest. By default structure, or
+            pulling where there are several molecules.
+        n_windows: how many, if ``labels`` is None.
+        steps_per_window: Langevin steps sampled in each.
+        frames_per_window: frames kept of each.
+        equilibration_steps: Langevin steps before sampling.
+        exchange_steps: between exchanges of configurations with a neighbouring window, in whole frames; 0 for none.
+        pull_steps: of each hop of ``pulling``.
+        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
+        time_step: ps; the system's own by default.
+        seed: the same seed gives the same frames on the Reference platform, whatever the workers.
+        platform: an OpenMM platform, or ``auto`` to measure.
+        workers: local processes.
+        executor: any `concurrent.futures.Executor` instead.
+        progress: called once for each finished task.
+    """
+    lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
+    with reference_generator_kept():
+        target = as_system(system, slow, **({} if restraint is None else {"restraint": restraint}))
+        if labels is None:
+            labels = scattered_labels(
+                target.slow, whole_number("n_windows", n_windows), named_rng(seed, "windows", "labels")
+            )
+        kappa = target.restraint if restraint is None else checked_constants(restraint, target.slow)
+        dynamics = RestrainedDynamics.of(target, restraint=kappa, time_step=time_step, platform=platform)
+        run = partial(run_tasks, workers=workers, executor=executor)
+        windows = _Windows(target, dynamics, checked_labels(labels, target.slow), lengths, seed, run)
+        return windows.sampled(*windows.started(starts), progress)

@@ -1,0 +1,169 @@
+"""The OpenMM objects and the labels that a card stands for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from ..coordinates.slow_coordinates import SlowCoordinates, slow_from_description
+from ..engine.serialization import deserialized_system, refuse_code
+from ..errors import InputError, first_line
+from ..units import FloatArray, number
+from .card import CoordinateLabelCard, FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
+
+_FLAT_BOTTOM = (
+    "stiffness*max(0,distance-width)^2; distance=abs(delta-turn*floor(delta/turn+0.5)); "
+    f"delta=theta-centre; turn={2 * np.pi!r}"
+)
+
+
+def _toy(toy: ToyCard) -> tuple[Any, Any, FloatArray]:
+    topology = app.Topology()
+    topology.addAtom("X", None, topology.addResidue("TOY", topology.addChain()))
+    system = openmm.System()
+    system.addParticle(toy.mass)
+    force = openmm.CustomExternalForce(" ".join(toy.energy.split()))
+    for parameter, value in toy.parameters.items():
+        force.addGlobalParameter(parameter, value)
+    force.addParticle(0, [])
+    system.addForce(force)
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions([openmm.Vec3(*toy.start)])
+        energy = number(context.getState(energy=True).getPotentialEnergy())
+    except openmm.OpenMMException as error:
+        raise InputError(f"key 'toy.energy': OpenMM refuses the expression ({first_line(error)})") from None
+    if not np.isfinite(energy):
+        raise InputError("key 'toy.energy': the energy is not finite at 'toy.start': move the start")
+    return topology, system, np.array([toy.start])
+
+
+def _structure(path: Path) -> tuple[Any, Any]:
+    if not path.is_file():
+        raise InputError(f"key 'structure': there is no file {path}: correct the path")
+    reader = app.PDBxFile if path.suffix in {".cif", ".mmcif"} else app.PDBFile
+    try:
+        structure = reader(str(path))
+        if structure.topology.getNumAtoms() == 0:
+            raise ValueError("it holds no atoms")
+    except Exception as error:  # OpenMM's parsers raise whatever the text makes them stumble over
+        raise InputError(
+            f"key 'structure': cannot read {path} ({first_line(error)}): give a PDB or mmCIF file"
+        ) from None
+    return structure.topology, structure.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+
+
+def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) -> Any:
+    files = [str(folder / file) if (folder / file).is_file() else file for file in card.files]
+    try:
+        force_field = app.ForceField(*files)
+    except Exception as error:  # whatever an XML file of any content makes the parser raise
+        raise InputError(f"key 'force_field.files': {first_line(error)}: correct the list") from None
+    for residue in force_field.getUnmatchedResidues(topology):
+        raise InputError(
+            f"no template of {', '.join(card.files)} matches residue {residue.name} {residue.id}: complete "
+            "its atoms (hydrogens, caps) or add a force-field file that knows it"
+        )
+    try:
+        return force_field.createSystem(
+            topology,
+            nonbondedMethod=getattr(app, card.nonbonded),
+            nonbondedCutoff=card.cutoff,
+            constraints=None if card.constraints == "none" else getattr(app, card.constraints),
+            rigidWater=card.constraints != "none",
+            removeCMMotion=False,
+            hydrogenMass=card.hydrogen_mass,
+        )
+    except ValueError as error:
+        raise InputError(f"table 'force_field': OpenMM cannot make the System ({first_line(error)})") from None
+
+
+def _system_from_xml(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"key 'system_xml': there is no file {path}: correct the path")
+    try:
+        text = path.read_text(encoding="utf-8")
+        refuse_code(text)
+        system = deserialized_system(text)
+    except InputError as error:
+        raise InputError(f"key 'system_xml': {path}: {error}") from None
+    except (openmm.OpenMMException, ValueError, SyntaxError) as error:
+        raise InputError(f"key 'system_xml': cannot read {path} ({first_line(error)})") from None
+    if not isinstance(system, openmm.System):
+        raise InputError(f"key 'system_xml': {path} holds a {type(system).__name__}, not a System")
+    return system
+
+
+def _flat_bottom_force(restraints: list[FlatBottomCard], n_atoms: int) -> Any:
+    force = openmm.CustomTorsionForce(_FLAT_BOTTOM)
+    for parameter in ("centre", "width", "stiffness"):
+        force.addPerTorsionParameter(parameter)
+    for i, restraint in enumerate(restraints):
+        if max(restraint.atoms) >= n_atoms:
+            raise InputError(
+                f"key 'state.flat_bottom[{i}].atoms' names atom {max(restraint.atoms)}, but the structure "
+                f"has atoms 0 to {n_atoms - 1}: correct them (they count from 0)"
+            )
+        force.addTorsion(*restraint.atoms, [restraint.centre, restraint.width, restraint.stiffness])
+    return force
+
+
+def objects_of_card(card: SystemCard, folder: Path) -> tuple[Any, Any, FloatArray]:
+    """Topology, System and positions (nm) of a card.
+
+    Args:
+        card: the checked card.
+        folder: where its relative paths start.
+
+    Raises:
+        InputError: a file is missing or unreadable, or OpenMM cannot make the System from it.
+    """
+    if card.toy is not None:
+        topology, system, positions = _toy(card.toy)
+    else:
+        topology, positions = _structure(folder / str(card.structure))
+        if card.force_field is not None:
+            system = _system_from_force_field(card.force_field, topology, folder)
+        else:
+            system = _system_from_xml(folder / str(card.system_xml))
+    if card.state.flat_bottom:
+        system.addForce(_flat_bottom_force(card.state.flat_bottom, system.getNumParticles()))
+    return topology, system, positions
+
+
+def _named_torsion(torsion: str, topology: Any) -> list[int]:
+    """Atoms of phi:RES or psi:RES, RES being the residue number of the structure."""
+    kind, number_ = torsion.split(":")
+    residues = list(topology.residues())
+    for before, here, after in zip([None, *residues], residues, [*residues[1:], None], strict=False):
+        if here.id != number_:
+            continue
+        phi = [(before, "C"), (here, "N"), (here, "CA"), (here, "C")]
+        psi = [(here, "N"), (here, "CA"), (here, "C"), (after, "N")]
+        index = {(r, a.name): a.index for r in (before, here, after) if r is not None for a in r.atoms()}
+        atoms = [index.get(key) for key in (phi if kind == "phi" else psi)]
+        if None not in atoms:
+            return [int(atom) for atom in atoms if atom is not None]
+    raise InputError(
+        f"key 'labels': the structure has no torsion {torsion}: give a residue with neighbours, or four atoms"
+    )
+
+
+def labels_of_card(card: SystemCard, topology: Any) -> SlowCoordinates:
+    """The slow coordinates of a card, whose labels are all of one kind."""
+    names = [label.name for label in card.labels]
+    torsions = [label for label in card.labels if isinstance(label, TorsionLabelCard)]
+    if torsions:
+        atoms = [label.atoms or _named_torsion(str(label.torsion), topology) for label in torsions]
+        return slow_from_description({"kind": "torsions", "names": names, "atoms": atoms})
+    coordinates = [label for label in card.labels if isinstance(label, CoordinateLabelCard)]
+    return slow_from_description(
+        {
+            "kind": "particle",
+            "names": names,
+            "components": [[label.particle, "xyz".index(label.axis)] for label in coordinates],
+            "domain": [label.domain for label in coordinates],
+        }
+    )

@@ -1,0 +1,244 @@
+"""What is simulated: a user's own OpenMM objects with slow coordinates and a declared state, checked."""
+
+import copy
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from openmm import unit
+
+from ..coordinates.basin import Basin
+from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
+from ..engine.serialization import system_hash
+from ..errors import InputError
+from ..units import FloatArray, check_radians, masses_of, number, numbers, thermal_energy
+from .constraints import Constraints, constraints_of
+from .state import Chirality, DeclaredState, TransPeptides, declare_state
+
+_NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
+"""Forces, by their name's end, that change momenta behind the integrator's back."""
+
+LONGEST_TIME_STEP = 0.1
+"""ps, of a molecule; above it the user thinks in fs."""
+
+DRUDE = (
+    "the System has Drude particles, whose thermostat of two temperatures neither lifts nor windows have: sample with "
+    "OpenMM's DrudeLangevinIntegrator, and join its umbrella windows with gancl fes --windows"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MolecularSystem:
+    """Everything that the target distribution and its dynamics consist of; pickles.
+
+    Args:
+        name: as in the card.
+        topology: ``openmm.app.Topology``.
+        system: ``openmm.System`` with all forces, extra restraints included; no barostat, no CMMotionRemover.
+        positions: shape=(n_atoms, 3), nm.
+        temperature: K.
+        friction: 1/ps.
+        time_step: ps.
+        slow: the labels.
+        restraint: shape=(d,), of the default window restraint, kJ/mol (torsions) or kJ/mol/nm^2.
+        state: the declared state.
+        basins: regions of interest.
+        card: the validated card, JSON-ready; empty if there is none.
+    """
+
+    name: str
+    topology: Any
+    system: Any
+    positions: FloatArray
+    temperature: float
+    friction: float
+    time_step: float
+    slow: SlowCoordinates
+    restraint: FloatArray
+    state: DeclaredState
+    basins: tuple[Basin, ...] = ()
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kT(self) -> float:
+        """Thermal energy, kJ/mol."""
+        return thermal_energy(self.temperature)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of particles."""
+        return len(self.positions)
+
+    @cached_property
+    def masses(self) -> FloatArray:
+        """Masses as integrated, shape=(n_atoms,), amu."""
+        return masses_of(self.system)
+
+    @cached_property
+    def constraints(self) -> Constraints:
+        """Bonds with a fixed length."""
+        return constraints_of(self.system)
+
+    @property
+    def force_field_hash(self) -> str:
+        """Sixteen hex digits of the SHA-256 of the serialized System, whatever OpenMM's version."""
+        return system_hash(self.system)
+
+
+def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinates:
+    if len(set(slow.names)) < len(slow.names):
+        raise InputError(f"labels share a name ({', '.join(slow.names)}): give each its own")
+    used: Any = []
+    if isinstance(slow, Torsions):
+        used = slow.atoms
+    elif isinstance(slow, ParticleCoordinates):
+        used = slow.components[:, :1]
+    for name, atoms in zip(slow.names, used, strict=False):
+        wrong = [int(atom) for atom in atoms if not 0 <= atom < len(positions)]
+        if wrong:
+            raise InputError(
+                f"label {name} names atom {wrong[0]}, but the structure has atoms 0 to {len(positions) - 1}: "
+                "correct it (atoms count from 0)"
+            )
+    if isinstance(slow, ModuleCoordinates):
+        slow.check(positions)
+    if not np.isfinite(slow.transform(positions[None])).all():
+        raise InputError(f"labels {', '.join(slow.names)} are not finite at the structure: check their atoms")
+    return slow
+
+
+def _checked_restraint(restraint: Any, slow: SlowCoordinates) -> FloatArray:
+    values = numbers(restraint)
+    d = len(slow.names)
+    if values.shape not in {(), (d,)} or not (np.isfinite(values) & (values > 0)).all():
+        raise InputError(
+            f"restraint {values.tolist()} must be {d} positive number(s), one a label ({', '.join(slow.names)})"
+        )
+    return np.broadcast_to(values, (d,)).copy()
+
+
+def _checked_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> tuple[Basin, ...]:
+    d = len(slow.names)
+    for basin in basins:
+        for box in map(np.asarray, basin.boxes):
+            if np.shape(box) != (d, 2):
+                raise InputError(
+                    f"basin {basin.name} has a box of shape {np.shape(box)}: give {d} interval(s) [low, "
+                    f"high], one a label ({', '.join(slow.names)})"
+                )
+            check_radians(box.T, slow.periods, f"an end of basin {basin.name},")
+            reversed_ = (box[:, 0] > box[:, 1]) & ~np.isfinite(slow.periods)
+            if reversed_.any():
+                raise InputError(
+                    f"basin {basin.name} has low > high for {slow.names[int(reversed_.argmax())]}, "
+                    "which is not periodic: swap them"
+                )
+    return tuple(basins)
+
+
+def _positive(**values: Any) -> dict[str, float]:
+    numbers = {name: number(value) for name, value in values.items()}
+    for name, value in numbers.items():
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name} is {value:g}: give a positive number")
+    return numbers
+
+
+def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> FloatArray:
+    if unit.is_quantity(positions):
+        positions = positions.value_in_unit(unit.nanometer)
+    array = np.array(positions, dtype=float)
+    if array.shape != (n_particles, 3) or n_topology != n_particles:
+        raise InputError(
+            f"the System has {n_particles} particles, but the structure has {n_topology} atoms and positions "
+            f"of shape {array.shape}: give the structure that the System was made from"
+        )
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise InputError(f"the position of atom {int(bad.argmax())} is NaN or infinite: repair the structure")
+    return array
+
+
+def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step: float) -> None:
+    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+    if len(same := np.flatnonzero((positions[bonds[:, 0]] == positions[bonds[:, 1]]).all(axis=1))):
+        one, other = bonds[same[0]]
+        raise InputError(
+            f"atoms {one} and {other} are bonded and in one place (positions that were never set?): set the positions"
+        )
+    if len(bonds) and time_step > LONGEST_TIME_STEP:
+        raise InputError(f"time_step is {time_step:g} ps, too long for any bond: 0.002 is usual (2 fs)")
+    if any(type(force).__name__.startswith("Drude") for force in system.getForces()):
+        raise InputError(DRUDE)
+
+
+def _target(system: Any, barostat: bool) -> Any:
+    """A copy of the System without the forces that are no part of the target."""
+    system = copy.deepcopy(system)
+    left_out = _NOT_PART_OF_THE_TARGET if barostat else (*_NOT_PART_OF_THE_TARGET, "Barostat")
+    for i in reversed(range(system.getNumForces())):
+        if type(system.getForce(i)).__name__.endswith(left_out):
+            system.removeForce(i)
+    return system
+
+
+def _copied_topology(topology: Any) -> Any:
+    # OpenMM's deep copy of a Topology leaves its bonds on the old atoms; pickling does not.
+    return pickle.loads(pickle.dumps(topology))
+
+
+def system_from_objects(
+    topology: Any,
+    system: Any,
+    positions: Any,
+    *,
+    temperature: Any,
+    labels: SlowCoordinates,
+    restraint: float | Sequence[float] | FloatArray = 200.0,
+    friction: Any = 1.0,
+    time_step: Any = 0.002,
+    basins: Sequence[Basin] = (),
+    name: str = "user",
+    chirality: Chirality = "structure",
+    trans_peptides: TransPeptides = "auto",
+    card: dict[str, Any] | None = None,
+    barostat: bool = False,
+) -> MolecularSystem:
+    """A MolecularSystem from OpenMM objects, which are copied, never changed.
+
+    Args:
+        topology: ``openmm.app.Topology``; the declared state needs its bonds.
+        system: ``openmm.System``; CMMotionRemover and thermostat forces are left out of the copy.
+        positions: shape=(n_atoms, 3), nm or a Quantity.
+        temperature: K or a Quantity.
+        labels: the slow coordinates.
+        restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2 (coordinates).
+        friction: 1/ps or a Quantity.
+        time_step: ps or a Quantity.
+        basins: regions of interest.
+        name: for results.
+        chirality: see `openmm_gancl.system.state.declare_state`.
+        trans_peptides: see `openmm_gancl.system.state.declare_state`.
+        card: the card that it comes from, if any.
+        barostat: keep a barostat in the copy: windows then sample at its pressure. Lifts need a fixed volume.
+
+    Raises:
+        InputError: the objects do not fit together.
+    """
+    positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
+    _check_objects(topology, system, positions, number(time_step))
+    return MolecularSystem(
+        name=name,
+        topology=_copied_topology(topology),
+        system=_target(system, barostat),
+        positions=positions,
+        **_positive(temperature=temperature, friction=friction, time_step=time_step),
+        slow=_checked_slow(labels, positions),
+        restraint=_checked_restraint(restraint, labels),
+        state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
+        basins=_checked_basins(basins, labels),
+        card=card or {},
+    )

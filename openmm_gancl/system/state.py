@@ -1,0 +1,189 @@
+"""The declared state: chirality, trans peptide bonds and unbroken bonds are part of the target."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coordinates.geometry import dihedral_angles, wrap
+from ..errors import InputError
+from ..units import FloatArray, IntArray
+
+Chirality = Literal["L", "structure", "none"]
+TransPeptides = bool | Literal["auto"]
+
+LONGEST_BOND = 1.6
+"""A bond longer than this many times its length in the structure is broken."""
+
+
+def _no_atoms(columns: int) -> IntArray:
+    return np.zeros((0, columns), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class DeclaredState:
+    """The region of configuration space that the target is restricted to.
+
+    The empty state, that of toys, holds every finite configuration.
+
+    Args:
+        chiral_centres: shape=(c, 4), a centre and three of its neighbours.
+        chirality: shape=(c,), the sign of the triple product of the three bonds, +1 or -1.
+        trans_peptides: shape=(p, 4), omega torsions that stay within pi/2 of trans.
+        bonds: shape=(b, 2).
+        longest_bonds: shape=(b,), nm; a longer bond is broken.
+    """
+
+    chiral_centres: IntArray = field(default_factory=lambda: _no_atoms(4))
+    chirality: FloatArray = field(default_factory=lambda: np.zeros(0))
+    trans_peptides: IntArray = field(default_factory=lambda: _no_atoms(4))
+    bonds: IntArray = field(default_factory=lambda: _no_atoms(2))
+    longest_bonds: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every finite configuration is inside."""
+        return not (len(self.chiral_centres) or len(self.trans_peptides) or len(self.bonds))
+
+    def violations(self, positions: FloatArray) -> NDArray[np.str_]:
+        """Why each frame is outside the state.
+
+        Args:
+            positions: shape=(n, n_atoms, 3), nm.
+
+        Returns:
+            shape=(n,), one of ``"" "cis" "chirality" "bond" "nan"``; the last that applies.
+        """
+        finite: NDArray[np.bool_] = np.all(np.isfinite(positions), axis=(1, 2))
+        x = np.where(finite[:, None, None], positions, 0.0)
+        # A clash can throw atoms so far that products overflow: NaN then compares as outside.
+        with np.errstate(all="ignore"):
+            omega = dihedral_angles(x, self.trans_peptides)
+            signs = _triple_signs(x, self.chiral_centres)
+            lengths = np.linalg.norm(x[:, self.bonds[:, 1]] - x[:, self.bonds[:, 0]], axis=-1)
+            kept = {
+                "cis": (np.abs(wrap(omega - np.pi)) < np.pi / 2).all(axis=1),
+                "chirality": (signs == self.chirality).all(axis=1),
+                "bond": (lengths <= self.longest_bonds).all(axis=1),
+                "nan": finite,
+            }
+        reasons = np.full(len(x), "", dtype="<U9")
+        for reason, inside in kept.items():
+            reasons[~inside] = reason
+        return reasons
+
+    def inside(self, positions: FloatArray) -> NDArray[np.bool_]:
+        """Whether each frame, shape=(n, n_atoms, 3) in nm, is inside; NaN is not. Shape=(n,)."""
+        return self.violations(positions) == ""
+
+
+def _triple_signs(positions: FloatArray, centres: IntArray) -> FloatArray:
+    """Sign of (a - c) . ((b - c) x (d - c)) for rows (c, a, b, d); shape=(n, len(centres))."""
+    p = positions[:, centres]
+    a, b, d = (p[:, :, i] - p[:, :, 0] for i in (1, 2, 3))
+    return np.sign(np.sum(a * np.cross(b, d), axis=-1))
+
+
+def _neighbours(topology: Any) -> dict[int, list[Any]]:
+    neighbours: dict[int, dict[int, Any]] = defaultdict(dict)
+    for one, other in topology.bonds():
+        neighbours[one.index][other.index] = other
+        neighbours[other.index][one.index] = one
+    return {index: [atoms[i] for i in sorted(atoms)] for index, atoms in neighbours.items()}
+
+
+def _is(symbol: str, atom: Any) -> bool:
+    return atom.element is not None and atom.element.symbol == symbol
+
+
+def _check_l_residues(topology: Any, positions: FloatArray) -> None:
+    for residue in topology.residues():
+        index = {atom.name: atom.index for atom in residue.atoms()}
+        if not {"N", "CA", "C", "CB"} <= index.keys():
+            continue
+        n, ca, c, cb = (positions[index[name]] for name in ("N", "CA", "C", "CB"))
+        if np.dot(np.cross(ca - n, c - ca), cb - ca) >= 0:
+            raise InputError(
+                f"residue {residue.name} {residue.id} of the structure has the D form: give an L structure, "
+                'or set chirality = "structure" to keep it'
+            )
+
+
+def _tetrahedral_centres(neighbours: dict[int, list[Any]]) -> IntArray:
+    """Atoms of four neighbours, at least three of them heavy: rows of the centre and the first three."""
+    rows = []
+    for centre, atoms in sorted(neighbours.items()):
+        heavy = [atom.index for atom in atoms if not _is("H", atom)]
+        if len(atoms) == 4 and len(heavy) >= 3:
+            rows.append([centre, *heavy[:3]])
+    return np.array(rows, dtype=np.int64).reshape(-1, 4)
+
+
+def _peptide_bonds(topology: Any, neighbours: dict[int, list[Any]]) -> Iterator[tuple[list[int], Any]]:
+    """Omega torsions (carbon, C, N, CA or the capping carbon), each with the residue of its N."""
+    for bond in topology.bonds():
+        c, n = sorted(bond, key=lambda atom: str(atom.name))
+        if (c.name, n.name) != ("C", "N") or c.residue is n.residue:
+            continue
+        before = [atom for atom in neighbours[c.index] if _is("C", atom)]
+        after = [atom for atom in neighbours[n.index] if _is("C", atom) and atom.index != c.index]
+        if before and after:
+            # Proline's N has two carbons: the backbone's decides.
+            last = min(after, key=lambda atom: (atom.name != "CA", atom.index))
+            yield [before[0].index, c.index, n.index, last.index], n.residue
+
+
+def _trans_peptides(
+    topology: Any, positions: FloatArray, neighbours: dict[int, list[Any]], wanted: TransPeptides
+) -> IntArray:
+    if wanted is False:
+        return _no_atoms(4)
+    rows = []
+    for atoms, residue in _peptide_bonds(topology, neighbours):
+        omega = dihedral_angles(positions[None], np.array([atoms]))[0, 0]
+        if abs(wrap(omega - np.pi)) < np.pi / 2:
+            rows.append(atoms)
+        elif wanted is True:
+            raise InputError(
+                f"the peptide bond before residue {residue.name} {residue.id} is cis in the structure: "
+                "give a trans structure, or set trans_peptides = false"
+            )
+    return np.array(rows, dtype=np.int64).reshape(-1, 4)
+
+
+def declare_state(
+    topology: Any,
+    positions: FloatArray,
+    *,
+    chirality: Chirality = "structure",
+    trans_peptides: TransPeptides = "auto",
+) -> DeclaredState:
+    """Read the declared state off a structure.
+
+    Args:
+        topology: ``openmm.app.Topology`` with bonds.
+        positions: shape=(n_atoms, 3), nm.
+        chirality: ``"structure"`` holds every tetrahedral centre of at least three heavy neighbours at
+            its sign in the structure; ``"L"`` also refuses D amino acids; ``"none"`` holds nothing.
+        trans_peptides: True holds every peptide bond trans and refuses a cis one; ``"auto"`` holds those
+            that are trans in the structure; False holds none.
+
+    Raises:
+        InputError: the structure is not in the state that is asked for.
+    """
+    neighbours = _neighbours(topology)
+    if chirality == "L":
+        _check_l_residues(topology, positions)
+    centres = _no_atoms(4) if chirality == "none" else _tetrahedral_centres(neighbours)
+    pairs = sorted(sorted((a.index, b.index)) for a, b in topology.bonds())
+    bonds = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return DeclaredState(
+        chiral_centres=centres,
+        chirality=_triple_signs(positions[None], centres)[0],
+        trans_peptides=_trans_peptides(topology, positions, neighbours, trans_peptides),
+        bonds=bonds,
+        longest_bonds=LONGEST_BOND * np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1),
+    )

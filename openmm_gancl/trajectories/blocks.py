@@ -1,0 +1,189 @@
+"""Where a series is equilibrated, and blocks of it that are independent."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import InputError, quiet
+from ..units import FloatArray, IntArray
+from .series import Series
+
+BLOCK_LENGTH = 3.0
+"""Statistical inefficiencies in a block, at least."""
+
+MOST_BLOCKS = 200
+MOST_BLOCKS_OF_A_WINDOW = 20
+
+LONGEST_SERIES = 20_000
+"""Frames, at most, that the search for equilibration looks at; a longer series is thinned out for it."""
+
+RESOLVED = 5.0
+"""Statistical inefficiency above which a thinned series still shows how its correlations decay."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Frames after equilibration, divided for the bootstrap.
+
+    Attributes:
+        start: shape=(n_blocks,), first frame of each block.
+        stop: shape=(n_blocks,), the frame after its last.
+        stride: every so many frames of a block are used.
+        stratum: shape=(n_blocks,), 0 throughout, or the trajectory where each is a window of its own.
+        spans: shape=(n_blocks, 2), where each block begins and ends, as fractions of its trajectory.
+        discarded: frames cut from each file's beginning.
+        inefficiency: statistical inefficiency of each file, frames.
+        correlation: shape=(n_strata,), the largest inefficiency over its block's length.
+        n_independent: frames over their inefficiency, summed over files.
+    """
+
+    start: IntArray
+    stop: IntArray
+    stride: int
+    stratum: IntArray
+    spans: FloatArray
+    discarded: list[int]
+    inefficiency: list[float]
+    correlation: FloatArray
+    n_independent: float
+
+    @property
+    def sizes(self) -> IntArray:
+        """Frames used of each block, shape=(n_blocks,)."""
+        return np.asarray(-(-(self.stop - self.start) // self.stride))
+
+    @property
+    def n_frames(self) -> int:
+        """Frames used."""
+        return int(self.sizes.sum())
+
+    def frames(self, first: int = 0, last: int | None = None) -> IntArray:
+        """Indices of the frames used, in order, of the blocks from ``first`` to before ``last``; all by default."""
+        sizes, start = self.sizes[first:last], self.start[first:last]
+        return np.asarray(np.repeat(start, sizes) + self.stride * self._within(sizes))
+
+    @staticmethod
+    def _within(sizes: IntArray) -> IntArray:
+        """0, 1, ... anew for each block."""
+        return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def _observables(values: Any, periods: FloatArray) -> list[FloatArray]:
+    columns = []
+    for column, period in zip(np.asarray(values, dtype=float).T, periods, strict=True):
+        if np.isfinite(period):
+            columns += [np.cos(2 * np.pi / period * column), np.sin(2 * np.pi / period * column)]
+        else:
+            columns.append(column)
+    return [column for column in columns if column.std() > 1e-9]
+
+
+def _largest_inefficiency(values: Any, periods: FloatArray) -> float:
+    with quiet("pymbar"):
+        from pymbar.timeseries import ParameterError, statistical_inefficiency
+
+    largest = 1.0
+    for column in _observables(values, periods):
+        try:
+            largest = max(largest, float(statistical_inefficiency(column, fast=True)))
+        except ParameterError:
+            continue
+    return largest
+
+
+def _inefficiency(values: Any, periods: FloatArray) -> float:
+    """The largest over the collective variables, in frames (Chodera et al. 2007, doi 10.1021/ct0502864).
+
+    A long series is looked at twice: thinned out for slow decays, and a consecutive part for fast ones.
+    """
+    thinning = -(-len(values) // LONGEST_SERIES)
+    if thinning == 1:
+        return _largest_inefficiency(values, periods)
+    thinned = _largest_inefficiency(values[::thinning], periods)
+    if thinned > RESOLVED:
+        return thinned * thinning
+    return min(_largest_inefficiency(values[-LONGEST_SERIES:], periods), thinned * thinning)
+
+
+def equilibrated_from(values: Any, periods: FloatArray) -> int:
+    """Where the most effective samples are left, frames (Chodera 2016, doi 10.1021/acs.jctc.5b00784)."""
+    with quiet("pymbar"):
+        from pymbar.timeseries import detect_equilibration
+
+    thinning = -(-len(values) // LONGEST_SERIES)
+    thin = values[::thinning]
+    nskip = max(len(thin) // 40, 1)
+    found = [detect_equilibration(column, fast=True, nskip=nskip) for column in _observables(thin, periods)]
+    start = min(found, key=lambda result: result[2])[0] if found else 0  # the slowest observable decides
+    return int(start) * thinning
+
+
+def _equilibrated(values: FloatArray, periods: FloatArray, discard: int | Literal["auto"]) -> tuple[int, int, float]:
+    """How many frames of a trajectory to cut, how many are left, and their statistical inefficiency."""
+    cut = equilibrated_from(values, periods) if discard == "auto" else discard
+    if cut >= len(values):
+        raise InputError(f"`discard` of {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
+    return int(cut), len(values) - cut, _inefficiency(values[cut:], periods)
+
+
+def independent_blocks(
+    series: Series,
+    discard: int | Literal["auto"] = "auto",
+    *,
+    windows: bool = False,
+    most_frames: int | None = None,
+) -> Blocks:
+    """Cut each trajectory's equilibration and divide the rest into blocks of several correlation times.
+
+    Args:
+        series: the series.
+        discard: frames to cut from each trajectory, or ``auto``.
+        windows: each trajectory is an umbrella window, with blocks of its own that are resampled by themselves.
+        most_frames: to use in all, by taking every so many frames.
+
+    Raises:
+        InputError: nothing is left of a trajectory, or too little for a second block.
+    """
+    if discard != "auto" and discard < 0:
+        raise InputError(f"`discard` is {discard}: give auto or a number of frames")
+    start: list[int] = []
+    stop: list[int] = []
+    stratum: list[int] = []
+    spans: list[FloatArray] = []
+    discarded, inefficiencies = [], []
+    correlation = np.zeros(series.n_files if windows else 1)
+    n_independent = 0.0
+    for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
+        cut, n, inefficiency = _equilibrated(series.values[begin:end], series.periods, discard)
+        shortest = n // MOST_BLOCKS_OF_A_WINDOW if windows else len(series.values) // MOST_BLOCKS
+        count = max(int(n / max(BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
+        edges = begin + cut + np.arange(count + 1) * n // count
+        start += edges[:-1].tolist()
+        stop += edges[1:].tolist()
+        stratum += [file if windows else 0] * count
+        spans.append(np.stack([np.arange(count), np.arange(1, count + 1)], axis=1) / count)
+        discarded.append(cut)
+        inefficiencies.append(inefficiency)
+        mine = file if windows else 0
+        correlation[mine] = max(correlation[mine], inefficiency * count / n)
+        n_independent += n / inefficiency
+    blocks = np.bincount(stratum)
+    if (blocks < 2).any():
+        which = f" of trajectory {int(blocks.argmin())}" if windows else ""
+        raise InputError(
+            f"all frames{which} make one independent block, so there is no error bar: give longer trajectories"
+        )
+    n_kept = int(np.subtract(stop, start).sum())
+    return Blocks(
+        start=np.array(start),
+        stop=np.array(stop),
+        stride=1 if most_frames is None else -(-n_kept // most_frames),
+        stratum=np.array(stratum),
+        spans=np.concatenate(spans),
+        discarded=discarded,
+        inefficiency=inefficiencies,
+        correlation=correlation,
+        n_independent=n_independent,
+    )

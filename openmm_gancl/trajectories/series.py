@@ -1,0 +1,163 @@
+"""Trajectories as series of collective variables: streamed, and checked."""
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..coordinates.specification import CollectiveVariable, parse_cv
+from ..errors import InputError, first_line
+from ..units import FloatArray, IntArray
+from .files import TIMED, load_topology, read_chunks, silent_readers
+
+BROKEN_BOND = 1.0
+"""nm; a longer bond crosses the box."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Collective variables of the frames of one or more trajectories.
+
+    Attributes:
+        names: of the collective variables.
+        periods: shape=(d,), ``inf`` where there is none.
+        units: radians or nm; empty where it is not known.
+        values: shape=(n, d), single precision.
+        starts: shape=(n_files + 1,), where each trajectory begins; the last entry is n.
+        time: shape=(n,), ps; None where the files hold none.
+    """
+
+    names: tuple[str, ...]
+    periods: FloatArray
+    units: tuple[str, ...]
+    values: Any
+    starts: IntArray
+    time: Any = None
+
+    @property
+    def n_files(self) -> int:
+        """How many trajectories."""
+        return len(self.starts) - 1
+
+
+def read_series(
+    paths: Sequence[Path],
+    top: Path,
+    cvs: Sequence[str],
+    *,
+    stride: int = 1,
+    progress: Callable[[], None] | None = None,
+) -> Series:
+    """Stream trajectories; what stays in memory is four bytes a frame and collective variable.
+
+    Args:
+        paths: files that mdtraj reads.
+        top: their topology.
+        cvs: as for `parse_cv`.
+        stride: take every so many frames.
+        progress: called once for each finished file.
+
+    Raises:
+        InputError: a file cannot be read, is of another molecule, or holds NaN.
+    """
+    if stride < 1:
+        raise InputError(f"`stride` is {stride}: give at least 1")
+    if not paths:
+        raise InputError("no trajectory is given: name at least one file")
+    topology = load_topology(top)
+    variables = [parse_cv(cv, topology) for cv in cvs]
+    timed = all(path.suffix in TIMED for path in paths)
+    values, times, starts = array("f"), array("f"), [0]
+    with silent_readers():
+        for path in paths:
+            done = 0
+            for chunk in read_chunks(path, top, topology, stride):
+                values.frombytes(_values(chunk, variables, path, done, stride).tobytes())
+                if timed:
+                    times.frombytes(np.asarray(chunk.time, dtype=np.float32).tobytes())
+                done += len(chunk)
+            if not done:
+                raise InputError(f"{path} holds no frame: leave it out")
+            starts.append(starts[-1] + done)
+            if progress is not None:
+                progress()
+    return Series(
+        names=tuple(variable.name for variable in variables),
+        periods=np.array([variable.period for variable in variables]),
+        units=tuple(variable.unit for variable in variables),
+        values=np.frombuffer(values, dtype=np.float32).reshape(-1, len(variables)),
+        starts=np.array(starts),
+        time=np.frombuffer(times, dtype=np.float32) if timed else None,
+    )
+
+
+def _check_whole(chunk: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
+    """Refuse a molecule that the box cuts in two, where the minimum image does not mend it."""
+    if not len(variable.bonds) or (chunk.unitcell_lengths is not None and not variable.needs_whole):
+        return
+    lengths = np.linalg.norm(chunk.xyz[:, variable.bonds[:, 0]] - chunk.xyz[:, variable.bonds[:, 1]], axis=2)
+    limit = BROKEN_BOND if chunk.unitcell_lengths is None else 0.5 * chunk.unitcell_lengths.min(axis=1, keepdims=True)
+    broken = lengths > limit
+    if broken.any():
+        frame, bond = np.argwhere(broken)[0]
+        a, b = variable.bonds[bond]
+        raise InputError(
+            f"{where(int(frame))}: the bond between atoms {a} and {b} is {lengths[frame, bond]:.2f} nm long, so the "
+            f"molecule is cut by the box: make molecules whole (mdtraj's make_molecules_whole, say) for {variable.name}"
+        )
+
+
+def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, done: int, stride: int) -> Any:
+    def where(row: int) -> str:
+        return f"{path}, frame {(done + row) * stride}"
+
+    used = np.unique(np.concatenate([variable.atoms for variable in variables]))
+    bad = ~np.isfinite(chunk.xyz[:, used]).all(axis=(1, 2))
+    if bad.any():
+        raise InputError(f"{where(int(bad.argmax()))}: a coordinate is NaN or infinite: cut the trajectory before it")
+    for variable in variables:
+        _check_whole(chunk, variable, where)
+    values = np.stack([np.asarray(variable.compute(chunk), dtype=np.float32) for variable in variables], axis=1)
+    undefined = ~np.isfinite(values).all(axis=1)
+    if undefined.any():
+        row = int(undefined.argmax())
+        name = variables[int(np.isfinite(values[row]).argmin())].name
+        raise InputError(f"{where(row)}: {name} is not defined (atoms in line or on a spot)")
+    return values
+
+
+def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
+    """Log-weights of n frames, shape=(n,), from an npy or text file, or before a stride; -inf is a weight of zero."""
+    return checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
+
+
+def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
+    """Log-weights of n frames, shape=(n,), of which some are finite and none is NaN or plus infinity."""
+    values = np.asarray(log_weights, dtype=float)
+    if values.shape != (n,):
+        raise InputError(f"{where} of shape {values.shape} for {n} frames: give one a frame")
+    if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
+        raise InputError(f"{where} holds NaN or infinity: remove those frames")
+    return values
+
+
+def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: int = 1) -> FloatArray:
+    """One number a frame from an npy or text file, shape=(n,); of any length if n is None; or one before a stride."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: give the {what} of the frames")
+    try:
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+        values = np.atleast_1d(np.asarray(values, dtype=float))
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
+    if values.size != values.shape[0]:
+        raise InputError(f"{path} holds an array of shape {values.shape}: give one number a frame")
+    values = values.ravel()
+    if n is not None and len(values) != n and -(-len(values) // stride) == n:
+        return values[::stride]
+    if n is not None and len(values) != n:
+        raise InputError(f"{path} has {len(values)} {what} for {n} frames: give one a frame")
+    return values

@@ -1,0 +1,241 @@
+"""Biases that OpenMM's samplers leave behind, as functions of the collective variables: Metadynamics and openmm-opes.
+
+Frames sampled under a bias that changes only little any more are undone by the last bias: the log-weight of a frame is
+V(xi) / kT (Branduardi, Bussi, Parrinello 2012, doi 10.1021/ct3002464). Cut the part in which the bias still grew.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+from scipy.ndimage import map_coordinates, spline_filter1d
+from scipy.special import logsumexp
+
+from ..coordinates.geometry import wrap
+from ..errors import InputError, first_line
+from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
+
+KERNEL_CHUNK = 4_000_000
+"""Frames times kernels that are looked at together."""
+
+
+class StaticBias(Protocol):
+    """A bias that no longer changes.
+
+    Attributes:
+        n_variables: how many collective variables it acts on.
+    """
+
+    @property
+    def n_variables(self) -> int: ...  # noqa: D102  # told above
+
+    def energies(self, values: FloatArray) -> FloatArray:
+        """Of frames, kJ/mol, shape=(n,), for collective variables of shape=(n, n_variables)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TabulatedBias:
+    """A bias on an even grid that includes both ends, between its nodes a cubic spline.
+
+    Args:
+        table: shape=(n_0, ...), kJ/mol.
+        limits: shape=(d, 2), nm or radians; outside, the bias is zero.
+        periodic: whether all variables are.
+    """
+
+    table: FloatArray
+    limits: FloatArray
+    periodic: bool
+
+    @property
+    def n_variables(self) -> int:
+        """How many collective variables it acts on."""
+        return self.table.ndim
+
+    @property
+    def n_intervals(self) -> IntArray:
+        """Of the grid, for each variable."""
+        return np.array(self.table.shape) - 1
+
+    @property
+    def coefficients(self) -> FloatArray:
+        """Of the cubic B-splines at the nodes; the last node of a ring is left out, being its first."""
+        table = self.table[tuple(slice(n) for n in self.n_intervals)] if self.periodic else self.table
+        for axis in range(table.ndim):
+            table = spline_filter1d(table, axis=axis, mode=self._mode)
+        return np.asarray(table, dtype=float)
+
+    @property
+    def _mode(self) -> str:
+        return "grid-wrap" if self.periodic else "mirror"
+
+    def energies(self, values: FloatArray) -> FloatArray:
+        """Of frames, kJ/mol, shape=(n,)."""
+        low, high = self.limits.T
+        places = (values - low) / (high - low) * self.n_intervals
+        energies = map_coordinates(self.coefficients, places.T, mode=self._mode, prefilter=False)
+        if not self.periodic:
+            energies[((values < low) | (values > high)).any(axis=1)] = 0.0
+        return np.asarray(energies, dtype=float)
+
+
+@dataclass(frozen=True)
+class KernelBias:
+    """The bias of OPES, from the kernels of its density estimate (Invernizzi & Parrinello 2020).
+
+    Doi 10.1021/acs.jpclett.0c00497: V = f log(P / Z + exp(-barrier / f)).
+
+    Args:
+        positions: shape=(n_kernels, d).
+        widths: shape=(n_kernels, d).
+        log_weights: shape=(n_kernels,).
+        periods: shape=(d,), ``inf`` where there is none.
+        prefactor: f, kJ/mol.
+        barrier: kJ/mol.
+    """
+
+    positions: FloatArray
+    widths: FloatArray
+    log_weights: FloatArray
+    periods: FloatArray
+    prefactor: float
+    barrier: float
+
+    @property
+    def n_variables(self) -> int:
+        """How many collective variables it acts on."""
+        return self.positions.shape[1]
+
+    def _log_densities(self, values: FloatArray) -> FloatArray:
+        heights, step = self.log_weights - np.log(self.widths).sum(axis=1), max(KERNEL_CHUNK // len(self.positions), 1)
+        parts = []
+        for i in range(0, len(values), step):
+            scaled = wrap(values[i : i + step, None] - self.positions, self.periods) / self.widths
+            parts.append(logsumexp(heights - 0.5 * (scaled**2).sum(axis=-1), axis=1))
+        return np.concatenate(parts)
+
+    def energies(self, values: FloatArray) -> FloatArray:
+        """Of frames, kJ/mol, shape=(n,)."""
+        log_mean = logsumexp(self._log_densities(self.positions)) - np.log(len(self.positions))
+        relative = self._log_densities(np.asarray(values, dtype=float)) - log_mean
+        return np.asarray(self.prefactor * np.logaddexp(relative, -self.barrier / self.prefactor))
+
+
+def _load(path: Path) -> Any:
+    """Arrays of an npz file, or the array of an npy file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
+
+
+def _newest(folder: Path, pattern: str, what: str) -> list[Path]:
+    """Of files NAME_walker_index, the one of the highest index of each walker."""
+    if not folder.exists():
+        raise InputError(f"there is no file or folder {folder}: check the path")
+    if folder.is_file():
+        return [folder]
+    newest: dict[str, tuple[int, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if found := re.fullmatch(pattern, path.name):
+            walker, index = found.group(1), int(found.group(2))
+            newest[walker] = max(newest.get(walker, (-1, path)), (index, path))
+    if not newest:
+        raise InputError(f"{folder} holds no {what}: give the folder that the sampler wrote its bias to")
+    return [path for _, path in newest.values()]
+
+
+def metadynamics_bias(
+    path: str | Path, *, periods: Sequence[float], limits: Sequence[tuple[float, float]] | None = None
+) -> TabulatedBias:
+    """The bias of ``openmm.app.Metadynamics``, summed over its walkers.
+
+    Args:
+        path: the ``biasDir`` of the run, or one of its files.
+        periods: of its variables, ``inf`` where there is none; more than it acts on may follow.
+        limits: ``minValue`` and ``maxValue`` of each ``BiasVariable``, nm or radians; one period around zero by
+            default.
+
+    Raises:
+        InputError: no such files, of unlike shapes, or no limits of a variable without a period.
+    """
+    paths = _newest(Path(path), r"bias_(\d+)_(\d+)\.npy", "bias_*_*.npy")
+    tables = [_load(file) for file in paths]
+    for file, table in zip(paths, tables, strict=True):
+        if not isinstance(table, np.ndarray) or table.dtype.kind != "f" or not table.ndim:
+            raise InputError(f"{file} holds no bias of OpenMM's Metadynamics: give its biasDir")
+        if table.shape != tables[0].shape or not np.isfinite(table).all():
+            raise InputError(f"{file} is no bias of the same variables as {paths[0]}: give files of one run")
+    total = np.sum(tables, axis=0).T  # OpenMM's first variable is the last axis
+    d = total.ndim
+    if d > len(periods):
+        raise InputError(
+            f"the bias of {paths[0]} acts on {d} collective variables, named are {len(periods)}: "
+            "name each of them by `bias_cvs`"
+        )
+    periodic = bool(np.isfinite(periods[:d]).all())
+    if limits is None and periodic:
+        limits = [(-period / 2, period / 2) for period in periods[:d]]
+    if limits is None or len(limits) != d:
+        raise InputError(
+            f"the bias of {paths[0]} needs {d} ranges, minValue and maxValue of each variable: give `limits` for each"
+        )
+    for (low, high), period in zip(limits, periods, strict=False):
+        if periodic and not np.isclose(high - low, period, rtol=1e-3):
+            raise InputError(
+                f"the range {low:g}:{high:g} is not the period {period:g}: give minValue:maxValue in its unit"
+            )
+    return TabulatedBias(total, np.array(limits, dtype=float), periodic)
+
+
+def _kernels(path: Path) -> tuple[dict[str, FloatArray], bool]:
+    state = _load(path)
+    explore = bool(float(state["exploreMode"])) if isinstance(state, dict) and "exploreMode" in state else False
+    for prefix in ("total", "kde"):
+        name = prefix if explore else f"{prefix}RW"
+        keys = {key: f"{name}_{key}" for key in ("positions", "bandwidths", "logWeights")}
+        if isinstance(state, dict) and set(keys.values()) <= state.keys():
+            return {key: np.asarray(state[stored], dtype=float) for key, stored in keys.items()}, explore
+    raise InputError(f"{path} is no state of openmm-opes: give numpy.savez of OPES.getState(), or its biasDir")
+
+
+def opes_bias(
+    path: str | Path,
+    *,
+    temperature: float,
+    barrier: float,
+    periods: Sequence[float],
+    bias_factor: float | None = None,
+) -> KernelBias:
+    """The bias of ``openmm_opes.OPES`` with Gaussian kernels, joined over its walkers.
+
+    Args:
+        path: ``numpy.savez`` of ``OPES.getState()``, or the ``biasDir`` of the run.
+        temperature: K.
+        barrier: kJ/mol, as it was given to ``OPES``.
+        periods: shape=(d,), ``inf`` where there is none.
+        bias_factor: as it was given to ``OPES``; barrier over kT by default.
+
+    Raises:
+        InputError: no such state, or one without kernels.
+    """
+    kT = thermal_energy(checked_temperature(temperature))
+    bias_factor = barrier / kT if bias_factor is None else bias_factor
+    if not (barrier > 0 and bias_factor > 1):
+        raise InputError(f"a barrier of {barrier:g} kJ/mol and a bias factor of {bias_factor:g} make no OPES bias")
+    paths = _newest(Path(path), r"kde_(\d+)_(\d+)\.npz", "kde_*_*.npz")
+    walkers = [_kernels(file) for file in paths]
+    joined = {key: np.concatenate([kernels[key] for kernels, _ in walkers]) for key in walkers[0][0]}
+    d = len(periods)
+    if not len(joined["positions"]) or joined["positions"].ndim != 2 or joined["positions"].shape[1] != d:
+        raise InputError(f"{paths[0]} holds no kernels on {d} variables: name what the bias acts on by `bias_cvs`")
+    prefactor = (1.0 - 1.0 / bias_factor) * kT * (bias_factor if walkers[0][1] else 1.0)
+    return KernelBias(
+        joined["positions"], joined["bandwidths"], joined["logWeights"], np.array(periods), prefactor, barrier
+    )

@@ -1,0 +1,1 @@
+"""A run: options, folder, labelling, budget, stages, summary."""

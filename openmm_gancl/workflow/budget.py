@@ -1,0 +1,49 @@
+"""Force evaluations: what a run costs at least, and how many lifts a limit leaves."""
+
+from ..errors import InputError
+from ..sampling.langevin import MINIMISER_ITERATIONS
+from .context import EQUILIBRATION_STEPS, Run
+from .labelling import LABEL_PILOTS
+from .options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, RunOptions, Settings
+
+FEWEST_LIFTS = 64
+
+
+def _of_windows(n: int, steps: int) -> int:
+    return n * (EQUILIBRATION_STEPS + steps + 2 * MINIMISER_ITERATIONS)
+
+
+def _besides_lifts(options: RunOptions, settings: Settings, relax_steps: int) -> int:
+    """Force evaluations of the check, and of what learned labels need before it."""
+    s, paths = settings, settings.n_check_labels * (settings.n_check_lifts + settings.n_check_frames)
+    if options.slow == "torsions":
+        return paths * (relax_steps + 2)
+    paths += min(LABEL_PILOTS, s.n_first) if options.free else 0
+    return paths * (relax_steps + 2) + _of_windows(s.n_check_labels, s.held_out_steps)
+
+
+def least_evaluations(options: RunOptions, settings: Settings) -> int:
+    """Force evaluations of a run with the fewest lifts that make sense."""
+    s = settings
+    windows = _of_windows(s.n_windows, s.steps_per_window) + _of_windows(s.n_held_out, s.held_out_steps)
+    pilot = 0
+    if not s.relax_steps:
+        pilot = PILOT_LABELS * PILOT_LIFTS * sum(steps + 2 for steps in RELAX_CHOICES)
+    relax_steps = s.relax_steps or max(RELAX_CHOICES)
+    paths = FEWEST_LIFTS + (s.n_pilot + s.n_encoder_reverse if s.latent else 0)
+    return windows + pilot + paths * (relax_steps + 2) + _besides_lifts(options, s, relax_steps)
+
+
+def most_lifts(run: Run, relax_steps: int) -> int:
+    """How many lifts options and evaluations allow, the check's left out."""
+    s, most = run.settings, run.options.max_evaluations
+    if most is None:
+        return s.n_lifts
+    reserved = _besides_lifts(run.options, s, relax_steps)
+    allowed = (most - run.evaluations_before_lifts() - reserved) // (relax_steps + 2)
+    if allowed < FEWEST_LIFTS:
+        raise InputError(
+            f"`max_evaluations` of {most} leaves only {max(allowed, 0)} lifts of {relax_steps} steps: "
+            "start a new run with more evaluations, or with fewer `relax_steps`"
+        )
+    return min(s.n_lifts, allowed)

@@ -1,0 +1,268 @@
+"""A run folder: stages written beside and renamed into place, a manifest, a lock, resume; no science.
+
+A stage either stands complete under its name, with its checksums in the manifest, or it does not exist: a process
+killed at any moment leaves nothing that a later one could mistake for a result.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import copy_atomically, write_atomically
+
+SCHEMA_VERSION = 1
+MANIFEST, LOCK = "manifest.json", "lock"
+HEARTBEAT = 2.0
+"""Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _process_life(pid: int) -> str:
+    """What tells two processes of one number apart; empty if there is no such process."""
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] in "ZX" else fields[19]
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "alive"
+
+
+def _lock_holder(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        holder = json.loads(path.read_text())
+        return {key: holder[key] for key in ("pid", "host", "started", "life")}
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} cannot be read: remove it if no other program uses {path.parent}") from None
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Makes reading and taking the lock one step; released by the operating system whatever happens."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without flock still has the lock file
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Hold the folder's lock; the lock of a process that has ended on this host is taken over.
+
+    Args:
+        folder: an existing folder.
+        note: told when a lock is taken over.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path, host = folder / LOCK, socket.gethostname()
+    with _one_at_a_time(folder):
+        holder = _lock_holder(path)
+        if holder is not None:
+            name = f"process {holder['pid']} on {holder['host']} since {holder['started']}"
+            alive = holder["host"] != host or _process_life(int(holder["pid"])) == holder["life"]
+            if alive:
+                raise InputError(
+                    f"{folder} is in use by {name}: wait for it or stop it (remove {path} if it no longer runs)"
+                )
+            note(f"took over the lock of {name}, which has ended")
+        ours = {"pid": os.getpid(), "host": host, "started": _now(), "life": _process_life(os.getpid())}
+        write_atomically(path, json.dumps(ours))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether there is a manifest."""
+    return (path / MANIFEST).is_file()
+
+
+def prepare_folder(path: Path) -> None:
+    """Make the folder, or see that the one there is a run folder or empty.
+
+    Raises:
+        InputError: something else is there, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{path} is a file: name a folder for the run") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise InputError(f"cannot make the folder {path} ({error.strerror}): name one you may write") from None
+    foreign = [entry.name for entry in path.iterdir() if entry.name != LOCK and entry.suffix != ".tmp"]
+    if foreign and not is_run_folder(path):
+        raise InputError(f"{path} holds other files ({sorted(foreign)[0]}) and no {MANIFEST}: name a new folder")
+
+
+class RunFolder:
+    """The stages of one run, under a lock that the caller holds.
+
+    Args:
+        path: the folder.
+        manifest: its content; `create` and `load` make one.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path, self.manifest = path, manifest
+        self._attempt: dict[str, Any] = {}
+        self._started = self._saved = 0.0
+
+    @classmethod
+    def create(cls, path: Path, identity: Mapping[str, Any]) -> "RunFolder":
+        """A new run; ``identity`` is JSON-ready: card, options, seeds, versions, platform, thread count."""
+        folder = cls(path, {"schema_version": SCHEMA_VERSION, "created": _now(), **identity, "stages": {}})
+        folder.save()
+        return folder
+
+    @classmethod
+    def load(cls, path: Path) -> "RunFolder":
+        """The run that stands in a folder.
+
+        Raises:
+            InputError: there is none, or it is of another schema version.
+        """
+        file = path / MANIFEST
+        if not file.is_file():
+            raise InputError(f"{path} is not a run folder (it has no {MANIFEST}): make one with `gancl run`")
+        try:
+            manifest = json.loads(file.read_text())
+            version = manifest["schema_version"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{file} cannot be read: start a new run folder") from None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: start a new run "
+                "folder, or install the version that wrote it"
+            )
+        return cls(path, manifest)
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_atomically(self.path / MANIFEST, json.dumps(self.manifest, indent=1) + "\n")
+
+    def file(self, stage: str, name: str) -> Path:
+        """A file of a finished stage."""
+        return self.path / stage / name
+
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage is finished and still there."""
+        return bool(self.manifest["stages"].get(stage, {}).get("done")) and (self.path / stage).is_dir()
+
+    def verify(self, stage: str) -> None:
+        """Compare a finished stage's files with their checksums.
+
+        Raises:
+            InputError: a file is missing or has changed.
+        """
+        for name, expected in self.manifest["stages"][stage]["checksums"].items():
+            file = self.file(stage, name)
+            found = "is missing" if not file.is_file() else "has changed since it was written"
+            if not file.is_file() or checksum(file) != expected:
+                raise InputError(f"{file} {found}: restore it, or remove {file.parent} to compute that stage again")
+
+    def spend(self, evaluations: int) -> None:
+        """Count force evaluations of the stage in progress; what a killed attempt spent stays counted."""
+        self._attempt["force_evaluations"] += int(evaluations)
+        now = time.monotonic()
+        if now - self._saved > HEARTBEAT:
+            self._attempt["seconds"] = round(now - self._started, 2)
+            self._saved = now
+            self.save()
+
+    def run_stage(self, stage: str, work: Callable[[Path], None], later: tuple[str, ...] = ()) -> None:
+        """Compute a stage into ``<stage>.tmp`` and rename it into place.
+
+        Args:
+            stage: its name.
+            work: writes the stage's files into the folder it is given.
+            later: the stages that depend on this one, forgotten because it changes.
+
+        Raises:
+            OSError: with ``ENOSPC`` where a library hid that the disk is full.
+        """
+        stages = self.manifest["stages"]
+        for name in (stage, *later):
+            if name in stages:
+                stages[name] |= {"done": False, "checksums": {}}
+        entry = stages.setdefault(stage, {"done": False, "checksums": {}, "attempts": []})
+        self._attempt = {"started": _now(), "seconds": 0.0, "force_evaluations": 0}
+        entry["attempts"].append(self._attempt)
+        self._started = self._saved = time.monotonic()
+        beside, target = self.path / f"{stage}.tmp", self.path / stage
+        for old in (beside, target):
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            self.save()
+            beside.mkdir()
+            work(beside)
+            entry["checksums"] = {file.name: checksum(file) for file in sorted(beside.iterdir())}
+            os.rename(beside, target)
+            entry["done"] = True
+        except BaseException as error:
+            entry["checksums"] = {}
+            full = not isinstance(error, OSError) and shutil.disk_usage(self.path).free < 2**16
+            shutil.rmtree(beside, ignore_errors=True)
+            if full and isinstance(error, Exception):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(beside)) from error
+            raise
+        finally:
+            self._attempt["seconds"] = round(time.monotonic() - self._started, 2)
+            with contextlib.nullcontext() if entry["done"] else contextlib.suppress(OSError):
+                self.save()
+
+    def publish(self, stage: str, names: list[str]) -> None:
+        """Copy files of a finished stage to the top of the folder."""
+        for name in names:
+            copy_atomically(self.file(stage, name), self.path / name)
+
+    def seconds(self) -> dict[str, float]:
+        """Wall time of each stage, repeated attempts included."""
+        return {
+            name: round(sum(attempt["seconds"] for attempt in entry["attempts"]), 2)
+            for name, entry in self.manifest["stages"].items()
+        }
+
+    def evaluations_spent(self) -> int:
+        """Force evaluations of all attempts, those whose result was lost included."""
+        entries = self.manifest["stages"].values()
+        return sum(attempt["force_evaluations"] for entry in entries for attempt in entry["attempts"])

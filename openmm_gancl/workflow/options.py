@@ -1,0 +1,245 @@
+"""What a run is asked for, the presets, and the numbers that follow from both."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from ..errors import InputError
+
+UNLIMITED = 2**31
+"""Lifts of a run that only its target error or its evaluations end."""
+
+Preset = Literal["default", "quick"]
+Acceptance = Literal["weights", "metropolis"]
+Slow = Literal["torsions", "diffusion-map"]
+LabelMode = Literal["restrained", "held", "free"]
+THREADS = 1
+"""Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
+
+RELAX_CHOICES = (100, 200, 400, 800)
+"""Step counts that ``auto`` chooses from."""
+
+PILOT_LABELS, PILOT_LIFTS = 5, 32
+"""Labels, and lifts of each, that ``auto`` measures with."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is asked for; ``None`` takes the preset's number.
+
+    Attributes:
+        preset: default (minutes) or quick (under one minute, for trials and tests).
+        relax_steps: steps of each relaxation, or ``auto`` to measure the best count.
+        lifts: lifts that the surface is made of, without those of the reverse check.
+        max_evaluations: force evaluations that the run may not exceed.
+        target_error: median error of the surface below 10 kT, in kT, at which the lifting stops.
+        acceptance: weights, or metropolis (unrestrained lifts and one chain over all of them).
+        latent: dimension of the generator's latent; 0 is the conditional-Gaussian baseline.
+        slow: torsions (the card's labels), or diffusion-map (labels learned from the sampled frames).
+        features: of the diffusion map, comma-separated.
+        keep: the card's torsions that are labels beside the learned ones, comma-separated.
+        coordinates: learned labels at most.
+        labels: restrained (each label a window), free (labels drawn too; learned ones free on their way), or held
+            (learned ones drawn, and the molecule held on its way where the generator puts it at the label).
+        seed: of every random number.
+        platform: an OpenMM platform, or ``auto`` to measure once.
+    """
+
+    preset: Preset = "default"
+    relax_steps: int | Literal["auto"] | None = None
+    lifts: int | None = None
+    max_evaluations: int | None = None
+    target_error: float | None = None
+    acceptance: Acceptance = "weights"
+    latent: int | None = None
+    slow: Slow = "torsions"
+    features: str = "distances"
+    keep: str = ""
+    coordinates: int | None = None
+    labels: LabelMode | None = None
+    seed: int = 0
+    platform: str = "auto"
+
+    @property
+    def chain(self) -> bool:
+        """Whether the lifts make one Metropolis chain."""
+        return self.acceptance == "metropolis"
+
+    @property
+    def label_mode(self) -> LabelMode:
+        """How labels are kept on the way."""
+        if self.labels is not None:
+            return self.labels
+        return "free" if self.chain else "restrained" if self.slow == "torsions" else "held"
+
+    @property
+    def free(self) -> bool:
+        """Whether the lifts' target is unrestrained."""
+        return self.label_mode == "free"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every number of a run, as stored in its manifest.
+
+    Attributes:
+        n_windows: restrained windows for training.
+        steps_per_window: Langevin steps sampled in each.
+        frames_per_window: frames kept of each.
+        n_held_out: further windows for the reverse check.
+        held_out_steps: Langevin steps sampled in each of those.
+        generator_steps: adversarial training steps at most.
+        latent: dimension of the latent.
+        n_pilot: pilot lifts for the encoder.
+        n_encoder_reverse: reverse relaxations that decide whether the encoder is kept.
+        relax_steps: steps of each relaxation; 0 stands for ``auto``.
+        n_first: lifts of the first round, over the whole domain.
+        n_lifts: lifts at most, without those of the reverse check.
+        n_check_labels: labels of the reverse check at most.
+        n_check_frames: reverse relaxations at each of them.
+        n_check_lifts: lifts at each of them; more, for log mean(w) of few lifts is biased.
+    """
+
+    n_windows: int
+    steps_per_window: int
+    frames_per_window: int
+    n_held_out: int
+    held_out_steps: int
+    generator_steps: int
+    latent: int
+    n_pilot: int
+    n_encoder_reverse: int
+    relax_steps: int
+    n_first: int
+    n_lifts: int
+    n_check_labels: int
+    n_check_frames: int
+    n_check_lifts: int
+
+
+PRESETS: dict[str, Settings] = {
+    "default": Settings(
+        n_windows=192,
+        steps_per_window=3000,
+        frames_per_window=20,
+        n_held_out=48,
+        held_out_steps=6400,
+        generator_steps=1000,
+        latent=4,
+        n_pilot=1024,
+        n_encoder_reverse=384,
+        relax_steps=300,
+        n_first=1024,
+        n_lifts=7168,
+        n_check_labels=10,
+        n_check_frames=32,
+        n_check_lifts=192,
+    ),
+    "quick": Settings(
+        n_windows=72,
+        steps_per_window=1000,
+        frames_per_window=20,
+        n_held_out=16,
+        held_out_steps=1600,
+        generator_steps=60,
+        latent=2,
+        n_pilot=192,
+        n_encoder_reverse=96,
+        relax_steps=150,
+        n_first=192,
+        n_lifts=512,
+        n_check_labels=6,
+        n_check_frames=32,
+        n_check_lifts=96,
+    ),
+}
+
+LEARNED: dict[str, dict[str, int]] = {
+    "default": {"latent": 0, "n_first": 4096, "n_lifts": 40960},
+    "quick": {"latent": 0, "n_check_labels": 3, "n_check_frames": 16, "n_check_lifts": 32},
+}
+"""What differs from the presets where labels are learned."""
+
+
+def _check(options: RunOptions) -> None:
+    choices_of = {
+        "preset": get_args(Preset),
+        "acceptance": get_args(Acceptance),
+        "slow": get_args(Slow),
+        "labels": (*get_args(LabelMode), None),
+    }
+    for name, choices in choices_of.items():
+        if getattr(options, name) not in choices:
+            told = " or ".join(choice for choice in choices if choice)
+            raise InputError(f"{name} is {getattr(options, name)!r}: choose {told}")
+    for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
+        if getattr(options, name) != getattr(RunOptions, name):
+            raise InputError(f"`{name}` is of learned labels: add `slow='diffusion-map'`, or leave it out")
+    if options.chain and options.label_mode != "free":
+        raise InputError("a Metropolis chain over all lifts needs free labels: leave `labels` out, or say free")
+    if options.slow == "torsions" and options.labels == "held":
+        raise InputError("`labels='held'` is of learned labels: add `slow='diffusion-map'`, or say restrained")
+    smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
+    for name, least in smallest.items():
+        value = getattr(options, name)
+        if isinstance(value, int) and value < least:
+            raise InputError(f"`{name}` is {value}: give at least {least}")
+    if options.target_error is not None and not options.target_error > 0:
+        raise InputError(f"`target_error` is {options.target_error:g}: give a positive number of kT")
+
+
+def settings_of(options: RunOptions) -> Settings:
+    """The numbers that follow from options and preset.
+
+    Raises:
+        InputError: an option has a value that no run can have.
+    """
+    _check(options)
+    base = PRESETS[options.preset]
+    if options.slow == "diffusion-map":
+        base = replace(base, **LEARNED[options.preset])
+    changes: dict[str, int] = {}
+    if options.relax_steps is not None:
+        changes["relax_steps"] = 0 if options.relax_steps == "auto" else options.relax_steps
+    if options.latent is not None:
+        changes["latent"] = options.latent
+    if options.lifts is not None:
+        n = options.lifts
+        changes |= {"n_lifts": n, "n_first": min(base.n_first, max(n // 4, 32))}
+    elif options.target_error is not None:
+        changes["n_lifts"] = UNLIMITED
+    return replace(base, **changes)
+
+
+def effective(options: RunOptions) -> dict[str, Any]:
+    """Options with the preset's numbers filled in, JSON-ready: what two runs are compared by."""
+    settings = settings_of(options)
+    filled = {
+        "relax_steps": settings.relax_steps or "auto",
+        "lifts": settings.n_lifts if settings.n_lifts < UNLIMITED else None,
+        "latent": settings.latent,
+        "labels": options.label_mode,
+    }
+    return {**asdict(options), **filled}
+
+
+def check_same_options(asked: RunOptions, stored: Mapping[str, Any], resolved_platform: str) -> None:
+    """See that a run folder is asked for what it was begun with.
+
+    Raises:
+        InputError: naming the first option that differs, both values and the remedy.
+    """
+    ours = effective(asked)
+    if ours["platform"] in ("auto", resolved_platform):
+        ours["platform"] = stored["platform"]
+    # what others follow from comes first
+    for field in sorted(fields(RunOptions), key=lambda field: field.name not in ("slow", "preset", "acceptance")):
+        was, now = stored.get(field.name, field.default), ours[field.name]
+        if was != now:
+            begun, asked_for = (
+                f"`{field.name}={v!r}`" if v not in (None, "") else f"no `{field.name}`" for v in (was, now)
+            )
+            raise InputError(
+                f"this run folder was begun with {begun}, now {asked_for} is asked for: repeat the command "
+                f"with {begun}, or name a new folder"
+            )

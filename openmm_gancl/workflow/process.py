@@ -1,0 +1,67 @@
+"""The process of a run: its threads, its workers, and Ctrl-C."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+WORKERS_IDLE = 300
+"""Seconds after which idle workers end, as in `openmm_gancl.engine.tasks.run_tasks`: the pool is the same."""
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """So many for torch and the linear algebra, whose last digits depend on it; afterwards as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def start_workers(workers: int) -> None:
+    """Start worker processes that do not hear Ctrl-C, which the terminal sends to them too.
+
+    They inherit that it is ignored; a mask would not do, for loky unblocks the signal on its way.
+    """
+    if workers < 2 or threading.current_thread() is not threading.main_thread():
+        return
+    from loky import get_reusable_executor
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        get_reusable_executor(max_workers=workers, timeout=WORKERS_IDLE).submit(os.getpid)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def remembered_interrupts() -> Iterator[Callable[[], None]]:
+    """Ctrl-C that falls into a destructor is lost to Python: what is yielded raises it again."""
+    heard = []
+
+    def hear(number: int, frame: Any) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if heard:
+            raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield check
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,116 @@
+"""The lift stage: rounds of lifts, each placed by the surface of those before, and the check against real frames."""
+
+import errno
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...generator.model import load_model
+from ...lifting.lifts import Lifts, join_lifts, save_lifts
+from ...lifting.relaxation import TASK_SIZE
+from ...lifting.reverse_check import ReverseCheck, check_lifts, pooled_z
+from ...lifting.weights import accept_metropolis
+from ...system.molecular_system import MolecularSystem
+from ..budget import most_lifts
+from ..context import Run
+from ..labelling import Plan, plan_of
+
+MAX_ROUNDS = 12
+
+
+class _Rounds:
+    """Lifts in rounds, each placed by the surface of those before, until the target or the limit is met."""
+
+    def __init__(self, run: Run, plan: Plan, limit: int):
+        self.run, self.plan, self.limit = run, plan, limit
+        self.record: list[dict[str, float]] = []
+        n = limit if self._blind else min(run.settings.n_first, limit)
+        lifter, labels = plan.round(None, n, 0)
+        self.lifts = run.lift(lifter, "lifting", labels, run.seed("lift", "lifts", 0))
+        self._analyse()
+
+    @property
+    def _blind(self) -> bool:
+        """Whether nothing is placed and no error asked for: then one round is enough, of one chain over all lifts."""
+        options = self.run.options
+        return options.free and options.target_error is None and (options.slow == "torsions" or options.chain)
+
+    def _analyse(self) -> None:
+        with self.run.reporter.step("placing lifts", 1) as done:
+            self.surface = self.plan.surface(self.lifts)
+            done(1)
+        error = self.surface.median_error / self.run.system.kT
+        self.record.append({"lifts": len(self.lifts), "error_kT": error})
+
+    def _next(self) -> int:
+        """How many lifts the next round has; 0 to stop."""
+        left, target = self.limit - len(self.lifts), self.run.options.target_error
+        if left <= 0 or target is None:
+            return max(left, 0)
+        error = self.record[-1]["error_kT"]
+        if error <= target or len(self.record) >= MAX_ROUNDS:
+            return 0
+        wanted = len(self.lifts) * ((error / target) ** 2 - 1) if np.isfinite(error) else np.inf
+        n = int(min(max(wanted, len(self.lifts) / 4, 2 * TASK_SIZE), 2 * len(self.lifts)))
+        return min(-(-n // TASK_SIZE) * TASK_SIZE, left)
+
+    def go_on(self) -> None:
+        """Lift until there is nothing more to do."""
+        while n := self._next():
+            number = len(self.record)
+            lifter, labels = self.plan.round(self.surface, n, number)
+            more = self.run.lift(lifter, f"lifting, round {number + 1}", labels, self.run.seed("lift", "lifts", number))
+            self.lifts = join_lifts([self.lifts, more])
+            if self.run.options.target_error is not None:
+                self._analyse()
+
+
+def _save_trajectory(lifts: Lifts, system: MolecularSystem, path: Path) -> None:
+    """One frame a lift with a weight, in the order of lifts.npz."""
+    import mdtraj
+
+    topology = mdtraj.Topology.from_openmm(system.topology)
+    positions = lifts.positions[lifts.ok].astype(np.float32)
+    mdtraj.Trajectory(positions, topology).save_dcd(str(path))
+    if path.stat().st_size < positions.nbytes:  # the writer does not look at what the disk says
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _check_record(check: ReverseCheck) -> dict[str, Any]:
+    return {**asdict(check), "label": check.label.tolist()}
+
+
+def lift_stage(run: Run, out: Path) -> None:
+    """Lifts, their reverse relaxations, and what both say about each other."""
+    model = load_model(run.folder.file("train", "model.pt"))
+    relax_steps = run.train_report()["relax_steps"]
+    plan = plan_of(run, model, relax_steps)
+    rounds = _Rounds(run, plan, most_lifts(run, relax_steps))
+    forward, reverse = plan.check(rounds.surface)
+    rounds.go_on()
+    lifts = rounds.lifts
+    extra: dict[str, Any] = {}
+    cost = lifts.force_evaluations + forward.force_evaluations + reverse.force_evaluations + plan.evaluations
+    if run.options.chain:
+        extra["accepted"] = accept_metropolis(lifts.log_weights, run.rng("lift", "acceptance"))[1]
+    elif not run.options.free and len(forward):
+        lifts = join_lifts([lifts, forward])
+    if run.learned_labels is not None:
+        extra["learned_labels"] = run.labelled_system.slow.transform(lifts.positions)
+        extra["card_labels"] = run.system.slow.transform(lifts.positions)
+    save_lifts(lifts, out / "lifts.npz", **extra)
+    save_lifts(reverse, out / "reverse.npz")
+    _save_trajectory(lifts, run.system, out / "lifts.dcd")
+    checks = check_lifts(forward, reverse, seed=run.seed("lift", "check", "bootstrap"))
+    record = {
+        "checks": [_check_record(check) for check in checks],
+        "pooled_z": pooled_z(checks) if checks else None,
+        "rounds": rounds.record,
+        "accepted": float(extra["accepted"].mean()) if run.options.chain else None,
+        "force_evaluations": cost,
+    }
+    (out / "checks.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,32 @@
+"""The sample stage: frames of restrained windows, to train on and to check with."""
+
+from pathlib import Path
+
+from ...sampling.frames import save_frames
+from ..context import Run, restrained_windows
+
+
+def sample_stage(run: Run, out: Path) -> None:
+    """Restrained windows: frames to train on, and others to check with."""
+    from openmm.app import PDBFile
+
+    s = run.settings
+    frames = restrained_windows(
+        run, "sampling", run.system, s.n_windows, s.steps_per_window, s.frames_per_window, run.seed("sample", "frames")
+    )
+    held_out = restrained_windows(
+        run,
+        "sampling for the check",
+        run.system,
+        s.n_held_out,
+        s.held_out_steps,
+        s.n_check_frames,
+        run.seed("sample", "held out"),
+    )
+    for name, part in (("frames", frames), ("held_out", held_out)):
+        save_frames(part, out / f"{name}.npz")
+        if part.dropped:
+            told = ", ".join(f"{count} {reason}" for reason, count in part.dropped.items())
+            run.reporter.note(f"dropped {told} of {len(part) + sum(part.dropped.values())} frames ({name})")
+    with open(out / "top.pdb", "w") as stream:
+        PDBFile.writeFile(run.system.topology, 10.0 * run.system.positions, stream, keepIds=True)

@@ -1,0 +1,85 @@
+"""The slow stage of a run: labels learned from the sampled frames, with a report, a picture and a torch module."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...coordinates.features import Features, parse_features
+from ...generator.torsion_windows import wide_torsions
+from ...learning.learned_labels import LearnedSlow, kept_torsions, learn_slow_coordinates, recovery
+from ...learning.plots import plot_slow
+from ...learning.spectrum import spectral_gap
+from ...sampling.frames import load_frames
+from ...system.molecular_system import MolecularSystem
+from ..context import Run
+from ..options import RunOptions
+
+LEAST_RECOVERY = 0.9
+"""Circular R^2 of the card's torsions below which the learned labels are said to miss something."""
+
+
+def asked_features(system: MolecularSystem, options: RunOptions) -> tuple[Features, list[str]]:
+    """The features and the torsions to keep that options name.
+
+    Raises:
+        InputError: the topology has no such features, or the card no such torsions.
+    """
+    import mdtraj
+
+    keep = [name for name in options.keep.split(",") if name]
+    kept_torsions(system.slow, keep)
+    return parse_features(options.features.split(","), mdtraj.Topology.from_openmm(system.topology)), keep
+
+
+def _report(learned: LearnedSlow, told: dict[str, float]) -> dict[str, Any]:
+    fitted = learned.fitted
+    return {
+        "names": list(learned.labels.slow.names),
+        "features": learned.features.describe(),
+        "bandwidth": fitted.bandwidth_,
+        "dimension": fitted.dimension_,
+        "eigenvalues": fitted.eigenvalues_.tolist(),
+        "rates": fitted.rates_.tolist(),
+        "scores": learned.selection.scores.tolist(),
+        "chosen": learned.chosen.tolist(),
+        "recovery": told,
+    }
+
+
+def slow_stage(run: Run, out: Path) -> None:
+    """Learn the labels from the sampled frames, and say how well they tell the card's on held-out frames."""
+    system, options = run.system, run.options
+    features, keep = asked_features(system, options)
+    frames, held_out = (load_frames(run.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out"))
+    with run.reporter.step("learning slow coordinates", 1) as done:
+        learned = learn_slow_coordinates(
+            system,
+            frames.positions,
+            features=features,
+            keep=keep,
+            most=options.coordinates,
+            seed=run.seed("slow"),
+        )
+        done(1)
+    for line in spectral_gap(learned.fitted, learned.selection).describe().splitlines():
+        run.reporter.note(line)
+    labels, slow = learned.labels, learned.labels.slow
+    told, angles = {}, {}
+    if np.isfinite(system.slow.periods).all():
+        angles = dict(zip(system.slow.names, frames.obtained.T, strict=True))
+        r_squared = recovery(
+            labels.centres, frames.obtained, slow.transform(held_out.positions), held_out.obtained, slow.periods
+        )
+        told = {name: float(value) for name, value in zip(system.slow.names, r_squared, strict=True)}
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in told.items())
+        run.reporter.note(f"labels {', '.join(slow.names)}; they tell (circular R^2, held-out frames): {parts}")
+        if min(told.values()) < LEAST_RECOVERY:
+            run.reporter.note("the labels do not tell all of the card's torsions: use other `features`, or `keep` one")
+    if options.label_mode == "held":
+        run.reporter.note(f"held on the way: {', '.join(wide_torsions(system, slow, frames.positions).names)}")
+    plot_slow(learned.fitted, learned.selection, angles, out / "slow.png")
+    labels.save(out / "labels.npz")
+    (out / "slow.pt").write_bytes(slow.archive)
+    (out / "report.json").write_text(json.dumps(_report(learned, told), indent=1) + "\n")

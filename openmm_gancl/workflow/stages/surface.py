@@ -1,0 +1,94 @@
+"""The surface stage: surfaces from lifts, and the summary."""
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...coordinates.basin import Basin
+from ...coordinates.slow_coordinates import Axes, FirstAxes
+from ...free_energy.plots import plot_surface
+from ...free_energy.surface import CEILING, FreeEnergySurface
+from ...free_energy.weight_statistics import effective_sample_size, pareto_index
+from ...lifting.lifts import Lifts, load_lifts
+from ...lifting.reverse_check import reason_counts
+from ...lifting.surface import (
+    LiftAnalysis,
+    WeightedEnds,
+    analyse_lifts,
+    basin_populations,
+    surface_from_ends,
+    weighted_ends,
+)
+from ...units import FloatArray
+from ..context import Run
+from ..summary import Summary
+
+
+def _pareto_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: float) -> float:
+    """Tail index of the weights with the surface itself divided out: of what makes its error bars."""
+    energies = surface.energy_at(ends.obtained) / kT
+    low = energies < CEILING
+    return pareto_index(ends.log_weights[low] + energies[low])
+
+
+def _save_surface(surface: FreeEnergySurface, basins: tuple[Basin, ...], out: Path, name: str) -> None:
+    surface.save(out / f"{name}.npz")
+    surface.save_dat(out / f"{name}.dat")
+    plot_surface(surface, basins=basins).figure.savefig(out / f"{name}.png", dpi=150)
+
+
+def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path) -> LiftAnalysis:
+    """Surfaces over the first one or two learned coordinates, and over the card's labels, which is returned."""
+    ends = weighted_ends(lifts)
+    with np.load(run.folder.file("lift", "lifts.npz"), allow_pickle=False) as stored:
+        learned, card_labels = (stored[name][lifts.ok] for name in ("learned_labels", "card_labels"))
+    own = FirstAxes.of(run.labelled_system.slow, 2)
+
+    def over(axes: Axes, values: FloatArray) -> FreeEnergySurface:
+        return surface_from_ends(ends, values, axes, temperature=lifts.temperature, force_evaluations=cost)
+
+    _save_surface(over(own, learned[:, : len(own.names)]), (), out, "fes")
+    surface = over(run.system.slow, card_labels)
+    _save_surface(surface, run.system.basins, out, run.card_surface)
+    return LiftAnalysis(surface, replace(ends, obtained=card_labels))
+
+
+def surface_stage(run: Run, out: Path) -> None:
+    """The surface, its picture, the basin table and the summary."""
+    system, kT = run.system, run.system.kT
+    lifts = load_lifts(run.folder.file("lift", "lifts.npz"), run.lifting_system.slow)
+    checks = json.loads(run.folder.file("lift", "checks.json").read_text())
+    cost = run.evaluations_before_lifts() + checks["force_evaluations"]
+    with run.reporter.step("surface", 1) as done:
+        if run.learned_labels is None:
+            analysis = analyse_lifts(lifts, force_evaluations=cost)
+            _save_surface(analysis.surface, system.basins, out, "fes")
+        else:
+            analysis = _learned_surfaces(run, lifts, cost, out)
+        done(1)
+    surface = analysis.surface
+    basins = basin_populations(analysis.ends, system.basins, system.temperature)
+    efficiencies = [check["efficiency"] for check in checks["checks"]]
+    encoder = run.train_report().get("encoder")
+    Summary(
+        system=system.name,
+        preset=run.options.preset,
+        acceptance=run.options.acceptance,
+        n_lifts=len(lifts),
+        reasons=reason_counts(lifts),
+        relax_steps=lifts.relax_steps,
+        effective_sample_size=effective_sample_size(analysis.ends.log_weights),
+        pareto_index=_pareto_below_ceiling(surface, analysis.ends, kT),
+        pooled_z=math.nan if checks["pooled_z"] is None else checks["pooled_z"],
+        n_checked=len(efficiencies),
+        efficiency=float(np.median(efficiencies)) if efficiencies else math.nan,
+        median_error=surface.median_error / kT,
+        target_error=run.options.target_error,
+        encoder="none" if encoder is None else "fitted" if encoder["kept"] else "prior",
+        force_evaluations=cost,
+        basins=[asdict(row) for row in basins],
+        accepted=checks["accepted"],
+    ).save(out / "summary.json")

@@ -1,0 +1,373 @@
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from openmm_gancl.cli import app, doctor
+from openmm_gancl.cli.exit_codes import exit_codes
+from openmm_gancl.cli.reporting import LogReporter
+from openmm_gancl.cli.runs import print_outcome
+from openmm_gancl.engine import torch_force
+from openmm_gancl.errors import InputError
+from openmm_gancl.generator.model import load_model
+from openmm_gancl.sampling.own_frames import check_cvs
+from openmm_gancl.system.library import load_system
+from openmm_gancl.workflow import options
+from openmm_gancl.workflow import run as pipeline
+from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.run import Outcome
+from openmm_gancl.workflow.summary import Summary, load_summary, summary_text
+from tests.tiny_run import PRESETS
+
+SYSTEM = "double_well_oscillators"
+SCRIPT = str(Path(__file__).parents[1] / "tiny_run.py")
+QUICK = ("--preset", "quick", "--platform", "Reference", "--workers", "1")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(options, "PRESETS", PRESETS)
+
+
+def gancl(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(result, *told):
+    assert result.exit_code == 2, (result.stdout, result.stderr)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in result.stderr and result.stdout == ""
+    for text in told:
+        assert text in lines[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(options, "PRESETS", PRESETS)
+        result = gancl("run", SYSTEM, "-o", folder, *QUICK, "--json")
+    assert result.exit_code == 0, result.stderr
+    return folder, result
+
+
+def test_help_imports_nothing_heavy():
+    """That is why it is fast; how fast tells tests/benchmarks/speed.py."""
+    told = subprocess.run([sys.executable, "-m", "openmm_gancl.cli", "--help"], capture_output=True, text=True)
+    assert told.returncode == 0 and "doctor" in told.stdout
+    code = (
+        "import sys, openmm_gancl.cli; "
+        "print([name for name in ('openmm', 'torch', 'numpy', 'matplotlib', 'scipy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_json_is_one_line_with_the_summary(finished):
+    folder, result = finished
+    assert len(result.stdout.splitlines()) == 1
+    told = json.loads(result.stdout)
+    assert told["run"] == str(folder) and told["stages"] == ["sample", "train", "lift", "surface"]
+    for key in ("pooled_z", "n_checked", "pareto_index", "effective_sample_size", "efficiency", "basins", "seconds"):
+        assert key in told
+    assert [row["name"] for row in told["basins"]] == ["left", "right"]
+    assert told["force_evaluations"] == told["force_evaluations_spent"]
+
+
+def test_progress_reads_well_in_a_log(finished):
+    lines = finished[1].stderr.splitlines()
+    assert lines[0] == "sampling: begun"
+    assert any(line.startswith("training: 100 %") for line in lines)
+    assert all("\r" not in line and "\x1b" not in line for line in lines)
+
+
+def test_a_second_call_prints_the_closing_summary(finished):
+    folder, _ = finished
+    result = gancl("run", SYSTEM, "-o", folder, *QUICK)
+    assert result.exit_code == 0
+    for text in ("lifts", "effective sample size", "Pareto index", "forward against reverse", "left", "fes.png"):
+        assert text in result.stdout
+
+
+def test_systems_are_listed_and_copied(tmp_path):
+    assert SYSTEM in gancl("systems").stdout
+    assert SYSTEM in json.loads(gancl("systems", "--json").stdout)
+    copied = gancl("systems", "copy", SYSTEM, tmp_path / "mine")
+    assert copied.exit_code == 0 and (tmp_path / "mine" / "card.toml").exists()
+    refused(gancl("systems", "copy", "nothing", tmp_path / "other"), "there is no system 'nothing'")
+    refused(gancl("systems", "paste"), "gancl systems copy NAME DIR")
+
+
+def test_the_model_is_exported(finished, tmp_path):
+    assert gancl("export", finished[0], "-o", tmp_path / "mine.pt").exit_code == 0
+    assert load_model(tmp_path / "mine.pt").metadata["system"] == SYSTEM
+
+
+def test_stages_one_by_one(tmp_path):
+    folder = tmp_path / "run"
+    assert json.loads(gancl("sample", SYSTEM, "-o", folder, *QUICK, "--json").stdout)["stages"] == ["sample"]
+    refused(gancl("export", folder), "has no lifting model yet")
+    assert gancl("train", folder).exit_code == 0
+    assert "surface: " in gancl("lift", folder, "--workers", "1").stdout
+    assert gancl("sample", folder).exit_code == 0
+
+
+def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
+    folder, _ = finished
+    refused(gancl("run", "nosuch", "-o", tmp_path / "a"), "there is no system 'nosuch'", SYSTEM)
+    refused(gancl("run", tmp_path / "card.toml", "-o", tmp_path / "a"), "cannot read the card")
+    refused(gancl("run", SYSTEM), "-o RUN")
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--relax-steps", "many"), "give a number or auto")
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "choose default or quick")
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", *QUICK[:2], "--platform", "Abacus"), "no platform 'Abacus'")
+    refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--seed", "3"), "--seed 0", "--seed 3", "new folder")
+    refused(gancl("run", "narrow_barrier", "-o", folder, *QUICK), "now it is narrow_barrier", "new folder")
+    refused(gancl("lift", tmp_path), "is not a run folder", "gancl run")
+    (tmp_path / "broken.toml").write_text("name = 'x'\ncolour = 3\n")
+    refused(gancl("run", tmp_path / "broken.toml", "-o", tmp_path / "a"), "unknown key 'colour'")
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path, finished):
+    folder, _ = finished
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--features", "foo"), "--features is of learned labels")
+    refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--slow", "diffusion-map"), "begun with --slow torsions")
+    refused(gancl("sample", folder, "--lifts", "100"), "--lifts is settled when a run begins")
+    refused(gancl("sample", SYSTEM), "is a system and no run folder: add -o RUN")
+    refused(gancl("train", SYSTEM), "is a system and no run folder: add --traj")
+    refused(gancl("train", folder, "-o", tmp_path / "m.pt"), "gancl export")
+
+
+def test_what_cannot_end_well_is_told_before_the_work(tmp_path, finished):
+    folder, _ = finished
+    refused(gancl("run", "alanine_dipeptide_water", "-o", tmp_path / "a"), "use umbrella windows")
+    own = ("train", SYSTEM, "--traj", "no.dcd", "--top", "no.pdb", "-o")
+    refused(gancl(*own, tmp_path / "nowhere" / "m.pt"), "there is no folder")
+    refused(gancl(*own, tmp_path), "is a folder: name a file in it")
+    refused(gancl("export", folder, "-o", tmp_path), "is a folder: name a file in it")
+    assert not list(tmp_path.parent.glob("*.tmp"))
+
+
+def test_a_run_folder_in_use_or_of_another_version_is_refused(finished, tmp_path):
+    folder, _ = finished
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    stat = Path(f"/proc/{other.pid}/stat")
+    life = stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else "alive"
+    holder = {"pid": other.pid, "host": os.uname().nodename, "started": "now", "life": life}
+    (folder / "lock").write_text(json.dumps(holder))
+    refused(gancl("run", SYSTEM, "-o", folder, *QUICK), f"in use by process {other.pid}")
+    other.kill()
+    other.wait()
+    result = gancl("run", SYSTEM, "-o", folder, *QUICK)
+    assert result.exit_code == 0 and "note: took over the lock" in result.stderr
+    stored = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(stored.replace('"schema_version": 1', '"schema_version": 2'))
+    refused(gancl("run", SYSTEM, "-o", folder, *QUICK), "schema version 2, this program reads 1")
+    (folder / MANIFEST).write_text(stored)
+
+
+def test_a_full_disk_ends_with_code_two(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "frames.npz")
+
+    monkeypatch.setitem(pipeline.STAGES, "sample", full)
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK), "no space left on the disk (frames.npz)")
+
+
+def test_a_bug_of_ours_ends_with_code_one(tmp_path, monkeypatch):
+    monkeypatch.setitem(pipeline.STAGES, "sample", lambda run, out: 1 / 0)
+    result = gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK)
+    assert result.exit_code == 1 and "a bug of ours (ZeroDivisionError" in result.stderr
+    result = gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK, "--debug")
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("stage", ["sample", "train", "lift", "surface"])
+def test_an_interrupt_in_any_stage_ends_with_code_130_and_says_how_to_go_on(stage, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    kept = signal.getsignal(signal.SIGINT)
+    monkeypatch.setitem(pipeline.STAGES, stage, interrupt)
+    result = gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK)
+    signal.signal(signal.SIGINT, kept)
+    assert result.exit_code == 130
+    assert "interrupted: finished stages are kept, the same command goes on from there" in result.stderr
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def test_ctrl_c_reaches_no_worker_and_the_run_can_go_on(finished, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, SCRIPT, "run", SYSTEM, "-o", str(folder), *QUICK[:4], "--workers", "2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    # in a stage that is not the last: the run may not end before the interrupt comes
+    rng = np.random.default_rng(time.time_ns())
+    while not (folder / "sample").exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0.0, 0.3))
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err and err.splitlines()[-1].startswith("error: interrupted: ")
+    assert gancl("run", SYSTEM, "-o", folder, *QUICK).exit_code == 0
+    assert (folder / "fes.npz").read_bytes() == (finished[0] / "fes.npz").read_bytes()
+
+
+def outcome_of(finished, **changes):
+    summary = replace(load_summary(finished[0] / "surface" / "summary.json"), **changes)
+    return Outcome(finished[0], ("surface",), {"surface": 1.0}, summary.force_evaluations, summary)
+
+
+SOUND = {"pooled_z": 0.5, "n_checked": 4, "pareto_index": 0.3, "effective_sample_size": 300.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"pooled_z": -5.0}, "pooled z = -5.0"),
+        ({"pareto_index": 0.9}, "Pareto index 0.90"),
+        ({"effective_sample_size": 3.0}, "effective sample size is 3.0"),
+        ({"pooled_z": math.nan}, "no label could be checked"),
+    ],
+)
+def test_what_is_not_to_be_trusted_says_so_first(changes, told, finished, capsys):
+    doubtful = outcome_of(finished, preset="default", **{**SOUND, **changes})
+    with pytest.raises(typer.Exit) as ended:
+        print_outcome(doubtful, as_json=False)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert ended.value.exit_code == 3 and first.startswith("not to be trusted: ") and told in first
+
+
+def test_a_sound_run_and_a_quick_one_end_with_code_zero(finished, capsys):
+    print_outcome(outcome_of(finished, preset="default", **SOUND), as_json=False)
+    assert "not to be trusted: " not in capsys.readouterr().out
+    print_outcome(outcome_of(finished, **{**SOUND, "pooled_z": 9.0}), as_json=False)
+    assert capsys.readouterr().out.startswith("a trial, not to be trusted: ")
+
+
+def test_a_summary_survives_its_file(finished, tmp_path):
+    summary = outcome_of(finished, **{**SOUND, "pooled_z": math.nan}).summary
+    summary.save(tmp_path / "summary.json")
+    again = load_summary(tmp_path / "summary.json")
+    assert isinstance(again, Summary) and again.as_json() == summary.as_json()
+    assert "unknown" in summary_text(again, {}, 1, tmp_path / "fes.png")
+
+
+def test_own_frames_train_a_model(finished, tmp_path, capfd):
+    folder, _ = finished
+    own = ("--top", folder / "top.pdb", "--traj", folder / "lifts.dcd", "--latent", "0")
+    n = json.loads((folder / "surface" / "summary.json").read_text())["reasons"]["ok"]
+    np.save(tmp_path / "weights.npy", np.zeros(n))
+    result = gancl(
+        "train", SYSTEM, *own, "--cv", "x", "--log-weights", tmp_path / "weights.npy", "-o", tmp_path / "m.pt"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert load_model(tmp_path / "m.pt").metadata["n_frames"] == n
+    assert capfd.readouterr().out == ""
+    np.save(tmp_path / "short.npy", np.zeros(3))
+    weights = ("--log-weights", tmp_path / "short.npy", "-o", tmp_path / "m.pt")
+    refused(gancl("train", SYSTEM, *own, *weights), "has 3 log-weights")
+    refused(gancl("train", "bonded_chain", *own, "-o", tmp_path / "m.pt"), "have 1 atoms, bonded_chain has 5")
+    refused(gancl("train", SYSTEM, *own, "--cv", "phi:2", "-o", tmp_path / "m.pt"), "--cv phi:2 is no label")
+    refused(gancl("train", SYSTEM, *own), "-o model.pt")
+
+
+def test_own_labels_are_matched_by_their_atoms():
+    dipeptide = load_system("alanine_dipeptide_vacuum")
+    check_cvs(dipeptide, [])
+    check_cvs(dipeptide, ["phi:2", "psi:2"])
+    check_cvs(dipeptide, ["torsion:4,6,8,14", "torsion:16,14,8,6"])
+    with pytest.raises(InputError, match="name all of them in this order"):
+        check_cvs(dipeptide, ["phi:2"])
+    with pytest.raises(InputError, match="omega:2 is no label"):
+        check_cvs(dipeptide, ["omega:2", "psi:2"])
+
+
+def test_the_doctor_tells_a_line_each():
+    result = gancl("doctor")
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert all(line.startswith(("ok ", "missing ")) for line in lines)
+    assert any("platform Reference" in line and "us a step" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("raise ImportError('libtorch.so is not here')", "cannot be imported (ImportError: libtorch.so is not here)"),
+        ("import os; os.abort()", "cannot be imported (ended by signal 6)"),
+        ("TorchForce = int", "cannot make a force"),
+    ],
+)
+def test_the_doctor_explains_what_openmm_torch_cannot_do(monkeypatch, tmp_path, module, told):
+    """Also where its import ends the process."""
+    (tmp_path / "openmmtorch.py").write_text(module + "\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(torch_force, "why_not_torch", lambda: "")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.5")
+    (finding,) = doctor._openmmtorch()
+    assert not finding.ok and not finding.needed
+    assert told in finding.found and "backend='python' meanwhile" in finding.remedy
+
+
+def test_pairs_of_versions_that_do_not_fit_are_known(monkeypatch):
+    """They crash the process where they are used: PythonForce takes the place of TorchForce."""
+    versions = {"openmmtorch": "1.5"}
+    monkeypatch.setattr(torch_force.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(torch_force.version, "short_version", "8.6.0")
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    assert "needs torch 2.9, here is 2.11.0" in torch_force.why_not_torch()
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "CUDA libraries" in torch_force.why_not_torch()
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert "needs OpenMM 8.5, here is 8.6" in torch_force.why_not_torch()
+    assert torch_force.torch_force_type.__wrapped__() is None
+    (finding,) = doctor._openmmtorch()
+    assert "does not fit" in finding.found and "PythonForce is used meanwhile" in finding.remedy
+    versions["openmmtorch"] = "1.6"
+    assert torch_force.why_not_torch() == ""
+
+
+def test_the_doctor_names_a_remedy(monkeypatch):
+    def broken():
+        raise ImportError("libX.so: no such file")
+
+    monkeypatch.setattr(doctor, "_openmm_platforms", broken)
+    result = gancl("doctor")
+    problem = next(line for line in result.stdout.splitlines() if line.startswith("problem"))
+    assert result.exit_code == 2 and "libX.so" in problem and "reinstall" in problem
+
+
+def test_the_environment_is_told_in_one_sentence(capsys, tmp_path):
+    for error, code, told in (
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "Permission denied (/root/x)"),
+        (MemoryError(), 2, "not enough memory"),
+        (InputError("do this"), 2, "error: do this"),
+    ):
+        with pytest.raises(typer.Exit) as ended, exit_codes(False):
+            raise error
+        assert ended.value.exit_code == code and told in capsys.readouterr().err
+
+
+def test_a_log_tells_each_quarter_and_an_early_end(capsys):
+    with LogReporter().step("work", 8) as done:
+        for count in range(1, 7):
+            done(count)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" after")[0] for line in lines] == [
+        *("work: begun", "work: 25 %", "work: 50 %", "work: 75 %", "work: 100 %")
+    ]
+    assert lines[-1].endswith("(ended at 6 of 8)")

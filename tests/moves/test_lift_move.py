@@ -1,0 +1,351 @@
+"""The move beside a user's own Simulation: what it leaves alone, refuses, records and goes on with."""
+
+import csv
+import io
+import pickle
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+
+from openmm_gancl import (
+    InputError,
+    LiftMove,
+    LiftReporter,
+    TrainingOptions,
+    load_system,
+    sample_windows,
+    train,
+    untrained_model,
+)
+from openmm_gancl.engine.platform_rng import reference_generator_kept
+
+NAME = "bonded_chain"
+
+
+@pytest.fixture(scope="module")
+def system():
+    return load_system(NAME)
+
+
+@pytest.fixture(scope="module")
+def model(system):
+    frames = sample_windows(system, n_windows=32, steps_per_window=400, seed=1, platform="Reference")
+    return train(system, frames, seed=1, options=TrainingOptions(latent_size=0))
+
+
+def simulate(system, seed=3, forces=(), integrator=None, topology=None, platform="Reference", change=None):
+    """A script's own Simulation of a copy of the System."""
+    copied = openmm.XmlSerializer.clone(system.system)
+    for force in forces:
+        copied.addForce(force)
+    if change:
+        change(copied)
+    integrator = integrator or openmm.LangevinMiddleIntegrator(system.temperature, 1.0, system.time_step)
+    if hasattr(integrator, "setRandomNumberSeed"):
+        integrator.setRandomNumberSeed(seed)
+    chosen = openmm.Platform.getPlatformByName(platform)
+    simulation = app.Simulation(topology or system.topology, copied, integrator, chosen)
+    n = copied.getNumParticles()
+    simulation.context.setPositions(np.vstack([system.positions, np.full((n - system.n_atoms, 3), 2.0)]))
+    simulation.context.setVelocitiesToTemperature(system.temperature, seed)
+    return simulation
+
+
+def places(simulation):
+    return simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
+
+
+class Never(LiftMove):
+    def _accepts(self, after, before, rng):
+        return False
+
+
+class Always(LiftMove):
+    def _accepts(self, after, before, rng):
+        return True
+
+
+def test_nothing_of_the_simulation_changes_but_where_it_is(system, model):
+    simulation = simulate(system)
+    before = openmm.XmlSerializer.serialize(simulation.system), openmm.XmlSerializer.serialize(simulation.integrator)
+    groups, reporters = simulation.integrator.getIntegrationForceGroups(), list(simulation.reporters)
+    move = LiftMove(simulation, model, relax_steps=20, seed=1, platform="Reference")
+    records = move.run(40, 5)
+    assert simulation.currentStep == 200 and [record.step for record in records] == list(range(5, 205, 5))
+    after = openmm.XmlSerializer.serialize(simulation.system), openmm.XmlSerializer.serialize(simulation.integrator)
+    assert before == after and simulation.integrator.getIntegrationForceGroups() == groups
+    assert simulation.reporters == reporters
+    assert 0 < sum(record.accepted for record in records) < 40
+    assert all(record.force_evaluations == 44 for record in records)
+
+
+def test_attempts_that_are_rejected_leave_a_seeded_trajectory_alone(system, model):
+    """The Reference platform has one random generator for all Contexts of a process."""
+    plain, moved = simulate(system), None
+    plain.step(100)
+    expected = places(plain)
+    moved = simulate(system)
+    move = Never(moved, model, relax_steps=20, seed=1, platform="Reference")
+    move.run(4, 25)
+    assert (places(moved) == expected).all()
+
+
+def test_the_same_seed_gives_the_same_chain_and_a_checkpoint_goes_on(system, model, tmp_path):
+    def chain():
+        simulation = simulate(system)
+        return simulation, LiftMove(simulation, model, relax_steps=20, seed=5, platform="Reference")
+
+    simulation, move = chain()
+    move.run(34, 3)  # lifts are made 32 ahead
+    move.save_checkpoint(tmp_path / "move.json")
+    simulation.saveCheckpoint(str(tmp_path / "simulation.chk"))
+    move.run(7, 10)
+    again, other = chain()
+    again.loadCheckpoint(str(tmp_path / "simulation.chk"))
+    other.load_checkpoint(tmp_path / "move.json")
+    other.run(7, 10)
+    assert (places(again) == places(simulation)).all()
+    assert repr(other.history) == repr(move.history) and len(other.history) == 41
+
+
+def test_a_checkpoint_of_another_move_is_refused(system, model, tmp_path):
+    move = LiftMove(simulate(system), model, relax_steps=20, seed=5, platform="Reference")
+    move.save_checkpoint(tmp_path / "move.json")
+    other = LiftMove(simulate(system), model, relax_steps=10, seed=5, platform="Reference")
+    with pytest.raises(InputError, match="relax_steps 20, this one has 10"):
+        other.load_checkpoint(tmp_path / "move.json")
+    untrained = untrained_model(system, seed=1)
+    other = LiftMove(simulate(system), untrained, relax_steps=20, seed=5, platform="Reference")
+    with pytest.raises(InputError, match="move with model"):
+        other.load_checkpoint(tmp_path / "move.json")
+    for text in ("[]", '{"identity": {}}'):
+        (tmp_path / "no.json").write_text(text)
+        with pytest.raises(InputError, match="is not a checkpoint"):
+            other.load_checkpoint(tmp_path / "no.json")
+    with pytest.raises(InputError, match="there is no folder"):
+        other.save_checkpoint(tmp_path / "nowhere" / "move.json")
+    with pytest.raises(InputError, match="there is no folder"):
+        LiftReporter(tmp_path / "nowhere" / "moves.csv")
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_every_relaxation_has_noise_of_its_own(system, model, platform):
+    """Both platforms draw from one generator of the process, which an attempt gives back as it was."""
+    move, heats = LiftMove(simulate(system), model, relax_steps=20, seed=2, platform=platform), []
+    for number in (7, 7, 8, 9):
+        with reference_generator_kept():
+            heats.append(move._source.backward(system.positions, move._source.rng(number)).log_weights[0])
+    assert heats[0] == heats[1] and len(set(heats)) == 3
+    with reference_generator_kept():
+        one = [move._source._relaxer.path.run(0)[1] for _ in range(2)]
+    with reference_generator_kept():
+        assert move._source._relaxer.path.run(0)[1] == one[0] != one[1]  # what the seeds prevent
+
+
+def test_moves_of_one_simulation_and_seed_propose_different_lifts(system, model):
+    simulation = simulate(system)
+    moves = [LiftMove(simulation, model, relax_steps=5, seed=1, platform="Reference") for _ in range(2)]
+    labels = [move.attempt().label for move in moves]
+    assert labels[0] != labels[1]
+
+
+def test_a_target_that_has_changed_is_noticed(system, model):
+    simulation = simulate(system, forces=[a_bias()])
+    move = LiftMove(simulation, model, relax_steps=20, seed=1, platform="Reference")
+    move.run(1)
+    simulation.integrator.setTemperature(600)
+    for another in (lambda: move.run(1), move.attempt):
+        with pytest.raises(InputError, match="keeps 600 K now, and the lifts are for 300 K"):
+            another()
+    simulation.integrator.setTemperature(300)
+    simulation.integrator.setIntegrationForceGroups({1})
+    with pytest.raises(InputError, match="leaves force groups out"):
+        move.run(1)
+    simulation.integrator.setIntegrationForceGroups(set(range(32)))
+    before = places(simulation)
+    simulation.context.setPositions(np.full_like(before, np.nan))
+    with pytest.raises(InputError, match="it has blown up"):
+        move.run(1)
+    simulation.context.setPositions(before)
+    move.run(1)
+
+
+def test_a_bias_that_has_changed_elsewhere_is_noticed_before_a_lift_goes_there(system, model):
+    far = openmm.CustomTorsionForce("height*step(cos(theta-opposite))")
+    far.addPerTorsionParameter("height")
+    far.addGlobalParameter("opposite", np.pi + system.slow.transform(system.positions[None])[0, 0])
+    far.addTorsion(0, 1, 2, 3, [0.0])
+    simulation = simulate(system, forces=[far])
+    move = Always(simulation, model, relax_steps=20, seed=1, platform="Reference")
+    force = simulation.system.getForces()[-1]
+    force.setTorsionParameters(0, 0, 1, 2, 3, [60.0])
+    force.updateParametersInContext(simulation.context)
+    with pytest.raises(InputError, match="make a new LiftMove"):
+        for _ in range(20):
+            simulation.context.setPositions(system.positions)
+            move.attempt()
+    assert (places(simulation) == system.positions).all()
+
+
+def test_positions_that_were_never_set_are_told(system, model):
+    simulation = simulate(system)
+    simulation.context.setPositions(np.zeros_like(system.positions))
+    with pytest.raises(InputError, match="positions that were never set"):
+        LiftMove(simulation, model, platform="Reference")
+
+
+def test_a_strained_start_does_not_cut_the_target(system, model):
+    simulation = simulate(system)
+    squeezed = system.positions.copy()
+    squeezed[0] = squeezed[1] + 0.5 * (squeezed[0] - squeezed[1])
+    simulation.context.setPositions(squeezed)
+    move = LiftMove(simulation, model, relax_steps=20, seed=2, platform="Reference")
+    simulation.context.setPositions(system.positions)
+    assert any(record.accepted for record in move.run(40, 2))
+
+
+def test_reporters_are_told_and_a_table_is_written(system, model):
+    told, stream = [], io.StringIO()
+    move = LiftMove(simulate(system), model, relax_steps=10, seed=2, platform="Reference")
+    move.reporters += [told.append, LiftReporter(stream)]
+    move.run(3, 2)
+    rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
+    assert told == move.history and [int(row["step"]) for row in rows] == [2, 4, 6]
+    assert [float(row["log_weight"]) for row in rows] == [record.log_weight for record in told]
+
+
+def test_a_metropolis_chain_bears_nothing_in_between(system, model):
+    move = LiftMove(simulate(system), model, relax_steps=10, seed=2, acceptance="metropolis", platform="Reference")
+    assert np.isnan(move.acceptance_rate)
+    records = move.run(6)
+    assert records[0].accepted and np.isnan(records[0].log_weight_before)
+    move.simulation.step(5)
+    with pytest.raises(InputError, match="run nothing in between"):
+        move.attempt()
+
+
+def test_two_moves_on_one_simulation(system, model):
+    simulation = simulate(system)
+    moves = [LiftMove(simulation, model, relax_steps=n, seed=n, platform="Reference") for n in (10, 20)]
+    for _ in range(5):
+        for move in moves:
+            move.run(1, 3)
+    assert simulation.currentStep == 30 and all(len(move.history) == 5 for move in moves)
+
+
+def test_a_lift_that_fails_is_rejected(system, model):
+    """With steps far too long every path ends in a clash or NaN."""
+    move = LiftMove(simulate(system), model, relax_steps=20, seed=2, time_step=0.1, platform="Reference")
+    before = places(move.simulation)
+    records = move.run(4)
+    assert not any(record.accepted for record in records) and (places(move.simulation) == before).all()
+    assert all(record.reason != "ok" for record in records)
+
+
+def heavier_hydrogens(system):
+    system.setParticleMass(0, system.getParticleMass(0) + 4.0 * unit.amu)
+
+
+def a_bias(height=4.0):
+    force = openmm.CustomTorsionForce(f"{height}*cos(theta)")
+    force.addTorsion(0, 1, 2, 3, [])
+    return force
+
+
+@pytest.mark.parametrize(
+    ("forces", "change"),
+    [
+        ([openmm.CMMotionRemover()], None),
+        ([], heavier_hydrogens),
+        ([a_bias(1.0)], None),
+        ([openmm.AndersenThermostat(300, 1)], None),
+    ],
+)
+def test_what_scripts_add_is_no_obstacle(system, model, forces, change):
+    move = LiftMove(simulate(system, forces=forces, change=change), model, relax_steps=20, seed=2, platform="Reference")
+    records = move.run(40, 2)
+    assert any(record.accepted for record in records)
+    lifted = move.system.system
+    names = {type(force).__name__ for force in lifted.getForces()}
+    assert ("CustomTorsionForce" in names) == (forces != [] and isinstance(forces[0], openmm.CustomTorsionForce))
+    assert lifted.getParticleMass(0) == move.simulation.system.getParticleMass(0)
+
+
+def virtual_site(system):
+    system.addParticle(0.0)
+    system.setVirtualSite(system.getNumParticles() - 1, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+
+
+def with_another_atom(topology, n):
+    topology = pickle.loads(pickle.dumps(topology))
+    residue = topology.addResidue("X", topology.addChain())
+    for _ in range(n):
+        topology.addAtom("X", app.Element.getBySymbol("C"), residue)
+    return topology
+
+
+def periodic(system):
+    force = openmm.NonbondedForce()
+    for _ in range(system.getNumParticles()):
+        force.addParticle(0.0, 0.1, 0.0)
+    force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(0.5)
+    system.addForce(force)
+
+
+def place_restraint():
+    force = openmm.CustomExternalForce("100*(x*x+y*y+z*z)")
+    force.addParticle(0, [])
+    return force
+
+
+def droplet():
+    force = openmm.CustomExternalForce("100*max(0,sqrt(x^2+y^2+z^2)-1.5)^2")
+    for atom in range(5):
+        force.addParticle(atom, [])
+    return force
+
+
+def other_group():
+    force = a_bias()
+    force.setForceGroup(3)
+    return force
+
+
+@pytest.mark.parametrize(
+    ("forces", "change", "extra", "told"),
+    [
+        ([], periodic, 0, "the System is periodic"),
+        ([openmm.MonteCarloBarostat(1.0, 300.0)], periodic, 0, "needs a fixed volume: use umbrella windows"),
+        ([openmm.DrudeForce()], None, 0, "Drude particles"),
+        ([], virtual_site, 1, "1 virtual sites"),
+        ([], lambda system: system.addParticle(12.0), 1, "holds 2 molecules"),
+        ([], lambda system: system.addConstraint(0, 1, 0.15), 0, "model has 0 constrained bonds"),
+        ([place_restraint()], None, 0, "moved or turned"),
+        ([droplet()], None, 0, "moved or turned"),
+    ],
+)
+def test_what_cannot_be_lifted_names_what_can(system, model, forces, change, extra, told):
+    topology = with_another_atom(system.topology, extra) if extra else None
+    simulation = simulate(system, forces=forces, change=change, topology=topology)
+    with pytest.raises(InputError, match=told):
+        LiftMove(simulation, model, platform="Reference")
+
+
+def test_integrators_that_sample_something_else(system, model):
+    with pytest.raises(InputError, match="VerletIntegrator does not say which temperature"):
+        LiftMove(simulate(system, integrator=openmm.VerletIntegrator(0.001)), model, platform="Reference")
+    for quantum in (openmm.QTBIntegrator(300.0, 1.0, 0.001), openmm.RPMDIntegrator(2, 300.0, 1.0, 0.001)):
+        with pytest.raises(InputError, match="as quantum particles"):
+            LiftMove(simulate(system, integrator=quantum), model, platform="Reference")
+    hot = openmm.LangevinMiddleIntegrator(400.0, 1.0, 0.001)
+    with pytest.raises(InputError, match="the simulation is at 400 K"):
+        LiftMove(simulate(system, integrator=hot), model, platform="Reference")
+    some = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
+    some.setIntegrationForceGroups({0})
+    with pytest.raises(InputError, match="leaves force groups out"):
+        LiftMove(simulate(system, integrator=some, forces=[other_group()]), model, platform="Reference")
+    with pytest.raises(InputError, match="choose exchange or metropolis"):
+        LiftMove(simulate(system), model, acceptance="always", platform="Reference")

@@ -1,0 +1,467 @@
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from openmm_gancl.cli.reporting import LogReporter
+from openmm_gancl.coordinates.basin import Basin
+from openmm_gancl.errors import InputError
+from openmm_gancl.free_energy.plots import plot_surface
+from openmm_gancl.free_energy.surface import FreeEnergySurface
+from openmm_gancl.generator.model import load_model
+from openmm_gancl.lifting.lifter import Lifter
+from openmm_gancl.lifting.lifts import load_lifts
+from openmm_gancl.sampling.labels import spread
+from openmm_gancl.system.library import copy_system, load_system
+from openmm_gancl.workflow import budget
+from openmm_gancl.workflow import options as run_options
+from openmm_gancl.workflow import process as process_module
+from openmm_gancl.workflow import run as pipeline
+from openmm_gancl.workflow.folder import MANIFEST, RunFolder, checksum, locked, prepare_folder
+from openmm_gancl.workflow.options import RunOptions, effective, settings_of
+from tests.tiny_run import PRESETS
+
+SYSTEM = "double_well_oscillators"
+QUICK = RunOptions(preset="quick", platform="Reference")
+STAGES = ("sample", "train", "lift", "surface")
+SCRIPT = Path(__file__).parents[1] / "tiny_run.py"
+
+
+class Notes(LogReporter):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(run_options, "PRESETS", PRESETS)
+
+
+def run(folder, options=QUICK, target=SYSTEM, **rest):
+    return pipeline.run(folder, target, options, **{"reporter": Notes(), "workers": 1, **rest})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_options, "PRESETS", PRESETS)
+        folder = tmp_path_factory.mktemp("finished") / "run"
+        return run(folder)
+
+
+def manifest(folder):
+    return json.loads((folder / MANIFEST).read_text())
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_run_leaves_the_results_of_the_contract(finished):
+    folder = finished.folder
+    with np.load(folder / "fes.npz") as fes:
+        assert set(fes.files) == {
+            *("energy", "error", "edges_0", "units", "names", "periods", "temperature", "force_evaluations")
+        }
+        assert fes["energy"].shape == fes["error"].shape == (len(fes["edges_0"]) - 1,)
+        assert fes["energy"][np.isfinite(fes["energy"])].min() == 0.0
+        assert float(fes["temperature"]) == 300.0
+    with np.load(folder / "lifts.npz") as lifts, np.load(folder / "reverse.npz") as reverse:
+        for name in ("labels", "obtained", "log_weights", "log_prior", "log_encoder", "work", "reason", "task"):
+            assert name in lifts.files and name in reverse.files
+        assert str(lifts["mode"]) == "restrained"
+    assert (folder / "fes.dat").read_text().startswith("#! FIELDS x free error")
+    assert (folder / "fes.png").read_bytes().startswith(b"\x89PNG")
+    assert load_model(folder / "model.pt").latent_size == 1
+    assert finished.done == STAGES
+    assert not list(folder.glob("*.tmp")) and not (folder / "lock").exists()
+
+
+def test_the_trajectory_holds_one_frame_for_each_lift_with_a_weight(finished, capfd):
+    import mdtraj
+
+    lifts = load_lifts(finished.folder / "lifts.npz", load_system(SYSTEM).slow)
+    frames = mdtraj.load(str(finished.folder / "lifts.dcd"), top=str(finished.folder / "top.pdb"))
+    x = frames.xyz[:, 0, 0]
+    assert np.allclose(x, lifts.obtained[lifts.ok, 0], atol=1e-4)
+
+
+def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
+    spent = [entry["attempts"] for entry in manifest(finished.folder)["stages"].values()]
+    assert all(len(attempts) == 1 for attempts in spent)
+    with np.load(finished.folder / "fes.npz") as fes:
+        assert int(fes["force_evaluations"]) == sum(attempts[0]["force_evaluations"] for attempts in spent)
+    assert finished.evaluations_spent == finished.summary.force_evaluations
+
+
+def test_the_manifest_says_what_the_run_was_made_with(finished):
+    stored = manifest(finished.folder)
+    assert stored["schema_version"] == 1 and stored["threads"] == 1 and stored["seed"] == 0
+    assert stored["platform"] == "Reference" and stored["versions"]["openmm"]
+    assert stored["system"]["card"]["name"] == SYSTEM
+    for name, entry in stored["stages"].items():
+        assert entry["checksums"] == {file.name: checksum(file) for file in sorted((finished.folder / name).iterdir())}
+
+
+def test_workers_do_not_change_a_byte(finished, tmp_path):
+    run(tmp_path / "run", workers=2)
+    assert (tmp_path / "run" / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+
+
+def test_threads_of_the_calling_process_do_not_change_a_byte(finished, tmp_path):
+    """The manifest's thread count holds, whatever the process that calls us is set to."""
+    with threadpool_limits(1):
+        run(tmp_path / "run")
+    assert (tmp_path / "run" / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+
+
+def test_another_seed_gives_another_surface(finished, tmp_path):
+    run(tmp_path / "run", replace(QUICK, seed=1))
+    assert (tmp_path / "run" / "fes.npz").read_bytes() != (finished.folder / "fes.npz").read_bytes()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, tmp_path, monkeypatch):
+    folder, work = tmp_path / "run", pipeline.STAGES[stage]
+
+    def begin_and_stop(opened, out):
+        (out / "half.npz").write_text("half")
+        opened.folder.spend(1000)
+        interrupt()
+
+    monkeypatch.setitem(pipeline.STAGES, stage, begin_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder)
+    kept = STAGES[: STAGES.index(stage)]
+    assert [name for name in STAGES if (folder / name).exists()] == list(kept)
+    made = {name: (folder / name).stat().st_ctime_ns for name in kept}
+    monkeypatch.setitem(pipeline.STAGES, stage, work)
+    outcome = run(folder)
+    assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
+    assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+    assert outcome.evaluations_spent == finished.evaluations_spent + 1000
+
+
+def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):
+    for name in STAGES:
+        monkeypatch.setitem(pipeline.STAGES, name, interrupt)
+    (finished.folder / "fes.png").unlink()
+    assert run(finished.folder).summary == finished.summary
+    assert (finished.folder / "fes.png").exists()
+
+
+def test_stages_can_be_asked_for_one_by_one(finished, tmp_path):
+    folder = tmp_path / "run"
+    assert run(folder, until="sample").done == ("sample",)
+    assert pipeline.run(folder, None, None, reporter=Notes(), workers=1, until="train").done == ("sample", "train")
+    run(folder)
+    assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+
+
+@pytest.fixture
+def sampled(tmp_path):
+    folder = tmp_path / "run"
+    run(folder, until="sample")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 5}, "`seed=0`, now `seed=5`"),
+        ({"relax_steps": 77}, "`relax_steps=40`, now `relax_steps=77`"),
+        ({"preset": "default"}, "`preset='quick'`, now `preset='default'`"),
+        ({"lifts": 99}, "`lifts=128`, now `lifts=99`"),
+        ({"latent": 0}, "`latent=1`, now `latent=0`"),
+        ({"acceptance": "metropolis"}, "`acceptance='weights'`, now `acceptance='metropolis'`"),
+        ({"target_error": 0.5, "lifts": 128}, "no `target_error`, now `target_error=0.5`"),
+        ({"platform": "CPU"}, "`platform='Reference'`, now `platform='CPU'`"),
+    ],
+)
+def test_other_options_are_refused_with_both_values(changes, told, sampled):
+    with pytest.raises(InputError, match=told):
+        run(sampled, replace(QUICK, **changes))
+
+
+def test_the_platform_chosen_once_stays(sampled):
+    assert run(sampled, replace(QUICK, relax_steps=40), until="sample").done == ("sample",)
+    assert run(sampled, replace(QUICK, platform="Reference"), until="sample").done == ("sample",)
+
+
+def test_another_card_is_refused(sampled):
+    with pytest.raises(InputError, match=r"begun with double_well_oscillators, now it is narrow_barrier: .*new folder"):
+        run(sampled, target="narrow_barrier")
+
+
+def test_a_changed_card_is_refused(sampled, tmp_path):
+    card = copy_system("double_well_oscillators", tmp_path / "copy") / "card.toml"
+    card.write_text(card.read_text().replace("temperature = 300.0", "temperature = 310.0"))
+    with pytest.raises(
+        InputError, match=r"begun with a card whose temperature is 300.0, now it is 310.0: .*new folder"
+    ):
+        run(sampled, target=str(card))
+
+
+def test_another_version_is_refused(sampled):
+    stored = manifest(sampled)
+    (sampled / MANIFEST).write_text(json.dumps({**stored, "schema_version": 99}))
+    with pytest.raises(InputError, match="schema version 99, this program reads 1"):
+        run(sampled)
+
+
+def test_a_changed_stage_file_is_noticed(sampled):
+    with open(sampled / "sample" / "frames.npz", "r+b") as stream:
+        stream.seek(200)
+        stream.write(b"\0\1\2")
+    with pytest.raises(InputError, match=r"sample/frames.npz has changed.*remove .*sample to compute"):
+        run(sampled)
+
+
+def test_a_missing_stage_file_is_noticed(sampled):
+    (sampled / "sample" / "held_out.npz").unlink()
+    with pytest.raises(InputError, match=r"held_out.npz is missing"):
+        run(sampled)
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_live_lock_is_refused_and_a_dead_one_taken_over(tmp_path):
+    notes = []
+    with locked(tmp_path, notes.append):
+        told = f"in use by process {os.getpid()} on {socket.gethostname()}"
+        with pytest.raises(InputError, match=told), locked(tmp_path, notes.append):
+            pass
+        holder = json.loads((tmp_path / "lock").read_text())
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / "lock").write_text(json.dumps({**holder, "pid": ended.pid}))
+    with locked(tmp_path, notes.append):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    assert len(notes) == 1 and f"process {ended.pid}" in notes[0]
+    assert not (tmp_path / "lock").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_that_has_got_the_number_of_a_dead_one_holds_no_lock(tmp_path):
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": "once", "life": "1"}
+    (tmp_path / "lock").write_text(json.dumps(holder))
+    notes = []
+    with locked(tmp_path, notes.append):
+        assert notes
+
+
+def test_a_lock_of_another_host_is_respected(tmp_path):
+    holder = {"pid": 1, "host": "elsewhere", "started": "2025-01-01", "life": "1"}
+    (tmp_path / "lock").write_text(json.dumps(holder))
+    with pytest.raises(InputError, match="process 1 on elsewhere"), locked(tmp_path, print):
+        pass
+
+
+def test_a_full_disk_is_told_and_finished_stages_stay(sampled, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.pt")
+
+    monkeypatch.setitem(pipeline.STAGES, "train", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(sampled)
+    assert (sampled / "sample" / "frames.npz").exists() and not list(sampled.glob("*.tmp"))
+    assert RunFolder.load(sampled).is_done("sample")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_real_full_disk(small_disk):
+    with pytest.raises(OSError) as caught:
+        run(small_disk / "run")
+    assert caught.value.errno == errno.ENOSPC
+    folder = RunFolder.load(small_disk / "run")
+    assert folder.is_done("sample") and not folder.is_done("surface")
+
+
+def test_metropolis_makes_one_chain_over_unrestrained_lifts(tmp_path):
+    outcome = run(tmp_path / "run", replace(QUICK, acceptance="metropolis"))
+    with np.load(tmp_path / "run" / "lifts.npz") as lifts:
+        assert str(lifts["mode"]) == "unrestrained"
+        assert lifts["accepted"].dtype == bool and len(lifts["accepted"]) == len(lifts["labels"]) == 128
+        assert outcome.summary.accepted == pytest.approx(lifts["accepted"].mean())
+
+
+def test_a_target_error_asks_for_rounds_and_evaluations_end_them(tmp_path):
+    options = replace(QUICK, latent=0, target_error=0.01, max_evaluations=70_000)
+    outcome = run(tmp_path / "run", options)
+    record = json.loads((tmp_path / "run" / "lift" / "checks.json").read_text())["rounds"]
+    assert len(record) > 2 and record[-1]["error_kT"] < record[0]["error_kT"]
+    assert 60_000 < outcome.summary.force_evaluations <= 70_000
+
+
+def test_too_few_evaluations_are_refused_before_anything_is_made(tmp_path):
+    least = budget.least_evaluations(QUICK, settings_of(QUICK))
+    with pytest.raises(InputError, match=f"`max_evaluations` of {least - 1} is less than .*{least}"):
+        run(tmp_path / "run", replace(QUICK, max_evaluations=least - 1))
+    assert not (tmp_path / "run" / MANIFEST).exists()
+
+
+def test_relax_steps_can_be_measured(tmp_path):
+    outcome = run(tmp_path / "run", replace(QUICK, relax_steps="auto", latent=0))
+    report = json.loads((tmp_path / "run" / "train" / "report.json").read_text())
+    costs = report["cost_of_effective_lift"]
+    assert set(costs) == {str(steps) for steps in run_options.RELAX_CHOICES}
+    assert outcome.summary.relax_steps == int(min(costs, key=costs.get))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (RunOptions(preset="slow"), "choose default or quick"),
+        (RunOptions(acceptance="luck"), "choose weights or metropolis"),
+        (RunOptions(relax_steps=0), "`relax_steps` is 0: give at least 1"),
+        (RunOptions(lifts=3), "`lifts` is 3"),
+        (RunOptions(latent=-1), "`latent` is -1"),
+        (RunOptions(target_error=-0.5), "`target_error` is -0.5"),
+    ],
+)
+def test_options_that_no_run_can_have(options, told):
+    with pytest.raises(InputError, match=told):
+        settings_of(options)
+
+
+def test_effective_options_name_the_numbers_of_the_preset():
+    assert effective(QUICK)["relax_steps"] == 40 and effective(QUICK)["lifts"] == 128
+    assert effective(replace(QUICK, relax_steps="auto"))["relax_steps"] == "auto"
+    assert effective(replace(QUICK, target_error=0.3))["lifts"] is None
+
+
+def test_labels_outside_the_domain_and_models_of_another_molecule_are_refused(finished):
+    system, model = load_system(SYSTEM), load_model(finished.folder / "model.pt")
+    with pytest.raises(InputError, match="outside the domain"):
+        Lifter(system, model, platform="Reference").lift(np.array([[9.0]]), seed=0)
+    with pytest.raises(InputError, match="atoms"):
+        Lifter(load_system("bonded_chain"), model, platform="Reference")
+
+
+def test_spread_goes_far_and_round():
+    labels = np.array([[-3.1], [3.1], [0.0], [1.5]])
+    chosen = spread(labels, np.array([2 * np.pi]), np.array([2 * np.pi]), 3)
+    assert chosen.tolist() == [0, 2, 3]
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path):
+    prepare_folder(tmp_path)
+    folder = RunFolder.create(tmp_path, {})
+    with pytest.raises(ZeroDivisionError):
+        folder.run_stage("sample", lambda out: 1 / 0)
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    folder.run_stage("sample", lambda out: (out / "a").write_text("1"))
+    again = RunFolder.load(tmp_path)
+    assert again.is_done("sample") and len(again.manifest["stages"]["sample"]["attempts"]) == 2
+
+
+def surface_of(energy, periods):
+    edges = tuple(
+        np.linspace(-np.pi, np.pi, n + 1) if np.isfinite(period) else np.linspace(0, 1, n + 1)
+        for n, period in zip(energy.shape, periods, strict=True)
+    )
+    names = ("phi", "psi")[: energy.ndim]
+    return FreeEnergySurface(
+        energy, np.ones_like(energy), edges, names, np.array(periods), 300.0, 1, ("",) * len(names)
+    )
+
+
+def test_surfaces_are_drawn_over_one_and_two_labels(tmp_path):
+    grid = np.linspace(-np.pi, np.pi, 24)
+    two = 12 * (2 - np.cos(grid)[:, None] - np.cos(grid)[None])
+    two[:4, :4] = np.inf
+    wrapped = Basin("round", (np.array([[2.5, -2.5], [2.0, -2.0]]),))
+    ax = plot_surface(surface_of(two, (2 * np.pi, 2 * np.pi)), basins=(wrapped,))
+    assert ax.get_xlabel() == "φ (degrees)" and ax.get_ylabel() == "ψ (degrees)"
+    assert len(ax.patches) == 4
+    ax.figure.savefig(tmp_path / "two.png")
+    ax = plot_surface(surface_of(two[10], (np.inf,)), basins=(Basin("low", (np.array([[0.2, 0.4]]),)),))
+    assert ax.get_ylabel() == "free energy (kJ/mol)"
+    ax.figure.savefig(tmp_path / "one.png")
+
+
+def kill_and_resume(arguments, folder, delay, script=(sys.executable, str(SCRIPT))):
+    """Kill the whole process group some time after the run has begun, then run to the end."""
+    command = [*script, "run", *arguments, "-o", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (folder / MANIFEST).exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(delay)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return (folder / "fes.npz").read_bytes()
+
+
+def test_killed_at_a_random_moment_it_gives_the_same_bytes(finished, tmp_path):
+    delay = np.random.default_rng(time.time_ns()).uniform(0.0, sum(finished.seconds.values()))
+    arguments = [SYSTEM, "--preset", "quick", "--platform", "Reference", "--workers", "2"]
+    expected = (finished.folder / "fes.npz").read_bytes()
+    assert kill_and_resume(arguments, tmp_path / "run", delay) == expected, delay
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", [SYSTEM, "alanine_dipeptide_vacuum"])
+def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
+    script = (sys.executable, "-m", "openmm_gancl.cli")
+    arguments = [system, "--preset", "quick", "--platform", "Reference"]
+    subprocess.run([*script, "run", *arguments, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
+    expected = (tmp_path / "whole" / "fes.npz").read_bytes()
+    seconds = pipeline.run(tmp_path / "whole", None, None, reporter=Notes()).seconds
+    ends, rng = np.cumsum(list(seconds.values())), np.random.default_rng(11)
+    starts = ends - list(seconds.values())
+    for trial in range(20):
+        stage = trial % len(STAGES)
+        delay = rng.uniform(starts[stage], ends[stage])
+        folder = tmp_path / f"killed_{trial}"
+        assert kill_and_resume(arguments, folder, delay, script) == expected, (trial, STAGES[stage], delay)
+
+
+def test_an_interrupt_that_python_loses_stops_the_next_stage(monkeypatch):
+    """One raised in a destructor is only printed."""
+
+    class Deaf:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), process_module.remembered_interrupts() as check:
+        check()
+        Deaf()
+        check()
+    assert signal.getsignal(signal.SIGINT) is before

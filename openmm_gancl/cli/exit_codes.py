@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError
 from .options import as_options
 
-BUG, BAD_INPUT, DISTRUST, INTERRUPTED = 1, 2, 3, 130
+BUG, BAD_INPUT, EXIT_NOT_TRUSTED, INTERRUPTED = 1, 2, 3, 130
 
 
 def _fail(message: str, code: int) -> typer.Exit:

@@ -10,7 +10,7 @@ import typer
 from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
 from . import options as shared
-from .exit_codes import DISTRUST, exit_codes
+from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
 from .reporting import make_reporter
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str
     results = as_json(analysis, unit, write_files(analysis, basins, prefix, unit))
     typer.echo(shared.as_options(json.dumps(results) if json_ else as_text(analysis, results, prefix)))
     if analysis.doubts:
-        raise typer.Exit(DISTRUST)
+        raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
 Cvs = Annotated[

@@ -35,11 +35,11 @@ Features = Annotated[
 ]
 Keep = Annotated[str, typer.Option(metavar="NAMES", help="Torsions of the card that stay labels beside learned ones.")]
 Coordinates = Annotated[int | None, typer.Option(help="Learned labels at most.")]
-LabelMode = Annotated[
+Restrain = Annotated[
     str | None,
     typer.Option(
-        "--labels",
-        help="restrained (a window a label), free (labels are drawn too), or held (learned ones, by torsions).",
+        help="On the way of a lift: labels (each a window), torsions (learned labels, by the wide torsions), or none "
+        "(labels are drawn too)."
     ),
 ]
 

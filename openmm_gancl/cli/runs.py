@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from . import options as shared
-from .exit_codes import DISTRUST, exit_codes
+from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
 from .reporting import make_reporter
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             for doubt in summary.doubts():
                 typer.echo(f"warning: {doubt}", err=True)
         if not summary.trusted:
-            raise typer.Exit(DISTRUST)
+            raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
 def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
@@ -138,7 +138,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         features: shared.Features = "distances",
         keep: shared.Keep = "",
         coordinates: shared.Coordinates = None,
-        labels: shared.LabelMode = None,
+        restrain: shared.Restrain = None,
         seed: shared.Seed = 0,
         platform: shared.Platform = "auto",
         workers: shared.Workers = None,
@@ -160,7 +160,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 features=features,
                 keep=keep,
                 coordinates=coordinates,
-                labels=labels,
+                restrain=restrain,
                 seed=seed,
                 platform=platform,
             )

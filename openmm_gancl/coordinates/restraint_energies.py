@@ -16,20 +16,20 @@ def restraint_form(slow: SlowCoordinates) -> Any:
 
 
 def restraint_energies(
-    slow: SlowCoordinates, kappa: FloatArray, obtained: FloatArray, labels: FloatArray
+    slow: SlowCoordinates, kappa: FloatArray, cv_values: FloatArray, labels: FloatArray
 ) -> FloatArray:
     """U_C in kJ/mol of obtained labels under restraints at given labels.
 
     Args:
         slow: the slow coordinates.
         kappa: shape=(d,).
-        obtained: shape=(..., d), xi(x).
-        labels: shape=(..., d), restraint centres; broadcast against ``obtained``.
+        cv_values: shape=(..., d), xi(x).
+        labels: shape=(..., d), restraint centres; broadcast against ``cv_values``.
 
     Returns:
         the broadcast shape without its last axis.
     """
-    difference = obtained - labels
+    difference = cv_values - labels
     periodic = np.isfinite(slow.periods)
     terms = np.where(periodic, 1.0 - np.cos(difference), 0.5 * difference**2)
     return np.asarray((terms * kappa).sum(axis=-1))

@@ -47,7 +47,7 @@ MANY_COPIES, MANY_PAIRS = 4096, 1_000_000
 
 
 @dataclass(frozen=True)
-class Cells:
+class CopyLattice:
     """Where copies belong: all at the origin, or, if they would feel each other, each in a cell of its own.
 
     Attributes:
@@ -119,13 +119,13 @@ def _why_not_copied(force: Any) -> str:
     return ""
 
 
-def pack_system(system: openmm.System, n: int, cells: Cells = Cells()) -> openmm.System:
+def pack_system(system: openmm.System, n: int, lattice: CopyLattice = CopyLattice()) -> openmm.System:
     """A System of n copies that do not feel each other; particle k of copy c has the index c * n_atoms + k.
 
     Args:
         system: one copy, without a box; it is not changed.
         n: copies.
-        cells: where their coordinates are going to be; needed for a GBSAOBCForce alone. Its energy is shifted by a
+        lattice: where their coordinates are going to be; needed for a GBSAOBCForce alone. Its energy is shifted by a
             constant, its forces are not.
 
     Raises:
@@ -141,7 +141,7 @@ def pack_system(system: openmm.System, n: int, cells: Cells = Cells()) -> openmm
         copies = pack_force(_bonded_pairs(force) if isinstance(force, openmm.NonbondedForce) else force, n, n_atoms)
         if isinstance(copies, openmm.GBSAOBCForce):
             copies.setNonbondedMethod(openmm.GBSAOBCForce.CutoffNonPeriodic)
-            copies.setCutoffDistance(cells.cutoff)
+            copies.setCutoffDistance(lattice.cutoff)
         packed.addForce(copies)
     return packed
 
@@ -200,7 +200,7 @@ def _bonded_pairs(force: openmm.NonbondedForce) -> openmm.CustomBondForce:
     return bonds
 
 
-def add_guard(integrator: openmm.CustomIntegrator, cells: Cells, time_step: float) -> Callable[[], None]:
+def add_guard(integrator: openmm.CustomIntegrator, lattice: CopyLattice, time_step: float) -> Callable[[], None]:
     """Stop coordinates that blow up or leave their cell, inside a CustomIntegrator, and remember them.
 
     The per-DOF variable ``broken`` becomes 1 where, at a check, a velocity is not finite or absurd, or a coordinate is
@@ -209,7 +209,7 @@ def add_guard(integrator: openmm.CustomIntegrator, cells: Cells, time_step: floa
 
     Args:
         integrator: gets the variables.
-        cells: where copies belong.
+        lattice: where copies belong.
         time_step: ps.
 
     Returns:
@@ -217,11 +217,11 @@ def add_guard(integrator: openmm.CustomIntegrator, cells: Cells, time_step: floa
     """
     integrator.addPerDofVariable("broken", 0.0)
     integrator.addPerDofVariable("home", 0.0)
-    fastest = min(FASTEST, cells.reach / time_step)
+    fastest = min(FASTEST, lattice.reach / time_step)
 
     def check() -> None:
         # step(NaN) is 0
-        inside = f"step({fastest!r}-abs(v))*step({cells.reach!r}-abs(x-home))"
+        inside = f"step({fastest!r}-abs(v))*step({lattice.reach!r}-abs(x-home))"
         integrator.addComputePerDof("broken", f"max(broken,1-{inside})")
         integrator.addComputePerDof("v", "select(broken,0,v)")
 

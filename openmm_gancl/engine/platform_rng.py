@@ -28,7 +28,7 @@ def _reference_context() -> openmm.Context:
 
 
 @contextmanager
-def reference_generator_kept() -> Iterator[None]:
+def preserve_platform_rng() -> Iterator[None]:
     """The Reference platform has one random generator a process: a user's Simulation gets it back as it was."""
     context = _reference_context()
     checkpoint = context.createCheckpoint()
@@ -46,14 +46,14 @@ class ReferenceStream:
     """
 
     def __init__(self, seed: int):
-        with reference_generator_kept():
+        with preserve_platform_rng():
             seed_reference_platform(seed)
             self._state = _reference_context().createCheckpoint()
 
     @contextmanager
     def drawn_from(self) -> Iterator[None]:
         """Go on with it, and give the generator back as it was."""
-        with reference_generator_kept():
+        with preserve_platform_rng():
             _reference_context().loadCheckpoint(self._state)
             try:
                 yield

@@ -31,11 +31,11 @@ def _observations(
         system.slow.names,
         system.slow.periods,
         ("radians" if form == "cosine" else "nm",) * d,
-        frames.obtained.astype(np.float32),
+        frames.cv_values.astype(np.float32),
         np.append(first, len(frames)),
     )
-    kappas = np.repeat(frames.restraint[None], len(windows), axis=0)
-    table = UmbrellaWindows(tuple(f"window {k}" for k in windows), frames.labels[first], kappas, form)
+    force_constants = np.repeat(frames.force_constants[None], len(windows), axis=0)
+    table = UmbrellaWindows(tuple(f"window {k}" for k in windows), frames.labels[first], force_constants, form)
     return Observations(
         series, n_surface, system.temperature, windows=table, restrained=tuple(range(d)), free_energies=free_energies
     )

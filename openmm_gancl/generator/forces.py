@@ -23,7 +23,7 @@ def torch_force(
     model: LiftingModel,
     kind: Kind,
     *,
-    restraint: float | FloatArray | None = None,
+    force_constants: float | FloatArray | None = None,
     bias: TabulatedBias | None = None,
     prefix: str = "",
     force_group: int = 0,
@@ -49,8 +49,8 @@ def torch_force(
     Args:
         model: the lifting model.
         kind: see the table.
-        restraint: constants of the labels, one number or shape=(d,): kJ/mol (torsions), kJ/mol/nm^2 (particles) or
-            kJ/mol (learned); of ``slow_bias`` the default of its parameters, without which it is zero. With it a
+        force_constants: of the labels, one number or shape=(d,): kJ/mol (torsions), kJ/mol/nm^2 (particles) or kJ/mol
+            (learned); of ``slow_bias`` the default of its parameters, without which it is zero. With it a
             label that is a coordinate of the chart has its restraint as its reference, as in lifts.
         bias: over the labels, of ``slow_bias`` instead of the restraint.
         prefix: of the parameters' names, where two forces of a kind are in one System.
@@ -60,15 +60,15 @@ def torch_force(
     Raises:
         InputError: the kind does not fit the model, or the model is broken: it fails, or is not finite.
     """
-    constants = checked_constants(0.0 if restraint is None else restraint, model.slow)
-    if bias is not None and (kind != "slow_bias" or restraint is not None):
+    constants = checked_constants(0.0 if force_constants is None else force_constants, model.slow)
+    if bias is not None and (kind != "slow_bias" or force_constants is not None):
         raise InputError("a bias is one of slow_bias, and instead of its restraint: give one of the two")
     model.check_networks()
     place, proposes = _typical(model), kind == "proposal"
     if kind == "slow_bias":
         module, parameters = _slow_bias(model, constants) if bias is None else _tabulated(model, bias)
     elif kind in ("reference", "proposal"):
-        module, parameters = _reference(model, kind, None if restraint is None else constants)
+        module, parameters = _reference(model, kind, None if force_constants is None else constants)
         place = np.zeros_like(place) if proposes else place
     else:
         raise InputError(f"there is no force of kind {kind!r}: ask for slow_bias, reference or proposal")

@@ -42,7 +42,7 @@ def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: F
     angles = chart.to_internal(positions)[:, chart.periodic]
     wide = (np.abs(np.exp(1j * angles).mean(axis=0)) < WIDE) & (chart.torsion_folds == 1)
     if not wide.any():
-        raise InputError("no torsion of the molecule is wide: there is nothing to hold, so use `labels='free'`")
+        raise InputError("no torsion of the molecule is wide: there is nothing to restrain: use `restrain='none'`")
     atoms = chart.torsions[wide]
     return Torsions(tuple(_name(system, quadruple) for quadruple in atoms.tolist()), atoms)
 

@@ -23,7 +23,7 @@ ENCODER_SCALES, LEAST_GAIN = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), -50.0
 """Widths of r(s | x) tried, in root mean squares of how far pilots stray; log r/p of one pilot at least."""
 
 
-class LabelPrior(Protocol):
+class LabelProposal(Protocol):
     """p(s), and a normalised r(s | x) in the same measure: any pair keeps the weights of unrestrained lifts exact."""
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
@@ -34,21 +34,21 @@ class LabelPrior(Protocol):
         """log p(s), shape=(n,)."""
         ...
 
-    def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def sample_encoder(self, cv_values: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Labels drawn from r(s | x), shape=(n, d), for xi(x) of shape=(n, d)."""
         ...
 
-    def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
+    def log_encoder(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
         """log r(s | x), shape=(n,), in the measure of ``log_prior``."""
         ...
 
-    def log_ratio(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
+    def log_ratio(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
         """log r(s | x) - log p(s), shape=(n,): what enters a weight."""
         ...
 
 
 @dataclass(frozen=True)
-class UniformLabels:
+class UniformProposal:
     """Labels drawn uniformly over the domain, and r(s | x) that goes with them.
 
     ``r(s | x)`` is the restraint's Boltzmann factor normalised over the labels in the domain, so that an
@@ -56,55 +56,55 @@ class UniformLabels:
 
     Args:
         slow: the slow coordinates.
-        restraint: shape=(d,), the constants of the restraint that held the lift.
+        force_constants: shape=(d,), the constants of the restraint that held the lift.
         kT: kJ/mol.
     """
 
     slow: SlowCoordinates
-    restraint: FloatArray
+    force_constants: FloatArray
     kT: float
 
     def check_normalisable(self) -> None:
         """Raise an `InputError` where a label without a period has no restraint, and ``r(s | x)`` no width."""
-        for name, k, period in zip(self.slow.names, self.restraint, self.slow.periods, strict=True):
+        for name, k, period in zip(self.slow.names, self.force_constants, self.slow.periods, strict=True):
             if k == 0 and not np.isfinite(period):
                 raise InputError(f"nothing restrains {name}, so its ends tell no label: give a constant above zero")
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """See `LabelPrior.sample`."""
+        """See `LabelProposal.sample`."""
         low, high = self.slow.domain.T
         return rng.uniform(low, high, size=(n, len(low)))
 
     def log_prior(self, labels: FloatArray) -> FloatArray:
-        """See `LabelPrior.log_prior`."""
+        """See `LabelProposal.log_prior`."""
         low, high = self.slow.domain.T
         return np.full(len(labels), -np.log(high - low).sum())
 
-    def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """See `LabelPrior.sample_encoder`."""
+    def sample_encoder(self, cv_values: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """See `LabelProposal.sample_encoder`."""
         columns = []
-        for xi, strength, truncated in self._columns(obtained):
+        for xi, strength, truncated in self._columns(cv_values):
             if truncated is None:
                 columns.append(wrap(xi + rng.vonmises(0.0, strength, size=len(xi))))
             else:
                 columns.append(truncated.rvs(size=len(xi), random_state=rng))
         return np.stack(columns, axis=1)
 
-    def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
-        """See `LabelPrior.log_encoder`."""
+    def log_encoder(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
+        """See `LabelProposal.log_encoder`."""
         total = np.zeros(len(labels))
-        for column, (xi, strength, truncated) in zip(labels.T, self._columns(obtained), strict=True):
+        for column, (xi, strength, truncated) in zip(labels.T, self._columns(cv_values), strict=True):
             total += _log_kernel(column - xi, strength, True) if truncated is None else truncated.logpdf(column)
         return total
 
-    def log_ratio(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
-        """See `LabelPrior.log_ratio`."""
-        return self.log_encoder(labels, obtained) - self.log_prior(labels)
+    def log_ratio(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
+        """See `LabelProposal.log_ratio`."""
+        return self.log_encoder(labels, cv_values) - self.log_prior(labels)
 
-    def _columns(self, obtained: FloatArray) -> Iterator[tuple[FloatArray, float, Any]]:
+    def _columns(self, cv_values: FloatArray) -> Iterator[tuple[FloatArray, float, Any]]:
         """xi, 1 / width^2, and a normal truncated to the domain where the coordinate has no period."""
-        for i, strength in enumerate(self.restraint / self.kT):
-            xi, truncated = obtained[:, i], None
+        for i, strength in enumerate(self.force_constants / self.kT):
+            xi, truncated = cv_values[:, i], None
             if not np.isfinite(self.slow.periods[i]):
                 width = strength**-0.5
                 low, high = self.slow.domain[i]
@@ -117,15 +117,15 @@ FLOOR = 0.05
 
 
 @dataclass(frozen=True)
-class TabulatedLabels(UniformLabels):
+class TabulatedProposal(UniformProposal):
     """Labels drawn as a known surface has them, so that unrestrained lifts have nearly even weights.
 
     p(s) is constant in each bin: the Boltzmann factor of the surface, smeared by the restraint, and a floor.
-    ``r(s | x)`` is that of `UniformLabels`. The surface need not be right for the weights to be.
+    ``r(s | x)`` is that of `UniformProposal`. The surface need not be right for the weights to be.
 
     Args:
         slow: the slow coordinates.
-        restraint: shape=(d,), the constants of the restraint that held the lift.
+        force_constants: shape=(d,), the constants of the restraint that held the lift.
         kT: kJ/mol.
         edges: of even bins, for each coordinate, over its whole domain.
         probabilities: of the bins, shape=(n_0, ...), sum one.
@@ -136,38 +136,43 @@ class TabulatedLabels(UniformLabels):
 
     @classmethod
     def from_energies(
-        cls, slow: SlowCoordinates, restraint: FloatArray, kT: float, edges: tuple[FloatArray, ...], energy: FloatArray
-    ) -> "TabulatedLabels":
+        cls,
+        slow: SlowCoordinates,
+        force_constants: FloatArray,
+        kT: float,
+        edges: tuple[FloatArray, ...],
+        energy: FloatArray,
+    ) -> "TabulatedProposal":
         """From a surface, kJ/mol, ``inf`` where unknown; where it does not reach the domain's ends, the floor does."""
         domain = tuple(np.linspace(low, high, n + 1) for (low, high), n in zip(slow.domain, energy.shape, strict=True))
         flat = bin_indices(bin_centres(domain), edges, slow.periods)
         energy = np.where(flat < 0, np.inf, energy.ravel()[flat]).reshape(energy.shape)
         edges, mass = domain, np.exp(-(energy - energy.min()) / kT)
-        for axis, (grid, kappa) in enumerate(zip(edges, restraint, strict=True)):
+        for axis, (grid, kappa) in enumerate(zip(edges, force_constants, strict=True)):
             centres = 0.5 * (grid[1:] + grid[:-1])
             difference = centres[:, None] - centres
             periodic = np.isfinite(slow.periods[axis])
             bias = kappa * (1.0 - np.cos(difference) if periodic else 0.5 * difference**2)
             mass = np.moveaxis(np.tensordot(np.exp(-bias / kT), mass, axes=(1, axis)), 0, axis)
         probabilities = (1.0 - FLOOR) * mass / mass.sum() + FLOOR / mass.size
-        return cls(slow, np.asarray(restraint, dtype=float), kT, edges, probabilities)
+        return cls(slow, np.asarray(force_constants, dtype=float), kT, edges, probabilities)
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """See `LabelPrior.sample`."""
+        """See `LabelProposal.sample`."""
         flat = rng.choice(self.probabilities.size, size=n, p=self.probabilities.ravel())
         bins = np.unravel_index(flat, self.probabilities.shape)
         columns = [rng.uniform(grid[i], grid[i + 1]) for grid, i in zip(self.edges, bins, strict=True)]
         return np.stack(columns, axis=1)
 
     def log_prior(self, labels: FloatArray) -> FloatArray:
-        """See `LabelPrior.log_prior`."""
+        """See `LabelProposal.log_prior`."""
         flat = bin_indices(labels, self.edges, self.slow.periods)
         log_volume = sum(float(np.log(grid[1] - grid[0])) for grid in self.edges)
         return np.where(flat < 0, -np.inf, np.log(self.probabilities.ravel()[flat]) - log_volume)
 
 
 @dataclass(frozen=True)
-class MixtureLabels:
+class KernelProposal:
     """Labels near those of training frames: a mixture of kernels, normal or von Mises by the coordinate's period.
 
     Learned labels fill a thin part of their domain; this density stays on it. ``r(s | x)`` is p(s) times a kernel
@@ -188,7 +193,7 @@ class MixtureLabels:
     @classmethod
     def around_frames(
         cls, learned: LearnedLabels, encoder_widths: FloatArray, which: BoolArray | None = None
-    ) -> "MixtureLabels":
+    ) -> "KernelProposal":
         """p(s) around learned labels, or some of them, with an encoder of these widths, shape=(d,)."""
         centres = learned.centres if which is None else learned.centres[which]
         return cls(centres, learned.widths, encoder_widths, np.isfinite(learned.slow.periods))
@@ -198,7 +203,7 @@ class MixtureLabels:
         return self.around(self.centres, named_rng(seed, "label kernels"))
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """See `LabelPrior.sample`."""
+        """See `LabelProposal.sample`."""
         return self.around(self.centres[rng.integers(len(self.centres), size=n)], rng)
 
     def around(self, centres: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -206,33 +211,33 @@ class MixtureLabels:
         return self._draw(centres, np.broadcast_to(self.widths**-2.0, centres.shape), rng)
 
     def log_prior(self, labels: FloatArray) -> FloatArray:
-        """See `LabelPrior.log_prior`."""
+        """See `LabelProposal.log_prior`."""
         return self._mean_over_centres(self._log_kernel, labels)
 
-    def sample_encoder(self, obtained: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """See `LabelPrior.sample_encoder`."""
-        around = np.empty_like(obtained)
-        for rows in self._parts(len(obtained)):
-            scores = self._scores(self._log_overlap, obtained[rows])
+    def sample_encoder(self, cv_values: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """See `LabelProposal.sample_encoder`."""
+        around = np.empty_like(cv_values)
+        for rows in self._parts(len(cv_values)):
+            scores = self._scores(self._log_overlap, cv_values[rows])
             # Gumbel's trick draws by unnormalised logarithms
             around[rows] = self.centres[(scores + rng.gumbel(size=scores.shape)).argmax(axis=1)]
         precisions, near = self.widths**-2.0, self.encoder_widths**-2.0
-        pull = precisions * np.exp(1j * around) + near * np.exp(1j * obtained)
-        between = (precisions * around + near * obtained) / (precisions + near)
+        pull = precisions * np.exp(1j * around) + near * np.exp(1j * cv_values)
+        between = (precisions * around + near * cv_values) / (precisions + near)
         middle = np.where(self.periodic, np.angle(pull), between)
         return self._draw(middle, np.where(self.periodic, np.abs(pull), precisions + near), rng)
 
-    def log_encoder(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
-        """See `LabelPrior.log_encoder`."""
-        return self.log_prior(labels) + self.log_ratio(labels, obtained)
+    def log_encoder(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
+        """See `LabelProposal.log_encoder`."""
+        return self.log_prior(labels) + self.log_ratio(labels, cv_values)
 
-    def log_ratio(self, labels: FloatArray, obtained: FloatArray) -> FloatArray:
-        """See `LabelPrior.log_ratio`; p(s) itself drops out."""
+    def log_ratio(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
+        """See `LabelProposal.log_ratio`; p(s) itself drops out."""
         kernels = [
-            _log_kernel(labels[:, i] - obtained[:, i], width**-2.0, self.periodic[i])
+            _log_kernel(labels[:, i] - cv_values[:, i], width**-2.0, self.periodic[i])
             for i, width in enumerate(self.encoder_widths)
         ]
-        return np.sum(kernels, axis=0) - self._mean_over_centres(self._log_overlap, obtained)
+        return np.sum(kernels, axis=0) - self._mean_over_centres(self._log_overlap, cv_values)
 
     def _log_kernel(self, i: int, difference: FloatArray) -> FloatArray:
         return _log_kernel(difference, self.widths[i] ** -2.0, self.periodic[i])
@@ -278,19 +283,19 @@ def _log_overlap(difference: FloatArray, one: float, other: float, periodic: boo
     return np.asarray(np.log(ive(0, size) / norms) + size - one - other)
 
 
-def fit_label_encoder(labels: LearnedLabels, asked: FloatArray, obtained: FloatArray) -> FloatArray:
+def fit_label_encoder(labels: LearnedLabels, asked: FloatArray, cv_values: FloatArray) -> FloatArray:
     """Widths of r(s | x) for lifts that stray from their labels, shape=(d,): the likeliest of some multiples.
 
     Args:
         labels: the labels.
         asked: shape=(n, d), labels of pilot lifts.
-        obtained: shape=(n, d), of their ends.
+        cv_values: shape=(n, d), of their ends.
     """
-    strayed = np.sqrt(np.mean(np.square(wrap(asked - obtained, labels.slow.periods)), axis=0))
+    strayed = np.sqrt(np.mean(np.square(wrap(asked - cv_values, labels.slow.periods)), axis=0))
     candidates = [np.maximum(scale * strayed, labels.widths) for scale in ENCODER_SCALES]
     gains = [
         # a pilot that strayed far must not decide alone
-        np.maximum(prior.log_ratio(asked, obtained), LEAST_GAIN).mean()
-        for prior in (MixtureLabels.around_frames(labels, widths) for widths in candidates)
+        np.maximum(prior.log_ratio(asked, cv_values), LEAST_GAIN).mean()
+        for prior in (KernelProposal.around_frames(labels, widths) for widths in candidates)
     ]
     return candidates[int(np.argmax(gains))]

@@ -25,7 +25,7 @@ from ..generator.model import LiftingModel
 from ..sampling.langevin import maxwell_boltzmann
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
-from .label_proposals import LabelPrior, UniformLabels
+from .label_proposals import LabelProposal, UniformProposal
 from .lifts import Lifts, Mode, join_lifts
 from .packed_relaxation import run_packed, why_not_packed_lifts
 from .proposals import Proposals, propose, propose_reverse
@@ -58,10 +58,10 @@ class Lifter:
         relax_steps: steps of each relaxation.
         time_step: ps; the system's own by default.
         friction: 1/ps; the system's own by default.
-        restraint: shape=(d,); the system's own by default; zeros leave unrestrained lifts free on their way.
+        force_constants: shape=(d,); the system's own by default; zeros leave unrestrained lifts free on their way.
         schedule: shape=(relax_steps + 1,), the kick list from 0 to 1; linear by default.
         mode: ``restrained`` (each label its own free energy) or ``unrestrained`` (labels drawn too).
-        label_prior: p(s) and r(s | x) of unrestrained lifts; uniform over the domain by default.
+        label_proposal: p(s) and r(s | x) of unrestrained lifts; uniform over the domain by default.
         platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead of local processes.
@@ -80,10 +80,10 @@ class Lifter:
         relax_steps: int = 500,
         time_step: float | None = None,
         friction: float | None = None,
-        restraint: FloatArray | None = None,
+        force_constants: FloatArray | None = None,
         schedule: FloatArray | None = None,
         mode: Mode = "restrained",
-        label_prior: LabelPrior | None = None,
+        label_proposal: LabelProposal | None = None,
         platform: str = "auto",
         workers: int = 1,
         executor: Executor | None = None,
@@ -107,7 +107,9 @@ class Lifter:
             if len(schedule) != relax_steps + 1:
                 raise InputError(f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}")
             self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
-        self.restraint = checked_constants(system.restraint if restraint is None else restraint, system.slow)
+        self.force_constants = checked_constants(
+            system.force_constants if force_constants is None else force_constants, system.slow
+        )
         self.platform = resolved_platform(platform, system.system, system.positions)
         if executor is None:
             PlatformChoice.read(self.platform).check_here()
@@ -116,16 +118,16 @@ class Lifter:
         self.packed = copies_in_a_context(packed, why_not, self.platform, system.n_atoms)
         self.workers, self.executor = workers, executor
         self._system_xml = openmm.XmlSerializer.serialize(system.system)
-        self.label_prior = label_prior or UniformLabels(system.slow, self.restraint, system.kT)
-        if mode == "unrestrained" and isinstance(self.label_prior, UniformLabels):
-            self.label_prior.check_normalisable()
+        self.label_proposal = label_proposal or UniformProposal(system.slow, self.force_constants, system.kT)
+        if mode == "unrestrained" and isinstance(self.label_proposal, UniformProposal):
+            self.label_proposal.check_normalisable()
 
     def lift(self, labels: FloatArray, *, seed: int, progress: Callable[[], None] | None = None) -> Lifts:
         """One lift of each label.
 
         Args:
             labels: shape=(n, d), radians or nm; repeat a label for several lifts of it. Unrestrained: drawn from
-                `label_prior`.
+                `label_proposal`.
             seed: the same seed gives the same lifts, whatever the workers; how many are packed changes their noise.
             progress: called once for each finished task of 32 lifts.
         """
@@ -188,27 +190,27 @@ class Lifter:
         return self._weigh(task, proposals, relaxer(task))
 
     def _weigh(self, task: RelaxTask, proposals: Proposals, relaxed: Relaxed) -> Lifts:
-        label_prior = self.label_prior if self.mode == "unrestrained" else None
-        return weigh(self.model, self.system, task, proposals, relaxed, label_prior)
+        label_proposal = self.label_proposal if self.mode == "unrestrained" else None
+        return weigh(self.model, self.system, task, proposals, relaxed, label_proposal)
 
     def _prepare(
         self, labels: FloatArray, frames: FloatArray | None, rng: np.random.Generator
     ) -> tuple[RelaxTask, Proposals]:
         system, model, kT = self.system, self.model, self.system.kT
         if frames is None:
-            proposals = propose(model, labels, self.restraint, kT, rng)
+            proposals = propose(model, labels, self.force_constants, kT, rng)
             positions = model.chart.to_cartesian(proposals.coordinates)
             runnable = model.chart.inside(proposals.coordinates)
         else:
             if self.mode == "unrestrained":
-                labels = self.label_prior.sample_encoder(system.slow.transform(frames), rng)
-            proposals = propose_reverse(model, frames, labels, self.restraint, kT, rng)
+                labels = self.label_proposal.sample_encoder(system.slow.transform(frames), rng)
+            proposals = propose_reverse(model, frames, labels, self.force_constants, kT, rng)
             positions, runnable = frames, np.ones(len(frames), dtype=bool)
         task = RelaxTask(
             system_xml=self._system_xml,
             chart=model.chart,
             slow=system.slow,
-            restraint=self.restraint,
+            force_constants=self.force_constants,
             protocol=self.protocol,
             platform=self.platform,
             seed=openmm_seed(rng),

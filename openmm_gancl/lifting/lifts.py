@@ -24,7 +24,7 @@ class Lifts:
 
     Attributes:
         labels: shape=(n, d), asked for.
-        obtained: shape=(n, d), xi at the real end of the path; NaN where it failed.
+        cv_values: shape=(n, d), xi at the real end of the path; NaN where it failed.
         log_weights: shape=(n,), log w; minus infinity where ``reason`` is not ``ok``.
         log_prior: shape=(n,), log p(z | s).
         log_encoder: shape=(n,), log r(z | x, s).
@@ -35,14 +35,14 @@ class Lifts:
         latents: shape=(n, latent_size).
         positions: shape=(n, n_atoms, 3), nm, the real end of the path.
         slow: the slow coordinates.
-        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2.
         mode: restrained (the target holds the restraint) or unrestrained.
         temperature: K.
         relax_steps: steps of each path.
     """
 
     labels: FloatArray
-    obtained: FloatArray
+    cv_values: FloatArray
     log_weights: FloatArray
     log_prior: FloatArray
     log_encoder: FloatArray
@@ -53,18 +53,18 @@ class Lifts:
     latents: FloatArray
     positions: FloatArray
     slow: SlowCoordinates
-    restraint: FloatArray
+    force_constants: FloatArray
     mode: Mode
     temperature: float
     relax_steps: int
 
     @classmethod
-    def empty(cls, slow: SlowCoordinates, restraint: FloatArray, temperature: float, relax_steps: int) -> "Lifts":
+    def empty(cls, slow: SlowCoordinates, force_constants: FloatArray, temperature: float, relax_steps: int) -> "Lifts":
         """No restrained lifts.
 
         Args:
             slow: the slow coordinates.
-            restraint: shape=(d,).
+            force_constants: shape=(d,).
             temperature: K.
             relax_steps: steps of each path.
         """
@@ -73,13 +73,13 @@ class Lifts:
         return cls(
             **per_lift,
             labels=labels,
-            obtained=labels,
+            cv_values=labels,
             reason=np.empty(0, dtype="U10"),
             task=np.empty(0, dtype=np.int64),
             latents=np.empty((0, 0)),
             positions=np.empty((0, 0, 3)),
             slow=slow,
-            restraint=restraint,
+            force_constants=force_constants,
             mode="restrained",
             temperature=temperature,
             relax_steps=relax_steps,
@@ -108,7 +108,7 @@ class Lifts:
 
 
 _PER_LIFT = (
-    *("labels", "obtained", "log_weights", "log_prior", "log_encoder", "log_encoder_label"),
+    *("labels", "cv_values", "log_weights", "log_prior", "log_encoder", "log_encoder_label"),
     *("work", "reason", "task", "latents", "positions"),
 )
 
@@ -136,7 +136,7 @@ def save_lifts(lifts: Lifts, path: Path, **extra: Any) -> None:
         path,
         **{**per_lift, "reason": lifts.reason.astype("U10")},
         mode=lifts.mode,
-        restraint=lifts.restraint,
+        force_constants=lifts.force_constants,
         restraint_form=restraint_form(lifts.slow),
         temperature=lifts.temperature,
         relax_steps=lifts.relax_steps,
@@ -161,7 +161,7 @@ def load_lifts(path: Path, slow: SlowCoordinates) -> Lifts:
             **per_lift,
             positions=np.empty((len(per_lift["labels"]), 0, 3)),
             slow=slow,
-            restraint=stored["restraint"],
+            force_constants=stored["force_constants"],
             mode="restrained" if str(stored["mode"]) == "restrained" else "unrestrained",
             temperature=float(stored["temperature"]),
             relax_steps=int(stored["relax_steps"]),

@@ -21,7 +21,7 @@ import openmm
 
 from ..coordinates.restraint_energies import restraint_energies
 from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates
-from ..engine.packing import Cells, broken_copies, feels_copies, per_copy, start_guarded, why_not_packed
+from ..engine.packing import CopyLattice, broken_copies, feels_copies, per_copy, start_guarded, why_not_packed
 from ..engine.platforms import PlatformChoice, PotentialEnergy
 from ..engine.serialization import deserialized
 from ..engine.tasks import run_tasks
@@ -43,16 +43,16 @@ def why_not_packed_lifts(system: openmm.System, slow: SlowCoordinates) -> str:
     return why_not_packed(system)
 
 
-def _cells_of(task: RelaxTask, masses: FloatArray) -> Cells:
+def _lattice_of(task: RelaxTask, masses: FloatArray) -> CopyLattice:
     """Room to double the median extent of a task's starts, and to drift as far as 5 sigma."""
     if not feels_copies(deserialized(task.system_xml)):
-        return Cells()
+        return CopyLattice()
     extent = _extents(task.positions[task.runnable], centred=True)[1]
     extent = extent[np.isfinite(extent)]
     typical = np.median(extent) if len(extent) else 0.0
     reach = 2 * typical + MARGIN + _drift(task.protocol, masses)
     # the same for one start more or less
-    return Cells(float(MARGIN * np.ceil(reach / MARGIN)), separate=True)
+    return CopyLattice(float(MARGIN * np.ceil(reach / MARGIN)), separate=True)
 
 
 def _extents(positions: FloatArray, centred: bool) -> tuple[FloatArray, FloatArray]:
@@ -69,9 +69,9 @@ def _drift(protocol: RelaxProtocol, masses: FloatArray) -> float:
 
 
 @lru_cache(maxsize=1)
-def _packed_paths(common: bytes, cells: Cells, copies: int) -> PathSystem:
+def _packed_paths(common: bytes, lattice: CopyLattice, copies: int) -> PathSystem:
     """Of 4,096 copies of alanine dipeptide it takes seconds to make: kept for the next relaxations of the kind."""
-    return PathSystem.of(pickle.loads(common), cells, copies)
+    return PathSystem.of(pickle.loads(common), lattice, copies)
 
 
 class _Packed(PathContext):
@@ -79,21 +79,21 @@ class _Packed(PathContext):
 
     def __init__(self, task: RelaxTask, copies: int):
         self.task, system = task, deserialized(task.system_xml)
-        self.cells = _cells_of(task, masses_of(system))
+        self.lattice = _lattice_of(task, masses_of(system))
         # before the Context of the paths, whose seed on the Reference platform is that of the last Context made
         self.energy = PotentialEnergy(system, "Reference")
-        super().__init__(task, paths=_packed_paths(pickle.dumps(task.common), self.cells, copies))
-        self.centres = self.cells.centres(copies)
+        super().__init__(task, paths=_packed_paths(pickle.dumps(task.common), self.lattice, copies))
+        self.centres = self.lattice.centres(copies)
 
     def run_side_by_side(self, indices: IntArray) -> tuple[FloatArray, FloatArray, BoolArray]:
         """Paths, as many as copies: ends in nm, the numbers of `Relaxed` by row, and which of them failed."""
         task, n = self.task, len(self.centres)
         starts = task.positions[indices]
         # also of NaN, which a Context may not hold: another path, run once more, keeps the place
-        lost = ~(_extents(starts, self.cells.separate)[1] <= self.cells.reach)
+        lost = ~(_extents(starts, self.lattice.separate)[1] <= self.lattice.reach)
         slots = np.where(lost, indices[np.argmin(lost)], indices)
         starts = np.where(lost.all(), 0.0, task.positions[slots])
-        shift = self.centres[:, None] - _extents(starts, self.cells.separate)[0]
+        shift = self.centres[:, None] - _extents(starts, self.lattice.separate)[0]
         start_guarded(self.integrator, self.centres, len(self.masses))
         self.start(task, slots, starts + shift)
         start, kinetic_start = self._where(shift)
@@ -119,8 +119,8 @@ class _Packed(PathContext):
         return positions - shift, 0.5 * (self.masses[:, None] * velocities**2).sum(axis=(1, 2))
 
     def _real_energies(self, positions: FloatArray, labels: FloatArray, failed: BoolArray) -> FloatArray:
-        slow, restraint = self.task.slow, self.task.restraint
-        energies = restraint_energies(slow, restraint, slow.transform(positions), labels)
+        slow, force_constants = self.task.slow, self.task.force_constants
+        energies = restraint_energies(slow, force_constants, slow.transform(positions), labels)
         for copy in np.flatnonzero(~failed):
             energies[copy] += self.energy(positions[copy])
         return energies

@@ -29,7 +29,7 @@ class Proposals:
 
 
 def restraint_reference(
-    parameters: ReferenceParameters, model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float
+    parameters: ReferenceParameters, model: LiftingModel, labels: FloatArray, force_constants: FloatArray, kT: float
 ) -> ReferenceParameters:
     """Let the restraint be the reference of the label coordinates themselves, where the chart has them.
 
@@ -38,29 +38,29 @@ def restraint_reference(
     indices = model.chart.label_indices
     if not len(indices):
         return parameters
-    held = (restraint > 0) | model.chart.periodic[indices]
+    held = (force_constants > 0) | model.chart.periodic[indices]
     centres, widths = parameters.centres.copy(), parameters.widths.copy()
     centres[:, indices[held]] = labels[:, held]
     with np.errstate(divide="ignore"):
-        widths[:, indices[held]] = np.sqrt(kT / restraint[held])
+        widths[:, indices[held]] = np.sqrt(kT / force_constants[held])
     return ReferenceParameters(centres, widths)
 
 
 def propose(
-    model: LiftingModel, labels: FloatArray, restraint: FloatArray, kT: float, rng: np.random.Generator
+    model: LiftingModel, labels: FloatArray, force_constants: FloatArray, kT: float, rng: np.random.Generator
 ) -> Proposals:
     """Draw latents from the prior and configurations from their references.
 
     Args:
         model: the lifting model.
         labels: shape=(n, d).
-        restraint: shape=(d,).
+        force_constants: shape=(d,).
         kT: kJ/mol.
         rng: the task's generator.
     """
     latents = model.sample_latents(labels, rng)
     parameters = model.reference_parameters(labels, latents)
-    parameters = restraint_reference(parameters, model, labels, restraint, kT)
+    parameters = restraint_reference(parameters, model, labels, force_constants, kT)
     coordinates = ReferencePotential(model.chart, kT).sample(parameters, rng)
     return Proposals(labels, latents, parameters, coordinates, np.full(len(labels), np.nan))
 
@@ -69,7 +69,7 @@ def propose_reverse(
     model: LiftingModel,
     positions: FloatArray,
     labels: FloatArray,
-    restraint: FloatArray,
+    force_constants: FloatArray,
     kT: float,
     rng: np.random.Generator,
 ) -> Proposals:
@@ -77,5 +77,5 @@ def propose_reverse(
     coordinates = model.chart.to_internal(positions)
     latents, log_encoder = model.sample_encoder(coordinates, labels, rng)
     parameters = model.reference_parameters(labels, latents)
-    parameters = restraint_reference(parameters, model, labels, restraint, kT)
+    parameters = restraint_reference(parameters, model, labels, force_constants, kT)
     return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan), log_encoder)

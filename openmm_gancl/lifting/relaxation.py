@@ -12,7 +12,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.slow_coordinates import SlowCoordinates, repeated
-from ..engine.packing import Cells, add_guard, pack_force, pack_system
+from ..engine.packing import CopyLattice, add_guard, pack_force, pack_system
 from ..engine.platform_rng import seed_reference_platform
 from ..engine.platforms import REAL_GROUP, REFERENCE_GROUP, make_context, put_in_group
 from ..engine.random_numbers import named_rng, openmm_seed
@@ -76,7 +76,7 @@ class RelaxTask:
         system_xml: the serialized System of the real potential.
         chart: the chart of the reference.
         slow: the slow coordinates.
-        restraint: shape=(d,), restraint constants; zeros where nothing holds the label.
+        force_constants: shape=(d,), restraint constants; zeros where nothing holds the label.
         protocol: the relaxation.
         platform: name of the OpenMM platform.
         seed: of the Context.
@@ -91,7 +91,7 @@ class RelaxTask:
     system_xml: str
     chart: Chart
     slow: SlowCoordinates
-    restraint: FloatArray
+    force_constants: FloatArray
     protocol: RelaxProtocol
     platform: str
     seed: int
@@ -109,7 +109,7 @@ class RelaxTask:
     @property
     def common(self) -> CommonToPaths:
         """What its System depends on: the potential, the chart, the labels, their constants, the temperature."""
-        return self.system_xml, self.chart, self.slow, self.restraint, self.protocol.temperature
+        return self.system_xml, self.chart, self.slow, self.force_constants, self.protocol.temperature
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Relaxed:
 
 
 def relaxation_integrator(
-    protocol: RelaxProtocol, constrained: bool = False, cells: Cells | None = None
+    protocol: RelaxProtocol, constrained: bool = False, lattice: CopyLattice | None = None
 ) -> openmm.CustomIntegrator:
     """N steps, N + 1 kicks, each kick half real and half reference as the list says, heat summed per DOF.
 
@@ -143,7 +143,7 @@ def relaxation_integrator(
     """
     integrator = openmm.CustomIntegrator(protocol.time_step)
     add_relaxation_variables(integrator, protocol, constrained)
-    check = (lambda: None) if cells is None else add_guard(integrator, cells, protocol.time_step)
+    check = (lambda: None) if lattice is None else add_guard(integrator, lattice, protocol.time_step)
     add_relaxation_step(integrator, f"f{REAL_GROUP}", f"f{REFERENCE_GROUP}", constrained, check)
     return integrator
 
@@ -232,30 +232,30 @@ class PathSystem:
 
     Attributes:
         system: as a Context takes it.
-        cells: where packed copies belong; None for a System as it is.
-        restraint: whose centres are to be moved.
+        lattice: where packed copies belong; None for a System as it is.
+        force_constants: whose centres are to be moved.
         reference: whose parameters are to be set.
         reference_forces: in which.
     """
 
     system: openmm.System
-    cells: Cells | None
+    lattice: CopyLattice | None
     restraint: Restraint
     reference: ReferencePotential
     reference_forces: list[openmm.Force]
 
     @classmethod
-    def of(cls, common: CommonToPaths, cells: Cells | None = None, copies: int = 1) -> "PathSystem":
+    def of(cls, common: CommonToPaths, lattice: CopyLattice | None = None, copies: int = 1) -> "PathSystem":
         """What paths that have so much in common run in.
 
         Args:
             common: see `RelaxTask.common`; it is not changed.
-            cells: where packed copies belong; None for a System as it is.
+            lattice: where packed copies belong; None for a System as it is.
             copies: how many.
         """
         system_xml, chart, slow, constants, temperature = common
         single = deserialized(system_xml)
-        system = openmm.XmlSerializer.clone(single) if cells is None else pack_system(single, copies, cells)
+        system = openmm.XmlSerializer.clone(single) if lattice is None else pack_system(single, copies, lattice)
         put_in_group(system, REAL_GROUP)
         n_atoms = single.getNumParticles()
         restraint = add_restraint(system, repeated(slow, copies, n_atoms), np.tile(constants, copies), REAL_GROUP)
@@ -263,7 +263,7 @@ class PathSystem:
         forces = [pack_force(force, copies, n_atoms) for force in reference.forces(REFERENCE_GROUP)]
         for force in forces:
             system.addForce(force)
-        return cls(system, cells, restraint, reference, forces)
+        return cls(system, lattice, restraint, reference, forces)
 
 
 class PathContext:
@@ -279,7 +279,7 @@ class PathContext:
         self.paths = paths or PathSystem.of(task.common)
         self.masses = masses_of(deserialized(task.system_xml))
         self.constrained = self.paths.system.getNumConstraints() > 0
-        self.integrator = relaxation_integrator(task.protocol, self.constrained, self.paths.cells)
+        self.integrator = relaxation_integrator(task.protocol, self.constrained, self.paths.lattice)
         self.tolerance = CONSTRAINT_TOLERANCE.get(task.platform, 1e-6)
         self.integrator.setConstraintTolerance(self.tolerance)
         seed = openmm_seed(named_rng(task.seed, "restart", restart)) if restart else task.seed

@@ -107,14 +107,14 @@ def check_integrator(simulation: Any, system: MolecularSystem) -> None:
 
 
 def system_of_simulation(
-    simulation: Any, model: LiftingModel, restraint: Any, time_step: float | None, friction: float
+    simulation: Any, model: LiftingModel, force_constants: Any, time_step: float | None, friction: float
 ) -> MolecularSystem:
     """What a Simulation samples, as a system that a model can be lifted in; the Simulation is not changed.
 
     Args:
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
         model: of its atoms, at its temperature.
-        restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
         time_step: of relaxations, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of relaxations, 1/ps.
 
@@ -123,7 +123,7 @@ def system_of_simulation(
     """
     _refuse(simulation, model)
     system = system_from_simulation(
-        simulation, model.slow, restraint=restraint, time_step=time_step, friction=friction, barostat=False
+        simulation, model.slow, force_constants=force_constants, time_step=time_step, friction=friction, barostat=False
     )
     model.check_system(system)
     return system

@@ -11,7 +11,7 @@ from ..free_energy.weight_statistics import log_bar, log_mean_weight
 from ..units import FloatArray, IntArray
 from .lifts import Lifts
 
-DISTRUST = 4.0
+Z_THRESHOLD = 4.0
 """A forward-reverse z-score above this size means: not to be trusted."""
 
 

@@ -180,8 +180,8 @@ class StochasticSystem:
             system,
             self.to_positions(self.start[None])[0],
             temperature=1.0 / GAS_CONSTANT,
-            labels=self.slow,
-            restraint=1.0,
+            slow=self.slow,
+            force_constants=1.0,
             time_step=self.time_step,
             name=self.name,
         )
@@ -341,7 +341,7 @@ def lift_sde(
     model.check_system(particle)
     labels = checked_labels(labels, sde.slow)
     rng = named_rng(seed, "sde", "lift")
-    coordinates = propose(model, labels, particle.restraint, particle.kT, rng).coordinates
+    coordinates = propose(model, labels, particle.force_constants, particle.kT, rng).coordinates
     states = sde._with_labels(coordinates[:, : len(sde.variables)], labels)
     states = sde.relax_frozen(
         states, relaxation_times * sde.relaxation_time, seed=named_seed(seed, "sde", "relaxation")

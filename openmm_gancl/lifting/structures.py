@@ -9,7 +9,7 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_constants, checked_labels
-from ..engine.platform_rng import reference_generator_kept
+from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, run_tasks
@@ -43,7 +43,7 @@ class Structures:
     Attributes:
         positions: shape=(n, n_atoms, 3), nm.
         labels: shape=(n, d), asked for.
-        obtained: shape=(n, d).
+        cv_values: shape=(n, d).
         energies: shape=(n,), kJ/mol, without restraint; NaN where one is lost, or has no weight.
         log_weights: shape=(n,), of exact lifts; None where structures have no weight.
         guarantee: what may be trusted of them, in a sentence.
@@ -55,7 +55,7 @@ class Structures:
 
     positions: FloatArray
     labels: FloatArray
-    obtained: FloatArray
+    cv_values: FloatArray
     energies: FloatArray
     log_weights: FloatArray | None
     guarantee: str
@@ -68,7 +68,7 @@ class Structures:
 
     def label_errors(self, slow: SlowCoordinates) -> FloatArray:
         """Obtained less asked, the short way around, shape=(n, d)."""
-        return wrap(self.obtained - self.labels, slow.periods)
+        return wrap(self.cv_values - self.labels, slow.periods)
 
     def describe(self, slow: SlowCoordinates) -> str:
         """A few lines for people."""
@@ -106,7 +106,7 @@ def _relabelled(system: MolecularSystem, slow: Torsions) -> MolecularSystem:
     """A system with the labels of a model; its restraint and basins are of its own labels."""
     if system.slow.describe() == slow.describe():
         return system
-    return replace(system, slow=slow, restraint=np.full(len(slow.names), RESTRAINT), basins=())
+    return replace(system, slow=slow, force_constants=np.full(len(slow.names), RESTRAINT), basins=())
 
 
 def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
@@ -118,7 +118,7 @@ def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
     return Structures(
         positions=lifts.positions,
         labels=lifts.labels,
-        obtained=lifts.obtained,
+        cv_values=lifts.cv_values,
         energies=energies,
         log_weights=lifts.log_weights,
         guarantee="exact: with their weights they are the restrained ensemble at each label",
@@ -188,13 +188,13 @@ def _equilibrated(
     parts = run(sample_task, tasks)
     positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     ends = join_walkers([part[2] for part in parts])
-    obtained = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), LOOKS, -1)
-    looks = np.concatenate([energies[:, :, None], obtained], axis=2)
+    cv_values = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), LOOKS, -1)
+    looks = np.concatenate([energies[:, :, None], cv_values], axis=2)
     periods = np.append(np.inf, system.slow.periods)
     return Structures(
         positions=ends.positions,
         labels=labels,
-        obtained=obtained[:, -1],
+        cv_values=cv_values[:, -1],
         energies=energies[:, -1],
         log_weights=None,
         guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
@@ -233,7 +233,7 @@ def structures_at(
     relax_steps: int = 500,
     steer_steps: int = 2000,
     equilibration_steps: int = 2000,
-    restraint: float | FloatArray | None = None,
+    force_constants: float | FloatArray | None = None,
     time_step: float | None = None,
     seed: int = 0,
     platform: str = "auto",
@@ -254,7 +254,7 @@ def structures_at(
         relax_steps: of exact lifts.
         steer_steps: of the way to the label.
         equilibration_steps: under the restraint.
-        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
+        force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
         time_step: ps.
         seed: of every random number.
         platform: an OpenMM platform, or ``auto`` to measure.
@@ -264,23 +264,25 @@ def structures_at(
         InputError: the model does not fit, or labels that cannot be steered.
     """
     _check_given(system, model)
-    with reference_generator_kept():
+    with preserve_platform_rng():
         reason = why_not_exact(system.system, system.topology)
         target, solute = _target_of(system, model, reason is None, time_step)
-        constants = target.restraint if restraint is None else checked_constants(restraint, target.slow)
+        constants = (
+            target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
+        )
         wanted = checked_labels(np.repeat(np.atleast_2d(numbers(labels)), whole_number("n", n), axis=0), target.slow)
         if reason is None or solute is None:
             lifter = Lifter(
                 target,
                 model,
                 relax_steps=relax_steps,
-                restraint=constants,
+                force_constants=constants,
                 time_step=time_step,
                 platform=platform,
                 workers=workers,
             )
             return _exact(lifter, wanted, seed)
-        dynamics = RestrainedDynamics.of(target, restraint=constants, time_step=time_step, platform=platform)
+        dynamics = RestrainedDynamics.of(target, force_constants=constants, time_step=time_step, platform=platform)
         run = partial(run_tasks, workers=workers)
         walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, dynamics, run)
         return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, dynamics, run)

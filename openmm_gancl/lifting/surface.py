@@ -52,13 +52,13 @@ class WeightedEnds:
     """End points with unbiased weights for the unrestrained equilibrium, up to one constant.
 
     Attributes:
-        obtained: shape=(n, d), xi(x).
+        cv_values: shape=(n, d), xi(x).
         log_weights: shape=(n,), log W: ``sum W f(x)`` estimates the average of f.
         window: shape=(n,), the window that each lift was drawn in: the strata of the error.
         counts: shape=(n_windows,), lifts of each window, those of weight zero included.
     """
 
-    obtained: FloatArray
+    cv_values: FloatArray
     log_weights: FloatArray
     window: IntArray
     counts: IntArray
@@ -105,7 +105,7 @@ class _Mixture:
         if not self.restrained:
             return np.zeros((len(places), 1))
         lifts = self.lifts
-        return log_boltzmann_factors(lifts.slow, lifts.restraint / self.kT, places, self.labels)
+        return log_boltzmann_factors(lifts.slow, lifts.force_constants / self.kT, places, self.labels)
 
     def smoothed_free_energies(self) -> FloatArray:
         """A first guess of the windows' reduced free energies: local medians of the logarithms, shape=(n_windows,).
@@ -130,10 +130,10 @@ class _Mixture:
 
     def ends(self, free_energies: FloatArray) -> WeightedEnds:
         ok = self.lifts.ok
-        obtained = self.lifts.obtained[ok]
+        cv_values = self.lifts.cv_values[ok]
         numerator = free_energies[self.window[ok]] + self.log_weights[ok]
-        log_weights = numerator - self.log_exposure(obtained, free_energies)
-        return WeightedEnds(obtained, log_weights, self.window[ok], self.counts)
+        log_weights = numerator - self.log_exposure(cv_values, free_energies)
+        return WeightedEnds(cv_values, log_weights, self.window[ok], self.counts)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _counts(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Weighted counts of each bin, their sums of squares and log-exposure for given window free energies."""
     ends, log_exposure = mixture.ends(free_energies), mixture.log_exposure(places, free_energies)
-    index = bin_indices(ends.obtained, edges, mixture.lifts.slow.periods)
+    index = bin_indices(ends.cv_values, edges, mixture.lifts.slow.periods)
     inside = index >= 0
     counts = np.exp(ends.log_weights[inside] + log_exposure[index[inside]])
     return *_sums(index[inside], counts, len(places)), log_exposure
@@ -303,7 +303,7 @@ def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature
     """
     weights = np.exp(ends.log_weights - ends.log_weights.max())
     everywhere = weights / weights.sum()
-    inside = [np.where(basin.contains(ends.obtained), everywhere, 0.0) for basin in basins]
+    inside = [np.where(basin.contains(ends.cv_values), everywhere, 0.0) for basin in basins]
     kT = thermal_energy(temperature)
 
     def relative_error(part: FloatArray, whole: FloatArray) -> float:

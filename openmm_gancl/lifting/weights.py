@@ -9,7 +9,7 @@ from ..reference.potential import ReferencePotential
 from ..system.constraints import VIOLATION
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
-from .label_proposals import LabelPrior
+from .label_proposals import LabelProposal
 from .lifts import Lifts
 from .proposals import Proposals
 from .relaxation import ABSURD_ENERGY, Relaxed, RelaxTask
@@ -39,7 +39,7 @@ def weigh(
     task: RelaxTask,
     proposals: Proposals,
     relaxed: Relaxed,
-    label_prior: LabelPrior | None,
+    label_proposal: LabelProposal | None,
 ) -> Lifts:
     """Turn the paths of one task into lifts with their exact log-weights (task number 0).
 
@@ -49,19 +49,19 @@ def weigh(
         task: what was run.
         proposals: what it was run from.
         relaxed: what it brought back.
-        label_prior: p(s) of unrestrained lifts; None for restrained ones.
+        label_proposal: p(s) of unrestrained lifts; None for restrained ones.
     """
     kT, chart, labels = system.kT, model.chart, proposals.labels
     reference = ReferencePotential(chart, kT)
     with np.errstate(all="ignore"):
         real_end, start, reference_end, log_encoder = _ends(model, task, proposals, relaxed)
-        obtained = system.slow.transform(real_end)
+        cv_values = system.slow.transform(real_end)
         work = path_work(relaxed, reference.energies(reference_end, proposals.parameters), task.reverse)
         log_prior = model.log_prior(proposals.latents, labels)
         log_encoder_label = np.zeros(len(labels))
-        if label_prior is not None:
-            work = work - restraint_energies(system.slow, task.restraint, obtained, labels)
-            log_encoder_label = label_prior.log_ratio(labels, obtained)
+        if label_proposal is not None:
+            work = work - restraint_energies(system.slow, task.force_constants, cv_values, labels)
+            log_encoder_label = label_proposal.log_ratio(labels, cv_values)
         log_weights = (
             -work / kT
             + chart.log_jacobian(reference_end)
@@ -75,7 +75,7 @@ def weigh(
         reason = _reasons(task, relaxed, work, broken, system.state.inside(real_end), log_weights)
     return Lifts(
         labels=labels,
-        obtained=obtained,
+        cv_values=cv_values,
         log_weights=np.where(reason == "ok", log_weights, -np.inf),
         log_prior=log_prior,
         log_encoder=log_encoder,
@@ -86,8 +86,8 @@ def weigh(
         latents=proposals.latents,
         positions=real_end,
         slow=system.slow,
-        restraint=task.restraint,
-        mode="restrained" if label_prior is None else "unrestrained",
+        force_constants=task.force_constants,
+        mode="restrained" if label_proposal is None else "unrestrained",
         temperature=system.temperature,
         relax_steps=task.protocol.relax_steps,
     )

@@ -7,8 +7,8 @@ import numpy as np
 import openmm
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
-from ..engine.packing import Cells, add_guard, names_its_particles
-from ..engine.platform_rng import ReferenceStream, reference_generator_kept
+from ..engine.packing import CopyLattice, add_guard, names_its_particles
+from ..engine.platform_rng import ReferenceStream, preserve_platform_rng
 from ..engine.platforms import REAL_GROUP, REFERENCE_GROUP, make_context
 from ..engine.random_numbers import named_rng, openmm_seed
 from ..engine.torch_force import Backend
@@ -66,7 +66,7 @@ class InContextMove:
         relax_steps: of each relaxation.
         time_step: ps; the system's own by default.
         friction: 1/ps; the system's own by default.
-        restraint: shape=(d,), kJ/mol/nm^2; the system's own by default.
+        force_constants: shape=(d,), kJ/mol/nm^2; the system's own by default.
         platform: an OpenMM platform.
         backend: of the network; see `openmm_gancl.engine.torch_force.module_force`.
         seed: of OpenMM's generator, which draws everything.
@@ -87,7 +87,7 @@ class InContextMove:
         relax_steps: int = 100,
         time_step: float | None = None,
         friction: float | None = None,
-        restraint: FloatArray | None = None,
+        force_constants: FloatArray | None = None,
         platform: str = "Reference",
         backend: Backend = "auto",
         seed: int = 0,
@@ -103,7 +103,7 @@ class InContextMove:
             relax_steps=relax_steps,
             time_step=time_step,
             friction=friction,
-            restraint=restraint,
+            force_constants=force_constants,
             mode="unrestrained",
             platform=platform,
         )
@@ -114,17 +114,19 @@ class InContextMove:
         for mass in system.masses:
             doubled.addParticle(float(mass))
         doubled.addForce(
-            torch_force(model, "proposal", restraint=lifter.restraint, force_group=REFERENCE_GROUP, backend=backend)
+            torch_force(
+                model, "proposal", force_constants=lifter.force_constants, force_group=REFERENCE_GROUP, backend=backend
+            )
         )
         self.integrator = _move_integrator(lifter, model)
         self.integrator.setIntegrationForceGroups({REAL_GROUP})
-        with reference_generator_kept():
+        with preserve_platform_rng():
             self.context = make_context(doubled, self.integrator, lifter.platform, openmm_stream)
         self._stream = ReferenceStream(openmm_stream)
         self.context.setPositions(np.concatenate([system.positions, np.zeros_like(system.positions)]))
-        self._set_masks(system.n_atoms, system.slow.components, lifter.restraint)
+        self._set_masks(system.n_atoms, system.slow.components, lifter.force_constants)
 
-    def _set_masks(self, n_atoms: int, components: IntArray, restraint: FloatArray) -> None:
+    def _set_masks(self, n_atoms: int, components: IntArray, force_constants: FloatArray) -> None:
         """Per-DOF constants: which DOFs are whose, and what holds the labels."""
         n = 2 * n_atoms
         for atom in range(n_atoms):
@@ -133,7 +135,7 @@ class InContextMove:
                 mask[row] = 1.0
                 self.integrator.setPerDofVariableByName(name, mask)
         hold = np.zeros((n, 3))
-        for i, ((atom, axis), k) in enumerate(zip(components, restraint, strict=True)):
+        for i, ((atom, axis), k) in enumerate(zip(components, force_constants, strict=True)):
             mask = np.zeros((n, 3))
             mask[atom, axis] = 1.0
             self.integrator.setPerDofVariableByName(f"is_label_{i}", mask)
@@ -201,7 +203,7 @@ def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
         integrator.addGlobalVariable(f"width_{axis}", 0.0)
     for name in ("standing", "noise_drawn", "shift", "centre", "width", "stiffness", "hold"):
         integrator.addPerDofVariable(name, 0.0)
-    check = add_guard(integrator, Cells(), lifter.protocol.time_step)
+    check = add_guard(integrator, CopyLattice(), lifter.protocol.time_step)
     _add_proposal(integrator, lifter, model)
     integrator.addComputePerDof("broken", "0")
     integrator.addComputePerDof("v", "sqrt(kT/m)*gaussian")
@@ -245,7 +247,7 @@ def _add_acceptance(integrator: Any, lifter: Lifter) -> None:
     integrator.addComputeGlobal("real_energy", f"energy{REAL_GROUP}")
     integrator.addComputeSum("kinetic_end", "0.5*m*v*v")
     integrator.addComputeGlobal("log_weight", "-(real_energy+kinetic_end-kinetic_start-heat)/kT-log_q")
-    for i, ((low, high), k) in enumerate(zip(lifter.system.slow.domain.tolist(), lifter.restraint, strict=True)):
+    for i, ((low, high), k) in enumerate(zip(lifter.system.slow.domain.tolist(), lifter.force_constants, strict=True)):
         width, half, middle = float(np.sqrt(lifter.system.kT / k)), 0.5 * (high - low), 0.5 * (high + low)
         integrator.addComputeSum(f"obtained_{i}", f"is_label_{i}*x")
         # the restraint's Boltzmann factor over the labels of the domain; erfc of both ends, from the nearer one

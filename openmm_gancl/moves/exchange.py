@@ -7,7 +7,7 @@ import numpy as np
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..free_energy.surface import FreeEnergySurface, load_surface
-from ..lifting.label_proposals import LabelPrior, TabulatedLabels
+from ..lifting.label_proposals import LabelProposal, TabulatedProposal
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts
 from ..lifting.relaxation import TASK_SIZE, Relaxer
@@ -19,7 +19,7 @@ AHEAD = TASK_SIZE
 """Lifts that are made together."""
 
 
-def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelPrior | None:
+def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelProposal | None:
     """Where a surface is low."""
     if surface is None:
         return None
@@ -30,7 +30,9 @@ def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularS
             f"the surface is over {', '.join(surface.names)}, the model's labels are {', '.join(system.slow.names)}: "
             "give a surface over these"
         )
-    return TabulatedLabels.from_energies(system.slow, system.restraint, system.kT, surface.edges, surface.energy)
+    return TabulatedProposal.from_energies(
+        system.slow, system.force_constants, system.kT, surface.edges, surface.energy
+    )
 
 
 class LiftSource:
@@ -53,7 +55,7 @@ class LiftSource:
         batch, index = divmod(number, AHEAD)
         if self._batch != batch:
             rng = named_rng(self.seed, "move", *self.stream, "lifts", batch)
-            self._lifts, self._batch = self._relax(rng, self.lifter.label_prior.sample(AHEAD, rng)), batch
+            self._lifts, self._batch = self._relax(rng, self.lifter.label_proposal.sample(AHEAD, rng)), batch
         assert self._lifts is not None
         return self._lifts.select(np.array([index]))
 

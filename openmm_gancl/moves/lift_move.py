@@ -16,14 +16,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..engine.platform_rng import reference_generator_kept
+from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..files import check_writable, write_atomically
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.model import LiftingModel
-from ..lifting.label_proposals import LabelPrior
+from ..lifting.label_proposals import LabelProposal
 from ..lifting.lifter import Lifter
 from ..lifting.requirements import check_integrator, system_of_simulation
 from ..lifting.weights import accepts
@@ -124,10 +124,10 @@ class LiftMove:
         model: a lifting model for its atoms and its temperature.
         relax_steps: of each relaxation.
         acceptance: ``exchange``, or ``metropolis`` for a chain of lifts alone.
-        restraint: of labels on the way, one number or one a label: kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: of labels on the way, one number or one a label: kJ/mol (torsions) or kJ/mol/nm^2.
         surface: over the labels, if one is known (a run's fes.npz): lifts are then proposed where it is low, which
             is accepted far more often. It need not be right.
-        label_prior: p(s) and r(s | x) instead; uniform over the domain by default.
+        label_proposal: p(s) and r(s | x) instead; uniform over the domain by default.
         time_step: of the relaxation, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of the relaxation, 1/ps.
         platform: of the lifts; ``auto`` measures.
@@ -148,9 +148,9 @@ class LiftMove:
         *,
         relax_steps: int = 500,
         acceptance: MoveAcceptance = "exchange",
-        restraint: float | FloatArray = 200.0,
+        force_constants: float | FloatArray = 200.0,
         surface: FreeEnergySurface | str | Path | None = None,
-        label_prior: LabelPrior | None = None,
+        label_proposal: LabelProposal | None = None,
         time_step: float | None = None,
         friction: float = 1.0,
         platform: str = "auto",
@@ -158,19 +158,19 @@ class LiftMove:
     ):
         if acceptance not in ("exchange", "metropolis"):
             raise InputError(f"acceptance is {acceptance!r}: choose exchange or metropolis")
-        if surface is not None and label_prior is not None:
+        if surface is not None and label_proposal is not None:
             raise InputError("surface and label_prior both say where to propose: give one")
         self.simulation, self.acceptance, self.seed = simulation, acceptance, seed
         self.history: list[LiftRecord] = []
         self.reporters: list[Report] = []
-        with reference_generator_kept():
-            self.system = system_of_simulation(simulation, model, restraint, time_step, friction)
+        with preserve_platform_rng():
+            self.system = system_of_simulation(simulation, model, force_constants, time_step, friction)
             self.lifter = Lifter(
                 self.system,
                 model,
                 relax_steps=relax_steps,
                 mode="unrestrained",
-                label_prior=label_prior or labels_of(surface, self.system),
+                label_proposal=label_proposal or labels_of(surface, self.system),
                 platform=platform,
             )
             self._energy = PotentialEnergy(self.system.system, self.lifter.platform)
@@ -208,7 +208,7 @@ class LiftMove:
         rng, positions = self._source.rng(number), positions_of(self.simulation)
         self._check_standing(positions)
         self._check_target(positions)
-        with reference_generator_kept():
+        with preserve_platform_rng():
             lift, before, evaluations, reason = self._source.forward(number), self._log_weight, 0, ""
             if self.acceptance == "exchange":
                 backward = self._source.backward(positions, rng)
@@ -231,7 +231,7 @@ class LiftMove:
             reason_before=reason,
             label=tuple(map(float, lift.labels[0])),
             before=tuple(map(float, labels)),
-            after=tuple(map(float, lift.obtained[0] if accepted else labels)),
+            after=tuple(map(float, lift.cv_values[0] if accepted else labels)),
             force_evaluations=evaluations + lift.force_evaluations,
         )
         self.history.append(record)
@@ -303,10 +303,10 @@ class LiftMove:
             "time_step": self.lifter.protocol.time_step,
             "friction": self.lifter.protocol.friction,
             "temperature": self.system.temperature,
-            "restraint": self.lifter.restraint.tolist(),
+            "force_constants": self.lifter.force_constants.tolist(),
             "force field": self.system.force_field_hash,
             "model": self.lifter.model.fingerprint,
-            "first label": self.lifter.label_prior.sample(1, named_rng(0, "fixed", "first label"))[0].tolist(),
+            "first label": self.lifter.label_proposal.sample(1, named_rng(0, "fixed", "first label"))[0].tolist(),
         }
 
     def _check_target(self, positions: FloatArray) -> None:

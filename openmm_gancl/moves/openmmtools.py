@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from openmm import app, unit
 
-from ..engine.platform_rng import reference_generator_kept
+from ..engine.platform_rng import preserve_platform_rng
 from ..errors import InputError
 from ..generator.model import load_model
 from ..lifting.lifter import Lifter
@@ -32,7 +32,7 @@ class LiftMCMCMove(MCMCMove):
         model: a lifting model's file.
         topology: a PDB file of the molecule.
         relax_steps: of each relaxation.
-        restraint: of labels on the way, kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: of labels on the way, kJ/mol (torsions) or kJ/mol/nm^2.
         surface: a surface's file, or none; see `openmm_gancl.LiftMove`.
         time_step: of the relaxation, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of the relaxation, 1/ps.
@@ -50,7 +50,7 @@ class LiftMCMCMove(MCMCMove):
         topology: str | Path,
         *,
         relax_steps: int = 500,
-        restraint: float = 200.0,
+        force_constants: float = 200.0,
         surface: str | Path | None = None,
         time_step: float | None = None,
         friction: float = 1.0,
@@ -62,7 +62,7 @@ class LiftMCMCMove(MCMCMove):
             "model": str(model),
             "topology": str(topology),
             "relax_steps": relax_steps,
-            "restraint": restraint,
+            "force_constants": force_constants,
             "surface": None if surface is None else str(surface),
             "time_step": time_step,
             "friction": friction,
@@ -111,7 +111,7 @@ class LiftMCMCMove(MCMCMove):
         Raises:
             InputError: what cannot be lifted exactly, and what to use instead.
         """
-        with reference_generator_kept():
+        with preserve_platform_rng():
             source = self._source_of(thermodynamic_state, sampler_state)
             rng = source.rng(self.n_proposed)
             positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
@@ -133,7 +133,7 @@ class LiftMCMCMove(MCMCMove):
                 load_model(settings["model"]),
                 relax_steps=settings["relax_steps"],
                 mode="unrestrained",
-                label_prior=labels_of(settings["surface"], system),
+                label_proposal=labels_of(settings["surface"], system),
                 platform=settings["platform"],
             )
             self._source, self._made_for = LiftSource(lifter, settings["seed"], self._stream), state
@@ -153,8 +153,8 @@ class LiftMCMCMove(MCMCMove):
             system,
             sampler_state.positions,
             temperature=thermodynamic_state.temperature,
-            labels=load_model(self._settings["model"]).slow,
-            restraint=self._settings["restraint"],
+            slow=load_model(self._settings["model"]).slow,
+            force_constants=self._settings["force_constants"],
             friction=self._settings["friction"],
             time_step=self._settings["time_step"],
             name="the thermodynamic state",

@@ -11,15 +11,15 @@ from ..units import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Frames:
-    """Configurations of restrained windows (or of free runs, where ``labels`` equals ``obtained``).
+    """Configurations of restrained windows (or of free runs, where ``labels`` equals ``cv_values``).
 
     Attributes:
         positions: shape=(n, n_atoms, 3), nm.
         labels: shape=(n, d), the centre of each frame's restraint.
-        obtained: shape=(n, d), xi of each frame.
+        cv_values: shape=(n, d), xi of each frame.
         energies: shape=(n,), kJ/mol, of the real potential without the restraint.
         window: shape=(n,), the window of each frame.
-        restraint: shape=(d,), the constants that held the windows.
+        force_constants: shape=(d,), the constants that held the windows.
         dropped: how many frames were dropped, by reason (cis, chirality, bond, nan).
         force_evaluations: what the frames cost.
         exchange_rate: accepted exchanges of neighbouring windows; NaN where none were tried.
@@ -28,10 +28,10 @@ class Frames:
 
     positions: FloatArray
     labels: FloatArray
-    obtained: FloatArray
+    cv_values: FloatArray
     energies: FloatArray
     window: IntArray
-    restraint: FloatArray
+    force_constants: FloatArray
     dropped: dict[str, int]
     force_evaluations: int
     exchange_rate: float = float("nan")
@@ -46,7 +46,7 @@ class Frames:
 
     def select(self, which: Any) -> "Frames":
         """The frames of a mask or of indices."""
-        names = ("positions", "labels", "obtained", "energies", "window")
+        names = ("positions", "labels", "cv_values", "energies", "window")
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
 

@@ -70,7 +70,7 @@ class RestrainedDynamics:
     Attributes:
         system_xml: the serialized System.
         slow: the slow coordinates.
-        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2.
         temperature: K.
         friction: 1/ps.
         time_step: ps.
@@ -79,7 +79,7 @@ class RestrainedDynamics:
 
     system_xml: str
     slow: SlowCoordinates
-    restraint: FloatArray
+    force_constants: FloatArray
     temperature: float
     friction: float
     time_step: float
@@ -90,7 +90,7 @@ class RestrainedDynamics:
         cls,
         system: MolecularSystem,
         *,
-        restraint: FloatArray | None = None,
+        force_constants: FloatArray | None = None,
         time_step: float | None = None,
         platform: str = "auto",
     ) -> "RestrainedDynamics":
@@ -102,7 +102,9 @@ class RestrainedDynamics:
         return cls(
             system_xml=openmm.XmlSerializer.serialize(system.system),
             slow=system.slow,
-            restraint=np.asarray(system.restraint if restraint is None else restraint, dtype=float),
+            force_constants=np.asarray(
+                system.force_constants if force_constants is None else force_constants, dtype=float
+            ),
             temperature=system.temperature,
             friction=system.friction,
             time_step=checked_time_step(system.time_step if time_step is None else time_step),
@@ -196,7 +198,7 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     dynamics = task.dynamics
     system = deserialized_system(dynamics.system_xml)
     put_in_group(system, REAL_GROUP)
-    restraint = add_restraint(system, dynamics.slow, dynamics.restraint, force_group=0)
+    restraint = add_restraint(system, dynamics.slow, dynamics.force_constants, force_group=0)
     n, n_atoms = len(task.labels), system.getNumParticles()
     positions = np.full((n, task.n_frames, n_atoms, 3), np.nan)
     energies = np.full((n, task.n_frames), np.nan)
@@ -278,14 +280,14 @@ def collect_frames(
     reasons = np.array(system.state.violations(positions), dtype=object)
     reasons[~finite] = "nan"
     with np.errstate(invalid="ignore"):
-        obtained = system.slow.transform(positions)
+        cv_values = system.slow.transform(positions)
     frames = Frames(
         positions=positions,
         labels=labels,
-        obtained=obtained,
+        cv_values=cv_values,
         energies=energies,
         window=np.repeat(np.arange(n_windows), n_frames),
-        restraint=stretches[0][0].dynamics.restraint,
+        force_constants=stretches[0][0].dynamics.force_constants,
         dropped=dict(sorted(Counter(reason for reason in reasons if reason).items())),
         force_evaluations=sum(task.cost for tasks in stretches for task in tasks),
         n_windows=n_windows,
@@ -319,9 +321,9 @@ def sample_langevin(
     if n_steps < n_frames:
         raise InputError(f"n_steps = {n_steps} is less than n_frames = {n_frames}: raise it")
     positions = system.positions if start is None else numbers(start)
-    free = np.zeros(len(system.restraint))
+    free = np.zeros(len(system.force_constants))
     task = WindowTask(
-        dynamics=RestrainedDynamics.of(system, restraint=free, time_step=time_step, platform=platform),
+        dynamics=RestrainedDynamics.of(system, force_constants=free, time_step=time_step, platform=platform),
         labels=np.zeros((1, len(free))),
         walkers=Walkers(positions[None]),
         minimise=False,
@@ -331,7 +333,7 @@ def sample_langevin(
         seed=named_seed(seed, "langevin"),
     )
     frames = collect_frames(system, [[task]], [[sample_task(task)]])
-    return replace(frames, labels=frames.obtained)
+    return replace(frames, labels=frames.cv_values)
 
 
 def checked_time_step(time_step: Any) -> float:

@@ -87,7 +87,7 @@ def _strength(fraction: float) -> float:
 def _steer(task: SteerTask) -> Walkers:
     dynamics = task.dynamics
     system = deserialized_system(dynamics.system_xml)
-    restraint = add_restraint(system, dynamics.slow, dynamics.restraint, force_group=0)
+    restraint = add_restraint(system, dynamics.slow, dynamics.force_constants, force_group=0)
     reference, forces = None, []
     if task.chart is not None:
         reference = ReferencePotential(task.chart, thermal_energy(dynamics.temperature))

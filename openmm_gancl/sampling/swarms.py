@@ -11,8 +11,8 @@ import numpy as np
 import openmm
 
 from ..engine.packing import (
-    Cells,
     Copies,
+    CopyLattice,
     add_guard,
     broken_copies,
     copies_in_a_context,
@@ -63,7 +63,7 @@ def swarm_integrator(temperature: float, friction: float, time_step: float) -> o
     integrator.addGlobalVariable("decay", decay)
     integrator.addGlobalVariable("noise", np.sqrt((1.0 - decay**2) * thermal_energy(temperature)))
     integrator.addPerDofVariable("drifted", 0.0)
-    check = add_guard(integrator, Cells(), time_step)
+    check = add_guard(integrator, CopyLattice(), time_step)
     integrator.addUpdateContextState()
     integrator.addComputePerDof("v", "v+dt*f/m")
     check()

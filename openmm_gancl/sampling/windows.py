@@ -15,7 +15,7 @@ import numpy as np
 
 from ..coordinates.restraint_energies import restraint_energies
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_constants, checked_labels
-from ..engine.platform_rng import reference_generator_kept
+from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, run_tasks
 from ..errors import InputError
@@ -64,9 +64,9 @@ def neighbouring_windows(slow: SlowCoordinates, labels: FloatArray) -> IntArray:
 
 def exchanges(
     slow: SlowCoordinates,
-    restraint: FloatArray,
+    force_constants: FloatArray,
     labels: FloatArray,
-    obtained: FloatArray,
+    cv_values: FloatArray,
     pairs: IntArray,
     kT: float,
     rng: np.random.Generator,
@@ -76,7 +76,7 @@ def exchanges(
     Returns:
         which walker each window goes on with, shape=(n,), and how many pairs were tried and accepted.
     """
-    energies = restraint_energies(slow, restraint, obtained[None], labels[:, None])  # of window i at walker j
+    energies = restraint_energies(slow, force_constants, cv_values[None], labels[:, None])  # of window i at walker j
     order, taken = np.arange(len(labels)), np.zeros(len(labels), dtype=bool)
     tried = accepted = 0
     for i, j in rng.permutation(pairs):
@@ -178,14 +178,14 @@ class _Windows:
         """Frames of all stretches, walkers exchanged in between."""
         stretches: list[list[WindowTask]] = []
         results: list[Any] = []
-        slow, kT, kappa = self.system.slow, self.system.kT, self.dynamics.restraint
+        slow, kT, kappa = self.system.slow, self.system.kT, self.dynamics.force_constants
         pairs, tried, accepted = neighbouring_windows(slow, self.labels), 0, 0
         for number, n_frames in enumerate(self.lengths.stretches()):
             if number:
                 with np.errstate(invalid="ignore"):
-                    obtained = slow.transform(walkers.positions)
+                    cv_values = slow.transform(walkers.positions)
                 rng = named_rng(self.seed, "windows", "exchange", number)
-                order, *more = exchanges(slow, kappa, self.labels, obtained, pairs, kT, rng)
+                order, *more = exchanges(slow, kappa, self.labels, cv_values, pairs, kT, rng)
                 walkers, tried, accepted = walkers.select(order), tried + more[0], accepted + more[1]
             tasks = window_tasks(
                 self.dynamics,
@@ -217,7 +217,7 @@ def sample_windows(
     equilibration_steps: int = 1000,
     exchange_steps: int = 0,
     pull_steps: int = PULL_STEPS,
-    restraint: FloatArray | float | None = None,
+    force_constants: FloatArray | float | None = None,
     time_step: float | None = None,
     seed: int = 0,
     platform: str = "auto",
@@ -243,7 +243,7 @@ def sample_windows(
         equilibration_steps: Langevin steps before sampling.
         exchange_steps: between exchanges of configurations with a neighbouring window, in whole frames; 0 for none.
         pull_steps: of each hop of ``pulling``.
-        restraint: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
+        force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
         time_step: ps; the system's own by default.
         seed: the same seed gives the same frames on the Reference platform, whatever the workers.
         platform: an OpenMM platform, or ``auto`` to measure.
@@ -252,14 +252,14 @@ def sample_windows(
         progress: called once for each finished task.
     """
     lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
-    with reference_generator_kept():
-        target = as_system(system, slow, **({} if restraint is None else {"restraint": restraint}))
+    with preserve_platform_rng():
+        target = as_system(system, slow, **({} if force_constants is None else {"force_constants": force_constants}))
         if labels is None:
             labels = scattered_labels(
                 target.slow, whole_number("n_windows", n_windows), named_rng(seed, "windows", "labels")
             )
-        kappa = target.restraint if restraint is None else checked_constants(restraint, target.slow)
-        dynamics = RestrainedDynamics.of(target, restraint=kappa, time_step=time_step, platform=platform)
+        kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
+        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
         run = partial(run_tasks, workers=workers, executor=executor)
         windows = _Windows(target, dynamics, checked_labels(labels, target.slow), lengths, seed, run)
         return windows.sampled(*windows.started(starts), progress)

@@ -120,7 +120,7 @@ class SystemCard(_Table):
     system_xml: str | None = Field(None, description="serialized OpenMM System, relative to the card")
     toy: ToyCard | None = None
     labels: list[LabelCard] = Field(min_length=1)
-    restraint: list[Positive] = Field(description="one a label: kJ/mol (torsions), kJ/mol/nm^2 (coordinates)")
+    force_constants: list[Positive] = Field(description="one a label: kJ/mol (torsions), kJ/mol/nm^2 (coordinates)")
     state: StateCard = Field(default_factory=StateCard)
     basins: list[BasinCard] = Field(default_factory=list)
 

@@ -43,7 +43,7 @@ class MolecularSystem:
         friction: 1/ps.
         time_step: ps.
         slow: the labels.
-        restraint: shape=(d,), of the default window restraint, kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: shape=(d,), of the default window restraint, kJ/mol (torsions) or kJ/mol/nm^2.
         state: the declared state.
         basins: regions of interest.
         card: the validated card, JSON-ready; empty if there is none.
@@ -57,7 +57,7 @@ class MolecularSystem:
     friction: float
     time_step: float
     slow: SlowCoordinates
-    restraint: FloatArray
+    force_constants: FloatArray
     state: DeclaredState
     basins: tuple[Basin, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
@@ -110,8 +110,8 @@ def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinat
     return slow
 
 
-def _checked_restraint(restraint: Any, slow: SlowCoordinates) -> FloatArray:
-    values = numbers(restraint)
+def _checked_force_constants(force_constants: Any, slow: SlowCoordinates) -> FloatArray:
+    values = numbers(force_constants)
     d = len(slow.names)
     if values.shape not in {(), (d,)} or not (np.isfinite(values) & (values > 0)).all():
         raise InputError(
@@ -196,8 +196,8 @@ def system_from_objects(
     positions: Any,
     *,
     temperature: Any,
-    labels: SlowCoordinates,
-    restraint: float | Sequence[float] | FloatArray = 200.0,
+    slow: SlowCoordinates,
+    force_constants: float | Sequence[float] | FloatArray = 200.0,
     friction: Any = 1.0,
     time_step: Any = 0.002,
     basins: Sequence[Basin] = (),
@@ -214,8 +214,8 @@ def system_from_objects(
         system: ``openmm.System``; CMMotionRemover and thermostat forces are left out of the copy.
         positions: shape=(n_atoms, 3), nm or a Quantity.
         temperature: K or a Quantity.
-        labels: the slow coordinates.
-        restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2 (coordinates).
+        slow: the slow coordinates.
+        force_constants: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2 (coordinates).
         friction: 1/ps or a Quantity.
         time_step: ps or a Quantity.
         basins: regions of interest.
@@ -236,9 +236,9 @@ def system_from_objects(
         system=_target(system, barostat),
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
-        slow=_checked_slow(labels, positions),
-        restraint=_checked_restraint(restraint, labels),
+        slow=_checked_slow(slow, positions),
+        force_constants=_checked_force_constants(force_constants, slow),
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
-        basins=_checked_basins(basins, labels),
+        basins=_checked_basins(basins, slow),
         card=card or {},
     )

@@ -115,7 +115,7 @@ def system_from_simulation(
     simulation: Any,
     slow: SlowCoordinates,
     *,
-    restraint: float | FloatArray = 200.0,
+    force_constants: float | FloatArray = 200.0,
     time_step: float | None = None,
     friction: float = 1.0,
     barostat: bool = True,
@@ -125,7 +125,7 @@ def system_from_simulation(
     Args:
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
         slow: the labels.
-        restraint: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
         time_step: ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: 1/ps.
         barostat: keep the Simulation's barostat, so that windows sample its ensemble.
@@ -138,8 +138,8 @@ def system_from_simulation(
         _as_it_stands(simulation),
         positions_of(simulation),
         temperature=temperature_of(simulation.integrator),
-        labels=slow,
-        restraint=restraint,
+        slow=slow,
+        force_constants=force_constants,
         friction=friction,
         time_step=time_step,
         name="the simulation",

@@ -25,23 +25,23 @@ class UmbrellaWindows:
     Args:
         names: of each window.
         centres: shape=(n_windows, d), nm or radians.
-        kappas: shape=(n_windows, d), kJ/mol/nm^2 or kJ/mol/rad^2; kJ/mol for the cosine form.
+        force_constants: shape=(n_windows, d), kJ/mol/nm^2 or kJ/mol/rad^2; kJ/mol for the cosine form.
         form: harmonic or cosine.
         files: a trajectory or COLVAR file of each window; none where they come from memory.
     """
 
     names: tuple[str, ...]
     centres: FloatArray
-    kappas: FloatArray
+    force_constants: FloatArray
     form: WindowForm = "harmonic"
     files: tuple[Path, ...] = ()
 
     @classmethod
     def of_files(
-        cls, files: Sequence[Path], centres: FloatArray, kappas: FloatArray, form: WindowForm = "harmonic"
+        cls, files: Sequence[Path], centres: FloatArray, force_constants: FloatArray, form: WindowForm = "harmonic"
     ) -> "UmbrellaWindows":
         """Windows that are named as their files."""
-        return cls(tuple(file.name for file in files), centres, kappas, form, tuple(files))
+        return cls(tuple(file.name for file in files), centres, force_constants, form, tuple(files))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,15 +57,15 @@ class UmbrellaWindows:
         for i in range(self.centres.shape[1]):
             difference = values[:, i, None] - self.centres[None, :, i]
             if self.form == "cosine":
-                total += self.kappas[:, i] * (1.0 - np.cos(difference))
+                total += self.force_constants[:, i] * (1.0 - np.cos(difference))
             else:
-                total += 0.5 * self.kappas[:, i] * wrap(difference, periods[i]) ** 2
+                total += 0.5 * self.force_constants[:, i] * wrap(difference, periods[i]) ** 2
         return total
 
     def only(self, chosen: Sequence[int] | IntArray) -> "UmbrellaWindows":
         """Some of the windows."""
         names, files = tuple(self.names[i] for i in chosen), tuple(self.files[i] for i in chosen if self.files)
-        return UmbrellaWindows(names, self.centres[chosen], self.kappas[chosen], self.form, files)
+        return UmbrellaWindows(names, self.centres[chosen], self.force_constants[chosen], self.form, files)
 
     def describe(self, window: int) -> str:
         """Name and centre of a window."""
@@ -158,7 +158,7 @@ def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -
         files.append(_file_of(path, line, row["file"]))
         names = [[f"{kind}_{i}" for i in range(d)] for kind in ("centre", "kappa")]
         numbers.append([[_number(path, line, name, row[name]) for name in kind] for kind in names])
-        if not ((kappas := np.array(numbers[-1][1])) >= 0).all() or not kappas.any():
+        if not ((force_constants := np.array(numbers[-1][1])) >= 0).all() or not force_constants.any():
             raise InputError(f"{path}, line {line}: a force constant is not positive: give kappa in kJ/mol (per nm^2)")
         if "temperature" in row:
             own = _number(path, line, "temperature", row["temperature"])

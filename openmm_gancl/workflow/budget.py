@@ -18,7 +18,7 @@ def _besides_lifts(options: RunOptions, settings: Settings, relax_steps: int) ->
     s, paths = settings, settings.n_check_labels * (settings.n_check_lifts + settings.n_check_frames)
     if options.slow == "torsions":
         return paths * (relax_steps + 2)
-    paths += min(LABEL_PILOTS, s.n_first) if options.free else 0
+    paths += min(LABEL_PILOTS, s.n_first) if options.unrestrained else 0
     return paths * (relax_steps + 2) + _of_windows(s.n_check_labels, s.held_out_steps)
 
 

@@ -14,7 +14,7 @@ from ..engine.random_numbers import Name, named_rng, named_seed
 from ..generator.model import LiftingModel
 from ..generator.torsion_windows import hold_torsions, wide_torsions
 from ..learning.learned_labels import LearnedLabels, load_labels
-from ..lifting.label_proposals import LabelPrior, MixtureLabels
+from ..lifting.label_proposals import KernelProposal, LabelProposal
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts, Mode
 from ..lifting.relaxation import TASK_SIZE
@@ -116,19 +116,19 @@ class Run:
     @cached_property
     def lifting_system(self) -> MolecularSystem:
         """The system with the coordinates that lifts are restrained in."""
-        if self.options.label_mode != "held" or self.learned_labels is None:
+        if self.options.restrained != "torsions" or self.learned_labels is None:
             return self.labelled_system
         frames = load_frames(self.folder.file("sample", "frames.npz"))
         return self._over(wide_torsions(self.system, self.learned_labels.slow, frames.positions), HELD_WIDTH)
 
     def _over(self, slow: SlowCoordinates, width: float) -> MolecularSystem:
-        restraint = np.full(len(slow.names), self.system.kT / width**2)
-        return replace(self.system, slow=slow, restraint=restraint, basins=())
+        force_constants = np.full(len(slow.names), self.system.kT / width**2)
+        return replace(self.system, slow=slow, force_constants=force_constants, basins=())
 
     def windows(self, model: LiftingModel, labels: FloatArray, seed: int) -> tuple[LiftingModel, FloatArray]:
         """What to lift at for labels of the generator, and the model that understands it: the same, unless held."""
         held = self.lifting_system.slow
-        if self.options.label_mode != "held" or not isinstance(held, Torsions):
+        if self.options.restrained != "torsions" or not isinstance(held, Torsions):
             return model, labels
         return hold_torsions(model, held, labels, seed)
 
@@ -139,8 +139,8 @@ class Run:
             return frames
         return replace(
             frames,
-            labels=MixtureLabels.around_frames(learned, learned.widths).blur(self.seed("train", "label kernels")),
-            obtained=learned.centres,
+            labels=KernelProposal.around_frames(learned, learned.widths).blur(self.seed("train", "label kernels")),
+            cv_values=learned.centres,
         )
 
     def train_report(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Run:
         model: LiftingModel,
         relax_steps: int,
         mode: Mode = "restrained",
-        label_prior: LabelPrior | None = None,
+        label_proposal: LabelProposal | None = None,
     ) -> Lifter:
         """A Lifter on this run's platform; with a label prior of its own its lifts are free on their way."""
         system = self.lifting_system
@@ -170,9 +170,9 @@ class Run:
             system,
             model,
             relax_steps=relax_steps,
-            restraint=None if label_prior is None else np.zeros(len(system.slow.names)),
+            force_constants=None if label_proposal is None else np.zeros(len(system.slow.names)),
             mode=mode,
-            label_prior=label_prior,
+            label_proposal=label_proposal,
             platform=self.platform,
             workers=self.workers,
         )

@@ -10,7 +10,7 @@ from ..free_energy.grid import bin_indices
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.model import LiftingModel
 from ..learning.learned_labels import LearnedLabels
-from ..lifting.label_proposals import MixtureLabels, fit_label_encoder
+from ..lifting.label_proposals import KernelProposal, fit_label_encoder
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts
 from ..lifting.relaxation import TASK_SIZE
@@ -77,7 +77,7 @@ class _Checked:
     def nothing(self) -> tuple[Lifts, Lifts]:
         """No lifts, where no label could be checked."""
         system = self.run.lifting_system
-        none = Lifts.empty(system.slow, system.restraint, system.temperature, self.relax_steps)
+        none = Lifts.empty(system.slow, system.force_constants, system.temperature, self.relax_steps)
         return none, none
 
 
@@ -115,10 +115,10 @@ class GridPlan(_Checked):
 
     def round(self, surface: FreeEnergySurface | None, n: int, number: int) -> tuple[Lifter, FloatArray]:
         """See `Plan.round`."""
-        slow, free, rng = self.run.system.slow, self.run.options.free, self.run.rng("lift", "labels", number)
+        slow, free, rng = self.run.system.slow, self.run.options.unrestrained, self.run.rng("lift", "labels", number)
         lifter = self.run.lifter(self.model, self.relax_steps, "unrestrained" if free else "restrained")
         if free:
-            return lifter, lifter.label_prior.sample(n, rng)
+            return lifter, lifter.label_proposal.sample(n, rng)
         if surface is None:
             return lifter, scattered_labels(slow, n, rng)
         return lifter, place_labels(surface, slow, n, ceiling=PLACEMENT_CEILING, rng=rng)
@@ -146,33 +146,33 @@ class LearnedPlan(_Checked):
         self.labels = labels
         self.frames = load_frames(run.folder.file("sample", "frames.npz"))
         self.encoder_widths = labels.widths
-        if run.options.free:
+        if run.options.unrestrained:
             lifter = self._free_lifter(None)
-            asked = lifter.label_prior.sample(
+            asked = lifter.label_proposal.sample(
                 min(LABEL_PILOTS, run.settings.n_first), run.rng("lift", "pilots", "labels")
             )
             pilots = run.lift(lifter, "pilots", asked, run.seed("lift", "pilots"))
-            self.encoder_widths = fit_label_encoder(labels, asked[pilots.ok], pilots.obtained[pilots.ok])
+            self.encoder_widths = fit_label_encoder(labels, asked[pilots.ok], pilots.cv_values[pilots.ok])
             self.evaluations = pilots.force_evaluations
 
     def _free_lifter(self, which: BoolArray | None) -> Lifter:
-        prior = MixtureLabels.around_frames(self.labels, self.encoder_widths, which)
-        return self.run.lifter(self.model, self.relax_steps, "unrestrained", label_prior=prior)
+        prior = KernelProposal.around_frames(self.labels, self.encoder_widths, which)
+        return self.run.lifter(self.model, self.relax_steps, "unrestrained", label_proposal=prior)
 
     def _low(self, surface: FreeEnergySurface | None) -> BoolArray:
         """Training frames where the surface is low, or unknown; all of them for a chain, which needs one p(s)."""
         if surface is None or self.run.options.chain:
             return np.ones(len(self.frames), dtype=bool)
-        energies = surface.energy_at(self.frames.obtained) / self.run.system.kT
+        energies = surface.energy_at(self.frames.cv_values) / self.run.system.kT
         return (energies < PLACEMENT_CEILING) | ~np.isfinite(energies)
 
     def round(self, surface: FreeEnergySurface | None, n: int, number: int) -> tuple[Lifter, FloatArray]:
         """See `Plan.round`."""
         low, rng = self._low(surface), self.run.rng("lift", "labels", number)
-        if self.run.options.free:
+        if self.run.options.unrestrained:
             lifter = self._free_lifter(low)
-            return lifter, lifter.label_prior.sample(n, rng)
-        labels = MixtureLabels.around_frames(self.labels, self.labels.widths, low).sample(min(LABEL_WINDOWS, n), rng)
+            return lifter, lifter.label_proposal.sample(n, rng)
+        labels = KernelProposal.around_frames(self.labels, self.labels.widths, low).sample(min(LABEL_WINDOWS, n), rng)
         model, windows = self.run.windows(self.model, labels, self.run.seed("lift", "windows", number))
         return self.run.lifter(model, self.relax_steps), windows[np.arange(n) % len(windows)]
 
@@ -192,7 +192,7 @@ class LearnedPlan(_Checked):
         """See `Plan.check`; windows of their own, held at learned labels far apart where the surface is low."""
         run, s = self.run, self.run.settings
         anywhere = np.ones(len(self.frames), dtype=bool)
-        chosen = _low_and_far(run, surface, self.frames.obtained, self.labels.centres, anywhere)
+        chosen = _low_and_far(run, surface, self.frames.cv_values, self.labels.centres, anywhere)
         if not len(chosen):
             return self.nothing()
         model, windows = run.windows(self.model, self.labels.centres[chosen], run.seed("lift", "check", "windows"))

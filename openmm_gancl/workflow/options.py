@@ -12,7 +12,7 @@ UNLIMITED = 2**31
 Preset = Literal["default", "quick"]
 Acceptance = Literal["weights", "metropolis"]
 Slow = Literal["torsions", "diffusion-map"]
-LabelMode = Literal["restrained", "held", "free"]
+Restrain = Literal["labels", "torsions", "none"]
 THREADS = 1
 """Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
 
@@ -39,8 +39,8 @@ class RunOptions:
         features: of the diffusion map, comma-separated.
         keep: the card's torsions that are labels beside the learned ones, comma-separated.
         coordinates: learned labels at most.
-        labels: restrained (each label a window), free (labels drawn too; learned ones free on their way), or held
-            (learned ones drawn, and the molecule held on its way where the generator puts it at the label).
+        restrain: what is restrained on the way: labels (each label a window), torsions (learned labels are drawn, and
+            the wide torsions restrained where the generator puts them), or none (labels are drawn too).
         seed: of every random number.
         platform: an OpenMM platform, or ``auto`` to measure once.
     """
@@ -56,7 +56,7 @@ class RunOptions:
     features: str = "distances"
     keep: str = ""
     coordinates: int | None = None
-    labels: LabelMode | None = None
+    restrain: Restrain | None = None
     seed: int = 0
     platform: str = "auto"
 
@@ -66,16 +66,16 @@ class RunOptions:
         return self.acceptance == "metropolis"
 
     @property
-    def label_mode(self) -> LabelMode:
-        """How labels are kept on the way."""
-        if self.labels is not None:
-            return self.labels
-        return "free" if self.chain else "restrained" if self.slow == "torsions" else "held"
+    def restrained(self) -> Restrain:
+        """What is restrained on the way."""
+        if self.restrain is not None:
+            return self.restrain
+        return "none" if self.chain else "labels" if self.slow == "torsions" else "torsions"
 
     @property
-    def free(self) -> bool:
+    def unrestrained(self) -> bool:
         """Whether the lifts' target is unrestrained."""
-        return self.label_mode == "free"
+        return self.restrained == "none"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _check(options: RunOptions) -> None:
         "preset": get_args(Preset),
         "acceptance": get_args(Acceptance),
         "slow": get_args(Slow),
-        "labels": (*get_args(LabelMode), None),
+        "restrain": (*get_args(Restrain), None),
     }
     for name, choices in choices_of.items():
         if getattr(options, name) not in choices:
@@ -175,10 +175,10 @@ def _check(options: RunOptions) -> None:
     for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
         if getattr(options, name) != getattr(RunOptions, name):
             raise InputError(f"`{name}` is of learned labels: add `slow='diffusion-map'`, or leave it out")
-    if options.chain and options.label_mode != "free":
-        raise InputError("a Metropolis chain over all lifts needs free labels: leave `labels` out, or say free")
-    if options.slow == "torsions" and options.labels == "held":
-        raise InputError("`labels='held'` is of learned labels: add `slow='diffusion-map'`, or say restrained")
+    if options.chain and options.restrained != "none":
+        raise InputError("a Metropolis chain over all lifts needs unrestrained ones: leave `restrain` out, or say none")
+    if options.slow == "torsions" and options.restrain == "torsions":
+        raise InputError("`restrain='torsions'` is of learned labels: add `slow='diffusion-map'`, or say labels")
     smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
     for name, least in smallest.items():
         value = getattr(options, name)
@@ -218,7 +218,7 @@ def effective(options: RunOptions) -> dict[str, Any]:
         "relax_steps": settings.relax_steps or "auto",
         "lifts": settings.n_lifts if settings.n_lifts < UNLIMITED else None,
         "latent": settings.latent,
-        "labels": options.label_mode,
+        "restrain": options.restrained,
     }
     return {**asdict(options), **filled}
 

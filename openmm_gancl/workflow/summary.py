@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..files import finite
 from ..free_energy.basins import basin_table, formatted
 from ..free_energy.weight_statistics import HEAVY_TAIL
-from ..lifting.reverse_check import DISTRUST
+from ..lifting.reverse_check import Z_THRESHOLD
 
 FEW_SAMPLES = 20.0
 """Effective samples below which a bootstrapped error bar says nothing."""
@@ -62,7 +62,7 @@ class Summary:
     def doubts(self) -> list[str]:
         """Why the result is not to be trusted; empty if it is."""
         doubts = []
-        if abs(self.pooled_z) > DISTRUST:
+        if abs(self.pooled_z) > Z_THRESHOLD:
             doubts.append(
                 f"lifts and reverse relaxations of real frames disagree (pooled z = {self.pooled_z:.1f}): "
                 "the lifts miss something that is real; train on more windows, or relax for more steps"
@@ -130,7 +130,7 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
         ("lifts", f"{summary.n_lifts} of {summary.relax_steps} steps: {reasons}"),
         ("effective sample size", f"{formatted(summary.effective_sample_size, '.0f')}"),
         ("Pareto index", f"{formatted(summary.pareto_index, '.2f')} (above {HEAVY_TAIL}: not to be trusted)"),
-        ("forward against reverse", f"{z} (beyond {DISTRUST:g}: not to be trusted)"),
+        ("forward against reverse", f"{z} (beyond {Z_THRESHOLD:g}: not to be trusted)"),
         ("mode-aware efficiency", f"{formatted(summary.efficiency, '.2f')} effective samples a lift"),
         ("median error below 10 kT", f"{formatted(summary.median_error, '.2f')} kT{target}"),
         ("encoder", encoder),

@@ -59,7 +59,7 @@ def main():
     kappa = np.full(len(slow.names), 20.0)
     backends = ["torch", "python"] if torch_force_type() else ["python"]
     for platform in arguments.platforms:
-        forces = {"none": None, "native": make_restraint(system.slow, system.restraint, 0).force}
+        forces = {"none": None, "native": make_restraint(system.slow, system.force_constants, 0).force}
         for backend in backends:
             forces[f"learned_{backend}"] = make_restraint(slow, kappa, 0, backend=backend).force
             forces[f"reference_{backend}"] = torch_force(model, "reference", backend=backend)

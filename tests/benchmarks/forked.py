@@ -19,9 +19,9 @@ from tests.physics.exact import FORKED, exact_frames
 LABELS, N = (-0.6, 0.0, 0.6), 500
 
 
-def upper_population(label, restraint):
+def upper_population(label, force_constants):
     """Of the upper well in a window, by quadrature."""
-    weights = np.exp(FORKED.log_density(label, restraint) - FORKED.log_density(label, restraint).max())
+    weights = np.exp(FORKED.log_density(label, force_constants) - FORKED.log_density(label, force_constants).max())
     return float(np.average(FORKED.fast(FORKED.grid)[0][0][0], weights=weights))
 
 
@@ -52,7 +52,7 @@ def main():
             inside = forward.positions[mine, 0, 1] > 0
             upper.append(np.average(inside, weights=weights))
             error.append(np.sqrt((weights**2 * (inside - upper[-1]) ** 2).sum()) / weights.sum())
-            exact.append(upper_population(label, float(system.restraint[0])))
+            exact.append(upper_population(label, float(system.force_constants[0])))
         line = {
             "latent": latent,
             "efficiency": [round(check.efficiency, 3) for check in checks],

@@ -41,7 +41,7 @@ def lift_move(system, model, relax_steps):
         model,
         relax_steps=relax_steps,
         acceptance="metropolis",
-        restraint=system.restraint,
+        force_constants=system.force_constants,
         time_step=system.time_step,
         platform="Reference",
     )
@@ -54,7 +54,7 @@ def single_lifts(system, model, relax_steps):
 
     def run():
         for _ in range(N):
-            lifter.run(relaxer, rng, lifter.label_prior.sample(1, rng))
+            lifter.run(relaxer, rng, lifter.label_proposal.sample(1, rng))
 
     return run
 

@@ -51,7 +51,7 @@ def main():
         move = LiftMove(simulation, model, relax_steps=RELAX_STEPS, seed=1, platform="Reference", surface=surface)
         move.run(300, md_steps=50)
         accepted[name] = round(move.acceptance_rate, 3)
-    labels = move.lifter.label_prior.sample(N, np.random.default_rng(0))
+    labels = move.lifter.label_proposal.sample(N, np.random.default_rng(0))
     ratios = []
     for repeat in range(5):
         lifts = seconds(lambda seed=repeat: move.lifter.lift(labels, seed=seed))

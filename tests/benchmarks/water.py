@@ -34,7 +34,7 @@ STRIDE, EXCHANGE, CEILING, BINS = 50, 500, 6.0, 24
 
 def seeded(name, system, model, labels, arguments, platform):
     """Walkers at every window, and what they cost."""
-    options = {"restraint": SEEDING_RESTRAINT, "platform": platform}
+    options = {"force_constants": SEEDING_RESTRAINT, "platform": platform}
     if name == "lifts":
         # half of the steps to get there, half to settle
         half = arguments.seed_steps // 2
@@ -56,7 +56,7 @@ def seeded(name, system, model, labels, arguments, platform):
 def independent(system, arguments, platform):
     """The same molecule elsewhere, after dynamics of its own."""
     away = system.slow.transform(system.positions[None]) + np.array([[-0.9, 2.6]])
-    dynamics = RestrainedDynamics.of(system, restraint=SEEDING_RESTRAINT, platform=platform)
+    dynamics = RestrainedDynamics.of(system, force_constants=SEEDING_RESTRAINT, platform=platform)
     walkers, _ = pulled_starts(system, dynamics, wrap(away), 4000, seed=arguments.seed + 77)
     start = replace(system, positions=walkers.positions[0])
     frames = sample_langevin(start, 8000, n_frames=1, seed=arguments.seed + 78, platform=platform)
@@ -83,7 +83,7 @@ def measured(name, system, model, labels, arguments, platform):
             frames_per_window=arguments.steps // STRIDE,
             equilibration_steps=0,
             exchange_steps=EXCHANGE,
-            restraint=RESTRAINT,
+            force_constants=RESTRAINT,
             seed=arguments.seed + 1,
             platform=platform,
             workers=arguments.workers,

@@ -13,7 +13,7 @@ from openmm import app
 import openmm_gancl as api
 from openmm_gancl.engine import random_numbers
 from openmm_gancl.engine.random_numbers import named_rng, named_seed, openmm_seed, torch_rng, torch_seeded
-from openmm_gancl.lifting.label_proposals import UniformLabels
+from openmm_gancl.lifting.label_proposals import UniformProposal
 from openmm_gancl.workflow import options
 from tests.cli.test_cli import gancl
 from tests.tiny_run import PRESETS
@@ -25,7 +25,7 @@ QUICK = ("--preset", "quick", "--platform", "Reference", "--workers", "1", "--se
 RUNS = {
     "free labels, one chain": (TOY, "--acceptance", "metropolis"),
     "restrained, rounds of lifts": (TOY, "--target-error", "0.3", "--relax-steps", "auto"),
-    "learned labels": ("bonded_chain", "--slow", "diffusion-map", "--labels", "free"),
+    "learned labels": ("bonded_chain", "--slow", "diffusion-map", "--restrain", "none"),
 }
 ONCE_BY_NUMBERS = {
     ("run", "lift", "labels"): (2, 0),
@@ -167,7 +167,7 @@ def test_a_generator_of_the_users_is_none_of_ours(monkeypatch):
     for sequence, meets in ((AS_IT_IS, False), (appended, True)):
         with monkeypatch.context() as patch:
             recorded, rng = Recorded(patch, sequence), np.random.default_rng(7)
-            labels = UniformLabels(system.slow, system.restraint, system.kT).sample(40, rng)
+            labels = UniformProposal(system.slow, system.force_constants, system.kT).sample(40, rng)
             api.Lifter(system, model, relax_steps=1, platform="Reference").lift(labels, seed=7)
             assert bool(recorded.starts_at(rng)) == meets
 

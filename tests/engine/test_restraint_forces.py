@@ -45,8 +45,8 @@ def test_restraint_in_a_context(mixed, frames, backend):
         restraint.move(context, label)
         context.setPositions(positions)
         energy, forces = energy_and_forces(context)
-        obtained = mixed.transform(positions[None])
-        assert energy == pytest.approx(restraint_energies(mixed, KAPPA, obtained, label)[0], rel=1e-9)
+        cv_values = mixed.transform(positions[None])
+        assert energy == pytest.approx(restraint_energies(mixed, KAPPA, cv_values, label)[0], rel=1e-9)
         assert np.abs(forces).max() > 1.0
         assert forces == pytest.approx(finite_differences(context, positions), rel=1e-5, abs=1e-4)
 
@@ -110,7 +110,7 @@ def test_restrained_windows_of_learned_labels(mixed, frames):
     """A real run in a worker's way: the windows hold their labels."""
     from dataclasses import replace
 
-    system = replace(load_system("bonded_chain"), slow=mixed, restraint=np.array([100.0, 100.0]))
+    system = replace(load_system("bonded_chain"), slow=mixed, force_constants=np.array([100.0, 100.0]))
     labels = mixed.transform(frames.positions[[0, 200]])
     held = sample_windows(
         system,
@@ -121,7 +121,7 @@ def test_restrained_windows_of_learned_labels(mixed, frames):
         equilibration_steps=200,
         platform="Reference",
     )
-    assert np.abs(np.angle(np.exp(1j * (held.obtained - held.labels)))).mean() < 0.25
+    assert np.abs(np.angle(np.exp(1j * (held.cv_values - held.labels)))).mean() < 0.25
     with pytest.raises(InputError, match="give one start a label"):
         sample_windows(system, labels, platform="Reference")
 

@@ -75,8 +75,8 @@ def test_reference_equals_the_native_forces(models, name, platform, backend):
     system, model = models[name]
     if platform == "OpenCL" and (backend == "torch" or name == "double_well_oscillators"):
         pytest.skip("PoCL with OpenMM 8.5 runs neither TorchForce nor CustomExternalForce")
-    for restraint in (None, system.restraint):
-        force = torch_force(model, "reference", restraint=restraint, backend=backend, force_group=3)
+    for restraint in (None, system.force_constants):
+        force = torch_force(model, "reference", force_constants=restraint, backend=backend, force_group=3)
         assert force.getForceGroup() == 3
         context = context_of(force, system.n_atoms, system.positions, platform)
         for seed in range(2):
@@ -149,14 +149,16 @@ def test_proposal_is_a_draw_with_its_density(models, backend):
     system, model = models["double_well_oscillators"]
     noise, label, latent = np.random.default_rng(3).standard_normal((1, 3)), np.array([0.4]), np.array([0.2, -1.1])
     context = context_of(
-        torch_force(model, "proposal", restraint=system.restraint, backend=backend), 2, [*noise, [9.0, 9.0, 9.0]]
+        torch_force(model, "proposal", force_constants=system.force_constants, backend=backend),
+        2,
+        [*noise, [9.0, 9.0, 9.0]],
     )
     for i, value in enumerate(latent):
         context.setParameter(f"latent_{i}", value)
     context.setParameter("label_0", label[0])
     log_q, moved = energy_and_forces(context)
     parameters = model.reference_parameters(label[None], np.append(latent, 0.0)[None])
-    parameters = restraint_reference(parameters, model, label[None], system.restraint, system.kT)
+    parameters = restraint_reference(parameters, model, label[None], system.force_constants, system.kT)
     drawn = parameters.centres[0] + parameters.widths[0] * noise[0]
     reference = ReferencePotential(model.chart, system.kT)
     expected = -reference.energies(drawn[None], parameters) / system.kT - reference.log_partition(parameters)
@@ -175,7 +177,7 @@ def test_what_does_not_fit_is_refused(models):
     with pytest.raises(InputError, match="no force of kind 'generator': ask for slow_bias, reference or proposal"):
         torch_force(model, "generator")
     with pytest.raises(InputError, match="give one number, or 2, from zero up"):
-        torch_force(model, "slow_bias", restraint=-1.0)
+        torch_force(model, "slow_bias", force_constants=-1.0)
     bias = TabulatedBias(np.zeros(5), np.array([[-1.0, 1.0]]), False)
     with pytest.raises(InputError, match=r"over 1 variable.* 2 label"):
         torch_force(model, "slow_bias", bias=bias)
@@ -184,20 +186,20 @@ def test_what_does_not_fit_is_refused(models):
         torch_force(model, "slow_bias", bias=degrees)
     with pytest.raises(InputError, match="the bias is ndarray"):
         torch_force(model, "slow_bias", bias=np.zeros(3))
-    for arguments in ({"kind": "reference"}, {"kind": "slow_bias", "restraint": 1.0}):
+    for arguments in ({"kind": "reference"}, {"kind": "slow_bias", "force_constants": 1.0}):
         with pytest.raises(InputError, match="give one of the two"):
             torch_force(model, **arguments, bias=degrees)
     with pytest.raises(InputError, match="no backend 'pytorch'"):
         torch_force(model, "slow_bias", backend="pytorch")
     with pytest.raises(InputError, match="give positive constants"):
-        torch_force(models["double_well_oscillators"][1], "proposal", restraint=0.0)
+        torch_force(models["double_well_oscillators"][1], "proposal", force_constants=0.0)
 
 
 def test_two_forces_of_a_kind_in_one_system(models):
     """Their parameters have a prefix each."""
     system, model = models["bonded_chain"]
     forces = [
-        torch_force(model, "slow_bias", restraint=k, prefix=name, backend="python")
+        torch_force(model, "slow_bias", force_constants=k, prefix=name, backend="python")
         for name, k in (("one_", 10.0), ("two_", 30.0))
     ]
     context = context_of(forces, system.n_atoms, system.positions)
@@ -211,7 +213,7 @@ def test_a_system_with_a_module_in_workers_and_other_processes(models, backend, 
     """Its windows do not depend on the workers, its hash not on how often it is written, and its card is read."""
     system, model = models["bonded_chain"]
     biased = openmm.XmlSerializer.clone(system.system)
-    biased.addForce(torch_force(model, "slow_bias", restraint=5.0, backend=backend))
+    biased.addForce(torch_force(model, "slow_bias", force_constants=5.0, backend=backend))
     system = system_with(system, system.slow, biased)
     assert system.force_field_hash == system.force_field_hash != models["bonded_chain"][0].force_field_hash
     labels = np.linspace(-2, 2, 20)[:, None]
@@ -313,7 +315,7 @@ def test_numbers_as_a_graphics_card_passes_them(models):
 
 
 def reference_of(model, method, system):
-    widths = np.sqrt(system.kT / system.restraint)
+    widths = np.sqrt(system.kT / system.force_constants)
     module = ReferenceModule(model.on("cpu").networks.generator, model.chart, system.kT, widths)
     return taking_numbers(module, method, [len(model.slow.names), model.latent_size])
 
@@ -369,7 +371,12 @@ def test_a_model_that_tells_what_cannot_be_is_refused(models, tmp_path, key, val
 
 def system_with(system, slow, forces=None):
     return system_from_objects(
-        system.topology, forces or system.system, system.positions, temperature=300.0, labels=slow, restraint=100.0
+        system.topology,
+        forces or system.system,
+        system.positions,
+        temperature=300.0,
+        slow=slow,
+        force_constants=100.0,
     )
 
 

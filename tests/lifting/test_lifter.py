@@ -57,7 +57,7 @@ def test_the_log_weight_is_the_sum_of_its_stored_parts(system, model):
     lifts = lifter.lift(np.zeros((40, 1)), seed=3)
     parameters = model.reference_parameters(lifts.labels, lifts.latents)
     widths = parameters.widths.copy()
-    widths[:, 0] = np.sqrt(system.kT / system.restraint[0])
+    widths[:, 0] = np.sqrt(system.kT / system.force_constants[0])
     log_partition = np.log(np.sqrt(2 * np.pi) * widths).sum(axis=1)
     expected = -lifts.work / system.kT + log_partition + lifts.log_encoder - lifts.log_prior
     np.testing.assert_allclose(lifts.log_weights, expected, rtol=1e-9)
@@ -76,7 +76,7 @@ def test_no_labels_are_told(system, model):
 
 
 def test_labels_that_nothing_restrains(system, model):
-    free = {"restraint": np.zeros(1), "relax_steps": 20, "platform": "Reference"}
+    free = {"force_constants": np.zeros(1), "relax_steps": 20, "platform": "Reference"}
     with pytest.raises(InputError, match="nothing restrains"):
         Lifter(system, model, mode="unrestrained", **free)
     assert Lifter(system, model, **free).lift(np.zeros((8, 1)), seed=1).ok.all()

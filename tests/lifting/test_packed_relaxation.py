@@ -7,7 +7,7 @@ import openmm
 import pytest
 
 from openmm_gancl import InputError, Lifter, ModuleCoordinates, load_system, untrained_model
-from openmm_gancl.engine.packing import Cells, copies_in_a_context, pack_system, why_not_packed
+from openmm_gancl.engine.packing import CopyLattice, copies_in_a_context, pack_system, why_not_packed
 from openmm_gancl.lifting.packed_relaxation import _packed_paths, relax_packed, why_not_packed_lifts
 from openmm_gancl.lifting.relaxation import relax
 
@@ -141,7 +141,7 @@ def evaluate(system, positions, platform, groups=-1):
 def test_packed_forces_are_those_of_one_copy(make):
     """On the Reference platform; elsewhere generalised Born and lone NonbondedForces are in single precision."""
     system, positions = system_of(make()), configurations()
-    cells = Cells(reach=2.0, separate=make is born)
+    cells = CopyLattice(reach=2.0, separate=make is born)
     packed = pack_system(system, COPIES, cells)
     placed = positions + cells.centres(COPIES)[:, None]
     forces, energy, derivative = evaluate(packed, placed, "Reference", groups={3})
@@ -333,7 +333,7 @@ def test_a_kept_system_is_of_its_own_paths_alone():
     """Each is what it is without packing, after another restraint, temperature, number, molecule or set of widths."""
     _, _, task = chain_task(friction=0.0)
     others = [
-        chain_task(friction=0.0, restraint=[70.0])[2],
+        chain_task(friction=0.0, force_constants=[70.0])[2],
         replace(task, protocol=replace(task.protocol, temperature=600.0)),
         chain_task(n=5, friction=0.0)[2],
         chain_task(name="double_well_oscillators", friction=0.0)[2],

@@ -27,13 +27,13 @@ def make_task(name, *, n=6, relax_steps=40, friction=0.0, time_step=None, revers
         protocol = replace(protocol, schedule=schedule)
     rng = np.random.default_rng(7)
     labels = np.full((n, 1), 0.4)
-    proposals = propose(model, labels, system.restraint, system.kT, rng)
+    proposals = propose(model, labels, system.force_constants, system.kT, rng)
     velocities = rng.standard_normal((n, system.n_atoms, 3)) * np.sqrt(system.kT / system.masses)[:, None]
     task = RelaxTask(
         system_xml=openmm.XmlSerializer.serialize(system.system),
         chart=model.chart,
         slow=system.slow,
-        restraint=system.restraint,
+        force_constants=system.force_constants,
         protocol=protocol,
         platform="Reference",
         seed=11,
@@ -51,8 +51,9 @@ def end_of_path(task, index, positions, velocities):
     """Positions and velocities where one path ends."""
     n = len(task.labels)
     same = {"positions": np.repeat(positions[None], n, axis=0), "velocities": np.repeat(velocities[None], n, axis=0)}
-    path = PathContext(replace(task, **same))
-    path.run(index)
+    task = replace(task, **same)
+    path = PathContext(task)
+    path.run(task, index)
     state = path.context.getState(positions=True, velocities=True)
     return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
 
@@ -88,9 +89,9 @@ def numpy_path(system, task, index, gradient):
 
     def force(x, share):
         reference = -(stiffness * (x.ravel() - centres)).reshape(-1, 3)
-        restraint = np.zeros_like(x)
-        restraint[0, 0] = -system.restraint[0] * (x[0, 0] - task.labels[index, 0])
-        return share * (restraint - gradient(x)) + (1 - share) * reference
+        force_constants = np.zeros_like(x)
+        force_constants[0, 0] = -system.force_constants[0] * (x[0, 0] - task.labels[index, 0])
+        return share * (force_constants - gradient(x)) + (1 - share) * reference
 
     for n, share in enumerate(schedule):
         v = v + (0.5 if n in (0, n_steps) else 1.0) * h * force(x, share) / mass
@@ -139,7 +140,7 @@ def test_real_energy_holds_potential_and_restraint(reverse):
     x, y, z = where[:, 0].T
     ky, kz = 2000 * np.exp(0.8 * np.tanh(2 * x)), 1000 * np.exp(0.3 * np.tanh(2 * x))
     real = 10 * (x**2 - 1) ** 2 + 0.5 * ky * (y - 0.25 * np.sin(1.5 * x)) ** 2 + 0.5 * kz * (z - 0.2 * np.cos(x)) ** 2
-    real += restraint_energies(system.slow, task.restraint, system.slow.transform(where), task.labels)
+    real += restraint_energies(system.slow, task.force_constants, system.slow.transform(where), task.labels)
     np.testing.assert_allclose(relaxed.real_energies, real, rtol=1e-7)
 
 
@@ -184,8 +185,8 @@ def particle(energy, name="particle"):
         system,
         np.zeros((1, 3)),
         temperature=300.0,
-        labels=labels,
-        restraint=100.0,
+        slow=labels,
+        force_constants=100.0,
         friction=5.0,
         time_step=0.01,
     )

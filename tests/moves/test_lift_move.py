@@ -19,7 +19,8 @@ from openmm_gancl import (
     train,
     untrained_model,
 )
-from openmm_gancl.engine.platform_rng import reference_generator_kept
+from openmm_gancl.engine.platform_rng import preserve_platform_rng
+from openmm_gancl.lifting.relaxation import PathContext
 
 NAME = "bonded_chain"
 
@@ -131,17 +132,19 @@ def test_a_checkpoint_of_another_move_is_refused(system, model, tmp_path):
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
-def test_every_relaxation_has_noise_of_its_own(system, model, platform):
+def test_every_relaxation_has_noise_of_its_own(system, model, platform, monkeypatch):
     """Both platforms draw from one generator of the process, which an attempt gives back as it was."""
+    run, tasks = PathContext.run, []
+    monkeypatch.setattr(PathContext, "run", lambda path, task, index: tasks.append(task) or run(path, task, index))
     move, heats = LiftMove(simulate(system), model, relax_steps=20, seed=2, platform=platform), []
     for number in (7, 7, 8, 9):
-        with reference_generator_kept():
+        with preserve_platform_rng():
             heats.append(move._source.backward(system.positions, move._source.rng(number)).log_weights[0])
     assert heats[0] == heats[1] and len(set(heats)) == 3
-    with reference_generator_kept():
-        one = [move._source._relaxer.path.run(0)[1] for _ in range(2)]
-    with reference_generator_kept():
-        assert move._source._relaxer.path.run(0)[1] == one[0] != one[1]  # what the seeds prevent
+    with preserve_platform_rng():
+        one = [move._source._relaxer.path.run(tasks[-1], 0)[1] for _ in range(2)]
+    with preserve_platform_rng():
+        assert move._source._relaxer.path.run(tasks[-1], 0)[1] == one[0] != one[1]  # what the seeds prevent
 
 
 def test_moves_of_one_simulation_and_seed_propose_different_lifts(system, model):

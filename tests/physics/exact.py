@@ -103,20 +103,20 @@ class Toy:
     def surface_on_grid(self):
         return self.surface(self.grid)
 
-    def log_density(self, label=None, restraint=None):
+    def log_density(self, label=None, force_constants=None):
         """log of exp(-beta F(x)) on the grid, of a window or of the whole system."""
         energy = self.surface_on_grid()
         if label is not None:
-            energy = energy + 0.5 * restraint * (self.grid - label) ** 2
+            energy = energy + 0.5 * force_constants * (self.grid - label) ** 2
         return -energy / KT
 
-    def log_z(self, label=None, restraint=None):
+    def log_z(self, label=None, force_constants=None):
         """log Z of a window, or of the whole system without a label."""
-        return log_integral(self.log_density(label, restraint), self.grid)
+        return log_integral(self.log_density(label, force_constants), self.grid)
 
-    def sample(self, n, rng, label=None, restraint=None):
+    def sample(self, n, rng, label=None, force_constants=None):
         """Exact, independent positions, shape=(n, 1, 3)."""
-        x = draw_from_density(self.log_density(label, restraint), self.grid, n, rng)
+        x = draw_from_density(self.log_density(label, force_constants), self.grid, n, rng)
         wells, mz, sz = self.fast(x)
         upper = rng.random(n) < wells[0][0]
         mean, width = (np.where(upper, wells[0][i], wells[-1][i]) for i in (1, 2))
@@ -179,20 +179,20 @@ class Chain:
         with np.errstate(divide="ignore"):
             return np.log(np.sin(self.bends).clip(0)) - 0.5 * k * (self.bends - centre) ** 2 / KT
 
-    def log_turns(self, label=None, restraint=None):
+    def log_turns(self, label=None, force_constants=None):
         energy = self.torsion_energy(self.circle)
         if label is not None:
-            energy = energy + restraint * (1 - np.cos(self.circle - label))
+            energy = energy + force_constants * (1 - np.cos(self.circle - label))
         return -energy / KT
 
-    def log_z(self, label=None, restraint=None):
+    def log_z(self, label=None, force_constants=None):
         """log Z of a window, or of the whole system without a label."""
         factors = [log_integral(self.log_lengths(atoms), self.lengths) for atoms in BONDS]
         factors += [log_integral(self.log_bends(atoms), self.bends) for atoms in ANGLES]
-        factors.append(log_integral(self.log_turns(label, restraint), self.circle))
+        factors.append(log_integral(self.log_turns(label, force_constants), self.circle))
         return sum(factors) + float(np.log(2 * np.pi * ive(0, 10 / KT)))
 
-    def sample(self, n, rng, label=None, restraint=None, *, chart):
+    def sample(self, n, rng, label=None, force_constants=None, *, chart):
         """Exact, independent positions in a chart of this molecule, shape=(n, 5, 3)."""
         columns = [
             draw_from_density(self.log_lengths(tuple(sorted(atoms))), self.lengths, n, rng)
@@ -204,7 +204,7 @@ class Chain:
         ]
         for atoms in chart.torsions.tolist():
             if set(atoms) == {0, 1, 2, 3}:
-                columns.append(draw_from_density(self.log_turns(label, restraint), self.circle, n, rng))
+                columns.append(draw_from_density(self.log_turns(label, force_constants), self.circle, n, rng))
             else:
                 assert tuple(atoms) == (4, 2, 1, 3), atoms
                 columns.append(rng.vonmises(5.236 - np.pi, 10 / KT, n))
@@ -220,10 +220,10 @@ EXACT = {model.name: model for model in (DOUBLE_WELL, CHAIN, FORKED, BARRIER)}
 
 def exact_frames(system, model, n, rng, label=None):
     """Exact positions of a window of a system's own restraint, or of the whole system."""
-    restraint = None if label is None else float(system.restraint[0])
+    force_constants = None if label is None else float(system.force_constants[0])
     if model is CHAIN:
         from openmm_gancl.reference.chart import chart_for
 
         chart = chart_for(system.topology, system.slow, system.positions)
-        return model.sample(n, rng, label, restraint, chart=chart)
-    return model.sample(n, rng, label, restraint)
+        return model.sample(n, rng, label, force_constants, chart=chart)
+    return model.sample(n, rng, label, force_constants)

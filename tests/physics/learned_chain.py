@@ -22,16 +22,16 @@ def with_learned_labels(models, kind):
     positions, _ = models.frames(CHAIN.name)
     keep = ["phi"] if kind == "mixed" else []
     labels = learn_slow_coordinates(system, positions, keep=keep, most=1 if keep else 2, n_landmarks=60).labels
-    restraint = np.full(len(labels.slow.names), KT / 0.4**2)
-    return replace(system, slow=labels.slow, restraint=restraint), labels, positions
+    force_constants = np.full(len(labels.slow.names), KT / 0.4**2)
+    return replace(system, slow=labels.slow, force_constants=force_constants), labels, positions
 
 
 def window_score(lifts, frames, kappa=None):
     """Of weights in units of their windows' Z: the mean Boltzmann factors over exact frames, whose error is added."""
-    kappa = lifts.restraint if kappa is None else kappa
+    kappa = lifts.force_constants if kappa is None else kappa
     windows, index = np.unique(lifts.labels, axis=0, return_inverse=True)
-    obtained = lifts.slow.transform(frames)[:, None]
-    factors = np.exp(-restraint_energies(lifts.slow, kappa, obtained, windows[None]) / KT)
+    cv_values = lifts.slow.transform(frames)[:, None]
+    factors = np.exp(-restraint_energies(lifts.slow, kappa, cv_values, windows[None]) / KT)
     log_z = CHAIN.log_z() + np.log(factors.mean(axis=0))
     result = score(lifts.log_weights, log_z[index.ravel()])
     share = np.bincount(index.ravel()) / len(lifts)

@@ -19,7 +19,7 @@ class Paths:
 
     def lifts(self):
         lifter = self.lifter
-        prior = lifter.label_prior if lifter.mode == "unrestrained" else None
+        prior = lifter.label_proposal if lifter.mode == "unrestrained" else None
         return [weigh(lifter.model, lifter.system, *part, prior) for part in self.parts]
 
     def log_weights(self):

@@ -32,7 +32,7 @@ def system():
     force_field = app.ForceField("amber14/protein.ff14SB.xml")
     rigid = force_field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
     return system_from_objects(
-        pdb.topology, rigid, pdb.positions, temperature=300.0, labels=vacuum.slow, restraint=RESTRAINT
+        pdb.topology, rigid, pdb.positions, temperature=300.0, slow=vacuum.slow, force_constants=RESTRAINT
     )
 
 
@@ -42,9 +42,9 @@ def replicas(system):
     return [sample_windows(system, LABELS, seed=100 + i, **options, **PLACES) for i in range(N_REPLICAS)]
 
 
-def by_mbar(system, replicas, restraint=RESTRAINT):
+def by_mbar(system, replicas, force_constants=RESTRAINT):
     """Free energies less their mean, kT, of each replica, shape=(n, n_windows)."""
-    of = [replace(frames, restraint=np.full(2, restraint)) for frames in replicas]
+    of = [replace(frames, force_constants=np.full(2, force_constants)) for frames in replicas]
     found = np.array([analyse_windows(system, frames, discard=0).windows.mbar.free_energies for frames in of])
     return found - found.mean(axis=1, keepdims=True)
 

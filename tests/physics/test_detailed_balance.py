@@ -14,7 +14,7 @@ import pytest
 from openmm_gancl import Lifter, LiftMove, TrainingOptions, load_system, sample_windows, train, untrained_model
 from openmm_gancl.engine.tasks import available_workers
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
-from openmm_gancl.lifting.label_proposals import TabulatedLabels
+from openmm_gancl.lifting.label_proposals import TabulatedProposal
 
 from .statistics import z_limit
 from .test_moves import AlwaysAccepts, ends_of, move_of
@@ -36,8 +36,8 @@ class Case:
         with np.load(DATA / f"{name}.npz") as reference:
             energy, edges = reference["free_energy_kT"], reference["edges"]
         system = self.system
-        self.prior = TabulatedLabels.from_energies(
-            system.slow, system.restraint, system.kT, (edges, edges), energy * system.kT
+        self.prior = TabulatedProposal.from_energies(
+            system.slow, system.force_constants, system.kT, (edges, edges), energy * system.kT
         )
         frames = sample_windows(system, n_windows=192, steps_per_window=3000, seed=1, **PLACES)
         self.models = {
@@ -49,7 +49,7 @@ class Case:
             self.models["trained"],
             relax_steps=RELAX_STEPS,
             mode="unrestrained",
-            label_prior=self.prior,
+            label_proposal=self.prior,
             **PLACES,
         )
         self.lifts = lifter.lift(self.prior.sample(8000, np.random.default_rng(2)), seed=3)
@@ -67,7 +67,7 @@ class Case:
         rng = np.random.default_rng(4)
         # systematic resampling repeats a lift as seldom as can be
         rows = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n).clip(max=len(weights) - 1)
-        inside = self.regions(lifts.obtained)
+        inside = self.regions(lifts.cv_values)
         error = np.sqrt(((weights[:, None] * (inside - weights @ inside)) ** 2).sum(axis=0))
         return rng.permutation(lifts.positions[rows]), error
 

@@ -67,15 +67,15 @@ def test_toy_windows_are_integrals_of_the_energy(toy, label):
 def test_exact_samples_have_the_label_density(name):
     """Four tests, family-wise false-alarm rate that of 3.5 sigma."""
     system, model = load_system(name), EXACT[name]
-    label, restraint = model.labels[0], float(system.restraint[0])
+    label, force_constants = model.labels[0], float(system.force_constants[0])
     frames = exact_frames(system, model, 4000, np.random.default_rng(3), label)
     if model is CHAIN:
-        grid, log_density = model.circle, model.log_turns(label, restraint)
+        grid, log_density = model.circle, model.log_turns(label, force_constants)
     else:
-        grid, log_density = model.grid, model.log_density(label, restraint)
+        grid, log_density = model.grid, model.log_density(label, force_constants)
     cumulative = np.cumsum(np.exp(log_density - log_density.max()))
-    obtained = system.slow.transform(frames)[:, 0]
-    test = kstest(obtained, lambda value: np.interp(value, grid, cumulative / cumulative[-1]))
+    cv_values = system.slow.transform(frames)[:, 0]
+    test = kstest(cv_values, lambda value: np.interp(value, grid, cumulative / cumulative[-1]))
     assert test.pvalue > FALSE_ALARM / len(EXACT)
 
 

@@ -92,7 +92,7 @@ def measure(case, models):
     seed = zlib.crc32(case_name(case).encode())
     n_lifts = setting.n_lifts * EFFORT.get(case, 1)
     lifts = lifter.lift(np.full((n_lifts, 1), label), seed=seed)
-    return as_record(score(lifts.log_weights, EXACT[name].log_z(label, float(system.restraint[0])), seed))
+    return as_record(score(lifts.log_weights, EXACT[name].log_z(label, float(system.force_constants[0])), seed))
 
 
 def fingerprint():

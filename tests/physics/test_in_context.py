@@ -76,7 +76,13 @@ def two_particles():
     system.addForce(spring)
     labels = ParticleCoordinates(("x0", "y1"), [[0, 0], [1, 1]], [[-1.0, 1.2], [-1.1, 1.0]])
     made = system_from_objects(
-        topology, system, np.zeros((2, 3)), temperature=300.0, labels=labels, restraint=[150.0, 250.0], time_step=0.01
+        topology,
+        system,
+        np.zeros((2, 3)),
+        temperature=300.0,
+        slow=labels,
+        force_constants=[150.0, 250.0],
+        time_step=0.01,
     )
     hessian = np.array([[np.diag(pair) + 40.0 * np.array([[1, -1], [-1, 1]])] for pair in stiffness.T])
     return made, float(3 * np.log(2 * np.pi * made.kT) - 0.5 * np.linalg.slogdet(hessian)[1].sum())
@@ -91,7 +97,7 @@ def narrow_domain():
     system.addForce(well)
     labels = ParticleCoordinates(("x",), [[0, 0]], [[-0.3, 0.4]])
     made = system_from_objects(
-        topology, system, np.zeros((1, 3)), temperature=300.0, labels=labels, restraint=40.0, time_step=0.01
+        topology, system, np.zeros((1, 3)), temperature=300.0, slow=labels, force_constants=40.0, time_step=0.01
     )
     return made, float(1.5 * np.log(2 * np.pi * made.kT) - 0.5 * np.log(20.0 * 300.0 * 300.0))
 
@@ -262,7 +268,7 @@ def test_what_the_ghosts_would_change_is_refused(models):
     system, _ = narrow_domain()
     model = untrained_model(system, seed=1)
     with pytest.raises(InputError, match=r"restraint \[1.0, 2.0\]: give one number, or 1"):
-        InContextMove(system, model, restraint=[1.0, 2.0])
+        InContextMove(system, model, force_constants=[1.0, 2.0])
     with pytest.raises(InputError, match="time step nan"):
         InContextMove(system, model, time_step=float("nan"))
     system.system.addForce(openmm.NonbondedForce())

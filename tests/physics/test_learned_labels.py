@@ -15,7 +15,7 @@ from openmm_gancl import Lifter, TrainingOptions, untrained_model
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
 from openmm_gancl.generator.torsion_windows import hold_torsions, wide_torsions
 from openmm_gancl.generator.training import train_model
-from openmm_gancl.lifting.label_proposals import MixtureLabels, fit_label_encoder
+from openmm_gancl.lifting.label_proposals import KernelProposal, fit_label_encoder
 from openmm_gancl.lifting.reverse_check import check_reverse
 from openmm_gancl.lifting.surface import weighted_ends
 
@@ -43,7 +43,7 @@ def generator(request, learned):
         return untrained_model(system, seed=3, latent_size=2, strength=0.5, widths=UNTRAINED_WIDTHS[CHAIN.name])
     options = TrainingOptions(latent_size=2, generator_steps=50)
     return train_model(
-        system, positions, MixtureLabels.around_frames(labels, labels.widths).blur(1), seed=2, options=options
+        system, positions, KernelProposal.around_frames(labels, labels.widths).blur(1), seed=2, options=options
     )
 
 
@@ -55,20 +55,20 @@ def free_lifter(learned, generator):
         generator,
         relax_steps=RELAX_STEPS,
         mode="unrestrained",
-        restraint=np.zeros(len(labels.widths)),
-        label_prior=MixtureLabels.around_frames(labels, labels.widths),
+        force_constants=np.zeros(len(labels.widths)),
+        label_proposal=KernelProposal.around_frames(labels, labels.widths),
         platform="Reference",
     )
-    lifts = pilot.lift(pilot.label_prior.sample(256, rng), seed=5)
-    pilot.label_prior = MixtureLabels.around_frames(
-        labels, fit_label_encoder(labels, lifts.labels[lifts.ok], lifts.obtained[lifts.ok])
+    lifts = pilot.lift(pilot.label_proposal.sample(256, rng), seed=5)
+    pilot.label_proposal = KernelProposal.around_frames(
+        labels, fit_label_encoder(labels, lifts.labels[lifts.ok], lifts.cv_values[lifts.ok])
     )
     return pilot
 
 
 def test_free_lifts_measure_the_whole_partition_function(learned, generator):
     lifter = free_lifter(learned, generator)
-    paths = run_paths(lifter, lifter.label_prior.sample(8000, np.random.default_rng(6)), seed=7)
+    paths = run_paths(lifter, lifter.label_proposal.sample(8000, np.random.default_rng(6)), seed=7)
     result = score(paths.log_weights(), CHAIN.log_z())
     untrained = generator.metadata["n_frames"] == 0
     assert result.relative_error < (0.15 if untrained else 0.05), result
@@ -76,11 +76,11 @@ def test_free_lifts_measure_the_whole_partition_function(learned, generator):
     assert abs(result.z) < z_limit(N_SCORES), result
 
 
-class NotNormalised(MixtureLabels):
+class NotNormalised(KernelProposal):
     """The twin: r(s | x) is p(s) times a kernel, not divided by its integral over the labels."""
 
-    def log_ratio(self, labels, obtained):
-        return super().log_ratio(labels, obtained) + self._mean_over_centres(self._log_overlap, obtained)
+    def log_ratio(self, labels, cv_values):
+        return super().log_ratio(labels, cv_values) + self._mean_over_centres(self._log_overlap, cv_values)
 
 
 def test_an_encoder_that_is_not_normalised_shows(learned, models):
@@ -88,14 +88,14 @@ def test_an_encoder_that_is_not_normalised_shows(learned, models):
     model = train_model(
         system,
         positions,
-        MixtureLabels.around_frames(labels, labels.widths).blur(1),
+        KernelProposal.around_frames(labels, labels.widths).blur(1),
         seed=2,
         options=TrainingOptions(latent_size=0),
     )
     lifter = free_lifter(learned, model)
-    paths = run_paths(lifter, lifter.label_prior.sample(3000, np.random.default_rng(6)), seed=7)
+    paths = run_paths(lifter, lifter.label_proposal.sample(3000, np.random.default_rng(6)), seed=7)
     right = score(paths.log_weights(), CHAIN.log_z())
-    lifter.label_prior = NotNormalised(**vars(lifter.label_prior))
+    lifter.label_proposal = NotNormalised(**vars(lifter.label_proposal))
     wrong = score(paths.log_weights(), CHAIN.log_z())
     assert abs(right.z) < z_limit(N_SCORES) and abs(wrong.z) > REJECTED, (right, wrong)
 
@@ -111,11 +111,11 @@ def held_lifts(learned, generator, models):
     """10,000, unevenly spread over 64 windows; those of an untrained generator stand anywhere."""
     _, labels, positions = learned
     system = models.system(CHAIN.name)
-    asked = MixtureLabels.around_frames(labels, labels.widths).sample(64, np.random.default_rng(6))
+    asked = KernelProposal.around_frames(labels, labels.widths).sample(64, np.random.default_rng(6))
     held = wide_torsions(system, labels.slow, positions)
     assert held.names == ("phi",)
     model, centres = hold_torsions(generator, held, asked, seed=7)
-    system = replace(system, slow=held, restraint=np.array([KT / 0.3**2]), basins=())
+    system = replace(system, slow=held, force_constants=np.array([KT / 0.3**2]), basins=())
     lifter = Lifter(system, model, relax_steps=RELAX_STEPS, platform="Reference")
     often = np.exp(np.cos(centres[:, 0]))
     index = np.random.default_rng(8).choice(64, 10_000, p=often / often.sum())
@@ -126,7 +126,7 @@ def test_held_lifts_measure_their_windows(held_lifts, exact):
     result = window_score(held_lifts, exact)
     assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
     assert abs(result.z) < z_limit(N_SCORES), result
-    softer = window_score(held_lifts, exact, 0.5 * held_lifts.restraint)
+    softer = window_score(held_lifts, exact, 0.5 * held_lifts.force_constants)
     assert abs(softer.z) > REJECTED, softer
 
 
@@ -135,13 +135,13 @@ def test_held_lifts_tell_the_free_equilibrium(held_lifts, exact):
     ends, angles = weighted_ends(held_lifts), held_lifts.slow.transform(exact)
 
     def reached(angles):
-        restraint = restraint_energies(
-            held_lifts.slow, held_lifts.restraint, angles[:, None], np.unique(held_lifts.labels, axis=0)
+        energies = restraint_energies(
+            held_lifts.slow, held_lifts.force_constants, angles[:, None], np.unique(held_lifts.labels, axis=0)
         )
-        return restraint.min(axis=1) < 2.0 * KT
+        return energies.min(axis=1) < 2.0 * KT
 
     truth = np.cos(angles[reached(angles), 0])
-    cosines, inside = np.cos(ends.obtained[:, 0]), reached(ends.obtained)
+    cosines, inside = np.cos(ends.cv_values[:, 0]), reached(ends.cv_values)
 
     def deviation(log_weights):
         weights = np.where(inside, np.exp(log_weights - logsumexp(log_weights[inside])), 0.0)
@@ -160,14 +160,14 @@ def test_free_lifts_agree_with_their_reverse(learned, models):
     model = train_model(
         system,
         positions,
-        MixtureLabels.around_frames(labels, labels.widths).blur(1),
+        KernelProposal.around_frames(labels, labels.widths).blur(1),
         seed=2,
         options=TrainingOptions(latent_size=0),
     )
     lifter = free_lifter(learned, model)
     frames = exact_frames(models.system(CHAIN.name), CHAIN, 1000, np.random.default_rng(10))
     frames = frames[system.state.inside(frames)]
-    forward = lifter.lift(lifter.label_prior.sample(2000, np.random.default_rng(11)), seed=12)
+    forward = lifter.lift(lifter.label_proposal.sample(2000, np.random.default_rng(11)), seed=12)
     backward = lifter.reverse(frames, labels.centres[np.zeros(len(frames), dtype=int)], seed=13)
     check = check_reverse(np.zeros(1), forward.log_weights, backward.log_weights, seed=14)
     assert abs(check.z) < z_limit(N_SCORES), check
@@ -176,7 +176,7 @@ def test_free_lifts_agree_with_their_reverse(learned, models):
 @pytest.mark.parametrize("periodic", [False, True])
 def test_the_mixtures_encoder_is_normalised_and_drawn_from(periodic):
     rng = np.random.default_rng(15)
-    prior = MixtureLabels(rng.uniform(-3, 3, (40, 1)), np.array([0.2]), np.array([0.5]), np.array([periodic]))
+    prior = KernelProposal(rng.uniform(-3, 3, (40, 1)), np.array([0.2]), np.array([0.5]), np.array([periodic]))
     grid = np.linspace(-np.pi, np.pi, 4000, endpoint=False) if periodic else np.linspace(-8, 8, 8001)
     step = grid[1] - grid[0]
     assert np.exp(prior.log_prior(grid[:, None])).sum() * step == pytest.approx(1.0, abs=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 from openmm_gancl import Lifter, TrainingOptions
 from openmm_gancl.generator.training import train_model
-from openmm_gancl.lifting.label_proposals import MixtureLabels
+from openmm_gancl.lifting.label_proposals import KernelProposal
 
 from .exact import CHAIN, exact_frames
 from .learned_chain import N_SCORES, RELAX_STEPS, window_score, with_learned_labels
@@ -30,12 +30,12 @@ def test_restrained_lifts_measure_their_window(kind, n, models):
     exact = exact_frames(models.system(CHAIN.name), CHAIN, 120_000, np.random.default_rng(8))
     options = TrainingOptions(latent_size=2, generator_steps=50)
     generator = train_model(
-        system, positions, MixtureLabels.around_frames(labels, labels.widths).blur(1), seed=2, options=options
+        system, positions, KernelProposal.around_frames(labels, labels.widths).blur(1), seed=2, options=options
     )
     lifter = Lifter(system, generator, relax_steps=RELAX_STEPS, platform="Reference")
     lifts = lifter.lift(np.tile(most_common(labels), (n, 1)), seed=9)
     result = window_score(lifts, exact)
     assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
     assert abs(result.z) < z_limit(N_SCORES), result
-    softer = window_score(lifts, exact, 0.5 * lifts.restraint)
+    softer = window_score(lifts, exact, 0.5 * lifts.force_constants)
     assert abs(softer.z) > 5.0, softer

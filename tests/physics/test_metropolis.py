@@ -18,7 +18,7 @@ def lifts(models):
     lifter = Lifter(
         models.system(DOUBLE_WELL.name), model, relax_steps=RELAX_STEPS, mode="unrestrained", platform="Reference"
     )
-    return lifter.lift(lifter.label_prior.sample(N_LIFTS, np.random.default_rng(1)), seed=2)
+    return lifter.lift(lifter.label_proposal.sample(N_LIFTS, np.random.default_rng(1)), seed=2)
 
 
 def thinning(log_weights):

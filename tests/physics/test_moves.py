@@ -33,7 +33,7 @@ def simulation_of(system, seed, platform="Reference", added=lambda system: None)
 
 
 def move_of(system, model, relax_steps, kind=LiftMove, simulation=None, **rest):
-    as_in_card = {"restraint": system.restraint, "time_step": system.time_step}
+    as_in_card = {"force_constants": system.force_constants, "time_step": system.time_step}
     return kind(
         simulation or simulation_of(system, 11),
         model,

@@ -74,7 +74,7 @@ def test_the_naive_reading_is_wrong(lifts):
     naive, error, window = [], [], []
     for centre in CENTRES:
         log_weights = lifts.log_weights[lifts.labels[:, 0] == centre]
-        exact = BARRIER.log_z(centre, float(lifts.restraint[0]))
+        exact = BARRIER.log_z(centre, float(lifts.force_constants[0]))
         result = score(log_weights, exact)
         window.append(result.z)
         naive.append(-KT * (np.log(result.ratio) + exact))

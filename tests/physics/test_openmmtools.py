@@ -36,7 +36,7 @@ def move_of(system, files):
     return adaptor.LiftMCMCMove(
         **files,
         relax_steps=200,
-        restraint=float(system.restraint[0]),
+        force_constants=float(system.force_constants[0]),
         time_step=system.time_step,
         platform="Reference",
         seed=4,

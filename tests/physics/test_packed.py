@@ -75,7 +75,7 @@ def test_with_noise_packed_and_unpacked_lifts_have_one_distribution(packed_weigh
 
 
 def test_mean_weight_of_packed_lifts_is_the_integral(packed_weights):
-    log_z = CHAIN.log_z(CHAIN.labels[1], float(load_system("bonded_chain").restraint[0]))
+    log_z = CHAIN.log_z(CHAIN.labels[1], float(load_system("bonded_chain").force_constants[0]))
     right = score(packed_weights, log_z)
     assert abs(right.z) < 3.5 and right.relative_error < 0.1, right
 

@@ -15,7 +15,7 @@ from openmm_gancl.generator.model import LiftingModel, with_encoder
 from openmm_gancl.generator.training import train_model
 from openmm_gancl.lifting import proposals as proposals_module
 from openmm_gancl.lifting import weights
-from openmm_gancl.lifting.label_proposals import UniformLabels
+from openmm_gancl.lifting.label_proposals import UniformProposal
 from openmm_gancl.reference.chart import InternalCoordinates
 from openmm_gancl.reference.potential import ReferenceParameters, ReferencePotential
 
@@ -34,7 +34,7 @@ def lifter_of(models, name, model, **options):
 
 
 def window(models, exact, label):
-    return exact.log_z(label, float(models.system(exact.name).restraint[0]))
+    return exact.log_z(label, float(models.system(exact.name).force_constants[0]))
 
 
 def assert_twins(right, wrong, log_z, sign=1):
@@ -107,10 +107,10 @@ def test_restraint_counted_at_the_start_without_having_been_drawn_from(models, m
     """The label coordinate gets a reference of its own, stiffer than the restraint; the restraint is in the kicks."""
     system = models.system("double_well_oscillators")
 
-    def own_reference(parameters, model, labels, restraint, kT):
+    def own_reference(parameters, model, labels, force_constants, kT):
         centres, widths = parameters.centres.copy(), parameters.widths.copy()
         centres[:, model.chart.label_indices] = labels
-        widths[:, model.chart.label_indices] = np.sqrt(kT / restraint / 2)
+        widths[:, model.chart.label_indices] = np.sqrt(kT / force_constants / 2)
         return ReferenceParameters(centres, widths)
 
     monkeypatch.setattr(proposals_module, "restraint_reference", own_reference)
@@ -122,7 +122,7 @@ def test_restraint_counted_at_the_start_without_having_been_drawn_from(models, m
 
     def with_restraint(reference, coordinates, parameters):
         deviation = (coordinates - parameters.centres)[:, model.chart.label_indices]
-        return whole(reference, coordinates, parameters) + (0.5 * system.restraint * deviation**2).sum(axis=1)
+        return whole(reference, coordinates, parameters) + (0.5 * system.force_constants * deviation**2).sum(axis=1)
 
     monkeypatch.setattr(ReferencePotential, "energies", with_restraint)
     assert_twins(right, paths.log_weights(), window(models, DOUBLE_WELL, 1.0))
@@ -167,30 +167,30 @@ def test_label_prior_left_out_of_unrestrained_lifts(models, monkeypatch):
     """r(s | x) is normalised over the domain at every x, so mean(w) is the whole partition function."""
     model = models.with_prior_encoder("double_well_oscillators", "trained", 0)
     lifter = lifter_of(models, "double_well_oscillators", model, relax_steps=100, mode="unrestrained")
-    labels = lifter.label_prior.sample(8000, np.random.default_rng(8))
+    labels = lifter.label_proposal.sample(8000, np.random.default_rng(8))
     paths = run_paths(lifter, labels, seed=9)
     right = paths.log_weights()
-    monkeypatch.setattr(UniformLabels, "log_prior", lambda prior, labels: np.zeros(len(labels)))
+    monkeypatch.setattr(UniformProposal, "log_prior", lambda prior, labels: np.zeros(len(labels)))
     assert_twins(right, paths.log_weights(), DOUBLE_WELL.log_z())
 
 
-def numpy_lifts(toy, label, restraint, widths, relax_steps, time_step, friction, n, seed):
+def numpy_lifts(toy, label, force_constants, widths, relax_steps, time_step, friction, n, seed):
     """The method's scheme without OpenMM; log-weights from heat, and from protocol work alone (trapezoid)."""
     rng = np.random.default_rng(seed)
     mass, h, decay = 20.0, time_step, np.exp(-friction * time_step)
     (_, my, _), *_ = toy.fast(np.array(label))[0]
     centres = np.array([label, float(my), float(toy.fast(np.array(label))[1])])
-    widths = np.array([np.sqrt(KT / restraint), *widths])
+    widths = np.array([np.sqrt(KT / force_constants), *widths])
 
     def reference(x):
         return 0.5 * KT * (((x - centres) / widths) ** 2).sum(axis=-1)
 
     def real(x):
-        return toy.energy(x) + 0.5 * restraint * (x[:, 0] - label) ** 2
+        return toy.energy(x) + 0.5 * force_constants * (x[:, 0] - label) ** 2
 
     def force(x, share):
         restrained = np.zeros_like(x)
-        restrained[:, 0] = restraint * (x[:, 0] - label)
+        restrained[:, 0] = force_constants * (x[:, 0] - label)
         return -share * (toy.gradient(x) + restrained) - (1 - share) * KT * (x - centres) / widths**2
 
     def kinetic(v):

@@ -28,17 +28,17 @@ LABELS = np.linspace(-1.6, 1.6, N_LABELS)
 
 def ideal_lifts(system, rng, n_lifts=N_LIFTS, labels=LABELS):
     """Restrained lifts whose weights are log-normal around the window's Z, ends drawn from the window by weight."""
-    restraint = float(system.restraint[0])
+    force_constants = float(system.force_constants[0])
     positions, log_weights = [], []
     for label in labels:
         # a lift of weight w ends where the weighted ensemble of all lifts is the window: independent of w here
-        positions.append(DOUBLE_WELL.sample(n_lifts, rng, label, restraint))
+        positions.append(DOUBLE_WELL.sample(n_lifts, rng, label, force_constants))
         noise = rng.normal(-0.5 * SCATTER**2, SCATTER, n_lifts)
-        log_weights.append(DOUBLE_WELL.log_z(label, restraint) + noise)
+        log_weights.append(DOUBLE_WELL.log_z(label, force_constants) + noise)
     positions, n = np.concatenate(positions), len(labels) * n_lifts
     return Lifts(
         labels=np.repeat(labels, n_lifts)[:, None],
-        obtained=positions[:, 0, :1],
+        cv_values=positions[:, 0, :1],
         log_weights=np.concatenate(log_weights),
         log_prior=np.zeros(n),
         log_encoder=np.zeros(n),
@@ -49,7 +49,7 @@ def ideal_lifts(system, rng, n_lifts=N_LIFTS, labels=LABELS):
         latents=np.zeros((n, 0)),
         positions=positions,
         slow=system.slow,
-        restraint=system.restraint,
+        force_constants=system.force_constants,
         mode="restrained",
         temperature=system.temperature,
         relax_steps=10,

@@ -9,7 +9,7 @@ import pytest
 from openmm_gancl import Lifter, TrainingOptions
 from openmm_gancl.free_energy.weight_statistics import log_bar
 from openmm_gancl.generator.training import train_model
-from openmm_gancl.lifting.label_proposals import TabulatedLabels, UniformLabels
+from openmm_gancl.lifting.label_proposals import TabulatedProposal, UniformProposal
 from openmm_gancl.lifting.reverse_check import check_lifts, check_reverse
 
 from .exact import CHAIN, DOUBLE_WELL, EXACT, FORKED, exact_frames
@@ -37,7 +37,7 @@ def lifter_of(models, name, generator, latent_size, **options):
 def test_mean_weight_is_the_whole_partition_function(name, models):
     """r(s | x) is normalised over the labels' domain at every x, also beyond it: nothing is cut off."""
     lifter = lifter_of(models, name, "trained", 0, relax_steps=100, mode="unrestrained")
-    labels = lifter.label_prior.sample(5000, np.random.default_rng(1))
+    labels = lifter.label_proposal.sample(5000, np.random.default_rng(1))
     lifts = lifter.lift(labels, seed=2)
     result = score(lifts.log_weights, EXACT[name].log_z())
     assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
@@ -52,47 +52,47 @@ def tabulated(lifter, exact, tilt, reach=(0.0, 0.0)):
     centres = 0.5 * (edges[1:] + edges[:-1])
     energy = exact.surface(centres) if exact is DOUBLE_WELL else exact.torsion_energy(centres)
     energy = energy + tilt * (centres - low) / (high - low)
-    return TabulatedLabels.from_energies(slow, lifter.restraint, lifter.system.kT, (edges,), energy)
+    return TabulatedProposal.from_energies(slow, lifter.force_constants, lifter.system.kT, (edges,), energy)
 
 
-class ForgetsWhatIsLikely(TabulatedLabels):
+class ForgetsWhatIsLikely(TabulatedProposal):
     """The twin: labels drawn by the table, weighed as if they had been drawn uniformly."""
 
     def log_prior(self, labels):
-        return UniformLabels.log_prior(self, labels)
+        return UniformProposal.log_prior(self, labels)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 8.0])
 @pytest.mark.parametrize("exact", [DOUBLE_WELL, CHAIN], ids=lambda exact: exact.name)
 def test_labels_by_a_surface_right_or_wrong(exact, tilt, models):
     lifter = lifter_of(models, exact.name, "trained", 0, relax_steps=100, mode="unrestrained")
-    uniform = lifter.label_prior
-    lifter.label_prior = tabulated(lifter, exact, tilt)
-    labels = lifter.label_prior.sample(4000, np.random.default_rng(3))
+    uniform = lifter.label_proposal
+    lifter.label_proposal = tabulated(lifter, exact, tilt)
+    labels = lifter.label_proposal.sample(4000, np.random.default_rng(3))
     result = score(lifter.lift(labels, seed=4).log_weights, exact.log_z())
     assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
     assert abs(result.z) < z_limit(N_SCORES), result
     if tilt == 0:
-        lifter.label_prior = uniform
+        lifter.label_proposal = uniform
         plain = lifter.lift(uniform.sample(1000, np.random.default_rng(1)), seed=2)
         share = score(plain.log_weights, exact.log_z()).effective_sample_size / 1000
         assert result.effective_sample_size / 4000 > 1.3 * share
         return
-    lifter.label_prior = ForgetsWhatIsLikely(**vars(lifter.label_prior))
+    lifter.label_proposal = ForgetsWhatIsLikely(**vars(lifter.label_proposal))
     assert abs(score(lifter.lift(labels, seed=4).log_weights, exact.log_z()).z) > 5.0
 
 
 def test_a_surface_may_be_short_of_the_domain(models):
     lifter = lifter_of(models, DOUBLE_WELL.name, "trained", 0, relax_steps=100, mode="unrestrained")
-    lifter.label_prior = tabulated(lifter, DOUBLE_WELL, 0.0, reach=(0.3, -0.7))
+    lifter.label_proposal = tabulated(lifter, DOUBLE_WELL, 0.0, reach=(0.3, -0.7))
     grid = np.linspace(*lifter.system.slow.domain[0], 8001)[:, None]
-    density = np.exp(lifter.label_prior.log_prior(grid))
+    density = np.exp(lifter.label_proposal.log_prior(grid))
     assert density.mean() * np.ptp(grid) == pytest.approx(1.0, abs=2e-3) and density.min() > 0
     rng = np.random.default_rng(8)
     frames = exact_frames(lifter.system, DOUBLE_WELL, 3000, rng)
-    forward = lifter.lift(lifter.label_prior.sample(6000, rng), seed=9)
-    obtained = lifter.system.slow.transform(frames)
-    backward = lifter.reverse(frames, np.clip(obtained, *lifter.system.slow.domain.T), seed=10)
+    forward = lifter.lift(lifter.label_proposal.sample(6000, rng), seed=9)
+    cv_values = lifter.system.slow.transform(frames)
+    backward = lifter.reverse(frames, np.clip(cv_values, *lifter.system.slow.domain.T), seed=10)
     z = bidirectional_z(forward.log_weights, backward.log_weights, DOUBLE_WELL.log_z())
     assert abs(z) < z_limit(N_SCORES), z
 
@@ -115,7 +115,7 @@ def test_unrestrained_reverse_agrees(name, models):
     inside = models.system(name).state.inside(frames)
     assert inside.mean() > 0.999
     frames = frames[inside]
-    forward = lifter.lift(lifter.label_prior.sample(4000, rng), seed=4)
+    forward = lifter.lift(lifter.label_proposal.sample(4000, rng), seed=4)
     low, high = models.system(name).slow.domain.T
     backward = lifter.reverse(frames, np.clip(models.system(name).slow.transform(frames), low, high), seed=5)
     check = check_reverse(np.zeros(1), forward.log_weights, backward.log_weights, seed=6)
@@ -138,7 +138,7 @@ def test_forward_and_reverse_agree(name, generator, models):
     (check,) = check_lifts(forward, backward, seed=10)
     assert abs(check.z) < z_limit(N_SCORES), check
     assert 0 < check.efficiency < 1.1, check
-    log_z = exact.log_z(label, float(system.restraint[0]))
+    log_z = exact.log_z(label, float(system.force_constants[0]))
     z = bidirectional_z(forward.log_weights, backward.log_weights, log_z)
     assert abs(z) < z_limit(N_SCORES), z
 
@@ -151,7 +151,7 @@ def test_reverse_sees_the_mode_that_the_lifts_never_propose(models):
     model = train_model(system, positions[upper], labels[upper], seed=1, options=TrainingOptions(latent_size=0))
     lifter = Lifter(system, model, relax_steps=50, platform="Reference")
     forward = lifter.lift(np.zeros((1000, 1)), seed=2)
-    result = score(forward.log_weights, FORKED.log_z(0.0, float(system.restraint[0])))
+    result = score(forward.log_weights, FORKED.log_z(0.0, float(system.force_constants[0])))
     assert result.effective_sample_size > 500
     assert result.ratio == pytest.approx(1 / (1 + np.exp(-0.7)), abs=0.1)
     frames = exact_frames(system, FORKED, 300, np.random.default_rng(3), 0.0)

@@ -65,7 +65,7 @@ def test_surface_of_exchanged_windows(system, frames):
 
 
 def test_windows_of_another_restraint_are_rejected(system, frames):
-    wrong = replace(frames, restraint=0.6 * frames.restraint)
+    wrong = replace(frames, force_constants=0.6 * frames.force_constants)
     assert worst_z(analyse_windows(system, wrong, bins=60).surface)[0] > REJECTED
 
 
@@ -86,7 +86,7 @@ def test_mbar_starts_from_lifts(system, frames, models, monkeypatch):
     plain = analyse_windows(system, frames).windows.mbar.free_energies
     started = analyse_windows(system, frames, free_energies=of_lifts(lifts)).windows.mbar.free_energies
     assert given[0] is None
-    exact = -np.array([DOUBLE_WELL.log_z(float(label), float(system.restraint[0])) for label in LABELS[:, 0]])
+    exact = -np.array([DOUBLE_WELL.log_z(float(label), float(system.force_constants[0])) for label in LABELS[:, 0]])
     assert np.abs(given[2] - exact).max() < 1.0  # those of the lifts
     np.testing.assert_allclose(started, plain, atol=1e-6)
     # one label's lifts gone wrong do not spoil it
@@ -97,7 +97,7 @@ def test_mbar_starts_from_lifts(system, frames, models, monkeypatch):
 
 def means_after_exchanges(system, n_rounds=400):
     """Means over windows of exact, independent draws after one round of exchanges, in standard errors of each."""
-    rng, kappa = np.random.default_rng(8), system.restraint
+    rng, kappa = np.random.default_rng(8), system.force_constants
     densities = [DOUBLE_WELL.log_density(float(label), float(kappa[0])) for label in LABELS[:, 0]]
     pairs = windows_module.neighbouring_windows(system.slow, LABELS)
     after, before = [], []

@@ -142,7 +142,7 @@ def test_draws_outside_the_chart_have_weight_zero_and_count():
     system = load_system("bonded_chain")
     model = untrained_model(system, seed=1, strength=0.1, latent_size=1, widths={"bond": 0.12, "angle": 0.8})
     labels = np.zeros((1000, 1))
-    proposals = propose(model, labels, system.restraint, system.kT, np.random.default_rng(0))
+    proposals = propose(model, labels, system.force_constants, system.kT, np.random.default_rng(0))
     outside = ~model.chart.inside(proposals.coordinates)
     assert 0.1 < outside.mean() < 0.9
     lifts = Lifter(system, model, relax_steps=1, platform="Reference").lift(labels, seed=2)

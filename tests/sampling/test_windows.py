@@ -72,7 +72,7 @@ def test_windows_of_a_simulation_in_water(water):
         simulation,
         labels,
         slow=water.slow,
-        restraint=60.0,
+        force_constants=60.0,
         pull_steps=60,
         **{**QUICK, "platform": "CPU"},
         exchange_steps=10,
@@ -80,7 +80,7 @@ def test_windows_of_a_simulation_in_water(water):
     )
     assert len(frames) == 8 and not frames.dropped
     assert frames.force_evaluations == 2 * 60 + 200 + 2 * 30  # pulled, minimised once, sampled
-    assert np.abs(frames.obtained - frames.labels).max() < 0.6
+    assert np.abs(frames.cv_values - frames.labels).max() < 0.6
     after = simulation.context.getState(positions=True, velocities=True)
     assert simulation.currentStep == 0
     for name in ("getPositions", "getVelocities"):
@@ -108,7 +108,9 @@ def test_structures_of_one_molecule_are_exact(chain):
     found = structures_at(chain, model, (0.5,), 6, relax_steps=20, platform="Reference", seed=1)
     assert len(found) == 6 and found.log_weights.shape == (6,) and found.guarantee.startswith("exact")
     simulation = simulation_of(chain)
-    again = structures_at(simulation, model, [[0.5], [1.0]], 2, relax_steps=20, platform="Reference", restraint=50.0)
+    again = structures_at(
+        simulation, model, [[0.5], [1.0]], 2, relax_steps=20, platform="Reference", force_constants=50.0
+    )
     assert again.labels.tolist() == [[0.5], [0.5], [1.0], [1.0]]
     assert np.isfinite(again.energies[np.isfinite(again.log_weights)]).all()
 

@@ -25,7 +25,7 @@ def dipeptide(constraints):
     pdb = app.PDBFile(str(Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"))
     force_field = app.ForceField("amber14/protein.ff14SB.xml")
     system = force_field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=constraints)
-    return system_from_objects(pdb.topology, system, pdb.positions, temperature=300.0, labels=PHI_PSI)
+    return system_from_objects(pdb.topology, system, pdb.positions, temperature=300.0, slow=PHI_PSI)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_without_friction_a_path_runs_back_to_where_it_began():
     assert (system.constraints.violations(relaxed.positions) < 1e-7).all()
     for i in range(5):
         path = PathContext(task)
-        path.run(i)
+        path.run(task, i)
         velocities = -path.context.getState(velocities=True).getVelocities(asNumpy=True)._value
         back = replace(
             task,
@@ -144,7 +144,7 @@ def test_without_friction_a_path_runs_back_to_where_it_began():
             positions=np.repeat(relaxed.positions[i][None], 5, axis=0),
             velocities=np.repeat(velocities[None], 5, axis=0),
         )
-        returned = PathContext(back).run(i)
+        returned = PathContext(back).run(back, i)
         np.testing.assert_allclose(returned[0], task.positions[i], atol=1e-6)
         assert returned[4] == pytest.approx(relaxed.kinetic_start[i], abs=1e-3)
 
@@ -184,7 +184,9 @@ def test_move_of_a_constrained_simulation():
     simulation = app.Simulation(system.topology, system.system, integrator, platform)
     simulation.context.setPositions(system.positions)
     model = untrained_model(system, seed=1, strength=0.3, widths={"angle": 0.25, "torsion": 0.4})
-    move = LiftMove(simulation, model, relax_steps=20, restraint=50.0, time_step=0.002, platform="Reference", seed=3)
+    move = LiftMove(
+        simulation, model, relax_steps=20, force_constants=50.0, time_step=0.002, platform="Reference", seed=3
+    )
     move.run(20, md_steps=20)
     assert 0 < move.acceptance_rate < 1
     positions = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value[None]

@@ -98,7 +98,7 @@ def test_shipped_card_loads(name):
     assert system.name == name
     assert np.isfinite(energies(system.system, [system.positions])).all()
     assert system.state.inside(system.positions[None]).all()
-    assert system.restraint.shape == (len(system.slow.names),)
+    assert system.force_constants.shape == (len(system.slow.names),)
     assert system.masses.shape == (system.n_atoms,)
     assert system.kT == pytest.approx(RT)
     assert (systems_root() / name / "README.md").is_file()
@@ -147,8 +147,8 @@ def test_ala2_labels_masses_and_state(ala2):
 def test_toy_energy_is_its_formula(name):
     points = np.random.default_rng(1).normal(0.0, [0.7, 0.3, 0.2], size=(50, 3))
     expected = TOYS[name](*points.T)
-    obtained = energies(load_system(name).system, points[:, None])
-    difference = obtained - expected
+    cv_values = energies(load_system(name).system, points[:, None])
+    difference = cv_values - expected
     # The forked oscillator is the mixture's up to a constant.
     np.testing.assert_allclose(difference, difference[0], atol=1e-8)
     assert name == "forked_oscillator" or abs(difference[0]) < 1e-8
@@ -255,7 +255,7 @@ def test_user_card_with_its_own_system_xml(tmp_path, ala2):
         temperature = 310
         friction = 1
         time_step = 0.002
-        restraint = [150]
+        force_constants = [150]
         [[labels]]
         kind = "torsion"
         name = "phi"
@@ -281,14 +281,14 @@ def test_objects_are_copied_and_stripped(ala2):
         temperature=300 * unit.kelvin,
         friction=1e12 / unit.second,
         time_step=2 * unit.femtosecond,
-        labels=labels,
+        slow=labels,
     )
     kept = {type(force).__name__ for force in mine.system.getForces()}
     assert kept == {"HarmonicBondForce", "HarmonicAngleForce", "PeriodicTorsionForce", "NonbondedForce"}
     assert user.getNumForces() == 7
     assert (mine.temperature, mine.friction, mine.time_step) == pytest.approx((300.0, 1.0, 0.002))
     np.testing.assert_allclose(mine.positions, ala2.positions)
-    np.testing.assert_array_equal(mine.restraint, [200.0, 200.0])
+    np.testing.assert_array_equal(mine.force_constants, [200.0, 200.0])
     assert mine.card == {}
 
 
@@ -298,13 +298,13 @@ def test_objects_that_do_not_fit_are_refused(ala2):
         "NaN": {"positions": ala2.positions * np.nan},
         "22 particles": {"positions": ala2.positions[:5]},
         "time_step": {"time_step": 0.0},
-        "restraint": {"restraint": [1.0, 2.0]},
-        "share a name": {"labels": Torsions(("phi", "phi"), np.array(2 * [[4, 6, 8, 14]]))},
-        "atom -1": {"labels": ParticleCoordinates(("x",), np.array([[-1, 0]]), np.array([[0.0, 1.0]]))},
+        "force_constants": {"force_constants": [1.0, 2.0]},
+        "share a name": {"slow": Torsions(("phi", "phi"), np.array(2 * [[4, 6, 8, 14]]))},
+        "atom -1": {"slow": ParticleCoordinates(("x",), np.array([[-1, 0]]), np.array([[0.0, 1.0]]))},
         "basin far": {"basins": [Basin("far", (np.zeros((2, 2)),))]},
     }
     for culprit, change in cases.items():
-        given = {"system": ala2.system, "positions": ala2.positions, "labels": labels, "temperature": 300.0}
+        given = {"system": ala2.system, "positions": ala2.positions, "slow": labels, "temperature": 300.0}
         with pytest.raises(InputError, match=culprit) as caught:
             system_from_objects(ala2.topology, **(given | change))
         assert_one_sentence(str(caught.value))
@@ -316,7 +316,7 @@ def test_cis_bond_is_held_only_where_the_structure_is_trans(ala2):
         ala2.system,
         turned_omega(ala2.positions, np.pi),
         temperature=300.0,
-        labels=ala2.slow,
+        slow=ala2.slow,
     )
     np.testing.assert_array_equal(cis.state.trans_peptides, OMEGAS[:1])
 
@@ -371,8 +371,8 @@ TEXT_CASES = [
     (ALA2, "atoms = [4, 6, 8, 14]", "", ["labels[0]", "either 'atoms' or 'torsion'"]),
     (ALA2, "atoms = [4, 6, 8, 14]", 'torsion = "phi:1"', ["phi:1"]),
     (ALA2, 'name = "psi"', 'name = "phi"', ["share a name"]),
-    (ALA2, "[200.0, 200.0]", "[200.0]", ["restraint", "phi, psi"]),
-    (ALA2, "[200.0, 200.0]", "[200.0, 0.0]", ["restraint[1]", "greater than 0"]),
+    (ALA2, "[200.0, 200.0]", "[200.0]", ["force_constants", "phi, psi"]),
+    (ALA2, "[200.0, 200.0]", "[200.0, 0.0]", ["force_constants[1]", "greater than 0"]),
     (ALA2, "[[[0.4, 1.9], [-2.1, 0.6]]]", "[[[0.4, 1.9]]]", ["basin C7ax", "phi, psi"]),
     (ALA2, "atoms = [0, 4, 6, 8]", "atoms = [0, 4, 6, 77]", ["state.flat_bottom[0].atoms", "77"]),
     ("bonded_chain", '"system.xml"', '"no.xml"', ["system_xml", "no.xml"]),
@@ -434,7 +434,7 @@ def test_degrees_and_femtoseconds_are_noticed(tmp_path, ala2):
     with pytest.raises(InputError, match=r"label -80 is beyond 2 pi: give radians"):
         checked_labels([[-80.0, 2.5]], ala2.slow)
     box = Basin("C7ax", (np.array([[23.0, 109.0], [-1.0, 1.0]]),))
-    arguments = {"temperature": 300.0, "labels": ala2.slow}
+    arguments = {"temperature": 300.0, "slow": ala2.slow}
     with pytest.raises(InputError, match=r"an end of basin C7ax, 23 is beyond 2 pi"):
         system_from_objects(ala2.topology, ala2.system, ala2.positions, **arguments, basins=[box])
     with pytest.raises(InputError, match=r"time_step is 2 ps, too long for any bond"):
@@ -445,4 +445,4 @@ def test_drude_particles_are_refused_everywhere(ala2):
     system = openmm.XmlSerializer.clone(ala2.system)
     system.addForce(openmm.DrudeForce())
     with pytest.raises(InputError, match="DrudeLangevinIntegrator, and join its umbrella windows with gancl fes"):
-        system_from_objects(ala2.topology, system, ala2.positions, temperature=300.0, labels=ala2.slow)
+        system_from_objects(ala2.topology, system, ala2.positions, temperature=300.0, slow=ala2.slow)

@@ -71,22 +71,22 @@ def test_lifts_are_held_where_the_generator_puts_them(finished):
     assert "held on the way: phi" in notes
     slow = load_system(SYSTEM).slow
     lifts, reverse = (load_lifts(outcome.folder / f"{name}.npz", slow) for name in ("lifts", "reverse"))
-    assert lifts.mode == reverse.mode == "restrained" and (lifts.restraint > 0.0).all()
+    assert lifts.mode == reverse.mode == "restrained" and (lifts.force_constants > 0.0).all()
     assert len(lifts) >= 192 and len(reverse) > 0
-    assert np.abs(np.angle(np.exp(1j * (lifts.obtained - lifts.labels)[lifts.ok]))).mean() < 0.3
+    assert np.abs(np.angle(np.exp(1j * (lifts.cv_values - lifts.labels)[lifts.ok]))).mean() < 0.3
     assert outcome.summary.n_checked > 0 and np.isfinite(outcome.summary.pooled_z)
     with np.load(outcome.folder / "lifts.npz") as stored:
-        assert stored["card_labels"][lifts.ok] == pytest.approx(lifts.obtained[lifts.ok], abs=1e-3)
+        assert stored["card_labels"][lifts.ok] == pytest.approx(lifts.cv_values[lifts.ok], abs=1e-3)
         assert stored["learned_labels"].shape == (len(lifts), len(load_labels_of(outcome.folder).slow.names))
 
 
 def test_free_lifts_are_checked_against_windows_of_their_own(tmp_path):
-    folder = run(tmp_path / "run", RunOptions(**{**vars(LEARNED), "labels": "free"})).folder
+    folder = run(tmp_path / "run", RunOptions(**{**vars(LEARNED), "restrain": "none"})).folder
     labels = load_labels_of(folder)
     lifts, reverse = (load_lifts(folder / f"{name}.npz", labels.slow) for name in ("lifts", "reverse"))
-    assert lifts.mode == "unrestrained" and (lifts.restraint == 0.0).all() and len(lifts) == 192
+    assert lifts.mode == "unrestrained" and (lifts.force_constants == 0.0).all() and len(lifts) == 192
     assert np.isfinite(lifts.log_encoder_label).all() and lifts.log_encoder_label.std() > 0.0
-    assert reverse.mode == "restrained" and (reverse.restraint > 0.0).all() and len(reverse) > 0
+    assert reverse.mode == "restrained" and (reverse.force_constants > 0.0).all() and len(reverse) > 0
 
 
 def test_stage_by_stage_gives_the_same_bytes(finished, tmp_path):
@@ -111,7 +111,7 @@ def test_restrained_labels_beside_a_torsion(tmp_path):
     lifts = load_lifts(folder / "lifts.npz", slow)
     assert lifts.mode == "restrained" and lifts.ok.mean() > 0.5
     # few steps from the references of a tiny training: many are far yet, and weigh next to nothing
-    strayed = np.abs(np.angle(np.exp(1j * (lifts.obtained - lifts.labels)[lifts.ok])))
+    strayed = np.abs(np.angle(np.exp(1j * (lifts.cv_values - lifts.labels)[lifts.ok])))
     weights = np.exp(lifts.log_weights[lifts.ok] - lifts.log_weights.max())
     assert (np.average(strayed, axis=0, weights=weights) < 0.6).all()
     with np.load(folder / "lifts.npz") as stored:
@@ -127,8 +127,8 @@ def test_restrained_labels_beside_a_torsion(tmp_path):
         ({"slow": "torsions", "keep": "phi"}, "`keep` is of learned labels: add `slow='diffusion-map'`"),
         ({"slow": "torsions", "coordinates": 2}, "`coordinates` is of learned labels"),
         ({"labels": "loose"}, "choose restrained or held or free"),
-        ({"slow": "torsions", "labels": "held"}, "`labels='held'` is of learned labels"),
-        ({"labels": "held", "acceptance": "metropolis"}, "needs free labels"),
+        ({"slow": "torsions", "restrain": "torsions"}, "`restrain='torsions'` is of learned labels"),
+        ({"restrain": "torsions", "acceptance": "metropolis"}, "needs unrestrained ones"),
         ({"labels": "restrained", "acceptance": "metropolis"}, "needs free labels"),
         ({"coordinates": 0}, "`coordinates` is 0: give at least 1"),
     ],
@@ -178,7 +178,7 @@ def test_recovery_is_one_for_the_torsion_itself_and_small_for_noise():
 
 def test_evaluations_that_a_run_with_learned_labels_may_not_exceed(tmp_path):
     """Pilots, and the windows of the check, count."""
-    free = RunOptions(**{**vars(LEARNED), "labels": "free"})
+    free = RunOptions(**{**vars(LEARNED), "restrain": "none"})
     least = budget.least_evaluations(free, run_options.settings_of(free))
     options = RunOptions(**{**vars(free), "max_evaluations": least + 2000})
     summary = run(tmp_path / "run", options).summary

@@ -81,7 +81,7 @@ def test_a_run_leaves_the_results_of_the_contract(finished):
         assert fes["energy"][np.isfinite(fes["energy"])].min() == 0.0
         assert float(fes["temperature"]) == 300.0
     with np.load(folder / "lifts.npz") as lifts, np.load(folder / "reverse.npz") as reverse:
-        for name in ("labels", "obtained", "log_weights", "log_prior", "log_encoder", "work", "reason", "task"):
+        for name in ("labels", "cv_values", "log_weights", "log_prior", "log_encoder", "work", "reason", "task"):
             assert name in lifts.files and name in reverse.files
         assert str(lifts["mode"]) == "restrained"
     assert (folder / "fes.dat").read_text().startswith("#! FIELDS x free error")
@@ -97,7 +97,7 @@ def test_the_trajectory_holds_one_frame_for_each_lift_with_a_weight(finished, ca
     lifts = load_lifts(finished.folder / "lifts.npz", load_system(SYSTEM).slow)
     frames = mdtraj.load(str(finished.folder / "lifts.dcd"), top=str(finished.folder / "top.pdb"))
     x = frames.xyz[:, 0, 0]
-    assert np.allclose(x, lifts.obtained[lifts.ok, 0], atol=1e-4)
+    assert np.allclose(x, lifts.cv_values[lifts.ok, 0], atol=1e-4)
 
 
 def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):

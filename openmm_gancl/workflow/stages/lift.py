@@ -37,7 +37,7 @@ class _Rounds:
     def _blind(self) -> bool:
         """Whether nothing is placed and no error asked for: then one round is enough, of one chain over all lifts."""
         options = self.run.options
-        return options.free and options.target_error is None and (options.slow == "torsions" or options.chain)
+        return options.unrestrained and options.target_error is None and (options.slow == "torsions" or options.chain)
 
     def _analyse(self) -> None:
         with self.run.reporter.step("placing lifts", 1) as done:
@@ -97,7 +97,7 @@ def lift_stage(run: Run, out: Path) -> None:
     cost = lifts.force_evaluations + forward.force_evaluations + reverse.force_evaluations + plan.evaluations
     if run.options.chain:
         extra["accepted"] = accept_metropolis(lifts.log_weights, run.rng("lift", "acceptance"))[1]
-    elif not run.options.free and len(forward):
+    elif not run.options.unrestrained and len(forward):
         lifts = join_lifts([lifts, forward])
     if run.learned_labels is not None:
         extra["learned_labels"] = run.labelled_system.slow.transform(lifts.positions)

@@ -68,16 +68,16 @@ def slow_stage(run: Run, out: Path) -> None:
     labels, slow = learned.labels, learned.labels.slow
     told, angles = {}, {}
     if np.isfinite(system.slow.periods).all():
-        angles = dict(zip(system.slow.names, frames.obtained.T, strict=True))
+        angles = dict(zip(system.slow.names, frames.cv_values.T, strict=True))
         r_squared = recovery(
-            labels.centres, frames.obtained, slow.transform(held_out.positions), held_out.obtained, slow.periods
+            labels.centres, frames.cv_values, slow.transform(held_out.positions), held_out.cv_values, slow.periods
         )
         told = {name: float(value) for name, value in zip(system.slow.names, r_squared, strict=True)}
         parts = ", ".join(f"{name} {value:.3f}" for name, value in told.items())
         run.reporter.note(f"labels {', '.join(slow.names)}; they tell (circular R^2, held-out frames): {parts}")
         if min(told.values()) < LEAST_RECOVERY:
             run.reporter.note("the labels do not tell all of the card's torsions: use other `features`, or `keep` one")
-    if options.label_mode == "held":
+    if options.restrained == "torsions":
         run.reporter.note(f"held on the way: {', '.join(wide_torsions(system, slow, frames.positions).names)}")
     plot_slow(learned.fitted, learned.selection, angles, out / "slow.png")
     labels.save(out / "labels.npz")

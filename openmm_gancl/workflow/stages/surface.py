@@ -29,7 +29,7 @@ from ..summary import Summary
 
 def _pareto_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: float) -> float:
     """Tail index of the weights with the surface itself divided out: of what makes its error bars."""
-    energies = surface.energy_at(ends.obtained) / kT
+    energies = surface.energy_at(ends.cv_values) / kT
     low = energies < CEILING
     return pareto_index(ends.log_weights[low] + energies[low])
 
@@ -53,7 +53,7 @@ def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path) -> LiftAnaly
     _save_surface(over(own, learned[:, : len(own.names)]), (), out, "fes")
     surface = over(run.system.slow, card_labels)
     _save_surface(surface, run.system.basins, out, run.card_surface)
-    return LiftAnalysis(surface, replace(ends, obtained=card_labels))
+    return LiftAnalysis(surface, replace(ends, cv_values=card_labels))
 
 
 def surface_stage(run: Run, out: Path) -> None:

@@ -115,7 +115,7 @@ def _checked_force_constants(force_constants: Any, slow: SlowCoordinates) -> Flo
     d = len(slow.names)
     if values.shape not in {(), (d,)} or not (np.isfinite(values) & (values > 0)).all():
         raise InputError(
-            f"restraint {values.tolist()} must be {d} positive number(s), one a label ({', '.join(slow.names)})"
+            f"`force_constants` {values.tolist()} must be {d} positive number(s), one a label ({', '.join(slow.names)})"
         )
     return np.broadcast_to(values, (d,)).copy()
 

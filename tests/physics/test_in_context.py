@@ -267,7 +267,7 @@ def test_what_the_ghosts_would_change_is_refused(models):
         InContextMove(system, untrained_model(system, seed=1))
     system, _ = narrow_domain()
     model = untrained_model(system, seed=1)
-    with pytest.raises(InputError, match=r"restraint \[1.0, 2.0\]: give one number, or 1"):
+    with pytest.raises(InputError, match=r"`force_constants` \[1.0, 2.0\]: give one number, or 1"):
         InContextMove(system, model, force_constants=[1.0, 2.0])
     with pytest.raises(InputError, match="time step nan"):
         InContextMove(system, model, time_step=float("nan"))

@@ -91,13 +91,23 @@ def baseline_order(d: int) -> int:
     return max(order for order in range(1, HIGHEST_ORDER + 1) if order == 1 or n_functions(order) <= MOST_FUNCTIONS)
 
 
+class Linear(nn.Linear):
+    """A linear layer whose TorchScript is the same text in every process.
+
+    torch writes the constants of a module in the order of a set of their names, which changes with Python's hash seed.
+    Without constants both sizes are ordinary attributes, in the order in which they are set.
+    """
+
+    __constants__ = []  # noqa: RUF012  # as torch declares it
+
+
 def _perceptron(n_inputs: int, hidden: int, n_outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(n_inputs, hidden),
+        Linear(n_inputs, hidden),
         nn.SiLU(),
-        nn.Linear(hidden, hidden),
+        Linear(hidden, hidden),
         nn.SiLU(),
-        nn.Linear(hidden, n_outputs),
+        Linear(hidden, n_outputs),
     )
 
 

@@ -19,6 +19,7 @@ from ..coordinates.features import Features
 from ..coordinates.torch_modules import features_module
 from ..engine.random_numbers import torch_rng
 from ..errors import InputError
+from ..generator.networks import Linear
 from ..units import FloatArray, IntArray
 from .diffusion_map import DiffusionMap, checked_points
 from .torch_map import LearnedCoordinates, NystroemModule
@@ -73,7 +74,7 @@ class DistilledNetwork(nn.Module):
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
             # made without numbers, or torch would draw them from its global generator
-            linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64)
+            linear = nn.utils.skip_init(Linear, fan_in, fan_out, dtype=torch.float64)
             nn.init.normal_(linear.weight, std=fan_in**-0.5, generator=generator)
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.Tanh()]

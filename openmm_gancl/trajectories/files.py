@@ -17,6 +17,10 @@ TIMED = {".xtc", ".trr", ".nc", ".ncdf", *HDF5}
 """Formats whose frames have a time."""
 
 
+DCD_TITLE = 92
+"""Bytes of a DCD file before its title: the control record, with its length at either end."""
+
+
 @contextmanager
 def silent_readers() -> Iterator[None]:
     """Mdtraj's C code talks on stdout, which belongs to results."""
@@ -47,8 +51,8 @@ def _cut_off(path: Path, frame: int) -> InputError:
 
 
 def _check_dcd(path: Path, file: BinaryIO) -> None:
-    head = file.read(92)
-    if len(head) < 92 or head[4:8] != b"CORD":
+    head = file.read(DCD_TITLE)
+    if len(head) < DCD_TITLE or head[4:8] != b"CORD":
         raise InputError(f"{path} is no DCD file: check its name")
     order = "<" if struct.unpack("<i", head[:4])[0] == 84 else ">"
     control = struct.unpack(f"{order}20i", head[8:88])
@@ -63,6 +67,23 @@ def _check_dcd(path: Path, file: BinaryIO) -> None:
     whole, rest = divmod(path.stat().st_size - begin, frame)
     if rest:
         raise _cut_off(path, whole)
+
+
+def set_dcd_title(path: Path, title: str) -> None:
+    """Overwrite the title of a DCD file that mdtraj wrote, where it leaves the date and bytes of unset memory.
+
+    Its writer takes no title. The record is of fixed size: 4 bytes of its length, 4 of the number of lines, and lines
+    of 80 characters.
+
+    Args:
+        path: the file.
+        title: its first line, of at most 80 characters of ASCII; the others become blank.
+    """
+    with path.open("r+b") as file:
+        file.seek(DCD_TITLE)
+        size, n_lines = struct.unpack("=2i", file.read(8))
+        assert size == 4 + 80 * n_lines, "this DCD file has another title than mdtraj writes"
+        file.write(title.encode("ascii").ljust(80 * n_lines))
 
 
 def _check_trr(path: Path, file: BinaryIO) -> None:

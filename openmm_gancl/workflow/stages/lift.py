@@ -15,6 +15,7 @@ from ...lifting.relaxation import TASK_SIZE
 from ...lifting.reverse_check import ReverseCheck, check_lifts, pooled_z
 from ...lifting.weights import accept_metropolis
 from ...system.molecular_system import MolecularSystem
+from ...trajectories.files import set_dcd_title
 from ..budget import most_lifts
 from ..context import Run
 from ..labelling import Plan, plan_of
@@ -78,6 +79,7 @@ def _save_trajectory(lifts: Lifts, system: MolecularSystem, path: Path) -> None:
     mdtraj.Trajectory(positions, topology).save_dcd(str(path))
     if path.stat().st_size < positions.nbytes:  # the writer does not look at what the disk says
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    set_dcd_title(path, "lifts by openmm_gancl")
 
 
 def _check_record(check: ReverseCheck) -> dict[str, Any]:

@@ -3,13 +3,21 @@
 from pathlib import Path
 
 from ...sampling.frames import save_frames
+from ...system.molecular_system import MolecularSystem
 from ..context import Run, restrained_windows
+
+
+def _save_structure(system: MolecularSystem, path: Path) -> None:
+    """A PDB file without OpenMM's header: its remark holds the date, and lifts are in vacuum, without a box."""
+    from openmm.app import PDBFile
+
+    with open(path, "w") as stream:
+        PDBFile.writeModel(system.topology, 10.0 * system.positions, stream, keepIds=True)
+        PDBFile.writeFooter(system.topology, stream)
 
 
 def sample_stage(run: Run, out: Path) -> None:
     """Restrained windows: frames to train on, and others to check with."""
-    from openmm.app import PDBFile
-
     s = run.settings
     frames = restrained_windows(
         run, "sampling", run.system, s.n_windows, s.steps_per_window, s.frames_per_window, run.seed("sample", "frames")
@@ -28,5 +36,4 @@ def sample_stage(run: Run, out: Path) -> None:
         if part.dropped:
             told = ", ".join(f"{count} {reason}" for reason, count in part.dropped.items())
             run.reporter.note(f"dropped {told} of {len(part) + sum(part.dropped.values())} frames ({name})")
-    with open(out / "top.pdb", "w") as stream:
-        PDBFile.writeFile(run.system.topology, 10.0 * run.system.positions, stream, keepIds=True)
+    _save_structure(run.system, out / "top.pdb")

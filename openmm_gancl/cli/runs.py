@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from ..engine.threads import THREAD_VARIABLES
 from ..errors import InputError
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ..workflow.run import Outcome
 
 GO_ON = "finished stages are kept, the same command goes on from there"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 LAST = "surface"
 SYSTEM = typer.Argument(metavar="SYSTEM", help="A system's name, or a card (TOML file or folder).")

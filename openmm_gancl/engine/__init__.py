@@ -1,1 +1,1 @@
-"""How OpenMM runs things: platforms, tasks, random numbers, packed copies, restraint and torch forces, XML."""
+"""How OpenMM runs things: platforms, tasks, threads, random numbers, packed copies, restraint and torch forces, XML."""

@@ -42,18 +42,14 @@ def refuse_code(xml: str) -> None:
 
 
 def deserialized_system(xml: str) -> openmm.System:
-    """The System of an XML text, with what its forces of torch modules need: openmm-torch is loaded, threads are set.
+    """The System of an XML text, with openmm-torch loaded where a force needs it.
 
     Any process may read it: a worker, one that resumes a run, a script that has the file of a System with a
     `openmm_gancl.torch_force` in it. Of a file from others have a look at it first: a PythonForce runs code.
     """
     if "TorchForce" in xml or "PythonForce" in xml:
-        import torch
-
         from .torch_force import torch_force_type
 
-        # a network that is evaluated every step is tens of times slower with more
-        torch.set_num_threads(1)
         torch_force_type()
     return openmm.XmlSerializer.deserialize(xml)
 

@@ -5,14 +5,20 @@ of workers nor the order nor a killed worker changes a result.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from ..errors import InputError
 from .platforms import PlatformChoice
+from .threads import THREAD_VARIABLES, torch_threads
 
 MAX_RESTARTS = 3
+
+WORKERS_IDLE = 300
+"""Seconds after which idle workers end."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -53,12 +59,13 @@ def run_tasks(
     if executor is None and (workers == 1 or len(tasks) < 2):
         results = []
         for task in tasks:
-            results.append(function(task))
+            with _on_one_thread():
+                results.append(function(task))
             report()
         return results
     done: dict[int, Result] = {}
     for _ in range(MAX_RESTARTS):
-        pool = executor or _local_pool(min(workers, len(tasks)))
+        pool = executor or local_pool(min(workers, len(tasks)))
         try:
             for index, result in _submit(pool, function, tasks, done):
                 done[index] = result
@@ -69,10 +76,20 @@ def run_tasks(
     raise InputError(f"worker processes died {MAX_RESTARTS} times over: free memory, or use fewer `workers`")
 
 
-def _local_pool(workers: int) -> Executor:
+def local_pool(workers: int) -> Executor:
+    """The pool of worker processes, begun where there is none; each has one thread, for others work beside it.
+
+    Args:
+        workers: processes.
+    """
     from loky import get_reusable_executor
 
-    return get_reusable_executor(max_workers=workers, timeout=300)
+    return get_reusable_executor(max_workers=workers, timeout=WORKERS_IDLE, env=dict.fromkeys(THREAD_VARIABLES, "1"))
+
+
+def _on_one_thread() -> AbstractContextManager[None]:
+    """For tasks in this process, whose networks must give what they give in a worker; without torch there are none."""
+    return torch_threads(1) if "torch" in sys.modules else nullcontext()
 
 
 def _submit(

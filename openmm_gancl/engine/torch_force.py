@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..coordinates.slow_coordinates import ModuleCoordinates, archived
 from ..errors import InputError, last_line, quiet
 from ..units import FloatArray
+from .threads import torch_threads
 
 Backend = Literal["auto", "torch", "python"]
 
@@ -94,12 +95,12 @@ class ModuleForce:
     def __call__(self, state: Any) -> tuple[float, FloatArray]:
         """Energy, kJ/mol, and forces, shape=(n_atoms, 3), kJ/mol/nm."""
         if self._module is None:
-            torch.set_num_threads(1)  # with more threads a small network is tens of times slower
             self._module = torch.jit.load(io.BytesIO(self.archive))
         values = state.getParameters() if self.parameters else {}
         numbers = [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
         positions = torch.tensor(state.getPositions(asNumpy=True)._value, dtype=torch.float64)
-        return _evaluated(self._module, positions, numbers, self.with_forces)
+        with torch_threads(1):
+            return _evaluated(self._module, positions, numbers, self.with_forces)
 
 
 def _evaluated(module: Any, positions: Tensor, numbers: list[Tensor], with_forces: bool) -> tuple[float, FloatArray]:
@@ -162,6 +163,12 @@ def module_force(
 ) -> openmm.Force:
     """A scripted module as a force.
 
+    torch's thread count is left to the process. A PythonForce sets it to one in each evaluation. A TorchForce cannot,
+    for OpenMM calls it without Python, step after step, on the caller's thread; nor need it: with 1, 2 and 4 threads
+    the modules of this package took the same time on two cores, since torch divides only operations of more than
+    32,768 numbers. A larger module of your own may gain from ``torch.set_num_threads(1)`` in the script that steps
+    its Context: one of 40,000 units took 3.5 times longer with two.
+
     Args:
         module: its forward takes positions, shape=(n_atoms, 3) in nm, and one number a parameter to an energy, kJ/mol.
         parameters: name and default of each, global parameters of the Context, in the order of the arguments.
@@ -175,8 +182,6 @@ def module_force(
     """
     if backend not in ("auto", "torch", "python"):
         raise InputError(f"there is no backend {backend!r}: choose auto, torch or python")
-    # with more threads a small network is tens of times slower
-    torch.set_num_threads(1)
     torch_force = None if backend == "python" else torch_force_type()
     if backend == "auto" and torch_force is not None and not runs_everywhere():
         torch_force = None

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 
 from ..coordinates.slow_coordinates import SlowCoordinates, archived, slow_from_description
 from ..engine.random_numbers import named_rng
+from ..engine.threads import torch_threads
 from ..errors import InputError, first_line, last_line
 from ..reference.chart import Chart, chart_from_description
 from ..reference.potential import ReferenceParameters
@@ -22,17 +21,6 @@ from ..units import FloatArray, checked_temperature
 from .networks import LiftingNetworks
 
 SCHEMA_VERSION = 2
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small networks: where other work runs beside, a second thread makes them several times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -120,7 +108,7 @@ class LiftingModel:
             digest.update(name.encode() + tensor.numpy(force=True).tobytes())
         return digest.hexdigest()[:16]
 
-    @one_thread()
+    @torch_threads(1)
     def _call(self, method: str, *arrays: FloatArray) -> Any:
         device = self.networks.exponents.device
         with torch.no_grad():

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from ..engine.random_numbers import named_rng, torch_seeded
+from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..reference.chart import Chart, chart_for
 from ..sampling.frames import Frames
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, whole_number
-from .model import SCHEMA_VERSION, LiftingModel, atom_names, one_thread, scripted_networks
+from .model import SCHEMA_VERSION, LiftingModel, atom_names, scripted_networks
 from .networks import Generator, coordinate_kinds
 from .wgan_gp import TrainingHistory, TrainingOptions, coordinate_statistics, fit_baseline, train_adversarially
 
@@ -44,7 +45,7 @@ def _bundle(
     return LiftingModel(networks, chart, system.slow, {**base, **metadata})
 
 
-@one_thread()
+@torch_threads(1)
 def train_model(
     system: MolecularSystem,
     positions: FloatArray,

@@ -20,6 +20,7 @@ from ..engine.packing import Copies, copies_in_a_context
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.random_numbers import named_rng, openmm_seed
 from ..engine.tasks import run_tasks
+from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..generator.model import LiftingModel
 from ..sampling.langevin import maxwell_boltzmann
@@ -187,7 +188,8 @@ class Lifter:
             frames: shape=(n, n_atoms, 3), nm.
         """
         task, proposals = self._prepare(labels, frames, rng)
-        return self._weigh(task, proposals, relaxer(task))
+        with torch_threads(1):
+            return self._weigh(task, proposals, relaxer(task))
 
     def _weigh(self, task: RelaxTask, proposals: Proposals, relaxed: Relaxed) -> Lifts:
         label_proposal = self.label_proposal if self.mode == "unrestrained" else None

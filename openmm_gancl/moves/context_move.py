@@ -11,6 +11,7 @@ from ..engine.packing import CopyLattice, add_guard, names_its_particles
 from ..engine.platform_rng import ReferenceStream, preserve_platform_rng
 from ..engine.platforms import REAL_GROUP, REFERENCE_GROUP, make_context
 from ..engine.random_numbers import named_rng, openmm_seed
+from ..engine.threads import torch_threads
 from ..engine.torch_force import Backend
 from ..errors import InputError
 from ..generator.forces import torch_force
@@ -150,7 +151,7 @@ class InContextMove:
 
     def step(self, n: int) -> None:
         """n moves without a record."""
-        with self._stream.drawn_from():
+        with self._stream.drawn_from(), torch_threads(1):
             self.integrator.step(n)
 
     def run(self, n: int) -> ContextChain:

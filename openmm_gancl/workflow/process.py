@@ -9,22 +9,15 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-WORKERS_IDLE = 300
-"""Seconds after which idle workers end, as in `openmm_gancl.engine.tasks.run_tasks`: the pool is the same."""
+from ..engine.tasks import local_pool
+from ..engine.threads import torch_threads
 
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
     """So many for torch and the linear algebra, whose last digits depend on it; afterwards as before."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(threads), threadpool_limits(threads):
+        yield
 
 
 def start_workers(workers: int) -> None:
@@ -34,11 +27,9 @@ def start_workers(workers: int) -> None:
     """
     if workers < 2 or threading.current_thread() is not threading.main_thread():
         return
-    from loky import get_reusable_executor
-
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        get_reusable_executor(max_workers=workers, timeout=WORKERS_IDLE).submit(os.getpid)
+        local_pool(workers).submit(os.getpid)
     finally:
         signal.signal(signal.SIGINT, before)
 

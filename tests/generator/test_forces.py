@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,8 @@ from openmm_gancl import (
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
 from openmm_gancl.coordinates.torch_modules import slow_as_module
 from openmm_gancl.engine.restraint_forces import coordinate_forces, make_restraint
-from openmm_gancl.engine.serialization import refuse_code
+from openmm_gancl.engine.serialization import deserialized_system, refuse_code
+from openmm_gancl.engine.tasks import run_tasks
 from openmm_gancl.engine.torch_force import check_module, restraint_module, taking_numbers
 from openmm_gancl.generator.force_modules import NO_PROBABILITY, ReferenceModule
 from openmm_gancl.lifting.proposals import restraint_reference
@@ -227,6 +229,67 @@ def test_a_system_with_a_module_in_workers_and_other_processes(models, backend, 
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert finished.stdout.strip() == system.force_field_hash, finished.stderr
+
+
+@contextmanager
+def threads_as_before(threads=2):
+    """Of this process, set to a number that nothing here asks for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_thread_count_of_the_process_stays(models, backend, monkeypatch):
+    """A PythonForce has one thread while it is evaluated."""
+    from openmm_gancl.engine import torch_force as home
+
+    inside, evaluated = [], home._evaluated
+    system, model = models["bonded_chain"]
+    with threads_as_before():
+        force = torch_force(model, "slow_bias", restraint=20.0, backend=backend)
+    monkeypatch.setattr(home, "_evaluated", lambda *rest: (inside.append(torch.get_num_threads()), evaluated(*rest))[1])
+    with threads_as_before():
+        context = context_of(force, system.n_atoms, system.positions)
+        context.getIntegrator().step(3)
+        energy_and_forces(context)
+    assert set(inside) == ({1} if backend == "python" else set())
+    text = openmm.XmlSerializer.serialize(context.getSystem())
+    with threads_as_before():
+        energy_and_forces(context_of(deserialized_system(text), system.n_atoms, system.positions))
+
+
+def test_a_changed_thread_count_would_be_noticed(models, monkeypatch):
+    from openmm_gancl.engine import torch_force as home
+
+    _, model = models["bonded_chain"]
+    made = home.archived
+    monkeypatch.setattr(home, "archived", lambda module: (torch.set_num_threads(1), made(module))[1])
+    with pytest.raises(AssertionError), threads_as_before():
+        torch_force(model, "slow_bias", backend="python")
+    monkeypatch.undo()
+    inside, evaluated = [], home._evaluated
+    monkeypatch.setattr(home, "_evaluated", lambda *rest: (inside.append(torch.get_num_threads()), evaluated(*rest))[1])
+    monkeypatch.setattr(home, "torch_threads", lambda threads: nullcontext())
+    system, _ = models["bonded_chain"]
+    with threads_as_before():
+        force = torch_force(model, "slow_bias", backend="python")
+        energy_and_forces(context_of(force, system.n_atoms, system.positions))
+    assert set(inside) == {2}
+
+
+def threads_of(_):
+    return torch.get_num_threads()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_have_one_thread_each(workers):
+    with threads_as_before():
+        assert run_tasks(threads_of, range(4), workers=workers) == [1] * 4
 
 
 class Broken(nn.Module):

@@ -1,5 +1,6 @@
 """A log-Gaussian Cox process on a grid: counts with a known exposure to a smooth log-density with error bars."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -190,7 +191,14 @@ def worst_place(
     return worst
 
 
-def fit_cox_process(basis: Basis, counts: FloatArray, squares: FloatArray, log_exposure: FloatArray) -> CoxFit:
+def fit_cox_process(
+    basis: Basis,
+    counts: FloatArray,
+    squares: FloatArray,
+    log_exposure: FloatArray,
+    *,
+    progress: Callable[[], None] | None = None,
+) -> CoxFit:
     """Fit counts ~ exposure * density, with the prior's length chosen by evidence and by the worst place.
 
     Args:
@@ -198,6 +206,7 @@ def fit_cox_process(basis: Basis, counts: FloatArray, squares: FloatArray, log_e
         counts: shape=(n_bins,), sums of weights; need not be whole numbers.
         squares: shape=(n_bins,), sums of squared weights.
         log_exposure: shape=(n_bins,).
+        progress: called once for each length tried.
     """
     smooth_counts, smooth_squares = (_summed(field, RADII[-1], basis) + 1e-12 for field in (counts, squares))
     dispersion = smooth_squares / smooth_counts
@@ -213,6 +222,8 @@ def fit_cox_process(basis: Basis, counts: FloatArray, squares: FloatArray, log_e
         # on a busy machine, threads of such short steps wait for one another: a factor of 200 was measured
         with threadpool_limits(1, user_api="blas"):
             start, factor, evidence = _newton(active, *data, prior_precision(basis, candidate), start)
+        if progress is not None:
+            progress()
         if best is not None and evidence < best[0] and not stands_out:
             break
         best = evidence, candidate, start, factor

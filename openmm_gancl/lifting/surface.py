@@ -11,6 +11,7 @@ doi 10.1111/1467-9469.00115): the log-density has a Matern prior whose length is
 mixture is the exposure, so the smearing never has to be undone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..coordinates.restraint_energies import log_boltzmann_factors
 from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
 from ..free_energy.basins import BasinPopulation
-from ..free_energy.cox_process import CoxFit, edge_modes, fit_cox_process, product_basis
+from ..free_energy.cox_process import LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
 from ..free_energy.grid import bin_centres, bin_indices
 from ..free_energy.surface import CEILING, FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import log_mean_weight
@@ -45,6 +46,10 @@ LARGEST_ERROR = 2.0
 SMOOTHING, FEWEST_ENDS = 1.5, 0.05
 """Of the end points' own density where other coordinates than the labels are asked for: bins; and end points to a bin,
 below which it is unknown."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished parts and that of all parts."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,47 @@ class WeightedEnds:
         return float(np.sqrt((n / (n - 1) * (squares[several] - sums[several] ** 2 / n)).clip(min=0.0).sum()))
 
 
+def in_turn(progress: Progress, number: int, n: int) -> Progress:
+    """Progress of one of n computations that follow one another.
+
+    Args:
+        progress: of all.
+        number: of the computation, from 0.
+        n: computations.
+    """
+    return lambda finished, parts: progress(number * parts + finished, n * parts)
+
+
+def _n_chunks(n: int) -> int:
+    return -(-n // CHUNK)
+
+
+class _Parts:
+    """Counts finished parts of a computation for whoever wants to know.
+
+    Args:
+        progress: told about them, if anybody.
+    """
+
+    def __init__(self, progress: Progress | None):
+        self.progress, self.n, self.finished = progress, 0, 0
+
+    def __call__(self) -> None:
+        """One more is finished."""
+        self.reach(self.finished + 1)
+
+    def reach(self, finished: int) -> None:
+        """So many are finished, or were not needed."""
+        self.finished = finished
+        if self.progress is not None:
+            self.progress(finished, self.n)
+
+
 class _Mixture:
     """The windows of restrained lifts as one mixture; a single flat window for unrestrained ones."""
 
-    def __init__(self, lifts: Lifts):
+    def __init__(self, lifts: Lifts, tick: Callable[[], None]):
+        self.tick = tick
         self.lifts, self.kT = lifts, thermal_energy(lifts.temperature)
         self.restrained = lifts.mode == "restrained"
         if self.restrained:
@@ -120,13 +162,17 @@ class _Mixture:
                 close = near > near.max() - FAR
                 weights = np.exp(near[close] - near.max())
                 guesses.append(np.quantile(log_means[close], 0.5, weights=weights, method="inverted_cdf"))
+            self.tick()
         return -np.array(guesses)
 
     def log_exposure(self, places: FloatArray, free_energies: FloatArray) -> FloatArray:
         """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
         log_c = np.log(self.counts) + free_energies
-        parts = [places[i : i + CHUNK] for i in range(0, len(places), CHUNK)]
-        return np.concatenate([logsumexp(self.log_window(part) + log_c, axis=1) for part in parts])
+        parts = []
+        for begin in range(0, len(places), CHUNK):
+            parts.append(logsumexp(self.log_window(places[begin : begin + CHUNK]) + log_c, axis=1))
+            self.tick()
+        return np.concatenate(parts)
 
     def ends(self, free_energies: FloatArray) -> WeightedEnds:
         ok = self.lifts.ok
@@ -193,16 +239,21 @@ def _surface(
     )
 
 
-def weighted_ends(lifts: Lifts) -> WeightedEnds:
+def weighted_ends(lifts: Lifts, progress: Progress | None = None) -> WeightedEnds:
     """End points with unbiased weights, whatever the labels and however many; see the module's text.
 
     The constants of restrained windows are local averages over windows; a single window of unrestrained lifts needs
     none.
 
+    Args:
+        lifts: of one run.
+        progress: told about finished parts.
+
     Raises:
         InputError: if no lift has a weight.
     """
-    mixture = _Mixture(lifts)
+    mixture = _Mixture(lifts, parts := _Parts(progress))
+    parts.n = _n_chunks(len(mixture.labels)) + _n_chunks(int(lifts.ok.sum()))
     return mixture.ends(mixture.smoothed_free_energies())
 
 
@@ -214,6 +265,7 @@ def surface_from_ends(
     temperature: float,
     force_evaluations: int,
     bins: int | None = None,
+    progress: Progress | None = None,
 ) -> FreeEnergySurface:
     """A surface over any one or two coordinates of weighted end points, masked where none lie.
 
@@ -226,6 +278,7 @@ def surface_from_ends(
         temperature: K.
         force_evaluations: to record.
         bins: a coordinate; as for `surface_from_lifts`.
+        progress: told about finished parts.
 
     Raises:
         InputError: the end points are too few.
@@ -241,12 +294,22 @@ def surface_from_ends(
     counts = weights[inside] * exposure[index[inside]]
     with np.errstate(divide="ignore"):
         log_exposure = np.log(exposure)
-    fit = fit_cox_process(product_basis(slow, shape), *_sums(index[inside], counts, n_bins), log_exposure)
+    parts = _Parts(progress)
+    parts.n = len(LENGTHS)
+    fit = fit_cox_process(
+        product_basis(slow, shape), *_sums(index[inside], counts, n_bins), log_exposure, progress=parts
+    )
+    parts.reach(parts.n)
     return _surface(fit, reached, edges, slow, temperature, force_evaluations)
 
 
 def analyse_lifts(
-    lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
+    lifts: Lifts,
+    *,
+    bins: int | None = None,
+    force_evaluations: int | None = None,
+    passes: int = 3,
+    progress: Progress | None = None,
 ) -> LiftAnalysis:
     """Surface and weighted end points; see `surface_from_lifts`, which takes the same arguments.
 
@@ -258,15 +321,23 @@ def analyse_lifts(
         bins: bins a label; 72 over two labels, 120 over one, by default.
         force_evaluations: what they cost in all; their own by default.
         passes: of surface and window free energies in turn.
+        progress: told about finished parts.
     """
-    edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts)
+    edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts, parts := _Parts(progress))
     shape = tuple(len(axis) - 1 for axis in edges)
     places = bin_centres(edges)
+    before, of_ends = _n_chunks(len(mixture.labels)), _n_chunks(int(lifts.ok.sum()))
+    in_a_pass = of_ends + _n_chunks(len(places)) + len(LENGTHS) + 1
+    parts.n = before + passes * in_a_pass + of_ends
     basis, log_windows = product_basis(lifts.slow, shape), mixture.log_window(places)
     free_energies = mixture.smoothed_free_energies()
-    for _ in range(passes):
-        fit = fit_cox_process(basis, *_counts(mixture, free_energies, places, edges))
+    for number in range(passes):
+        counts = _counts(mixture, free_energies, places, edges)
+        fit = fit_cox_process(basis, *counts, progress=parts)
+        # lengths that were not tried count too
+        parts.reach(before + (number + 1) * in_a_pass - 1)
         free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
+        parts()
     reached = log_windows.max(axis=1) > -REACH
     cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
     surface = _surface(fit, reached, edges, lifts.slow, lifts.temperature, cost)

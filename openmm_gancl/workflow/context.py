@@ -18,6 +18,7 @@ from ..lifting.label_proposals import KernelProposal, LabelProposal
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts, Mode
 from ..lifting.relaxation import TASK_SIZE
+from ..lifting.surface import Progress
 from ..sampling.frames import Frames, load_frames, stored_evaluations
 from ..sampling.langevin import MINIMISER_ITERATIONS
 from ..sampling.windows import WINDOWS_IN_A_TASK, sample_windows
@@ -99,6 +100,12 @@ class Run:
         """Report finished tasks of about ``cost`` force evaluations each."""
         with self.reporter.step(title, n_tasks) as done:
             yield TaskCounter(self.folder, cost, done)
+
+    @contextmanager
+    def parts(self, title: str) -> Iterator[Progress]:
+        """Report finished parts of a computation that says how many there are."""
+        with self.reporter.step(title, 100) as done:
+            yield lambda finished, n: done(100 * finished // n)
 
     @cached_property
     def learned_labels(self) -> LearnedLabels | None:

@@ -14,7 +14,7 @@ from ..lifting.label_proposals import KernelProposal, fit_label_encoder
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts
 from ..lifting.relaxation import TASK_SIZE
-from ..lifting.surface import analyse_lifts, surface_from_ends, weighted_ends
+from ..lifting.surface import Progress, analyse_lifts, in_turn, surface_from_ends, weighted_ends
 from ..sampling.frames import Frames, load_frames
 from ..sampling.labels import scattered_labels, spread
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
@@ -43,8 +43,8 @@ class Plan(Protocol):
         """Lifter and labels of the next round, by its number, placed by the surface of those before."""
         ...
 
-    def surface(self, lifts: Lifts) -> FreeEnergySurface:
-        """Over the card's labels, coarse, to place lifts by."""
+    def surface(self, lifts: Lifts, progress: Progress) -> FreeEnergySurface:
+        """Over the card's labels, coarse, to place lifts by; progress is told about finished parts."""
         ...
 
     def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
@@ -123,9 +123,9 @@ class GridPlan(_Checked):
             return lifter, scattered_labels(slow, n, rng)
         return lifter, place_labels(surface, slow, n, ceiling=PLACEMENT_CEILING, rng=rng)
 
-    def surface(self, lifts: Lifts) -> FreeEnergySurface:
+    def surface(self, lifts: Lifts, progress: Progress) -> FreeEnergySurface:
         """See `Plan.surface`."""
-        return analyse_lifts(lifts, bins=PLACEMENT_BINS).surface
+        return analyse_lifts(lifts, bins=PLACEMENT_BINS, progress=progress).surface
 
     def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
         """See `Plan.check`; at held-out windows, far apart where the surface is low, with frames enough."""
@@ -176,9 +176,9 @@ class LearnedPlan(_Checked):
         model, windows = self.run.windows(self.model, labels, self.run.seed("lift", "windows", number))
         return self.run.lifter(model, self.relax_steps), windows[np.arange(n) % len(windows)]
 
-    def surface(self, lifts: Lifts) -> FreeEnergySurface:
+    def surface(self, lifts: Lifts, progress: Progress) -> FreeEnergySurface:
         """See `Plan.surface`."""
-        slow, ends = self.run.system.slow, weighted_ends(lifts)
+        slow, ends = self.run.system.slow, weighted_ends(lifts, in_turn(progress, 0, 2))
         return surface_from_ends(
             ends,
             slow.transform(lifts.positions[lifts.ok]),
@@ -186,6 +186,7 @@ class LearnedPlan(_Checked):
             temperature=lifts.temperature,
             force_evaluations=lifts.force_evaluations,
             bins=PLACEMENT_BINS,
+            progress=in_turn(progress, 1, 2),
         )
 
     def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:

@@ -15,7 +15,7 @@ from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.options import RunOptions
 from tests.cli.test_cli import gancl
 from tests.tiny_run import PRESETS
-from tests.workflow.test_run import Notes
+from tests.workflow.test_run import Notes, Steps, often_told
 
 pytestmark = pytest.mark.openmmtorch
 
@@ -90,12 +90,13 @@ def test_free_lifts_are_checked_against_windows_of_their_own(tmp_path):
 
 
 def test_stage_by_stage_gives_the_same_bytes(finished, tmp_path):
-    folder = tmp_path / "run"
+    folder, reporter = tmp_path / "run", Steps()
     assert run(folder, until="sample").done == ("sample",)
     result = gancl("slow", folder, "--workers", "1")
     assert result.exit_code == 0, result.stderr
     assert not (folder / "train").exists()
-    assert run(folder).summary is not None
+    assert run(folder, reporter=reporter).summary is not None
+    assert often_told(reporter.steps, "placing lifts") and often_told(reporter.steps, "surface")
     for name in ("fes.npz", "fes_phi.npz"):
         assert (folder / name).read_bytes() == (finished[0].folder / name).read_bytes(), name
 

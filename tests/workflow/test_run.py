@@ -2,6 +2,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.plots import plot_surface
 from openmm_gancl.free_energy.surface import FreeEnergySurface
 from openmm_gancl.generator.model import load_model
+from openmm_gancl.lifting import surface as lifting_surface
 from openmm_gancl.lifting.lifter import Lifter
 from openmm_gancl.lifting.lifts import load_lifts
 from openmm_gancl.sampling.labels import spread
@@ -44,6 +46,27 @@ class Notes(LogReporter):
 
     def note(self, message):
         self.notes.append(message)
+
+
+class Steps(Notes):
+    """Also what was told of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    @contextlib.contextmanager
+    def step(self, title, total):
+        told = []
+        self.steps.append((title, total, told))
+        yield told.append
+
+
+def often_told(steps, title):
+    """Whether a step goes on in small parts, from the beginning to the end."""
+    found = [np.array([0, *told]) / total for name, total, told in steps if name == title]
+    assert found, title
+    return all((np.diff(part) >= 0).all() and np.diff(part).max() < 0.4 and part[-1] == 1.0 for part in found)
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +150,31 @@ def test_threads_of_the_calling_process_do_not_change_a_byte(finished, tmp_path)
     with threadpool_limits(1):
         run(tmp_path / "run")
     assert (tmp_path / "run" / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+
+
+def test_surfaces_tell_how_far_they_are(finished, tmp_path):
+    """A step that only ends would be told from one that goes on."""
+    folder, reporter = tmp_path / "run", Steps()
+    shutil.copytree(finished.folder, folder)
+    for stage in ("lift", "surface"):
+        shutil.rmtree(folder / stage)
+    run(folder, reporter=reporter)
+    assert often_told(reporter.steps, "placing lifts") and often_told(reporter.steps, "surface")
+    assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+    assert not often_told([("surface", 1, [1])], "surface")
+
+
+def test_parts_of_many_lifts_are_told_one_by_one(finished, monkeypatch):
+    lifts, told = load_lifts(finished.folder / "lifts.npz", load_system(SYSTEM).slow), []
+    alone = lifting_surface.analyse_lifts(lifts).surface
+    monkeypatch.setattr(lifting_surface, "CHUNK", 16)
+    surface = lifting_surface.analyse_lifts(lifts, progress=lambda finished, n: told.append((finished, n))).surface
+    counts, totals = np.array(told).T
+    chunks = 4 * -(-int(lifts.ok.sum()) // 16)
+    assert len(set(totals)) == 1 and counts[-1] == totals[0] > chunks and len(counts) > chunks
+    assert (np.diff(counts) >= 1).all()
+    np.testing.assert_allclose(surface.energy, alone.energy, rtol=1e-9)
+    np.testing.assert_allclose(surface.error, alone.error, rtol=1e-9)
 
 
 def test_another_seed_gives_another_surface(finished, tmp_path):

@@ -41,9 +41,8 @@ class _Rounds:
         return options.unrestrained and options.target_error is None and (options.slow == "torsions" or options.chain)
 
     def _analyse(self) -> None:
-        with self.run.reporter.step("placing lifts", 1) as done:
-            self.surface = self.plan.surface(self.lifts)
-            done(1)
+        with self.run.parts("placing lifts") as progress:
+            self.surface = self.plan.surface(self.lifts, progress)
         error = self.surface.median_error / self.run.system.kT
         self.record.append({"lifts": len(self.lifts), "error_kT": error})
 

@@ -16,9 +16,11 @@ from ...lifting.lifts import Lifts, load_lifts
 from ...lifting.reverse_check import reason_counts
 from ...lifting.surface import (
     LiftAnalysis,
+    Progress,
     WeightedEnds,
     analyse_lifts,
     basin_populations,
+    in_turn,
     surface_from_ends,
     weighted_ends,
 )
@@ -40,18 +42,25 @@ def _save_surface(surface: FreeEnergySurface, basins: tuple[Basin, ...], out: Pa
     plot_surface(surface, basins=basins).figure.savefig(out / f"{name}.png", dpi=150)
 
 
-def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path) -> LiftAnalysis:
+def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path, progress: Progress) -> LiftAnalysis:
     """Surfaces over the first one or two learned coordinates, and over the card's labels, which is returned."""
-    ends = weighted_ends(lifts)
+    ends = weighted_ends(lifts, in_turn(progress, 0, 3))
     with np.load(run.folder.file("lift", "lifts.npz"), allow_pickle=False) as stored:
         learned, card_labels = (stored[name][lifts.ok] for name in ("learned_labels", "card_labels"))
     own = FirstAxes.of(run.labelled_system.slow, 2)
 
-    def over(axes: Axes, values: FloatArray) -> FreeEnergySurface:
-        return surface_from_ends(ends, values, axes, temperature=lifts.temperature, force_evaluations=cost)
+    def over(axes: Axes, values: FloatArray, number: int) -> FreeEnergySurface:
+        return surface_from_ends(
+            ends,
+            values,
+            axes,
+            temperature=lifts.temperature,
+            force_evaluations=cost,
+            progress=in_turn(progress, number, 3),
+        )
 
-    _save_surface(over(own, learned[:, : len(own.names)]), (), out, "fes")
-    surface = over(run.system.slow, card_labels)
+    _save_surface(over(own, learned[:, : len(own.names)], 1), (), out, "fes")
+    surface = over(run.system.slow, card_labels, 2)
     _save_surface(surface, run.system.basins, out, run.card_surface)
     return LiftAnalysis(surface, replace(ends, cv_values=card_labels))
 
@@ -62,13 +71,12 @@ def surface_stage(run: Run, out: Path) -> None:
     lifts = load_lifts(run.folder.file("lift", "lifts.npz"), run.lifting_system.slow)
     checks = json.loads(run.folder.file("lift", "checks.json").read_text())
     cost = run.evaluations_before_lifts() + checks["force_evaluations"]
-    with run.reporter.step("surface", 1) as done:
+    with run.parts("surface") as progress:
         if run.learned_labels is None:
-            analysis = analyse_lifts(lifts, force_evaluations=cost)
+            analysis = analyse_lifts(lifts, force_evaluations=cost, progress=progress)
             _save_surface(analysis.surface, system.basins, out, "fes")
         else:
-            analysis = _learned_surfaces(run, lifts, cost, out)
-        done(1)
+            analysis = _learned_surfaces(run, lifts, cost, out, progress)
     surface = analysis.surface
     basins = basin_populations(analysis.ends, system.basins, system.temperature)
     efficiencies = [check["efficiency"] for check in checks["checks"]]

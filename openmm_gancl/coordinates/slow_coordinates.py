@@ -116,7 +116,8 @@ def checked_constants(constants: Any, slow: SlowCoordinates) -> FloatArray:
         found = np.full(d, np.nan)
     if not (np.isfinite(found) & (found >= 0)).all():
         raise InputError(
-            f"`force_constants` {constants}: give one number, or {d}, from zero up, one a label ({', '.join(slow.names)})"
+            f"`force_constants` {constants}: give one number, or {d}, from zero up, one a label "
+            f"({', '.join(slow.names)})"
         )
     return found
 

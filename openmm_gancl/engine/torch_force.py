@@ -98,7 +98,9 @@ class ModuleForce:
             self._module = torch.jit.load(io.BytesIO(self.archive))
         values = state.getParameters() if self.parameters else {}
         numbers = [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
-        positions = torch.tensor(state.getPositions(asNumpy=True)._value, dtype=torch.float64)
+        positions = torch.tensor(
+            state.getPositions(asNumpy=True).value_in_unit(openmm.unit.nanometer), dtype=torch.float64
+        )
         with torch_threads(1):
             return _evaluated(self._module, positions, numbers, self.with_forces)
 

@@ -120,7 +120,7 @@ def _reference(model: LiftingModel, kind: Kind, constants: FloatArray | None) ->
     widths, middle = np.empty(0), model.slow.domain.mean(axis=1)
     if constants is not None and len(model.chart.label_indices):
         if not (constants > 0).all():
-            raise InputError(f"restraint {constants.tolist()} is the labels' reference: give positive constants")
+            raise InputError(f"`force_constants` {constants.tolist()} is the labels' reference: give positive ones")
         widths = np.sqrt(_thermal(model) / constants)
     parameters = {f"label_{i}": float(label) for i, label in enumerate(middle)}
     parameters |= {f"latent_{i}": 0.0 for i in range(model.latent_size)}

@@ -207,21 +207,18 @@ def _equilibrated(
 
 
 def _target_of(
-    system: Any, model: LiftingModel, exact: bool, time_step: float | None
-) -> tuple[MolecularSystem, IntArray | None]:
-    """What structures are made of, and where the model's atoms are in it where no lift is exact."""
-    is_system = isinstance(system, MolecularSystem)
-    if exact:
-        return system if is_system else system_of_simulation(system, model, RESTRAINT, time_step, 1.0), None
-    solute = _solute_of(system.topology, model)
-    slow = _labels_in(model, solute)
-    return _relabelled(system, slow) if is_system else as_system(system, slow), solute
-
-
-def _check_given(system: Any, model: Any) -> None:
+    system: Any, model: LiftingModel, time_step: float | None
+) -> tuple[MolecularSystem, IntArray | None, str | None]:
+    """What structures are made of; where no lift is exact, also where the model's atoms are in it, and why none is."""
     if not isinstance(model, LiftingModel) or not hasattr(system, "topology"):
         given = f"{type(system).__name__} and {type(model).__name__}"
         raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
+    is_system, reason = isinstance(system, MolecularSystem), why_not_exact(system.system, system.topology)
+    if reason is None:
+        return system if is_system else system_of_simulation(system, model, RESTRAINT, time_step, 1.0), None, None
+    solute = _solute_of(system.topology, model)
+    slow = _labels_in(model, solute)
+    return _relabelled(system, slow) if is_system else as_system(system, slow), solute, reason
 
 
 def structures_at(
@@ -263,10 +260,8 @@ def structures_at(
     Raises:
         InputError: the model does not fit, or labels that cannot be steered.
     """
-    _check_given(system, model)
     with preserve_platform_rng():
-        reason = why_not_exact(system.system, system.topology)
-        target, solute = _target_of(system, model, reason is None, time_step)
+        target, solute, reason = _target_of(system, model, time_step)
         constants = (
             target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
         )

@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused(models):
             torch_force(model, **arguments, bias=degrees)
     with pytest.raises(InputError, match="no backend 'pytorch'"):
         torch_force(model, "slow_bias", backend="pytorch")
-    with pytest.raises(InputError, match="give positive constants"):
+    with pytest.raises(InputError, match="give positive ones"):
         torch_force(models["double_well_oscillators"][1], "proposal", force_constants=0.0)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from ..units import FloatArray
+from ..units import BoolArray, FloatArray
 from .slow_coordinates import SlowCoordinates, embedded
 
 
@@ -15,38 +15,48 @@ def restraint_form(slow: SlowCoordinates) -> Any:
     return forms[0] if (forms == forms[0]).all() else forms
 
 
+def restraint_terms(differences: FloatArray, cosine: bool | BoolArray) -> FloatArray:
+    """1 - cos of differences from a centre, or half their squares: energies of a force constant of one.
+
+    Args:
+        differences: any shape, radians or nm; of the harmonic form the short way around.
+        cosine: which form; an array of them broadcasts.
+    """
+    if isinstance(cosine, bool):
+        return 1.0 - np.cos(differences) if cosine else 0.5 * differences**2
+    return np.where(cosine, 1.0 - np.cos(differences), 0.5 * differences**2)
+
+
 def restraint_energies(
-    slow: SlowCoordinates, kappa: FloatArray, cv_values: FloatArray, labels: FloatArray
+    slow: SlowCoordinates, force_constants: FloatArray, cv_values: FloatArray, labels: FloatArray
 ) -> FloatArray:
-    """U_C in kJ/mol of obtained labels under restraints at given labels.
+    """U_C in kJ/mol of values of the slow coordinates under restraints at labels.
 
     Args:
         slow: the slow coordinates.
-        kappa: shape=(d,).
+        force_constants: shape=(d,).
         cv_values: shape=(..., d), xi(x).
         labels: shape=(..., d), restraint centres; broadcast against ``cv_values``.
 
     Returns:
         the broadcast shape without its last axis.
     """
-    difference = cv_values - labels
-    periodic = np.isfinite(slow.periods)
-    terms = np.where(periodic, 1.0 - np.cos(difference), 0.5 * difference**2)
-    return np.asarray((terms * kappa).sum(axis=-1))
+    terms = restraint_terms(cv_values - labels, np.isfinite(slow.periods))
+    return np.asarray((terms * force_constants).sum(axis=-1))
 
 
 def log_boltzmann_factors(
-    slow: SlowCoordinates, kappa: FloatArray, places: FloatArray, centres: FloatArray
+    slow: SlowCoordinates, force_constants: FloatArray, places: FloatArray, centres: FloatArray
 ) -> FloatArray:
     """-U_C / kT of every place under a restraint at every centre, shape=(n, m): 1 - cos is half a squared chord.
 
     Args:
         slow: the slow coordinates.
-        kappa: shape=(d,), in units of kT.
+        force_constants: shape=(d,), in units of kT.
         places: shape=(n, d).
         centres: shape=(m, d).
     """
     periodic = np.isfinite(slow.periods)
-    scales = np.sqrt(np.concatenate([kappa[~periodic], kappa[periodic], kappa[periodic]]))
+    scales = np.sqrt(np.concatenate([force_constants[rows] for rows in (~periodic, periodic, periodic)]))
     points, others = (scales * embedded(values, slow.periods) for values in (places, centres))
     return np.asarray(-0.5 * cdist(points, others, "sqeuclidean"))

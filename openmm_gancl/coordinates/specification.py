@@ -162,3 +162,17 @@ def parse_cv(name: str, topology: Any) -> CollectiveVariable:
     if kind == "rmsd":
         return variable(*_rmsd(rest, name, topology), True)
     raise InputError(f"{name}: there is no such kind: choose among {KINDS}")
+
+
+def torsion_atoms(name: str, topology: Any) -> IntArray | None:
+    """Atoms of ``phi:RES``, ``psi:RES`` or ``torsion:a,b,c,d``, shape=(4,); None if it is none of them.
+
+    Args:
+        name: a specification, as for `parse_cv`.
+        topology: an mdtraj.Topology.
+    """
+    try:
+        found = parse_cv(name, topology)
+    except InputError:
+        return None
+    return found.atoms if np.isfinite(found.period) else None

@@ -9,6 +9,7 @@ from scipy.special import ive, logsumexp
 from scipy.stats import truncnorm
 
 from ..coordinates.geometry import wrap
+from ..coordinates.restraint_energies import restraint_terms
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
@@ -152,7 +153,7 @@ class TabulatedProposal(UniformProposal):
             centres = 0.5 * (grid[1:] + grid[:-1])
             difference = centres[:, None] - centres
             periodic = np.isfinite(slow.periods[axis])
-            bias = kappa * (1.0 - np.cos(difference) if periodic else 0.5 * difference**2)
+            bias = kappa * restraint_terms(difference, bool(periodic))
             mass = np.moveaxis(np.tensordot(np.exp(-bias / kT), mass, axes=(1, axis)), 0, axis)
         probabilities = (1.0 - FLOOR) * mass / mass.sum() + FLOOR / mass.size
         return cls(slow, np.asarray(force_constants, dtype=float), kT, edges, probabilities)

@@ -18,6 +18,11 @@ REASONS = ("ok", "outside", "clash", "constraint", "nan", "state", "failed")
 """Why a lift has the weight it has; every reason but ``ok`` means a weight of zero, counted in the mean."""
 
 
+def evaluations_of_paths(n: int, relax_steps: int) -> int:
+    """Force evaluations of the real potential in n relaxations: one a kick, and one for the energy at an end."""
+    return n * (relax_steps + 2)
+
+
 @dataclass(frozen=True)
 class Lifts:
     """Weighted lifts (or reverse relaxations) of n labels.
@@ -96,8 +101,7 @@ class Lifts:
     @property
     def force_evaluations(self) -> int:
         """Evaluations of the real potential that these paths cost."""
-        ran = self.reason != "outside"
-        return int(ran.sum()) * (self.relax_steps + 2)
+        return evaluations_of_paths(int((self.reason != "outside").sum()), self.relax_steps)
 
     def select(self, which: BoolArray | IntArray) -> "Lifts":
         """The lifts of a mask or of indices."""

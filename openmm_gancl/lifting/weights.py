@@ -116,35 +116,40 @@ def _reasons(
     return np.select([mask for mask, _ in checks], [name for _, name in checks], default="ok")
 
 
+def accepts(after: float, before: float | None, rng: np.random.Generator) -> bool:
+    """min(1, w'/w), compared as logarithms.
+
+    Where the way back has no weight there is none from there either: the configuration stays.
+
+    Args:
+        after: log w' of the proposal.
+        before: log w of where a chain is; None of one that is nowhere yet: then any weight will do.
+        rng: draws one number, whatever the weights.
+    """
+    log_u = float(np.log(rng.random()))
+    if not np.isfinite(after):
+        return False
+    return before is None or bool(np.isfinite(before) and log_u < after - before)
+
+
 def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tuple[IntArray, BoolArray]:
     """Independence Metropolis chain over lifts: exact, with the state carrying its weight.
 
-    Accept with ``min(1, w' / w)``, compared as logarithms. Restrained lifts: run one chain a label (particle
-    independent Metropolis-Hastings, Andrieu, Doucet, Holenstein 2010, doi 10.1111/j.1467-9868.2009.00736.x).
+    Restrained lifts: run one chain a label (particle independent Metropolis-Hastings, Andrieu, Doucet, Holenstein
+    2010, doi 10.1111/j.1467-9868.2009.00736.x).
 
     Args:
         log_weights: shape=(n,), in the order of the proposals.
         rng: the generator.
 
     Returns:
-        states, shape=(n,): the lift that the chain stands on after each proposal (-1 before the first finite
-        weight); accepted, shape=(n,): whether the proposal was taken.
+        states, shape=(n,): the lift that the chain is at after each proposal (-1 before the first finite weight);
+        accepted, shape=(n,): whether the proposal was taken.
     """
-    log_u = np.log(rng.random(len(log_weights)))
     states = np.empty(len(log_weights), dtype=np.int64)
     accepted = np.zeros(len(log_weights), dtype=bool)
-    current, log_current = -1, -np.inf
+    current = -1
     for i, log_weight in enumerate(log_weights):
-        if log_weight > -np.inf and (current < 0 or log_u[i] < log_weight - log_current):
-            current, log_current, accepted[i] = i, log_weight, True
-        states[i] = current
+        accepted[i] = accepts(log_weight, None if current < 0 else log_weights[current], rng)
+        states[i] = current = i if accepted[i] else current
     return states, accepted
-
-
-def accepts(after: float, before: float, rng: np.random.Generator) -> bool:
-    """min(1, w'/w) from logarithms.
-
-    Where the way back has no weight there is none from there either: the configuration stays.
-    """
-    log_u = float(np.log(rng.random()))
-    return bool(np.isfinite(after) and np.isfinite(before) and log_u < after - before)

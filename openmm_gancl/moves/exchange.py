@@ -1,5 +1,6 @@
 """Where moves get their lifts: fresh ones, a few made together, and the way back from where a chain stands."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..lifting.label_proposals import LabelProposal, TabulatedProposal
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts
 from ..lifting.relaxation import TASK_SIZE, Relaxer
+from ..lifting.weights import accepts
 from ..sampling.langevin import maxwell_boltzmann
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
@@ -35,6 +37,32 @@ def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularS
     )
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A fresh lift, and whether a chain takes it.
+
+    Attributes:
+        lift: one.
+        log_weight_before: of the configuration that the chain was at; None of a chain that was nowhere yet.
+        reason_before: why that has no weight, as in `Lifts.reason`; empty where it was not relaxed back.
+        accepted: whether the lift is taken.
+        velocities: shape=(n_atoms, 3), nm/ps, to go on with if it is; else None.
+        force_evaluations: of the lift, and of the way back.
+    """
+
+    lift: Lifts
+    log_weight_before: float | None
+    reason_before: str
+    accepted: bool
+    velocities: FloatArray | None
+    force_evaluations: int
+
+    @property
+    def log_weight(self) -> float:
+        """Of the lift."""
+        return float(self.lift.log_weights[0])
+
+
 class LiftSource:
     """Fresh unrestrained lifts, a few made together, and reverse relaxations of where a chain stands.
 
@@ -50,7 +78,36 @@ class LiftSource:
         self._lifts: Lifts | None = None
         self._batch = -1
 
-    def forward(self, number: int) -> Lifts:
+    def exchange(self, number: int, positions: FloatArray) -> Attempt:
+        """An attempt by its number, with any dynamics before it: where the chain is, is relaxed back.
+
+        Args:
+            number: of the attempt.
+            positions: shape=(n_atoms, 3), nm, that the chain is at.
+        """
+        lift, rng = self._forward(number), self._rng(number)
+        back = self.backward(positions, rng)
+        before = float(back.log_weights[0])
+        return self._decided(lift, rng, before, str(back.reason[0]), back.force_evaluations)
+
+    def metropolis(self, number: int, log_weight: float | None) -> Attempt:
+        """An attempt by its number, with nothing before it, against the weight that the chain carries."""
+        return self._decided(self._forward(number), self._rng(number), log_weight, "", 0)
+
+    def _decided(
+        self, lift: Lifts, rng: np.random.Generator, before: float | None, reason_before: str, evaluations: int
+    ) -> Attempt:
+        accepted = accepts(float(lift.log_weights[0]), before, rng)
+        return Attempt(
+            lift=lift,
+            log_weight_before=before,
+            reason_before=reason_before,
+            accepted=accepted,
+            velocities=self._velocities(lift.positions[0], rng) if accepted else None,
+            force_evaluations=evaluations + lift.force_evaluations,
+        )
+
+    def _forward(self, number: int) -> Lifts:
         """The lift of an attempt by its number."""
         batch, index = divmod(number, AHEAD)
         if self._batch != batch:
@@ -59,11 +116,11 @@ class LiftSource:
         assert self._lifts is not None
         return self._lifts.select(np.array([index]))
 
-    def rng(self, number: int) -> np.random.Generator:
+    def _rng(self, number: int) -> np.random.Generator:
         """Of all else that an attempt draws."""
         return named_rng(self.seed, "move", *self.stream, "attempt", number)
 
-    def velocities(self, positions: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def _velocities(self, positions: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Fresh ones that keep the constraints, shape=(n_atoms, 3), nm/ps."""
         system = self.lifter.system
         drawn = maxwell_boltzmann(system.masses, 1, system.kT, rng)

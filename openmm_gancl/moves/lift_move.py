@@ -26,7 +26,6 @@ from ..generator.model import LiftingModel
 from ..lifting.label_proposals import LabelProposal
 from ..lifting.lifter import Lifter
 from ..lifting.requirements import check_integrator, system_of_simulation
-from ..lifting.weights import accepts
 from ..system.simulation import positions_of
 from ..units import FloatArray, number
 from .exchange import LiftSource, labels_of
@@ -178,7 +177,8 @@ class LiftMove:
         _moves_made[simulation] = number + 1
         self._source = LiftSource(self.lifter, seed, (number,))
         self._parameters = dict(simulation.context.getParameters())
-        self._attempts, self._log_weight = 0, float("nan")
+        self._attempts = 0
+        self._log_weight: float | None = None
         self._standing: FloatArray | None = None
 
     @property
@@ -204,42 +204,39 @@ class LiftMove:
     def attempt(self) -> LiftRecord:
         """One move of the Simulation's configuration."""
         check_integrator(self.simulation, self.system)
-        number = self._attempts
-        rng, positions = self._source.rng(number), positions_of(self.simulation)
+        number, positions = self._attempts, positions_of(self.simulation)
         self._check_standing(positions)
         self._check_target(positions)
         with preserve_platform_rng():
-            lift, before, evaluations, reason = self._source.forward(number), self._log_weight, 0, ""
             if self.acceptance == "exchange":
-                backward = self._source.backward(positions, rng)
-                before, evaluations = float(backward.log_weights[0]), backward.force_evaluations
-                reason = str(backward.reason[0])
-        after = float(lift.log_weights[0])
-        accepted = self._accepts(after, before, rng)
+                attempt = self._source.exchange(number, positions)
+            else:
+                attempt = self._source.metropolis(number, self._log_weight)
         labels = self.system.slow.transform(positions[None])[0]
-        if accepted:
-            self._go_to(lift.positions[0], rng)
-            self._log_weight = after
+        if attempt.velocities is not None:
+            self._go_to(attempt.lift.positions[0], attempt.velocities)
+            self._log_weight = attempt.log_weight
         self._standing, self._attempts = positions_of(self.simulation), number + 1
+        before = attempt.log_weight_before
         record = LiftRecord(
             attempt=number,
             step=int(self.simulation.currentStep),
-            accepted=accepted,
-            log_weight=after,
-            log_weight_before=before,
-            reason=str(lift.reason[0]),
-            reason_before=reason,
-            label=tuple(map(float, lift.labels[0])),
+            accepted=attempt.accepted,
+            log_weight=attempt.log_weight,
+            log_weight_before=float("nan") if before is None else before,
+            reason=str(attempt.lift.reason[0]),
+            reason_before=attempt.reason_before,
+            label=tuple(map(float, attempt.lift.labels[0])),
             before=tuple(map(float, labels)),
-            after=tuple(map(float, lift.cv_values[0] if accepted else labels)),
-            force_evaluations=evaluations + lift.force_evaluations,
+            after=tuple(map(float, attempt.lift.cv_values[0] if attempt.accepted else labels)),
+            force_evaluations=attempt.force_evaluations,
         )
         self.history.append(record)
         for report in self.reporters:
             report(record)
         return record
 
-    def _go_to(self, positions: FloatArray, rng: np.random.Generator) -> None:
+    def _go_to(self, positions: FloatArray, velocities: FloatArray) -> None:
         """Take a lift, unless the Simulation has another energy there than its copy."""
         context = self.simulation.context
         state = context.getState(positions=True, velocities=True)
@@ -250,12 +247,7 @@ class LiftMove:
             context.setPositions(state.getPositions(asNumpy=True))
             context.setVelocities(state.getVelocities(asNumpy=True))
             raise
-        context.setVelocities(self._source.velocities(positions, rng))
-
-    def _accepts(self, after: float, before: float, rng: np.random.Generator) -> bool:
-        if self.acceptance == "metropolis" and np.isnan(before):
-            return bool(np.isfinite(after))
-        return accepts(after, before, rng)
+        context.setVelocities(velocities)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write where the chain stands, as JSON; the Simulation has a checkpoint of its own.

@@ -11,7 +11,6 @@ from ..errors import InputError
 from ..generator.model import load_model
 from ..lifting.lifter import Lifter
 from ..lifting.requirements import why_not_exact
-from ..lifting.weights import accepts
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import system_of_user
 from .exchange import LiftSource, labels_of
@@ -111,16 +110,13 @@ class LiftMCMCMove(MCMCMove):
         Raises:
             InputError: what cannot be lifted exactly, and what to use instead.
         """
+        positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
         with preserve_platform_rng():
-            source = self._source_of(thermodynamic_state, sampler_state)
-            rng = source.rng(self.n_proposed)
-            positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
-            before, lift = source.backward(positions, rng), source.forward(self.n_proposed)
+            attempt = self._source_of(thermodynamic_state, sampler_state).exchange(self.n_proposed, positions)
         self.n_proposed += 1
-        if accepts(float(lift.log_weights[0]), float(before.log_weights[0]), rng):
-            velocities = source.velocities(lift.positions[0], rng)
-            sampler_state.positions = lift.positions[0] * unit.nanometer
-            sampler_state.velocities = velocities * unit.nanometer / unit.picosecond
+        if attempt.velocities is not None:
+            sampler_state.positions = attempt.lift.positions[0] * unit.nanometer
+            sampler_state.velocities = attempt.velocities * unit.nanometer / unit.picosecond
             self.n_accepted += 1
 
     def _source_of(self, thermodynamic_state: Any, sampler_state: Any) -> LiftSource:

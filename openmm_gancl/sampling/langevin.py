@@ -116,6 +116,11 @@ class RestrainedDynamics:
         return langevin_integrator(self.temperature, self.friction, self.time_step)
 
 
+def evaluations_of_windows(n: int, steps: int, minimise: bool = True) -> int:
+    """Force evaluations of n windows of so many steps each, equilibration included."""
+    return n * (steps + 2 * MINIMISER_ITERATIONS * minimise)
+
+
 @dataclass(frozen=True)
 class WindowTask:
     """A stretch of dynamics of a few windows; picklable.
@@ -152,8 +157,8 @@ class WindowTask:
     @property
     def cost(self) -> int:
         """Force evaluations."""
-        steps = self.equilibration_steps + self.n_frames * self.stride + 2 * MINIMISER_ITERATIONS * self.minimise
-        return len(self.labels) * steps
+        steps = self.equilibration_steps + self.n_frames * self.stride
+        return evaluations_of_windows(len(self.labels), steps, self.minimise)
 
 
 def set_walker(context: openmm.Context, walkers: Walkers, index: int) -> None:

@@ -8,24 +8,13 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..coordinates.slow_coordinates import Torsions
-from ..coordinates.specification import parse_cv
+from ..coordinates.specification import torsion_atoms
 from ..engine.random_numbers import named_rng
 from ..errors import InputError, first_line
 from ..system.molecular_system import MolecularSystem
 from ..trajectories.files import silent_readers
 from ..trajectories.series import read_log_weights
-from ..units import FloatArray, IntArray
-
-
-def _torsion_atoms(cv: str, system: MolecularSystem) -> IntArray | None:
-    """Atoms of ``phi:RES``, ``psi:RES`` or ``torsion:a,b,c,d``; None if it is none of them."""
-    import mdtraj
-
-    try:
-        found = parse_cv(cv, mdtraj.Topology.from_openmm(system.topology))
-    except InputError:
-        return None
-    return found.atoms if np.isfinite(found.period) else None
+from ..units import FloatArray
 
 
 def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
@@ -34,16 +23,18 @@ def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
     Raises:
         InputError: one is not, or one of the system's is missing.
     """
+    import mdtraj
+
     slow, named = system.slow, []
     for cv in cvs:
-        atoms = _torsion_atoms(cv, system)
+        atoms = torsion_atoms(cv, mdtraj.Topology.from_openmm(system.topology))
         if cv in slow.names:
             named.append(cv)
         elif atoms is not None and isinstance(slow, Torsions):
             same = [(row == atoms).all() or (row[::-1] == atoms).all() for row in slow.atoms]
             named += [name for name, match in zip(slow.names, same, strict=True) if match]
         if not named or len(named) < cvs.index(cv) + 1:
-            raise InputError(f"--cv {cv} is no label of {system.name} ({', '.join(slow.names)}): edit its card")
+            raise InputError(f"{cv} is no label of {system.name} ({', '.join(slow.names)}): edit its card")
     if cvs and tuple(named) != slow.names:
         raise InputError(
             f"the labels of {system.name} are {', '.join(slow.names)}, given are {', '.join(named)}: "
@@ -56,7 +47,7 @@ def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path])
 
     for path in (top, *trajectories):
         if not path.is_file():
-            raise InputError(f"there is no file {path}: check --top and --traj")
+            raise InputError(f"there is no file {path}: check `top` and `traj`")
     try:
         with silent_readers():
             loaded: Any = mdtraj.load([str(path) for path in trajectories], top=str(top))

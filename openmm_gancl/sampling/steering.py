@@ -19,6 +19,7 @@ from ..engine.serialization import deserialized_system
 from ..engine.tasks import RunTasks, run_tasks
 from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters, ReferencePotential
+from ..sampling.langevin import evaluations_of_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray, numbers, thermal_energy
 from .langevin import (
@@ -183,7 +184,7 @@ def minimised(system: MolecularSystem, platform: str) -> tuple[Walkers, int]:
         positions = numbers(context.getState(positions=True).getPositions(asNumpy=True))
     except openmm.OpenMMException:
         positions = np.full(system.positions.shape, np.nan)
-    return Walkers(positions[None]), 2 * MINIMISER_ITERATIONS
+    return Walkers(positions[None]), evaluations_of_windows(1, 0)
 
 
 def label_distances(slow: SlowCoordinates, some: FloatArray, others: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ import openmm
 from openmm import app, unit
 
 from ..coordinates.slow_coordinates import SlowCoordinates, slow_from_description
+from ..coordinates.specification import backbone_atoms
 from ..engine.serialization import deserialized_system, refuse_code
 from ..errors import InputError, first_line
 from ..units import FloatArray, number
@@ -135,20 +136,13 @@ def objects_of_card(card: SystemCard, folder: Path) -> tuple[Any, Any, FloatArra
 
 def _named_torsion(torsion: str, topology: Any) -> list[int]:
     """Atoms of phi:RES or psi:RES, RES being the residue number of the structure."""
-    kind, number_ = torsion.split(":")
-    residues = list(topology.residues())
-    for before, here, after in zip([None, *residues], residues, [*residues[1:], None], strict=False):
-        if here.id != number_:
-            continue
-        phi = [(before, "C"), (here, "N"), (here, "CA"), (here, "C")]
-        psi = [(here, "N"), (here, "CA"), (here, "C"), (after, "N")]
-        index = {(r, a.name): a.index for r in (before, here, after) if r is not None for a in r.atoms()}
-        atoms = [index.get(key) for key in (phi if kind == "phi" else psi)]
-        if None not in atoms:
-            return [int(atom) for atom in atoms if atom is not None]
-    raise InputError(
-        f"key 'labels': the structure has no torsion {torsion}: give a residue with neighbours, or four atoms"
-    )
+    import mdtraj
+
+    kind, residue = torsion.split(":")
+    try:
+        return backbone_atoms(kind, residue, torsion, mdtraj.Topology.from_openmm(topology))
+    except InputError as error:
+        raise InputError(f"key 'labels': {error}") from None
 
 
 def labels_of_card(card: SystemCard, topology: Any) -> SlowCoordinates:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..coordinates.geometry import wrap
+from ..coordinates.restraint_energies import restraint_terms
 from ..errors import InputError
 from ..units import FloatArray, IntArray
 
@@ -56,10 +57,9 @@ class UmbrellaWindows:
         total = np.zeros((len(values), len(self)))
         for i in range(self.centres.shape[1]):
             difference = values[:, i, None] - self.centres[None, :, i]
-            if self.form == "cosine":
-                total += self.force_constants[:, i] * (1.0 - np.cos(difference))
-            else:
-                total += 0.5 * self.force_constants[:, i] * wrap(difference, periods[i]) ** 2
+            if self.form == "harmonic":
+                difference = wrap(difference, periods[i])
+            total += self.force_constants[:, i] * restraint_terms(difference, self.form == "cosine")
         return total
 
     def only(self, chosen: Sequence[int] | IntArray) -> "UmbrellaWindows":

@@ -16,11 +16,11 @@ from ..generator.torsion_windows import hold_torsions, wide_torsions
 from ..learning.learned_labels import LearnedLabels, load_labels
 from ..lifting.label_proposals import KernelProposal, LabelProposal
 from ..lifting.lifter import Lifter
-from ..lifting.lifts import Lifts, Mode
+from ..lifting.lifts import Lifts, Mode, evaluations_of_paths
 from ..lifting.relaxation import TASK_SIZE
 from ..lifting.surface import Progress
 from ..sampling.frames import Frames, load_frames, stored_evaluations
-from ..sampling.langevin import MINIMISER_ITERATIONS
+from ..sampling.langevin import evaluations_of_windows
 from ..sampling.windows import WINDOWS_IN_A_TASK, sample_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
@@ -186,7 +186,7 @@ class Run:
 
     def lift(self, lifter: Lifter, title: str, labels: FloatArray, seed: int) -> Lifts:
         """One lift of each label."""
-        cost = TASK_SIZE * (lifter.protocol.relax_steps + 2)
+        cost = evaluations_of_paths(TASK_SIZE, lifter.protocol.relax_steps)
         with self.tasks(title, -(-len(labels) // TASK_SIZE), cost) as tick:
             lifts = lifter.lift(labels, seed=seed, progress=tick)
             tick.settle(lifts.force_evaluations)
@@ -205,7 +205,7 @@ def restrained_windows(
     starts: FloatArray | None = None,
 ) -> Frames:
     """Frames of n windows, scattered or at labels of the system."""
-    cost = WINDOWS_IN_A_TASK * (EQUILIBRATION_STEPS + steps + 2 * MINIMISER_ITERATIONS)
+    cost = evaluations_of_windows(WINDOWS_IN_A_TASK, EQUILIBRATION_STEPS + steps)
     with run.tasks(title, -(-n // WINDOWS_IN_A_TASK), cost) as tick:
         frames = sample_windows(
             system,

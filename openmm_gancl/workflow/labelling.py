@@ -12,7 +12,7 @@ from ..generator.model import LiftingModel
 from ..learning.learned_labels import LearnedLabels
 from ..lifting.label_proposals import KernelProposal, fit_label_encoder
 from ..lifting.lifter import Lifter
-from ..lifting.lifts import Lifts
+from ..lifting.lifts import Lifts, evaluations_of_paths
 from ..lifting.relaxation import TASK_SIZE
 from ..lifting.surface import Progress, analyse_lifts, in_turn, surface_from_ends, weighted_ends
 from ..sampling.frames import Frames, load_frames
@@ -66,7 +66,7 @@ class _Checked:
         labels = np.unique(frames.labels, axis=0)
         repeated = np.repeat(labels, run.settings.n_check_lifts, axis=0)
         forward = run.lift(lifter, "check: lifts", repeated, run.seed("lift", "check", "lifts"))
-        cost = TASK_SIZE * (self.relax_steps + 2)
+        cost = evaluations_of_paths(TASK_SIZE, self.relax_steps)
         with run.tasks("check: reverse", -(-len(frames) // TASK_SIZE), cost) as tick:
             reverse = lifter.reverse(
                 frames.positions, frames.labels, seed=run.seed("lift", "check", "reverse"), progress=tick

@@ -139,7 +139,7 @@ def test_every_relaxation_has_noise_of_its_own(system, model, platform, monkeypa
     move, heats = LiftMove(simulate(system), model, relax_steps=20, seed=2, platform=platform), []
     for number in (7, 7, 8, 9):
         with preserve_platform_rng():
-            heats.append(move._source.backward(system.positions, move._source.rng(number)).log_weights[0])
+            heats.append(move._source.backward(system.positions, move._source._rng(number)).log_weights[0])
     assert heats[0] == heats[1] and len(set(heats)) == 3
     with preserve_platform_rng():
         one = [move._source._relaxer.path.run(tasks[-1], 0)[1] for _ in range(2)]

@@ -10,6 +10,7 @@ from ...free_energy.weight_statistics import effective_sample_size
 from ...generator.model import LiftingModel, with_encoder_of
 from ...generator.training import train
 from ...lifting.encoder import fit_encoder
+from ...lifting.lifts import evaluations_of_paths
 from ...lifting.relaxation import TASK_SIZE
 from ...sampling.frames import Frames
 from ...sampling.labels import spread
@@ -39,7 +40,7 @@ def _measured_relax_steps(run: Run, model: LiftingModel, labels: FloatArray) -> 
         )
         evaluations += lifts.force_evaluations
         sizes = [effective_sample_size(row) for row in lifts.log_weights.reshape(len(labels), PILOT_LIFTS)]
-        costs[steps] = (steps + 2) / max(float(np.mean(sizes)) / PILOT_LIFTS, 1e-6)
+        costs[steps] = evaluations_of_paths(1, steps) / max(float(np.mean(sizes)) / PILOT_LIFTS, 1e-6)
     best = min(costs, key=lambda steps: costs[steps])
     return best, {str(steps): round(cost, 1) for steps, cost in costs.items()}, evaluations
 
@@ -69,7 +70,7 @@ def train_stage(run: Run, out: Path) -> None:
             model, _low_windows(run, frames, ENCODER_LABELS), run.seed("train", "encoder", "windows")
         )
         n_tasks = -(-s.n_pilot // TASK_SIZE) + -(-s.n_encoder_reverse // TASK_SIZE)
-        with run.tasks("fitting the encoder", n_tasks, TASK_SIZE * (report["relax_steps"] + 2)) as tick:
+        with run.tasks("fitting the encoder", n_tasks, evaluations_of_paths(TASK_SIZE, report["relax_steps"])) as tick:
             fit = fit_encoder(
                 run.lifting_system,
                 lifted,

@@ -42,10 +42,10 @@ def main():
     labels = np.repeat(grid_labels(system.slow, n_labels), n_lifts, axis=0)
     lifter = gancl.Lifter(system, model, relax_steps=relax_steps, workers=arguments.workers)
     lifts = lifter.lift(labels, seed=2)
-    analysis = gancl.analyse_lifts(lifts)
+    analysis = gancl.lifting.analyse_lifts(lifts)
     surface = analysis.surface
     print(f"{len(lifts)} lifts; median error below 10 kT {surface.median_error / system.kT:.2f} kT")
-    for basin in gancl.basin_populations(analysis.ends, system.basins, system.temperature):
+    for basin in gancl.lifting.basin_populations(analysis.ends, system.basins, system.temperature):
         print(f"{basin.name}: {basin.population:.4f} +- {basin.population_error:.4f}")
     plot_surface(surface, basins=system.basins).figure.savefig(arguments.output, dpi=120)
     print(f"surface: {arguments.output}")

@@ -40,7 +40,7 @@ def main():
     found = gancl.structures_at(vacuum, model, LABELS, n, relax_steps=relax_steps, workers=arguments.workers)
     print(f"vacuum: {found.describe(vacuum.slow)}")
     for label, log_weights in zip(LABELS, np.split(found.log_weights, len(LABELS)), strict=True):
-        print(f"effective sample size at {label}: {gancl.effective_sample_size(log_weights):.1f} of {n}")
+        print(f"effective sample size at {label}: {gancl.free_energy.effective_sample_size(log_weights):.1f} of {n}")
     write("vacuum.pdb", vacuum.topology, found.positions[np.isfinite(found.log_weights)])
 
     water = gancl.load_system("alanine_dipeptide_water")  # here your own topology, System and positions

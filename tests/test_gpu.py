@@ -6,16 +6,9 @@ python -m pytest -m gpu
 import numpy as np
 import pytest
 
-from openmm_gancl import (
-    InContextMove,
-    Lifter,
-    TrainingOptions,
-    load_system,
-    sample_windows,
-    torch_force,
-    train,
-    untrained_model,
-)
+from openmm_gancl import Lifter, TrainingOptions, load_system, sample_windows, torch_force, train
+from openmm_gancl.generator import untrained_model
+from openmm_gancl.moves import InContextMove
 from tests.openmm_contexts import BACKENDS, context_of, energy_and_forces
 
 pytestmark = pytest.mark.gpu

@@ -14,16 +14,11 @@ import time
 import numpy as np
 import openmm
 
-from openmm_gancl import (
-    learn_slow_coordinates,
-    load_system,
-    make_restraint,
-    sample_windows,
-    torch_force,
-    untrained_model,
-)
+from openmm_gancl import learn_slow_coordinates, load_system, sample_windows, torch_force
+from openmm_gancl.engine import make_restraint
 from openmm_gancl.engine.platforms import make_context
 from openmm_gancl.engine.torch_force import torch_force_type
+from openmm_gancl.generator import untrained_model
 
 STEPS = 200
 

@@ -12,8 +12,9 @@ import json
 
 import numpy as np
 
-from openmm_gancl import Lifter, TrainingOptions, check_lifts, fit_encoder, load_system
+from openmm_gancl import Lifter, TrainingOptions, load_system
 from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting import check_lifts, fit_encoder
 from tests.physics.exact import FORKED, exact_frames
 
 LABELS, N = (-0.6, 0.0, 0.6), 500

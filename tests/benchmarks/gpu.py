@@ -29,9 +29,10 @@ import time
 import numpy as np
 import openmm
 
-from openmm_gancl import Lifter, load_system, untrained_model
+from openmm_gancl import Lifter, load_system
 from openmm_gancl.engine.packing import pack_system
 from openmm_gancl.engine.platforms import CARDS, make_context
+from openmm_gancl.generator import untrained_model
 
 RELAX_STEPS, ONE_CORE = 500, 32
 

@@ -16,9 +16,10 @@ import numpy as np
 import openmm
 from openmm import app
 
-from openmm_gancl import InContextMove, Lifter, LiftMove, load_system, sample_windows, train
+from openmm_gancl import Lifter, LiftMove, load_system, sample_windows, train
 from openmm_gancl.engine.torch_force import torch_force_type
 from openmm_gancl.lifting.relaxation import Relaxer
+from openmm_gancl.moves import InContextMove
 
 SYSTEM, N = "double_well_oscillators", 300
 

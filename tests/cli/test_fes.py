@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from openmm_gancl import InputError, analyse_trajectories, read_windows
+from openmm_gancl import InputError, analyse_trajectories
 from openmm_gancl.cli import app
 from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories import read_windows
 from openmm_gancl.trajectories.observations import read
 from openmm_gancl.trajectories.series import read_series
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from openmm_gancl import InputError, Lifter, load_system, untrained_model
+from openmm_gancl import InputError, Lifter, load_system
 from openmm_gancl.engine import platforms
 from openmm_gancl.engine.platforms import PlatformChoice, platform_names
 from openmm_gancl.engine.tasks import run_tasks
+from openmm_gancl.generator import untrained_model
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def chain_frames(tmp_path_factory):
     import mdtraj
 
     folder, system = tmp_path_factory.mktemp("frames"), api.load_system("bonded_chain")
-    frames = api.sample_langevin(system, 20_000, n_frames=400, seed=1, platform="Reference")
+    frames = api.sampling.sample_langevin(system, 20_000, n_frames=400, seed=1, platform="Reference")
     topology = mdtraj.Topology.from_openmm(system.topology)
     trajectory = mdtraj.Trajectory(frames.positions.astype(np.float32), topology)
     trajectory[0].save_pdb(str(folder / "top.pdb"))
@@ -141,18 +141,18 @@ def test_no_two_streams_of_a_script_with_one_seed_meet(monkeypatch):
     recorded, system = Recorded(monkeypatch), api.load_system(TOY)
     frames = api.sample_windows(system, n_windows=8, steps_per_window=40, frames_per_window=10, exchange_steps=10)
     model = api.train(system, frames, seed=0, options=api.TrainingOptions(latent_size=1, generator_steps=4))
-    api.Lifter(system, api.untrained_model(system, seed=0), relax_steps=2).lift(frames.labels[:40], seed=0)
+    api.Lifter(system, api.generator.untrained_model(system, seed=0), relax_steps=2).lift(frames.labels[:40], seed=0)
     lifter = api.Lifter(system, model, relax_steps=2)
     lifter.reverse(frames.positions[:40], frames.labels[:40], seed=0)
     lifter.lift(frames.labels[:40], seed=0)
-    api.sample_swarm(system, frames.positions[:2], 4)
-    api.sample_langevin(system, 100)
+    api.sampling.sample_swarm(system, frames.positions[:2], 4)
+    api.sampling.sample_langevin(system, 100)
     api.structures_at(system, model, frames.labels[:2], relax_steps=2)
     simulation = app.Simulation(system.topology, system.system, openmm.LangevinMiddleIntegrator(300, 1, 0.001))
     simulation.context.setPositions(system.positions)
     for _ in range(2):
         api.LiftMove(simulation, model, relax_steps=2).run(2)
-    api.InContextMove(system, model, relax_steps=2).run(2)
+    api.moves.InContextMove(system, model, relax_steps=2).run(2)
     # an untrained and a trained model were lifted with one seed, on purpose
     twice = [
         first for first, second in recorded.repeated() if first != second or first[1][0] not in ("lift", "restart")
@@ -163,7 +163,7 @@ def test_no_two_streams_of_a_script_with_one_seed_meet(monkeypatch):
 def test_a_generator_of_the_users_is_none_of_ours(monkeypatch):
     """Labels drawn from ``default_rng(k)`` and lifted with seed k must not be what the latents are drawn from."""
     system = api.load_system(TOY)
-    model = api.untrained_model(system, seed=1)
+    model = api.generator.untrained_model(system, seed=1)
     for sequence, meets in ((AS_IT_IS, False), (appended, True)):
         with monkeypatch.context() as patch:
             recorded, rng = Recorded(patch, sequence), np.random.default_rng(7)

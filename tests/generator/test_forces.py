@@ -23,7 +23,6 @@ from openmm_gancl import (
     sample_windows,
     system_from_objects,
     torch_force,
-    untrained_model,
 )
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
 from openmm_gancl.coordinates.torch_modules import slow_as_module
@@ -31,6 +30,7 @@ from openmm_gancl.engine.restraint_forces import coordinate_forces, make_restrai
 from openmm_gancl.engine.serialization import deserialized_system, refuse_code
 from openmm_gancl.engine.tasks import run_tasks
 from openmm_gancl.engine.torch_force import check_module, restraint_module, taking_numbers
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.force_modules import NO_PROBABILITY, ReferenceModule
 from openmm_gancl.lifting.proposals import restraint_reference
 from openmm_gancl.reference.potential import ReferencePotential

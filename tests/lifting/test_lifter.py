@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 
-from openmm_gancl import InputError, Lifter, accept_metropolis, load_system, untrained_model
+from openmm_gancl import InputError, Lifter, load_system
+from openmm_gancl.generator import untrained_model
+from openmm_gancl.lifting import accept_metropolis
 
 FALSE_ALARM = float(2 * norm.sf(3.5))
 

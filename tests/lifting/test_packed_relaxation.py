@@ -6,8 +6,9 @@ import numpy as np
 import openmm
 import pytest
 
-from openmm_gancl import InputError, Lifter, ModuleCoordinates, load_system, untrained_model
+from openmm_gancl import InputError, Lifter, ModuleCoordinates, load_system
 from openmm_gancl.engine.packing import CopyLattice, copies_in_a_context, pack_system, why_not_packed
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.packed_relaxation import _packed_paths, relax_packed, why_not_packed_lifts
 from openmm_gancl.lifting.relaxation import relax
 

@@ -8,9 +8,10 @@ import openmm
 import pytest
 from openmm.app import Element, Topology
 
-from openmm_gancl import Lifter, ParticleCoordinates, load_system, system_from_objects, untrained_model
+from openmm_gancl import Lifter, ParticleCoordinates, load_system, system_from_objects
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
 from openmm_gancl.errors import InputError
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.proposals import propose
 from openmm_gancl.lifting.relaxation import PathContext, RelaxProtocol, RelaxTask, relax, relaxation_integrator
 from openmm_gancl.lifting.reverse_check import reason_counts

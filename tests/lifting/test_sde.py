@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from openmm_gancl import InputError, TrainingOptions, lift_sde, load_sde, load_system, untrained_model
+from openmm_gancl import InputError, TrainingOptions, load_system
 from openmm_gancl.cli import app
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.training import train_model
 from openmm_gancl.learning.diffusion_map import DiffusionMap
+from openmm_gancl.lifting import lift_sde, load_sde
 from openmm_gancl.system.library import copy_system, systems_root
 from tests.system.test_molecular_system import assert_card_refused, assert_one_sentence
 

@@ -9,17 +9,9 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from openmm_gancl import (
-    InputError,
-    LiftMove,
-    LiftReporter,
-    TrainingOptions,
-    load_system,
-    sample_windows,
-    train,
-    untrained_model,
-)
+from openmm_gancl import InputError, LiftMove, LiftReporter, TrainingOptions, load_system, sample_windows, train
 from openmm_gancl.engine.platform_rng import preserve_platform_rng
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.relaxation import PathContext
 
 NAME = "bonded_chain"

@@ -3,8 +3,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from openmm_gancl import TrainingOptions, fit_encoder, load_system, sample_windows, untrained_model
+from openmm_gancl import TrainingOptions, load_system, sample_windows
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting import fit_encoder
 
 from .exact import EXACT, FORKED, exact_frames
 

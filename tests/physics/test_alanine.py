@@ -8,9 +8,10 @@ Seventeen minutes on two cores. False alarms: 4.7e-4 for the whole file (Bonferr
 import numpy as np
 import pytest
 
-from openmm_gancl import Lifter, TrainingOptions, load_system, sample_windows, untrained_model
+from openmm_gancl import Lifter, TrainingOptions, load_system, sample_windows
 from openmm_gancl.engine.tasks import available_workers
 from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.training import train
 from openmm_gancl.lifting.reverse_check import check_lifts, pooled_z
 

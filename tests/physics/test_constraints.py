@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from openmm_gancl import Lifter, TrainingOptions, sample_windows, train, untrained_model
+from openmm_gancl import Lifter, TrainingOptions, sample_windows, train
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.lifts import join_lifts
 from openmm_gancl.system.constraints import Constraints
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openmm_gancl import Lifter, LiftMove, TrainingOptions, load_system, sample_windows, train, untrained_model
+from openmm_gancl import Lifter, LiftMove, TrainingOptions, load_system, sample_windows, train
 from openmm_gancl.engine.tasks import available_workers
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.label_proposals import TabulatedProposal
 
 from .statistics import z_limit

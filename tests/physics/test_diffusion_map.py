@@ -7,12 +7,13 @@ from scipy.sparse.linalg import eigsh
 from scipy.special import eval_hermitenorm
 from scipy.stats import norm, spearmanr
 
-from openmm_gancl import InputError, load_sde
+from openmm_gancl import InputError
 from openmm_gancl.learning import eigenvectors
 from openmm_gancl.learning.diffusion_map import DiffusionMap
 from openmm_gancl.learning.eigenvectors import leading_eigenpairs
 from openmm_gancl.learning.neighbours import NeighbourIndex, mahalanobis_neighbours, symmetric_graph
 from openmm_gancl.learning.spectrum import select_coordinates
+from openmm_gancl.lifting import load_sde
 
 N = 4000
 

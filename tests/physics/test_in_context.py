@@ -12,10 +12,11 @@ import torch
 from openmm import app
 from torch import nn
 
-from openmm_gancl import InContextMove, InputError, ParticleCoordinates, system_from_objects, untrained_model
+from openmm_gancl import InputError, ParticleCoordinates, system_from_objects
 from openmm_gancl.engine.torch_force import ModuleForce
 from openmm_gancl.generator import forces as model_forces
-from openmm_gancl.moves import context_move
+from openmm_gancl.generator import untrained_model
+from openmm_gancl.moves import InContextMove, context_move
 from tests.openmm_contexts import BACKENDS
 
 from .exact import DOUBLE_WELL

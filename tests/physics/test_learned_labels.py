@@ -11,8 +11,9 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import kstest
 
-from openmm_gancl import Lifter, TrainingOptions, untrained_model
+from openmm_gancl import Lifter, TrainingOptions
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.torsion_windows import hold_torsions, wide_torsions
 from openmm_gancl.generator.training import train_model
 from openmm_gancl.lifting.label_proposals import KernelProposal, fit_label_encoder

@@ -4,8 +4,9 @@ import numpy as np
 import openmm
 import pytest
 
-from openmm_gancl import load_system, make_restraint, sample_windows
+from openmm_gancl import load_system, sample_windows
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
+from openmm_gancl.engine import make_restraint
 from openmm_gancl.engine.platforms import make_context
 from openmm_gancl.learning.learned_labels import learn_slow_coordinates
 from tests.openmm_contexts import BACKENDS

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from openmm_gancl import Lifter, accept_metropolis
+from openmm_gancl import Lifter
+from openmm_gancl.lifting import accept_metropolis
 
 from .exact import DOUBLE_WELL
 from .statistics import FALSE_ALARM

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from openmm_gancl import Lifter, basin_populations, surface_from_lifts
+from openmm_gancl import Lifter, surface_from_lifts
 from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.free_energy import cox_process
+from openmm_gancl.lifting import basin_populations
 from openmm_gancl.lifting.surface import analyse_lifts
 
 from .exact import BARRIER, KT

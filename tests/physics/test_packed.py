@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from openmm_gancl import Lifter, load_system, sample_swarm, untrained_model
+from openmm_gancl import Lifter, load_system
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.packed_relaxation import relax_packed
 from openmm_gancl.lifting.relaxation import relax
 from openmm_gancl.lifting.weights import weigh
+from openmm_gancl.sampling import sample_swarm
 
 from .conftest import UNTRAINED_WIDTHS
 from .exact import CHAIN

@@ -10,8 +10,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from openmm_gancl import TrainingOptions, lift_sde, load_sde, untrained_model
+from openmm_gancl import TrainingOptions
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.training import train_model
+from openmm_gancl.lifting import lift_sde, load_sde
 
 from .statistics import z_limit
 

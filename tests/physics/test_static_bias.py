@@ -11,8 +11,9 @@ from openmm import app, unit
 from openmm.app.metadynamics import BiasVariable, Metadynamics
 from openmm_opes import OPES
 
-from openmm_gancl import InputError, metadynamics_bias, opes_bias
+from openmm_gancl import InputError
 from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories import metadynamics_bias, opes_bias
 from openmm_gancl.trajectories.observations import read
 from openmm_gancl.units import thermal_energy
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from openmm_gancl import Lifter, basin_populations, load_system
+from openmm_gancl import Lifter, load_system
+from openmm_gancl.lifting import basin_populations
 from openmm_gancl.lifting.lifts import Lifts
 from openmm_gancl.lifting.surface import analyse_lifts
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openmm_gancl import UmbrellaWindows
 from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories import UmbrellaWindows
 from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy

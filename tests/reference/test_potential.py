@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import kstest, norm
 
-from openmm_gancl import Lifter, ParticleCoordinates, Torsions, load_system, untrained_model
+from openmm_gancl import Lifter, ParticleCoordinates, Torsions, load_system
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.networks import Generator
 from openmm_gancl.lifting.proposals import propose
 from openmm_gancl.reference.chart import CartesianCoordinates, InternalCoordinates, chart_for

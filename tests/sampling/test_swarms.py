@@ -7,7 +7,8 @@ import openmm
 import pytest
 from openmm import unit
 
-from openmm_gancl import InputError, load_system, sample_swarm
+from openmm_gancl import InputError, load_system
+from openmm_gancl.sampling import sample_swarm
 from openmm_gancl.sampling.langevin import langevin_integrator
 from tests.physics.rigid import rigid_chain
 

@@ -16,15 +16,14 @@ from openmm_gancl import (
     sample_windows,
     structures_at,
     system_from_simulation,
-    untrained_model,
-    window_table,
 )
 from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.platforms import PotentialEnergy, make_context
 from openmm_gancl.engine.random_numbers import openmm_seed
 from openmm_gancl.engine.tasks import run_tasks
-from openmm_gancl.free_energy import window_weights
+from openmm_gancl.free_energy import window_table, window_weights
 from openmm_gancl.free_energy.plots import plot_equilibration
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.sampling import langevin
 from openmm_gancl.sampling.frames import load_frames, save_frames
 from openmm_gancl.sampling.langevin import RestrainedDynamics, Walkers

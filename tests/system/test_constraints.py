@@ -8,7 +8,8 @@ import openmm
 import pytest
 from openmm import app
 
-from openmm_gancl import InputError, Lifter, LiftMove, Torsions, load_system, sample_windows, untrained_model
+from openmm_gancl import InputError, Lifter, LiftMove, Torsions, load_system, sample_windows
+from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.model import load_model
 from openmm_gancl.lifting.relaxation import PathContext
 from openmm_gancl.reference.chart import chart_for, chart_from_description

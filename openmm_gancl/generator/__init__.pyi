@@ -1,0 +1,10 @@
+"""What is learned of the fast degrees of freedom: networks, training, the model file, forces."""
+
+from .forces import torch_force as torch_force
+from .model import LiftingModel as LiftingModel
+from .model import load_model as load_model
+from .torsion_windows import hold_torsions as hold_torsions
+from .torsion_windows import wide_torsions as wide_torsions
+from .training import train as train
+from .training import untrained_model as untrained_model
+from .wgan_gp import TrainingOptions as TrainingOptions

@@ -1,0 +1,8 @@
+"""Lifts as moves in a script of the user's own."""
+
+from .context_move import ContextChain as ContextChain
+from .context_move import InContextMove as InContextMove
+from .lift_move import LiftMove as LiftMove
+from .lift_move import LiftRecord as LiftRecord
+from .lift_move import LiftReporter as LiftReporter
+from .openmmtools import LiftMCMCMove as LiftMCMCMove

@@ -1,0 +1,8 @@
+"""The user's files: trajectories, series, blocks, COLVAR files, window tables, static biases."""
+
+from .observations import Observations as Observations
+from .observations import read as read
+from .static_bias import metadynamics_bias as metadynamics_bias
+from .static_bias import opes_bias as opes_bias
+from .umbrella import UmbrellaWindows as UmbrellaWindows
+from .umbrella import read_windows as read_windows

@@ -16,6 +16,9 @@ from openmm_gancl.generator import untrained_model
 class Asks:
     platform: str
 
+    def on(self, platform):
+        return Asks(platform)
+
 
 @pytest.fixture
 def cards(monkeypatch):

@@ -129,7 +129,7 @@ def test_fitted_encoder_is_kept_where_the_latent_decides_the_well(fork, fork_fra
 
 def test_no_latent_no_encoder(fork):
     plain = untrained_model(fork, seed=1, latent_size=0)
-    with pytest.raises(InputError, match="--latent"):
+    with pytest.raises(InputError, match="`latent_size`"):
         fit_encoder(fork, plain, np.zeros((1, 1)), relax_steps=5, seed=1)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import pickle
+from unittest import mock
 
 import numpy as np
 import openmm
@@ -13,6 +14,7 @@ from openmm_gancl import InputError, LiftMove, LiftReporter, TrainingOptions, lo
 from openmm_gancl.engine.platform_rng import preserve_platform_rng
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.relaxation import PathContext
+from openmm_gancl.moves import exchange
 
 NAME = "bonded_chain"
 
@@ -51,13 +53,15 @@ def places(simulation):
 
 
 class Never(LiftMove):
-    def _accepts(self, after, before, rng):
-        return False
+    def attempt(self):
+        with mock.patch.object(exchange, "accepts", lambda after, before, rng: False):
+            return super().attempt()
 
 
 class Always(LiftMove):
-    def _accepts(self, after, before, rng):
-        return True
+    def attempt(self):
+        with mock.patch.object(exchange, "accepts", lambda after, before, rng: True):
+            return super().attempt()
 
 
 def test_nothing_of_the_simulation_changes_but_where_it_is(system, model):

@@ -10,6 +10,7 @@ import pytest
 from openmm import app, unit
 
 from openmm_gancl import InputError
+from openmm_gancl.moves import exchange
 from openmm_gancl.moves import openmmtools as adaptor
 
 from .exact import DOUBLE_WELL
@@ -69,7 +70,7 @@ def test_marginals_stay_exact(models, files):
 
 
 def test_accepting_every_lift_shows(models, files, monkeypatch):
-    monkeypatch.setattr(adaptor, "accepts", lambda after, before, rng: bool(np.isfinite(after)))
+    monkeypatch.setattr(exchange, "accepts", lambda after, before, rng: bool(np.isfinite(after)))
     z = scores(ends_of(models.system(NAME), files, 250)[0])
     assert np.abs(z).max() > 5.0, z
 

@@ -251,7 +251,7 @@ def test_the_thread_count_of_the_process_stays(models, backend, monkeypatch):
     inside, evaluated = [], home._evaluated
     system, model = models["bonded_chain"]
     with threads_as_before():
-        force = torch_force(model, "slow_bias", restraint=20.0, backend=backend)
+        force = torch_force(model, "slow_bias", force_constants=20.0, backend=backend)
     monkeypatch.setattr(home, "_evaluated", lambda *rest: (inside.append(torch.get_num_threads()), evaluated(*rest))[1])
     with threads_as_before():
         context = context_of(force, system.n_atoms, system.positions)

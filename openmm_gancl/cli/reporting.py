@@ -9,22 +9,26 @@ import typer
 
 from .options import as_options
 
+LONGEST_SILENCE = 5.0
+"""Seconds after which a log hears of a step again."""
+
 
 class LogReporter:
-    """A line at the start, at each quarter and at the end of every step."""
+    """A line at the start, at each quarter, every few seconds and at the end of every step."""
 
     @contextmanager
     def step(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """A piece of work; the callable takes how much of it is done."""
         start, quarter, last = time.monotonic(), 0, 0
+        said = start
         typer.echo(f"{title}: begun", err=True)
 
         def done(count: int) -> None:
-            nonlocal quarter, last
-            last = count
-            if 4 * count // total > quarter and count < total:
-                quarter = 4 * count // total
-                typer.echo(f"{title}: {25 * quarter} % after {time.monotonic() - start:.0f} s", err=True)
+            nonlocal quarter, last, said
+            last, now = count, time.monotonic()
+            if count < total and (4 * count // total > quarter or now - said > LONGEST_SILENCE):
+                quarter, said = 4 * count // total, now
+                typer.echo(f"{title}: {100 * count // total} % after {now - start:.0f} s", err=True)
 
         yield done
         early = f" (ended at {last} of {total})" if last < total else ""

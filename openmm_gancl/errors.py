@@ -1,4 +1,4 @@
-"""The one exception that means: the input or the environment is at fault; and silence for those who cry wolf."""
+"""The exception for bad input or environment, and a filter for needless warnings of other packages."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Bad input or environment, told in one sentence that names the remedy (exit code 2)."""
+    """Bad input or environment, explained in one sentence that names the remedy (exit code 2)."""
 
 
 def first_line(error: BaseException) -> str:
@@ -16,7 +16,7 @@ def first_line(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Of an exception's text, where TorchScript tells its reason, or its kind."""
+    """The last line of an exception's text, where TorchScript gives its reason, or its kind."""
     return (str(error).strip().split("\n")[-1] or type(error).__name__).rstrip(".")
 
 

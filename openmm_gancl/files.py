@@ -11,26 +11,26 @@ from .errors import InputError
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file as a whole, or not at all."""
-    beside = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(beside, "w") as stream:
+        with open(temporary, "w") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def copy_atomically(source: Path, target: Path) -> None:
     """Copy a file's content; the target is the old one or the new one at any moment."""
     check_writable(target)
-    beside = target.with_name(target.name + ".tmp")
+    temporary = target.with_name(target.name + ".tmp")
     try:
-        shutil.copyfile(source, beside)
-        os.replace(beside, target)
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:

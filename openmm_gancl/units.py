@@ -57,12 +57,12 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return int(found)
 
 
-MOST_RADIANS = 2 * np.pi + 1e-6
+MAX_RADIANS = 2 * np.pi + 1e-6
 """Beyond it an angle is given in degrees by mistake."""
 
 
 def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
-    """Refuse angles that look like degrees: they would be turned around, silently, into others.
+    """Refuse angles that look like degrees: they would be wrapped, silently, into others.
 
     Args:
         values: shape=(..., d).
@@ -72,7 +72,7 @@ def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
     Raises:
         InputError: a periodic one is beyond 2 pi.
     """
-    if (far := np.isfinite(periods) & (np.abs(values) > MOST_RADIANS)).any():
+    if (far := np.isfinite(periods) & (np.abs(values) > MAX_RADIANS)).any():
         raise InputError(f"{what} {values[far][0]:g} is beyond 2 pi: give radians (numpy.radians of degrees)")
 
 

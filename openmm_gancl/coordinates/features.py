@@ -1,6 +1,6 @@
-"""Features of molecular frames that a learner of slow coordinates sees: distances, torsions, aligned positions.
+"""Features of molecular frames from which slow coordinates are learned: distances, torsions, aligned positions.
 
-Each is computed by mdtraj for trajectories, and by a torch twin (`torch_modules`) inside a differentiable coordinate.
+Each is computed by mdtraj for trajectories, and by a torch module (`torch_modules`) inside a differentiable coordinate.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..units import FloatArray, IntArray
 from .specification import BACKBONE, backbone_atoms, given_atoms, selected_atoms
 
-FARTHEST = 1e4
+MAX_COORDINATE = 1e4
 """nm; a position beyond it, or a box longer than it, is broken."""
 
 
@@ -190,15 +190,15 @@ class Features:
             raise InputError(
                 f"a feature needs atom {atoms.max()}, the topology has {frames.n_atoms}: give its own molecule"
             )
-        bad = ~(np.abs(frames.xyz[:, atoms]) < FARTHEST).all(axis=2)
+        bad = ~(np.abs(frames.xyz[:, atoms]) < MAX_COORDINATE).all(axis=2)
         if bad.any():
             frame, atom = np.argwhere(bad)[0]
             raise InputError(
                 f"frame {frame}, atom {atoms[atom]}: a coordinate is NaN or infinite: cut the trajectory before it"
             )
         lengths = frames.unitcell_lengths
-        if lengths is not None and not ((lengths > 0) & (lengths < FARTHEST)).all():
-            frame = int((~((lengths > 0) & (lengths < FARTHEST)).all(axis=1)).argmax())
+        if lengths is not None and not ((lengths > 0) & (lengths < MAX_COORDINATE)).all():
+            frame = int((~((lengths > 0) & (lengths < MAX_COORDINATE)).all(axis=1)).argmax())
             raise InputError(
                 f"frame {frame}: the box is {np.round(lengths[frame], 4).tolist()} nm, which is none, so atom "
                 f"{atoms[0]} has no minimum image: mend the box, or remove it from the trajectory"

@@ -1,4 +1,4 @@
-"""Slow coordinates: the labels that a lift is asked for, and the restriction that reads them back."""
+"""Slow coordinates: the labels that a lift is drawn at, and the restriction that maps positions to labels."""
 
 import base64
 import io
@@ -98,7 +98,7 @@ def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:
         low, high = slow.domain[column]
         raise InputError(
             f"label {slow.names[column]} = {labels[row, column]:g} lies outside the domain "
-            f"[{low:g}, {high:g}]: ask inside it, or widen the card's domain"
+            f"[{low:g}, {high:g}]: give a label inside it, or widen the card's domain"
         )
     return labels
 
@@ -222,7 +222,7 @@ def repeated(slow: SlowCoordinates, n: int, n_atoms: int) -> SlowCoordinates:
     if isinstance(slow, ParticleCoordinates):
         components = np.tile(slow.components, (n, 1)) + first * np.array([1, 0])
         return ParticleCoordinates(names, components, np.tile(slow.domain, (n, 1)))
-    raise InputError(f"labels of type {type(slow).__name__} cannot be told apart in packed copies: use packed=1")
+    raise InputError(f"labels of type {type(slow).__name__} cannot be computed for packed copies: use packed=1")
 
 
 FRAMES_AT_ONCE = 2000
@@ -231,7 +231,7 @@ FRAMES_AT_ONCE = 2000
 
 @dataclass(frozen=True, eq=False)
 class ModuleCoordinates:
-    """Any differentiable torch module as slow coordinates: learned ones, alone or beside torsions.
+    """Any differentiable torch module as slow coordinates: learned ones, alone or together with torsions.
 
     Args:
         names: one name a coordinate.
@@ -299,8 +299,8 @@ class ModuleCoordinates:
         try:
             found = [self.module(one), self.module(one.unsqueeze(0))]
         except Exception as error:  # torch.jit.Error is no RuntimeError
-            told = f"fails at {len(positions)} atoms ({last_line(error)})"
-            raise InputError(f"the labels' module {told}: {remedy}") from None
+            message = f"fails at {len(positions)} atoms ({last_line(error)})"
+            raise InputError(f"the labels' module {message}: {remedy}") from None
         for value, shape in zip(found, [(d,), (1, d)], strict=True):
             if not isinstance(value, torch.Tensor):
                 raise InputError(f"the labels' module returns a {type(value).__name__}, not a tensor: {remedy}")
@@ -310,7 +310,7 @@ class ModuleCoordinates:
                     f"{tuple(value.shape)}, not float64 of shape {shape}: {remedy}"
                 )
         if not found[0].requires_grad:
-            raise InputError(f"the labels' module has no gradient, so that nothing can hold its labels: {remedy}")
+            raise InputError(f"the labels' module has no gradient, so that nothing can restrain its labels: {remedy}")
         (gradient,) = torch.autograd.grad(found[0].sum(), one)
         if not (torch.isfinite(found[0]).all() and torch.isfinite(gradient).all()):
             raise InputError(f"the labels' module or its gradient is not finite at the structure: {remedy}")

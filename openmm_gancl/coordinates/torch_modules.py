@@ -1,4 +1,4 @@
-"""Torch twins of slow coordinates and `features`: differentiable, scriptable, equal to mdtraj's numbers to 1e-5.
+"""Slow coordinates and `features` as torch modules: differentiable, scriptable, equal to mdtraj's numbers to 1e-5.
 
 Positions are of shape=(n_atoms, 3) or (n, n_atoms, 3) in nm; box vectors, rows of shape=(3, 3) in OpenMM's reduced
 form, or none.
@@ -81,7 +81,7 @@ class FeaturesModule(nn.Module):
 
     def __init__(self, features: Features):
         super().__init__()
-        self.parts = nn.ModuleList([_twin(part) for part in features.parts])
+        self.parts = nn.ModuleList([_module_of(part) for part in features.parts])
         scales = [scale for part, scale in zip(features.parts, features.scales, strict=True) for _ in part.names]
         self.register_buffer("scales", torch.tensor(scales))
 
@@ -93,18 +93,18 @@ class FeaturesModule(nn.Module):
         return torch.cat(columns, dim=-1) * self.scales
 
 
-def _twin(part: FeatureSet) -> nn.Module:
-    twins: dict[type, Any] = {
+def _module_of(part: FeatureSet) -> nn.Module:
+    modules: dict[type, Any] = {
         Distances: _Distances,
         SineCosine: _SineCosine,
         AlignedPositions: _AlignedPositions,
     }
-    module: nn.Module = twins[type(part)](part)
+    module: nn.Module = modules[type(part)](part)
     return module
 
 
 def features_module(features: Features) -> FeaturesModule:
-    """The torch twin of features, in double precision."""
+    """Features as a torch module, in double precision."""
     return FeaturesModule(features).double()
 
 

@@ -15,15 +15,15 @@ import openmm
 
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, masses_of, number
-from .platforms import CARDS, PlatformChoice
+from .platforms import GPU_PLATFORMS, PlatformChoice
 
 PAIR_ENERGY = "138.93545764438198*qq/r+4*epsilon*((sigma/r)^12-(sigma/r)^6)"
 """kJ/mol; the constant is OpenMM's own 1 / (4 pi epsilon_0)."""
 
-FREE_REACH = 1e6
+MAX_DISPLACEMENT = 1e6
 """nm that a coordinate may be from where its copy belongs, if copies may lie on top of each other."""
 
-FASTEST = 1e5
+MAX_SPEED = 1e5
 """nm/ps; a faster coordinate has blown up (5e9 kJ/mol of kinetic energy at 1 amu)."""
 
 _TERMS = {
@@ -38,11 +38,11 @@ _TERMS = {
     "CustomExternalForce": ("Particle", 0, 1),
     "GBSAOBCForce": ("Particle", 0, 0),
 }
-"""What a force has many of, and where among the parameters of one its particles stand."""
+"""Name of a force's terms, and which of a term's parameters are its particles: the first, and one past the last."""
 
 Copies = int | Literal["auto"]
 
-MANY_COPIES, MANY_PAIRS = 4096, 1_000_000
+MAX_COPIES, MAX_ATOM_PAIRS = 4096, 1_000_000
 """On a graphics card; of large molecules fewer copies, so that the pairs of atoms, which become bonds, stay so few."""
 
 
@@ -55,7 +55,7 @@ class CopyLattice:
         separate: whether the copies are kept apart.
     """
 
-    reach: float = FREE_REACH
+    reach: float = MAX_DISPLACEMENT
     separate: bool = False
 
     @property
@@ -82,7 +82,7 @@ def feels_copies(system: openmm.System) -> bool:
 
 
 def names_its_particles(force: Any) -> bool:
-    """Whether a force is a sum of terms between given particles, and knows of no others."""
+    """Whether a force is a sum of terms between given particles, and of no others."""
     return type(force).__name__ in _TERMS and not isinstance(force, openmm.GBSAOBCForce)
 
 
@@ -101,7 +101,7 @@ def why_not_packed(system: openmm.System) -> str:
             return f"the System has a {reason}: {remedy}"
     names = {type(force).__name__ for force in system.getForces()}
     if feels_copies(system) and "CustomExternalForce" in names:
-        return f"the System has a CustomExternalForce beside a GBSAOBCForce, whose copies are moved apart: {remedy}"
+        return f"the System has a CustomExternalForce and a GBSAOBCForce, whose copies are moved apart: {remedy}"
     return ""
 
 
@@ -201,7 +201,7 @@ def _bonded_pairs(force: openmm.NonbondedForce) -> openmm.CustomBondForce:
 
 
 def add_guard(integrator: openmm.CustomIntegrator, lattice: CopyLattice, time_step: float) -> Callable[[], None]:
-    """Stop coordinates that blow up or leave their cell, inside a CustomIntegrator, and remember them.
+    """Stop coordinates that blow up or leave their cell, inside a CustomIntegrator, and record them.
 
     The per-DOF variable ``broken`` becomes 1 where, at a check, a velocity is not finite or absurd, or a coordinate is
     beyond the reach of the per-DOF variable ``home``. Such a velocity is zero from then on, so that no coordinate
@@ -217,7 +217,7 @@ def add_guard(integrator: openmm.CustomIntegrator, lattice: CopyLattice, time_st
     """
     integrator.addPerDofVariable("broken", 0.0)
     integrator.addPerDofVariable("home", 0.0)
-    fastest = min(FASTEST, lattice.reach / time_step)
+    fastest = min(MAX_SPEED, lattice.reach / time_step)
 
     def check() -> None:
         # step(NaN) is 0
@@ -229,7 +229,7 @@ def add_guard(integrator: openmm.CustomIntegrator, lattice: CopyLattice, time_st
 
 
 def start_guarded(integrator: openmm.CustomIntegrator, centres: FloatArray, n_atoms: int) -> None:
-    """Tell a guarded integrator where copies belong, shape=(n, 3), nm, and make it forget what broke."""
+    """Set where copies belong, shape=(n, 3), nm, in a guarded integrator, and clear its record of what broke."""
     integrator.setPerDofVariableByName("home", np.repeat(centres, n_atoms, axis=0))
     integrator.setPerDofVariableByName("broken", np.zeros((len(centres) * n_atoms, 3)))
 
@@ -253,7 +253,7 @@ def copies_in_a_context(copies: Copies, why_not: str, platform: str, n_atoms: in
     """How many copies share a Context.
 
     Args:
-        copies: asked for; ``auto`` is many on a graphics card, where they can be packed, and one elsewhere.
+        copies: how many, or ``auto``: many on a graphics card, where they can be packed, one elsewhere.
         why_not: why they cannot be packed; empty where they can.
         platform: that they run on.
         n_atoms: in one copy.
@@ -262,8 +262,8 @@ def copies_in_a_context(copies: Copies, why_not: str, platform: str, n_atoms: in
         InputError: less than one, or several that cannot be packed.
     """
     if copies == "auto":
-        many = PlatformChoice.read(platform).name in CARDS and not why_not
-        return max(1, min(MANY_COPIES, 2 * MANY_PAIRS // n_atoms**2)) if many else 1
+        many = PlatformChoice.read(platform).name in GPU_PLATFORMS and not why_not
+        return max(1, min(MAX_COPIES, 2 * MAX_ATOM_PAIRS // n_atoms**2)) if many else 1
     if copies < 1:
         raise InputError(f"{copies} copies in one Context: give at least 1")
     if copies > 1 and why_not:

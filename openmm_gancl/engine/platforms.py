@@ -10,11 +10,11 @@ import openmm
 from ..errors import InputError, first_line
 from ..units import FloatArray, number
 
-CARDS = ("CUDA", "OpenCL", "HIP")
+GPU_PLATFORMS = ("CUDA", "OpenCL", "HIP")
 """Platforms with devices, on which one small molecule leaves most of a device idle."""
 
 PRECISIONS = ("single", "mixed", "double")
-"""Of forces and of the sums over them; weights ask for mixed or double (README)."""
+"""Of forces and of the sums over them; weights need mixed or double (README)."""
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
 
@@ -41,9 +41,9 @@ class PlatformChoice:
             InputError: devices where there are none, or another precision.
         """
         name, devices, precision, *more = [*platform.split(":"), "", ""]
-        if len(more) > 2 or (platform != name and name not in CARDS):
+        if len(more) > 2 or (platform != name and name not in GPU_PLATFORMS):
             raise InputError(
-                f"platform {platform!r}: only {', '.join(CARDS)} take devices and a precision, as CUDA:0,1"
+                f"platform {platform!r}: only {', '.join(GPU_PLATFORMS)} take devices and a precision, as CUDA:0,1"
             )
         indices = tuple(index.strip() for index in devices.split(",") if index.strip())
         if not all(index.isdigit() for index in indices) or precision not in ("", *PRECISIONS):
@@ -60,13 +60,13 @@ class PlatformChoice:
 
     def single_devices(self) -> list[str]:
         """One platform a device, for tasks that are spread over them."""
-        if self.name not in CARDS:
+        if self.name not in GPU_PLATFORMS:
             return [self.name]
         return [f"{self.name}:{index}:{self.precision}" for index in self.devices or ("",)]
 
     def properties(self) -> dict[str, str]:
         """What OpenMM's Context takes; a CPU works with one thread, as many processes do."""
-        if self.name not in CARDS:
+        if self.name not in GPU_PLATFORMS:
             return {"Threads": "1"} if self.name == "CPU" else {}
         return {"Precision": self.precision} | ({"DeviceIndex": ",".join(self.devices)} if self.devices else {})
 
@@ -151,7 +151,7 @@ def _microseconds_a_step(context: openmm.Context, seconds: float) -> float:
 
 
 def resolved_platform(platform: str, system: openmm.System, positions: FloatArray) -> str:
-    """The platform asked for; of ``auto`` the fastest one for this System."""
+    """The platform requested; for ``auto`` the fastest one for this System."""
     return fastest_platform(system, positions) if platform == "auto" else platform
 
 

@@ -14,13 +14,13 @@ class Restraint(Protocol):
     """A restraint in a Context, whose centre can be moved.
 
     Attributes:
-        force: to add to a System; None where nothing is held.
+        force: to add to a System; None where nothing is restrained.
     """
 
     force: Any
 
     def move(self, context: openmm.Context, label: FloatArray) -> None:
-        """Move the centre to a label, shape=(d,), in a Context that holds the force."""
+        """Move the centre to a label, shape=(d,), in a Context that has the force."""
         ...
 
 
@@ -134,15 +134,15 @@ def make_restraint(
     return restraint
 
 
-OWN = "gancl_restraint"
-"""Prefix of the parameters of a restraint of ours: a script's own may be in the System beside it."""
+PARAMETER_PREFIX = "gancl_restraint"
+"""Prefix of the parameters of a restraint that this package adds: the System may have others of the user's script."""
 
 
 def add_restraint(system: openmm.System, slow: SlowCoordinates, kappa: FloatArray, force_group: int) -> Restraint:
-    """`make_restraint`, its force added to a System; constants that are all zero add none, and hold nothing."""
+    """`make_restraint`, its force added to a System; constants that are all zero add none."""
     if not kappa.any():
         return _NoRestraint()
-    restraint = make_restraint(slow, kappa, force_group, prefix=OWN)
+    restraint = make_restraint(slow, kappa, force_group, prefix=PARAMETER_PREFIX)
     system.addForce(restraint.force)
     return restraint
 

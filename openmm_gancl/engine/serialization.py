@@ -45,7 +45,7 @@ def deserialized_system(xml: str) -> openmm.System:
     """The System of an XML text, with openmm-torch loaded where a force needs it.
 
     Any process may read it: a worker, one that resumes a run, a script that has the file of a System with a
-    `openmm_gancl.torch_force` in it. Of a file from others have a look at it first: a PythonForce runs code.
+    `openmm_gancl.torch_force` in it. Inspect a file from others first: a PythonForce runs code.
     """
     if "TorchForce" in xml or "PythonForce" in xml:
         from .torch_force import torch_force_type
@@ -67,8 +67,8 @@ def _archive_hash(encoded: str) -> str:
         members = zipfile.ZipFile(io.BytesIO(bytes.fromhex(encoded))).infolist()
     except (ValueError, zipfile.BadZipFile):
         return encoded
-    told = sorted((m.filename.partition("/")[2], m.CRC) for m in members)
-    kept = [item for item in told if not item[0].endswith(("debug_pkl", "serialization_id"))]
+    entries = sorted((m.filename.partition("/")[2], m.CRC) for m in members)
+    kept = [item for item in entries if not item[0].endswith(("debug_pkl", "serialization_id"))]
     return hashlib.sha256(repr(kept).encode()).hexdigest()
 
 

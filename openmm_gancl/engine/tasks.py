@@ -17,7 +17,7 @@ from .threads import THREAD_VARIABLES, torch_threads
 
 MAX_RESTARTS = 3
 
-WORKERS_IDLE = 300
+IDLE_TIMEOUT = 300
 """Seconds after which idle workers end."""
 
 Task = TypeVar("Task")
@@ -42,8 +42,8 @@ def run_tasks(
 ) -> list[Result]:
     """Apply a function to every task and return the results in the order of the tasks.
 
-    Tasks with a ``platform`` of several devices (``CUDA:0,1``) are dealt out to them by their method ``on(platform)``;
-    start as many workers.
+    Tasks with a ``platform`` of several devices (``CUDA:0,1``) are distributed over them by their method
+    ``on(platform)``; start as many workers.
 
     Args:
         function: a module-level function of one task.
@@ -77,14 +77,14 @@ def run_tasks(
 
 
 def local_pool(workers: int) -> Executor:
-    """The pool of worker processes, begun where there is none; each has one thread, for others work beside it.
+    """The pool of worker processes, begun where there is none; each has one thread, since the others share the cores.
 
     Args:
         workers: processes.
     """
     from loky import get_reusable_executor
 
-    return get_reusable_executor(max_workers=workers, timeout=WORKERS_IDLE, env=dict.fromkeys(THREAD_VARIABLES, "1"))
+    return get_reusable_executor(max_workers=workers, timeout=IDLE_TIMEOUT, env=dict.fromkeys(THREAD_VARIABLES, "1"))
 
 
 def _on_one_thread() -> AbstractContextManager[None]:
@@ -108,9 +108,9 @@ def _submit(
 
 
 def _spread(tasks: Sequence[Any]) -> list[Any]:
-    """Tasks that ask for several devices, dealt out to them in turn; others have no platform."""
-    dealt = []
+    """Tasks whose platform has several devices, distributed over them in turn; others have no platform."""
+    distributed = []
     for index, task in enumerate(tasks):
         devices = PlatformChoice.read(task.platform).single_devices() if hasattr(task, "platform") else []
-        dealt.append(task.on(devices[index % len(devices)]) if len(devices) > 1 else task)
-    return dealt
+        distributed.append(task.on(devices[index % len(devices)]) if len(devices) > 1 else task)
+    return distributed

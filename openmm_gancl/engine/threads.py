@@ -11,8 +11,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def torch_threads(threads: int) -> Iterator[None]:
     """So many threads for torch inside, afterwards as before; a few microseconds.
 
-    One for small networks: where other work runs beside, a second thread makes them several times slower. And a fixed
-    number where bytes must repeat, for last digits depend on it.
+    One for small networks: where other processes use the cores, a second thread makes them several times slower.
+    And a fixed number where bytes must repeat, for last digits depend on it.
 
     Args:
         threads: of one operation.

@@ -78,7 +78,7 @@ class ModuleForce:
     Args:
         archive: of a module as `module_force` takes it.
         parameters: their names, in order.
-        with_forces: whether the module returns forces beside the energy; else they are its gradient.
+        with_forces: whether the module returns forces and the energy; else they are its gradient.
     """
 
     def __init__(self, archive: bytes, parameters: tuple[str, ...], with_forces: bool):
@@ -176,11 +176,11 @@ def module_force(
         parameters: name and default of each, global parameters of the Context, in the order of the arguments.
         backend: ``torch`` (TorchForce), ``python`` (PythonForce), or ``auto``: the first where it can be loaded, and
             computed by every platform of OpenMM.
-        with_forces: whether the module returns forces, shape=(n_atoms, 3), beside the energy; else they are its
+        with_forces: whether the module returns forces, shape=(n_atoms, 3), and the energy; else they are its
             gradient.
 
     Raises:
-        InputError: TorchForce is asked for and cannot be loaded.
+        InputError: TorchForce is requested and cannot be loaded.
     """
     if backend not in ("auto", "torch", "python"):
         raise InputError(f"there is no backend {backend!r}: choose auto, torch or python")

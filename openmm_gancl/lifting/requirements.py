@@ -1,4 +1,4 @@
-"""Which Systems and Simulations have exact lifts, and what serves the others."""
+"""Which Systems and Simulations have exact lifts, and what to use for the others."""
 
 from typing import Any
 
@@ -9,40 +9,40 @@ from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..generator.model import LiftingModel
 from ..reference.chart import Chart, InternalCoordinates
-from ..system.molecular_system import DRUDE, MolecularSystem
+from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
 from ..system.simulation import count_molecules, system_from_simulation, temperature_of
 from ..units import masses_of
 
-WINDOWS = "umbrella windows (gancl.sample_windows)"
-"""What serves where a lift has no exact weight."""
+ALTERNATIVE = "umbrella windows (gancl.sample_windows)"
+"""What to use where a lift has no exact weight."""
 
-SAME_ENERGY = 1e-3
+ENERGY_TOLERANCE = 1e-3
 """kT by which a turned and shifted molecule may differ."""
 
-SHIFTS = (0.4, 2.0, 10.0, 50.0)
-"""nm: a wall, or a droplet's, is flat near the structure and stands further away."""
+TRIAL_SHIFTS = (0.4, 2.0, 10.0, 50.0)
+"""nm: a wall, or a droplet's, is flat near the structure and steep further away."""
 
 
 def why_not_exact(system: Any, topology: Any) -> str | None:
-    """What of a System has no exact lift, and what serves instead, in a sentence; None where nothing."""
+    """Why a System has no exact lift, and what to use instead, in a sentence; None where it has one."""
     for name in (type(force).__name__ for force in system.getForces()):
         if "Barostat" in name:
-            return f"the System has a {name}, and an exact lift needs a fixed volume: use {WINDOWS}"
+            return f"the System has a {name}, and an exact lift needs a fixed volume: use {ALTERNATIVE}"
         if name.startswith("Drude"):
-            return DRUDE
+            return DRUDE_MESSAGE
     virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
     if virtual:
-        return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {WINDOWS}"
+        return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {ALTERNATIVE}"
     if massless := int((masses_of(system) == 0).sum()):
-        return f"{massless} particles have no mass, and an exact lift moves all of them: use {WINDOWS}"
+        return f"{massless} particles have no mass, and an exact lift moves all of them: use {ALTERNATIVE}"
     molecules = count_molecules(topology)
     if molecules > 1:
         return (
-            f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {WINDOWS}, or make a "
-            "System of the solute alone"
+            f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {ALTERNATIVE}, or "
+            "make a System of the solute alone"
         )
     if molecules and system.usesPeriodicBoundaryConditions():
-        return f"the System is periodic, and an exact lift is of a molecule in vacuum: use {WINDOWS}"
+        return f"the System is periodic, and an exact lift is of a molecule in vacuum: use {ALTERNATIVE}"
     return None
 
 
@@ -54,20 +54,20 @@ def check_exact(system: MolecularSystem, chart: Chart) -> None:
     """
     if reason := why_not_exact(system.system, system.topology):
         raise InputError(reason)
-    # a chart of internal coordinates knows no place and no direction
+    # a chart of internal coordinates has no position and no orientation
     if not isinstance(chart, InternalCoordinates):
         return
     energy = PotentialEnergy(system.system, "Reference")
     rng, here = named_rng(0, "fixed", "rigid motions"), energy(system.positions)
-    for far in SHIFTS:
+    for far in TRIAL_SHIFTS:
         turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         shift = rng.normal(size=3)
         turned = system.positions @ (turn * np.linalg.det(turn)) + far * shift / np.linalg.norm(shift)
-        if abs(energy(turned) - here) <= SAME_ENERGY * system.kT:
+        if abs(energy(turned) - here) <= ENERGY_TOLERANCE * system.kT:
             continue
         raise InputError(
             "the energy changes when the whole molecule is moved or turned (a restraint of its place?), which a lift "
-            f"cannot weigh: leave that force out, or use {WINDOWS}"
+            f"cannot weigh: leave that force out, or use {ALTERNATIVE}"
         )
 
 

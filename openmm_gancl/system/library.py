@@ -32,7 +32,7 @@ def _system_of_card(card: SystemCard, folder: Path) -> MolecularSystem:
 
 
 def systems_root() -> Path:
-    """The folder of the shipped systems, in an installed package or beside it in a checkout."""
+    """The folder of the shipped systems, in an installed package or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "systems"
     return installed if installed.is_dir() else package.parent / "systems"

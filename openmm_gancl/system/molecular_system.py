@@ -21,10 +21,10 @@ from .state import Chirality, DeclaredState, TransPeptides, declare_state
 _NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
 """Forces, by their name's end, that change momenta behind the integrator's back."""
 
-LONGEST_TIME_STEP = 0.1
+MAX_TIME_STEP = 0.1
 """ps, of a molecule; above it the user thinks in fs."""
 
-DRUDE = (
+DRUDE_MESSAGE = (
     "the System has Drude particles, whose thermostat of two temperatures neither lifts nor windows have: sample with "
     "OpenMM's DrudeLangevinIntegrator, and join its umbrella windows with gancl fes --windows"
 )
@@ -169,10 +169,10 @@ def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step:
         raise InputError(
             f"atoms {one} and {other} are bonded and in one place (positions that were never set?): set the positions"
         )
-    if len(bonds) and time_step > LONGEST_TIME_STEP:
+    if len(bonds) and time_step > MAX_TIME_STEP:
         raise InputError(f"time_step is {time_step:g} ps, too long for any bond: 0.002 is usual (2 fs)")
     if any(type(force).__name__.startswith("Drude") for force in system.getForces()):
-        raise InputError(DRUDE)
+        raise InputError(DRUDE_MESSAGE)
 
 
 def _target(system: Any, barostat: bool) -> Any:

@@ -1,4 +1,4 @@
-"""A user's own Simulation as a system: what it samples, and where it stands; the Simulation is never changed."""
+"""A user's own Simulation as a system: what it samples, and its present state; the Simulation is never changed."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,10 +16,12 @@ from .constraints import constraints_of
 from .molecular_system import MolecularSystem, system_from_objects
 from .state import DeclaredState
 
-QUANTUM = tuple(getattr(openmm, name) for name in ("QTBIntegrator", "RPMDIntegrator") if hasattr(openmm, name))
+QUANTUM_INTEGRATORS = tuple(
+    getattr(openmm, name) for name in ("QTBIntegrator", "RPMDIntegrator") if hasattr(openmm, name)
+)
 """Integrators that have a temperature and another distribution."""
 
-LIGHT = 2.0
+LIGHT_MASS = 2.0
 """amu; without constraints and with lighter particles, 1 fs is the default time step."""
 
 
@@ -31,7 +33,7 @@ def temperature_of(integrator: Any) -> float:
     """
     if isinstance(integrator, openmm.CompoundIntegrator):
         integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
-    if isinstance(integrator, QUANTUM):
+    if isinstance(integrator, QUANTUM_INTEGRATORS):
         raise InputError(
             f"{type(integrator).__name__} samples nuclei as quantum particles, and weights are of Boltzmann's "
             "distribution: use LangevinMiddleIntegrator"
@@ -62,8 +64,9 @@ def count_molecules(topology: Any) -> int:
 
 def default_time_step(system: Any) -> float:
     """1 fs where a light particle is in no constraint, else 2 fs, in ps."""
-    held = set(constraints_of(system).pairs.ravel().tolist())
-    return 0.001 if any(0 < mass <= LIGHT and i not in held for i, mass in enumerate(masses_of(system))) else 0.002
+    constrained = set(constraints_of(system).pairs.ravel().tolist())
+    light = (i for i, mass in enumerate(masses_of(system)) if 0 < mass <= LIGHT_MASS)
+    return 0.001 if any(i not in constrained for i in light) else 0.002
 
 
 def _set_defaults(force: Any, parameters: dict[str, float]) -> None:
@@ -79,7 +82,7 @@ def _set_defaults(force: Any, parameters: dict[str, float]) -> None:
         force.setDefaultTemperature(parameters[force.Temperature()])
 
 
-def _as_it_stands(simulation: Any) -> Any:
+def _with_present_state(simulation: Any) -> Any:
     """A copy of the System with the box and the global parameters that the Context has now.
 
     Raises:
@@ -135,7 +138,7 @@ def system_from_simulation(
     """
     return system_of_user(
         simulation.topology,
-        _as_it_stands(simulation),
+        _with_present_state(simulation),
         positions_of(simulation),
         temperature=temperature_of(simulation.integrator),
         slow=slow,

@@ -15,7 +15,7 @@ from ..units import FloatArray, IntArray
 Chirality = Literal["L", "structure", "none"]
 TransPeptides = bool | Literal["auto"]
 
-LONGEST_BOND = 1.6
+MAX_BOND_RATIO = 1.6
 """A bond longer than this many times its length in the structure is broken."""
 
 
@@ -166,13 +166,13 @@ def declare_state(
     Args:
         topology: ``openmm.app.Topology`` with bonds.
         positions: shape=(n_atoms, 3), nm.
-        chirality: ``"structure"`` holds every tetrahedral centre of at least three heavy neighbours at
-            its sign in the structure; ``"L"`` also refuses D amino acids; ``"none"`` holds nothing.
-        trans_peptides: True holds every peptide bond trans and refuses a cis one; ``"auto"`` holds those
-            that are trans in the structure; False holds none.
+        chirality: ``"structure"`` keeps every tetrahedral centre of at least three heavy neighbours at
+            its sign in the structure; ``"L"`` also refuses D amino acids; ``"none"`` keeps none.
+        trans_peptides: True keeps every peptide bond trans and refuses a cis one; ``"auto"`` keeps those
+            that are trans in the structure; False keeps none.
 
     Raises:
-        InputError: the structure is not in the state that is asked for.
+        InputError: the structure is not in the declared state.
     """
     neighbours = _neighbours(topology)
     if chirality == "L":
@@ -185,5 +185,5 @@ def declare_state(
         chirality=_triple_signs(positions[None], centres)[0],
         trans_peptides=_trans_peptides(topology, positions, neighbours, trans_peptides),
         bonds=bonds,
-        longest_bonds=LONGEST_BOND * np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1),
+        longest_bonds=MAX_BOND_RATIO * np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1),
     )

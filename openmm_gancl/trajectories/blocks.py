@@ -10,16 +10,16 @@ from ..errors import InputError, quiet
 from ..units import FloatArray, IntArray
 from .series import Series
 
-BLOCK_LENGTH = 3.0
+MIN_BLOCK_LENGTH = 3.0
 """Statistical inefficiencies in a block, at least."""
 
-MOST_BLOCKS = 200
-MOST_BLOCKS_OF_A_WINDOW = 20
+MAX_BLOCKS = 200
+MAX_BLOCKS_PER_WINDOW = 20
 
-LONGEST_SERIES = 20_000
-"""Frames, at most, that the search for equilibration looks at; a longer series is thinned out for it."""
+MAX_SERIES_LENGTH = 20_000
+"""Frames, at most, that the search for equilibration uses; a longer series is thinned out for it."""
 
-RESOLVED = 5.0
+MIN_RESOLVED_INEFFICIENCY = 5.0
 """Statistical inefficiency above which a thinned series still shows how its correlations decay."""
 
 
@@ -96,15 +96,15 @@ def _largest_inefficiency(values: Any, periods: FloatArray) -> float:
 def _inefficiency(values: Any, periods: FloatArray) -> float:
     """The largest over the collective variables, in frames (Chodera et al. 2007, doi 10.1021/ct0502864).
 
-    A long series is looked at twice: thinned out for slow decays, and a consecutive part for fast ones.
+    A long series is analysed twice: thinned out for slow decays, and a consecutive part for fast ones.
     """
-    thinning = -(-len(values) // LONGEST_SERIES)
+    thinning = -(-len(values) // MAX_SERIES_LENGTH)
     if thinning == 1:
         return _largest_inefficiency(values, periods)
     thinned = _largest_inefficiency(values[::thinning], periods)
-    if thinned > RESOLVED:
+    if thinned > MIN_RESOLVED_INEFFICIENCY:
         return thinned * thinning
-    return min(_largest_inefficiency(values[-LONGEST_SERIES:], periods), thinned * thinning)
+    return min(_largest_inefficiency(values[-MAX_SERIES_LENGTH:], periods), thinned * thinning)
 
 
 def equilibrated_from(values: Any, periods: FloatArray) -> int:
@@ -112,7 +112,7 @@ def equilibrated_from(values: Any, periods: FloatArray) -> int:
     with quiet("pymbar"):
         from pymbar.timeseries import detect_equilibration
 
-    thinning = -(-len(values) // LONGEST_SERIES)
+    thinning = -(-len(values) // MAX_SERIES_LENGTH)
     thin = values[::thinning]
     nskip = max(len(thin) // 40, 1)
     found = [detect_equilibration(column, fast=True, nskip=nskip) for column in _observables(thin, periods)]
@@ -157,8 +157,8 @@ def independent_blocks(
     n_independent = 0.0
     for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
         cut, n, inefficiency = _equilibrated(series.values[begin:end], series.periods, discard)
-        shortest = n // MOST_BLOCKS_OF_A_WINDOW if windows else len(series.values) // MOST_BLOCKS
-        count = max(int(n / max(BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
+        shortest = n // MAX_BLOCKS_PER_WINDOW if windows else len(series.values) // MAX_BLOCKS
+        count = max(int(n / max(MIN_BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
         edges = begin + cut + np.arange(count + 1) * n // count
         start += edges[:-1].tolist()
         stop += edges[1:].tolist()

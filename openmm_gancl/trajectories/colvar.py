@@ -60,7 +60,7 @@ def _header(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
                 words = line.split()
                 if words[:2] == ["#!", "FIELDS"]:
                     if fields and tuple(words[2:]) != fields:
-                        raise InputError(f"{path} changes its columns on the way: cut it there")
+                        raise InputError(f"{path} changes its columns within the file: cut it there")
                     fields = tuple(words[2:])
                 elif words[:2] == ["#!", "SET"] and len(words) == 4:
                     settings[words[2]] = words[3]
@@ -88,7 +88,7 @@ def _one_file(path: Path) -> tuple[tuple[str, ...], dict[str, str], FloatArray]:
             f"{path} names {len(fields)} columns but holds {rows.shape[1]}: give the file as it was written"
         )
     if "time" in fields:
-        # a run that was started again repeats the rows since its last checkpoint: the later ones hold
+        # a run that was started again repeats the rows since its last checkpoint: the later ones are kept
         time = rows[:, fields.index("time")]
         if (anew := np.flatnonzero((np.diff(time) < 0) & (time[1:] <= time[0]))).size:
             raise InputError(
@@ -117,17 +117,17 @@ def read_colvar(paths: Sequence[Path]) -> Colvar:
     )
 
 
-def _nearest_rows(frame_times: FloatArray, row_times: FloatArray, told: str) -> IntArray:
+def _nearest_rows(frame_times: FloatArray, row_times: FloatArray, message: str) -> IntArray:
     """The row at the time of each frame, shape=(n,)."""
     if (np.diff(frame_times) < 0).any():
-        raise InputError(f"{told}, and the times of the frames start anew: give one COLVAR for each trajectory")
+        raise InputError(f"{message}, and the times of the frames start anew: give one COLVAR for each trajectory")
     right = np.clip(np.searchsorted(row_times, frame_times), 1, max(len(row_times) - 1, 1))
     left, right = right - 1, np.minimum(right, len(row_times) - 1)
     nearest = np.where(frame_times - row_times[left] < row_times[right] - frame_times, left, right)
     missed = np.abs(row_times[nearest] - frame_times) > _tolerance(frame_times)
     if missed.any():
         raise InputError(
-            f"{told}, and no row at the time of the frame at {frame_times[missed.argmax()]:g} ps: "
+            f"{message}, and no row at the time of the frame at {frame_times[missed.argmax()]:g} ps: "
             "give the COLVAR of these trajectories"
         )
     return np.asarray(nearest)
@@ -147,7 +147,7 @@ def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> IntArray:
         stride: that the trajectories were read with.
 
     Raises:
-        InputError: the rows are not one a frame and the times do not tell which belong together.
+        InputError: the rows are not one a frame and the times do not determine which belong together.
     """
     n_tables = int(colvar.file[-1]) + 1
     if n_tables not in (1, series.n_files):
@@ -156,13 +156,13 @@ def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> IntArray:
     times, chosen = colvar.column("time") if "time" in colvar.fields else None, []
     for table, (begin, end) in enumerate(itertools.pairwise(ends)):
         rows = np.flatnonzero(colvar.file == table)
-        told = f"{colvar.path} has {len(rows)} rows for {end - begin} frames"
+        message = f"{colvar.path} has {len(rows)} rows for {end - begin} frames"
         if series.time is None or times is None:
             thinned = rows[::stride] if n_tables == series.n_files else rows
             fitting = [candidate for candidate in (rows, thinned) if len(candidate) == end - begin]
             if not fitting:
                 raise InputError(
-                    f"{told}, and the trajectories hold no times to match them by: write both with one stride, "
+                    f"{message}, and the trajectories hold no times to match them by: write both with one stride, "
                     "or give trajectories that hold times (XTC)"
                 )
             chosen.append(fitting[0])
@@ -170,7 +170,7 @@ def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> IntArray:
         frame_times = np.asarray(series.time[begin:end], dtype=float)
         # one a frame, though perhaps counted from another beginning
         aligned = len(rows) == end - begin and np.ptp(frame_times - times[rows]) < 2 * _tolerance(frame_times).max()
-        chosen.append(rows if aligned else rows[_nearest_rows(frame_times, times[rows], told)])
+        chosen.append(rows if aligned else rows[_nearest_rows(frame_times, times[rows], message)])
     return np.concatenate(chosen)
 
 

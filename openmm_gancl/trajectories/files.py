@@ -13,11 +13,11 @@ CHUNK_ATOMS = 400_000
 """Atoms read at a time, over all frames: what bounds the memory."""
 
 HDF5 = {".h5", ".hdf5"}
-TIMED = {".xtc", ".trr", ".nc", ".ncdf", *HDF5}
+FORMATS_WITH_TIMES = {".xtc", ".trr", ".nc", ".ncdf", *HDF5}
 """Formats whose frames have a time."""
 
 
-DCD_TITLE = 92
+DCD_TITLE_OFFSET = 92
 """Bytes of a DCD file before its title: the control record, with its length at either end."""
 
 
@@ -51,8 +51,8 @@ def _cut_off(path: Path, frame: int) -> InputError:
 
 
 def _check_dcd(path: Path, file: BinaryIO) -> None:
-    head = file.read(DCD_TITLE)
-    if len(head) < DCD_TITLE or head[4:8] != b"CORD":
+    head = file.read(DCD_TITLE_OFFSET)
+    if len(head) < DCD_TITLE_OFFSET or head[4:8] != b"CORD":
         raise InputError(f"{path} is no DCD file: check its name")
     order = "<" if struct.unpack("<i", head[:4])[0] == 84 else ">"
     control = struct.unpack(f"{order}20i", head[8:88])
@@ -80,7 +80,7 @@ def set_dcd_title(path: Path, title: str) -> None:
         title: its first line, of at most 80 characters of ASCII; the others become blank.
     """
     with path.open("r+b") as file:
-        file.seek(DCD_TITLE)
+        file.seek(DCD_TITLE_OFFSET)
         size, n_lines = struct.unpack("=2i", file.read(8))
         assert size == 4 + 80 * n_lines, "this DCD file has another title than mdtraj writes"
         file.write(title.encode("ascii").ljust(80 * n_lines))
@@ -105,8 +105,8 @@ def _check_trr(path: Path, file: BinaryIO) -> None:
         frame += 1
 
 
-CHECKS = {".dcd": _check_dcd, ".trr": _check_trr}
-"""Formats that readers leave off within a frame without a word."""
+FORMAT_CHECKS = {".dcd": _check_dcd, ".trr": _check_trr}
+"""Formats whose readers stop at a truncated frame without an error."""
 
 
 def read_chunks(path: Path, top: Path, topology: Any, stride: int) -> Iterator[Any]:
@@ -125,9 +125,9 @@ def read_chunks(path: Path, top: Path, topology: Any, stride: int) -> Iterator[A
 
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the trajectories' names")
-    if path.suffix in CHECKS:
+    if path.suffix in FORMAT_CHECKS:
         with path.open("rb") as file:
-            CHECKS[path.suffix](path, file)
+            FORMAT_CHECKS[path.suffix](path, file)
     # whole multiples of the stride: mdtraj starts each chunk anew
     frames = max(CHUNK_ATOMS // max(topology.n_atoms, 1) // stride, 1) * stride
     keyword = {} if path.suffix in HDF5 else {"top": topology}

@@ -15,10 +15,10 @@ from .series import Series, checked_log_weights, read_frame_values, read_log_wei
 from .static_bias import StaticBias
 from .umbrella import UmbrellaWindows, read_windows
 
-TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
+FULL_TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
 """Periods that a coordinate without one may really have."""
 
-JUMP = 0.8
+MIN_WRAP_FRACTION = 0.8
 """Of a period, between one frame and the next: the coordinate went across its edge."""
 
 
@@ -27,10 +27,10 @@ class Observations:
     """Collective variables of frames, with what undoes their bias.
 
     Attributes:
-        series: those of the surface, then those that windows or a bias act on besides.
+        series: those of the surface, then those that only windows or a bias act on.
         n_surface: how many of them span the surface.
         temperature: K.
-        log_weights: shape=(n,), up to a constant; None if every frame counts alike, or windows tell.
+        log_weights: shape=(n,), up to a constant; None for equal weights, or where windows determine them.
         windows: umbrella windows, one a trajectory; None without.
         restrained: columns of the series that the windows restrain.
         free_energies: shape=(n_windows,), kT, about right, that MBAR starts from; None to find some.
@@ -94,7 +94,7 @@ def _base_series(
 
 
 def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntArray | None, stride: int) -> Series:
-    """All collective variables in the order asked for."""
+    """All collective variables in the order requested."""
     columns, names, periods, units = [], [], [], []
     computed = iter(range(len(series.names)))
     for cv in cvs:
@@ -129,14 +129,14 @@ def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntA
 
 
 def _edge_notes(series: Series) -> list[str]:
-    """Of coordinates that look like angles but have no period."""
+    """Notes on coordinates that may be angles but have no period."""
     notes = []
     for column, name, period, unit in zip(series.values.T, series.names, series.periods, series.units, strict=True):
         if np.isfinite(period) or unit:
             continue  # computed here, so the period is known
-        for turn, size in TURNS.items():
+        for turn, size in FULL_TURNS.items():
             if 0.9 * size < float(np.ptp(column)) <= 1.01 * size:
-                crossings = int((np.abs(np.diff(column)) > JUMP * size).sum())
+                crossings = int((np.abs(np.diff(column)) > MIN_WRAP_FRACTION * size).sum())
                 if crossings:
                     notes.append(
                         f"{name} goes across its edge {crossings} times and is treated as not periodic: if it is an "
@@ -152,7 +152,7 @@ def _check_sources(
     bias_columns: Sequence[str],
     **weights: Any,
 ) -> None:
-    """See that what is asked for is there to be had, and that the bias is undone in one way only."""
+    """Check that what is requested is available, and that the bias is undone in one way only."""
     computed = [cv for cv in cvs if _is_computed(cv)]
     columns = [cv for cv in cvs if _external(cv)[0] == "column"]
     given = [f"`{name}`" for name, value in weights.items() if value is not None]
@@ -165,10 +165,10 @@ def _check_sources(
     if windows and any(not _is_computed(cv) for cv in cvs) and len(columns) < len(cvs):
         raise InputError("with `windows` all of `cvs` are column:NAME, of COLVAR files, or all are computed: choose")
     if (columns or bias_columns) and not (colvars or windows):
-        raise InputError("columns are asked for, but no file that holds them: give `colvar`, in PLUMED's format")
+        raise InputError("columns are requested, but no file that contains them: give `colvar`, in PLUMED's format")
     if colvars and not (columns or bias_columns):
         raise InputError(
-            "a COLVAR file is given, but nothing of it asked for: give `bias_columns`, or column:NAME in `cvs`"
+            "a COLVAR file is given, but nothing of it is requested: give `bias_columns`, or column:NAME in `cvs`"
         )
     if computed and not (trajectories or windows):
         raise InputError(f"{computed[0]} needs trajectories: name them, or give column:NAME in `cvs`")

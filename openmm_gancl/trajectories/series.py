@@ -11,9 +11,9 @@ import numpy as np
 from ..coordinates.specification import CollectiveVariable, parse_cv
 from ..errors import InputError, first_line
 from ..units import FloatArray, IntArray
-from .files import TIMED, load_topology, read_chunks, silent_readers
+from .files import FORMATS_WITH_TIMES, load_topology, read_chunks, silent_readers
 
-BROKEN_BOND = 1.0
+MAX_BOND_LENGTH = 1.0
 """nm; a longer bond crosses the box."""
 
 
@@ -69,7 +69,7 @@ def read_series(
         raise InputError("no trajectory is given: name at least one file")
     topology = load_topology(top)
     variables = [parse_cv(cv, topology) for cv in cvs]
-    timed = all(path.suffix in TIMED for path in paths)
+    timed = all(path.suffix in FORMATS_WITH_TIMES for path in paths)
     values, times, starts = array("f"), array("f"), [0]
     with silent_readers():
         for path in paths:
@@ -99,7 +99,8 @@ def _check_whole(chunk: Any, variable: CollectiveVariable, where: Callable[[int]
     if not len(variable.bonds) or (chunk.unitcell_lengths is not None and not variable.needs_whole):
         return
     lengths = np.linalg.norm(chunk.xyz[:, variable.bonds[:, 0]] - chunk.xyz[:, variable.bonds[:, 1]], axis=2)
-    limit = BROKEN_BOND if chunk.unitcell_lengths is None else 0.5 * chunk.unitcell_lengths.min(axis=1, keepdims=True)
+    boxes = chunk.unitcell_lengths
+    limit = MAX_BOND_LENGTH if boxes is None else 0.5 * boxes.min(axis=1, keepdims=True)
     broken = lengths > limit
     if broken.any():
         frame, bond = np.argwhere(broken)[0]

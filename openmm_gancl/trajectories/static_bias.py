@@ -20,7 +20,7 @@ from ..errors import InputError, first_line
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
 
 KERNEL_CHUNK = 4_000_000
-"""Frames times kernels that are looked at together."""
+"""Frames times kernels in one batch."""
 
 
 class StaticBias(Protocol):
@@ -31,7 +31,7 @@ class StaticBias(Protocol):
     """
 
     @property
-    def n_variables(self) -> int: ...  # noqa: D102  # told above
+    def n_variables(self) -> int: ...  # noqa: D102  # see the class
 
     def energies(self, values: FloatArray) -> FloatArray:
         """Of frames, kJ/mol, shape=(n,), for collective variables of shape=(n, n_variables)."""

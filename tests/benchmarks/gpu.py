@@ -1,4 +1,4 @@
-"""Packed lifts on a CUDA device beside one CPU core and beside OpenMM's own integrator: one table.
+"""Packed lifts on a CUDA device compared with one CPU core and with OpenMM's own integrator: one table.
 
     python tests/benchmarks/gpu.py
 
@@ -7,7 +7,7 @@ of packed copies, lifts a second, how many times those of one core (Reference pl
 steps a second as a share of `LangevinMiddleIntegrator` on the same packed System at two force evaluations a step.
 Medians of five. ``seconds_of_one_step`` is of the same lifts with a single step: what the host does about them.
 
-It runs from wheels in a bare environment, offline, beside the torch that is there. Where there is a network (13: the
+It runs from wheels in a bare environment, offline, with the torch that is there. Where there is a network (13: the
 CUDA version of that torch; the plugin has OpenMM's version, for it does not ask for it; 3.12: that machine's Python):
 
     pip download --no-deps --python-version 3.12 -d wheels openmm==8.5.2 OpenMM-CUDA-13==8.5.2 mdtraj pyparsing \
@@ -31,7 +31,7 @@ import openmm
 
 from openmm_gancl import Lifter, load_system
 from openmm_gancl.engine.packing import pack_system
-from openmm_gancl.engine.platforms import CARDS, make_context
+from openmm_gancl.engine.platforms import GPU_PLATFORMS, make_context
 from openmm_gancl.generator import untrained_model
 
 RELAX_STEPS, ONE_CORE = 500, 32
@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--copies", type=int, nargs="+", default=[64, 512, 4096])
     arguments = parser.parse_args()
     platform = arguments.platform
-    if platform in CARDS:
+    if platform in GPU_PLATFORMS:
         platform = f"{platform}::{arguments.precision}"
     system = load_system("alanine_dipeptide_vacuum")
     model = untrained_model(system, seed=1)

@@ -1,4 +1,4 @@
-"""Platforms as they are written, and tasks dealt out to devices."""
+"""Platforms as they are written, and tasks distributed over devices."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from openmm_gancl.generator import untrained_model
 
 
 @dataclass(frozen=True)
-class Asks:
+class OnPlatform:
     platform: str
 
     def on(self, platform):
@@ -36,7 +36,7 @@ def test_platforms_are_read(cards):
 
 
 @pytest.mark.parametrize(
-    ("platform", "told"),
+    ("platform", "message"),
     [
         ("CPU:0", "only CUDA, OpenCL, HIP take devices"),
         ("CUDA:zero", "devices are numbers"),
@@ -44,8 +44,8 @@ def test_platforms_are_read(cards):
         ("CUDA:0:mixed:1", "take devices and a precision"),
     ],
 )
-def test_other_platforms_are_refused(cards, platform, told):
-    with pytest.raises(InputError, match=told):
+def test_other_platforms_are_refused(cards, platform, message):
+    with pytest.raises(InputError, match=message):
         PlatformChoice.read(platform)
 
 
@@ -55,13 +55,13 @@ def test_a_platform_that_is_not_here(cards):
         PlatformChoice.read("HIP:0").check_here()
 
 
-def test_tasks_are_dealt_out_to_devices(cards):
-    asked = run_tasks(lambda task: task.platform, [Asks("CUDA:0,1")] * 5)
-    assert asked == ["CUDA:0:mixed", "CUDA:1:mixed"] * 2 + ["CUDA:0:mixed"]
-    assert run_tasks(lambda task: task.platform, [Asks("CUDA:1"), Asks("CPU")]) == ["CUDA:1", "CPU"]
+def test_tasks_are_distributed_over_devices(cards):
+    used = run_tasks(lambda task: task.platform, [OnPlatform("CUDA:0,1")] * 5)
+    assert used == ["CUDA:0:mixed", "CUDA:1:mixed"] * 2 + ["CUDA:0:mixed"]
+    assert run_tasks(lambda task: task.platform, [OnPlatform("CUDA:1"), OnPlatform("CPU")]) == ["CUDA:1", "CPU"]
 
 
-def test_packed_lifts_are_dealt_out_to_devices(cards, monkeypatch):
+def test_packed_lifts_are_distributed_over_devices(cards, monkeypatch):
     from openmm_gancl.lifting import packed_relaxation
 
     system, ran = load_system("bonded_chain"), []
@@ -79,7 +79,7 @@ def test_packed_lifts_are_dealt_out_to_devices(cards, monkeypatch):
 
 
 @pytest.mark.skipif("CUDA" in platform_names(), reason="there is a device")
-def test_a_missing_device_is_told_before_anything_runs():
+def test_a_missing_device_is_reported_before_anything_runs():
     system = load_system("bonded_chain")
     with pytest.raises(InputError, match="no platform 'CUDA' here"):
         Lifter(system, untrained_model(system, seed=1), platform="CUDA")

@@ -36,7 +36,7 @@ ONCE_BY_NUMBERS = {
     ("lift",): (0,),
     ("reverse",): (1,),
 }
-"""How streams were once told apart: numbers appended to the seed."""
+"""How streams were once distinguished: numbers appended to the seed."""
 
 
 def appended(seed, name):
@@ -48,7 +48,7 @@ def appended(seed, name):
 
 
 class Recorded:
-    """Every stream that is asked for, with the state it starts from, and every seed that OpenMM is given."""
+    """Every stream that is requested, with the state it starts from, and every seed that OpenMM is given."""
 
     def __init__(self, monkeypatch, sequence=AS_IT_IS):
         self.streams, self.openmm_seeds = [], []
@@ -86,7 +86,7 @@ class Recorded:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setattr(options, "PRESETS", PRESETS)
-    monkeypatch.setattr(options, "LEARNED", {"quick": {"n_lifts": 128}})
+    monkeypatch.setattr(options, "LEARNED_LABEL_SETTINGS", {"quick": {"n_lifts": 128}})
 
 
 def run_recorded(folder, arguments, monkeypatch, *sequence):
@@ -105,7 +105,7 @@ def test_no_two_streams_of_a_run_meet(arguments, tmp_path, monkeypatch):
     assert len(set(recorded.openmm_seeds)) == len(recorded.openmm_seeds)
 
 
-def test_streams_told_apart_by_appended_numbers_meet(tmp_path, monkeypatch):
+def test_streams_distinguished_by_appended_numbers_meet(tmp_path, monkeypatch):
     arguments = RUNS["free labels, one chain"]
     repeated = run_recorded(tmp_path / "run", arguments, monkeypatch, appended).repeated()
     assert any(first[1][:3] == ("run", "lift", "labels") for first, _ in repeated), repeated

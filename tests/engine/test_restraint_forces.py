@@ -112,7 +112,7 @@ def test_restrained_windows_of_learned_labels(mixed, frames):
 
     system = replace(load_system("bonded_chain"), slow=mixed, force_constants=np.array([100.0, 100.0]))
     labels = mixed.transform(frames.positions[[0, 200]])
-    held = sample_windows(
+    frames_in_windows = sample_windows(
         system,
         labels,
         starts=frames.positions[[0, 200]],
@@ -121,7 +121,7 @@ def test_restrained_windows_of_learned_labels(mixed, frames):
         equilibration_steps=200,
         platform="Reference",
     )
-    assert np.abs(np.angle(np.exp(1j * (held.cv_values - held.labels)))).mean() < 0.25
+    assert np.abs(np.angle(np.exp(1j * (frames_in_windows.cv_values - frames_in_windows.labels)))).mean() < 0.25
     with pytest.raises(InputError, match="give one start a label"):
         sample_windows(system, labels, platform="Reference")
 

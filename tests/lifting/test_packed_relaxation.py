@@ -187,7 +187,7 @@ REFUSED = {
     "NonbondedForce with parameter offsets": lambda: [with_offsets()],
     "GBSAOBCForce with a cutoff": lambda: [with_cutoff(born(), openmm.GBSAOBCForce.CutoffNonPeriodic)],
     "is periodic": lambda: [with_cutoff(nonbonded(), openmm.NonbondedForce.PME)],
-    "CustomExternalForce beside": lambda: [field(), born()],
+    "CustomExternalForce and a GBSAOBCForce": lambda: [field(), born()],
 }
 
 

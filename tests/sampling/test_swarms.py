@@ -81,11 +81,11 @@ def test_constrained_runs_go_one_after_the_other_and_fail_alone(platform):
 
 def test_units_of_starts_are_read(chain):
     starts = starts_of(chain, 2)
-    plain, told = (
+    plain, converted = (
         sample_swarm(chain, which, 4, time_step=step, platform="Reference")
         for which, step in ((starts, 0.001), (10.0 * starts * unit.angstrom, 1.0 * unit.femtosecond))
     )
-    np.testing.assert_allclose(plain.positions, told.positions, atol=1e-9)
+    np.testing.assert_allclose(plain.positions, converted.positions, atol=1e-9)
 
 
 def test_what_a_swarm_refuses(chain):

@@ -63,7 +63,7 @@ def test_water_is_2000_to_2500_atoms_with_rigid_bonds(water):
 
 
 def test_windows_of_a_simulation_in_water(water):
-    """Pulled there, under the Simulation's own barostat; the Simulation stands where it stood."""
+    """Pulled there, under the Simulation's own barostat; the Simulation is left as it was."""
     simulation = simulation_of(water, openmm.MonteCarloBarostat(1.0, 300.0, 5))
     before = simulation.context.getState(positions=True, velocities=True)
     labels = water.slow.transform(water.positions[None]) + np.array([[0.3, 0.0], [0.6, 0.0]])
@@ -133,7 +133,7 @@ def test_a_seeded_simulation_on_reference_is_not_disturbed(chain, disturbing):
     np.testing.assert_array_equal(ends(lambda simulation: None), ends(disturb))
 
 
-def test_what_the_context_holds_is_copied(chain):
+def test_what_the_context_has_is_copied(chain):
     """A parameter of a force inside a CustomCVForce, and a barostat whose temperature was changed."""
     inner = openmm.CustomTorsionForce("kk*(1-cos(theta))")
     inner.addGlobalParameter("kk", 1.0)
@@ -147,7 +147,7 @@ def test_what_the_context_holds_is_copied(chain):
     assert PotentialEnergy(copied.system, "Reference")(chain.positions) == pytest.approx(energy, rel=1e-4)
 
 
-def test_a_barostat_is_copied_as_it_stands(water):
+def test_a_barostat_is_copied_as_it_is(water):
     simulation = simulation_of(water, openmm.MonteCarloBarostat(1.0, 50.0, 5))
     simulation.context.setParameter(openmm.MonteCarloBarostat.Temperature(), 300.0)
     simulation.context.setParameter(openmm.MonteCarloBarostat.Pressure(), 5.0)
@@ -156,25 +156,25 @@ def test_a_barostat_is_copied_as_it_stands(water):
     assert barostat.getDefaultTemperature()._value == 300.0 and barostat.getDefaultPressure()._value == 5.0
 
 
-def test_default_time_step_looks_at_what_is_constrained(chain, water):
+def test_default_time_step_follows_what_is_constrained(chain, water):
     assert default_time_step(water.system) == 0.002
     loose = openmm.XmlSerializer.clone(water.system)
     light = next(i for i in range(22) if loose.getParticleMass(i)._value < 4)
     loose.setParticleMass(light, 1.008)
     while True:
-        held = [i for i in range(loose.getNumConstraints()) if light in loose.getConstraintParameters(i)[:2]]
-        if not held:
+        constraints = [i for i in range(loose.getNumConstraints()) if light in loose.getConstraintParameters(i)[:2]]
+        if not constraints:
             break
-        loose.removeConstraint(held[0])
+        loose.removeConstraint(constraints[0])
     assert default_time_step(loose) == 0.001
 
 
 def test_a_system_of_its_own_place_has_no_exact_structures(chain):
-    held = openmm.XmlSerializer.clone(chain.system)
+    restrained = openmm.XmlSerializer.clone(chain.system)
     force = openmm.CustomExternalForce("100*(x*x+y*y+z*z)")
     force.addParticle(0, [])
-    held.addForce(force)
-    system = replace(chain, system=held)
+    restrained.addForce(force)
+    system = replace(chain, system=restrained)
     with pytest.raises(InputError, match="moved or turned"):
         structures_at(system, untrained_model(chain, seed=1), (0.5,), platform="Reference")
     frozen = openmm.XmlSerializer.clone(chain.system)
@@ -183,7 +183,7 @@ def test_a_system_of_its_own_place_has_no_exact_structures(chain):
         Lifter(replace(chain, system=frozen), untrained_model(chain, seed=1), platform="Reference")
 
 
-def test_lost_structures_are_told(chain):
+def test_lost_structures_are_reported(chain):
     model = untrained_model(chain, seed=1, widths={"angle": 1.5})
     found = structures_at(chain, model, (0.5,), 30, relax_steps=5, platform="Reference", seed=1)
     lost = int((found.log_weights == -np.inf).sum())
@@ -350,7 +350,7 @@ def correlation_of_velocities_and_noise(of_velocities, of_noise):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"starts": "lifting"}, "choose structure or pulling"),
         ({"starts": np.zeros((2, 3))}, r"give \(n, 5, 3\)"),
@@ -359,8 +359,8 @@ def correlation_of_velocities_and_noise(of_velocities, of_noise):
         ({"frames_per_window": 100}, "raise it"),
     ],
 )
-def test_wrong_arguments_in_a_sentence(chain, arguments, told):
-    with pytest.raises(InputError, match=told):
+def test_wrong_arguments_in_a_sentence(chain, arguments, message):
+    with pytest.raises(InputError, match=message):
         sample_windows(chain, np.zeros((3, 1)), **{**QUICK, **arguments})
 
 

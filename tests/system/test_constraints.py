@@ -48,7 +48,7 @@ def test_constraints_are_read_in_order():
 
 
 def test_fixman_term_of_hydrogens_on_one_atom():
-    """Z of two bonds that share X: 1/m_H + 1/m_X on the diagonal, cos(theta)/m_X beside it."""
+    """Z of two bonds that share X: 1/m_H + 1/m_X on the diagonal, cos(theta)/m_X off it."""
     system, theta, heavy, light = openmm.System(), 1.9, 12.0, 1.0
     for mass in (heavy, light, light):
         system.addParticle(mass)

@@ -229,7 +229,7 @@ def test_copy_then_edit_then_load(tmp_path, ala2):
         copy_system("nothing", tmp_path / "other")
 
 
-def test_a_name_means_the_shipped_system_even_beside_a_folder_of_that_name(tmp_path, monkeypatch):
+def test_a_name_means_the_shipped_system_even_next_to_a_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     edit(copy_system("narrow_barrier", "narrow_barrier"), "300.0", "350.0")
     assert load_system("narrow_barrier").temperature == 300.0
@@ -310,7 +310,7 @@ def test_objects_that_do_not_fit_are_refused(ala2):
         assert_one_sentence(str(caught.value))
 
 
-def test_cis_bond_is_held_only_where_the_structure_is_trans(ala2):
+def test_cis_bond_is_restrained_only_where_the_structure_is_trans(ala2):
     cis = system_from_objects(
         ala2.topology,
         ala2.system,
@@ -387,7 +387,7 @@ TEXT_CASES = [
 
 
 @pytest.mark.parametrize(("name", "old", "new", "words"), TEXT_CASES)
-def test_bad_card_is_told_in_one_sentence(tmp_path, name, old, new, words):
+def test_bad_card_is_refused_in_one_sentence(tmp_path, name, old, new, words):
     folder = copy_system(name, tmp_path / "card")
     edit(folder, old, new)
     assert_card_refused(load_system, folder, words)
@@ -414,7 +414,7 @@ FILE_CASES = [
 
 
 @pytest.mark.parametrize(("name", "spoil", "words"), FILE_CASES)
-def test_bad_file_is_told_in_one_sentence(tmp_path, name, spoil, words):
+def test_bad_file_is_refused_in_one_sentence(tmp_path, name, spoil, words):
     folder = copy_system(name, tmp_path / "card")
     spoil(folder)
     with pytest.raises(InputError) as caught:

@@ -113,7 +113,7 @@ def test_biases_add_up_over_kT(folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("1 2 3\n", "no line '#! FIELDS time"),
         ("#! FIELDS time phi\n0 1 2\n", "names 2 columns but holds 3"),
@@ -122,11 +122,11 @@ def test_biases_add_up_over_kT(folder):
         ("#! FIELDS time phi\n0 1\n#! FIELDS time psi\n1 1\n", "changes its columns"),
     ],
 )
-def test_files_that_are_no_colvar(tmp_path, text, told):
+def test_files_that_are_no_colvar(tmp_path, text, message):
     (tmp_path / "COLVAR").write_text(text)
     with pytest.raises(InputError) as error:
         read_colvar([tmp_path / "COLVAR"])
-    assert str(tmp_path / "COLVAR") in str(error.value) and told in str(error.value)
+    assert str(tmp_path / "COLVAR") in str(error.value) and message in str(error.value)
 
 
 def gancl(*arguments):
@@ -167,20 +167,20 @@ def test_what_fes_writes_the_reader_reads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--cv", "column:phi"), "give --colvar"),
         (("--cv", "phi:2"), "needs trajectories"),
         (("--cv", "column:phi", "--colvar", "{each}", "--bias-columns", "rbias"), "no column rbias"),
         (("--cv", "column:psi", "--colvar", "{each}"), "no column psi"),
         (("--cv", "column:phi", "--colvar", "nowhere"), "there is no file nowhere"),
-        (("{xtc}", "--cv", "phi:2", "--top", TOP, "--colvar", "{each}"), "nothing of it asked for"),
+        (("{xtc}", "--cv", "phi:2", "--top", TOP, "--colvar", "{each}"), "nothing of it is requested"),
         (("{xtc}", "--cv", "column:phi", "--top", TOP, "--colvar", "{each}"), "leave them out"),
         (("{xtc}", "--cv", "phi:2"), "need --top"),
     ],
 )
-def test_bad_input(folder, tmp_path, arguments, told):
+def test_bad_input(folder, tmp_path, arguments, message):
     named = [str(each).format(each=folder / "each", xtc=folder / "a.xtc") for each in arguments]
     result = gancl(*named, "--temperature", 300, "-o", tmp_path / "fes")
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert result.exit_code == 2 and len(errors) == 1 and told in errors[0], result.stderr
+    assert result.exit_code == 2 and len(errors) == 1 and message in errors[0], result.stderr

@@ -75,7 +75,7 @@ def test_series_are_what_mdtraj_computes(frames, folder, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cv", "told"),
+    ("cv", "message"),
     [
         ("phi:7", "matches nothing: residues of the topology with a phi are 2"),
         ("phi:two", "no residue number"),
@@ -89,10 +89,10 @@ def test_series_are_what_mdtraj_computes(frames, folder, name, monkeypatch):
         ("helix", "there is no such kind"),
     ],
 )
-def test_variables_that_cannot_be(frames, cv, told):
+def test_variables_that_cannot_be(frames, cv, message):
     with pytest.raises(InputError) as error:
         parse_cv(cv, frames.topology)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_more_than_one_phi_must_be_named(frames):
@@ -102,7 +102,7 @@ def test_more_than_one_phi_must_be_named(frames):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("cut.dcd", "cut off within frame 36"),
         ("cut.xtc", "XTC read error"),
@@ -113,10 +113,10 @@ def test_more_than_one_phi_must_be_named(frames):
         ("none.dcd", "no file"),
     ],
 )
-def test_files_that_cannot_be_used_are_named(folder, name, told):
+def test_files_that_cannot_be_used_are_named(folder, name, message):
     with pytest.raises(InputError) as error:
         read_series([folder / "a.dcd", folder / name], TOP, ["phi:2"])
-    assert name in str(error.value) and told in str(error.value)
+    assert name in str(error.value) and message in str(error.value)
 
 
 def test_a_drifting_beginning_is_cut_and_blocks_follow_each_other(folder):
@@ -144,11 +144,11 @@ def test_fes_writes_its_files(folder, tmp_path):
     output = tmp_path / "deep" / "ala.npz"
     result = gancl(*files, *common, "-o", output, "--log-weights", log_weights, *basins, "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert told["frames"] == 2 * N and told["discarded"] == [0, 0]
-    assert told["basins"][0]["population"] == pytest.approx(1.0, abs=1e-3)
-    assert told["basins"][1]["population"] == 0.0
-    assert told["basins"][1]["free_energy"] is None
+    results = json.loads(result.stdout)
+    assert results["frames"] == 2 * N and results["discarded"] == [0, 0]
+    assert results["basins"][0]["population"] == pytest.approx(1.0, abs=1e-3)
+    assert results["basins"][1]["population"] == 0.0
+    assert results["basins"][1]["free_energy"] is None
     with np.load(output) as stored:
         assert stored["energy"].shape == (72, 72) and stored["energy"].min() == 0.0
         assert stored["names"].tolist() == ["phi:2", "psi:2"]
@@ -159,7 +159,7 @@ def test_fes_writes_its_files(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--cv", "phi:9"), "matches nothing"),
         (("--cv", "phi:2", "--temperature", "-5"), "temperature is -5 K"),
@@ -170,8 +170,8 @@ def test_fes_writes_its_files(folder, tmp_path):
         (("--cv", "phi:2", "--log-weights", TOP), "cannot read log-weights"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_two(folder, tmp_path, arguments, told):
+def test_bad_input_is_one_sentence_and_exit_code_two(folder, tmp_path, arguments, message):
     result = gancl(folder / "a.dcd", "--top", TOP, "--temperature", 300, "-o", tmp_path / "fes", *arguments)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert result.exit_code == 2 and len(errors) == 1 and told in errors[0], result.stderr
+    assert result.exit_code == 2 and len(errors) == 1 and message in errors[0], result.stderr
     assert not list(tmp_path.glob("fes*"))

@@ -13,7 +13,7 @@ from .block_counts import Rows
 from .grid import bin_centres
 from .surface import FreeEnergySurface
 
-LEAST_DEPTH = 1.0
+MIN_BASIN_DEPTH = 1.0
 """kT by which a basin lies below its lowest saddle, at least; and two standard errors of that depth."""
 
 
@@ -38,7 +38,7 @@ class BasinPopulation:
 
 @dataclass(frozen=True)
 class Barrier:
-    """The lowest way between two basins; the barriers of a surface form a tree, so they tell every such way.
+    """The lowest path between two basins; the barriers of a surface form a tree, so they determine every such path.
 
     Attributes:
         names: of the two basins.
@@ -54,16 +54,16 @@ class Barrier:
 
 
 def _neighbours(shape: tuple[int, ...], periods: FloatArray) -> IntArray:
-    """Flat indices of the bins beside each bin, shape=(n_bins, 2 d), -1 beyond an end."""
+    """Flat indices of the bins next to each bin, shape=(n_bins, 2 d), -1 beyond an end."""
     index, columns = np.arange(int(np.prod(shape))).reshape(shape), []
     for axis, period in enumerate(periods):
         for step in (1, -1):
-            beside = np.roll(index, step, axis)
+            shifted = np.roll(index, step, axis)
             if not np.isfinite(period):
                 end = [slice(None)] * len(shape)
                 end[axis] = slice(0, 1) if step == 1 else slice(-1, None)
-                beside[tuple(end)] = -1
-            columns.append(beside.ravel())
+                shifted[tuple(end)] = -1
+            columns.append(shifted.ravel())
     return np.stack(columns, axis=1)
 
 
@@ -87,20 +87,21 @@ class _Union:
 def find_basins(surface: FreeEnergySurface) -> BoolArray:
     """The basins of a surface, deepest first, shape=(n_basins, n_0, ...).
 
-    The surface is flooded from below; a pool that is shallower than `LEAST_DEPTH` where it meets another one, or whose
-    depth is within two standard errors of nothing, belongs to the other. An island that is as flat is no basin.
+    The surface is flooded from below; a pool that is shallower than `MIN_BASIN_DEPTH` where it meets another one, or
+    whose depth is within two standard errors of zero, belongs to the other. An island that is as flat is no basin.
     """
     energy, error = surface.energy.ravel(), surface.error.ravel()
-    beside = _neighbours(surface.energy.shape, surface.periods)
+    neighbours = _neighbours(surface.energy.shape, surface.periods)
     pools, minima, label = _Union(), list[int](), np.full(len(energy), -1)
     basins_of_their_own: set[int] = set()
 
     def is_shallow(minimum: int, top: int) -> bool:
         noise = float(np.hypot(error[top], error[minimum]))
-        return bool(energy[top] - energy[minimum] < max(LEAST_DEPTH * thermal_energy(surface.temperature), 2.0 * noise))
+        least = max(MIN_BASIN_DEPTH * thermal_energy(surface.temperature), 2.0 * noise)
+        return bool(energy[top] - energy[minimum] < least)
 
     for cell in np.argsort(energy)[: np.isfinite(energy).sum()]:
-        flooded = [n for n in beside[cell] if n >= 0 and label[n] >= 0]
+        flooded = [n for n in neighbours[cell] if n >= 0 and label[n] >= 0]
         if not flooded:
             label[cell] = pools.add()
             minima.append(int(cell))
@@ -138,12 +139,12 @@ def lowest_bins(surface: FreeEnergySurface, masks: BoolArray) -> list[int]:
 
 def find_saddles(surface: FreeEnergySurface, minima: Sequence[int]) -> list[tuple[int, int, int]]:
     """The saddles that join minima, lowest first: two indices into ``minima``, deeper first, and the saddle's bin."""
-    energy, beside = surface.energy.ravel(), _neighbours(surface.energy.shape, surface.periods)
+    energy, neighbours = surface.energy.ravel(), _neighbours(surface.energy.shape, surface.periods)
     pools, lowest, saddles = _Union(), list[int](), []
     label = np.full(len(energy), -1)
     wanted = {cell: i for i, cell in enumerate(minima) if cell >= 0}
     for cell in np.argsort(energy)[: np.isfinite(energy).sum()]:
-        touching = {pools.root(label[n]) for n in beside[cell] if n >= 0 and label[n] >= 0}
+        touching = {pools.root(label[n]) for n in neighbours[cell] if n >= 0 and label[n] >= 0}
         mine = touching.pop() if touching else pools.add()
         if mine == len(lowest):
             lowest.append(-1)

@@ -13,13 +13,13 @@ from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, IntArray
 from .grid import FineGrid
 
-PIECE = 65_536
-"""Frames looked at together."""
+CHUNK_SIZE = 65_536
+"""Frames in one batch."""
 
-LEAST_TILT = -600.0
+MIN_LOG_WEIGHT = -600.0
 """Logarithm of the least usual weight, below which weights are no numbers any more."""
 
-TILTS = (0.02, 0.06, 0.2)
+TILT_BANDWIDTHS = (0.02, 0.06, 0.2)
 """Bandwidths, as fractions of an axis, of the local mean of log-weights; the broader ones where no frame is near."""
 
 
@@ -55,7 +55,7 @@ class _Frames:
     log_weights: FloatArray | None
     highest: float
 
-    def look(self, frames: IntArray, used: slice) -> _Piece:
+    def read(self, frames: IntArray, used: slice) -> _Piece:
         """Frames of the series; the same, counted from the first one used."""
         values = np.asarray(self.series.values[frames, : len(self.grid.axes)], dtype=float)
         logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.highest
@@ -66,7 +66,7 @@ class _Frames:
         ends, first = np.cumsum(self.blocks.sizes), 0
         while first < len(ends):
             begun = ends[first - 1] if first else 0
-            last = max(int(np.searchsorted(ends, begun + PIECE, side="right")), first + 1)
+            last = max(int(np.searchsorted(ends, begun + CHUNK_SIZE, side="right")), first + 1)
             yield first, last
             first = last
 
@@ -75,9 +75,9 @@ class _Frames:
         sizes = self.blocks.sizes[first:last]
         frames, block = self.blocks.frames(first, last), np.repeat(np.arange(last - first), sizes)
         begun = int(self.blocks.sizes[:first].sum())
-        for i in range(0, len(frames), PIECE):
-            part = slice(i, i + PIECE)
-            yield self.look(frames[part], slice(begun + i, begun + i + len(frames[part]))), block[part]
+        for i in range(0, len(frames), CHUNK_SIZE):
+            part = slice(i, i + CHUNK_SIZE)
+            yield self.read(frames[part], slice(begun + i, begun + i + len(frames[part]))), block[part]
 
 
 def local_weights(grid: FineGrid, frames: FloatArray, log_sums: FloatArray) -> FloatArray:
@@ -92,12 +92,12 @@ def local_weights(grid: FineGrid, frames: FloatArray, log_sums: FloatArray) -> F
         log_sums: shape=(size,), sums of their log-weights.
     """
     means = np.full(grid.size, log_sums.sum() / frames.sum())
-    for bandwidth in reversed(TILTS):
+    for bandwidth in reversed(TILT_BANDWIDTHS):
         bandwidths = np.full(len(grid.axes), bandwidth)
         near, sums = grid.smooth(np.stack([frames, log_sums]), bandwidths)
         known = near * grid.kernel_volume(bandwidths) > 1e-3
         means[known] = sums[known] / near[known]
-    return np.exp(means.clip(min=LEAST_TILT))
+    return np.exp(means.clip(min=MIN_LOG_WEIGHT))
 
 
 def _usual_weights(frames: _Frames) -> tuple[FloatArray, FloatArray]:
@@ -167,8 +167,9 @@ class BlockCounts:
         scaled = np.array(multiplicities, dtype=float)
         for s in range(len(self.correlation)):
             mine = self.stratum == s
-            held = scaled[:, mine] @ self.sizes[mine]
-            scaled[:, mine] *= np.where(held > 0, self.sizes[mine].sum() / np.where(held > 0, held, 1.0), 1.0)[:, None]
+            present = scaled[:, mine] @ self.sizes[mine]
+            factors = np.where(present > 0, self.sizes[mine].sum() / np.where(present > 0, present, 1.0), 1.0)
+            scaled[:, mine] *= factors[:, None]
         return scaled
 
     def slices(self, first: float, last: float) -> FloatArray:
@@ -237,7 +238,7 @@ def count_blocks(
         counts.append(group)
     cells, regions = Rows(vstack(counts, format="csr"), None, None), Rows(boxed, None, None)
     if response is not None:
-        piece = frames.look(blocks.frames(), slice(None))
+        piece = frames.read(blocks.frames(), slice(None))
         pointer = np.arange(len(piece.cells) + 1)
         places = csr_array(
             (piece.over_tilt(tilt), piece.cells.clip(min=0), pointer), shape=(len(pointer) - 1, grid.size)

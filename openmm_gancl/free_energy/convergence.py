@@ -11,10 +11,10 @@ from .block_counts import Rows
 from .density import Density
 from .surface import CEILING, FreeEnergySurface
 
-SLICES = np.linspace(0.1, 1.0, 10)
+TRAJECTORY_FRACTIONS = np.linspace(0.1, 1.0, 10)
 """Fractions of the trajectories that convergence is shown for."""
 
-LARGEST_SHIFT = 1.0
+MAX_SHIFT = 1.0
 """kT of a window's free energy, beyond which its first order says nothing."""
 
 
@@ -43,15 +43,16 @@ class Convergence:
 def convergence_of(
     surface: FreeEnergySurface, density: Density, rows: Rows, names: Sequence[str], draws: FloatArray
 ) -> Convergence:
-    """What parts of the trajectories say alone."""
+    """Surfaces and basins of parts of the trajectories alone."""
     kT, counts = thermal_energy(surface.temperature), density.counts
     low = surface.energy < CEILING * kT
-    rms, free, errors = (np.empty((2, len(SLICES), *shape)) for shape in ((), (len(names),), (len(names),)))
+    fractions = TRAJECTORY_FRACTIONS.tolist()
+    rms, free, errors = (np.empty((2, len(fractions), *shape)) for shape in ((), (len(names),), (len(names),)))
     for direction in range(2):
-        parts = np.stack([counts.slices(*((0.0, f) if direction == 0 else (1.0 - f, 1.0))) for f in SLICES.tolist()])
-        unknown = np.median(np.diff(counts.spans, axis=1)) - 1e-9 > SLICES
+        parts = np.stack([counts.slices(*((0.0, f) if direction == 0 else (1.0 - f, 1.0))) for f in fractions])
+        unknown = np.median(np.diff(counts.spans, axis=1)) - 1e-9 > TRAJECTORY_FRACTIONS
         if rows.influence is not None:
-            unknown |= np.abs(parts @ rows.influence).max(axis=1) > LARGEST_SHIFT
+            unknown |= np.abs(parts @ rows.influence).max(axis=1) > MAX_SHIFT
         probabilities = density.of(parts)[:, low]
         for i, (part, probability) in enumerate(zip(parts, probabilities, strict=True)):
             seen = probability > 0.0
@@ -61,4 +62,4 @@ def convergence_of(
             _, free[direction, i], _, errors[direction, i] = relative_free_energies(masses, replicates)
         for array in (rms, free, errors):
             array[direction, unknown] = np.nan
-    return Convergence(SLICES, rms, kT * free, kT * errors, tuple(names))
+    return Convergence(TRAJECTORY_FRACTIONS, rms, kT * free, kT * errors, tuple(names))

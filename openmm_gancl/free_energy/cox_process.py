@@ -16,24 +16,24 @@ from ..units import BoolArray, FloatArray
 SMOOTHNESS = 2.5
 """nu of the Matern prior."""
 
-AMPLITUDE = 10.0
+PRIOR_STD = 10.0
 """Prior standard deviation of the log-density (kT)."""
 
-LENGTHS = (0.36, 0.24, 0.16, 0.08, 0.04, 0.02)
-"""Correlation lengths tried, as fractions of the domain, until the evidence falls and no bin stands out."""
+CORRELATION_LENGTHS = (0.36, 0.24, 0.16, 0.08, 0.04, 0.02)
+"""Correlation lengths tried, as fractions of the domain, until the evidence falls and no bin deviates."""
 
-RADII = (1.0, 3.0)
+KERNEL_WIDTHS = (1.0, 3.0)
 """Standard deviations, in bins, of the kernels through which the fit is compared with the counts; the last also
 smooths the size of one independent count. The evidence of a stationary prior is blind to one narrow feature on a
 smooth surface: a fit that misses one is refused."""
 
-FALSE_REFUSALS = 0.25
+FALSE_REJECTION_RATE = 0.25
 """How often a right fit is refused: the price is only a shorter length, with its wider bars."""
 
-STRETCH = 1.5
+DOMAIN_EXTENSION = 1.5
 """A cosine series without a period spans the domain times this: its zero slope at the ends is not the surface's."""
 
-HIGHEST_ORDER = {1: 60, 2: 12}
+MAX_ORDER = {1: 60, 2: 12}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def product_basis(slow: Axes, shape: tuple[int, ...]) -> Basis:
         slow: the slow coordinates; the grid covers their domain.
         shape: bins a coordinate.
     """
-    order = HIGHEST_ORDER[len(shape)]
+    order = MAX_ORDER[len(shape)]
     values, numbers = np.ones((1, 1)), np.zeros((1, 0))
     for bins, period in zip(shape, slow.periods, strict=True):
         phase = 2 * np.pi * (np.arange(bins) + 0.5) / bins
@@ -96,8 +96,8 @@ def product_basis(slow: Axes, shape: tuple[int, ...]) -> Basis:
             columns = [np.cos(np.outer(phase, k)), np.sin(np.outer(phase, k))]
             wave = np.concatenate([[0], k, k])
         else:
-            half = np.arange(1, round(2 * order * STRETCH) + 1) / (2 * STRETCH)
-            columns = [np.cos(np.outer(phase + np.pi * (STRETCH - 1), half))]
+            half = np.arange(1, round(2 * order * DOMAIN_EXTENSION) + 1) / (2 * DOMAIN_EXTENSION)
+            columns = [np.cos(np.outer(phase + np.pi * (DOMAIN_EXTENSION - 1), half))]
             wave = np.concatenate([[0], half])
         axis = np.sqrt(2.0) * np.concatenate([np.full((bins, 1), np.sqrt(0.5)), *columns], axis=1)
         values = np.einsum("ai,bj->abij", values, axis).reshape(len(values) * bins, -1)
@@ -112,7 +112,7 @@ def prior_precision(basis: Basis, length: float) -> FloatArray:
     squared = (basis.wave_numbers**2).sum(axis=1)
     spectrum = (1.0 + (2 * np.pi * length) ** 2 * squared / (2 * SMOOTHNESS)) ** (-SMOOTHNESS - d / 2)
     spectrum[0] = 0.0
-    variance = AMPLITUDE**2 * spectrum / spectrum.sum()
+    variance = PRIOR_STD**2 * spectrum / spectrum.sum()
     variance[0] = 1e6
     return 1.0 / variance
 
@@ -177,7 +177,7 @@ def worst_place(
         basis: that of the fit; it knows the grid.
     """
     worst = 0.0
-    for radius in RADII:
+    for radius in KERNEL_WIDTHS:
         found, found_squares, expected, expected_squares = (
             _summed(field, radius, basis) for field in (counts, squares, rate, rate * dispersion)
         )
@@ -208,17 +208,17 @@ def fit_cox_process(
         log_exposure: shape=(n_bins,).
         progress: called once for each length tried.
     """
-    smooth_counts, smooth_squares = (_summed(field, RADII[-1], basis) + 1e-12 for field in (counts, squares))
+    smooth_counts, smooth_squares = (_summed(field, KERNEL_WIDTHS[-1], basis) + 1e-12 for field in (counts, squares))
     dispersion = smooth_squares / smooth_counts
     seen = log_exposure > log_exposure.max() - 40.0
     active = replace(basis, values=basis.values[seen])
     data = counts[seen], log_exposure[seen], dispersion[seen]
     start = np.zeros(active.values.shape[1])
     start[0] = np.log(max(counts.sum(), 1e-300)) - logsumexp(log_exposure)
-    limit = norm.isf(FALSE_REFUSALS / sum(len(counts) / _volume(radius, basis) for radius in RADII))
+    limit = norm.isf(FALSE_REJECTION_RATE / sum(len(counts) / _volume(radius, basis) for radius in KERNEL_WIDTHS))
     best: tuple[float, float, FloatArray, FloatArray] | None = None
     stands_out = False
-    for candidate in LENGTHS:
+    for candidate in CORRELATION_LENGTHS:
         # on a busy machine, threads of such short steps wait for one another: a factor of 200 was measured
         with threadpool_limits(1, user_api="blas"):
             start, factor, evidence = _newton(active, *data, prior_precision(basis, candidate), start)

@@ -17,7 +17,7 @@ from .grid import REFINEMENT
 
 Method = Literal["kde", "histogram"]
 
-FOLDS = 10
+N_FOLDS = 10
 """Of the cross-validation, each of consecutive blocks of every stratum."""
 
 BANDWIDTHS = np.geomspace(0.004, 0.2, 15)
@@ -73,7 +73,7 @@ def _folds(counts: BlockCounts) -> IntArray:
     fold = np.empty(len(counts.stratum), dtype=np.int64)
     for s in range(len(counts.correlation)):
         mine = np.flatnonzero(counts.stratum == s)
-        fold[mine] = np.arange(len(mine)) * min(FOLDS, len(mine)) // len(mine)
+        fold[mine] = np.arange(len(mine)) * min(N_FOLDS, len(mine)) // len(mine)
     return fold
 
 

@@ -19,23 +19,23 @@ from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
-from .surface import BINS, CEILING, FreeEnergySurface
+from .surface import CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
-from .window_weights import MOST_BIASES, WindowWeights, weigh_windows, window_notes
+from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
 
-FEW_SAMPLES, TOO_FEW_SAMPLES = 50, 10
+WARN_BELOW_N_SAMPLES, MIN_N_SAMPLES = 50, 10
 """Independent samples below which a surface comes with a warning, and below which it is not to be trusted."""
 
-LARGE_SHARE, LARGEST_SHARE = 0.05, 0.5
+WARN_ABOVE_FRAME_WEIGHT, MAX_FRAME_WEIGHT = 0.05, 0.5
 """Of all the weight, on one frame: likewise."""
 
-LARGE_CUT = 0.5
-"""Of a trajectory, as equilibration: told."""
+WARN_ABOVE_DISCARDED = 0.5
+"""Fraction of a trajectory cut as equilibration, above which a note says so."""
 
 
 @dataclass(frozen=True)
 class TrajectoryAnalysis:
-    """A surface from trajectories and what it rests on.
+    """A surface from trajectories, with the quantities that it is computed from.
 
     Attributes:
         surface: the surface.
@@ -78,7 +78,7 @@ def _edges(series: Series, d: int, blocks: Blocks, bins: int | None) -> tuple[Fl
             high = max(float(series.values[begin:end, i].max()) for begin, end in spans)
         if not high > low:
             raise InputError(f"{series.names[i]} is {low:g} in every frame: choose a coordinate that moves")
-        edges.append(np.linspace(low, high, (bins or BINS[d]) + 1))
+        edges.append(np.linspace(low, high, (bins or DEFAULT_BINS[d]) + 1))
     return tuple(edges)
 
 
@@ -135,12 +135,16 @@ def _sample_notes(effective: float, share: float, weighted: bool) -> tuple[list[
     """Notes and doubts about the number of samples and their weights."""
     notes: list[str] = []
     doubts: list[str] = []
-    if effective < FEW_SAMPLES:
-        told = f"only {effective:.0f} independent samples: the error bars are themselves uncertain; sample for longer"
-        (doubts if effective < TOO_FEW_SAMPLES else notes).append(told)
-    if weighted and share > LARGE_SHARE:
-        told = f"one frame carries {100 * share:.0f} % of the weight: the bias leaves too few frames; sample for longer"
-        (doubts if share > LARGEST_SHARE else notes).append(told)
+    if effective < WARN_BELOW_N_SAMPLES:
+        message = (
+            f"only {effective:.0f} independent samples: the error bars are themselves uncertain; sample for longer"
+        )
+        (doubts if effective < MIN_N_SAMPLES else notes).append(message)
+    if weighted and share > WARN_ABOVE_FRAME_WEIGHT:
+        message = (
+            f"one frame carries {100 * share:.0f} % of the weight: the bias leaves too few frames; sample for longer"
+        )
+        (doubts if share > MAX_FRAME_WEIGHT else notes).append(message)
     return notes, doubts
 
 
@@ -149,7 +153,7 @@ def _equilibration_notes(blocks: Blocks, series: Series) -> list[str]:
     cut = np.array(blocks.discarded) / np.maximum(np.diff(series.starts), 1)
     return [
         f"equilibration took {100 * cut[i]:.0f} % of trajectory {i + 1}: sample for longer, or give `discard` yourself"
-        for i in np.flatnonzero(cut > LARGE_CUT)
+        for i in np.flatnonzero(cut > WARN_ABOVE_DISCARDED)
     ]
 
 
@@ -172,7 +176,7 @@ def _notes(
 
 
 def _check_asked(d: int, method: str) -> None:
-    if d not in BINS:
+    if d not in DEFAULT_BINS:
         raise InputError(f"a surface over {d} collective variables is not supported: give one or two")
     if method not in ("kde", "histogram"):
         raise InputError(f"`method` is {method}: choose kde or histogram")
@@ -189,7 +193,7 @@ class _Weighted:
     @classmethod
     def of(cls, observations: Observations, discard: int | Literal["auto"]) -> "_Weighted":
         windows = observations.windows
-        most = None if windows is None else max(MOST_BIASES // len(windows), 1)
+        most = None if windows is None else max(MAX_BIASES // len(windows), 1)
         blocks = independent_blocks(observations.series, discard, windows=windows is not None, most_frames=most)
         if windows is not None:
             weights = weigh_windows(observations, blocks)

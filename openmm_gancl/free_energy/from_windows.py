@@ -89,7 +89,7 @@ def analyse_windows(
 
 
 def window_table(analysis: TrajectoryAnalysis) -> str:
-    """One line a window, the one that overlaps least with the others first: what was cut, and how it hangs together.
+    """One line a window, the one that overlaps least with the others first: what was cut, and its overlap.
 
     Args:
         analysis: of `analyse_windows`.
@@ -111,5 +111,5 @@ def window_table(analysis: TrajectoryAnalysis) -> str:
 
 def _remedy(frames: Frames) -> str:
     """What became of frames that were dropped, and what to do about it."""
-    told = ", ".join(f"{count} {reason}" for reason, count in frames.dropped.items())
-    return f"frames dropped: {told}; start it elsewhere, or take a shorter time step"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in frames.dropped.items())
+    return f"frames dropped: {dropped}; start it elsewhere, or take a shorter time step"

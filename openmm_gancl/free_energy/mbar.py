@@ -16,21 +16,22 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from ..errors import InputError
 from ..units import FloatArray, IntArray
 
-REACH, NEAR = 100.0, 25.0
-"""kT above a frame's lowest bias at which a window is taken not to see the frame: blindly, and given free energies."""
+BIAS_CUTOFF, SHIFTED_BIAS_CUTOFF = 100.0, 25.0
+"""kT above a frame's lowest bias beyond which a window's bias is left out: of plain biases, and of biases shifted by
+free energies."""
 
-NEGLIGIBLE = 1e-6
+MIN_RESPONSIBILITY = 1e-6
 """Responsibility below which a window does not enter the curvature and the overlap."""
 
-LEAST_OVERLAP = 1e-3
+MIN_OVERLAP = 1e-3
 """Fraction of one window's frames that another one must explain, for the two to count as neighbours."""
 
 TOLERANCE = 1e-8
 """Of a window's frames, that its responsibilities may differ from their number."""
 
-MOST_STEPS = 100
+MAX_ITERATIONS = 100
 
-SHORT = 0.1
+MIN_STEP_FRACTION = 0.1
 """Of Newton's step; where less of it is taken, the self-consistent one is tried too."""
 
 
@@ -64,11 +65,11 @@ class MBAR:
         return self.products / self.counts[:, None]
 
     def groups(self) -> IntArray:
-        """Windows that hang together by their overlap, shape=(n_windows,): the group of each."""
-        return np.asarray(connected_components(self.overlap > LEAST_OVERLAP, directed=False)[1])
+        """Connected components of the windows by their overlap, shape=(n_windows,): the group of each."""
+        return np.asarray(connected_components(self.overlap > MIN_OVERLAP, directed=False)[1])
 
     def weakest_link(self) -> tuple[int, int, float]:
-        """Two windows and their overlap: the least among those that hold all windows together."""
+        """Two windows and their overlap: the least of the spanning tree of largest overlaps."""
         overlap = np.minimum(self.overlap, self.overlap.T)
         tree = minimum_spanning_tree(-np.log(overlap.clip(min=1e-300)) + 1e-12).tocoo()
         worst = int(tree.data.argmax())
@@ -118,7 +119,7 @@ class _Likelihood:
 
 def _products(responsibilities: csr_array) -> FloatArray:
     near = responsibilities.copy()
-    near.data[near.data < NEGLIGIBLE] = 0.0
+    near.data[near.data < MIN_RESPONSIBILITY] = 0.0
     near.eliminate_zeros()
     return np.asarray((near.T @ near).toarray())
 
@@ -158,7 +159,7 @@ def sparse_biases(chunks: Iterable[FloatArray], near: FloatArray | None = None) 
                 f"the bias of window {column} at frame {begun + row} is not a finite number: remove the frame"
             )
         above = biases if near is None else biases - near
-        keep = above - above.min(axis=1, keepdims=True) < (REACH if near is None else NEAR)
+        keep = above - above.min(axis=1, keepdims=True) < (BIAS_CUTOFF if near is None else SHIFTED_BIAS_CUTOFF)
         pointer = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
         columns = np.nonzero(keep)[1].astype(np.int32)
         parts.append(csr_array((biases[keep], columns, pointer), shape=biases.shape))
@@ -187,7 +188,7 @@ def solve_mbar(biases: FloatArray | csr_array, counts: IntArray, start: FloatArr
     likelihood = _Likelihood(biases, counts)
     f = np.zeros(len(counts)) if start is None else np.asarray(start, dtype=float)
     point = likelihood.at(f)
-    for steps in range(MOST_STEPS):
+    for steps in range(MAX_ITERATIONS):
         responsibilities = likelihood.responsibilities(point)
         step, gradient, products = _step(responsibilities, counts)
         if (np.abs(gradient) < TOLERANCE * counts).all():
@@ -198,7 +199,7 @@ def solve_mbar(biases: FloatArray | csr_array, counts: IntArray, start: FloatArr
             size *= 0.5
             trial = likelihood.at(f + size * step)
         step = size * step
-        if size < SHORT:
+        if size < MIN_STEP_FRACTION:
             # far away the curvature says little: the self-consistent step goes on
             consistent = np.log(counts / np.asarray(responsibilities.sum(axis=0)).ravel().clip(min=1e-300))
             other = likelihood.at(f + consistent)
@@ -206,6 +207,6 @@ def solve_mbar(biases: FloatArray | csr_array, counts: IntArray, start: FloatArr
                 step, trial = consistent, other
         f, point = f + step, trial
     raise InputError(
-        f"the free energies of {len(counts)} windows did not converge in {MOST_STEPS} steps: "
+        f"the free energies of {len(counts)} windows did not converge in {MAX_ITERATIONS} steps: "
         "check the centres and force constants of the windows"
     )

@@ -11,13 +11,13 @@ from .convergence import Convergence
 from .surface import FreeEnergySurface
 
 SYMBOLS = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi1": "χ₁", "chi2": "χ₂", "theta": "θ"}
-CEILING = 15.0
+MAX_ENERGY = 15.0
 """kT; what lies above it is drawn in one light tone."""
 
 COLOURS = ("#006ba4", "#ff800e", "#595959", "#5f9ed1", "#c85200", "#898989", "#a2c8ec", "#ffbc79")
-"""Of curves; told apart by the colour-blind."""
+"""Of curves; distinguishable with colour blindness."""
 
-UNKNOWN, ABOVE = "0.75", "0.95"
+UNKNOWN_COLOUR, ABOVE_COLOUR = "0.75", "0.95"
 HALO_WIDTH = 2.6
 
 
@@ -151,8 +151,8 @@ def _plot_two(surface: FreeEnergySurface, ax: Any, unit: str) -> None:
     kT /= size
     (x, y), field = _filled_field(surface, surface.energy / size)
     highest = np.nanmax(field)
-    n_levels = int(min(CEILING, max(np.ceil(highest / kT), 1.0)))
-    ax.set_facecolor(UNKNOWN)
+    n_levels = int(min(MAX_ENERGY, max(np.ceil(highest / kT), 1.0)))
+    ax.set_facecolor(UNKNOWN_COLOUR)
     masked = np.ma.masked_invalid(field.T)
     extend = "max" if highest > kT * n_levels else "neither"
     filled = ax.contourf(
@@ -160,7 +160,7 @@ def _plot_two(surface: FreeEnergySurface, ax: Any, unit: str) -> None:
         y,
         masked,
         levels=kT * np.linspace(0, n_levels, 4 * n_levels + 1),
-        cmap=colormaps["viridis"].with_extremes(over=ABOVE),
+        cmap=colormaps["viridis"].with_extremes(over=ABOVE_COLOUR),
         extend=extend,
     )
     ax.contour(x, y, masked, levels=kT * np.arange(1, n_levels + 1), colors="white", linewidths=0.5, alpha=0.8)
@@ -241,7 +241,7 @@ def plot_errors(surface: FreeEnergySurface, ax: Any = None, *, unit: str = "kJ/m
     size, known = energy_unit(unit, surface.temperature), np.isfinite(surface.error)
     x, y = (_scaled(edges, period) for edges, period in zip(surface.edges, surface.periods, strict=True))
     highest = float(np.quantile(surface.error[known], 0.98)) / size
-    ax.set_facecolor(UNKNOWN)
+    ax.set_facecolor(UNKNOWN_COLOUR)
     drawn = np.ma.masked_invalid(np.where(known, surface.error / size, np.nan).T)
     mesh = ax.pcolormesh(x, y, drawn, cmap="cividis", vmin=0.0, vmax=highest)
     ax.figure.colorbar(mesh, ax=ax, extend="max").set_label(f"standard error ({unit})")
@@ -250,7 +250,7 @@ def plot_errors(surface: FreeEnergySurface, ax: Any = None, *, unit: str = "kJ/m
 
 
 def plot_convergence(convergence: Convergence, temperature: float, *, unit: str = "kJ/mol") -> Any:
-    """Draw what the first and the last part of every trajectory say alone; the figure is returned.
+    """Draw the results of the first and of the last part of every trajectory alone; the figure is returned.
 
     Above, the deviation from the whole surface below 10 kT; below, free energies of basins relative to the first.
     """

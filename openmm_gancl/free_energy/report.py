@@ -28,14 +28,14 @@ def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str) -> dict[st
 
 
 def write_files(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str) -> list[str]:
-    """Everything beside its place first: a full disk leaves what was there."""
+    """Everything to a temporary folder, then renamed: a full disk leaves what was there."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=prefix.parent, prefix=".fes-") as folder:
-        beside = Path(folder) / prefix.name
-        analysis.surface.save(f"{beside}.npz")
-        analysis.surface.save_dat(f"{beside}.dat", unit)
+        temporary = Path(folder) / prefix.name
+        analysis.surface.save(f"{temporary}.npz")
+        analysis.surface.save_dat(f"{temporary}.dat", unit)
         for ending, figure in _pictures(analysis, basins, unit).items():
-            figure.savefig(f"{beside}{ending}.png", dpi=150)
+            figure.savefig(f"{temporary}{ending}.png", dpi=150)
         written = sorted(os.listdir(folder))
         for name in written:
             os.replace(Path(folder) / name, prefix.parent / name)
@@ -117,6 +117,6 @@ def as_text(analysis: "TrajectoryAnalysis", results: dict[str, Any], prefix: Pat
             *barrier_table(results["barriers"], unit),
             "",
             f"surface: {prefix}.npz, {prefix}.dat, {prefix}.png",
-            f"beside it: {', '.join(others)}",
+            f"other files: {', '.join(others)}",
         ]
     )

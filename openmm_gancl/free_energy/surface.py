@@ -11,7 +11,7 @@ from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
 from ..units import FloatArray, energy_unit, thermal_energy
 
-BINS = {1: 120, 2: 72}
+DEFAULT_BINS = {1: 120, 2: 72}
 
 CEILING = 10.0
 """kT; the error bars are those after aligning the mean below it."""
@@ -77,7 +77,7 @@ class FreeEnergySurface:
     def save_dat(self, path: str | Path, unit: str = "kJ/mol") -> None:
         """Write ``fes.dat`` in PLUMED's manner: fields, grid settings, one bin a line, a blank line between rows."""
         scale = energy_unit(unit, self.temperature)
-        names = [name.replace(" ", "_") for name in self.names]  # columns are told apart by spaces
+        names = [name.replace(" ", "_") for name in self.names]  # columns are separated by spaces
         lines = [f"#! FIELDS {' '.join(names)} free error"]
         for name, edges, period in zip(names, self.edges, self.periods, strict=True):
             lines += [
@@ -122,6 +122,6 @@ def load_surface(path: str | Path) -> FreeEnergySurface:
 def grid_edges(slow: Axes, bins: int | None = None) -> tuple[FloatArray, ...]:
     """Bin edges over the domain of each coordinate: 72 a coordinate in two dimensions, 120 in one."""
     d = len(slow.names)
-    if d not in BINS:
+    if d not in DEFAULT_BINS:
         raise InputError(f"a surface over {d} coordinates is not supported: choose one or two labels")
-    return tuple(np.linspace(low, high, (bins or BINS[d]) + 1) for low, high in slow.domain)
+    return tuple(np.linspace(low, high, (bins or DEFAULT_BINS[d]) + 1) for low, high in slow.domain)

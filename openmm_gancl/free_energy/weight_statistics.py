@@ -1,4 +1,4 @@
-"""What weights say of themselves: mean, effective sample size, tails, Bennett's acceptance ratio."""
+"""Statistics of weights: mean, effective sample size, tails, Bennett's acceptance ratio."""
 
 import numpy as np
 from scipy.special import logsumexp
@@ -6,7 +6,7 @@ from scipy.special import logsumexp
 from ..errors import quiet
 from ..units import FloatArray
 
-HEAVY_TAIL = 0.7
+MAX_PARETO_INDEX = 0.7
 """A Pareto index above this means that the error bar is not to be trusted."""
 
 

@@ -14,22 +14,23 @@ from ..units import FloatArray, IntArray, thermal_energy
 from .block_counts import Response
 from .mbar import MBAR, solve_mbar, sparse_biases
 
-PIECE = 1_000_000
-"""Frames times windows that are looked at together."""
+CHUNK_SIZE = 1_000_000
+"""Frames times windows in one batch."""
 
-FIRST_LOOK = 50
+N_INITIAL_FRAMES = 50
 """Frames of each window that the free energies are first estimated from."""
 
-MOST_BIASES = 40_000_000
+MAX_BIASES = 40_000_000
 """Frames times windows; more frames are thinned out."""
 
-WEAK_OVERLAP = 0.03
-"""Of windows that hold the others together (Klimovich, Shirts, Mobley 2015, doi 10.1007/s10822-015-9840-9)."""
+OVERLAP_THRESHOLD = 0.03
+"""Overlap of two windows below which another one is needed between them (Klimovich, Shirts, Mobley 2015, doi
+10.1007/s10822-015-9840-9)."""
 
-STRAINED = 10.0
+MAX_RESTRAINT_ENERGY = 10.0
 """kT of restraint energy per coordinate, in the mean, above which a window and its file hardly belong together."""
 
-UNCERTAIN = 0.5
+MAX_FREE_ENERGY_ERROR = 0.5
 """kT of error of a window's free energy, above which error bars, which are to first order in it, are rough."""
 
 
@@ -38,7 +39,7 @@ class WindowWeights:
     """Weights of the frames of umbrella windows.
 
     Attributes:
-        windows: those that hang together with most of the frames.
+        windows: those that are connected, by overlap, to most of the frames.
         blocks: their frames.
         mbar: their free energies.
         response: how the weights follow the free energies.
@@ -85,18 +86,15 @@ def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
 
     def solve(windows: UmbrellaWindows, blocks: Blocks, start: FloatArray | None) -> tuple[MBAR, FloatArray]:
         values = np.asarray(series.values[blocks.frames()][:, columns], dtype=float)
-        step, owner, n = (
-            max(PIECE // len(windows), 1),
-            np.repeat(blocks.stratum, blocks.sizes),
-            len(windows),
-        )
+        n, owner = len(windows), np.repeat(blocks.stratum, blocks.sizes)
+        step = max(CHUNK_SIZE // n, 1)
 
         def reduced(values: FloatArray) -> Iterator[FloatArray]:
             return (windows.biases(values[i : i + step], periods) / kT for i in range(0, len(values), step))
 
-        # a first look at some frames: what follows then sees only the windows that matter
+        # free energies from a few frames: with them, biases of windows that do not matter can be left out
         few = np.concatenate(
-            [np.flatnonzero(owner == k)[:: max((owner == k).sum() // FIRST_LOOK, 1)] for k in range(n)]
+            [np.flatnonzero(owner == k)[:: max((owner == k).sum() // N_INITIAL_FRAMES, 1)] for k in range(n)]
         )
         first = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n), start)
         biases = sparse_biases(reduced(values), near=first.free_energies)
@@ -149,19 +147,19 @@ def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[s
         notes.append(f"the windows leave a gap of {len(missing)} in their grid, at {places}: sample a window there")
     if len(windows) > 1:
         first, second, overlap = weights.mbar.weakest_link()
-        if overlap < WEAK_OVERLAP:
+        if overlap < OVERLAP_THRESHOLD:
             notes.append(
                 f"{windows.describe(first)} and {windows.describe(second)} overlap by {overlap:.4f}, less than "
-                f"{WEAK_OVERLAP}: sample a window in between"
+                f"{OVERLAP_THRESHOLD}: sample a window in between"
             )
     errors = np.sqrt((weights.response.influence**2).sum(axis=0))
-    if errors.max() > UNCERTAIN:
+    if errors.max() > MAX_FREE_ENERGY_ERROR:
         notes.append(
             f"the free energy of {windows.describe(int(errors.argmax()))} is known to {errors.max():.1f} kT only: "
             "sample for longer, or in more windows"
         )
     worst = int(weights.strain.argmax())
-    if weights.strain[worst] > STRAINED:
+    if weights.strain[worst] > MAX_RESTRAINT_ENERGY:
         notes.append(
             f"the frames of {windows.describe(worst)} lie {weights.strain[worst]:.0f} kT up its restraint in the mean: "
             "check its file, centre and force constant (radians, nm, kJ/mol)"

@@ -12,7 +12,7 @@ from ..reference.torch_chart import ChartCoordinates
 from ..trajectories.static_bias import TabulatedBias
 from ..units import FloatArray
 
-NO_PROBABILITY = -1e30
+MIN_LOG_PROBABILITY = -1e30
 """log-probability of a proposal that is not finite."""
 
 
@@ -34,13 +34,13 @@ class ReferenceModule(nn.Module):
 
     def __init__(self, generator: Any, chart: Chart, kT: float, label_widths: FloatArray):
         super().__init__()
-        self.generator, self.kT, self.n_atoms, self.floor = generator, kT, chart.n_atoms, NO_PROBABILITY
+        self.generator, self.kT, self.n_atoms, self.floor = generator, kT, chart.n_atoms, MIN_LOG_PROBABILITY
         self.coordinates = ChartCoordinates(chart)
-        held = chart.label_indices if len(label_widths) else np.empty(0, dtype=np.int64)
+        restrained = chart.label_indices if len(label_widths) else np.empty(0, dtype=np.int64)
         for name, array in {
             "folds": chart.folds.astype(float),
             "periodic": chart.periodic,
-            "label_indices": held,
+            "label_indices": restrained,
             "label_widths": np.asarray(label_widths, dtype=float),
         }.items():
             self.register_buffer(name, torch.as_tensor(array))
@@ -74,8 +74,8 @@ class ReferenceModule(nn.Module):
         log_q = -(0.5 * noise.square() + torch.log(widths)).sum() - 0.5 * len(noise) * math.log(2 * math.pi)
         rows = torch.stack([centres + (widths - 1.0) * noise, widths]).reshape(-1, 3)[: len(positions)]
         finite = torch.isfinite(log_q) & torch.isfinite(rows).all()
-        told = torch.where(finite, log_q, torch.full_like(log_q, self.floor))
-        return told, torch.where(finite, rows, torch.zeros_like(rows)).to(positions.dtype).contiguous()
+        bounded = torch.where(finite, log_q, torch.full_like(log_q, self.floor))
+        return bounded, torch.where(finite, rows, torch.zeros_like(rows)).to(positions.dtype).contiguous()
 
 
 class TabulatedBiasModule(nn.Module):

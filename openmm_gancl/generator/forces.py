@@ -71,7 +71,7 @@ def torch_force(
         module, parameters = _reference(model, kind, None if force_constants is None else constants)
         place = np.zeros_like(place) if proposes else place
     else:
-        raise InputError(f"there is no force of kind {kind!r}: ask for slow_bias, reference or proposal")
+        raise InputError(f"there is no force of kind {kind!r}: choose slow_bias, reference or proposal")
     parameters = {prefix + name: value for name, value in parameters.items()}
     check_module(module, place, parameters, with_forces=proposes)
     force = module_force(module, parameters, backend, with_forces=proposes)

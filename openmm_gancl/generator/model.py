@@ -123,7 +123,7 @@ class LiftingModel:
         Raises:
             InputError: what is wrong, in one sentence.
         """
-        remedy = "train the model again, or get its file anew"
+        remedy = "train the model again, or get the file again"
         label = self.slow.domain.mean(axis=1)[None]
         try:
             latents = self.sample_latents(label, named_rng(0, "fixed", "network check"))
@@ -214,7 +214,7 @@ def load_model(path: str | Path) -> LiftingModel:
         _ = int(metadata["latent_size"]), len(metadata["atom_names"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path} tells of a model what cannot be ({type(error).__name__}: {first_line(error)}): get its file anew"
+            f"{path} describes a model that cannot be ({type(error).__name__}: {first_line(error)}): get the file again"
         ) from None
     return LiftingModel(networks, chart, slow, metadata)
 

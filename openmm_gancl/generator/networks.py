@@ -21,10 +21,10 @@ LATENT_GAIN = 4.0
 WIDTH_RANGE = 3.0
 """Widths stay within exp(+-3) of their scale."""
 
-COARSE_ORDER = 2
+NETWORK_BASIS_ORDER = 2
 """Of the label basis that the networks see."""
 
-HIGHEST_ORDER, MOST_FUNCTIONS = 5, 250
+MAX_BASIS_ORDER, MAX_BASIS_FUNCTIONS = 5, 250
 """Of the baseline's label basis: the order falls with the number of labels so that the functions stay few."""
 
 
@@ -82,13 +82,14 @@ class LabelBasis(nn.Module):
 
 
 def baseline_order(d: int) -> int:
-    """The highest order, up to `HIGHEST_ORDER`, with at most `MOST_FUNCTIONS` products of d coordinates."""
+    """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
 
     def n_functions(order: int) -> int:
         # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
         return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
 
-    return max(order for order in range(1, HIGHEST_ORDER + 1) if order == 1 or n_functions(order) <= MOST_FUNCTIONS)
+    orders = range(1, MAX_BASIS_ORDER + 1)
+    return max(order for order in orders if order == 1 or n_functions(order) <= MAX_BASIS_FUNCTIONS)
 
 
 class Linear(nn.Linear):
@@ -147,8 +148,8 @@ class Generator(nn.Module):
         self.latent_size, self.n_coordinates = latent_size, chart.n_coordinates
         self.n_raw, self.width_range = 3 * chart.n_coordinates, WIDTH_RANGE
         self.basis = LabelBasis(slow, order or baseline_order(len(slow.names)))
-        # the smooth ones of the same functions are what the network sees of a label
-        self.register_buffer("coarse", torch.nonzero(self.basis.total_orders <= COARSE_ORDER)[:, 0])
+        # the smooth ones of the same functions are the network's input for a label
+        self.register_buffer("coarse", torch.nonzero(self.basis.total_orders <= NETWORK_BASIS_ORDER)[:, 0])
         self.baseline = nn.Parameter(torch.zeros(self.basis.size, self.n_raw, dtype=torch.float64))
         self.correction = _perceptron(len(self.coarse) + latent_size, hidden, self.n_raw).double()
         with torch.no_grad():
@@ -179,13 +180,13 @@ class Generator(nn.Module):
     def squash(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs, shape=(n, 3 n_coordinates), to physical centres and widths."""
         n = self.n_coordinates
-        # slices: TorchScript's gradient of a chunk with a part that nobody uses has the wrong shape
+        # slices: TorchScript's gradient of a chunk with an unused part has the wrong shape
         shift, sine, width = raw[:, :n], raw[:, n : 2 * n], raw[:, 2 * n :]
         widths = self.scale * torch.exp(self.width_range * torch.tanh(width / self.width_range))
         step = shift * self.scale
         if self.is_cartesian:
             return self.origin + step, widths
-        # bonds, angles and torsions stand in this order
+        # coordinates are in the order bonds, angles, torsions
         nb, na = self.n_bonds, self.n_bonds + self.n_angles
         length, bend = self.origin[:nb], self.origin[nb:na]
         bond = length * torch.exp(torch.tanh(step[:, :nb] / length))
@@ -209,7 +210,7 @@ def coordinate_kinds(chart: Chart) -> list[str]:
 def coordinate_losses(
     coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Tensor, is_torsion: Tensor
 ) -> Tensor:
-    """-log density of each coordinate under its reference, shape=(n, n_coordinates); torsions stand last."""
+    """-log density of each coordinate under its reference, shape=(n, n_coordinates); torsions come last."""
     deviation, n = coordinates - centres, int((~is_torsion).sum())
     normal = 0.5 * (deviation[:, :n] / widths[:, :n]) ** 2 + torch.log(widths[:, :n]) + 0.5 * math.log(2 * math.pi)
     strength = (folds[n:] * widths[:, n:]) ** -2.0
@@ -234,11 +235,11 @@ def standardise(coordinates: Tensor, centres: Tensor, widths: Tensor, folds: Ten
 
 
 class Critic(nn.Module):
-    """Scores (label, standardised coordinates); real and generated are told apart by it."""
+    """Scores (label, standardised coordinates), by whose means real and generated ones are compared."""
 
     def __init__(self, slow: SlowCoordinates, n_coordinates: int, hidden: int = 128):
         super().__init__()
-        self.coarse = LabelBasis(slow, COARSE_ORDER)
+        self.coarse = LabelBasis(slow, NETWORK_BASIS_ORDER)
         self.score = _perceptron(self.coarse.size + 2 * n_coordinates, hidden, 1)
 
     def forward(self, labels: Tensor, features: Tensor) -> Tensor:
@@ -252,7 +253,7 @@ class LiftingNetworks(nn.Module):
     The latent of one lift is ``n_candidates`` draws of z ~ N(0, I) and the index of the one in use, uniform. The
     encoder keeps the draws and chooses the index anew: ``r(k | x) ~ prod_i p_i(x_i | z_k)^exponents_i``, normalised
     over the candidates. Exponents of one are the exact posterior of an unrelaxed draw, zeros the prior: relaxing
-    forgets, coordinate by coordinate. With one candidate r = p(z), always exact with nothing to fit.
+    decorrelates coordinates from the latent, each at its own rate. With one candidate r = p(z), always exact with nothing to fit.
 
     Args:
         generator: G(s, z).

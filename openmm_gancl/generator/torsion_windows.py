@@ -1,8 +1,8 @@
-"""Learned labels as windows over torsions: each lift is held, by native forces, where the generator puts it.
+"""Learned labels as windows over torsions: native forces restrain each lift to what the generator predicts.
 
 A learned label fixes a molecule's wide torsions only to within their scatter, and relaxing lets them drift, which
 costs free lifts their weight. Here a table of labels, drawn beforehand, becomes a table of windows: the centres that
-the generator writes for the wide torsions at each label. What is lifted at a window is an ordinary restrained lift,
+the generator predicts for the wide torsions at each label. What is lifted at a window is an ordinary restrained lift,
 whose exact weight, check and mixture of windows are those of labels that are torsions.
 """
 
@@ -22,8 +22,8 @@ from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .model import LiftingModel, with_generator
 
-WIDE = 0.8
-"""A torsion is held whose mean direction over the frames, exp(i phi), is shorter than this."""
+MAX_RESULTANT_LENGTH = 0.8
+"""A torsion is wide, and restrained, if the mean of exp(i phi) over the frames is shorter than this."""
 
 
 def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: FloatArray) -> Torsions:
@@ -40,7 +40,7 @@ def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: F
     chart = chart_for(system.topology, slow, system.positions, system.constraints)
     assert isinstance(chart, InternalCoordinates)
     angles = chart.to_internal(positions)[:, chart.periodic]
-    wide = (np.abs(np.exp(1j * angles).mean(axis=0)) < WIDE) & (chart.torsion_folds == 1)
+    wide = (np.abs(np.exp(1j * angles).mean(axis=0)) < MAX_RESULTANT_LENGTH) & (chart.torsion_folds == 1)
     if not wide.any():
         raise InputError("no torsion of the molecule is wide: there is nothing to restrain: use `restrain='none'`")
     atoms = chart.torsions[wide]
@@ -58,7 +58,7 @@ def _name(system: MolecularSystem, atoms: list[int]) -> str:
 
 
 class LabelTable(nn.Module):
-    """A generator of learned labels, asked by windows: each stands for the label in its row of a table.
+    """A generator of learned labels, evaluated at windows: each has a label in its row of a table.
 
     Args:
         generator: G(s, z) of the learned labels.
@@ -80,30 +80,30 @@ class LabelTable(nn.Module):
             self.register_buffer(name, getattr(generator, name))
 
     def forward(self, windows: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (n, h), each taken for the nearest of the table, and latents to centres and widths."""
-        alike = torch.cos(windows.unsqueeze(1) - self.windows).sum(dim=2)
-        return self.generator(self.labels[alike.argmax(dim=1)], latents)
+        """Windows (n, h), each replaced by the nearest one of the table, and latents to centres and widths."""
+        similarity = torch.cos(windows.unsqueeze(1) - self.windows).sum(dim=2)
+        return self.generator(self.labels[similarity.argmax(dim=1)], latents)
 
 
 def hold_torsions(
-    model: LiftingModel, held: Torsions, labels: FloatArray, seed: int
+    model: LiftingModel, torsions: Torsions, labels: FloatArray, seed: int
 ) -> tuple[LiftingModel, FloatArray]:
-    """A lifting model over windows that hold the molecule where the generator puts it at each of some labels.
+    """A lifting model over windows that restrain torsions to what the generator predicts at each of some labels.
 
     Args:
         model: of learned labels.
-        held: torsions of its chart.
+        torsions: of its chart.
         labels: shape=(k, d).
-        seed: of the latents that the windows are written at.
+        seed: of the latents that the windows are predicted at.
 
     Returns:
-        the model over the held torsions, and the windows, shape=(k, h), radians.
+        the model over the restrained torsions, and the windows, shape=(k, h), radians.
     """
     chart = model.chart
     assert isinstance(chart, InternalCoordinates)
     rows = {tuple(atoms): i for i, atoms in enumerate(chart.torsions.tolist())}
-    indices = chart.n_bonds + chart.n_angles + np.array([rows[tuple(atoms)] for atoms in held.atoms.tolist()])
+    indices = chart.n_bonds + chart.n_angles + np.array([rows[tuple(atoms)] for atoms in torsions.atoms.tolist()])
     latents = model.sample_latents(labels, named_rng(seed, "window latents"))
     windows = wrap(model.reference_parameters(labels, latents).centres[:, indices])
     table = LabelTable(model.networks.generator, windows, labels)
-    return with_generator(model, table, replace(chart, label_indices=indices), held), windows
+    return with_generator(model, table, replace(chart, label_indices=indices), torsions), windows

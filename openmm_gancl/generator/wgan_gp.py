@@ -1,7 +1,7 @@
 """Training: the smooth baseline by maximum likelihood, then the adversarial correction (WGAN-GP).
 
-Gulrajani et al. 2017, arXiv 1704.00028. The critic sees what the lift draws, noise included. Beside it stands a
-likelihood term that charges the latent for what it tells of the coordinates.
+Gulrajani et al. 2017, arXiv 1704.00028. The critic sees what the lift draws, noise included. A likelihood term
+is added, which penalises the information between the latent and the coordinates.
 """
 
 import copy
@@ -19,10 +19,10 @@ from ..reference.chart import Chart
 from ..units import FloatArray
 from .networks import Critic, Generator, coordinate_losses, standardise
 
-LIKELIHOOD_ROWS = 2048
+LIKELIHOOD_BATCH_SIZE = 2048
 """References in one estimate of the likelihood term."""
 
-MINIMUM_WIDTH = 1e-4
+MIN_WIDTH = 1e-4
 """nm or radians: the scale of a coordinate that the frames show as frozen."""
 
 
@@ -38,11 +38,11 @@ class TrainingOptions:
         generator_rate: learning rate of the generator's Adam at the start; it falls to zero as a cosine.
         critic_rate: learning rate of the critic's Adam.
         gradient_penalty: weight of the critic's gradient penalty.
-        likelihood: weight of the likelihood term beside the adversarial one; 0 is the plain WGAN-GP.
+        likelihood: weight of the likelihood term relative to the adversarial one; 0 is the plain WGAN-GP.
         likelihood_samples: latents in the estimate of one frame's likelihood.
         information_price: price, at the end of training, of a nat of information between latent and coordinates in
             the likelihood term; it rises from 1 as a geometric series, so that modes found early survive. Relaxing
-            forgets the latent: one that narrows the references within a mode costs variance, one that separates
+            decorrelates the latent: one that narrows the references within a mode costs variance, one that separates
             modes saves it.
         evaluate_every: generator steps between two held-out distances.
         patience: evaluations without improvement before the early stop.
@@ -89,7 +89,7 @@ def coordinate_statistics(coordinates: FloatArray, chart: Chart) -> tuple[FloatA
     spread = np.sqrt(-2.0 * np.log(np.clip(np.abs(resultant), 0.2, 1.0 - 1e-12)))
     origin = np.where(chart.periodic, np.angle(resultant) / chart.folds, coordinates.mean(axis=0))
     scale = np.where(chart.periodic, spread / chart.folds, coordinates.std(axis=0))
-    return origin, np.maximum(scale, MINIMUM_WIDTH)
+    return origin, np.maximum(scale, MIN_WIDTH)
 
 
 def negative_log_likelihood(coordinates: Tensor, centres: Tensor, widths: Tensor, generator: Generator) -> Tensor:
@@ -277,9 +277,9 @@ def _critic_step(
 def marginal_loss(generator: Generator, labels: Tensor, coordinates: Tensor, latents: Tensor, price: float) -> Tensor:
     """``-price log <p(x | s, z)^(1 / price)>`` over given draws of z from the prior; a scalar, the mean over frames.
 
-    It is the least mean loss at a given price of what the latent knows of x (the objective of a beta-VAE with its
-    best encoder, Higgins et al. 2017, openreview Sy2fzU9gl). A price of 1 gives the likelihood of the marginal, a high
-    one the mean over latents.
+    It is the least mean loss at a given price of the information between the latent and x (the objective of a beta-VAE
+    with its best encoder, Higgins et al. 2017, openreview Sy2fzU9gl). A price of 1 gives the likelihood of the
+    marginal, a high one the mean over latents.
 
     Args:
         generator: the generator.
@@ -308,7 +308,7 @@ def _generator_step(
     loss = -critic(labels, _features(sampler.generator, labels, drawn)).mean()
     if options.likelihood > 0:
         k = options.likelihood_samples
-        n = min(max(LIKELIHOOD_ROWS // k, 1), len(labels))
+        n = min(max(LIKELIHOOD_BATCH_SIZE // k, 1), len(labels))
         latents = sampler.latents(n * k).view(n, k, -1)
         marginal = marginal_loss(sampler.generator, labels[:n], coordinates[:n], latents, price)
         loss = loss + options.likelihood * marginal
@@ -318,7 +318,7 @@ def _generator_step(
 
 
 class _HeldOut:
-    """The early stop's yardstick: energy distance to held-out frames, with the same random numbers each time."""
+    """The criterion of the early stop: energy distance to held-out frames, with the same random numbers each time."""
 
     def __init__(self, generator: Generator, labels: FloatArray, coordinates: FloatArray, seed: int):
         rows = named_rng(seed, "training", "early stop", "frames").permutation(len(labels))[:1500]

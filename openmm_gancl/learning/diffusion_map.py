@@ -25,19 +25,19 @@ from .neighbours import NeighbourIndex, mahalanobis_neighbours, symmetric_graph
 LOCAL_NEIGHBOUR = 8
 """The neighbour whose distance is a point's own scale in the self-tuning kernel (Zelnik-Manor & Perona 2004)."""
 
-LEAST_NEIGHBOURS = 12.0
+MIN_NEIGHBOURS = 12.0
 """Mean row sum of the kernel, at least; with fewer neighbours the coordinates are noise."""
 
-BANDWIDTH_ROWS, BANDWIDTH_PAIRS = 2000, 2_000_000
+MAX_BANDWIDTH_POINTS, MAX_BANDWIDTH_PAIRS = 2000, 2_000_000
 """Points, at most, that the bandwidth is chosen on, and pairs of them with their neighbours."""
 
-DENSE_UP_TO = 4000
+MAX_DENSE_POINTS = 4000
 """Training points to all of which a new one is compared; among more, only to its neighbours."""
 
-MOST_PAIRS = 20_000_000
-"""New points times landmarks that are looked at together."""
+MAX_PAIRS = 20_000_000
+"""New points times landmarks in one batch."""
 
-NEGLIGIBLE = 1e-12
+MIN_KERNEL_VALUE = 1e-12
 """Kernel values below it do not connect, and count as zero."""
 
 Bandwidth = float | Literal["auto", "self-tuning"]
@@ -49,7 +49,7 @@ class BandwidthCurve:
 
     Attributes:
         bandwidths: shape=(n,), eps.
-        slopes: shape=(n,), d log S / d log eps; half the dimension where the kernel sees it.
+        slopes: shape=(n,), d log S / d log eps; half the dimension where the kernel resolves it.
         sums: shape=(n,), mean row sum of the kernel: the neighbours that matter, the point itself included.
     """
 
@@ -60,7 +60,7 @@ class BandwidthCurve:
     @property
     def choice(self) -> int:
         """Where the slope is greatest, among bandwidths under which enough neighbours matter."""
-        enough = self.sums >= min(LEAST_NEIGHBOURS, 0.5 * self.sums[-1])
+        enough = self.sums >= min(MIN_NEIGHBOURS, 0.5 * self.sums[-1])
         return int(np.where(enough, self.slopes, -np.inf).argmax())
 
     @property
@@ -76,7 +76,7 @@ class BandwidthCurve:
 
 def bandwidth_curve(squared: FloatArray) -> BandwidthCurve:
     """Slopes over a range of bandwidths, from squared distances to neighbours, shape=(n, k), nearest first."""
-    most = min(BANDWIDTH_ROWS, max(BANDWIDTH_PAIRS // squared.shape[1], 1))
+    most = min(MAX_BANDWIDTH_POINTS, max(MAX_BANDWIDTH_PAIRS // squared.shape[1], 1))
     rows = squared[:: max(len(squared) // most, 1)]
     positive = rows[(rows > 0.0) & np.isfinite(rows)]
     if not len(positive):
@@ -128,11 +128,11 @@ class DiffusionMap:
     """A diffusion map of points, in the manner of scikit-learn.
 
     Args:
-        n_coordinates: how many coordinates, besides the constant one.
+        n_coordinates: how many coordinates, the constant one not counted.
         alpha: 0, 1/2 or 1: how much of the density of points is taken out (all of it at 1).
         bandwidth: eps; ``auto`` where log S grows fastest; ``self-tuning`` with a scale of its own for each point.
         n_neighbors: neighbours of each point in the graph.
-        n_landmarks: fit on so many of the points, each standing for those next to it; all of them by default.
+        n_landmarks: fit on so many of the points, each representing those next to it; all of them by default.
         seed: of the landmarks.
 
     Attributes:
@@ -201,7 +201,7 @@ class DiffusionMap:
         return self
 
     def _landmarks(self, points: FloatArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Which points, and the weight of those that each stands for."""
+        """Which points, and the weight of those that each represents."""
         n = len(points)
         if self.n_landmarks is None or self.n_landmarks >= n:
             return np.arange(n), weights
@@ -241,7 +241,7 @@ class DiffusionMap:
             raise InputError(f"the bandwidth is {self.bandwidth_:g}: give a positive one")
         self.dimension_ = self.curve_.dimension
         graph.data = np.exp(-graph.data / (4.0 * self.bandwidth_))
-        graph.data *= graph.data > NEGLIGIBLE
+        graph.data *= graph.data > MIN_KERNEL_VALUE
         graph.eliminate_zeros()
         _check_connected(graph)
         self._density = np.asarray(graph @ self._mass)
@@ -295,7 +295,7 @@ class DiffusionMap:
             origin = near.mean(axis=0)
             return _from_all(points - origin, near - origin, columns, self.bandwidth_)
         index = NeighbourIndex(near)
-        step, parts = max(MOST_PAIRS // self.n_neighbors, 1), []
+        step, parts = max(MAX_PAIRS // self.n_neighbors, 1), []
         for i in range(0, len(points), step):
             squared, neighbours = index.nearest(points[i : i + step], self.n_neighbors + 1)
             sums = np.einsum("nk,nkc->nc", np.exp(-squared / (4.0 * self.bandwidth_)), columns[neighbours])
@@ -305,12 +305,12 @@ class DiffusionMap:
     @property
     def _compares_all(self) -> bool:
         """Whether a point is compared with all landmarks, not only with its neighbours."""
-        return self.n_landmarks is not None and len(self._points) <= DENSE_UP_TO
+        return self.n_landmarks is not None and len(self._points) <= MAX_DENSE_POINTS
 
 
 def _from_all(points: FloatArray, near: FloatArray, columns: FloatArray, bandwidth: float) -> FloatArray:
     """Normalised sums over all landmarks, in single precision."""
-    singles, step, parts = near.astype(np.float32), max(MOST_PAIRS // len(near), 1), []
+    singles, step, parts = near.astype(np.float32), max(MAX_PAIRS // len(near), 1), []
     sizes, single_columns = (singles**2).sum(axis=1), columns.astype(np.float32)
     for i in range(0, len(points), step):
         new = points[i : i + step].astype(np.float32)

@@ -1,6 +1,6 @@
-"""A small network that stands for a map of many landmarks: as smooth, cheaper at every step, with a measured error.
+"""A small network that replaces a map of many landmarks: as smooth, cheaper at every step, with a measured error.
 
-The network is taught values and gradients (Czarnecki et al. 2017, arXiv:1706.04859), since forces are gradients:
+The network is trained on values and gradients (Czarnecki et al. 2017, arXiv:1706.04859), since forces are gradients:
 
     loss = mean |f - y|^2 + w mean |u . (grad f - grad y)|^2 / mean |u . grad y|^2
 
@@ -24,19 +24,19 @@ from ..units import FloatArray, IntArray
 from .diffusion_map import DiffusionMap, checked_points
 from .torch_map import LearnedCoordinates, NystroemModule
 
-LEAST_FRAMES = 200
-N_BLOCKS, HELD_OUT_OF = 20, 5
+MIN_FRAMES = 200
+N_BLOCKS, HELD_OUT_EVERY = 20, 5
 """Frames are cut into so many blocks of neighbours in time; one in so many blocks is held out."""
 
-ROWS = 64
-"""Points that the map looks at together: more would leave the processor's cache."""
+CHUNK_SIZE = 64
+"""Points that the map is evaluated at in one batch: more would leave the processor's cache."""
 
-BATCH, LEARNING_RATE, MEMORY = 256, 3e-3, 20
+BATCH_SIZE, LEARNING_RATE, LBFGS_HISTORY_SIZE = 256, 3e-3, 20
 
 
 @dataclass(frozen=True)
 class MapError:
-    """How far a network is from the map that it stands for.
+    """The error of a network relative to its map.
 
     Attributes:
         rms: shape=(n_coordinates,), root mean square error, in the coordinates' own unit.
@@ -93,7 +93,7 @@ class Distilled:
     Attributes:
         network: features to coordinates.
         features: that it reads; none if it was made of bare points.
-        held_out: shape=(n_held_out,), rows of the frames that it was not taught.
+        held_out: shape=(n_held_out,), rows of the frames that it was not trained on.
         error: on these frames.
         around: on perturbed copies of these frames.
     """
@@ -116,7 +116,7 @@ class Distilled:
 
 
 @dataclass(frozen=True)
-class _Lessons:
+class _TrainingSet:
     """Points, shape=(n, d), values, (n, c), directions among coordinates, (n, c), gradients along them, (n, d)."""
 
     points: Tensor
@@ -124,15 +124,15 @@ class _Lessons:
     directions: Tensor
     gradients: Tensor
 
-    def part(self, rows: Tensor) -> "_Lessons":
-        return _Lessons(self.points[rows], self.values[rows], self.directions[rows], self.gradients[rows])
+    def part(self, rows: Tensor) -> "_TrainingSet":
+        return _TrainingSet(self.points[rows], self.values[rows], self.directions[rows], self.gradients[rows])
 
 
 def _with_gradients(module: nn.Module, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Values, and gradients of values . directions."""
     values: list[Tensor] = []
     gradients: list[Tensor] = []
-    for rows, along in zip(points.split(ROWS), directions.split(ROWS), strict=True):
+    for rows, along in zip(points.split(CHUNK_SIZE), directions.split(CHUNK_SIZE), strict=True):
         inputs = rows.clone().requires_grad_(True)
         outputs = module(inputs)
         gradients += torch.autograd.grad((outputs * along).sum(), inputs)
@@ -167,45 +167,49 @@ def _spread(points: Tensor, noise: float) -> Tensor:
     return noise * variances.clamp(min=0.0).sqrt()[:, None] * axes.T
 
 
-def _loss(network: DistilledNetwork, lessons: _Lessons, gradient_weight: float, steepness: Tensor) -> Tensor:
-    points = lessons.points.clone().requires_grad_(True)
+def _loss(network: DistilledNetwork, training: _TrainingSet, gradient_weight: float, steepness: Tensor) -> Tensor:
+    points = training.points.clone().requires_grad_(True)
     outputs = network(points)
-    loss = ((outputs - lessons.values) / network.spread).square().mean()
+    loss = ((outputs - training.values) / network.spread).square().mean()
     if gradient_weight == 0.0:
         return loss
-    along = (outputs * lessons.directions).sum()
+    along = (outputs * training.directions).sum()
     (gradients,) = torch.autograd.grad(along, points, create_graph=True)
-    return loss + gradient_weight * (gradients - lessons.gradients).square().mean() / steepness
+    return loss + gradient_weight * (gradients - training.gradients).square().mean() / steepness
 
 
-def _teach(
+def _train(
     network: DistilledNetwork,
-    lessons: _Lessons,
+    training: _TrainingSet,
     gradient_weight: float,
     n_epochs: int,
     n_refinements: int,
     generator: torch.Generator,
 ) -> None:
-    """Adam finds the valley, L-BFGS its floor."""
-    steepness = lessons.gradients.square().mean().clamp(min=1e-300)
-    parameters, n = list(network.parameters()), len(lessons.points)
+    """By Adam, then L-BFGS."""
+    steepness = training.gradients.square().mean().clamp(min=1e-300)
+    parameters, n = list(network.parameters()), len(training.points)
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(n_epochs, 1))
     for _ in range(n_epochs):
-        for rows in torch.randperm(n, generator=generator).split(BATCH):
+        for rows in torch.randperm(n, generator=generator).split(BATCH_SIZE):
             optimiser.zero_grad()
-            _loss(network, lessons.part(rows), gradient_weight, steepness).backward()
+            _loss(network, training.part(rows), gradient_weight, steepness).backward()
             optimiser.step()
         schedule.step()
     if n_refinements == 0:
         return
     refiner = torch.optim.LBFGS(
-        parameters, max_iter=n_refinements, history_size=MEMORY, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        parameters,
+        max_iter=n_refinements,
+        history_size=LBFGS_HISTORY_SIZE,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
         refiner.zero_grad()
-        loss = _loss(network, lessons, gradient_weight, steepness)
+        loss = _loss(network, training, gradient_weight, steepness)
         loss.backward()
         return loss
 
@@ -214,8 +218,8 @@ def _teach(
 
 def _held_out(n: int, generator: torch.Generator) -> Tensor:
     """Which frames are held out: every fifth block of consecutive ones, the first of these drawn."""
-    first = int(torch.randint(HELD_OUT_OF, (), generator=generator))
-    return (torch.arange(n) * N_BLOCKS // n) % HELD_OUT_OF == first
+    first = int(torch.randint(HELD_OUT_EVERY, (), generator=generator))
+    return (torch.arange(n) * N_BLOCKS // n) % HELD_OUT_EVERY == first
 
 
 def _checked_source(source: DiffusionMap | nn.Module, features: Features | None, n_features: int) -> nn.Module:
@@ -229,13 +233,13 @@ def _checked_source(source: DiffusionMap | nn.Module, features: Features | None,
 
 def _values(module: nn.Module, points: Tensor) -> Tensor:
     with torch.no_grad():
-        values = torch.cat([module(part) for part in points.split(ROWS)])
+        values = torch.cat([module(part) for part in points.split(CHUNK_SIZE)])
     if not torch.isfinite(values).all() or (values.std(dim=0) == 0.0).any():
         raise InputError("the map is constant or not finite on these frames: give frames of the map")
     return values
 
 
-def _untaught_network(
+def _initial_network(
     points: Tensor, values: Tensor, hidden: tuple[int, ...], generator: torch.Generator
 ) -> DistilledNetwork:
     """A network that standardises its features and its coordinates as these are distributed."""
@@ -268,10 +272,10 @@ def distill(
     n_epochs: int = 60,
     n_refinements: int = 300,
 ) -> Distilled:
-    """Teach a small network the map's values and gradients, and measure what it got wrong.
+    """Train a small network on the map's values and gradients, and measure its error.
 
-    The frames are cut into 20 blocks of consecutive rows; every fifth block is held out, with all its frames, so that
-    a frame is not judged beside its neighbours in time. The network is taught the rest and a perturbed copy of each.
+    The frames are cut into 20 blocks of consecutive rows; every fifth block is held out as a whole, so that held-out
+    frames are far in time from most training frames. The network is trained on the rest and a perturbed copy of each.
 
     Args:
         source: a fitted map, of which all coordinates are taken, or a module from features to coordinates in double
@@ -281,7 +285,7 @@ def distill(
         seed: of the split, the perturbations and the network; the same seed gives the same bytes with one thread.
         hidden: neurons in each hidden layer.
         noise: size of the perturbations, relative to the spread of the frames in each direction.
-        gradient_weight: of the gradients' part of the loss; 0 teaches values alone.
+        gradient_weight: of the gradients' part of the loss; 0 trains on values alone.
         n_epochs: passes of Adam.
         n_refinements: steps of L-BFGS after it.
 
@@ -291,25 +295,25 @@ def distill(
     Raises:
         InputError: too few or broken points, features that are not the map's, a map that is constant or not finite.
     """
-    rows = checked_points(X, LEAST_FRAMES)
+    rows = checked_points(X, MIN_FRAMES)
     _check_settings(hidden, noise, gradient_weight, n_epochs, n_refinements)
     module = _checked_source(source, features, rows.shape[1])
     points, generator = torch.as_tensor(rows), torch_rng(seed, "distillation")
     held_out = _held_out(len(points), generator)
-    taught, judged = points[~held_out], points[held_out]
-    spread = _spread(taught, noise)
-    both = torch.cat([taught, _perturbed(taught, spread, generator)])
-    network = _untaught_network(taught, _values(module, taught), hidden, generator)
+    kept, validation = points[~held_out], points[held_out]
+    spread = _spread(kept, noise)
+    both = torch.cat([kept, _perturbed(kept, spread, generator)])
+    network = _initial_network(kept, _values(module, kept), hidden, generator)
     directions = torch.randn(len(both), len(network.spread), dtype=both.dtype, generator=generator) / network.spread
     exact, gradients = _with_gradients(module, both, directions)
-    lessons = _Lessons(both, exact, directions, gradients)
-    _teach(network, lessons, gradient_weight, n_epochs, n_refinements, generator)
+    training = _TrainingSet(both, exact, directions, gradients)
+    _train(network, training, gradient_weight, n_epochs, n_refinements, generator)
     network.requires_grad_(False)
-    near = _perturbed(judged, spread, generator)
+    near = _perturbed(validation, spread, generator)
     return Distilled(
         network,
         features,
         torch.nonzero(held_out)[:, 0].numpy(),
-        _measure(module, network, judged),
+        _measure(module, network, validation),
         _measure(module, network, near),
     )

@@ -21,32 +21,32 @@ from ..engine.tasks import available_workers
 from ..errors import InputError
 from ..units import FloatArray
 
-DENSE_UP_TO = 400
+MAX_DENSE_ROWS = 400
 """Rows of a matrix that is diagonalised whole."""
 
-PROBE_STEPS, MARGIN = 30, 0.01
-"""Lanczos steps that look for the ends of the spectrum; how far the lowest eigenvalue may lie below what they see."""
+N_PROBE_STEPS, SPECTRUM_MARGIN = 30, 0.01
+"""Lanczos steps that estimate the ends of the spectrum; how far the lowest eigenvalue may lie below the estimate."""
 
-GROWTH, HIGHEST_DEGREE = 2.0, 50
+FILTER_GROWTH, MAX_FILTER_DEGREE = 2.0, 50
 """Logarithm by which the polynomial lifts the eigenvalue one above the bulk; its degree, at most."""
 
-MOST_STEPS, CHECK_EVERY, MISSED_STEPS = 200, 8, 16
-"""Lanczos steps of a pass; steps from check to check; steps that look for an eigenvector that was missed."""
+MAX_STEPS, CHECK_EVERY, N_SEARCH_STEPS = 200, 8, 16
+"""Lanczos steps of a pass; steps from check to check; steps that search for an eigenvector that was missed."""
 
-TOLERANCE, RESIDUAL, PASSES = 1e-3, 3e-3, 8
-"""Of a pass, relative to the spread of what is asked for; of residuals, relative to one minus the last eigenvalue;
-passes until they are met."""
+TOLERANCE, RESIDUAL_TOLERANCE, MAX_PASSES = 1e-3, 3e-3, 8
+"""Of a pass, relative to the spread of the eigenvalues requested; of residuals, relative to one minus the last
+eigenvalue; passes until they are met."""
 
-CROWDED = 0.3
+FILTER_THRESHOLD = 0.3
 """An eigenvalue below it is far enough from one for Lanczos' method as it is."""
 
-MOST_THREADS = 4
+MAX_THREADS = 4
 """Of a product, which the memory limits."""
 
-CANCELLED = 0.1
+CANCELLATION_THRESHOLD = 0.1
 """Of a vector's norm that orthogonalising leaves: below it is done once more."""
 
-ADVICE = "ask for fewer coordinates, or raise n_neighbors or the bandwidth"
+REMEDY = "choose fewer coordinates, or raise n_neighbors or the bandwidth"
 
 
 class _Product:
@@ -55,7 +55,7 @@ class _Product:
     dtype = np.float32
 
     def __init__(self, matrix: csr_array):
-        n_parts = min(available_workers(), MOST_THREADS)
+        n_parts = min(available_workers(), MAX_THREADS)
         cuts = np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, n_parts + 1)[1:-1])
         data, self.parts = matrix.data.astype(np.float32), []
         for low, high in pairwise([0, *cuts.tolist(), matrix.shape[0]]):
@@ -72,9 +72,9 @@ class _Product:
 
 def _chebyshev(matrix: Any, lowest: float, bulk: float) -> Callable[[Any], Any]:
     """Multiplies with the Chebyshev polynomial of the matrix that stays within one from ``lowest`` to ``bulk``."""
-    bulk = min(max(bulk, lowest + MARGIN), 1.0 - 1e-6)
+    bulk = min(max(bulk, lowest + SPECTRUM_MARGIN), 1.0 - 1e-6)
     centre, half = 0.5 * (lowest + bulk), 0.5 * (bulk - lowest)
-    degree = min(max(round(GROWTH / float(np.arccosh((1.0 - centre) / half))), 1), HIGHEST_DEGREE)
+    degree = min(max(round(FILTER_GROWTH / float(np.arccosh((1.0 - centre) / half))), 1), MAX_FILTER_DEGREE)
 
     def multiply(vector: Any) -> Any:
         before, now = vector, (matrix @ vector - centre * vector) / half
@@ -91,11 +91,11 @@ def _without(known: FloatArray, multiply: Callable[[Any], Any], dtype: Any) -> C
         return multiply
     rounded = known.astype(dtype)
 
-    def beside(vector: Any) -> Any:
+    def projected(vector: Any) -> Any:
         image = multiply(vector)
         return image - rounded @ (rounded.T @ image)
 
-    return beside
+    return projected
 
 
 def _lanczos(
@@ -109,7 +109,7 @@ def _lanczos(
         vector = multiply(vector)
         diagonal[j], before = basis[j] @ vector, np.linalg.norm(vector)
         vector -= (basis[: j + 1] @ vector) @ basis[: j + 1]
-        if np.linalg.norm(vector) < CANCELLED * before:
+        if np.linalg.norm(vector) < CANCELLATION_THRESHOLD * before:
             # what is left may be rounding alone: twice is enough (Giraud, Langou, Rozloznik 2005)
             vector -= (basis[: j + 1] @ vector) @ basis[: j + 1]
         off_diagonal[j] = np.linalg.norm(vector)
@@ -138,37 +138,38 @@ def _by_restarts(matrix: csr_array, n: int, start: FloatArray) -> tuple[FloatArr
     try:
         values, vectors = eigsh(matrix, k=n, which="LA", v0=start, tol=1e-6)
     except ArithmeticError as error:
-        raise InputError(f"the eigenvectors did not converge ({error}): {ADVICE}") from None
+        raise InputError(f"the eigenvectors did not converge ({error}): {REMEDY}") from None
     return values[::-1], vectors[:, ::-1]
 
 
 def _in_passes(matrix: csr_array, n: int, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    # what single precision spoils the next pass repairs
+    # the next pass corrects what single precision left
     products: Any = _Product(matrix)
     start = generator.normal(size=matrix.shape[0])
-    ends, vectors = _lanczos(products.__matmul__, start.astype(np.float32), n, max(PROBE_STEPS, 2 * n), 0.0)
-    if ends[-n] < CROWDED:
+    ends, vectors = _lanczos(products.__matmul__, start.astype(np.float32), n, max(N_PROBE_STEPS, 2 * n), 0.0)
+    if ends[-n] < FILTER_THRESHOLD:
         return _by_restarts(matrix, n, start)
     # by interlacing, the n-th eigenvalue in a subspace is never above the n-th of the matrix; were it equal, its
     # polynomial would not exceed the bulk's
-    lowest, bulk = float(ends[0]) - MARGIN, float(ends[-n]) - 0.1 * (1.0 - float(ends[-n]))
+    lowest, bulk = float(ends[0]) - SPECTRUM_MARGIN, float(ends[-n]) - 0.1 * (1.0 - float(ends[-n]))
     known, start = np.empty((len(start), 0)), vectors.sum(axis=1)
-    for attempt in range(PASSES):
-        polynomial, steps = _chebyshev(products, lowest, bulk), max(MOST_STEPS, 8 * n)
+    for attempt in range(MAX_PASSES):
+        polynomial, steps = _chebyshev(products, lowest, bulk), max(MAX_STEPS, 8 * n)
         multiply = _without(known, polynomial, products.dtype)
         _, vectors = _lanczos(multiply, start.astype(products.dtype), n, steps, TOLERANCE * 0.1**attempt)
         values, vectors, residual = _rayleigh_ritz(matrix, np.hstack([known, vectors]), n)
-        if residual > RESIDUAL * max(1.0 - values[-1], 1e-8):
-            # so near to one that the polynomial was too flat to part them: now it grows just below the last
+        if residual > RESIDUAL_TOLERANCE * max(1.0 - values[-1], 1e-8):
+            # so near to one that the polynomial was too flat to separate them: now it grows just below the last
             products, bulk, known, start = matrix, 2.0 * values[-1] - 1.0, known[:, :0], vectors.sum(axis=1)
             continue
         multiply, start = _without(vectors, polynomial, products.dtype), generator.normal(size=len(start))
-        start = _lanczos(multiply, multiply(start.astype(products.dtype)), 1, MISSED_STEPS, 0.0)[1][:, 0].astype(float)
+        _, found = _lanczos(multiply, multiply(start.astype(products.dtype)), 1, N_SEARCH_STEPS, 0.0)
+        start = found[:, 0].astype(float)
         if start @ (matrix @ start) <= values[-1] * (start @ start):
             return values, vectors
-        # of several vectors with one eigenvalue, a Krylov space holds one: the next pass looks beside those found
+        # of a degenerate eigenvalue, a Krylov space holds one vector: the next pass searches where there was none yet
         known = vectors
-    raise InputError(f"the eigenvectors did not converge (residual {residual:.0e}): {ADVICE}")
+    raise InputError(f"the eigenvectors did not converge (residual {residual:.0e}): {REMEDY}")
 
 
 def leading_eigenpairs(matrix: csr_array, n: int) -> tuple[FloatArray, FloatArray]:
@@ -182,7 +183,7 @@ def leading_eigenpairs(matrix: csr_array, n: int) -> tuple[FloatArray, FloatArra
         InputError: the eigenvectors did not converge.
     """
     n_rows = matrix.shape[0]
-    if n_rows <= max(DENSE_UP_TO, 8 * n):
+    if n_rows <= max(MAX_DENSE_ROWS, 8 * n):
         values, vectors = eigh(matrix.toarray(), subset_by_index=[n_rows - n, n_rows - 1])
         return values[::-1], vectors[:, ::-1]
     # threads of the short dense products would only wait for one another, and take the cores of the sparse ones

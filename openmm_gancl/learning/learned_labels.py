@@ -16,17 +16,17 @@ from ..coordinates.torch_modules import features_module
 from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
-from .diffusion_map import DENSE_UP_TO, DiffusionMap
+from .diffusion_map import MAX_DENSE_POINTS, DiffusionMap
 from .spectrum import Selection, select_coordinates
 from .torch_map import WithTorsions, coordinates_module
 
-NEAR_LABELS = 8
+KERNEL_RANK = 8
 """The labels' kernels reach as far as the neighbour of this rank."""
 
-OUTERMOST, MARGIN = 0.005, 3.0
+OUTLIER_FRACTION, DOMAIN_MARGIN = 0.005, 3.0
 """Fraction of the training labels beyond the domain at either end before it is widened by so many kernel widths."""
 
-NEIGHBOURS = 8
+N_NEIGHBOURS = 8
 """Training frames whose labels predict those of another frame."""
 
 
@@ -85,7 +85,7 @@ def learn_slow_coordinates(
     keep: Sequence[str] = (),
     most: int | None = None,
     n_coordinates: int = 10,
-    n_landmarks: int = DENSE_UP_TO,
+    n_landmarks: int = MAX_DENSE_POINTS,
     alpha: float = 1.0,
     seed: int = 0,
 ) -> LearnedSlow:
@@ -96,10 +96,10 @@ def learn_slow_coordinates(
         positions: shape=(n, n_atoms, 3), nm, of frames that cover what matters.
         features: that the map is made of; all distances between heavy atoms by default.
         weights: shape=(n,), of the frames.
-        keep: names of the system's torsions that are labels too; learned ones add what they do not tell.
+        keep: names of the system's torsions that are labels too; learned ones add what they do not predict.
         most: learned labels at most.
         n_coordinates: of the map, among which labels are chosen.
-        n_landmarks: of the map, at most; few of them make its coordinates a matter of chance.
+        n_landmarks: of the map, at most; with few of them its coordinates depend on the draw.
         alpha: of the map; 1 leaves the density of the frames out.
         seed: of the landmarks.
 
@@ -123,7 +123,7 @@ def learn_slow_coordinates(
         module = WithTorsions(features_module(Features((SineCosine(kept.atoms),))), module)
         names = (*kept.names, *names)
     if not len(chosen):
-        raise InputError("the torsions that are kept tell all coordinates of the map: keep fewer, or learn none")
+        raise InputError("the torsions that are kept predict all coordinates of the map: keep fewer, or learn none")
     labels = _labels_of_module(system.slow, module, names, len(keep), np.asarray(positions, dtype=float))
     return LearnedSlow(labels, features, fitted, selection, chosen)
 
@@ -137,7 +137,8 @@ def _labels_of_module(
     slow = ModuleCoordinates.from_module(module, names=names, periods=periods, domain=np.tile(circle, (len(names), 1)))
     centres = slow.transform(positions)
     widths = np.full(len(names), _kernel_width(centres, periods))
-    ends = np.quantile(centres, [OUTERMOST, 1.0 - OUTERMOST], axis=0) + MARGIN * np.outer([-1.0, 1.0], widths)
+    ends = np.quantile(centres, [OUTLIER_FRACTION, 1.0 - OUTLIER_FRACTION], axis=0)
+    ends += DOMAIN_MARGIN * np.outer([-1.0, 1.0], widths)
     domain = np.where(periodic[:, None], circle, ends.T)
     torsions = known.atoms if isinstance(known, Torsions) else np.empty((0, 4), dtype=np.int64)
     return LearnedLabels(replace(slow, domain=domain, chart_torsions=torsions), centres, widths)
@@ -162,14 +163,14 @@ def kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None
 def _kernel_width(labels: FloatArray, periods: FloatArray) -> float:
     """Median distance of a label to a near one, by which kernels overlap and stay where labels lie."""
     places = embedded(labels, periods)
-    distances = cKDTree(places).query(places, k=min(NEAR_LABELS + 1, len(places)))[0][:, -1]
+    distances = cKDTree(places).query(places, k=min(KERNEL_RANK + 1, len(places)))[0][:, -1]
     return float(np.median(distances)) / np.sqrt(labels.shape[1])
 
 
 def recovery(
     labels: FloatArray, torsions: FloatArray, new_labels: FloatArray, new_torsions: FloatArray, periods: FloatArray
 ) -> FloatArray:
-    """How well labels tell torsions: circular R^2 on other frames, shape=(t,); 1 - sum(1-cos err)/sum(1-cos dev).
+    """How well labels predict torsions: circular R^2 on other frames, shape=(t,); 1 - sum(1-cos err)/sum(1-cos dev).
 
     Predicted by the nearest training frames in the labels.
 
@@ -180,7 +181,7 @@ def recovery(
         new_torsions: shape=(m, t).
         periods: shape=(d,), of the labels.
     """
-    distances, index = cKDTree(embedded(labels, periods)).query(embedded(new_labels, periods), k=NEIGHBOURS)
+    distances, index = cKDTree(embedded(labels, periods)).query(embedded(new_labels, periods), k=N_NEIGHBOURS)
     weights = 1.0 / np.maximum(distances, 1e-9)
     predicted = np.angle(np.einsum("mk,mkt->mt", weights, np.exp(1j * torsions[index])))
     mean = np.angle(np.exp(1j * new_torsions).mean(axis=0))

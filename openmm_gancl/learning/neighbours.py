@@ -7,25 +7,26 @@ from scipy.sparse import csr_array
 
 from ..units import FloatArray, IntArray
 
-EXACT_UP_TO = 5_000
-"""Points; among more, neighbours are looked for in the nearest cells of a partition (about 1 in 1,000 is missed, of
+MAX_EXACT_POINTS = 5_000
+"""Points; among more, neighbours are searched in the nearest cells of a partition (about 1 in 1,000 is missed, of
 200,000 points in 45 dimensions 5 in 1,000)."""
 
-CELL, PASSES, SAMPLE = 100, 4, 30
-"""Points in a cell of the partition; passes that lay the cells out, and on how many points each."""
+POINTS_PER_CELL, N_PASSES, SAMPLES_PER_CELL = 100, 4, 30
+"""Points in a cell of the partition; k-means passes that place the cells, and points a cell that these use."""
 
-PROBED, PROBED_MORE = 9, 8
-"""Cells that are looked at among 10,000 points; and more for each tenfold, since small cells see more dimensions."""
+N_PROBED_CELLS, PROBED_CELLS_PER_DECADE = 9, 8
+"""Cells that are searched among 10,000 points; and more for each tenfold, since in small cells the data have more
+dimensions."""
 
-THREADS_FROM = 50_000
+MIN_THREADED_POINTS = 50_000
 """Points; with fewer, steps are so short that threads would only wait for one another."""
 
 MAHALANOBIS_CHUNK = 2_000_000
-"""Pairs that the Mahalanobis metric looks at together."""
+"""Pairs of the Mahalanobis metric in one batch."""
 
 
 class NeighbourIndex:
-    """Points, ready to be asked for the nearest of them.
+    """Points, indexed for searches of the nearest of them.
 
     Args:
         points: shape=(n, d).
@@ -39,13 +40,13 @@ class NeighbourIndex:
         n, d = centred.shape
         self.index: Any = faiss.IndexFlatL2(d)
         threads = faiss.omp_get_max_threads()
-        if n < THREADS_FROM:
+        if n < MIN_THREADED_POINTS:
             faiss.omp_set_num_threads(1)
-        if n > EXACT_UP_TO:
-            self.index = faiss.IndexIVFFlat(self.index, d, n // CELL)
-            self.index.nprobe = round(PROBED + PROBED_MORE * np.log10(n / 10_000))
-            self.index.cp.niter, self.index.cp.min_points_per_centroid = PASSES, 1
-            self.index.train(centred[:: max(n // (SAMPLE * (n // CELL)), 1)])
+        if n > MAX_EXACT_POINTS:
+            self.index = faiss.IndexIVFFlat(self.index, d, n // POINTS_PER_CELL)
+            self.index.nprobe = round(N_PROBED_CELLS + PROBED_CELLS_PER_DECADE * np.log10(n / 10_000))
+            self.index.cp.niter, self.index.cp.min_points_per_centroid = N_PASSES, 1
+            self.index.train(centred[:: max(n // (SAMPLES_PER_CELL * (n // POINTS_PER_CELL)), 1)])
         self.index.add(centred)
         faiss.omp_set_num_threads(threads)
         self.n = n
@@ -54,7 +55,7 @@ class NeighbourIndex:
         return np.ascontiguousarray(points - self.origin, dtype=np.float32)
 
     def order(self) -> IntArray:
-        """An order in which near points stand together, shape=(n,): memory just read serves the next of them too."""
+        """An order in which near points are next to each other, shape=(n,), for locality in memory."""
         if not hasattr(self.index, "quantizer"):
             return np.arange(self.n)
         lists = self.index.invlists
@@ -75,7 +76,7 @@ class NeighbourIndex:
 def mahalanobis_neighbours(points: FloatArray, covariances: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
     """Neighbours by local covariances (Singer et al. 2009, doi 10.1073/pnas.0905547106).
 
-    d_ij^2 = (x_i - x_j)^T (C_i^+ + C_j^+) (x_i - x_j) / 2; every pair is looked at.
+    d_ij^2 = (x_i - x_j)^T (C_i^+ + C_j^+) (x_i - x_j) / 2; every pair is computed.
 
     Args:
         points: shape=(n, d).

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..free_energy.plots import COLOURS, SYMBOLS, UNKNOWN, new_figure
+from ..free_energy.plots import COLOURS, SYMBOLS, UNKNOWN_COLOUR, new_figure
 from ..units import FloatArray
 from .diffusion_map import BandwidthCurve, DiffusionMap
-from .spectrum import FEW_FRAMES, Selection, SpectralGap, spectral_gap
+from .spectrum import MIN_FRAME_FRACTION, Selection, SpectralGap, spectral_gap
 
-KEPT, REJECTED = COLOURS[0], COLOURS[1]
-OUTERMOST = 0.002
+KEPT_COLOUR, REJECTED_COLOUR = COLOURS[0], COLOURS[1]
+OUTLIER_FRACTION = 0.002
 """Part of the frames, at either end of a coordinate, that may lie outside the picture."""
 
-MOST_TICKS = 12
+MAX_TICKS = 12
 
 
 def _new_axis() -> Any:
@@ -24,7 +24,7 @@ def _new_axis() -> Any:
 
 
 def _number_ticks(ax: Any, n: int) -> None:
-    step = -(-n // MOST_TICKS)
+    step = -(-n // MAX_TICKS)
     ax.set_xticks(np.arange(1, n + 1, step))
     ax.set_xlim(0.4, n + 0.6)
     ax.set_xlabel("coordinate")
@@ -55,8 +55,8 @@ def plot_spectrum(gap: SpectralGap, ax: Any = None, *, unit: str = "") -> Any:
     number = np.arange(1, len(gap.rates) + 1)
     ax.plot(number, gap.rates, color="0.8", lw=1.0, zorder=1)
     for indices, colour, marker, label in (
-        (gap.chosen, KEPT, "o", "kept"),
-        (gap.rejected, REJECTED, "X", "harmonic"),
+        (gap.chosen, KEPT_COLOUR, "o", "kept"),
+        (gap.rejected, REJECTED_COLOUR, "X", "harmonic"),
     ):
         if len(indices):
             ax.plot(number[indices], gap.rates[indices], marker, color=colour, ms=7, label=label)
@@ -85,8 +85,8 @@ def plot_bandwidth_curve(
     used = curve.best if bandwidth is None else bandwidth
     slope = float(np.interp(np.log(used), np.log(curve.bandwidths), curve.slopes))
     ax.plot(curve.bandwidths, curve.slopes, color="0.2", lw=1.6)
-    ax.axvline(used, color=KEPT, lw=1.0, ls="--", zorder=0)
-    ax.plot([used], [slope], "o", color=KEPT, ms=7)
+    ax.axvline(used, color=KEPT_COLOUR, lw=1.0, ls="--", zorder=0)
+    ax.plot([used], [slope], "o", color=KEPT_COLOUR, ms=7)
     ax.set_title(f"ε = {used:.2g}{f' {unit}²' if unit else ''}, dimension {2.0 * slope:.1f}", fontsize=10)
     ax.set_xscale("log")
     _decade_ticks(ax, curve.bandwidths)
@@ -107,7 +107,7 @@ def plot_selection(selection: Selection, ax: Any = None) -> Any:
     ax = _new_axis() if ax is None else ax
     n = len(selection.scores)
     kept = np.isin(np.arange(n), selection.chosen)
-    for which, colour, hatch, label in ((kept, KEPT, None, "kept"), (~kept, REJECTED, "///", "harmonic")):
+    for which, colour, hatch, label in ((kept, KEPT_COLOUR, None, "kept"), (~kept, REJECTED_COLOUR, "///", "harmonic")):
         if which.any():
             ax.bar(
                 np.flatnonzero(which) + 1,
@@ -135,7 +135,7 @@ def plot_coordinates(
     name: str = "",
     bar: bool = True,
 ) -> Any:
-    """Draw frames in two coordinates, coloured by an angle that the map was not told; the axis is returned.
+    """Draw frames in two coordinates, coloured by an angle that the map was not given; the axis is returned.
 
     Args:
         coordinates: shape=(n, n_coordinates), of frames.
@@ -153,9 +153,9 @@ def plot_coordinates(
     ax = _new_axis() if ax is None else ax
     places = coordinates[:, list(pair)]
     # the ends of the colour map are nearly white
-    ax.set_facecolor(UNKNOWN)
+    ax.set_facecolor(UNKNOWN_COLOUR)
     dots = ax.scatter(*places.T, c=np.degrees(angles), cmap="twilight", vmin=-180, vmax=180, s=6, lw=0, rasterized=True)
-    low, high = np.quantile(places, [OUTERMOST, 1.0 - OUTERMOST], axis=0)
+    low, high = np.quantile(places, [OUTLIER_FRACTION, 1.0 - OUTLIER_FRACTION], axis=0)
     margin = 0.06 * (high - low)
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
@@ -179,8 +179,8 @@ def _degree_bar(figure: Any, dots: Any, axes: Any, label: str) -> None:
 
 
 def _pairs(gap: SpectralGap) -> list[tuple[int, int]]:
-    telling = [int(i) for i in gap.chosen if gap.shares[i] >= FEW_FRAMES]
-    return [(telling[0], other) for other in telling[1:3]]
+    chosen = [int(i) for i in gap.chosen if gap.shares[i] >= MIN_FRAME_FRACTION]
+    return [(chosen[0], other) for other in chosen[1:3]]
 
 
 def plot_slow(

@@ -1,4 +1,4 @@
-"""Which coordinates of a diffusion map say something new, and where the largest gap of its spectrum lies.
+"""Which coordinates of a diffusion map are no functions of earlier ones, and the largest gap of its spectrum.
 
 Parsimonious representation by local linear regression (Dsilva, Talmon, Coifman, Kevrekidis 2018,
 doi 10.1016/j.acha.2015.06.008): a coordinate that earlier ones predict is a harmonic of them and is left out.
@@ -13,16 +13,16 @@ from ..errors import InputError
 from ..units import FloatArray, IntArray
 from .diffusion_map import DiffusionMap
 
-MOST_POINTS = 1500
-"""Points, at most, that the regression looks at."""
+MAX_POINTS = 1500
+"""Points, at most, that the regression uses."""
 
 RELATIVE_BANDWIDTH = 1.0 / 3.0
 """Of the regression's kernel, in median distances."""
 
 RIDGE = 1e-8
 
-FEW_FRAMES = 0.01
-"""A coordinate that lives on fewer of the frames than this part tells a few outliers apart, no slow motion."""
+MIN_FRAME_FRACTION = 0.01
+"""A coordinate that is localised on a smaller fraction of the frames separates outliers, and is no slow motion."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def select_coordinates(
         coordinates: shape=(n, n_coordinates), of a diffusion map, slowest first.
         known: shape=(n, m), of what is a label already (sine and cosine of a torsion, say).
         threshold: of the score, below which a coordinate is a harmonic.
-        seed: of the points that are looked at, where there are many.
+        seed: of the points that are used, where there are many.
     """
     n = len(coordinates)
     rows: IntArray | slice = slice(None)
-    if n > MOST_POINTS:
-        rows = np.sort(named_rng(seed, "select coordinates").choice(n, MOST_POINTS, replace=False))
+    if n > MAX_POINTS:
+        rows = np.sort(named_rng(seed, "select coordinates").choice(n, MAX_POINTS, replace=False))
     first = np.empty((n, 0)) if known is None else known
     few, m = np.column_stack([first, coordinates])[rows], first.shape[1]
     scores = np.array([_residual(few[:, :k], few[:, k]) if k else 1.0 for k in range(m, few.shape[1])])
@@ -87,8 +87,8 @@ class SpectralGap:
         scores: shape=(n_coordinates,), of the selection.
         chosen: shape=(m,), indices of the coordinates that were kept.
         threshold: of the scores.
-        shares: shape=(n_coordinates,), the part of the frames on which each coordinate lives: 1 if all are equally far
-            from zero, 1/3 for a Gaussian, 1/n for one outlier.
+        shares: shape=(n_coordinates,), the fraction of the frames on which each coordinate is localised: 1 if
+            all are equally far from zero, 1/3 for a Gaussian, 1/n for one outlier.
         bandwidth: of the kernel, squared unit of the features.
         dimension: that the bandwidth implies.
         ratios: shape=(m - 1,), rate of each kept coordinate relative to the one kept before it.
@@ -106,7 +106,7 @@ class SpectralGap:
 
     @property
     def n_before(self) -> int:
-        """How many kept coordinates stand before the largest gap; all, if there are not two to have one between."""
+        """How many kept coordinates come before the largest gap; all, if there are not two to have one between."""
         return int(self.ratios.argmax()) + 1 if len(self.ratios) else len(self.chosen)
 
     @property
@@ -136,9 +136,9 @@ class SpectralGap:
         # the gap after the last kept one would lie beyond what was computed
         if len(self.chosen) and self.chosen[-1] == n - 1:
             lines.append(f"The last of the {n} coordinates was kept too: compute more of them to see what follows.")
-        few = [i for i in self.chosen if self.shares[i] < FEW_FRAMES]
+        few = [i for i in self.chosen if self.shares[i] < MIN_FRAME_FRACTION]
         lines += [
-            f"Coordinate {i + 1} lives on {100 * self.shares[i]:.2g} % of the frames: look for outliers among them."
+            f"Coordinate {i + 1} is localised on {100 * self.shares[i]:.2g} % of the frames: check them for outliers."
             for i in few
         ]
         return "\n".join(lines)
@@ -150,7 +150,7 @@ class SpectralGap:
         if self.between is None:
             return "No gap: it takes two kept coordinates to have one between them."
         last, first = (i + 1 for i in self.between)
-        verb = "coordinate stands" if self.n_before == 1 else "coordinates stand"
+        verb = "coordinate comes" if self.n_before == 1 else "coordinates come"
         return (
             f"Largest gap: the rate rises {self.ratios.max():.3g}-fold from coordinate {last} to {first}; "
             f"{self.n_before} kept {verb} before it."

@@ -62,7 +62,7 @@ class LearnedCoordinates(nn.Module):
 
 
 class WithTorsions(nn.Module):
-    """Torsions, radians, beside learned coordinates.
+    """Torsions, radians, followed by learned coordinates.
 
     Args:
         torsions: module of their sines and cosines, cosines first.

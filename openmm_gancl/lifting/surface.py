@@ -23,7 +23,7 @@ from ..coordinates.restraint_energies import log_boltzmann_factors
 from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
 from ..free_energy.basins import BasinPopulation
-from ..free_energy.cox_process import LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
+from ..free_energy.cox_process import CORRELATION_LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
 from ..free_energy.grid import bin_centres, bin_indices
 from ..free_energy.surface import CEILING, FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import log_mean_weight
@@ -31,20 +31,20 @@ from ..units import BoolArray, FloatArray, IntArray, thermal_energy
 from .lifts import Lifts
 from .reverse_check import window_ids
 
-REACH = 4.0
+MAX_RESTRAINT_ENERGY = 4.0
 """A bin is known where some label's restraint lies below this many kT."""
 
-FAR = 10.0
-"""kT; windows further than this have no say in a window's first guess."""
+INITIAL_GUESS_CUTOFF = 10.0
+"""kT; windows further than this do not enter a window's initial guess."""
 
-CHUNK = 2000
-"""Places that are looked at together, from all windows."""
+CHUNK_SIZE = 2000
+"""Places in one batch, for all windows."""
 
-LARGEST_ERROR = 2.0
+MAX_ERROR = 2.0
 """kT; a bin with a larger error bar is unknown."""
 
-SMOOTHING, FEWEST_ENDS = 1.5, 0.05
-"""Of the end points' own density where other coordinates than the labels are asked for: bins; and end points to a bin,
+SMOOTHING_BINS, MIN_ENDS_PER_BIN = 1.5, 0.05
+"""Of the end points' own density over other coordinates than the labels: bins; and end points to a bin,
 below which it is unknown."""
 
 
@@ -71,7 +71,7 @@ class WeightedEnds:
     def error_of_sum(self, terms: FloatArray) -> float:
         """One sigma of a sum of independent terms, shape=(n,), whose number in each window was fixed beforehand.
 
-        Windows of a single lift, which say nothing of their scatter, are paired in order of their labels: an upper
+        Windows of a single lift, which have no variance, are paired in order of their labels: an upper
         bound (collapsed strata, Cochran 1977, Sampling Techniques, section 5A.12).
         """
         alone, strata = self.counts == 1, np.arange(len(self.counts))
@@ -96,14 +96,14 @@ def in_turn(progress: Progress, number: int, n: int) -> Progress:
 
 
 def _n_chunks(n: int) -> int:
-    return -(-n // CHUNK)
+    return -(-n // CHUNK_SIZE)
 
 
 class _Parts:
     """Counts finished parts of a computation for whoever wants to know.
 
     Args:
-        progress: told about them, if anybody.
+        progress: called with finished parts, if given.
     """
 
     def __init__(self, progress: Progress | None):
@@ -157,9 +157,9 @@ class _Mixture:
         """
         known = np.isfinite(self.log_means)
         log_means, guesses = self.log_means[known], []
-        for begin in range(0, len(self.labels), CHUNK):
-            for near in 0.5 * self.log_window(self.labels[begin : begin + CHUNK])[:, known]:
-                close = near > near.max() - FAR
+        for begin in range(0, len(self.labels), CHUNK_SIZE):
+            for near in 0.5 * self.log_window(self.labels[begin : begin + CHUNK_SIZE])[:, known]:
+                close = near > near.max() - INITIAL_GUESS_CUTOFF
                 weights = np.exp(near[close] - near.max())
                 guesses.append(np.quantile(log_means[close], 0.5, weights=weights, method="inverted_cdf"))
             self.tick()
@@ -169,8 +169,8 @@ class _Mixture:
         """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
         log_c = np.log(self.counts) + free_energies
         parts = []
-        for begin in range(0, len(places), CHUNK):
-            parts.append(logsumexp(self.log_window(places[begin : begin + CHUNK]) + log_c, axis=1))
+        for begin in range(0, len(places), CHUNK_SIZE):
+            parts.append(logsumexp(self.log_window(places[begin : begin + CHUNK_SIZE]) + log_c, axis=1))
             self.tick()
         return np.concatenate(parts)
 
@@ -184,7 +184,7 @@ class _Mixture:
 
 @dataclass(frozen=True)
 class LiftAnalysis:
-    """What lifts say about the unrestrained equilibrium.
+    """The unrestrained equilibrium, estimated from lifts.
 
     Attributes:
         surface: the smoothed surface.
@@ -222,9 +222,9 @@ def _surface(
 ) -> FreeEnergySurface:
     """The fit as a surface, unknown where nothing reached or the error is too large."""
     shape, kT = tuple(len(axis) - 1 for axis in edges), thermal_energy(temperature)
-    known = reached & (fit.error(reached) < LARGEST_ERROR)
+    known = reached & (fit.error(reached) < MAX_ERROR)
     if not known.any():
-        raise InputError("the lifts are too few to say anything about the surface: lift more, or with more relax steps")
+        raise InputError("the lifts are too few to estimate the surface: lift more, or with more relax steps")
     energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
     error = np.where(known, fit.error(energy < CEILING), np.inf)
     return FreeEnergySurface(
@@ -247,7 +247,7 @@ def weighted_ends(lifts: Lifts, progress: Progress | None = None) -> WeightedEnd
 
     Args:
         lifts: of one run.
-        progress: told about finished parts.
+        progress: called with finished parts.
 
     Raises:
         InputError: if no lift has a weight.
@@ -278,7 +278,7 @@ def surface_from_ends(
         temperature: K.
         force_evaluations: to record.
         bins: a coordinate; as for `surface_from_lifts`.
-        progress: told about finished parts.
+        progress: called with finished parts.
 
     Raises:
         InputError: the end points are too few.
@@ -288,14 +288,14 @@ def surface_from_ends(
     index = bin_indices(values, edges, slow.periods)
     inside, n_bins = index >= 0, int(np.prod(shape))
     found = np.bincount(index[inside], minlength=n_bins).astype(float).reshape(shape)
-    exposure = gaussian_filter(found, SMOOTHING, mode=edge_modes(slow)).ravel()
-    reached = exposure > FEWEST_ENDS
+    exposure = gaussian_filter(found, SMOOTHING_BINS, mode=edge_modes(slow)).ravel()
+    reached = exposure > MIN_ENDS_PER_BIN
     weights = np.exp(ends.log_weights - logsumexp(ends.log_weights)) * len(values)
     counts = weights[inside] * exposure[index[inside]]
     with np.errstate(divide="ignore"):
         log_exposure = np.log(exposure)
     parts = _Parts(progress)
-    parts.n = len(LENGTHS)
+    parts.n = len(CORRELATION_LENGTHS)
     fit = fit_cox_process(
         product_basis(slow, shape), *_sums(index[inside], counts, n_bins), log_exposure, progress=parts
     )
@@ -321,13 +321,13 @@ def analyse_lifts(
         bins: bins a label; 72 over two labels, 120 over one, by default.
         force_evaluations: what they cost in all; their own by default.
         passes: of surface and window free energies in turn.
-        progress: told about finished parts.
+        progress: called with finished parts.
     """
     edges, mixture = grid_edges(lifts.slow, bins), _Mixture(lifts, parts := _Parts(progress))
     shape = tuple(len(axis) - 1 for axis in edges)
     places = bin_centres(edges)
     before, of_ends = _n_chunks(len(mixture.labels)), _n_chunks(int(lifts.ok.sum()))
-    in_a_pass = of_ends + _n_chunks(len(places)) + len(LENGTHS) + 1
+    in_a_pass = of_ends + _n_chunks(len(places)) + len(CORRELATION_LENGTHS) + 1
     parts.n = before + passes * in_a_pass + of_ends
     basis, log_windows = product_basis(lifts.slow, shape), mixture.log_window(places)
     free_energies = mixture.smoothed_free_energies()
@@ -338,7 +338,7 @@ def analyse_lifts(
         parts.reach(before + (number + 1) * in_a_pass - 1)
         free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
         parts()
-    reached = log_windows.max(axis=1) > -REACH
+    reached = log_windows.max(axis=1) > -MAX_RESTRAINT_ENERGY
     cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
     surface = _surface(fit, reached, edges, lifts.slow, lifts.temperature, cost)
     return LiftAnalysis(surface, mixture.ends(free_energies))

@@ -337,7 +337,7 @@ def chart_for(
     positions: FloatArray | None = None,
     constraints: Constraints = UNCONSTRAINED,
 ) -> Chart:
-    """The chart in which the slow coordinates are coordinates themselves, or those that a module asks for.
+    """The chart in which the slow coordinates are coordinates themselves, or those that a module needs.
 
     Args:
         topology: an ``openmm.app.Topology``.

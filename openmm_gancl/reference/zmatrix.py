@@ -1,7 +1,7 @@
-"""Which atom hangs on which: the Z-matrix of a molecule, from its bonds alone.
+"""The Z-matrix of a molecule, from its bonds alone.
 
 A spanning tree of the bond graph is rooted at three bonded atoms a0-a1-a2. Every other atom x with tree
-parent p gets the row (x, p, q, d): q is what p hangs on (a0 hangs on a1), and d fixes the rotation about the
+parent p gets the row (x, p, q, d): q is the parent of p (a1 that of a0), and d fixes the rotation about the
 bond q-p. The first child of p is *primary*: its d lies beyond q, so its torsion turns everything behind p.
 The other children of p take that first child as d, so theirs is an improper torsion that stays narrow.
 Ring-closing bonds are left out.
@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..units import FloatArray, IntArray
 
-NEAR_LINEAR = 0.2
+MIN_SINE = 0.2
 """An angle with a smaller sine (within 12 degrees of linear) makes a poor frame for a torsion."""
 
 Torsion = tuple[int, int, int, int]
@@ -90,12 +90,12 @@ def build_z_matrix(
     rows: dict[int, tuple[int, ...]] = {x: (x, *root[:n][::-1]) for n, x in enumerate(root)}
     for p, branches in children.items():
         q = up[p]
-        hanging = sorted(branches, key=lambda x: x not in far_ends)
+        ordered = sorted(branches, key=lambda x: x not in far_ends)
         beyond = [atom for atom in (up[q], *children[q]) if atom != p]
         candidates = [near_ends[q, p]] if (q, p) in near_ends else beyond
-        for x in hanging:
+        for x in ordered:
             if x not in root:
-                d = _best_frame(p, q, candidates, positions) if x == hanging[0] else hanging[0]
+                d = _best_frame(p, q, candidates, positions) if x == ordered[0] else ordered[0]
                 rows[x] = (x, p, q, d)
     return _in_build_order(graph, rows)
 
@@ -140,7 +140,7 @@ def _default_root(graph: nx.Graph, positions: FloatArray | None) -> tuple[int, .
     eccentricity = nx.eccentricity(graph)
 
     def preference(triple: tuple[int, int, int]) -> tuple[Any, ...]:
-        linear = positions is not None and _sine(positions, *triple) < NEAR_LINEAR
+        linear = positions is not None and _sine(positions, *triple) < MIN_SINE
         n_hydrogens = sum(graph.nodes[atom]["element"] == "H" for atom in triple)
         return linear, n_hydrogens, eccentricity[triple[1]], triple
 
@@ -151,7 +151,7 @@ def _default_root(graph: nx.Graph, positions: FloatArray | None) -> tuple[int, .
 def _rooted_tree(
     graph: nx.Graph, root: Sequence[int], required: Sequence[tuple[int, int]]
 ) -> tuple[dict[int, int], dict[int, list[int]]]:
-    """What each atom hangs on, and the children of each atom, heavy and large branches first.
+    """The parent of each atom, and the children of each atom, heavy and large branches first.
 
     Where a ring must be cut, it is cut farthest from the root, but never at a required bond.
     """
@@ -174,7 +174,7 @@ def _rooted_tree(
 
 
 def _away_from_root(torsion: Torsion, up: dict[int, int], root: Sequence[int]) -> Torsion:
-    """The torsion read so that its third atom hangs on its second; on the bond a0-a1, a0 hangs on a1."""
+    """The torsion in the direction in which its second atom is the parent of its third; a1 is that of a0."""
     i, j, k, m = torsion
     return torsion if up[k] == j and k != root[1] else (m, k, j, i)
 
@@ -184,7 +184,7 @@ def _best_frame(p: int, q: int, candidates: Sequence[int], positions: FloatArray
     if positions is None:
         return candidates[0]
     sines = [_sine(positions, p, q, d) for d in candidates]
-    return candidates[int(np.argmax(np.minimum(sines, NEAR_LINEAR)))]
+    return candidates[int(np.argmax(np.minimum(sines, MIN_SINE)))]
 
 
 def _in_build_order(graph: nx.Graph, rows: dict[int, tuple[int, ...]]) -> IntArray:

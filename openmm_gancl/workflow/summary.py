@@ -10,16 +10,16 @@ from typing import Any
 from ..errors import InputError
 from ..files import finite
 from ..free_energy.basins import basin_table, formatted
-from ..free_energy.weight_statistics import HEAVY_TAIL
+from ..free_energy.weight_statistics import MAX_PARETO_INDEX
 from ..lifting.reverse_check import Z_THRESHOLD
 
-FEW_SAMPLES = 20.0
+MIN_EFFECTIVE_SAMPLES = 20.0
 """Effective samples below which a bootstrapped error bar says nothing."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run has to say.
+    """The results of a finished run.
 
     Attributes:
         system: its name.
@@ -34,7 +34,7 @@ class Summary:
         n_checked: labels of that check.
         efficiency: median over them of the mode-aware effective sample size per lift; NaN if there is none.
         median_error: of the surface below 10 kT, kT.
-        target_error: what was asked for, kT, or None.
+        target_error: requested, kT, or None.
         encoder: fitted, prior (the fitted one was no better) or none (no latent).
         force_evaluations: that the result depends on.
         basins: rows of the basin table.
@@ -69,14 +69,14 @@ class Summary:
             )
         elif not math.isfinite(self.pooled_z):
             doubts.append("no label could be checked against real frames: use more windows, or more relax steps")
-        if self.pareto_index > HEAVY_TAIL:
+        if self.pareto_index > MAX_PARETO_INDEX:
             doubts.append(
-                f"a few weights decide (Pareto index {self.pareto_index:.2f}, above {HEAVY_TAIL}): "
+                f"a few weights decide (Pareto index {self.pareto_index:.2f}, above {MAX_PARETO_INDEX}): "
                 "the error bars are too small; relax for more steps"
             )
-        if self.effective_sample_size < FEW_SAMPLES:
+        if self.effective_sample_size < MIN_EFFECTIVE_SAMPLES:
             doubts.append(
-                f"the effective sample size is {self.effective_sample_size:.1f}: ask for more lifts or more relax steps"
+                f"the effective sample size is {self.effective_sample_size:.1f}: use more lifts or more relax steps"
             )
         return doubts
 
@@ -122,14 +122,14 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
         "none": "none (latent 0)",
     }[summary.encoder]
     z = f"z = {formatted(summary.pooled_z, '+.2f')} over {summary.n_checked} labels"
-    target = "" if summary.target_error is None else f" (asked for: {summary.target_error:g} kT)"
+    target = "" if summary.target_error is None else f" (requested: {summary.target_error:g} kT)"
     redone = "" if evaluations_spent == summary.force_evaluations else f" ({evaluations_spent:,} with redone work)"
     heading = "not to be trusted" if summary.preset != "quick" else "a trial, not to be trusted"
     rows = [
         ("system", f"{summary.system}, preset {summary.preset}"),
         ("lifts", f"{summary.n_lifts} of {summary.relax_steps} steps: {reasons}"),
         ("effective sample size", f"{formatted(summary.effective_sample_size, '.0f')}"),
-        ("Pareto index", f"{formatted(summary.pareto_index, '.2f')} (above {HEAVY_TAIL}: not to be trusted)"),
+        ("Pareto index", f"{formatted(summary.pareto_index, '.2f')} (above {MAX_PARETO_INDEX}: not to be trusted)"),
         ("forward against reverse", f"{z} (beyond {Z_THRESHOLD:g}: not to be trusted)"),
         ("mode-aware efficiency", f"{formatted(summary.efficiency, '.2f')} effective samples a lift"),
         ("median error below 10 kT", f"{formatted(summary.median_error, '.2f')} kT{target}"),

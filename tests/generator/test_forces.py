@@ -31,7 +31,7 @@ from openmm_gancl.engine.serialization import deserialized_system, refuse_code
 from openmm_gancl.engine.tasks import run_tasks
 from openmm_gancl.engine.torch_force import check_module, restraint_module, taking_numbers
 from openmm_gancl.generator import untrained_model
-from openmm_gancl.generator.force_modules import NO_PROBABILITY, ReferenceModule
+from openmm_gancl.generator.force_modules import MIN_LOG_PROBABILITY, ReferenceModule
 from openmm_gancl.lifting.proposals import restraint_reference
 from openmm_gancl.reference.potential import ReferencePotential
 from openmm_gancl.trajectories.static_bias import TabulatedBias
@@ -169,14 +169,14 @@ def test_proposal_is_a_draw_with_its_density(models, backend):
     np.testing.assert_allclose(moved[1], parameters.widths[0], rtol=1e-14)
     context.setPositions([[np.nan, 0.0, 0.0], [0.0, 0.0, 0.0]])
     log_q, moved = energy_and_forces(context)
-    assert log_q == NO_PROBABILITY and not moved.any()
+    assert log_q == MIN_LOG_PROBABILITY and not moved.any()
 
 
 def test_what_does_not_fit_is_refused(models):
     _, model = models["alanine_dipeptide_vacuum"]
     with pytest.raises(InputError, match="use Lifter or LiftMove"):
         torch_force(model, "proposal")
-    with pytest.raises(InputError, match="no force of kind 'generator': ask for slow_bias, reference or proposal"):
+    with pytest.raises(InputError, match="no force of kind 'generator': choose slow_bias, reference or proposal"):
         torch_force(model, "generator")
     with pytest.raises(InputError, match="give one number, or 2, from zero up"):
         torch_force(model, "slow_bias", force_constants=-1.0)
@@ -233,7 +233,7 @@ def test_a_system_with_a_module_in_workers_and_other_processes(models, backend, 
 
 @contextmanager
 def threads_as_before(threads=2):
-    """Of this process, set to a number that nothing here asks for."""
+    """Of this process, set to a number that nothing here would set."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -428,7 +428,7 @@ def test_code_in_a_system_of_a_card_is_refused(models, capsys):
 def test_a_model_that_tells_what_cannot_be_is_refused(models, tmp_path, key, value):
     _, model = models["bonded_chain"]
     replace(model, metadata={**model.metadata, key: value}).save(tmp_path / "model.pt")
-    with pytest.raises(InputError, match="tells of a model what cannot be"):
+    with pytest.raises(InputError, match="describes a model that cannot be"):
         load_model(tmp_path / "model.pt")
 
 

@@ -1,4 +1,4 @@
-"""Small networks that stand for a map: near it on frames that they were not taught, and honest where they are not."""
+"""Small networks that replace a map: near it on held-out frames, with errors as reported."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def turned(n):
     return mdtraj.Trajectory((xyz + rng.normal(0.0, 0.002, xyz.shape)).astype(np.float32), structure.topology)
 
 
-def test_held_out_points_are_told(rectangle, rectangle_network):
+def test_held_out_points_are_reported(rectangle, rectangle_network):
     distilled = rectangle_network
     for error in (distilled.error, distilled.around):
         assert (error.r_squared > 0.99).all() and (error.gradient < 0.2).all(), error
@@ -79,13 +79,13 @@ class Nonsense(torch.nn.Module):
         return torch.sin(1000.0 * points)
 
 
-def test_a_map_that_makes_no_sense_is_told_as_such(rectangle):
+def test_a_map_without_structure_is_reported_as_such(rectangle):
     """The twin: values that no network can follow."""
     error = distill(Nonsense(), None, rectangle[0], seed=1, **QUICK).error
     assert (error.r_squared < 0.5).all() and (error.gradient > 0.8).all(), error
 
 
-def test_the_gradients_are_better_for_being_taught(rectangle):
+def test_the_gradients_are_better_for_being_trained_on(rectangle):
     points, fitted = rectangle
     values_alone = distill(fitted, None, points, seed=2, gradient_weight=0.0, **QUICK)
     both = distill(fitted, None, points, seed=2, **QUICK)
@@ -134,7 +134,7 @@ class Constant(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("n", "columns", "arguments", "told"),
+    ("n", "columns", "arguments", "message"),
     [
         (50, 5, {}, "50 frames are too few for this map: give at least 200"),
         (2000, 4, {}, "points of 4 features for a map of 5"),
@@ -145,9 +145,9 @@ class Constant(torch.nn.Module):
         (2000, 5, {"source": Constant()}, "the map is constant or not finite"),
     ],
 )
-def test_bad_input(rectangle, n, columns, arguments, told):
+def test_bad_input(rectangle, n, columns, arguments, message):
     points, fitted = rectangle
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         distill(arguments.pop("source", fitted), None, points[:n, :columns], seed=0, **arguments)
 
 

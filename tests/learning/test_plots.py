@@ -7,8 +7,8 @@ from matplotlib.colors import to_hex
 from openmm_gancl import InputError
 from openmm_gancl.learning.diffusion_map import DiffusionMap
 from openmm_gancl.learning.plots import (
-    KEPT,
-    REJECTED,
+    KEPT_COLOUR,
+    REJECTED_COLOUR,
     plot_bandwidth_curve,
     plot_coordinates,
     plot_selection,
@@ -70,18 +70,18 @@ def test_the_report_says_it_all(strip):
     assert f"Bandwidth {fitted.bandwidth_:.3g}" in text and f"{fitted.dimension_:.1f}-dimensional" in text
     assert f"Kept {len(selection.chosen)} of 5 coordinates: 1 (score 1.00), 3 (score" in text
     assert f"Harmonics, with scores up to 0.3: 2 (score {selection.scores[1]:.2f})" in text
-    assert "fold from coordinate 1 to 3; 1 kept coordinate stands before it." in text
+    assert "fold from coordinate 1 to 3; 1 kept coordinate comes before it." in text
     assert "outliers" not in text
 
 
-def test_an_outlier_and_the_end_of_the_spectrum_are_told():
+def test_an_outlier_and_the_end_of_the_spectrum_are_reported():
     coordinates = np.random.default_rng(0).normal(size=(3000, 3))
     coordinates[:, 1] = 0.01
     coordinates[7, 1] = 50.0
     gap = spectral_gap(Spectrum([1.0, 2.0, 9.0], coordinates), chosen(3, 0, 1, 2))
     assert gap.shares[0] == pytest.approx(1 / 3, rel=0.15) and gap.shares[1] == pytest.approx(1 / 3000, rel=0.01)
     text = gap.describe()
-    assert "Coordinate 2 lives on 0.033 % of the frames" in text
+    assert "Coordinate 2 is localised on 0.033 % of the frames" in text
     assert "The last of the 3 coordinates was kept too" in text
     assert "The last" not in spectral_gap(Spectrum([1.0, 2.0, 9.0]), chosen(3, 0, 1)).describe()
 
@@ -122,7 +122,12 @@ def test_the_scores_are_drawn_as_they_are():
     ax = plot_selection(selection)
     bars = {round(bar.get_x() + bar.get_width() / 2): bar for bar in ax.patches}
     assert [bars[i + 1].get_height() for i in range(4)] == pytest.approx(selection.scores)
-    assert [to_hex(bars[i + 1].get_facecolor()) for i in range(4)] == [KEPT, REJECTED, KEPT, REJECTED]
+    assert [to_hex(bars[i + 1].get_facecolor()) for i in range(4)] == [
+        KEPT_COLOUR,
+        REJECTED_COLOUR,
+        KEPT_COLOUR,
+        REJECTED_COLOUR,
+    ]
     assert ax.get_lines()[0].get_ydata() == pytest.approx([0.3, 0.3])
 
 

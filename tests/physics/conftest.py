@@ -15,7 +15,7 @@ UNTRAINED_WIDTHS = {
     "bonded_chain": {"bond": 0.035, "angle": 0.4, "torsion": 1.0},
     "forked_oscillator": {"cartesian": 0.4},
 }
-"""Wider than anything real, so that the variance of one step is finite; no frame was looked at."""
+"""Wider than anything real, so that the variance of one step is finite; no frame was used for it."""
 
 
 class Models:

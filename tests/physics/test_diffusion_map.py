@@ -170,7 +170,7 @@ def dumbbell(rng):
 
 
 def line(_):
-    """A bandwidth so small that all that is asked for lies within 1e-3 of one."""
+    """A bandwidth so small that all eigenvalues requested lie within 1e-3 of one."""
     return np.linspace(0, 1, 1200)[:, None], 12, 2e-6
 
 
@@ -208,10 +208,10 @@ def test_a_bulk_below_the_spectrum_still_gives_a_polynomial():
     assert np.isfinite(low).all() and np.isfinite(high).all() and (low > 1.0).all()
 
 
-def test_eigenvectors_that_do_not_converge_are_told(monkeypatch):
-    monkeypatch.setattr(eigenvectors, "PASSES", 1)
+def test_eigenvectors_that_do_not_converge_are_reported(monkeypatch):
+    monkeypatch.setattr(eigenvectors, "MAX_PASSES", 1)
     matrix = diffusion_matrix(*line(None))
-    with pytest.raises(InputError, match=r"^the eigenvectors did not converge \(residual .*\): ask for fewer coord"):
+    with pytest.raises(InputError, match=r"^the eigenvectors did not converge \(residual .*\): choose fewer coord"):
         leading_eigenpairs(matrix, 11)
 
 
@@ -256,7 +256,7 @@ def test_neighbours_are_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("points", "arguments", "told"),
+    ("points", "arguments", "message"),
     [
         (np.zeros((5, 2)), {}, "5 frames are too few for this map: give at least 13"),
         (np.ones((50, 2)), {}, "duplicates"),
@@ -268,12 +268,12 @@ def test_neighbours_are_the_nearest():
         (np.arange(100.0).reshape(50, 2), {"covariances": np.ones((3, 2, 2))}, "one a point"),
     ],
 )
-def test_bad_input(points, arguments, told):
-    with pytest.raises(InputError, match=told):
+def test_bad_input(points, arguments, message):
+    with pytest.raises(InputError, match=message):
         DiffusionMap().fit(points, **arguments)
 
 
-def test_a_graph_in_pieces_is_told():
+def test_a_graph_in_pieces_is_reported():
     rng = np.random.default_rng(10)
     points = np.concatenate([rng.normal(0, 0.1, (300, 2)), rng.normal(50, 0.1, (100, 2))])
     with pytest.raises(InputError, match=r"falls into 2 components, the largest with 75.0 % of the points: raise"):

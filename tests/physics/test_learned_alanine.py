@@ -33,7 +33,7 @@ def test_forward_and_reverse_agree(finished):
 
 
 def test_labels_tell_the_torsions_and_leave_harmonics_out(finished):
-    """On held-out frames; the twin: labels that belong to other frames tell nothing (see test_learned_run)."""
+    """On held-out frames; the twin: labels that belong to other frames predict nothing (see test_learned_run)."""
     report = json.loads((finished.folder / "slow" / "report.json").read_text())
     assert min(report["recovery"].values()) > 0.95, report["recovery"]
     # a torus takes three; of the ten, most are harmonics

@@ -1,4 +1,4 @@
-"""Lifts at learned labels, free and held, alone and beside a torsion, against the chain's exact answers.
+"""Lifts at learned labels, free and restrained, alone and together with a torsion, against the chain's exact answers.
 
 The labels are a real diffusion map of real frames; whatever they are, the weights must be right. Its z-scores and
 those of test_learned_windows.py together have the false-alarm rate of 3.5 sigma (Bonferroni).
@@ -108,36 +108,39 @@ def exact(models):
 
 
 @pytest.fixture(scope="module")
-def held_lifts(learned, generator, models):
-    """10,000, unevenly spread over 64 windows; those of an untrained generator stand anywhere."""
+def restrained_lifts(learned, generator, models):
+    """10,000, unevenly spread over 64 windows; those of an untrained generator are anywhere."""
     _, labels, positions = learned
     system = models.system(CHAIN.name)
-    asked = KernelProposal.around_frames(labels, labels.widths).sample(64, np.random.default_rng(6))
-    held = wide_torsions(system, labels.slow, positions)
-    assert held.names == ("phi",)
-    model, centres = hold_torsions(generator, held, asked, seed=7)
-    system = replace(system, slow=held, force_constants=np.array([KT / 0.3**2]), basins=())
+    requested = KernelProposal.around_frames(labels, labels.widths).sample(64, np.random.default_rng(6))
+    torsions = wide_torsions(system, labels.slow, positions)
+    assert torsions.names == ("phi",)
+    model, centres = hold_torsions(generator, torsions, requested, seed=7)
+    system = replace(system, slow=torsions, force_constants=np.array([KT / 0.3**2]), basins=())
     lifter = Lifter(system, model, relax_steps=RELAX_STEPS, platform="Reference")
     often = np.exp(np.cos(centres[:, 0]))
     index = np.random.default_rng(8).choice(64, 10_000, p=often / often.sum())
     return lifter.lift(centres[index], seed=9)
 
 
-def test_held_lifts_measure_their_windows(held_lifts, exact):
-    result = window_score(held_lifts, exact)
+def test_restrained_lifts_measure_their_windows(restrained_lifts, exact):
+    result = window_score(restrained_lifts, exact)
     assert result.relative_error < 0.05 and result.effective_sample_size > 200, result
     assert abs(result.z) < z_limit(N_SCORES), result
-    softer = window_score(held_lifts, exact, 0.5 * held_lifts.force_constants)
+    softer = window_score(restrained_lifts, exact, 0.5 * restrained_lifts.force_constants)
     assert abs(softer.z) > REJECTED, softer
 
 
-def test_held_lifts_tell_the_free_equilibrium(held_lifts, exact):
-    """By the mixture of their windows, where those reach; the twin takes each end as if no window had held it."""
-    ends, angles = weighted_ends(held_lifts), held_lifts.slow.transform(exact)
+def test_restrained_lifts_measure_the_free_equilibrium(restrained_lifts, exact):
+    """By the mixture of their windows, where those reach; the twin takes each end as if no window had restrained it."""
+    ends, angles = weighted_ends(restrained_lifts), restrained_lifts.slow.transform(exact)
 
     def reached(angles):
         energies = restraint_energies(
-            held_lifts.slow, held_lifts.force_constants, angles[:, None], np.unique(held_lifts.labels, axis=0)
+            restrained_lifts.slow,
+            restrained_lifts.force_constants,
+            angles[:, None],
+            np.unique(restrained_lifts.labels, axis=0),
         )
         return energies.min(axis=1) < 2.0 * KT
 
@@ -152,7 +155,7 @@ def test_held_lifts_tell_the_free_equilibrium(held_lifts, exact):
 
     z, error = deviation(ends.log_weights)
     assert error < 0.02 and abs(z) < z_limit(N_SCORES), (z, error)
-    wrong, _ = deviation(held_lifts.log_weights[held_lifts.ok])
+    wrong, _ = deviation(restrained_lifts.log_weights[restrained_lifts.ok])
     assert abs(wrong) > REJECTED, wrong
 
 

@@ -32,10 +32,10 @@ def learned():
 def window(system, slow, label, backend, seed):
     """Labels along a restrained run, shape=(N_FRAMES,)."""
     restraint = make_restraint(slow, KAPPA, 1, backend=backend)
-    held = openmm.XmlSerializer.clone(system.system)
-    held.addForce(restraint.force)
+    restrained = openmm.XmlSerializer.clone(system.system)
+    restrained.addForce(restraint.force)
     integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, system.time_step)
-    context = make_context(held, integrator, "Reference", seed)
+    context = make_context(restrained, integrator, "Reference", seed)
     restraint.move(context, label)
     context.setPositions(system.positions)
     context.setVelocitiesToTemperature(system.temperature, seed)

@@ -63,7 +63,7 @@ def test_free_energies_are_the_quadratures():
 
 
 def test_a_wrong_restraint_is_wrong():
-    """The twin: the solver is told four fifths of the bias."""
+    """The twin: the solver is given four fifths of the bias."""
     mean, error = repeated(0.8, 10)
     assert np.abs(mean / error).max() > z_limit(len(mean)) + 3
 
@@ -88,18 +88,18 @@ def test_windows_that_do_not_overlap_fall_apart():
 
 
 @pytest.mark.parametrize(
-    ("counts", "fault", "told"),
+    ("counts", "fault", "message"),
     [
         (np.array([2, 2]), None, "biases of shape"),
         (np.array([3, 0]), None, "window 1 holds no frame"),
         (np.array([2, 1]), np.nan, "the bias of window 1 at frame 2"),
     ],
 )
-def test_bad_input(counts, fault, told):
+def test_bad_input(counts, fault, message):
     biases = np.zeros((3, 2))
     if fault is not None:
         biases[2, 1] = fault
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         solve_mbar(biases, counts)
 
 

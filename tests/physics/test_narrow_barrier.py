@@ -55,7 +55,7 @@ def test_the_surface_is_right_within_its_bars(surface):
 
 def test_evidence_alone_smooths_the_barrier_away(lifts, monkeypatch):
     """The twin: a fit is never refused for the place that it misses."""
-    monkeypatch.setattr(cox_process, "FALSE_REFUSALS", 0.0)
+    monkeypatch.setattr(cox_process, "FALSE_REJECTION_RATE", 0.0)
     surface = surface_from_lifts(lifts)
     z = aligned(surface.energy, exact_bins(surface.edges[0])) / surface.error
     assert np.abs(z).max() > z_limit(len(z)) + 3

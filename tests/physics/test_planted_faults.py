@@ -146,7 +146,7 @@ def test_latent_prior_dropped_beside_an_encoder(models, monkeypatch):
 
 def test_encoder_ratio_dropped_where_the_latent_was_drawn_from_it(models, monkeypatch):
     """In reverse z ~ r; mean(1/w) over exact frames is 1/Z only with log r - log p in the weight. Trained at no price
-    of information, the latent tells much of the coordinates.
+    of information, the latent determines much of the coordinates.
     """
     system, n = models.system("double_well_oscillators"), 8000
     options = TrainingOptions(latent_size=4, generator_steps=300, information_price=1.0)

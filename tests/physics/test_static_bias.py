@@ -174,15 +174,15 @@ def test_without_the_bias_the_surface_is_wrong(metadynamics, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"periods": [np.inf]}, "needs 1 ranges"),
         ({"periods": []}, "name each of them by `bias_cvs`"),
         ({"periods": [np.inf], "limits": [LIMITS, LIMITS]}, "needs 1 ranges"),
     ],
 )
-def test_ranges_that_are_missing(metadynamics, arguments, told):
-    with pytest.raises(InputError, match=told):
+def test_ranges_that_are_missing(metadynamics, arguments, message):
+    with pytest.raises(InputError, match=message):
         metadynamics_bias(metadynamics[1], **arguments)
 
 

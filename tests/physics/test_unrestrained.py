@@ -144,7 +144,7 @@ def test_forward_and_reverse_agree(name, generator, models):
 
 
 def test_reverse_sees_the_mode_that_the_lifts_never_propose(models):
-    """A generator in the upper well alone: forward looks perfect, reverse frames of both wells do not."""
+    """A generator in the upper well alone: forward weights are even, reverse frames of both wells do not."""
     system = models.system(FORKED.name)
     positions, labels = models.frames(FORKED.name)
     upper = positions[:, 0, 1] > 0

@@ -49,7 +49,7 @@ class Notes(LogReporter):
 
 
 class Steps(Notes):
-    """Also what was told of each step."""
+    """Also the progress of each step."""
 
     def __init__(self):
         super().__init__()
@@ -57,14 +57,14 @@ class Steps(Notes):
 
     @contextlib.contextmanager
     def step(self, title, total):
-        told = []
-        self.steps.append((title, total, told))
-        yield told.append
+        reported = []
+        self.steps.append((title, total, reported))
+        yield reported.append
 
 
-def often_told(steps, title):
+def reported_often(steps, title):
     """Whether a step goes on in small parts, from the beginning to the end."""
-    found = [np.array([0, *told]) / total for name, total, told in steps if name == title]
+    found = [np.array([0, *reported]) / total for name, total, reported in steps if name == title]
     assert found, title
     return all((np.diff(part) >= 0).all() and np.diff(part).max() < 0.4 and part[-1] == 1.0 for part in found)
 
@@ -152,24 +152,24 @@ def test_threads_of_the_calling_process_do_not_change_a_byte(finished, tmp_path)
     assert (tmp_path / "run" / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
 
 
-def test_surfaces_tell_how_far_they_are(finished, tmp_path):
-    """A step that only ends would be told from one that goes on."""
+def test_surfaces_report_their_progress(finished, tmp_path):
+    """A step that only reports its end would fail."""
     folder, reporter = tmp_path / "run", Steps()
     shutil.copytree(finished.folder, folder)
     for stage in ("lift", "surface"):
         shutil.rmtree(folder / stage)
     run(folder, reporter=reporter)
-    assert often_told(reporter.steps, "placing lifts") and often_told(reporter.steps, "surface")
+    assert reported_often(reporter.steps, "placing lifts") and reported_often(reporter.steps, "surface")
     assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
-    assert not often_told([("surface", 1, [1])], "surface")
+    assert not reported_often([("surface", 1, [1])], "surface")
 
 
-def test_parts_of_many_lifts_are_told_one_by_one(finished, monkeypatch):
-    lifts, told = load_lifts(finished.folder / "lifts.npz", load_system(SYSTEM).slow), []
+def test_parts_of_many_lifts_are_reported_one_by_one(finished, monkeypatch):
+    lifts, reported = load_lifts(finished.folder / "lifts.npz", load_system(SYSTEM).slow), []
     alone = lifting_surface.analyse_lifts(lifts).surface
-    monkeypatch.setattr(lifting_surface, "CHUNK", 16)
-    surface = lifting_surface.analyse_lifts(lifts, progress=lambda finished, n: told.append((finished, n))).surface
-    counts, totals = np.array(told).T
+    monkeypatch.setattr(lifting_surface, "CHUNK_SIZE", 16)
+    surface = lifting_surface.analyse_lifts(lifts, progress=lambda finished, n: reported.append((finished, n))).surface
+    counts, totals = np.array(reported).T
     chunks = 4 * -(-int(lifts.ok.sum()) // 16)
     assert len(set(totals)) == 1 and counts[-1] == totals[0] > chunks and len(counts) > chunks
     assert (np.diff(counts) >= 1).all()
@@ -228,7 +228,7 @@ def sampled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"seed": 5}, "`seed=0`, now `seed=5`"),
         ({"relax_steps": 77}, "`relax_steps=40`, now `relax_steps=77`"),
@@ -240,8 +240,8 @@ def sampled(tmp_path):
         ({"platform": "CPU"}, "`platform='Reference'`, now `platform='CPU'`"),
     ],
 )
-def test_other_options_are_refused_with_both_values(changes, told, sampled):
-    with pytest.raises(InputError, match=told):
+def test_other_options_are_refused_with_both_values(changes, message, sampled):
+    with pytest.raises(InputError, match=message):
         run(sampled, replace(QUICK, **changes))
 
 
@@ -295,8 +295,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
 def test_a_live_lock_is_refused_and_a_dead_one_taken_over(tmp_path):
     notes = []
     with locked(tmp_path, notes.append):
-        told = f"in use by process {os.getpid()} on {socket.gethostname()}"
-        with pytest.raises(InputError, match=told), locked(tmp_path, notes.append):
+        message = f"in use by process {os.getpid()} on {socket.gethostname()}"
+        with pytest.raises(InputError, match=message), locked(tmp_path, notes.append):
             pass
         holder = json.loads((tmp_path / "lock").read_text())
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -324,7 +324,7 @@ def test_a_lock_of_another_host_is_respected(tmp_path):
         pass
 
 
-def test_a_full_disk_is_told_and_finished_stages_stay(sampled, monkeypatch):
+def test_a_full_disk_is_reported_and_finished_stages_stay(sampled, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.pt")
 
@@ -390,7 +390,7 @@ def test_relax_steps_can_be_measured(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (RunOptions(preset="slow"), "choose default or quick"),
         (RunOptions(acceptance="luck"), "choose weights or metropolis"),
@@ -400,8 +400,8 @@ def test_relax_steps_can_be_measured(tmp_path):
         (RunOptions(target_error=-0.5), "`target_error` is -0.5"),
     ],
 )
-def test_options_that_no_run_can_have(options, told):
-    with pytest.raises(InputError, match=told):
+def test_options_that_no_run_can_have(options, message):
+    with pytest.raises(InputError, match=message):
         settings_of(options)
 
 

@@ -22,17 +22,18 @@ from .lifter import Lifter
 from .lifts import Lifts, join_lifts
 from .reverse_check import window_ids
 
-LARGEST_PAIR_WEIGHT = 5.0
+MAX_PAIR_WEIGHT = 5.0
 """Weight of one pilot pair in the fit, in units of the mean, at most."""
 
-SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
-FLOORS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Candidates are a multiple of the likeliest exponents plus one exponent for all coordinates. Likelihood knows what the
-end remembers; the floor turns reverse paths away from latents whose references lie far from the target, although
-relaxing forgets them."""
+EXPONENT_SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
+EXPONENT_FLOORS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Candidates are a multiple of the likeliest exponents plus one exponent for all coordinates. Likelihood measures
+how much the end depends on the latent; the floor keeps reverse paths from latents whose references lie far from the
+target, although the end does not depend on them."""
 
-JUDGES = ((0.0, 0.0), (1.0, 0.03), (1.0, 0.3))
-"""Scale and floor of the encoders whose reverse paths judge every candidate: prior, blunt, sharp."""
+MIXTURE_COMPONENTS = ((0.0, 0.0), (1.0, 0.03), (1.0, 0.3))
+"""Scale and floor of the encoders whose mixture draws the latents of reverse paths, with which all candidates are
+compared: prior, broad, narrow."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class EncoderFit:
         efficiency_fitted: the same with the best candidate.
         sd_prior: standard deviation of log w over the pilot lifts with r = p(z).
         sd_fitted: the same with the best exponents.
-        information: held-out mean of log r - log p: what the end state remembers of the latent, nats.
+        information: held-out mean of log r - log p: mutual information of the end state and the latent, nats.
         force_evaluations: what the fit cost.
     """
 
@@ -109,7 +110,7 @@ def _fit_exponents(choices: _Choices, weights: FloatArray, penalty: float) -> tu
     A multinomial logistic regression of the index in use on the candidates' log-densities at the end: convex. The
     pairs carry their (truncated) weights, since the variance that matters is that of the target's paths.
     """
-    importance, split = torch.as_tensor(weights.clip(max=LARGEST_PAIR_WEIGHT)), len(weights) // 4
+    importance, split = torch.as_tensor(weights.clip(max=MAX_PAIR_WEIGHT)), len(weights) // 4
     raw = torch.full((choices.scores.shape[2],), 0.1, dtype=torch.float64, requires_grad=True)
 
     def information(rows: slice) -> torch.Tensor:
@@ -164,16 +165,17 @@ def _reweighted(pilot: Lifts, choices: _Choices, exponents: torch.Tensor) -> Lif
 
 
 def _moments(
-    prior: LiftingModel, candidates: list[torch.Tensor], judges: list[torch.Tensor], reverse: Lifts, weighted: Lifts
+    prior: LiftingModel, candidates: list[torch.Tensor], components: list[torch.Tensor], reverse: Lifts, weighted: Lifts
 ) -> list[float]:
     """log of E_pi[w] / mean(w) of each candidate.
 
     With A the reverse weight without its r, E_pi[w] = E_pi[sum_z r(z)^2 A(z)]; every latent counts as drawn from the
-    mixture of the judges.
+    mixture of encoders.
     """
     back = _choices(prior, reverse)
-    log_judges = logsumexp([back.log_ratios(judge) for judge in judges], axis=0) - math.log(len(judges))
-    log_a = reverse.log_weights - (reverse.log_encoder - reverse.log_prior) - log_judges
+    log_ratios = [back.log_ratios(component) for component in components]
+    log_mixture = logsumexp(log_ratios, axis=0) - math.log(len(components))
+    log_a = reverse.log_weights - (reverse.log_encoder - reverse.log_prior) - log_mixture
     return [
         _log_second_moment(log_a + 2.0 * back.log_ratios(candidate).numpy(), reverse, weighted)
         for candidate in candidates
@@ -181,7 +183,7 @@ def _moments(
 
 
 class _Trial:
-    """Lifters with encoders that are tried."""
+    """Lifters with candidate encoders."""
 
     def __init__(
         self,
@@ -215,17 +217,17 @@ class _Trial:
             raise InputError(f"only {n} of {len(labels)} pilot lifts have a weight: raise relax_steps")
         return lifts
 
-    def reverse(self, frames: Lifts, judges: list[torch.Tensor], seed: int) -> Lifts:
-        """Reverse relaxations of the same ends with latents of each judge."""
+    def reverse(self, frames: Lifts, components: list[torch.Tensor], seed: int) -> Lifts:
+        """Reverse relaxations of the same ends with latents of each encoder of the mixture."""
         return join_lifts(
             [
-                self.lifter(judge).reverse(
+                self.lifter(component).reverse(
                     frames.positions,
                     frames.labels,
                     seed=named_seed(seed, "encoder", "reverse", i),
                     progress=self.progress,
                 )
-                for i, judge in enumerate(judges)
+                for i, component in enumerate(components)
             ]
         )
 
@@ -247,8 +249,8 @@ def fit_encoder(
 ) -> EncoderFit:
     """Fit r on pairs (z, x_end) of pilot lifts at the step count in use.
 
-    Likelihood proposes exponents, the variance decides: reverse relaxations from the pilot's ends measure E_pi[w] of
-    every candidate, which sees the rare, heavy paths that forward lifts with r = p(z) do not show.
+    Likelihood suggests exponents, the variance decides: reverse relaxations from the pilot's ends measure E_pi[w] of
+    every candidate, which includes the rare paths of large weight that forward lifts with r = p(z) do not sample.
 
     Args:
         system: the real system.
@@ -257,7 +259,7 @@ def fit_encoder(
         relax_steps: the step count of the lifts to come.
         seed: of every random number.
         n_pilot: pilot lifts.
-        n_reverse: reverse relaxations in all; a third with latents of each judge.
+        n_reverse: reverse relaxations in all; a third with latents of each encoder of the mixture.
         n_candidates: draws of z that the encoder chooses among.
         penalty: on the squared exponents.
         platform: as for `Lifter`.
@@ -272,11 +274,14 @@ def fit_encoder(
     pilot = lifts.select(lifts.ok)
     choices = _choices(trial.prior, pilot)
     likeliest, information = _fit_exponents(choices, _relative_weights(pilot), penalty)
-    judges, candidates = (_mixed(model, likeliest, pairs) for pairs in (JUDGES, itertools.product(SCALES, FLOORS)))
-    weighted = _reweighted(pilot, choices, judges[1])
-    frames = _resample(weighted, n_reverse // len(judges), named_rng(seed, "encoder", "frames"))
-    reverse = trial.reverse(pilot.select(frames), judges, seed)
-    moments = _moments(trial.prior, candidates, judges, reverse, weighted)
+    components, candidates = (
+        _mixed(model, likeliest, pairs)
+        for pairs in (MIXTURE_COMPONENTS, itertools.product(EXPONENT_SCALES, EXPONENT_FLOORS))
+    )
+    weighted = _reweighted(pilot, choices, components[1])
+    frames = _resample(weighted, n_reverse // len(components), named_rng(seed, "encoder", "frames"))
+    reverse = trial.reverse(pilot.select(frames), components, seed)
+    moments = _moments(trial.prior, candidates, components, reverse, weighted)
     best = int(np.argmin(moments))  # the first candidate is the prior
     fitted = with_encoder(model, candidates[best].numpy(), n_candidates, relax_steps)
     return EncoderFit(

@@ -17,11 +17,12 @@ from ..free_energy.grid import bin_centres, bin_indices
 from ..learning.learned_labels import LearnedLabels
 from ..units import BoolArray, FloatArray
 
-MOST_PAIRS = 4_000_000
-"""Labels times centres that are looked at together."""
+MAX_PAIRS = 4_000_000
+"""Labels times centres in one batch."""
 
-ENCODER_SCALES, LEAST_GAIN = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), -50.0
-"""Widths of r(s | x) tried, in root mean squares of how far pilots stray; log r/p of one pilot at least."""
+ENCODER_SCALES, MIN_LOG_RATIO = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), -50.0
+"""Widths of r(s | x) tried, in root mean square deviations of pilot lifts from their labels; least log r/p of one
+pilot lift."""
 
 
 class LabelProposal(Protocol):
@@ -57,7 +58,7 @@ class UniformProposal:
 
     Args:
         slow: the slow coordinates.
-        force_constants: shape=(d,), the constants of the restraint that held the lift.
+        force_constants: shape=(d,), the constants of the lift's restraint.
         kT: kJ/mol.
     """
 
@@ -69,7 +70,9 @@ class UniformProposal:
         """Raise an `InputError` where a label without a period has no restraint, and ``r(s | x)`` no width."""
         for name, k, period in zip(self.slow.names, self.force_constants, self.slow.periods, strict=True):
             if k == 0 and not np.isfinite(period):
-                raise InputError(f"nothing restrains {name}, so its ends tell no label: give a constant above zero")
+                raise InputError(
+                    f"nothing restrains {name}, so its ends determine no label: give a constant above zero"
+                )
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
         """See `LabelProposal.sample`."""
@@ -113,8 +116,8 @@ class UniformProposal:
             yield xi, float(strength), truncated
 
 
-FLOOR = 0.05
-"""Share of labels drawn uniformly where a surface says which are likely: it may be wrong, or know nothing there."""
+UNIFORM_FRACTION = 0.05
+"""Share of labels drawn uniformly where a surface says which are likely: it may be wrong, or incomplete."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class TabulatedProposal(UniformProposal):
 
     Args:
         slow: the slow coordinates.
-        force_constants: shape=(d,), the constants of the restraint that held the lift.
+        force_constants: shape=(d,), the constants of the lift's restraint.
         kT: kJ/mol.
         edges: of even bins, for each coordinate, over its whole domain.
         probabilities: of the bins, shape=(n_0, ...), sum one.
@@ -155,7 +158,7 @@ class TabulatedProposal(UniformProposal):
             periodic = np.isfinite(slow.periods[axis])
             bias = kappa * restraint_terms(difference, bool(periodic))
             mass = np.moveaxis(np.tensordot(np.exp(-bias / kT), mass, axes=(1, axis)), 0, axis)
-        probabilities = (1.0 - FLOOR) * mass / mass.sum() + FLOOR / mass.size
+        probabilities = (1.0 - UNIFORM_FRACTION) * mass / mass.sum() + UNIFORM_FRACTION / mass.size
         return cls(slow, np.asarray(force_constants, dtype=float), kT, edges, probabilities)
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
@@ -247,7 +250,7 @@ class KernelProposal:
         return _log_overlap(difference, self.widths[i] ** -2.0, self.encoder_widths[i] ** -2.0, self.periodic[i])
 
     def _parts(self, n: int) -> list[slice]:
-        step = max(MOST_PAIRS // len(self.centres), 1)
+        step = max(MAX_PAIRS // len(self.centres), 1)
         return [slice(i, i + step) for i in range(0, n, step)]
 
     def _scores(self, log_term: Callable[..., FloatArray], places: FloatArray) -> FloatArray:
@@ -284,19 +287,19 @@ def _log_overlap(difference: FloatArray, one: float, other: float, periodic: boo
     return np.asarray(np.log(ive(0, size) / norms) + size - one - other)
 
 
-def fit_label_encoder(labels: LearnedLabels, asked: FloatArray, cv_values: FloatArray) -> FloatArray:
-    """Widths of r(s | x) for lifts that stray from their labels, shape=(d,): the likeliest of some multiples.
+def fit_label_encoder(labels: LearnedLabels, requested: FloatArray, cv_values: FloatArray) -> FloatArray:
+    """Widths of r(s | x) for lifts that deviate from their labels, shape=(d,): the likeliest of some multiples.
 
     Args:
         labels: the labels.
-        asked: shape=(n, d), labels of pilot lifts.
+        requested: shape=(n, d), labels of pilot lifts.
         cv_values: shape=(n, d), of their ends.
     """
-    strayed = np.sqrt(np.mean(np.square(wrap(asked - cv_values, labels.slow.periods)), axis=0))
-    candidates = [np.maximum(scale * strayed, labels.widths) for scale in ENCODER_SCALES]
+    deviations = np.sqrt(np.mean(np.square(wrap(requested - cv_values, labels.slow.periods)), axis=0))
+    candidates = [np.maximum(scale * deviations, labels.widths) for scale in ENCODER_SCALES]
     gains = [
-        # a pilot that strayed far must not decide alone
-        np.maximum(prior.log_ratio(asked, cv_values), LEAST_GAIN).mean()
+        # one pilot with a large deviation must not decide alone
+        np.maximum(prior.log_ratio(requested, cv_values), MIN_LOG_RATIO).mean()
         for prior in (KernelProposal.around_frames(labels, widths) for widths in candidates)
     ]
     return candidates[int(np.argmax(gains))]

@@ -35,7 +35,7 @@ from .requirements import check_exact
 from .weights import weigh
 
 
-def _beside(model: LiftingModel, platform: str) -> LiftingModel:
+def _on_device_of(model: LiftingModel, platform: str) -> LiftingModel:
     """The model on the graphics card that the lifts relax on, where torch can use it."""
     import torch
 
@@ -114,7 +114,7 @@ class Lifter:
         self.platform = resolved_platform(platform, system.system, system.positions)
         if executor is None:
             PlatformChoice.read(self.platform).check_here()
-        self.model = _beside(model, self.platform)
+        self.model = _on_device_of(model, self.platform)
         why_not = why_not_packed_lifts(system.system, system.slow)
         self.packed = copies_in_a_context(packed, why_not, self.platform, system.n_atoms)
         self.workers, self.executor = workers, executor

@@ -28,7 +28,7 @@ class Lifts:
     """Weighted lifts (or reverse relaxations) of n labels.
 
     Attributes:
-        labels: shape=(n, d), asked for.
+        labels: shape=(n, d), requested.
         cv_values: shape=(n, d), xi at the real end of the path; NaN where it failed.
         log_weights: shape=(n,), log w; minus infinity where ``reason`` is not ``ok``.
         log_prior: shape=(n,), log p(z | s).
@@ -128,7 +128,7 @@ def join_lifts(parts: list[Lifts]) -> Lifts:
 
 
 def save_lifts(lifts: Lifts, path: Path, **extra: Any) -> None:
-    """Write ``lifts.npz`` without the positions (those go to a trajectory beside it).
+    """Write ``lifts.npz`` without the positions (those go to a trajectory next to it).
 
     Args:
         lifts: what to write.

@@ -2,7 +2,8 @@
 
 The copies share nothing but the step: forces act inside each, the heat is summed over each, and the energies at the
 real ends come from the unpacked System, in double precision on the Reference platform. One that blows up is stopped
-where it is and has no weight (``failed``, where a lone path may tell a clash from a NaN); the others do not notice.
+where it is and has no weight (``failed``, where a path alone may distinguish a clash from a NaN); the others are not
+affected.
 
 With a GBSAOBCForce each copy has a cell, twice as large as a start is in the median and wider by a drift of 5 sigma. A
 path that leaves it has no weight either, forward or in reverse: what such paths would carry is missing from the mean.
@@ -30,14 +31,14 @@ from ..reference.potential import ReferenceParameters
 from ..units import BoolArray, FloatArray, IntArray, masses_of, numbers, thermal_energy
 from .relaxation import TASK_SIZE, PathContext, PathSystem, Relaxed, RelaxProtocol, RelaxTask
 
-MARGIN = 0.5
+COPY_MARGIN = 0.5
 """nm that a copy in a cell may grow beyond twice the median extent; the reach is a whole number of them."""
 
 
 def why_not_packed_lifts(system: openmm.System, slow: SlowCoordinates) -> str:
     """Why lifts of a System cannot be packed, and the remedy, in a sentence; empty where they can."""
     if isinstance(slow, ModuleCoordinates):
-        return "learned labels cannot be told apart in packed copies: use packed=1"
+        return "learned labels cannot be computed for packed copies: use packed=1"
     if isinstance(slow, ParticleCoordinates) and feels_copies(system):
         return "labels are places of particles, and copies in a GBSAOBCForce are moved apart: use packed=1"
     return why_not_packed(system)
@@ -50,9 +51,9 @@ def _lattice_of(task: RelaxTask, masses: FloatArray) -> CopyLattice:
     extent = _extents(task.positions[task.runnable], centred=True)[1]
     extent = extent[np.isfinite(extent)]
     typical = np.median(extent) if len(extent) else 0.0
-    reach = 2 * typical + MARGIN + _drift(task.protocol, masses)
+    reach = 2 * typical + COPY_MARGIN + _drift(task.protocol, masses)
     # the same for one start more or less
-    return CopyLattice(float(MARGIN * np.ceil(reach / MARGIN)), separate=True)
+    return CopyLattice(float(COPY_MARGIN * np.ceil(reach / COPY_MARGIN)), separate=True)
 
 
 def _extents(positions: FloatArray, centred: bool) -> tuple[FloatArray, FloatArray]:

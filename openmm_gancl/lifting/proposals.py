@@ -16,7 +16,7 @@ class Proposals:
     Attributes:
         labels: shape=(n, d).
         latents: shape=(n, latent_size).
-        parameters: n references, the restraint standing in for the label coordinates.
+        parameters: n references, with the restraint as that of the label coordinates.
         coordinates: shape=(n, n_coordinates), x0 in the chart; NaN in reverse until the path has run.
         log_encoder: shape=(n,), log r(z | x, s) at the real end; NaN of lifts until the path has run.
     """
@@ -38,11 +38,11 @@ def restraint_reference(
     indices = model.chart.label_indices
     if not len(indices):
         return parameters
-    held = (force_constants > 0) | model.chart.periodic[indices]
+    restrained = (force_constants > 0) | model.chart.periodic[indices]
     centres, widths = parameters.centres.copy(), parameters.widths.copy()
-    centres[:, indices[held]] = labels[:, held]
+    centres[:, indices[restrained]] = labels[:, restrained]
     with np.errstate(divide="ignore"):
-        widths[:, indices[held]] = np.sqrt(kT / force_constants[held])
+        widths[:, indices[restrained]] = np.sqrt(kT / force_constants[restrained])
     return ReferenceParameters(centres, widths)
 
 

@@ -230,7 +230,7 @@ class StochasticSystem:
         if not (np.isfinite(interval) and interval > 0):
             raise InputError(f"the time of integration is {interval:g}: give a positive one")
         if n_frames < 1:
-            raise InputError(f"{n_frames} frames are asked for: give a positive number")
+            raise InputError(f"{n_frames} frames are requested: give a positive number")
         n_steps = max(1, math.ceil(interval / self.time_step - 1e-9))
         drift, noise = (
             _vector(["0" if name in frozen else self._compiled(terms[name]) for name in self.variables])
@@ -304,7 +304,7 @@ class StochasticLifts:
     """Lifts of an equation; they have no weight.
 
     Attributes:
-        labels: shape=(n, d), held exactly.
+        labels: shape=(n, d), kept exactly.
         states: shape=(n, n_variables), relaxed.
         observed: shape=(n, n_observed), what is seen of them.
     """

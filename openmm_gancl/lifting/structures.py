@@ -18,7 +18,7 @@ from ..generator.model import LiftingModel, atom_names
 from ..reference.chart import InternalCoordinates
 from ..reference.potential import ReferenceParameters
 from ..sampling.langevin import RestrainedDynamics, Walkers, join_walkers, sample_task, window_tasks
-from ..sampling.steering import STEERED_IN_A_TASK, minimised, steer
+from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..trajectories.blocks import equilibrated_from
@@ -26,14 +26,14 @@ from ..units import FloatArray, IntArray, numbers, whole_number
 from .lifter import Lifter
 from .requirements import system_of_simulation, why_not_exact
 
-LOOKS = 40
-"""Times that an equilibration is looked at."""
+N_OBSERVATIONS = 40
+"""Frames of an equilibration from which its length is estimated."""
 
-RESTRAINT = 200.0
+DEFAULT_FORCE_CONSTANT = 200.0
 """kJ/mol, where neither the system nor the user says."""
 
-NO_FORCE = 1e6
-"""Width, nm or radians, of a reference that pulls at nothing."""
+UNRESTRAINED_WIDTH = 1e6
+"""Width, nm or radians, of a reference that exerts no force."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Structures:
 
     Attributes:
         positions: shape=(n, n_atoms, 3), nm.
-        labels: shape=(n, d), asked for.
+        labels: shape=(n, d), requested.
         cv_values: shape=(n, d).
         energies: shape=(n,), kJ/mol, without restraint; NaN where one is lost, or has no weight.
         log_weights: shape=(n,), of exact lifts; None where structures have no weight.
-        guarantee: what may be trusted of them, in a sentence.
+        guarantee: how exact they are, in a sentence.
         walkers: to go on from, for `openmm_gancl.sample_windows`; NaN where one is lost.
-        equilibrated: shape=(n,), steps after which label and energy look stationary, -1 where one is lost; None of
+        equilibrated: shape=(n,), steps after which label and energy are stationary, -1 where one is lost; None of
             exact lifts.
         force_evaluations: what they cost.
     """
@@ -67,7 +67,7 @@ class Structures:
         return len(self.positions)
 
     def label_errors(self, slow: SlowCoordinates) -> FloatArray:
-        """Obtained less asked, the short way around, shape=(n, d)."""
+        """Obtained less requested, the short way around, shape=(n, d)."""
         return wrap(self.cv_values - self.labels, slow.periods)
 
     def describe(self, slow: SlowCoordinates) -> str:
@@ -76,11 +76,11 @@ class Structures:
         if not found.any():
             return f"{len(self)} structures, all lost"
         errors = np.sqrt((self.label_errors(slow)[found] ** 2).mean(axis=0))
-        told = ", ".join(f"{name} {error:.3f}" for name, error in zip(slow.names, errors, strict=True))
+        deviations = ", ".join(f"{name} {error:.3f}" for name, error in zip(slow.names, errors, strict=True))
         lost = f" ({len(self) - found.sum()} lost)" if not found.all() else ""
         lines = [
             f"{len(self)} structures{lost}; {self.guarantee}",
-            f"root mean square label error: {told}; median energy {np.median(self.energies[found]):.0f} kJ/mol",
+            f"root mean square label error: {deviations}; median energy {np.median(self.energies[found]):.0f} kJ/mol",
         ]
         if self.equilibrated is not None:
             lines.append(f"steps to equilibrate: median {np.median(self.equilibrated[found]):.0f}")
@@ -106,7 +106,7 @@ def _relabelled(system: MolecularSystem, slow: Torsions) -> MolecularSystem:
     """A system with the labels of a model; its restraint and basins are of its own labels."""
     if system.slow.describe() == slow.describe():
         return system
-    return replace(system, slow=slow, force_constants=np.full(len(slow.names), RESTRAINT), basins=())
+    return replace(system, slow=slow, force_constants=np.full(len(slow.names), DEFAULT_FORCE_CONSTANT), basins=())
 
 
 def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
@@ -138,16 +138,16 @@ def _steered(
     dynamics: RestrainedDynamics,
     run: RunTasks,
 ) -> tuple[Walkers, int]:
-    """From where the system stands to each label, the generator's reference forces upon the solute; and the cost."""
+    """From the system's positions to each label, the generator's reference forces upon the solute; and the cost."""
     chart = model.chart
     assert isinstance(chart, InternalCoordinates)
     parameters = model.reference_parameters(
         labels, model.sample_latents(labels, named_rng(seed, "structures", "latents"))
     )
-    # the restraint brings the labels themselves; stiffer bonds would only ask for a shorter time step
+    # the restraint moves the labels themselves; stiffer bonds would only need a shorter time step
     widths = parameters.widths.copy()
-    widths[:, chart.label_indices] = NO_FORCE
-    widths[:, : chart.n_bonds] = NO_FORCE
+    widths[:, chart.label_indices] = UNRESTRAINED_WIDTH
+    widths[:, : chart.n_bonds] = UNRESTRAINED_WIDTH
     start, minimisation = minimised(system, dynamics.platform)
     walkers, steered = steer(
         dynamics,
@@ -173,23 +173,23 @@ def _equilibrated(
     dynamics: RestrainedDynamics,
     run: RunTasks,
 ) -> Structures:
-    """Restrained dynamics of walkers, their labels and energies looked at on the way."""
-    stride = max(equilibration_steps // LOOKS, 1)
+    """Restrained dynamics of walkers, with their labels and energies over time."""
+    stride = max(equilibration_steps // N_OBSERVATIONS, 1)
     tasks = window_tasks(
         dynamics,
         labels,
         walkers,
-        STEERED_IN_A_TASK,
+        WALKERS_PER_TASK,
         equilibration_steps=0,
-        n_frames=LOOKS,
+        n_frames=N_OBSERVATIONS,
         stride=stride,
         seed=named_seed(seed, "structures", "equilibration"),
     )
     parts = run(sample_task, tasks)
     positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     ends = join_walkers([part[2] for part in parts])
-    cv_values = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), LOOKS, -1)
-    looks = np.concatenate([energies[:, :, None], cv_values], axis=2)
+    cv_values = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), N_OBSERVATIONS, -1)
+    series = np.concatenate([energies[:, :, None], cv_values], axis=2)
     periods = np.append(np.inf, system.slow.periods)
     return Structures(
         positions=ends.positions,
@@ -200,7 +200,7 @@ def _equilibrated(
         guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
         walkers=ends,
         equilibrated=np.array(
-            [stride * equilibrated_from(look, periods) if np.isfinite(look).all() else -1 for look in looks]
+            [stride * equilibrated_from(one, periods) if np.isfinite(one).all() else -1 for one in series]
         ),
         force_evaluations=steered + sum(task.cost for task in tasks),
     )
@@ -215,7 +215,9 @@ def _target_of(
         raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
     is_system, reason = isinstance(system, MolecularSystem), why_not_exact(system.system, system.topology)
     if reason is None:
-        return system if is_system else system_of_simulation(system, model, RESTRAINT, time_step, 1.0), None, None
+        if not is_system:
+            system = system_of_simulation(system, model, DEFAULT_FORCE_CONSTANT, time_step, 1.0)
+        return system, None, None
     solute = _solute_of(system.topology, model)
     slow = _labels_in(model, solute)
     return _relabelled(system, slow) if is_system else as_system(system, slow), solute, reason

@@ -19,7 +19,7 @@ class Frames:
         cv_values: shape=(n, d), xi of each frame.
         energies: shape=(n,), kJ/mol, of the real potential without the restraint.
         window: shape=(n,), the window of each frame.
-        force_constants: shape=(d,), the constants that held the windows.
+        force_constants: shape=(d,), the constants of the windows' restraints.
         dropped: how many frames were dropped, by reason (cis, chirality, bond, nan).
         force_evaluations: what the frames cost.
         exchange_rate: accepted exchanges of neighbouring windows; NaN where none were tried.

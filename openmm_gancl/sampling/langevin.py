@@ -24,7 +24,7 @@ CONSTRAINT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Walkers:
-    """Where windows stand.
+    """Positions, velocities and boxes that windows start from or ended at.
 
     Attributes:
         positions: shape=(n, n_atoms, 3), nm.
@@ -162,7 +162,7 @@ class WindowTask:
 
 
 def set_walker(context: openmm.Context, walkers: Walkers, index: int) -> None:
-    """Put a Context where a walker stands; its velocities are left alone where it has none."""
+    """Give a Context a walker's positions; its velocities are left alone where it has none."""
     if walkers.boxes is not None:
         context.setPeriodicBoxVectors(*walkers.boxes[index])
     context.setPositions(walkers.positions[index])
@@ -173,7 +173,7 @@ def set_walker(context: openmm.Context, walkers: Walkers, index: int) -> None:
 
 
 def walker_of(context: openmm.Context) -> Walkers:
-    """Where a Context stands, as one walker."""
+    """The positions, velocities and box of a Context, as one walker."""
     state = context.getState(positions=True, velocities=True)
     positions, velocities = (numbers(array)[None] for array in (state.getPositions(True), state.getVelocities(True)))
     return Walkers(positions, velocities, numbers(state.getPeriodicBoxVectors(asNumpy=True))[None])

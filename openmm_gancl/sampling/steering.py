@@ -1,7 +1,7 @@
-"""Steering: dynamics that bring a molecule, solvent around it, from where it stands to other labels.
+"""Steering: dynamics that bring a molecule, solvent around it, from its labels to others.
 
-The restraint's centre moves there; a generator's reference forces, ramped up and down again, can bring the fast degrees
-of freedom along. What comes out is a start for equilibration: it has no weight.
+The restraint's centre moves there; a generator's reference forces, ramped up and down again, can steer the fast
+degrees of freedom too. The result is a start for equilibration: it has no weight.
 """
 
 from dataclasses import dataclass, replace
@@ -34,15 +34,15 @@ from .langevin import (
     walker_of,
 )
 
-STAGES = 40
-"""Places that the restraint's centre takes on its way."""
+N_STAGES = 40
+"""Positions of the restraint's centre during the steering."""
 
-RISE, FALL = 0.4, 0.3
-"""Fractions of the way over which reference forces rise and fall."""
+RISE_FRACTION, FALL_FRACTION = 0.4, 0.3
+"""Fractions of the steering over which reference forces rise and fall."""
 
-STEERED_IN_A_TASK = 4
+WALKERS_PER_TASK = 4
 
-RETRIES = 2
+MAX_RETRIES = 2
 """Of a walker that blew up, each with half the time step of the one before."""
 
 
@@ -52,10 +52,10 @@ class SteerTask:
 
     Attributes:
         dynamics: that brings them there.
-        walkers: where they stand.
+        walkers: before it.
         origins: shape=(n, d), labels there.
         labels: shape=(n, d), where they are to go.
-        n_steps: of the way, for each.
+        n_steps: of the steering, for each.
         seed: of the Contexts.
         chart: of the reference, atoms numbered as in the System; None without one.
         parameters: n references.
@@ -81,8 +81,8 @@ class SteerTask:
 
 
 def _strength(fraction: float) -> float:
-    """Of the reference forces on the way; zero at its end."""
-    return max(min(fraction / RISE, 1.0, (1.0 - fraction) / FALL), 0.0)
+    """Of the reference forces during the steering; zero at its end."""
+    return max(min(fraction / RISE_FRACTION, 1.0, (1.0 - fraction) / FALL_FRACTION), 0.0)
 
 
 def _steer(task: SteerTask) -> Walkers:
@@ -114,8 +114,8 @@ def _steer(task: SteerTask) -> Walkers:
             move(context, index, 0.0)
             if task.walkers.velocities is None:
                 context.setVelocitiesToTemperature(dynamics.temperature, openmm_seed(rng))
-            for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, STAGES + 1).astype(int))):
-                move(context, index, (stage + 1) / STAGES)
+            for stage, steps in enumerate(np.diff(np.linspace(0, task.n_steps, N_STAGES + 1).astype(int))):
+                move(context, index, (stage + 1) / N_STAGES)
                 integrator.step(int(steps))
             ends.append(walker_of(context))
         except openmm.OpenMMException:
@@ -153,10 +153,10 @@ def steer(
         origins = dynamics.slow.transform(walkers.positions)
     ends = [lost_walker(walkers.positions.shape[1])] * len(labels)
     missing, evaluations = np.flatnonzero(np.isfinite(walkers.positions).all(axis=(1, 2))), 0
-    for attempt in range(1 + RETRIES):
+    for attempt in range(1 + MAX_RETRIES):
         tasks = []
-        for begin in range(0, len(missing), STEERED_IN_A_TASK):
-            some = missing[begin : begin + STEERED_IN_A_TASK]
+        for begin in range(0, len(missing), WALKERS_PER_TASK):
+            some = missing[begin : begin + WALKERS_PER_TASK]
             part = parameters
             if parameters is not None:
                 part = ReferenceParameters(parameters.centres[some], parameters.widths[some])
@@ -233,7 +233,7 @@ def pulled_starts(
         system: the system.
         dynamics: that pulls.
         labels: shape=(n, d).
-        n_steps: of each hop.
+        n_steps: from each window to the next.
         seed: of the Contexts.
         run: as for `steer`.
 

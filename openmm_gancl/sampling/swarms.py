@@ -92,7 +92,7 @@ class _Swarmer:
     def run(self, starts: FloatArray, velocities: FloatArray, stride: int, n_frames: int) -> FloatArray:
         """Frames, shape=(copies, n_frames, n_atoms, 3), nm; NaN from where a copy broke."""
         lost = ~finite_copies(starts)
-        # a Context may not hold NaN; what starts there is not looked at
+        # a Context may not hold NaN; what starts there is not used
         starts = np.where(lost[:, None, None], starts[np.argmin(lost)], starts)
         frames = np.full((self.copies, n_frames, self.n_atoms, 3), np.nan)
         if lost.all():
@@ -153,7 +153,7 @@ def sample_swarm(
         raise InputError(f"n_steps = {n_steps} for n_frames = {n_frames}: give a whole number of steps to each frame")
     rng = named_rng(seed, "swarm")
     if velocities is None:
-        # a virtual site has no mass, and stands still
+        # a virtual site has no mass, and no velocity
         velocities = maxwell_boltzmann(np.where(system.masses > 0, system.masses, np.inf), n, system.kT, rng)
     velocities = numbers(velocities)
     for name, array in (("starts", starts), ("velocities", velocities)):

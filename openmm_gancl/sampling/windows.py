@@ -31,9 +31,9 @@ from .steering import label_distances, nearest_starts, pulled_starts
 WINDOWS_IN_A_TASK = 8
 
 PULL_STEPS = 500
-"""Of each hop from window to window."""
+"""Of each step of the pulling, from window to window."""
 
-NEIGHBOURS = 1.6
+NEIGHBOUR_DISTANCE = 1.6
 """Times the distance to the nearest window: within it windows exchange."""
 
 Starts = Literal["structure", "pulling"]
@@ -56,8 +56,8 @@ def neighbouring_windows(slow: SlowCoordinates, labels: FloatArray) -> IntArray:
     """Pairs of windows that exchange, shape=(n_pairs, 2)."""
     distances = label_distances(slow, labels, labels)
     np.fill_diagonal(distances, np.inf)
-    # twins at one label exchange too, but have neighbours beside
-    reach = NEIGHBOURS * np.where(distances > 0, distances, np.inf).min(axis=1)
+    # windows of equal labels exchange too, but also with other neighbours
+    reach = NEIGHBOUR_DISTANCE * np.where(distances > 0, distances, np.inf).min(axis=1)
     near = distances <= np.maximum(reach[:, None], reach[None, :])
     return np.argwhere(np.triu(near, 1))
 
@@ -242,7 +242,7 @@ def sample_windows(
         frames_per_window: frames kept of each.
         equilibration_steps: Langevin steps before sampling.
         exchange_steps: between exchanges of configurations with a neighbouring window, in whole frames; 0 for none.
-        pull_steps: of each hop of ``pulling``.
+        pull_steps: from window to window of ``pulling``.
         force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
         time_step: ps; the system's own by default.
         seed: the same seed gives the same frames on the Reference platform, whatever the workers.

@@ -71,7 +71,7 @@ def test_a_schedule_of_the_wrong_length_is_refused(system, model):
         Lifter(system, model, relax_steps=20, schedule=np.linspace(0, 1, 11), platform="Reference")
 
 
-def test_no_labels_are_told(system, model):
+def test_no_labels_are_refused(system, model):
     lifter = Lifter(system, model, relax_steps=2, platform="Reference")
     with pytest.raises(InputError, match="there are no labels"):
         lifter.lift(np.empty((0, 1)), seed=1)

@@ -146,14 +146,14 @@ def test_bursts_are_a_metric_for_diffusion_maps(half_moon):
 
 
 @pytest.mark.parametrize(
-    ("use", "told"),
+    ("use", "message"),
     [
         (lambda s: s.observe(np.zeros((3, 1))), r"states have shape \(3, 1\), but half_moon has 2 variables \(u, v\)"),
         (lambda s: s.observe(np.zeros(2)), "one row of them a state"),
         (lambda s: s.relax_frozen([[0.0, np.nan]], 1.0, seed=1), "states hold NaN or infinity"),
         (lambda s: s.relax_frozen([[0.0, 1.0]], -1.0, seed=1), "time of integration is -1: give a positive one"),
         (lambda s: s.simulate(1, np.nan, seed=1), "time of integration is nan"),
-        (lambda s: s.simulate(0, 1.0, seed=1), "0 frames are asked for"),
+        (lambda s: s.simulate(0, 1.0, seed=1), "0 frames are requested"),
         (lambda s: s.bursts([[0.0, 1.0]], 1, 1.0, seed=1), r"covariance of 1 run\(s\): give at least 2"),
         (lambda s: s.exact_closures([[2.0]]), "label u = 2 lies outside the domain"),
         (lambda s: lift_sde(s, None, [[0.0]], -1.0, seed=1), "relaxation_times is -1"),
@@ -161,8 +161,8 @@ def test_bursts_are_a_metric_for_diffusion_maps(half_moon):
         (lambda s: dataclasses.replace(s, drift={"u": "0", "v": "v^3"}).simulate(1, 99.0, seed=1), "run away"),
     ],
 )
-def test_bad_input(half_moon, use, told):
-    with pytest.raises(InputError, match=told) as caught:
+def test_bad_input(half_moon, use, message):
+    with pytest.raises(InputError, match=message) as caught:
         use(half_moon)
     assert_one_sentence(str(caught.value))
 
@@ -198,7 +198,7 @@ def test_bad_input(half_moon, use, told):
         ("a3*(1-v)", "", ["key 'sde.drift.v'", "OpenMM refuses"]),
     ],
 )
-def test_bad_card_is_told_in_one_sentence(tmp_path, old, new, words):
+def test_bad_card_is_refused_in_one_sentence(tmp_path, old, new, words):
     folder = copy_system("half_moon", tmp_path / "card")
     text = (folder / "card.toml").read_text()
     assert old in text
@@ -214,8 +214,8 @@ def test_an_equation_is_no_molecular_system_and_the_other_way_round(sde, tmp_pat
     for command in (["run", sde.name, "-o", str(tmp_path / "run")], ["train", sde.name, "-o", str(tmp_path / "m.pt")]):
         finished = CliRunner().invoke(app, command)
         assert finished.exit_code == 2
-    told = re.sub(r"\s+", " ", CliRunner().invoke(app, ["run", sde.name, "-o", str(tmp_path / "run")]).output)
-    assert "openmm_gancl.load_sde and openmm_gancl.lift_sde" in told
+    output = re.sub(r"\s+", " ", CliRunner().invoke(app, ["run", sde.name, "-o", str(tmp_path / "run")]).output)
+    assert "openmm_gancl.load_sde and openmm_gancl.lift_sde" in output
     assert not (tmp_path / "run").exists()
     assert (systems_root() / sde.name / "README.md").is_file()
 

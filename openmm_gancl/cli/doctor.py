@@ -20,16 +20,16 @@ PACKAGES = (
     *("openmm", "torch", "mdtraj", "numpy", "scipy", "pymbar", "networkx", "faiss-cpu"),
     *("loky", "threadpoolctl", "pydantic", "typer", "rich", "matplotlib"),
 )
-LEAST_DISK = 1.0
+MIN_FREE_DISK = 1.0
 """GB."""
 
-LONGEST_CHECK = 120
+CHECK_TIMEOUT = 120
 """Seconds."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, whether it is well, what was found, what to do."""
+    """One line: what was checked, whether it is well, what was found, what to do."""
 
     name: str
     ok: bool
@@ -69,11 +69,11 @@ def _openmm_platforms() -> list[Finding]:
             findings.append(Finding(f"platform {name}", True, f"{measured[name]:.1f} us a step (alanine dipeptide)"))
         else:
             remedy = "check its driver, or use another platform"
-            told = f"does not run here ({failures[name]})"
-            findings.append(Finding(f"platform {name}", False, told, remedy, needed=False))
+            message = f"does not run here ({failures[name]})"
+            findings.append(Finding(f"platform {name}", False, message, remedy, needed=False))
     remedy = "install the driver of the card, or put the library that is missing on LD_LIBRARY_PATH"
-    for told in openmm.Platform.getPluginLoadFailures():
-        plugin = re.search(r"plugins.libOpenMM(CUDA|HIP|OpenCL)[.]\w+: (.*)", told)
+    for message in openmm.Platform.getPluginLoadFailures():
+        plugin = re.search(r"plugins.libOpenMM(CUDA|HIP|OpenCL)[.]\w+: (.*)", message)
         # that for OpenCL comes with OpenMM, also where there is no card
         if plugin and (plugin[1] != "OpenCL" or _devices()):
             findings.append(Finding(f"plugin {plugin[1]}", False, plugin[2], remedy, needed=False))
@@ -94,25 +94,25 @@ def _openmmtorch() -> list[Finding]:
     if reason := why_not_torch():
         remedy = f"{reason}: pip install 'openmm-gancl[openmmtorch]'; PythonForce is used meanwhile"
         return [Finding("openmmtorch", False, f"{installed} does not fit", remedy, needed=False)]
-    remedy = "pip install --force-reinstall 'openmm-gancl[openmmtorch]', or ask for backend='python' meanwhile"
-    # in a process of its own, which it may end without a word
+    remedy = "pip install --force-reinstall 'openmm-gancl[openmmtorch]', or choose backend='python' meanwhile"
+    # in a process of its own, which it may end without a message
     command = [sys.executable, "-m", "openmm_gancl.cli.torch_check"]
     try:
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_CHECK)
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT)
     except subprocess.TimeoutExpired:
-        return [Finding("openmmtorch", False, f"no answer in {LONGEST_CHECK} s", remedy, needed=False)]
+        return [Finding("openmmtorch", False, f"no answer in {CHECK_TIMEOUT} s", remedy, needed=False)]
     passed = finished.stdout.split("\n")
     missing = next((what for stage, what in STAGES.items() if stage not in passed), "")
     if not missing:
         return [Finding("openmmtorch", True, f"{installed}: {', '.join(STAGES)}")]
-    told = finished.stderr.strip().split("\n")[-1] or f"ended by signal {-finished.returncode}"
-    return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({told})", remedy, needed=False)]
+    message = finished.stderr.strip().split("\n")[-1] or f"ended by signal {-finished.returncode}"
+    return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({message})", remedy, needed=False)]
 
 
 def _devices() -> list[str]:
-    """NVIDIA's cards, as its driver tells them."""
+    """NVIDIA's cards, as its driver lists them."""
     try:
-        finished = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=LONGEST_CHECK)
+        finished = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=CHECK_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.split(" (UUID")[0] for line in finished.stdout.splitlines() if finished.returncode == 0]
@@ -127,15 +127,15 @@ def _cuda() -> list[Finding]:
     devices, has_platform = _devices(), "CUDA" in platform_names()
     if not devices and not has_platform:
         return [Finding("CUDA", True, "no device (not needed: small molecules run on the Reference platform)")]
-    told = ", ".join(devices) or "a device"
+    names = ", ".join(devices) or "a device"
     if not has_platform:
         wheel = f"OpenMM-CUDA-{(torch.version.cuda or '12').split('.')[0]}=={version.short_version}"
         remedy = f"pip install {wheel}, and put torch's nvidia library folders on LD_LIBRARY_PATH"
-        return [Finding("CUDA", False, f"{told}, but OpenMM has no CUDA platform", remedy, needed=False)]
+        return [Finding("CUDA", False, f"{names}, but OpenMM has no CUDA platform", remedy, needed=False)]
     if not torch.cuda.is_available():
         remedy = "install a torch with CUDA for networks on the card; they run on the CPU meanwhile"
-        return [Finding("CUDA", False, f"{told}, of which torch {torch.__version__} sees none", remedy, needed=False)]
-    return [Finding("CUDA", True, told)]
+        return [Finding("CUDA", False, f"{names}, of which torch {torch.__version__} sees none", remedy, needed=False)]
+    return [Finding("CUDA", True, names)]
 
 
 def _machine() -> list[Finding]:
@@ -144,7 +144,7 @@ def _machine() -> list[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     findings = [
         Finding("cores", True, str(available_workers())),
-        Finding("free disk here", free > LEAST_DISK, f"{free:.1f} GB", "free some, or work in another folder"),
+        Finding("free disk here", free > MIN_FREE_DISK, f"{free:.1f} GB", "free some, or work in another folder"),
     ]
     folder = tempfile.gettempdir()
     writable = os.access(folder, os.W_OK)
@@ -152,19 +152,19 @@ def _machine() -> list[Finding]:
     return findings
 
 
-def _examine(look: Callable[[], list[Finding]]) -> list[Finding]:
+def _examine(check: Callable[[], list[Finding]]) -> list[Finding]:
     try:
-        return look()
+        return check()
     except Exception as error:
-        told = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        return [Finding(look.__name__.strip("_"), False, told, "reinstall openmm-gancl and its dependencies")]
+        message = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return [Finding(check.__name__.strip("_"), False, message, "reinstall openmm-gancl and its dependencies")]
 
 
 def doctor(json_: shared.Json = False, debug: shared.Debug = False) -> None:
-    """Look at Python, packages, OpenMM's platforms and their speed, openmmtorch, CUDA, cores and disk."""
+    """Check Python, packages, OpenMM's platforms and their speed, openmmtorch, CUDA, cores and disk."""
     with exit_codes(debug):
-        looks = (_python, _packages, _openmm_platforms, _openmmtorch, _cuda, _machine)
-        findings = [finding for look in looks for finding in _examine(look)]
+        checks = (_python, _packages, _openmm_platforms, _openmmtorch, _cuda, _machine)
+        findings = [finding for check in checks for finding in _examine(check)]
         if json_:
             typer.echo(json.dumps([asdict(finding) for finding in findings]))
         else:

@@ -65,7 +65,7 @@ def exit_codes(debug: bool, after_interrupt: str = "repeat the command to start 
             raise _fail(_environment(error), BAD_INPUT) from None
         if isinstance(error, MemoryError):
             raise _fail("not enough memory: use fewer --workers or fewer --lifts", BAD_INPUT) from None
-        told = str(error).strip().split("\n")[0]
+        message = str(error).strip().split("\n")[0]
         raise _fail(
-            f"a bug of ours ({type(error).__name__}: {told}): please report it with the output of --debug", BUG
+            f"a bug of ours ({type(error).__name__}: {message}): please report it with the output of --debug", BUG
         ) from None

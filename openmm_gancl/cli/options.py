@@ -33,12 +33,14 @@ Features = Annotated[
     str,
     typer.Option(help="Of the diffusion map: distances[:SEL], torsions:NAMES, positions:SEL; comma-separated."),
 ]
-Keep = Annotated[str, typer.Option(metavar="NAMES", help="Torsions of the card that stay labels beside learned ones.")]
+Keep = Annotated[
+    str, typer.Option(metavar="NAMES", help="Torsions of the card that stay labels together with learned ones.")
+]
 Coordinates = Annotated[int | None, typer.Option(help="Learned labels at most.")]
 Restrain = Annotated[
     str | None,
     typer.Option(
-        help="On the way of a lift: labels (each a window), torsions (learned labels, by the wide torsions), or none "
+        help="During a lift: labels (each a window), torsions (learned labels, by the wide torsions), or none "
         "(labels are drawn too)."
     ),
 ]

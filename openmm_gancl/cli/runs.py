@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ..workflow.options import RunOptions
     from ..workflow.run import Outcome
 
-GO_ON = "finished stages are kept, the same command goes on from there"
+RESUME_HINT = "finished stages are kept, the same command goes on from there"
 
-LAST = "surface"
+LAST_STAGE = "surface"
 SYSTEM = typer.Argument(metavar="SYSTEM", help="A system's name, or a card (TOML file or folder).")
 RUN_OR_SYSTEM = typer.Argument(metavar="RUN", help="A run folder, or with -o a system to begin one with.")
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -30,32 +30,32 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 def use_threads_of(folder: Path) -> None:
     """Set the thread count of the linear algebra, which is read when numpy and torch are first imported."""
     from ..workflow.folder import MANIFEST
-    from ..workflow.options import THREADS
+    from ..workflow.options import N_THREADS
 
     try:
         threads = int(json.loads((folder / MANIFEST).read_text())["threads"])
     except (OSError, ValueError, KeyError, TypeError):
-        threads = THREADS
+        threads = N_THREADS
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
 
-def run_options(**asked: Any) -> "RunOptions":
+def run_options(**given: Any) -> "RunOptions":
     """Options of a run from those of the command line."""
     from ..workflow.options import RunOptions
 
-    steps = asked.pop("relax_steps")
+    steps = given.pop("relax_steps")
     if steps is not None and steps != "auto":
         try:
             steps = int(steps)
         except ValueError:
             raise InputError(f"--relax-steps is {steps!r}: give a number or auto") from None
-    return RunOptions(**asked, relax_steps=cast("int | Literal['auto'] | None", steps))
+    return RunOptions(**given, relax_steps=cast("int | Literal['auto'] | None", steps))
 
 
 def advance(
     folder: Path, target: str | None, options: "RunOptions | None", workers: int | None, until: str
 ) -> "Outcome":
-    """Compute a run's stages as far as asked for."""
+    """Compute a run's stages up to one."""
     use_threads_of(folder)
     from ..workflow.run import run as advance_run
 
@@ -83,7 +83,7 @@ def check_run(target: str, missing: str) -> None:
 
 
 def check_no_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """See that an existing run is not asked for what is settled when it begins.
+    """Refuse options for an existing run that are settled when it begins.
 
     Raises:
         InputError: naming the first option that is.
@@ -95,7 +95,7 @@ def check_no_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
 
 
 def print_outcome(outcome: "Outcome", as_json: bool) -> None:
-    """The closing summary, or where the run stands; exit code 3 if it is not to be trusted."""
+    """The closing summary, or the finished stages; exit code 3 if it is not to be trusted."""
     from ..workflow.summary import summary_text
 
     summary, plot = outcome.summary, outcome.folder / "fes.png"
@@ -145,8 +145,8 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
-        with exit_codes(debug, GO_ON):
-            if output is None and until == LAST:
+        with exit_codes(debug, RESUME_HINT):
+            if output is None and until == LAST_STAGE:
                 raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
                 preset=preset,
@@ -184,7 +184,7 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
-        with exit_codes(debug, GO_ON):
+        with exit_codes(debug, RESUME_HINT):
             print_outcome(advance(run, None, None, workers, until), json_)
 
     command.__doc__ = doc
@@ -192,7 +192,9 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
 
 
 run = _beginning(
-    LAST, SYSTEM, "From a card to its free-energy surface: sample, train, lift, surface; on an existing RUN it resumes."
+    LAST_STAGE,
+    SYSTEM,
+    "From a card to its free-energy surface: sample, train, lift, surface; on an existing RUN it resumes.",
 )
 sample = _beginning(
     "sample",
@@ -202,4 +204,4 @@ sample = _beginning(
 slow = _going_on(
     "slow", "The slow stage of a run begun with `--slow diffusion-map`, and before it whatever is missing."
 )
-lift = _going_on(LAST, "The lift stage of a run and the surface made of it, and before it whatever is missing.")
+lift = _going_on(LAST_STAGE, "The lift stage of a run and the surface made of it, and before it whatever is missing.")

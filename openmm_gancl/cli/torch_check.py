@@ -1,6 +1,6 @@
 """What of openmm-torch works here, one word a stage: ``python -m openmm_gancl.cli.torch_check``.
 
-In a process of its own, for an unfit pair of versions may end it without a word.
+In a process of its own, for an unfit pair of versions may end it without a message.
 """
 
 import copy
@@ -15,7 +15,7 @@ STAGES = {
     "platforms": "be computed by every platform of OpenMM that is here",
     "xml": "be written as XML and read back",
     "copy": "be copied with its System",
-    "collective variable": "stand inside a CustomCVForce",
+    "collective variable": "be used in a CustomCVForce",
 }
 """In order, each with what openmm-torch cannot do where it is the first that is missing."""
 

@@ -10,7 +10,7 @@ from ..errors import InputError
 from . import options as shared
 from .exit_codes import exit_codes
 from .reporting import make_reporter
-from .runs import GO_ON, advance, check_run, print_outcome, use_threads_of
+from .runs import RESUME_HINT, advance, check_run, print_outcome, use_threads_of
 
 
 def _train_own(
@@ -72,7 +72,7 @@ def train(
     debug: shared.Debug = False,
 ) -> None:
     """The train stage of a run; with --top and --traj, a model of a system from your own frames."""
-    with exit_codes(debug, "repeat the command to start again" if traj else GO_ON):
+    with exit_codes(debug, "repeat the command to start again" if traj else RESUME_HINT):
         if not traj:
             if top is not None or cv or log_weights is not None:
                 raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")

@@ -1,6 +1,6 @@
-"""A run folder: stages written beside and renamed into place, a manifest, a lock, resume; no science.
+"""A run folder: stages written to a temporary folder and renamed into place, a manifest, a lock, resume; no science.
 
-A stage either stands complete under its name, with its checksums in the manifest, or it does not exist: a process
+A stage is either complete under its name, with its checksums in the manifest, or it does not exist: a process
 killed at any moment leaves nothing that a later one could mistake for a result.
 """
 
@@ -37,7 +37,7 @@ def _now() -> str:
 
 
 def _process_life(pid: int) -> str:
-    """What tells two processes of one number apart; empty if there is no such process."""
+    """What distinguishes two processes of one number; empty if there is no such process."""
     if Path("/proc/self/stat").exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -86,7 +86,7 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
 
     Args:
         folder: an existing folder.
-        note: told when a lock is taken over.
+        note: called with a message when a lock is taken over.
 
     Raises:
         InputError: another process holds it.
@@ -156,7 +156,7 @@ class RunFolder:
 
     @classmethod
     def load(cls, path: Path) -> "RunFolder":
-        """The run that stands in a folder.
+        """The run in a folder.
 
         Raises:
             InputError: there is none, or it is of another schema version.
@@ -228,22 +228,22 @@ class RunFolder:
         self._attempt = {"started": _now(), "seconds": 0.0, "force_evaluations": 0}
         entry["attempts"].append(self._attempt)
         self._started = self._saved = time.monotonic()
-        beside, target = self.path / f"{stage}.tmp", self.path / stage
-        for old in (beside, target):
+        temporary, target = self.path / f"{stage}.tmp", self.path / stage
+        for old in (temporary, target):
             shutil.rmtree(old, ignore_errors=True)
         try:
             self.save()
-            beside.mkdir()
-            work(beside)
-            entry["checksums"] = {file.name: checksum(file) for file in sorted(beside.iterdir())}
-            os.rename(beside, target)
+            temporary.mkdir()
+            work(temporary)
+            entry["checksums"] = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
+            os.rename(temporary, target)
             entry["done"] = True
         except BaseException as error:
             entry["checksums"] = {}
             full = not isinstance(error, OSError) and shutil.disk_usage(self.path).free < 2**16
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             if full and isinstance(error, Exception):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(beside)) from error
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
             raise
         finally:
             self._attempt["seconds"] = round(time.monotonic() - self._started, 2)

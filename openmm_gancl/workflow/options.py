@@ -1,4 +1,4 @@
-"""What a run is asked for, the presets, and the numbers that follow from both."""
+"""The options of a run, the presets, and the settings that follow from both."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,19 +13,19 @@ Preset = Literal["default", "quick"]
 Acceptance = Literal["weights", "metropolis"]
 Slow = Literal["torsions", "diffusion-map"]
 Restrain = Literal["labels", "torsions", "none"]
-THREADS = 1
+N_THREADS = 1
 """Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
 
 RELAX_CHOICES = (100, 200, 400, 800)
 """Step counts that ``auto`` chooses from."""
 
 PILOT_LABELS, PILOT_LIFTS = 5, 32
-"""Labels, and lifts of each, that ``auto`` measures with."""
+"""Labels, and lifts at each, that ``auto`` compares step counts by."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is asked for; ``None`` takes the preset's number.
+    """The options of a run; ``None`` takes the preset's number.
 
     Attributes:
         preset: default (minutes) or quick (under one minute, for trials and tests).
@@ -37,10 +37,10 @@ class RunOptions:
         latent: dimension of the generator's latent; 0 is the conditional-Gaussian baseline.
         slow: torsions (the card's labels), or diffusion-map (labels learned from the sampled frames).
         features: of the diffusion map, comma-separated.
-        keep: the card's torsions that are labels beside the learned ones, comma-separated.
+        keep: the card's torsions that are labels together with the learned ones, comma-separated.
         coordinates: learned labels at most.
-        restrain: what is restrained on the way: labels (each label a window), torsions (learned labels are drawn, and
-            the wide torsions restrained where the generator puts them), or none (labels are drawn too).
+        restrain: what is restrained during relaxations: labels (each label a window), torsions (learned labels are
+            drawn, and the wide torsions restrained to what the generator predicts), or none (labels are drawn too).
         seed: of every random number.
         platform: an OpenMM platform, or ``auto`` to measure once.
     """
@@ -67,7 +67,7 @@ class RunOptions:
 
     @property
     def restrained(self) -> Restrain:
-        """What is restrained on the way."""
+        """What is restrained during relaxations."""
         if self.restrain is not None:
             return self.restrain
         return "none" if self.chain else "labels" if self.slow == "torsions" else "torsions"
@@ -92,7 +92,7 @@ class Settings:
         latent: dimension of the latent.
         n_pilot: pilot lifts for the encoder.
         n_encoder_reverse: reverse relaxations that decide whether the encoder is kept.
-        relax_steps: steps of each relaxation; 0 stands for ``auto``.
+        relax_steps: steps of each relaxation; 0 is ``auto``.
         n_first: lifts of the first round, over the whole domain.
         n_lifts: lifts at most, without those of the reverse check.
         n_check_labels: labels of the reverse check at most.
@@ -154,7 +154,7 @@ PRESETS: dict[str, Settings] = {
     ),
 }
 
-LEARNED: dict[str, dict[str, int]] = {
+LEARNED_LABEL_SETTINGS: dict[str, dict[str, int]] = {
     "default": {"latent": 0, "n_first": 4096, "n_lifts": 40960},
     "quick": {"latent": 0, "n_check_labels": 3, "n_check_frames": 16, "n_check_lifts": 32},
 }
@@ -170,8 +170,8 @@ def _check(options: RunOptions) -> None:
     }
     for name, choices in choices_of.items():
         if getattr(options, name) not in choices:
-            told = " or ".join(choice for choice in choices if choice)
-            raise InputError(f"{name} is {getattr(options, name)!r}: choose {told}")
+            allowed = " or ".join(choice for choice in choices if choice)
+            raise InputError(f"{name} is {getattr(options, name)!r}: choose {allowed}")
     for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
         if getattr(options, name) != getattr(RunOptions, name):
             raise InputError(f"`{name}` is of learned labels: add `slow='diffusion-map'`, or leave it out")
@@ -197,7 +197,7 @@ def settings_of(options: RunOptions) -> Settings:
     _check(options)
     base = PRESETS[options.preset]
     if options.slow == "diffusion-map":
-        base = replace(base, **LEARNED[options.preset])
+        base = replace(base, **LEARNED_LABEL_SETTINGS[options.preset])
     changes: dict[str, int] = {}
     if options.relax_steps is not None:
         changes["relax_steps"] = 0 if options.relax_steps == "auto" else options.relax_steps
@@ -223,23 +223,23 @@ def effective(options: RunOptions) -> dict[str, Any]:
     return {**asdict(options), **filled}
 
 
-def check_same_options(asked: RunOptions, stored: Mapping[str, Any], resolved_platform: str) -> None:
-    """See that a run folder is asked for what it was begun with.
+def check_same_options(given: RunOptions, stored: Mapping[str, Any], resolved_platform: str) -> None:
+    """Check that the options are those that a run folder was begun with.
 
     Raises:
         InputError: naming the first option that differs, both values and the remedy.
     """
-    ours = effective(asked)
+    ours = effective(given)
     if ours["platform"] in ("auto", resolved_platform):
         ours["platform"] = stored["platform"]
     # what others follow from comes first
     for field in sorted(fields(RunOptions), key=lambda field: field.name not in ("slow", "preset", "acceptance")):
         was, now = stored.get(field.name, field.default), ours[field.name]
         if was != now:
-            begun, asked_for = (
+            begun, requested = (
                 f"`{field.name}={v!r}`" if v not in (None, "") else f"no `{field.name}`" for v in (was, now)
             )
             raise InputError(
-                f"this run folder was begun with {begun}, now {asked_for} is asked for: repeat the command "
+                f"this run folder was begun with {begun}, now {requested} is requested: repeat the command "
                 f"with {begun}, or name a new folder"
             )

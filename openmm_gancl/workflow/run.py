@@ -1,4 +1,4 @@
-"""A run: its folder is opened or resumed, and its stages are computed as far as asked for."""
+"""A run: its folder is opened or resumed, and its stages are computed up to one of them."""
 
 import os
 import platform as host_platform
@@ -19,7 +19,7 @@ from ..system.molecular_system import MolecularSystem
 from .budget import least_evaluations
 from .context import Reporter, Run
 from .folder import RunFolder, is_run_folder, locked, prepare_folder
-from .options import THREADS, RunOptions, Settings, check_same_options, effective, settings_of
+from .options import N_THREADS, RunOptions, Settings, check_same_options, effective, settings_of
 from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
 from .stages.sample import sample_stage
@@ -42,14 +42,14 @@ RESULTS = {
     "lift": ["lifts.npz", "reverse.npz", "lifts.dcd"],
     "surface": ["fes.npz", "fes.dat", "fes.png"],
 }
-"""What each stage leaves at the top of the run folder, besides the surface over the card's labels."""
+"""Files of each stage that are copied to the top of the run folder, except for the surface over the card's labels."""
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
         folder: the run folder.
@@ -107,15 +107,15 @@ def _check_same_system(now: dict[str, Any], was: dict[str, Any], folder: Path) -
         old, new = was["card"].get(key), now["card"].get(key)
         if old != new:
             raise InputError(f"{folder} was begun with a card whose {key} is {old}, now it is {new}: {remedy}")
-    for key, told in (("force_field_hash", "force field"), ("positions", "structure")):
+    for key, kind in (("force_field_hash", "force field"), ("positions", "structure")):
         if was[key] != now[key]:
-            raise InputError(f"{folder} was begun with another {told} of {was['name']}: {remedy}")
+            raise InputError(f"{folder} was begun with another {kind} of {was['name']}: {remedy}")
 
 
-def _chosen_platform(system: MolecularSystem, asked: str) -> str:
-    if asked != "auto":
-        PlatformChoice.read(asked).check_here()
-    return resolved_platform(asked, system.system, system.positions)
+def _chosen_platform(system: MolecularSystem, platform: str) -> str:
+    if platform != "auto":
+        PlatformChoice.read(platform).check_here()
+    return resolved_platform(platform, system.system, system.positions)
 
 
 def _check_budget(options: RunOptions, settings: Settings) -> None:
@@ -132,7 +132,7 @@ def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions
     _check_budget(options, settings)
     if reason := why_not_exact(system.system, system.topology):
         raise InputError(reason)
-    # what has no chart is told before anything is sampled
+    # a system without a chart is refused before anything is sampled
     chart_for(system.topology, system.slow, system.positions, system.constraints)
     if options.slow != "torsions":
         asked_features(system, options)
@@ -145,7 +145,7 @@ def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions
             "seed": options.seed,
             "versions": _versions(),
             "platform": _chosen_platform(system, options.platform),
-            "threads": THREADS,
+            "threads": N_THREADS,
         },
     )
 
@@ -161,20 +161,20 @@ def _note_versions(folder: RunFolder, note: Callable[[str], None]) -> None:
 def open_run(
     path: Path, target: str | None, options: RunOptions | None, reporter: Reporter, workers: int | None
 ) -> Iterator[Run]:
-    """Lock a run folder, begin it or see that it is what is asked for, and yield the run.
+    """Lock a run folder, begin it or check that it is the run requested, and yield the run.
 
     Args:
         path: the folder.
         target: a system's name or card; None takes the folder's own.
         options: None takes the folder's own.
-        reporter: told about everything.
+        reporter: of progress and notes.
         workers: local processes; all cores by default.
     """
     if target is None and not is_run_folder(path):
         raise InputError(f"{path} is not a run folder (it has no manifest.json): make one with `gancl run`")
     system = None if target is None else load_system(target)
-    asked = options or RunOptions()
-    settings_of(asked)
+    requested = options or RunOptions()
+    settings_of(requested)
     prepare_folder(path)
     with locked(path, reporter.note):
         if is_run_folder(path):
@@ -187,7 +187,7 @@ def open_run(
             _note_versions(folder, reporter.note)
         else:
             assert system is not None and target is not None
-            folder = _begin(path, system, target, asked)
+            folder = _begin(path, system, target, requested)
         stored = folder.manifest["options"]
         opened = Run(
             system=system,
@@ -231,7 +231,7 @@ def run(
     workers: int | None = None,
     until: str = "surface",
 ) -> Outcome:
-    """Begin a run or go on with it, and compute its stages as far as asked for.
+    """Begin a run or go on with it, and compute its stages up to one of them.
 
     Killed at any moment and called again it gives the same bytes on the Reference platform.
 
@@ -239,7 +239,7 @@ def run(
         path: the run folder.
         target: a system's name or card; None for the one that the folder was begun with.
         options: None for those that the folder was begun with.
-        reporter: told about progress.
+        reporter: of progress and notes.
         workers: local processes; all cores by default. Results do not depend on it.
         until: the last stage wanted.
 

@@ -45,11 +45,11 @@ def gancl(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def refused(result, *told):
+def refused(result, *messages):
     assert result.exit_code == 2, (result.stdout, result.stderr)
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "Traceback" not in result.stderr and result.stdout == ""
-    for text in told:
+    for text in messages:
         assert text in lines[0]
 
 
@@ -64,9 +64,9 @@ def finished(tmp_path_factory):
 
 
 def test_help_imports_nothing_heavy():
-    """That is why it is fast; how fast tells tests/benchmarks/speed.py."""
-    told = subprocess.run([sys.executable, "-m", "openmm_gancl.cli", "--help"], capture_output=True, text=True)
-    assert told.returncode == 0 and "doctor" in told.stdout
+    """That is why it is fast; how fast it is, tests/benchmarks/speed.py measures."""
+    finished = subprocess.run([sys.executable, "-m", "openmm_gancl.cli", "--help"], capture_output=True, text=True)
+    assert finished.returncode == 0 and "doctor" in finished.stdout
     code = (
         "import sys, openmm_gancl.cli; "
         "print([name for name in ('openmm', 'torch', 'numpy', 'matplotlib', 'scipy') if name in sys.modules])"
@@ -77,12 +77,12 @@ def test_help_imports_nothing_heavy():
 def test_json_is_one_line_with_the_summary(finished):
     folder, result = finished
     assert len(result.stdout.splitlines()) == 1
-    told = json.loads(result.stdout)
-    assert told["run"] == str(folder) and told["stages"] == ["sample", "train", "lift", "surface"]
+    results = json.loads(result.stdout)
+    assert results["run"] == str(folder) and results["stages"] == ["sample", "train", "lift", "surface"]
     for key in ("pooled_z", "n_checked", "pareto_index", "effective_sample_size", "efficiency", "basins", "seconds"):
-        assert key in told
-    assert [row["name"] for row in told["basins"]] == ["left", "right"]
-    assert told["force_evaluations"] == told["force_evaluations_spent"]
+        assert key in results
+    assert [row["name"] for row in results["basins"]] == ["left", "right"]
+    assert results["force_evaluations"] == results["force_evaluations_spent"]
 
 
 def test_progress_reads_well_in_a_log(finished):
@@ -148,7 +148,7 @@ def test_options_that_would_be_ignored_are_refused(tmp_path, finished):
     refused(gancl("train", folder, "-o", tmp_path / "m.pt"), "gancl export")
 
 
-def test_what_cannot_end_well_is_told_before_the_work(tmp_path, finished):
+def test_what_cannot_end_well_is_refused_before_the_work(tmp_path, finished):
     folder, _ = finished
     refused(gancl("run", "alanine_dipeptide_water", "-o", tmp_path / "a"), "use umbrella windows")
     own = ("train", SYSTEM, "--traj", "no.dcd", "--top", "no.pdb", "-o")
@@ -234,7 +234,7 @@ SOUND = {"pooled_z": 0.5, "n_checked": 4, "pareto_index": 0.3, "effective_sample
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"pooled_z": -5.0}, "pooled z = -5.0"),
         ({"pareto_index": 0.9}, "Pareto index 0.90"),
@@ -242,12 +242,12 @@ SOUND = {"pooled_z": 0.5, "n_checked": 4, "pareto_index": 0.3, "effective_sample
         ({"pooled_z": math.nan}, "no label could be checked"),
     ],
 )
-def test_what_is_not_to_be_trusted_says_so_first(changes, told, finished, capsys):
+def test_what_is_not_to_be_trusted_says_so_first(changes, message, finished, capsys):
     doubtful = outcome_of(finished, preset="default", **{**SOUND, **changes})
     with pytest.raises(typer.Exit) as ended:
         print_outcome(doubtful, as_json=False)
     first = capsys.readouterr().out.splitlines()[0]
-    assert ended.value.exit_code == 3 and first.startswith("not to be trusted: ") and told in first
+    assert ended.value.exit_code == 3 and first.startswith("not to be trusted: ") and message in first
 
 
 def test_a_sound_run_and_a_quick_one_end_with_code_zero(finished, capsys):
@@ -304,14 +304,14 @@ def test_the_doctor_tells_a_line_each():
 
 
 @pytest.mark.parametrize(
-    ("module", "told"),
+    ("module", "message"),
     [
         ("raise ImportError('libtorch.so is not here')", "cannot be imported (ImportError: libtorch.so is not here)"),
         ("import os; os.abort()", "cannot be imported (ended by signal 6)"),
         ("TorchForce = int", "cannot make a force"),
     ],
 )
-def test_the_doctor_explains_what_openmm_torch_cannot_do(monkeypatch, tmp_path, module, told):
+def test_the_doctor_explains_what_openmm_torch_cannot_do(monkeypatch, tmp_path, module, message):
     """Also where its import ends the process."""
     (tmp_path / "openmmtorch.py").write_text(module + "\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -319,7 +319,7 @@ def test_the_doctor_explains_what_openmm_torch_cannot_do(monkeypatch, tmp_path, 
     monkeypatch.setattr("importlib.metadata.version", lambda name: "1.5")
     (finding,) = doctor._openmmtorch()
     assert not finding.ok and not finding.needed
-    assert told in finding.found and "backend='python' meanwhile" in finding.remedy
+    assert message in finding.found and "backend='python' meanwhile" in finding.remedy
 
 
 def test_pairs_of_versions_that_do_not_fit_are_known(monkeypatch):
@@ -351,15 +351,15 @@ def test_the_doctor_names_a_remedy(monkeypatch):
     assert result.exit_code == 2 and "libX.so" in problem and "reinstall" in problem
 
 
-def test_the_environment_is_told_in_one_sentence(capsys, tmp_path):
-    for error, code, told in (
+def test_the_environment_is_explained_in_one_sentence(capsys, tmp_path):
+    for error, code, message in (
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "Permission denied (/root/x)"),
         (MemoryError(), 2, "not enough memory"),
         (InputError("do this"), 2, "error: do this"),
     ):
         with pytest.raises(typer.Exit) as ended, exit_codes(False):
             raise error
-        assert ended.value.exit_code == code and told in capsys.readouterr().err
+        assert ended.value.exit_code == code and message in capsys.readouterr().err
 
 
 def test_a_log_tells_each_quarter_and_an_early_end(capsys):

@@ -26,10 +26,10 @@ def gancl(*arguments):
     return CliRunner().invoke(app, ["fes", *map(str, arguments)])
 
 
-def refused(result, *told):
+def refused(result, *messages):
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.exit_code == 2 and len(errors) == 1, result.stderr
-    for text in told:
+    for text in messages:
         assert text in errors[0], errors[0]
 
 
@@ -57,8 +57,8 @@ def test_windows_of_a_table_are_joined(tmp_path):
     common = ("--windows", path, "--cv", "column:x", "--temperature", 300, "-o", tmp_path / "fes")
     result = gancl(*common, "--json", "--unit", "kcal/mol", "--discard", 0)
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert len(told["windows"]["files"]) == 9 and told["windows"]["least_overlap"] > 0.03
+    results = json.loads(result.stdout)
+    assert len(results["windows"]["files"]) == 9 and results["windows"]["least_overlap"] > 0.03
     names = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("fes"))
     assert names == ["fes.dat", "fes.npz", "fes.png", "fes_convergence.png", "fes_overlap.png"]
     with np.load(tmp_path / "fes.npz") as stored:
@@ -91,7 +91,7 @@ def test_a_file_in_the_wrong_row_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "header", "told"),
+    ("change", "header", "message"),
     [
         ({0: "none.colvar,-2,60"}, None, "line 2: there is no file"),
         ({1: "w1.colvar,left,60"}, None, "line 3: centre_0 is 'left'"),
@@ -102,12 +102,12 @@ def test_a_file_in_the_wrong_row_is_noticed(tmp_path):
         ({}, "file,centre_0,kappa_0,colour", "has a column 'colour'"),
     ],
 )
-def test_tables_that_cannot_be_used(tmp_path, change, header, told):
+def test_tables_that_cannot_be_used(tmp_path, change, header, message):
     rows = window_files(tmp_path)
     for i, row in change.items():
         rows[i] = row
     path = table(tmp_path, rows, header or "file,centre_0,kappa_0")
-    refused(gancl("--windows", path, "--cv", "column:x", "--temperature", 300, "-o", tmp_path / "fes"), told)
+    refused(gancl("--windows", path, "--cv", "column:x", "--temperature", 300, "-o", tmp_path / "fes"), message)
     assert not list(tmp_path.glob("fes*"))
 
 
@@ -182,7 +182,7 @@ def test_a_trr_file_cut_off_is_named(frames, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cv", "boxed", "told"),
+    ("cv", "boxed", "message"),
     [
         ("rg", True, "makes"),
         ("rmsd", True, "makes"),
@@ -191,14 +191,14 @@ def test_a_trr_file_cut_off_is_named(frames, tmp_path):
         ("phi:2", False, "makes"),
     ],
 )
-def test_molecules_cut_by_the_box_are_named(frames, tmp_path, cv, boxed, told):
+def test_molecules_cut_by_the_box_are_named(frames, tmp_path, cv, boxed, message):
     """Without a box there is no minimum image; with one it mends torsions and distances, but no radius of gyration."""
     xyz = frames.xyz[:50].copy()
     xyz[17, 8:, 0] += 3.0
     cell = {"unitcell_lengths": np.full((50, 3), 3.0), "unitcell_angles": np.full((50, 3), 90.0)} if boxed else {}
     mdtraj.Trajectory(xyz, frames.topology, **cell).save_dcd(str(tmp_path / "cut.dcd"))
     cv = f"rmsd:{TOP}" if cv == "rmsd" else cv
-    if told is None:
+    if message is None:
         assert np.isfinite(read_series([tmp_path / "cut.dcd"], TOP, [cv]).values).all()
         return
     with pytest.raises(InputError) as error:
@@ -225,7 +225,7 @@ def test_an_array_is_a_collective_variable_and_an_edge_is_noticed(tmp_path):
     )
 
 
-def test_few_samples_and_one_heavy_frame_are_told(tmp_path):
+def test_few_samples_and_one_heavy_frame_are_reported(tmp_path):
     rng = np.random.default_rng(2)
     np.save(tmp_path / "x.npy", rng.normal(size=40))
     few = analyse_trajectories([], None, [f"npy:{tmp_path / 'x.npy'}"], 300.0, discard=0)
@@ -272,7 +272,7 @@ def test_boxes_and_values_meet_within_one_period(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--basin", "a:1.2:0.8"), "swap its bounds"),
         (("--cv", "npy:{x}"), "given twice"),
@@ -283,22 +283,22 @@ def test_boxes_and_values_meet_within_one_period(tmp_path):
         (("--metadynamics", "{x}", "--bias-range", "2:1"), "is empty"),
     ],
 )
-def test_options_that_cannot_be(tmp_path, arguments, told):
+def test_options_that_cannot_be(tmp_path, arguments, message):
     np.save(tmp_path / "x.npy", np.random.default_rng(5).normal(size=300))
     filled = [argument.format(x=tmp_path / "x.npy") for argument in arguments]
     common = ("--cv", f"npy:{tmp_path / 'x.npy'}", "--temperature", 300, "-o", tmp_path / "fes")
-    refused(gancl(*common, *filled), told)
+    refused(gancl(*common, *filled), message)
 
 
 def test_values_that_are_no_weights_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(6).normal(size=300))
     cv = [f"npy:{tmp_path / 'x.npy'}"]
-    for weights, told in (
+    for weights, message in (
         (np.zeros(301), "of shape"),
         (np.full(300, np.nan), "NaN"),
         (np.full(300, -np.inf), "NaN or inf"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             analyse_trajectories([], None, cv, 300.0, log_weights=weights)
     with pytest.raises(InputError, match="`discard` is -5"):
         analyse_trajectories([], None, cv, 300.0, discard=-5)

@@ -1,4 +1,4 @@
-"""Runs whose labels are learned: stages, files, resuming, both kinds of lifts, torsions beside them, bad input."""
+"""Runs whose labels are learned: stages, files, resuming, both kinds of lifts, torsions with them, bad input."""
 
 import json
 
@@ -15,7 +15,7 @@ from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.options import RunOptions
 from tests.cli.test_cli import gancl
 from tests.tiny_run import PRESETS
-from tests.workflow.test_run import Notes, Steps, often_told
+from tests.workflow.test_run import Notes, Steps, reported_often
 
 pytestmark = pytest.mark.openmmtorch
 
@@ -27,7 +27,7 @@ LEARNED = RunOptions(preset="quick", platform="Reference", slow="diffusion-map",
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_options, "PRESETS", PRESETS)
-        patch.setattr(run_options, "LEARNED", {"quick": {"n_lifts": 192}})
+        patch.setattr(run_options, "LEARNED_LABEL_SETTINGS", {"quick": {"n_lifts": 192}})
         yield
 
 
@@ -65,7 +65,7 @@ def test_a_run_leaves_both_surfaces_and_the_labels(finished):
     assert len(report["scores"]) == len(report["eigenvalues"]) == 10 and set(report["recovery"]) == {"phi"}
 
 
-def test_lifts_are_held_where_the_generator_puts_them(finished):
+def test_lifts_are_restrained_to_what_the_generator_predicts(finished):
     """Native windows over the wide torsion; the check has windows of its own, whose lifts count too."""
     outcome, notes = finished
     assert "held on the way: phi" in notes
@@ -96,15 +96,22 @@ def test_stage_by_stage_gives_the_same_bytes(finished, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert not (folder / "train").exists()
     assert run(folder, reporter=reporter).summary is not None
-    assert often_told(reporter.steps, "placing lifts") and often_told(reporter.steps, "surface")
+    assert reported_often(reporter.steps, "placing lifts") and reported_often(reporter.steps, "surface")
     for name in ("fes.npz", "fes_phi.npz"):
         assert (folder / name).read_bytes() == (finished[0].folder / name).read_bytes(), name
 
 
-def test_restrained_labels_beside_a_torsion(tmp_path):
+def test_restrained_labels_with_a_torsion(tmp_path):
     """Each with its own period; the Context holds both."""
     options = RunOptions(
-        **{**vars(LEARNED), "labels": "restrained", "keep": "phi", "coordinates": 1, "lifts": 96, "latent": 1}
+        **{
+            **vars(LEARNED),
+            "restrain": "labels",
+            "keep": "phi",
+            "coordinates": 1,
+            "lifts": 96,
+            "latent": 1,
+        }
     )
     folder = run(tmp_path / "run", options).folder
     slow = load_labels_of(folder).slow
@@ -122,36 +129,36 @@ def test_restrained_labels_beside_a_torsion(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"slow": "pca"}, "choose torsions or diffusion-map"),
         ({"slow": "torsions", "keep": "phi"}, "`keep` is of learned labels: add `slow='diffusion-map'`"),
         ({"slow": "torsions", "coordinates": 2}, "`coordinates` is of learned labels"),
-        ({"labels": "loose"}, "choose restrained or held or free"),
+        ({"restrain": "loose"}, "choose labels or torsions or none"),
         ({"slow": "torsions", "restrain": "torsions"}, "`restrain='torsions'` is of learned labels"),
         ({"restrain": "torsions", "acceptance": "metropolis"}, "needs unrestrained ones"),
-        ({"labels": "restrained", "acceptance": "metropolis"}, "needs free labels"),
+        ({"restrain": "labels", "acceptance": "metropolis"}, "needs unrestrained ones"),
         ({"coordinates": 0}, "`coordinates` is 0: give at least 1"),
     ],
 )
-def test_options_that_no_run_can_have(options, told, tmp_path):
-    with pytest.raises(InputError, match=told):
+def test_options_that_no_run_can_have(options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
         run(tmp_path / "run", RunOptions(**{**vars(LEARNED), **options}))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"keep": "omega"}, "no torsion 'omega' to keep: choose among phi"),
         ({"features": "angles"}, "angles"),
         ({"features": "distances:element Xx"}, "distances"),
     ],
 )
-def test_features_and_torsions_that_are_not_there(options, told, tmp_path):
+def test_features_and_torsions_that_are_not_there(options, message, tmp_path):
     """Before anything is sampled."""
     folder = tmp_path / "run"
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         run(folder, RunOptions(**{**vars(LEARNED), **options}))
     assert not (folder / "sample").exists()
 

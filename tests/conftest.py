@@ -18,8 +18,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_addoption(parser):
-    told = "run as if openmm-torch were not installed"
-    parser.addoption("--without-openmmtorch", action="store_true", help=told)
+    text = "run as if openmm-torch were not installed"
+    parser.addoption("--without-openmmtorch", action="store_true", help=text)
 
 
 def pytest_configure(config):

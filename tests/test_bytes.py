@@ -107,8 +107,8 @@ def runs(request, tmp_path_factory):
         begin(folder, days, workers, hash_seed, *request.param)
         for folder, days, workers, hash_seed in zip(folders, (0, 400), (1, 2), (1, 2), strict=True)
     ]
-    told = [process.communicate()[1] for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], "".join(told)
+    outputs = [process.communicate()[1] for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], "".join(outputs)
     return folders
 
 
@@ -141,7 +141,7 @@ def test_a_date_in_any_file_would_be_noticed(runs, name):
         file.write_bytes(kept)
 
 
-def test_the_title_of_a_trajectory_holds_no_date(tmp_path):
+def test_the_title_of_a_trajectory_has_no_date(tmp_path):
     """Its writer leaves the date and what was in the memory before; frames stay as they are."""
     topology = mdtraj.Topology()
     topology.add_atom("X", mdtraj.element.virtual, topology.add_residue("TOY", topology.add_chain()))

@@ -42,25 +42,25 @@ def test_help(path, tmp_path):
 
 
 def test_alanine_dipeptide(tmp_path):
-    told = run(tmp_path, EXAMPLES / "alanine_dipeptide.py", "--preset", "quick")
-    assert re.search(r"256 lifts; median error below 10 kT \d\.\d+ kT\nC7eq: 0\.\d+", told)
+    output = run(tmp_path, EXAMPLES / "alanine_dipeptide.py", "--preset", "quick")
+    assert re.search(r"256 lifts; median error below 10 kT \d\.\d+ kT\nC7eq: 0\.\d+", output)
     assert (tmp_path / "alanine_dipeptide.png").stat().st_size > 20_000
 
 
 def test_fes_from_trajectory(tmp_path):
-    told = run(tmp_path, EXAMPLES / "fes_from_trajectory.py", "--preset", "quick")
-    assert "independent samples" in told and "basin A:" in told
+    output = run(tmp_path, EXAMPLES / "fes_from_trajectory.py", "--preset", "quick")
+    assert "independent samples" in output and "basin A:" in output
     assert (tmp_path / "fes_from_trajectory.png").is_file()
 
 
 def test_existing_script(quick_run):
-    told = run(quick_run.parent, EXAMPLES / "existing_script.py", quick_run, "--attempts", "60")
-    assert re.search(r"with lifts, \d+ % accepted: C7ax", told) and "plain dynamics" in told
+    output = run(quick_run.parent, EXAMPLES / "existing_script.py", quick_run, "--attempts", "60")
+    assert re.search(r"with lifts, \d+ % accepted: C7ax", output) and "plain dynamics" in output
 
 
 def test_structures_at(quick_run):
-    told = run(quick_run.parent, EXAMPLES / "structures_at.py", quick_run / "model.pt", "--preset", "quick")
-    assert "exact: with their weights" in told and "no weights (the System holds 729 molecules" in told
+    output = run(quick_run.parent, EXAMPLES / "structures_at.py", quick_run / "model.pt", "--preset", "quick")
+    assert "exact: with their weights" in output and "no weights (the System holds 729 molecules" in output
     assert (quick_run.parent / "water.pdb").read_text().count("MODEL ") == 2
 
 

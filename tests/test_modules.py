@@ -14,7 +14,7 @@ ORDER = (
     "errors < units < files < coordinates < trajectories | engine < system < reference < sampling "
     "< free_energy | generator < learning < lifting < moves | workflow < cli"
 )
-"""A folder, or a module beside the folders, imports only from those before it; ``|`` is side by side."""
+"""A folder, or a module next to the folders, imports only from those before it; ``|`` is side by side."""
 
 RANKS = {name: rank for rank, names in enumerate(ORDER.split(" < ")) for name in names.split(" | ")}
 LONGEST_FUNCTION = 60

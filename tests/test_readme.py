@@ -1,4 +1,4 @@
-"""The README's Python code runs as it stands, and its card is one."""
+"""The README's Python code runs as it is, and its card is one."""
 
 import re
 import shutil

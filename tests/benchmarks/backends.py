@@ -25,11 +25,11 @@ STEPS = 200
 
 def stepper(system, force, platform):
     """A function that takes STEPS steps and returns microseconds a step."""
-    held = openmm.XmlSerializer.clone(system.system)
+    restrained = openmm.XmlSerializer.clone(system.system)
     if force is not None:
-        held.addForce(force)
+        restrained.addForce(force)
     integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, 0.001)
-    context = make_context(held, integrator, platform, 1)
+    context = make_context(restrained, integrator, platform, 1)
     context.setPositions(system.positions)
     integrator.step(STEPS)
 

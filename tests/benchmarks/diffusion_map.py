@@ -1,4 +1,4 @@
-"""Diffusion maps of heavy-atom distances of alanine dipeptide: time and memory, beside peers, and how they grow.
+"""Diffusion maps of heavy-atom distances of alanine dipeptide: time and memory, compared with peers, and how they grow.
 
     python -m tests.benchmarks.diffusion_map FOLDER [PYDIFFMAP_PYTHON [DATAFOLD_PYTHON]]
 
@@ -47,14 +47,14 @@ def fit_here(path, out, n_neighbors):
     print(json.dumps({"seconds": seconds, "MiB": peak_memory(), "bandwidth": fitted.bandwidth_}))
 
 
-def told(command):
+def result_of(command):
     finished = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=True)
     return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
 def medians(commands, n_turns=N_TURNS):
     """Of every command, taking turns so that whatever else the machine does falls on all of them."""
-    turns = [[told(command) for command in commands] for _ in range(n_turns)]
+    turns = [[result_of(command) for command in commands] for _ in range(n_turns)]
     return [
         {key: float(np.median([turn[i][key] for turn in turns])) for key in turns[0][i]} for i in range(len(commands))
     ]
@@ -83,24 +83,24 @@ def rounded(measured):
     return {"seconds": round(measured["seconds"], 3), "MiB": round(measured["MiB"])}
 
 
-def beside(points, python, name, n_turns=N_TURNS):
+def compare(points, python, name, n_turns=N_TURNS):
     """Here and there, taking turns."""
-    bandwidth = told(points.fit())["bandwidth"]
+    bandwidth = result_of(points.fit())["bandwidth"]
     here, there = medians([points.fit(), points.peer(python, name, bandwidth)], n_turns)
     line = {"gancl": rounded(here), name: rounded(there), "times": round(there["seconds"] / here["seconds"], 2)}
     return line
 
 
-def beside_peers(folder, points, pydiffmap=None, datafold=None):
+def compare_with_peers(folder, points, pydiffmap=None, datafold=None):
     for n in (10_000, 30_000) if pydiffmap else ():
         some = Points(folder, points[:n])
-        line = beside(some, pydiffmap, "pydiffmap")
+        line = compare(some, pydiffmap, "pydiffmap")
         print(json.dumps({"points": n, **line, "correlation": some.correlation()}), flush=True)
     if datafold:
         few = Points(folder, points[:1000])
-        told(few.peer(datafold, "datafold", told(few.fit(999))["bandwidth"]))
+        result_of(few.peer(datafold, "datafold", result_of(few.fit(999))["bandwidth"]))
         same = few.correlation()
-        line = beside(Points(folder, points[:10_000]), datafold, "datafold", n_turns=1)
+        line = compare(Points(folder, points[:10_000]), datafold, "datafold", n_turns=1)
         print(json.dumps({"points": 10_000, **line, "correlation of 1,000 points, all pairs": same}), flush=True)
 
 
@@ -125,7 +125,7 @@ def out_of_sample(points):
 def main(folder, *peers):
     folder = Path(folder)
     points = distances(folder)
-    beside_peers(folder, points, *peers)
+    compare_with_peers(folder, points, *peers)
     slope, seconds = growth(folder, points), out_of_sample(points)
     print(
         json.dumps({"slope": round(float(slope), 2), "100,000 frames by 1,000 landmarks, seconds": round(seconds, 2)})

@@ -110,7 +110,7 @@ def ours(places, edges, kind):
     return analysis.surface.energy / thermal_energy(300.0)
 
 
-def beside_pymbar(kinds):
+def compare_with_pymbar(kinds):
     places, edges = points(np.random.default_rng(1)), np.linspace(-np.pi, np.pi, BINS + 1)
     truth, line = exact(edges), {"points": len(places)}
     for kind in kinds:
@@ -126,4 +126,4 @@ def beside_pymbar(kinds):
 
 if __name__ == "__main__":
     print(json.dumps(million()), flush=True)
-    print(json.dumps(beside_pymbar(sys.argv[1:] or ["histogram", "kde"])), flush=True)
+    print(json.dumps(compare_with_pymbar(sys.argv[1:] or ["histogram", "kde"])), flush=True)

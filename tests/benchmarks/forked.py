@@ -1,4 +1,4 @@
-"""Mode-aware effective sample size of a GAN beside latent 0 on the forked oscillator, 20 relax steps.
+"""Mode-aware effective sample size of a GAN compared with latent 0 on the forked oscillator, 20 relax steps.
 
     python -m tests.benchmarks.forked [--latent 4] [--generator-steps 1000]
 

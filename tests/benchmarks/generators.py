@@ -1,4 +1,4 @@
-"""The trained GAN beside the conditional-Gaussian baseline on alanine dipeptide, same frames, same labels.
+"""The trained GAN compared with the conditional-Gaussian baseline on alanine dipeptide, same frames, same labels.
 
     python tests/benchmarks/generators.py RUN
 

@@ -4,7 +4,7 @@
 
 prints one JSON line a number of relax steps: microseconds of one move by `InContextMove` with either backend, by a
 metropolis `LiftMove` (its lifts are proposed 32 at a time, relaxed one after the other), and by a `Lifter` of single
-lifts, as a chain needs them that proposes from where it stands; and how many times more moves a second are made
+lifts, as a chain needs them that proposes from its present state; and how many times more moves a second are made
 inside. Medians of five, in turn.
 """
 

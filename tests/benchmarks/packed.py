@@ -4,7 +4,7 @@
 
 prints one JSON line for each platform and number of copies: medians of five rounds, in each of which every way runs in
 turn, of lifts a second with an untrained model and 500 steps, and of their ratios within a round. Packed lifts run in
-one process. A further line for each tells the microseconds a copy of its non-bonded forces: as bonds, and as a
+one process. A further line for each gives the microseconds a copy of its non-bonded forces: as bonds, and as a
 NonbondedForce whose pairs are all exceptions, the copies 1 nm apart since it gives NaN where their atoms coincide.
 """
 

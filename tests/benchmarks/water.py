@@ -89,7 +89,7 @@ def measured(name, system, model, labels, arguments, platform):
             platform=platform,
             workers=arguments.workers,
         )
-        # the water's positions are 97 % of the file and not looked at again
+        # the water's positions are 97 % of the file and not needed again
         save_frames(replace(frames, positions=frames.positions[:, :22].astype(np.float32)), path)
     errors = wrap(system.slow.transform(walkers.positions) - labels)
     return load_frames(path), errors, cost
@@ -136,9 +136,10 @@ def main():
         low = (a.energy < CEILING * kT) & (b.energy < CEILING * kT)
         difference = a.energy[low] - b.energy[low]
         z = (difference - difference.mean()) / np.hypot(a.error, b.error)[low]
-        told = {"surfaces": [one, other], "rms_kT": round(float(difference.std() / kT), 3)}
+        results = {"surfaces": [one, other], "rms_kT": round(float(difference.std() / kT), 3)}
         print(
-            json.dumps({**told, "rms_z": round(float(np.sqrt((z**2).mean())), 2), "bins": int(low.sum())}), flush=True
+            json.dumps({**results, "rms_z": round(float(np.sqrt((z**2).mean())), 2), "bins": int(low.sum())}),
+            flush=True,
         )
 
 

@@ -112,7 +112,7 @@ def test_broken_frames_are_named(structure):
 
 
 @pytest.mark.parametrize(
-    ("specs", "told"),
+    ("specs", "message"),
     [
         (["distances:name XX"], "matches no atom"),
         (["distances:index 4"], "matches one atom"),
@@ -125,8 +125,8 @@ def test_broken_frames_are_named(structure):
         ([], "positive scale"),
     ],
 )
-def test_features_that_cannot_be(structure, specs, told):
-    with pytest.raises(InputError, match=told):
+def test_features_that_cannot_be(structure, specs, message):
+    with pytest.raises(InputError, match=message):
         parse_features(specs, structure.topology, structure)
 
 

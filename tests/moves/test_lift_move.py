@@ -1,4 +1,4 @@
-"""The move beside a user's own Simulation: what it leaves alone, refuses, records and goes on with."""
+"""The move with a user's own Simulation: what it leaves alone, refuses, records and goes on with."""
 
 import csv
 import io
@@ -188,7 +188,7 @@ def test_a_bias_that_has_changed_elsewhere_is_noticed_before_a_lift_goes_there(s
     assert (places(simulation) == system.positions).all()
 
 
-def test_positions_that_were_never_set_are_told(system, model):
+def test_positions_that_were_never_set_are_reported(system, model):
     simulation = simulate(system)
     simulation.context.setPositions(np.zeros_like(system.positions))
     with pytest.raises(InputError, match="positions that were never set"):
@@ -205,14 +205,14 @@ def test_a_strained_start_does_not_cut_the_target(system, model):
     assert any(record.accepted for record in move.run(40, 2))
 
 
-def test_reporters_are_told_and_a_table_is_written(system, model):
-    told, stream = [], io.StringIO()
+def test_reporters_are_called_and_a_table_is_written(system, model):
+    reported, stream = [], io.StringIO()
     move = LiftMove(simulate(system), model, relax_steps=10, seed=2, platform="Reference")
-    move.reporters += [told.append, LiftReporter(stream)]
+    move.reporters += [reported.append, LiftReporter(stream)]
     move.run(3, 2)
     rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
-    assert told == move.history and [int(row["step"]) for row in rows] == [2, 4, 6]
-    assert [float(row["log_weight"]) for row in rows] == [record.log_weight for record in told]
+    assert reported == move.history and [int(row["step"]) for row in rows] == [2, 4, 6]
+    assert [float(row["log_weight"]) for row in rows] == [record.log_weight for record in reported]
 
 
 def test_a_metropolis_chain_bears_nothing_in_between(system, model):
@@ -314,7 +314,7 @@ def other_group():
 
 
 @pytest.mark.parametrize(
-    ("forces", "change", "extra", "told"),
+    ("forces", "change", "extra", "message"),
     [
         ([], periodic, 0, "the System is periodic"),
         ([openmm.MonteCarloBarostat(1.0, 300.0)], periodic, 0, "needs a fixed volume: use umbrella windows"),
@@ -326,10 +326,10 @@ def other_group():
         ([droplet()], None, 0, "moved or turned"),
     ],
 )
-def test_what_cannot_be_lifted_names_what_can(system, model, forces, change, extra, told):
+def test_what_cannot_be_lifted_names_what_can(system, model, forces, change, extra, message):
     topology = with_another_atom(system.topology, extra) if extra else None
     simulation = simulate(system, forces=forces, change=change, topology=topology)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         LiftMove(simulation, model, platform="Reference")
 
 

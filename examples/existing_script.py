@@ -3,7 +3,7 @@
 gancl run alanine_dipeptide_vacuum -o runs/ala2
 python examples/existing_script.py runs/ala2
 
-It prints the population of C7ax and how often the molecule went there and back, beside those of plain dynamics of as
+It prints the population of C7ax and how often the molecule went there and back, compared with plain dynamics of as
 many force evaluations. The reference population is 0.0296 +- 0.0005 (systems/alanine_dipeptide_vacuum/README.md).
 """
 

@@ -10,7 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
-LONGEST = 60
+MAX_LINES = 60
 
 
 def run(folder, *arguments):
@@ -33,7 +33,7 @@ def test_all_four_are_there_and_short():
         "fes_from_trajectory",
         "structures_at",
     }
-    assert all(len(path.read_text().splitlines()) < LONGEST for path in SCRIPTS)
+    assert all(len(path.read_text().splitlines()) < MAX_LINES for path in SCRIPTS)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

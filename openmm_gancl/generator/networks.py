@@ -253,7 +253,8 @@ class LiftingNetworks(nn.Module):
     The latent of one lift is ``n_candidates`` draws of z ~ N(0, I) and the index of the one in use, uniform. The
     encoder keeps the draws and chooses the index anew: ``r(k | x) ~ prod_i p_i(x_i | z_k)^exponents_i``, normalised
     over the candidates. Exponents of one are the exact posterior of an unrelaxed draw, zeros the prior: relaxing
-    decorrelates coordinates from the latent, each at its own rate. With one candidate r = p(z), always exact with nothing to fit.
+    decorrelates coordinates from the latent, each at its own rate. With one candidate r = p(z), always exact with
+    nothing to fit.
 
     Args:
         generator: G(s, z).

@@ -21,10 +21,10 @@ from ..lifting.relaxation import add_relaxation_step, add_relaxation_variables
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray, numbers
 
-LARGEST = 1e10
+MAX_LOG_WEIGHT = 1e10
 """A log-weight beyond this, or NaN, is no weight."""
 
-MOST_PARTICLES = 16
+MAX_PARTICLES = 16
 """The integrator has a few lines a particle."""
 
 
@@ -33,8 +33,8 @@ class ContextChain:
     """A Metropolis chain of lifts.
 
     Attributes:
-        positions: shape=(n, n_atoms, 3), nm, where the chain stands after each move.
-        labels: shape=(n, d), asked for by each proposal.
+        positions: shape=(n, n_atoms, 3), nm, of the chain after each move.
+        labels: shape=(n, d), of each proposal.
         log_weights: shape=(n,), log w' of each proposal, minus infinity where it failed.
         accepted: shape=(n,).
     """
@@ -53,7 +53,7 @@ class InContextMove:
     else moves the particles. The label is uniform over the domain, the latent standard normal, and r = p(z): a fitted
     encoder is not used here.
 
-    The network is one force, evaluated once a proposal, in a force group that nothing else looks at. Each atom has a
+    The network is one force, evaluated once a proposal, in a force group that nothing else uses. Each atom has a
     second particle without mass of its own in the energy, a ghost, whose "force" carries the widths of the reference;
     while a lift relaxes it is a free particle, whose heat and kinetic energy cancel in the weight.
 
@@ -74,7 +74,7 @@ class InContextMove:
 
     Attributes:
         context: the Context; the first ``n_atoms`` particles are the system's, the others ghosts.
-        integrator: its globals ``log_weight``, ``standing_log_weight``, ``accepted`` and ``n_accepted`` may be read.
+        integrator: its globals ``log_weight``, ``current_log_weight``, ``accepted`` and ``n_accepted`` may be read.
 
     Raises:
         InputError: molecules, and what cannot be lifted exactly.
@@ -128,20 +128,20 @@ class InContextMove:
         self._set_masks(system.n_atoms, system.slow.components, lifter.force_constants)
 
     def _set_masks(self, n_atoms: int, components: IntArray, force_constants: FloatArray) -> None:
-        """Per-DOF constants: which DOFs are whose, and what holds the labels."""
+        """Per-DOF constants: which DOFs are whose, and the restraint of the labels."""
         n = 2 * n_atoms
         for atom in range(n_atoms):
             for name, row in ((f"atom_{atom}", atom), (f"ghost_{atom}", n_atoms + atom)):
                 mask = np.zeros((n, 3))
                 mask[row] = 1.0
                 self.integrator.setPerDofVariableByName(name, mask)
-        hold = np.zeros((n, 3))
+        restraint = np.zeros((n, 3))
         for i, ((atom, axis), k) in enumerate(zip(components, force_constants, strict=True)):
             mask = np.zeros((n, 3))
             mask[atom, axis] = 1.0
             self.integrator.setPerDofVariableByName(f"is_label_{i}", mask)
-            hold += k * mask
-        self.integrator.setPerDofVariableByName("hold", hold)
+            restraint += k * mask
+        self.integrator.setPerDofVariableByName("restraint", restraint)
 
     @property
     def acceptance_rate(self) -> float:
@@ -167,16 +167,16 @@ class InContextMove:
             ]
             labels[i] = [self.context.getParameter(f"label_{j}") for j in range(labels.shape[1])]
             log_weights[i], accepted[i] = value("log_weight"), bool(value("accepted"))
-        usable = np.abs(log_weights) < LARGEST
+        usable = np.abs(log_weights) < MAX_LOG_WEIGHT
         return ContextChain(positions, labels, np.where(usable, log_weights, -np.inf), accepted)
 
 
 def _why_not_inside(system: MolecularSystem, model: LiftingModel) -> str:
     """Why moves of a system cannot be made inside a Context; empty where they can."""
-    if not isinstance(system.slow, ParticleCoordinates) or system.n_atoms > MOST_PARTICLES:
-        return f"a move inside the Context is for at most {MOST_PARTICLES} particles in an external field"
+    if not isinstance(system.slow, ParticleCoordinates) or system.n_atoms > MAX_PARTICLES:
+        return f"a move inside the Context is for at most {MAX_PARTICLES} particles in an external field"
     if not system.state.is_empty:
-        return f"{system.name} has a declared state, which a move inside the Context does not look at"
+        return f"{system.name} has a declared state, which a move inside the Context does not check"
     for force in system.system.getForces():
         if not names_its_particles(force):
             return f"the System has a {type(force).__name__}, which would feel the ghosts of a move inside the Context"
@@ -193,7 +193,7 @@ def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
         integrator.addGlobalVariable(name, 0.0)
     integrator.addGlobalVariable("kT", lifter.system.kT)
     # any first weight is accepted
-    integrator.addGlobalVariable("standing_log_weight", -LARGEST)
+    integrator.addGlobalVariable("current_log_weight", -MAX_LOG_WEIGHT)
     for i in range(d):
         integrator.addGlobalVariable(f"obtained_{i}", 0.0)
         integrator.addPerDofVariable(f"is_label_{i}", 0.0)
@@ -202,7 +202,7 @@ def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
         integrator.addPerDofVariable(f"ghost_{atom}", 0.0)
     for axis in "xyz":
         integrator.addGlobalVariable(f"width_{axis}", 0.0)
-    for name in ("standing", "noise_drawn", "shift", "centre", "width", "stiffness", "hold"):
+    for name in ("current", "noise_drawn", "shift", "centre", "width", "stiffness", "restraint"):
         integrator.addPerDofVariable(name, 0.0)
     check = add_guard(integrator, CopyLattice(), lifter.protocol.time_step)
     _add_proposal(integrator, lifter, model)
@@ -211,8 +211,8 @@ def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
     integrator.addComputeSum("kinetic_start", "0.5*m*v*v")
     integrator.addComputeGlobal("n", "0")
     integrator.beginWhileBlock("n < n_steps")
-    # the restraint holds the label's coordinate beside the real force, and is its reference
-    add_relaxation_step(integrator, f"f{REAL_GROUP}-hold*(x-centre)", "-stiffness*(x-centre)", check=check)
+    # the restraint of the label's coordinate is added to the real force, and is its reference
+    add_relaxation_step(integrator, f"f{REAL_GROUP}-restraint*(x-centre)", "-stiffness*(x-centre)", check=check)
     integrator.endBlock()
     _add_acceptance(integrator, lifter)
     return integrator
@@ -220,7 +220,7 @@ def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
 
 def _add_proposal(integrator: Any, lifter: Lifter, model: LiftingModel) -> None:
     """x0 = c + width * noise, with c and width of every DOF: one evaluation of the network."""
-    integrator.addComputePerDof("standing", "x")
+    integrator.addComputePerDof("current", "x")
     for i, (low, high) in enumerate(model.slow.domain.tolist()):
         integrator.addComputeGlobal(f"label_{i}", f"{low!r}+{high - low!r}*uniform")
     for i in range(model.latent_size):
@@ -260,16 +260,16 @@ def _add_acceptance(integrator: Any, lifter: Lifter) -> None:
             f"away=abs(obtained_{i}-{middle!r})",
         )
     integrator.addComputeSum("n_broken", "broken")
-    integrator.addComputeGlobal("log_weight", f"select(n_broken, {-2 * LARGEST!r}, log_weight)")
+    integrator.addComputeGlobal("log_weight", f"select(n_broken, {-2 * MAX_LOG_WEIGHT!r}, log_weight)")
     integrator.addComputeGlobal(
-        "accepted", f"step(log_weight-standing_log_weight-log(uniform))*step({LARGEST!r}-abs(log_weight))"
+        "accepted", f"step(log_weight-current_log_weight-log(uniform))*step({MAX_LOG_WEIGHT!r}-abs(log_weight))"
     )
     integrator.addComputeGlobal("n_moves", "n_moves+1")
     integrator.addComputeGlobal("n_accepted", "n_accepted+accepted")
     integrator.beginIfBlock("accepted = 1")
-    integrator.addComputeGlobal("standing_log_weight", "log_weight")
+    integrator.addComputeGlobal("current_log_weight", "log_weight")
     integrator.endBlock()
     integrator.beginIfBlock("accepted = 0")
     # not by a factor of zero or one, which would keep a NaN
-    integrator.addComputePerDof("x", "standing")
+    integrator.addComputePerDof("x", "current")
     integrator.endBlock()

@@ -1,4 +1,4 @@
-"""Where moves get their lifts: fresh ones, a few made together, and the way back from where a chain stands."""
+"""The lifts of moves: fresh ones, made in batches, and reverse relaxations of a chain's configuration."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ from ..sampling.langevin import maxwell_boltzmann
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 
-AHEAD = TASK_SIZE
-"""Lifts that are made together."""
+LIFTS_PER_BATCH = TASK_SIZE
+"""Lifts that are made in one batch."""
 
 
 def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelProposal | None:
@@ -43,11 +43,11 @@ class Attempt:
 
     Attributes:
         lift: one.
-        log_weight_before: of the configuration that the chain was at; None of a chain that was nowhere yet.
+        log_weight_before: of the configuration that the chain was at; None of a chain that has none yet.
         reason_before: why that has no weight, as in `Lifts.reason`; empty where it was not relaxed back.
         accepted: whether the lift is taken.
         velocities: shape=(n_atoms, 3), nm/ps, to go on with if it is; else None.
-        force_evaluations: of the lift, and of the way back.
+        force_evaluations: of the lift, and of the reverse relaxation.
     """
 
     lift: Lifts
@@ -64,7 +64,7 @@ class Attempt:
 
 
 class LiftSource:
-    """Fresh unrestrained lifts, a few made together, and reverse relaxations of where a chain stands.
+    """Fresh unrestrained lifts, made in batches, and reverse relaxations of a chain's configuration.
 
     Args:
         lifter: of unrestrained lifts.
@@ -79,7 +79,7 @@ class LiftSource:
         self._batch = -1
 
     def exchange(self, number: int, positions: FloatArray) -> Attempt:
-        """An attempt by its number, with any dynamics before it: where the chain is, is relaxed back.
+        """An attempt by its number, with any dynamics before it: the chain's configuration is relaxed back.
 
         Args:
             number: of the attempt.
@@ -109,10 +109,10 @@ class LiftSource:
 
     def _forward(self, number: int) -> Lifts:
         """The lift of an attempt by its number."""
-        batch, index = divmod(number, AHEAD)
+        batch, index = divmod(number, LIFTS_PER_BATCH)
         if self._batch != batch:
             rng = named_rng(self.seed, "move", *self.stream, "lifts", batch)
-            self._lifts, self._batch = self._relax(rng, self.lifter.label_proposal.sample(AHEAD, rng)), batch
+            self._lifts, self._batch = self._relax(rng, self.lifter.label_proposal.sample(LIFTS_PER_BATCH, rng)), batch
         assert self._lifts is not None
         return self._lifts.select(np.array([index]))
 

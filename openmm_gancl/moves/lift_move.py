@@ -32,10 +32,10 @@ from .exchange import LiftSource, labels_of
 
 MoveAcceptance = Literal["exchange", "metropolis"]
 
-SAME_TARGET = 0.1
+ENERGY_TOLERANCE = 0.1
 """kT by which the Simulation's energy and its copy's may differ, single precision included."""
 
-SAME_PLACE = 1e-5
+POSITION_TOLERANCE = 1e-5
 """nm; farther apart, positions are not those that the last attempt left (single precision included)."""
 
 
@@ -50,8 +50,8 @@ class LiftRecord:
         log_weight: log w' of the lift; minus infinity where it failed.
         log_weight_before: log w of the configuration before; NaN where it has none yet.
         reason: of the lift, one of `openmm_gancl.lifting.lifts.REASONS`.
-        reason_before: of the way back from the configuration before; empty where none was gone.
-        label: asked for.
+        reason_before: of the reverse relaxation of the configuration before; empty where there was none.
+        label: of the lift.
         before: labels of the configuration before.
         after: labels of the configuration now.
         force_evaluations: that the attempt cost.
@@ -123,7 +123,7 @@ class LiftMove:
         model: a lifting model for its atoms and its temperature.
         relax_steps: of each relaxation.
         acceptance: ``exchange``, or ``metropolis`` for a chain of lifts alone.
-        force_constants: of labels on the way, one number or one a label: kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: of labels during relaxations, one number or one a label: kJ/mol (torsions) or kJ/mol/nm^2.
         surface: over the labels, if one is known (a run's fes.npz): lifts are then proposed where it is low, which
             is accepted far more often. It need not be right.
         label_proposal: p(s) and r(s | x) instead; uniform over the domain by default.
@@ -179,7 +179,7 @@ class LiftMove:
         self._parameters = dict(simulation.context.getParameters())
         self._attempts = 0
         self._log_weight: float | None = None
-        self._standing: FloatArray | None = None
+        self._last_positions: FloatArray | None = None
 
     @property
     def acceptance_rate(self) -> float:
@@ -205,7 +205,7 @@ class LiftMove:
         """One move of the Simulation's configuration."""
         check_integrator(self.simulation, self.system)
         number, positions = self._attempts, positions_of(self.simulation)
-        self._check_standing(positions)
+        self._check_unchanged(positions)
         self._check_target(positions)
         with preserve_platform_rng():
             if self.acceptance == "exchange":
@@ -216,7 +216,7 @@ class LiftMove:
         if attempt.velocities is not None:
             self._go_to(attempt.lift.positions[0], attempt.velocities)
             self._log_weight = attempt.log_weight
-        self._standing, self._attempts = positions_of(self.simulation), number + 1
+        self._last_positions, self._attempts = positions_of(self.simulation), number + 1
         before = attempt.log_weight_before
         record = LiftRecord(
             attempt=number,
@@ -250,7 +250,7 @@ class LiftMove:
         context.setVelocities(velocities)
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write where the chain stands, as JSON; the Simulation has a checkpoint of its own.
+        """Write the state of the chain, as JSON; the Simulation has a checkpoint of its own.
 
         With both loaded the chain goes on as if it had not stopped (Reference platform: to the last digit).
         """
@@ -259,7 +259,7 @@ class LiftMove:
             "attempts": self._attempts,
             "log_weight": self._log_weight,
             "stream": self._source.stream,
-            "standing": None if self._standing is None else self._standing.tolist(),
+            "positions": None if self._last_positions is None else self._last_positions.tolist(),
             "history": [vars(record) for record in self.history],
         }
         check_writable(Path(path))
@@ -274,7 +274,7 @@ class LiftMove:
         try:
             record = json.loads(Path(path).read_text())
             identity, attempts, log_weight = record["identity"], record["attempts"], record["log_weight"]
-            standing = None if record["standing"] is None else np.array(record["standing"], dtype=float)
+            last = None if record["positions"] is None else np.array(record["positions"], dtype=float)
             history, stream = [_record(row) for row in record["history"]], tuple(record["stream"])
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{path} is not a checkpoint of a LiftMove: give one that save_checkpoint wrote") from None
@@ -283,7 +283,7 @@ class LiftMove:
                 raise InputError(
                     f"{path} is of a move with {name} {identity.get(name)}, this one has {ours}: make the move as then"
                 )
-        self._attempts, self._log_weight, self._standing, self.history = attempts, log_weight, standing, history
+        self._attempts, self._log_weight, self._last_positions, self.history = attempts, log_weight, last, history
         self._source = LiftSource(self.lifter, self.seed, stream)
 
     def _identity(self) -> dict[str, Any]:
@@ -316,16 +316,16 @@ class LiftMove:
     def _check_energy(self, positions: FloatArray) -> None:
         state = self.simulation.context.getState(energy=True)
         theirs, ours = number(state.getPotentialEnergy()), self._energy(positions)
-        if not abs(theirs - ours) <= SAME_TARGET * self.system.kT:
+        if not abs(theirs - ours) <= ENERGY_TOLERANCE * self.system.kT:
             raise InputError(
                 f"the Simulation's energy is {theirs:.2f} kJ/mol here, and was {ours:.2f} when the move was made (a "
                 "bias that grows, a changed parameter): make a new LiftMove"
             )
 
-    def _check_standing(self, positions: FloatArray) -> None:
-        if self.acceptance != "metropolis" or self._standing is None:
+    def _check_unchanged(self, positions: FloatArray) -> None:
+        if self.acceptance != "metropolis" or self._last_positions is None:
             return
-        if np.abs(positions - self._standing).max() > SAME_PLACE:
+        if np.abs(positions - self._last_positions).max() > POSITION_TOLERANCE:
             raise InputError(
                 "the configuration has changed since the last attempt, and a metropolis chain carries the weight of "
                 "the old one: run nothing in between, or use acceptance='exchange'"

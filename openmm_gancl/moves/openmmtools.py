@@ -31,7 +31,7 @@ class LiftMCMCMove(MCMCMove):
         model: a lifting model's file.
         topology: a PDB file of the molecule.
         relax_steps: of each relaxation.
-        force_constants: of labels on the way, kJ/mol (torsions) or kJ/mol/nm^2.
+        force_constants: of labels during relaxations, kJ/mol (torsions) or kJ/mol/nm^2.
         surface: a surface's file, or none; see `openmm_gancl.LiftMove`.
         time_step: of the relaxation, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of the relaxation, 1/ps.

@@ -25,12 +25,12 @@ class CollectiveVariable:
     """One collective variable.
 
     Attributes:
-        name: as it was asked for.
+        name: as given.
         period: 2 pi for torsions, ``inf`` otherwise.
         unit: radians or nm.
         atoms: shape=(k,), the atoms that it depends on.
         compute: from an mdtraj.Trajectory to values, shape=(n,).
-        bonds: shape=(m, 2), that hold these atoms together.
+        bonds: shape=(m, 2), between these atoms.
         needs_whole: whether a molecule must not be cut by the box; elsewhere the minimum image mends it.
     """
 

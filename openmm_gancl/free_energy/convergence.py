@@ -9,7 +9,7 @@ from ..units import FloatArray, thermal_energy
 from .basins import relative_free_energies
 from .block_counts import Rows
 from .density import Density
-from .surface import CEILING, FreeEnergySurface
+from .surface import ALIGNMENT_CEILING, FreeEnergySurface
 
 TRAJECTORY_FRACTIONS = np.linspace(0.1, 1.0, 10)
 """Fractions of the trajectories that convergence is shown for."""
@@ -45,7 +45,7 @@ def convergence_of(
 ) -> Convergence:
     """Surfaces and basins of parts of the trajectories alone."""
     kT, counts = thermal_energy(surface.temperature), density.counts
-    low = surface.energy < CEILING * kT
+    low = surface.energy < ALIGNMENT_CEILING * kT
     fractions = TRAJECTORY_FRACTIONS.tolist()
     rms, free, errors = (np.empty((2, len(fractions), *shape)) for shape in ((), (len(names),), (len(names),)))
     for direction in range(2):

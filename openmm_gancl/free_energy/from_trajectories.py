@@ -19,7 +19,7 @@ from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
-from .surface import CEILING, DEFAULT_BINS, FreeEnergySurface
+from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
 
@@ -117,7 +117,7 @@ def _surface(
     # linearised: a replicate may leave a bin empty, which has no logarithm
     deviations = np.zeros((len(draws), *energy.shape))
     deviations[:, known] = density.of(draws)[:, known] / density.probability[known] - 1.0
-    deviations -= deviations[:, energy < CEILING].mean(axis=1).reshape(-1, *[1] * d)
+    deviations -= deviations[:, energy < ALIGNMENT_CEILING].mean(axis=1).reshape(-1, *[1] * d)
     surface = FreeEnergySurface(
         energy=kT * energy,
         error=kT * np.where(known, deviations.std(axis=0), np.inf),

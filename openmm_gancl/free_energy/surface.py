@@ -13,7 +13,7 @@ from ..units import FloatArray, energy_unit, thermal_energy
 
 DEFAULT_BINS = {1: 120, 2: 72}
 
-CEILING = 10.0
+ALIGNMENT_CEILING = 10.0
 """kT; the error bars are those after aligning the mean below it."""
 
 
@@ -49,7 +49,7 @@ class FreeEnergySurface:
     @property
     def median_error(self) -> float:
         """Median error bar below 10 kT, kJ/mol."""
-        return float(np.median(self.error[self.energy < CEILING * thermal_energy(self.temperature)]))
+        return float(np.median(self.error[self.energy < ALIGNMENT_CEILING * thermal_energy(self.temperature)]))
 
     def energy_at(self, labels: FloatArray) -> FloatArray:
         """Energy of the bin that each label lies in, shape=(n,), for labels of shape=(n, d); kJ/mol."""

@@ -3,7 +3,7 @@
 from .forces import torch_force as torch_force
 from .model import LiftingModel as LiftingModel
 from .model import load_model as load_model
-from .torsion_windows import hold_torsions as hold_torsions
+from .torsion_windows import restrain_torsions as restrain_torsions
 from .torsion_windows import wide_torsions as wide_torsions
 from .training import train as train
 from .training import untrained_model as untrained_model

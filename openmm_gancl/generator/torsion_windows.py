@@ -85,7 +85,7 @@ class LabelTable(nn.Module):
         return self.generator(self.labels[similarity.argmax(dim=1)], latents)
 
 
-def hold_torsions(
+def restrain_torsions(
     model: LiftingModel, torsions: Torsions, labels: FloatArray, seed: int
 ) -> tuple[LiftingModel, FloatArray]:
     """A lifting model over windows that restrain torsions to what the generator predicts at each of some labels.

@@ -23,7 +23,7 @@ from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters, ReferencePotential
 from ..units import BoolArray, FloatArray, IntArray, masses_of, number, numbers, thermal_energy, whole_number
 
-ABSURD_ENERGY = 1e10
+CLASH_ENERGY = 1e10
 """kJ/mol; above it an end energy or a heat is a clash."""
 
 CONSTRAINT_TOLERANCE = {"Reference": 1e-8, "CPU": 1e-8}

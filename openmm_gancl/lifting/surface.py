@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..free_energy.basins import BasinPopulation
 from ..free_energy.cox_process import CORRELATION_LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
 from ..free_energy.grid import bin_centres, bin_indices
-from ..free_energy.surface import CEILING, FreeEnergySurface, grid_edges
+from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import log_mean_weight
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
 from .lifts import Lifts
@@ -226,7 +226,7 @@ def _surface(
     if not known.any():
         raise InputError("the lifts are too few to estimate the surface: lift more, or with more relax steps")
     energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
-    error = np.where(known, fit.error(energy < CEILING), np.inf)
+    error = np.where(known, fit.error(energy < ALIGNMENT_CEILING), np.inf)
     return FreeEnergySurface(
         energy=(kT * energy).reshape(shape),
         error=(kT * error).reshape(shape),

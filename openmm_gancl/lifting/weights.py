@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 from ..coordinates.restraint_energies import restraint_energies
 from ..generator.model import LiftingModel
 from ..reference.potential import ReferencePotential
-from ..system.constraints import VIOLATION
+from ..system.constraints import MAX_CONSTRAINT_ERROR
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .label_proposals import LabelProposal
 from .lifts import Lifts
 from .proposals import Proposals
-from .relaxation import ABSURD_ENERGY, Relaxed, RelaxTask
+from .relaxation import CLASH_ENERGY, Relaxed, RelaxTask
 
 
 def path_work(relaxed: Relaxed, reference_energies: FloatArray, reverse: bool) -> FloatArray:
@@ -71,7 +71,7 @@ def weigh(
             - log_prior
             + log_encoder_label
         )
-        broken = system.constraints.violations(relaxed.positions) > VIOLATION
+        broken = system.constraints.violations(relaxed.positions) > MAX_CONSTRAINT_ERROR
         reason = _reasons(task, relaxed, work, broken, system.state.inside(real_end), log_weights)
     return Lifts(
         labels=labels,
@@ -108,7 +108,7 @@ def _reasons(
         (relaxed.failed, "failed"),
         (~finite, "nan"),
         (broken, "constraint"),
-        (sizes.max(axis=0) > ABSURD_ENERGY, "clash"),
+        (sizes.max(axis=0) > CLASH_ENERGY, "clash"),
         (~inside_state, "state"),
         (np.isnan(log_weights) | (log_weights == np.inf), "nan"),
         (log_weights == -np.inf, "outside"),
@@ -119,11 +119,11 @@ def _reasons(
 def accepts(after: float, before: float | None, rng: np.random.Generator) -> bool:
     """min(1, w'/w), compared as logarithms.
 
-    Where the way back has no weight there is none from there either: the configuration stays.
+    Where the reverse relaxation has no weight there is none from there either: the configuration stays.
 
     Args:
         after: log w' of the proposal.
-        before: log w of where a chain is; None of one that is nowhere yet: then any weight will do.
+        before: log w of a chain's configuration; None of a chain that has none yet: then any weight will do.
         rng: draws one number, whatever the weights.
     """
     log_u = float(np.log(rng.random()))

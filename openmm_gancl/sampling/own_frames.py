@@ -18,7 +18,7 @@ from ..units import FloatArray
 
 
 def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
-    """See that the labels asked for are those of the system.
+    """Check that the labels requested are those of the system.
 
     Raises:
         InputError: one is not, or one of the system's is missing.
@@ -84,7 +84,7 @@ def load_own_frames(
         trajectories: files that mdtraj reads.
         log_weights: one a frame, in the order of the files.
         seed: of the resampling.
-        note: told what was dropped.
+        note: called with what was dropped.
 
     Raises:
         InputError: files that cannot be read or are of another molecule.

@@ -28,7 +28,7 @@ from .labels import scattered_labels
 from .langevin import RestrainedDynamics, Walkers, WindowTask, collect_frames, join_walkers, sample_task, window_tasks
 from .steering import label_distances, nearest_starts, pulled_starts
 
-WINDOWS_IN_A_TASK = 8
+WINDOWS_PER_TASK = 8
 
 PULL_STEPS = 500
 """Of each step of the pulling, from window to window."""
@@ -191,7 +191,7 @@ class _Windows:
                 self.dynamics,
                 self.labels,
                 walkers,
-                WINDOWS_IN_A_TASK,
+                WINDOWS_PER_TASK,
                 equilibration_steps=0 if number else self.lengths.equilibration_steps,
                 n_frames=n_frames,
                 stride=self.lengths.stride,

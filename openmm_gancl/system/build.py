@@ -1,4 +1,4 @@
-"""The OpenMM objects and the labels that a card stands for."""
+"""The OpenMM objects and the labels that a card describes."""
 
 from pathlib import Path
 from typing import Any

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..units import FloatArray, IntArray, number
 
-VIOLATION = 1e-5
+MAX_CONSTRAINT_ERROR = 1e-5
 """Relative; a path that ends farther from its constraints has no weight."""
 
 

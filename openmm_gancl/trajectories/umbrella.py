@@ -15,7 +15,7 @@ from ..units import FloatArray, IntArray
 
 WindowForm = Literal["harmonic", "cosine"]
 
-FORMS: tuple[WindowForm, ...] = ("harmonic", "cosine")
+WINDOW_FORMS: tuple[WindowForm, ...] = ("harmonic", "cosine")
 """kappa (xi - s)^2 / 2, its difference taken around a periodic coordinate, or kappa (1 - cos(xi - s))."""
 
 
@@ -109,27 +109,29 @@ def _columns(path: Path, fields: Sequence[str]) -> int:
     missing = [name for name in wanted if name not in fields] if d else ["centre_0"]
     unknown = [name for name in fields if name not in [*wanted, "temperature"]] if d else []
     if missing or unknown:
-        told = f"lacks the column {missing[0]}" if missing else f"has a column {unknown[0]!r} that is not understood"
-        raise InputError(f"{path} {told}: give file, centre_0, kappa_0, and centre_1, kappa_1 for a second coordinate")
+        problem = f"lacks the column {missing[0]}" if missing else f"has a column {unknown[0]!r} that is not understood"
+        raise InputError(
+            f"{path} {problem}: give file, centre_0, kappa_0, and centre_1, kappa_1 for a second coordinate"
+        )
     return d
 
 
 def _file_of(path: Path, line: int, name: str | None) -> Path:
     if not (name or "").strip():
         raise InputError(f"{path}, line {line}: no file is named: give the window's trajectory")
-    beside, here = path.parent / str(name).strip(), Path(str(name).strip())
-    for candidate in (beside, here):
+    near_table, here = path.parent / str(name).strip(), Path(str(name).strip())
+    for candidate in (near_table, here):
         if candidate.is_file():
             return candidate
-    raise InputError(f"{path}, line {line}: there is no file {beside} of this window: give it, or remove the line")
+    raise InputError(f"{path}, line {line}: there is no file {near_table} of this window: give it, or remove the line")
 
 
 def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -> UmbrellaWindows:
     """Read a table of windows.
 
     Args:
-        path: CSV with the columns file (beside the table, or from here), centre_0, kappa_0 and so on, and perhaps
-            temperature; nm, radians, kJ/mol.
+        path: CSV with the columns file (relative to the table, or to the working folder), centre_0, kappa_0 and so on,
+            and perhaps temperature; nm, radians, kJ/mol.
         temperature: K, of the surface.
         form: harmonic or cosine.
 
@@ -137,14 +139,14 @@ def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -
         InputError: columns or numbers are missing, a file does not exist, or temperatures are mixed.
     """
     path = Path(path)
-    if form not in FORMS:
+    if form not in WINDOW_FORMS:
         raise InputError(f"`form` is {form}: choose harmonic or cosine")
     if not path.is_file():
         raise InputError(f"there is no file {path}: check `windows`")
     try:
         text = path.read_text(encoding="utf-8-sig").splitlines()
-        told = {i: line for i, line in enumerate(text, start=1) if line.strip() and line[0] != "#"}
-        cells = {i: [cell.strip() for cell in next(csv.reader([line], strict=True))] for i, line in told.items()}
+        lines = {i: line for i, line in enumerate(text, start=1) if line.strip() and line[0] != "#"}
+        cells = {i: [cell.strip() for cell in next(csv.reader([line], strict=True))] for i, line in lines.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path} ({error}): give a CSV file") from None
     fields = next(iter(cells.values()), [])
@@ -173,4 +175,4 @@ def read_windows(path: str | Path, temperature: float, form: str = "harmonic") -
     if len(files) < 2:
         raise InputError(f"{path} names {len(files)} windows: give at least two, or weights of another kind")
     table = np.array(numbers)
-    return UmbrellaWindows.of_files(files, table[:, 0], table[:, 1], FORMS[FORMS.index(form)])
+    return UmbrellaWindows.of_files(files, table[:, 0], table[:, 1], WINDOW_FORMS[WINDOW_FORMS.index(form)])

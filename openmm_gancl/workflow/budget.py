@@ -7,14 +7,14 @@ from .context import EQUILIBRATION_STEPS, Run
 from .labelling import LABEL_PILOTS
 from .options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES, RunOptions, Settings
 
-FEWEST_LIFTS = 64
+MIN_LIFTS = 64
 
 
 def _of_windows(n: int, steps: int) -> int:
     return evaluations_of_windows(n, EQUILIBRATION_STEPS + steps)
 
 
-def _besides_lifts(options: RunOptions, settings: Settings, relax_steps: int) -> int:
+def _other_than_lifts(options: RunOptions, settings: Settings, relax_steps: int) -> int:
     """Force evaluations of the check, and of what learned labels need before it."""
     s, paths = settings, settings.n_check_labels * (settings.n_check_lifts + settings.n_check_frames)
     if options.slow == "torsions":
@@ -31,8 +31,8 @@ def least_evaluations(options: RunOptions, settings: Settings) -> int:
     if not s.relax_steps:
         pilot = sum(evaluations_of_paths(PILOT_LABELS * PILOT_LIFTS, steps) for steps in RELAX_CHOICES)
     relax_steps = s.relax_steps or max(RELAX_CHOICES)
-    paths = FEWEST_LIFTS + (s.n_pilot + s.n_encoder_reverse if s.latent else 0)
-    return windows + pilot + evaluations_of_paths(paths, relax_steps) + _besides_lifts(options, s, relax_steps)
+    paths = MIN_LIFTS + (s.n_pilot + s.n_encoder_reverse if s.latent else 0)
+    return windows + pilot + evaluations_of_paths(paths, relax_steps) + _other_than_lifts(options, s, relax_steps)
 
 
 def most_lifts(run: Run, relax_steps: int) -> int:
@@ -40,9 +40,9 @@ def most_lifts(run: Run, relax_steps: int) -> int:
     s, most = run.settings, run.options.max_evaluations
     if most is None:
         return s.n_lifts
-    reserved = _besides_lifts(run.options, s, relax_steps)
+    reserved = _other_than_lifts(run.options, s, relax_steps)
     allowed = (most - run.evaluations_before_lifts() - reserved) // evaluations_of_paths(1, relax_steps)
-    if allowed < FEWEST_LIFTS:
+    if allowed < MIN_LIFTS:
         raise InputError(
             f"`max_evaluations` of {most} leaves only {max(allowed, 0)} lifts of {relax_steps} steps: "
             "start a new run with more evaluations, or with fewer `relax_steps`"

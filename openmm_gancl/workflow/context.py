@@ -1,4 +1,4 @@
-"""What a stage of a run works with: system, folder, numbers and progress; and the lifts and windows it asks for."""
+"""What a stage of a run works with: system, folder, settings and progress; and the lifts and windows it computes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import numpy as np
 from ..coordinates.slow_coordinates import SlowCoordinates, Torsions
 from ..engine.random_numbers import Name, named_rng, named_seed
 from ..generator.model import LiftingModel
-from ..generator.torsion_windows import hold_torsions, wide_torsions
+from ..generator.torsion_windows import restrain_torsions, wide_torsions
 from ..learning.learned_labels import LearnedLabels, load_labels
 from ..lifting.label_proposals import KernelProposal, LabelProposal
 from ..lifting.lifter import Lifter
@@ -21,7 +21,7 @@ from ..lifting.relaxation import TASK_SIZE
 from ..lifting.surface import Progress
 from ..sampling.frames import Frames, load_frames, stored_evaluations
 from ..sampling.langevin import evaluations_of_windows
-from ..sampling.windows import WINDOWS_IN_A_TASK, sample_windows
+from ..sampling.windows import WINDOWS_PER_TASK, sample_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .folder import RunFolder
@@ -32,12 +32,12 @@ EQUILIBRATION_STEPS = 1000
 WINDOW_WIDTH = 0.3
 """Standard deviation of a restraint on learned coordinates, whose own is one."""
 
-HELD_WIDTH = 0.12
-"""Radians, of a torsion that is held."""
+TORSION_WIDTH = 0.12
+"""Radians: standard deviation of a restraint on a torsion."""
 
 
 class Reporter(Protocol):
-    """How a run tells what it does."""
+    """How a run reports its progress."""
 
     def step(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """A piece of work; the callable takes how much of it is done."""
@@ -72,11 +72,11 @@ class Run:
     Attributes:
         system: the system.
         folder: the run folder, locked.
-        options: as asked for.
+        options: as given.
         settings: the numbers that follow.
         platform: the OpenMM platform, chosen once.
         workers: local processes.
-        reporter: told about progress.
+        reporter: of progress and notes.
     """
 
     system: MolecularSystem
@@ -126,18 +126,18 @@ class Run:
         if self.options.restrained != "torsions" or self.learned_labels is None:
             return self.labelled_system
         frames = load_frames(self.folder.file("sample", "frames.npz"))
-        return self._over(wide_torsions(self.system, self.learned_labels.slow, frames.positions), HELD_WIDTH)
+        return self._over(wide_torsions(self.system, self.learned_labels.slow, frames.positions), TORSION_WIDTH)
 
     def _over(self, slow: SlowCoordinates, width: float) -> MolecularSystem:
         force_constants = np.full(len(slow.names), self.system.kT / width**2)
         return replace(self.system, slow=slow, force_constants=force_constants, basins=())
 
     def windows(self, model: LiftingModel, labels: FloatArray, seed: int) -> tuple[LiftingModel, FloatArray]:
-        """What to lift at for labels of the generator, and the model that understands it: the same, unless held."""
-        held = self.lifting_system.slow
-        if self.options.restrained != "torsions" or not isinstance(held, Torsions):
+        """The model to lift with, and labels for it: windows over torsions, if these are restrained."""
+        torsions = self.lifting_system.slow
+        if self.options.restrained != "torsions" or not isinstance(torsions, Torsions):
             return model, labels
-        return hold_torsions(model, held, labels, seed)
+        return restrain_torsions(model, torsions, labels, seed)
 
     def training_frames(self) -> Frames:
         """Frames with the labels that the generator is trained at."""
@@ -171,7 +171,7 @@ class Run:
         mode: Mode = "restrained",
         label_proposal: LabelProposal | None = None,
     ) -> Lifter:
-        """A Lifter on this run's platform; with a label prior of its own its lifts are free on their way."""
+        """A Lifter on this run's platform; with a label prior of its own its lifts are relaxed without a restraint."""
         system = self.lifting_system
         return Lifter(
             system,
@@ -205,8 +205,8 @@ def restrained_windows(
     starts: FloatArray | None = None,
 ) -> Frames:
     """Frames of n windows, scattered or at labels of the system."""
-    cost = evaluations_of_windows(WINDOWS_IN_A_TASK, EQUILIBRATION_STEPS + steps)
-    with run.tasks(title, -(-n // WINDOWS_IN_A_TASK), cost) as tick:
+    cost = evaluations_of_windows(WINDOWS_PER_TASK, EQUILIBRATION_STEPS + steps)
+    with run.tasks(title, -(-n // WINDOWS_PER_TASK), cost) as tick:
         frames = sample_windows(
             system,
             labels,

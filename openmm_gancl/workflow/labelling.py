@@ -27,24 +27,24 @@ PLACEMENT_BINS = 36
 """A coordinate: coarser than the surface of the result, and several times faster."""
 
 LABEL_PILOTS = 512
-"""Free lifts that say how far ends stray from learned labels."""
+"""Free lifts by which the deviation of ends from learned labels is estimated."""
 
 LABEL_WINDOWS = 1024
 """Windows of a round that learned labels are lifted at, at most."""
 
 
 class Plan(Protocol):
-    """What the rounds of lifts ask."""
+    """What the rounds of lifts need."""
 
     evaluations: int
-    """Force evaluations besides those of lifts and check paths: of pilots, and of windows for the check."""
+    """Force evaluations other than those of lifts and check paths: of pilots, and of windows for the check."""
 
     def round(self, surface: FreeEnergySurface | None, n: int, number: int) -> tuple[Lifter, FloatArray]:
         """Lifter and labels of the next round, by its number, placed by the surface of those before."""
         ...
 
     def surface(self, lifts: Lifts, progress: Progress) -> FreeEnergySurface:
-        """Over the card's labels, coarse, to place lifts by; progress is told about finished parts."""
+        """Over the card's labels, coarse, to place lifts by; progress is called with finished parts."""
         ...
 
     def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
@@ -148,11 +148,11 @@ class LearnedPlan(_Checked):
         self.encoder_widths = labels.widths
         if run.options.unrestrained:
             lifter = self._free_lifter(None)
-            asked = lifter.label_proposal.sample(
+            requested = lifter.label_proposal.sample(
                 min(LABEL_PILOTS, run.settings.n_first), run.rng("lift", "pilots", "labels")
             )
-            pilots = run.lift(lifter, "pilots", asked, run.seed("lift", "pilots"))
-            self.encoder_widths = fit_label_encoder(labels, asked[pilots.ok], pilots.cv_values[pilots.ok])
+            pilots = run.lift(lifter, "pilots", requested, run.seed("lift", "pilots"))
+            self.encoder_widths = fit_label_encoder(labels, requested[pilots.ok], pilots.cv_values[pilots.ok])
             self.evaluations = pilots.force_evaluations
 
     def _free_lifter(self, which: BoolArray | None) -> Lifter:
@@ -190,7 +190,7 @@ class LearnedPlan(_Checked):
         )
 
     def check(self, surface: FreeEnergySurface) -> tuple[Lifts, Lifts]:
-        """See `Plan.check`; windows of their own, held at learned labels far apart where the surface is low."""
+        """See `Plan.check`; windows of their own, restrained at learned labels far apart where the surface is low."""
         run, s = self.run, self.run.settings
         anywhere = np.ones(len(self.frames), dtype=bool)
         chosen = _low_and_far(run, surface, self.frames.cv_values, self.labels.centres, anywhere)

@@ -23,7 +23,7 @@ from .options import N_THREADS, RunOptions, Settings, check_same_options, effect
 from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
 from .stages.sample import sample_stage
-from .stages.slow import asked_features, slow_stage
+from .stages.slow import requested_features, slow_stage
 from .stages.surface import surface_stage
 from .stages.train import train_stage
 from .summary import Summary, load_summary
@@ -135,7 +135,7 @@ def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions
     # a system without a chart is refused before anything is sampled
     chart_for(system.topology, system.slow, system.positions, system.constraints)
     if options.slow != "torsions":
-        asked_features(system, options)
+        requested_features(system, options)
     return RunFolder.create(
         path,
         {

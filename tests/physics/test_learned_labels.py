@@ -14,7 +14,7 @@ from scipy.stats import kstest
 from openmm_gancl import Lifter, TrainingOptions
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
 from openmm_gancl.generator import untrained_model
-from openmm_gancl.generator.torsion_windows import hold_torsions, wide_torsions
+from openmm_gancl.generator.torsion_windows import restrain_torsions, wide_torsions
 from openmm_gancl.generator.training import train_model
 from openmm_gancl.lifting.label_proposals import KernelProposal, fit_label_encoder
 from openmm_gancl.lifting.reverse_check import check_reverse
@@ -115,7 +115,7 @@ def restrained_lifts(learned, generator, models):
     requested = KernelProposal.around_frames(labels, labels.widths).sample(64, np.random.default_rng(6))
     torsions = wide_torsions(system, labels.slow, positions)
     assert torsions.names == ("phi",)
-    model, centres = hold_torsions(generator, torsions, requested, seed=7)
+    model, centres = restrain_torsions(generator, torsions, requested, seed=7)
     system = replace(system, slow=torsions, force_constants=np.array([KT / 0.3**2]), basins=())
     lifter = Lifter(system, model, relax_steps=RELAX_STEPS, platform="Reference")
     often = np.exp(np.cos(centres[:, 0]))

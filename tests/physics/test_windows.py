@@ -8,7 +8,7 @@ import pytest
 from openmm_gancl import Lifter, TrainingOptions, analyse_windows, sample_windows
 from openmm_gancl.free_energy import window_weights
 from openmm_gancl.free_energy.mbar import solve_mbar
-from openmm_gancl.free_energy.surface import CEILING as ALIGNED_BELOW
+from openmm_gancl.free_energy.surface import ALIGNMENT_CEILING as ALIGNED_BELOW
 from openmm_gancl.generator.training import train_model
 from openmm_gancl.lifting.surface import window_free_energies
 from openmm_gancl.sampling import windows as windows_module

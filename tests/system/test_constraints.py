@@ -152,7 +152,7 @@ def test_without_friction_a_path_runs_back_to_where_it_began():
 
 def test_a_broken_constraint_has_no_weight(rigid, monkeypatch):
     model = untrained_model(rigid, seed=1)
-    monkeypatch.setattr("openmm_gancl.lifting.weights.VIOLATION", -1.0)
+    monkeypatch.setattr("openmm_gancl.lifting.weights.MAX_CONSTRAINT_ERROR", -1.0)
     lifts = Lifter(rigid, model, relax_steps=2, platform="Reference").lift(np.zeros((3, 2)), seed=1)
     assert set(lifts.reason) <= {"constraint", "nan", "failed"}
     assert (lifts.log_weights == -np.inf).all()

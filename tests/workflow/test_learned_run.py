@@ -68,7 +68,7 @@ def test_a_run_leaves_both_surfaces_and_the_labels(finished):
 def test_lifts_are_restrained_to_what_the_generator_predicts(finished):
     """Native windows over the wide torsion; the check has windows of its own, whose lifts count too."""
     outcome, notes = finished
-    assert "held on the way: phi" in notes
+    assert "restrained during relaxations: phi" in notes
     slow = load_system(SYSTEM).slow
     lifts, reverse = (load_lifts(outcome.folder / f"{name}.npz", slow) for name in ("lifts", "reverse"))
     assert lifts.mode == reverse.mode == "restrained" and (lifts.force_constants > 0.0).all()

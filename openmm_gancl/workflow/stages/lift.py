@@ -29,14 +29,14 @@ class _Rounds:
     def __init__(self, run: Run, plan: Plan, limit: int):
         self.run, self.plan, self.limit = run, plan, limit
         self.record: list[dict[str, float]] = []
-        n = limit if self._blind else min(run.settings.n_first, limit)
+        n = limit if self._in_one_round else min(run.settings.n_first, limit)
         lifter, labels = plan.round(None, n, 0)
         self.lifts = run.lift(lifter, "lifting", labels, run.seed("lift", "lifts", 0))
         self._analyse()
 
     @property
-    def _blind(self) -> bool:
-        """Whether nothing is placed and no error asked for: then one round is enough, of one chain over all lifts."""
+    def _in_one_round(self) -> bool:
+        """Whether nothing is placed and no error requested: then one round is enough, of one chain over all lifts."""
         options = self.run.options
         return options.unrestrained and options.target_error is None and (options.slow == "torsions" or options.chain)
 
@@ -76,7 +76,7 @@ def _save_trajectory(lifts: Lifts, system: MolecularSystem, path: Path) -> None:
     topology = mdtraj.Topology.from_openmm(system.topology)
     positions = lifts.positions[lifts.ok].astype(np.float32)
     mdtraj.Trajectory(positions, topology).save_dcd(str(path))
-    if path.stat().st_size < positions.nbytes:  # the writer does not look at what the disk says
+    if path.stat().st_size < positions.nbytes:  # the writer does not check what the disk reports
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     set_dcd_title(path, "lifts by openmm_gancl")
 

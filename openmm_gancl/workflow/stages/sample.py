@@ -8,7 +8,7 @@ from ..context import Run, restrained_windows
 
 
 def _save_structure(system: MolecularSystem, path: Path) -> None:
-    """A PDB file without OpenMM's header: its remark holds the date, and lifts are in vacuum, without a box."""
+    """A PDB file without OpenMM's header: its remark has the date, and lifts are in vacuum, without a box."""
     from openmm.app import PDBFile
 
     with open(path, "w") as stream:
@@ -34,6 +34,6 @@ def sample_stage(run: Run, out: Path) -> None:
     for name, part in (("frames", frames), ("held_out", held_out)):
         save_frames(part, out / f"{name}.npz")
         if part.dropped:
-            told = ", ".join(f"{count} {reason}" for reason, count in part.dropped.items())
-            run.reporter.note(f"dropped {told} of {len(part) + sum(part.dropped.values())} frames ({name})")
+            dropped = ", ".join(f"{count} {reason}" for reason, count in part.dropped.items())
+            run.reporter.note(f"dropped {dropped} of {len(part) + sum(part.dropped.values())} frames ({name})")
     _save_structure(run.system, out / "top.pdb")

@@ -16,11 +16,11 @@ from ...system.molecular_system import MolecularSystem
 from ..context import Run
 from ..options import RunOptions
 
-LEAST_RECOVERY = 0.9
+MIN_R_SQUARED = 0.9
 """Circular R^2 of the card's torsions below which the learned labels are said to miss something."""
 
 
-def asked_features(system: MolecularSystem, options: RunOptions) -> tuple[Features, list[str]]:
+def requested_features(system: MolecularSystem, options: RunOptions) -> tuple[Features, list[str]]:
     """The features and the torsions to keep that options name.
 
     Raises:
@@ -33,7 +33,7 @@ def asked_features(system: MolecularSystem, options: RunOptions) -> tuple[Featur
     return parse_features(options.features.split(","), mdtraj.Topology.from_openmm(system.topology)), keep
 
 
-def _report(learned: LearnedSlow, told: dict[str, float]) -> dict[str, Any]:
+def _report(learned: LearnedSlow, r_squared: dict[str, float]) -> dict[str, Any]:
     fitted = learned.fitted
     return {
         "names": list(learned.labels.slow.names),
@@ -44,14 +44,14 @@ def _report(learned: LearnedSlow, told: dict[str, float]) -> dict[str, Any]:
         "rates": fitted.rates_.tolist(),
         "scores": learned.selection.scores.tolist(),
         "chosen": learned.chosen.tolist(),
-        "recovery": told,
+        "recovery": r_squared,
     }
 
 
 def slow_stage(run: Run, out: Path) -> None:
-    """Learn the labels from the sampled frames, and say how well they tell the card's on held-out frames."""
+    """Learn the labels from the sampled frames, and report how well they predict the card's on held-out frames."""
     system, options = run.system, run.options
-    features, keep = asked_features(system, options)
+    features, keep = requested_features(system, options)
     frames, held_out = (load_frames(run.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out"))
     with run.reporter.step("learning slow coordinates", 1) as done:
         learned = learn_slow_coordinates(
@@ -66,20 +66,24 @@ def slow_stage(run: Run, out: Path) -> None:
     for line in spectral_gap(learned.fitted, learned.selection).describe().splitlines():
         run.reporter.note(line)
     labels, slow = learned.labels, learned.labels.slow
-    told, angles = {}, {}
+    r_squared, angles = dict[str, float](), {}
     if np.isfinite(system.slow.periods).all():
         angles = dict(zip(system.slow.names, frames.cv_values.T, strict=True))
-        r_squared = recovery(
+        values = recovery(
             labels.centres, frames.cv_values, slow.transform(held_out.positions), held_out.cv_values, slow.periods
         )
-        told = {name: float(value) for name, value in zip(system.slow.names, r_squared, strict=True)}
-        parts = ", ".join(f"{name} {value:.3f}" for name, value in told.items())
-        run.reporter.note(f"labels {', '.join(slow.names)}; they tell (circular R^2, held-out frames): {parts}")
-        if min(told.values()) < LEAST_RECOVERY:
-            run.reporter.note("the labels do not tell all of the card's torsions: use other `features`, or `keep` one")
+        r_squared = {name: float(value) for name, value in zip(system.slow.names, values, strict=True)}
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in r_squared.items())
+        run.reporter.note(f"labels {', '.join(slow.names)}; they predict (circular R^2, held-out frames): {parts}")
+        if min(r_squared.values()) < MIN_R_SQUARED:
+            run.reporter.note(
+                "the labels do not predict all of the card's torsions: use other `features`, or `keep` one"
+            )
     if options.restrained == "torsions":
-        run.reporter.note(f"held on the way: {', '.join(wide_torsions(system, slow, frames.positions).names)}")
+        run.reporter.note(
+            f"restrained during relaxations: {', '.join(wide_torsions(system, slow, frames.positions).names)}"
+        )
     plot_slow(learned.fitted, learned.selection, angles, out / "slow.png")
     labels.save(out / "labels.npz")
     (out / "slow.pt").write_bytes(slow.archive)
-    (out / "report.json").write_text(json.dumps(_report(learned, told), indent=1) + "\n")
+    (out / "report.json").write_text(json.dumps(_report(learned, r_squared), indent=1) + "\n")

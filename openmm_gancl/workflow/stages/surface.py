@@ -10,7 +10,7 @@ import numpy as np
 from ...coordinates.basin import Basin
 from ...coordinates.slow_coordinates import Axes, FirstAxes
 from ...free_energy.plots import plot_surface
-from ...free_energy.surface import CEILING, FreeEnergySurface
+from ...free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...lifting.lifts import Lifts, load_lifts
 from ...lifting.reverse_check import reason_counts
@@ -32,7 +32,7 @@ from ..summary import Summary
 def _pareto_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: float) -> float:
     """Tail index of the weights with the surface itself divided out: of what makes its error bars."""
     energies = surface.energy_at(ends.cv_values) / kT
-    low = energies < CEILING
+    low = energies < ALIGNMENT_CEILING
     return pareto_index(ends.log_weights[low] + energies[low])
 
 

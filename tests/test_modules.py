@@ -18,8 +18,6 @@ ORDER = (
 
 RANKS = {name: rank for rank, names in enumerate(ORDER.split(" < ")) for name in names.split(" | ")}
 MAX_FUNCTION_LINES = 60
-LONG_FUNCTIONS: set[str] = set()
-"""Functions that are longer for now."""
 
 Graph = dict[str, set[str]]
 
@@ -109,6 +107,7 @@ def test_the_order_names_every_folder_and_module_once():
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert len(RANKS) == ORDER.count("<") + ORDER.count("|") + 1
     assert set(RANKS) == there - {"__init__"}
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 6
 
 
 def test_a_module_imports_only_from_folders_before_its_own():
@@ -149,6 +148,23 @@ def test_importing_the_package_loads_nothing_heavy(heavy):
     assert heavy not in loaded_modules("import openmm_gancl")
 
 
+@pytest.mark.parametrize(
+    ("statement", "absent", "most"),
+    [
+        ("import openmm_gancl.trajectories", {"torch", "openmm"}, 12),
+        ("from openmm_gancl.trajectories import read", {"torch", "openmm"}, 12),
+        ("import openmm_gancl.sampling", {"torch"}, 25),
+        ("from openmm_gancl.sampling import sample_windows", {"torch"}, 31),
+        ("import openmm_gancl.free_energy", {"torch"}, 35),
+        ("from openmm_gancl.free_energy import analyse, analyse_trajectories", {"torch", "openmm"}, 35),
+    ],
+)
+def test_what_an_import_loads(statement, absent, most):
+    loaded = loaded_modules(statement)
+    ours = sorted(name for name in loaded if name.split(".")[0] == "openmm_gancl")
+    assert not absent & loaded and len(ours) <= most, (len(ours), ours)
+
+
 def test_loading_a_system_loads_no_torch():
     loaded = loaded_modules("from openmm_gancl import load_system\nload_system('double_well_oscillators')")
     assert "torch" not in loaded
@@ -163,7 +179,7 @@ def test_every_public_name_resolves():
 
 
 def test_unknown_names_are_attribute_errors():
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="attribute nonsense"):
         openmm_gancl.nonsense  # noqa: B018  # the access is the test
 
 
@@ -179,7 +195,7 @@ def test_functions_are_short():
         for path in PACKAGE.rglob("*.py")
         for name in long_functions(ast.parse(path.read_text()))
     }
-    assert found == LONG_FUNCTIONS
+    assert not found
 
 
 def test_a_long_function_shows():

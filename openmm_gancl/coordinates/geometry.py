@@ -1,4 +1,4 @@
-"""Vector products, torsion angles, and angles brought into one turn."""
+"""Vector products, torsion angles, angles brought into one turn, and places on circles."""
 
 import numpy as np
 
@@ -36,3 +36,9 @@ def wrap(angles: FloatArray, periods: FloatArray | float = 2 * np.pi) -> FloatAr
     finite = np.where(np.isfinite(periods), periods, 1.0)
     wrapped = angles - finite * np.floor(angles / finite + 0.5)
     return np.where(np.isfinite(periods), wrapped, angles)
+
+
+def embedded(labels: FloatArray, periods: FloatArray) -> FloatArray:
+    """Labels as places between which periodic ones close: the others as they are, then cosines, then sines."""
+    periodic = np.isfinite(periods)
+    return np.concatenate([labels[:, ~periodic], np.cos(labels[:, periodic]), np.sin(labels[:, periodic])], axis=1)

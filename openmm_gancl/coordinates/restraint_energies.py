@@ -1,15 +1,18 @@
 """The energy of a restraint on slow coordinates."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from ..units import BoolArray, FloatArray
-from .slow_coordinates import SlowCoordinates, embedded
+from .geometry import embedded
+
+if TYPE_CHECKING:
+    from .slow_coordinates import SlowCoordinates
 
 
-def restraint_form(slow: SlowCoordinates) -> Any:
+def restraint_form(slow: "SlowCoordinates") -> Any:
     """``cosine`` or ``harmonic``; an array of both, shape=(d,), where coordinates differ."""
     forms = np.where(np.isfinite(slow.periods), "cosine", "harmonic")
     return forms[0] if (forms == forms[0]).all() else forms
@@ -28,7 +31,7 @@ def restraint_terms(differences: FloatArray, cosine: bool | BoolArray) -> FloatA
 
 
 def restraint_energies(
-    slow: SlowCoordinates, force_constants: FloatArray, cv_values: FloatArray, labels: FloatArray
+    slow: "SlowCoordinates", force_constants: FloatArray, cv_values: FloatArray, labels: FloatArray
 ) -> FloatArray:
     """U_C in kJ/mol of values of the slow coordinates under restraints at labels.
 
@@ -46,7 +49,7 @@ def restraint_energies(
 
 
 def log_boltzmann_factors(
-    slow: SlowCoordinates, force_constants: FloatArray, places: FloatArray, centres: FloatArray
+    slow: "SlowCoordinates", force_constants: FloatArray, places: FloatArray, centres: FloatArray
 ) -> FloatArray:
     """-U_C / kT of every place under a restraint at every centre, shape=(n, m): 1 - cos is half a squared chord.
 

@@ -353,9 +353,3 @@ def slow_from_description(description: dict[str, Any]) -> SlowCoordinates:
     kinds: dict[str, Any] = {"torsions": Torsions, "particle": ParticleCoordinates, "module": ModuleCoordinates}
     slow: SlowCoordinates = kinds[description["kind"]](**fields)
     return slow
-
-
-def embedded(labels: FloatArray, periods: FloatArray) -> FloatArray:
-    """Labels as places between which periodic ones close: the others as they are, then cosines, then sines."""
-    periodic = np.isfinite(periods)
-    return np.concatenate([labels[:, ~periodic], np.cos(labels[:, periodic]), np.sin(labels[:, periodic])], axis=1)

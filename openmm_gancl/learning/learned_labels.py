@@ -10,8 +10,8 @@ import torch
 from scipy.spatial import cKDTree
 
 from ..coordinates.features import Features, SineCosine, heavy_atom_distances
-from ..coordinates.geometry import wrap
-from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, embedded, slow_from_description
+from ..coordinates.geometry import embedded, wrap
+from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, slow_from_description
 from ..coordinates.torch_modules import features_module
 from ..errors import InputError
 from ..system.molecular_system import MolecularSystem

@@ -274,10 +274,8 @@ def fit_encoder(
     pilot = lifts.select(lifts.ok)
     choices = _choices(trial.prior, pilot)
     likeliest, information = _fit_exponents(choices, _relative_weights(pilot), penalty)
-    components, candidates = (
-        _mixed(model, likeliest, pairs)
-        for pairs in (MIXTURE_COMPONENTS, itertools.product(EXPONENT_SCALES, EXPONENT_FLOORS))
-    )
+    components = _mixed(model, likeliest, MIXTURE_COMPONENTS)
+    candidates = _mixed(model, likeliest, itertools.product(EXPONENT_SCALES, EXPONENT_FLOORS))
     weighted = _reweighted(pilot, choices, components[1])
     frames = _resample(weighted, n_reverse // len(components), named_rng(seed, "encoder", "frames"))
     reverse = trial.reverse(pilot.select(frames), components, seed)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from ..errors import InputError
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
 from .colvar import Colvar, bias_log_weights, read_colvar, rows_of_frames
 from .series import Series, checked_log_weights, read_frame_values, read_log_weights, read_series
-from .static_bias import StaticBias
-from .umbrella import UmbrellaWindows, read_windows
+
+if TYPE_CHECKING:
+    from .static_bias import StaticBias
+    from .umbrella import UmbrellaWindows
 
 FULL_TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
 """Periods that a coordinate without one may really have."""
@@ -41,7 +43,7 @@ class Observations:
     n_surface: int
     temperature: float
     log_weights: FloatArray | None = None
-    windows: UmbrellaWindows | None = None
+    windows: "UmbrellaWindows | None" = None
     restrained: tuple[int, ...] = ()
     free_energies: FloatArray | None = None
     notes: tuple[str, ...] = ()
@@ -176,7 +178,7 @@ def _check_sources(
         raise InputError("none of `cvs` is computed from the trajectories: leave them out, or name one, as in phi:2")
 
 
-def _check_named(trajectories: Sequence[Path], windows: UmbrellaWindows) -> None:
+def _check_named(trajectories: Sequence[Path], windows: "UmbrellaWindows") -> None:
     """See that the trajectories given are those of the windows."""
     given, named = {path.resolve() for path in trajectories}, {path.resolve() for path in windows.files}
     if given and given != named:
@@ -193,15 +195,21 @@ def _given_log_weights(given: FloatArray | str | Path | None, series: Series, st
 
 
 def _energies_of(
-    bias: StaticBias | Callable[[FloatArray], StaticBias], series: Series, columns: tuple[int, ...]
+    bias: "StaticBias | Callable[[FloatArray], StaticBias]", series: Series, columns: tuple[int, ...]
 ) -> FloatArray:
     """Of a static bias at the frames, kJ/mol, shape=(n,)."""
     static = bias(series.periods[list(columns)]) if callable(bias) else bias
     return static.energies(np.asarray(series.values[:, list(columns[: static.n_variables])], dtype=float))
 
 
+def _as_windows(given: "UmbrellaWindows | str | Path | None", temperature: float) -> "UmbrellaWindows | None":
+    from .umbrella import read_windows
+
+    return read_windows(given, temperature) if isinstance(given, str | Path) else given
+
+
 def _check_bias_cvs(
-    cvs: Sequence[str], bias_cvs: Sequence[str], windows: UmbrellaWindows | None, bias: Any
+    cvs: Sequence[str], bias_cvs: Sequence[str], windows: "UmbrellaWindows | None", bias: Any
 ) -> tuple[str, ...]:
     """What windows or a bias act on."""
     acting = tuple(bias_cvs) or tuple(cvs)
@@ -218,7 +226,7 @@ def _check_bias_cvs(
     return acting
 
 
-def _restrained(windows: UmbrellaWindows | None, series: Series, columns: tuple[int, ...]) -> tuple[int, ...]:
+def _restrained(windows: "UmbrellaWindows | None", series: Series, columns: tuple[int, ...]) -> tuple[int, ...]:
     """Which of these columns of the series the windows restrain."""
     if windows is None:
         return ()
@@ -238,8 +246,8 @@ def read(
     log_weights: FloatArray | str | Path | None = None,
     colvar: Sequence[str | Path] = (),
     bias_columns: Sequence[str] = (),
-    windows: UmbrellaWindows | str | Path | None = None,
-    bias: StaticBias | Callable[[FloatArray], StaticBias] | None = None,
+    windows: "UmbrellaWindows | str | Path | None" = None,
+    bias: "StaticBias | Callable[[FloatArray], StaticBias] | None" = None,
     bias_cvs: Sequence[str] = (),
     stride: int = 1,
     progress: Callable[[], None] | None = None,
@@ -268,8 +276,7 @@ def read(
         list(map(Path, colvar)),
         thermal_energy(checked_temperature(temperature)),
     )
-    if isinstance(windows, str | Path):
-        windows = read_windows(windows, temperature)
+    windows = _as_windows(windows, temperature)
     acting = _check_bias_cvs(cvs, bias_cvs, windows, bias)
     everything = list(dict.fromkeys([*cvs, *acting]))
     _check_sources(files, everything, colvars, bias_columns, log_weights=log_weights, windows=windows, bias=bias)

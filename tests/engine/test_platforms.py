@@ -17,7 +17,7 @@ class OnPlatform:
     platform: str
 
     def on(self, platform):
-        return Asks(platform)
+        return OnPlatform(platform)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str) -> dict[str, Any]:
     """Figures by what their names end in."""
-    from .plots import plot_convergence, plot_errors, plot_overlap, plot_surface
+    from .plots import plot_convergence, plot_equilibration, plot_errors, plot_overlap, plot_surface
 
     surface = analysis.surface
     found = {} if basins else {row.name: place for row, place in zip(analysis.basins, analysis.minima, strict=True)}
@@ -24,6 +24,8 @@ def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str) -> dict[st
         pictures["_error"] = plot_errors(surface, unit=unit).figure
     if analysis.windows is not None:
         pictures["_overlap"] = plot_overlap(analysis.windows.mbar.overlap).figure
+        blocks = analysis.blocks
+        pictures["_equilibration"] = plot_equilibration(blocks.discarded, blocks.inefficiency).figure
     return pictures
 
 

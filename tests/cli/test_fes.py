@@ -60,7 +60,8 @@ def test_windows_of_a_table_are_joined(tmp_path):
     results = json.loads(result.stdout)
     assert len(results["windows"]["files"]) == 9 and results["windows"]["least_overlap"] > 0.03
     names = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("fes"))
-    assert names == ["fes.dat", "fes.npz", "fes.png", "fes_convergence.png", "fes_overlap.png"]
+    pictures = [f"fes{ending}.png" for ending in ("", "_convergence", "_equilibration", "_overlap")]
+    assert names == ["fes.dat", "fes.npz", *pictures]
     with np.load(tmp_path / "fes.npz") as stored:
         inside = np.abs(stored["edges_0"][:-1]) < 1.9
         energy, error = stored["energy"][inside], stored["error"][inside]

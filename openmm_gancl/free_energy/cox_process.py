@@ -174,7 +174,7 @@ def worst_place(
         squares: shape=(n_bins,), sums of squared weights: one heavy count is not many.
         rate: shape=(n_bins,), expected counts.
         dispersion: shape=(n_bins,), size of one independent count.
-        basis: that of the fit; it knows the grid.
+        basis: that of the fit; it has the grid.
     """
     worst = 0.0
     for radius in KERNEL_WIDTHS:

@@ -1,6 +1,6 @@
 """Training: the smooth baseline by maximum likelihood, then the adversarial correction (WGAN-GP).
 
-Gulrajani et al. 2017, arXiv 1704.00028. The critic sees what the lift draws, noise included. A likelihood term
+Gulrajani et al. 2017, arXiv 1704.00028. The critic gets what the lift draws, noise included. A likelihood term
 is added, which penalises the information between the latent and the coordinates.
 """
 
@@ -46,7 +46,7 @@ class TrainingOptions:
             modes saves it.
         evaluate_every: generator steps between two held-out distances.
         patience: evaluations without improvement before the early stop.
-        held_out: fraction of the frames that only the early stop sees.
+        held_out: fraction of the frames, for the early stop alone.
         roughness: weight of the baseline's smoothness penalty.
     """
 
@@ -202,7 +202,7 @@ def train_adversarially(
         slow: the slow coordinates.
         labels: shape=(n, d).
         coordinates: shape=(n, n_coordinates).
-        held_out: labels and coordinates that only the early stop sees.
+        held_out: labels and coordinates, for the early stop alone.
         options: hyper-parameters.
         seed: of every random number.
         history: is appended to.

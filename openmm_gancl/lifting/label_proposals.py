@@ -185,7 +185,7 @@ class KernelProposal:
     Args:
         centres: shape=(m, d).
         widths: shape=(d,), of the kernels of p(s).
-        encoder_widths: shape=(d,), how far xi(x_end) strays from the label.
+        encoder_widths: shape=(d,), how far xi(x_end) deviates from the label.
         periodic: shape=(d,).
     """
 

@@ -97,7 +97,7 @@ class InContextMove:
             raise InputError(f"{reason}: use Lifter or LiftMove")
         assert isinstance(system.slow, ParticleCoordinates)
         self.system = system
-        # a Lifter checks all that a lift needs, and knows its protocol
+        # a Lifter checks all that a lift needs, and has its protocol
         lifter = Lifter(
             system,
             model,

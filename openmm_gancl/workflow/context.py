@@ -116,7 +116,7 @@ class Run:
 
     @cached_property
     def labelled_system(self) -> MolecularSystem:
-        """The system with the labels that the generator knows."""
+        """The system with the labels that the generator is trained at."""
         learned = self.learned_labels
         return self.system if learned is None else self._over(learned.slow, WINDOW_WIDTH)
 

@@ -3,23 +3,17 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..coordinates.slow_coordinates import SlowCoordinates, Torsions
 from ..engine.random_numbers import Name, named_rng, named_seed
-from ..generator.model import LiftingModel
-from ..generator.torsion_windows import restrain_torsions, wide_torsions
-from ..learning.learned_labels import LearnedLabels, load_labels
-from ..lifting.label_proposals import KernelProposal, LabelProposal
 from ..lifting.lifter import Lifter
-from ..lifting.lifts import Lifts, Mode, evaluations_of_paths
+from ..lifting.lifts import Lifts, evaluations_of_paths
 from ..lifting.relaxation import TASK_SIZE
 from ..lifting.surface import Progress
-from ..sampling.frames import Frames, load_frames, stored_evaluations
+from ..sampling.frames import Frames, stored_evaluations
 from ..sampling.langevin import evaluations_of_windows
 from ..sampling.windows import WINDOWS_PER_TASK, sample_windows
 from ..system.molecular_system import MolecularSystem
@@ -28,12 +22,6 @@ from .folder import RunFolder
 from .options import RunOptions, Settings
 
 EQUILIBRATION_STEPS = 1000
-
-WINDOW_WIDTH = 0.3
-"""Standard deviation of a restraint on learned coordinates, whose own is one."""
-
-TORSION_WIDTH = 0.12
-"""Radians: standard deviation of a restraint on a torsion."""
 
 
 class Reporter(Protocol):
@@ -107,49 +95,6 @@ class Run:
         with self.reporter.step(title, 100) as done:
             yield lambda finished, n: done(100 * finished // n)
 
-    @cached_property
-    def learned_labels(self) -> LearnedLabels | None:
-        """Of the slow stage; None where the labels are the card's."""
-        if self.options.slow == "torsions":
-            return None
-        return load_labels(self.folder.file("slow", "labels.npz"))
-
-    @cached_property
-    def labelled_system(self) -> MolecularSystem:
-        """The system with the labels that the generator is trained at."""
-        learned = self.learned_labels
-        return self.system if learned is None else self._over(learned.slow, WINDOW_WIDTH)
-
-    @cached_property
-    def lifting_system(self) -> MolecularSystem:
-        """The system with the coordinates that lifts are restrained in."""
-        if self.options.restrained != "torsions" or self.learned_labels is None:
-            return self.labelled_system
-        frames = load_frames(self.folder.file("sample", "frames.npz"))
-        return self._over(wide_torsions(self.system, self.learned_labels.slow, frames.positions), TORSION_WIDTH)
-
-    def _over(self, slow: SlowCoordinates, width: float) -> MolecularSystem:
-        force_constants = np.full(len(slow.names), self.system.kT / width**2)
-        return replace(self.system, slow=slow, force_constants=force_constants, basins=())
-
-    def windows(self, model: LiftingModel, labels: FloatArray, seed: int) -> tuple[LiftingModel, FloatArray]:
-        """The model to lift with, and labels for it: windows over torsions, if these are restrained."""
-        torsions = self.lifting_system.slow
-        if self.options.restrained != "torsions" or not isinstance(torsions, Torsions):
-            return model, labels
-        return restrain_torsions(model, torsions, labels, seed)
-
-    def training_frames(self) -> Frames:
-        """Frames with the labels that the generator is trained at."""
-        frames, learned = load_frames(self.folder.file("sample", "frames.npz")), self.learned_labels
-        if learned is None:
-            return frames
-        return replace(
-            frames,
-            labels=KernelProposal.around_frames(learned, learned.widths).blur(self.seed("train", "label kernels")),
-            cv_values=learned.centres,
-        )
-
     def train_report(self) -> dict[str, Any]:
         """What the train stage recorded."""
         return dict(json.loads(self.folder.file("train", "report.json").read_text()))
@@ -163,26 +108,6 @@ class Run:
         """Force evaluations of the sample and train stages, redone work left out."""
         parts = [stored_evaluations(self.folder.file("sample", f"{name}.npz")) for name in ("frames", "held_out")]
         return int(self.train_report()["force_evaluations"]) + sum(parts)
-
-    def lifter(
-        self,
-        model: LiftingModel,
-        relax_steps: int,
-        mode: Mode = "restrained",
-        label_proposal: LabelProposal | None = None,
-    ) -> Lifter:
-        """A Lifter on this run's platform; with a label prior of its own its lifts are relaxed without a restraint."""
-        system = self.lifting_system
-        return Lifter(
-            system,
-            model,
-            relax_steps=relax_steps,
-            force_constants=None if label_proposal is None else np.zeros(len(system.slow.names)),
-            mode=mode,
-            label_proposal=label_proposal,
-            platform=self.platform,
-            workers=self.workers,
-        )
 
     def lift(self, lifter: Lifter, title: str, labels: FloatArray, seed: int) -> Lifts:
         """One lift of each label."""

@@ -1,22 +1,26 @@
-"""Where a run's lifts go, which surface steers them, and how they are checked."""
+"""Which labels a run has, where its lifts go, which surface places them, and how they are checked."""
 
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
 
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.slow_coordinates import SlowCoordinates, Torsions
 from ..errors import InputError
 from ..free_energy.grid import bin_indices
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.model import LiftingModel
-from ..learning.learned_labels import LearnedLabels
-from ..lifting.label_proposals import KernelProposal, fit_label_encoder
+from ..generator.torsion_windows import restrain_torsions, wide_torsions
+from ..learning.learned_labels import LearnedLabels, load_labels
+from ..lifting.label_proposals import KernelProposal, LabelProposal, fit_label_encoder
 from ..lifting.lifter import Lifter
-from ..lifting.lifts import Lifts, evaluations_of_paths
+from ..lifting.lifts import Lifts, Mode, evaluations_of_paths
 from ..lifting.relaxation import TASK_SIZE
 from ..lifting.surface import Progress, analyse_lifts, in_turn, surface_from_ends, weighted_ends
 from ..sampling.frames import Frames, load_frames
 from ..sampling.labels import scattered_labels, spread
+from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
 from .context import Run, restrained_windows
 
@@ -31,6 +35,93 @@ LABEL_PILOTS = 512
 
 LABEL_WINDOWS = 1024
 """Windows of a round that learned labels are lifted at, at most."""
+
+
+WINDOW_WIDTH = 0.3
+"""Standard deviation of a restraint on learned coordinates, whose own is one."""
+
+TORSION_WIDTH = 0.12
+"""Radians: standard deviation of a restraint on a torsion."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelling:
+    """Which labels the generator of a run is trained at, and which coordinates its lifts are restrained in.
+
+    Attributes:
+        run: the run.
+    """
+
+    run: Run
+
+    @cached_property
+    def learned(self) -> LearnedLabels | None:
+        """Of the slow stage; None where the labels are the card's."""
+        if self.run.options.slow == "torsions":
+            return None
+        return load_labels(self.run.folder.file("slow", "labels.npz"))
+
+    @cached_property
+    def system(self) -> MolecularSystem:
+        """The system with the labels that the generator is trained at."""
+        learned = self.learned
+        return self.run.system if learned is None else self._over(learned.slow, WINDOW_WIDTH)
+
+    @cached_property
+    def lifting_system(self) -> MolecularSystem:
+        """The system with the coordinates that lifts are restrained in."""
+        if self.run.options.restrained != "torsions" or self.learned is None:
+            return self.system
+        frames = load_frames(self.run.folder.file("sample", "frames.npz"))
+        return self._over(wide_torsions(self.run.system, self.learned.slow, frames.positions), TORSION_WIDTH)
+
+    def _over(self, slow: SlowCoordinates, width: float) -> MolecularSystem:
+        force_constants = np.full(len(slow.names), self.run.system.kT / width**2)
+        return replace(self.run.system, slow=slow, force_constants=force_constants, basins=())
+
+    def windows(self, model: LiftingModel, labels: FloatArray, seed: int) -> tuple[LiftingModel, FloatArray]:
+        """The model to lift with, and labels for it: windows over torsions, if these are restrained."""
+        torsions = self.lifting_system.slow
+        if self.run.options.restrained != "torsions" or not isinstance(torsions, Torsions):
+            return model, labels
+        return restrain_torsions(model, torsions, labels, seed)
+
+    def training_frames(self) -> Frames:
+        """Frames with the labels that the generator is trained at."""
+        frames, learned = load_frames(self.run.folder.file("sample", "frames.npz")), self.learned
+        if learned is None:
+            return frames
+        return replace(
+            frames,
+            labels=KernelProposal.around_frames(learned, learned.widths).blur(self.run.seed("train", "label kernels")),
+            cv_values=learned.centres,
+        )
+
+    def lifter(
+        self,
+        model: LiftingModel,
+        relax_steps: int,
+        mode: Mode = "restrained",
+        label_proposal: LabelProposal | None = None,
+    ) -> Lifter:
+        """A Lifter on this run's platform; with a label prior of its own its lifts are relaxed without a restraint."""
+        system = self.lifting_system
+        return Lifter(
+            system,
+            model,
+            relax_steps=relax_steps,
+            force_constants=None if label_proposal is None else np.zeros(len(system.slow.names)),
+            mode=mode,
+            label_proposal=label_proposal,
+            platform=self.run.platform,
+            workers=self.run.workers,
+        )
+
+
+@lru_cache(maxsize=1)
+def labelling_of(run: Run) -> Labelling:
+    """The one of a run, which keeps what it has read."""
+    return Labelling(run)
 
 
 class Plan(Protocol):
@@ -57,12 +148,13 @@ class _Checked:
 
     def __init__(self, run: Run, model: LiftingModel, relax_steps: int):
         self.run, self.model, self.relax_steps = run, model, relax_steps
+        self.labelling = labelling_of(run)
         self.evaluations = 0
 
     def compare(self, model: LiftingModel, frames: Frames) -> tuple[Lifts, Lifts]:
         """Lifts at the labels of frames, and reverse relaxations of those frames."""
         run = self.run
-        lifter = run.lifter(model, self.relax_steps)
+        lifter = self.labelling.lifter(model, self.relax_steps)
         labels = np.unique(frames.labels, axis=0)
         repeated = np.repeat(labels, run.settings.n_check_lifts, axis=0)
         forward = run.lift(lifter, "check: lifts", repeated, run.seed("lift", "check", "lifts"))
@@ -76,7 +168,7 @@ class _Checked:
 
     def nothing(self) -> tuple[Lifts, Lifts]:
         """No lifts, where no label could be checked."""
-        system = self.run.lifting_system
+        system = self.labelling.lifting_system
         none = Lifts.empty(system.slow, system.force_constants, system.temperature, self.relax_steps)
         return none, none
 
@@ -116,7 +208,7 @@ class GridPlan(_Checked):
     def round(self, surface: FreeEnergySurface | None, n: int, number: int) -> tuple[Lifter, FloatArray]:
         """See `Plan.round`."""
         slow, free, rng = self.run.system.slow, self.run.options.unrestrained, self.run.rng("lift", "labels", number)
-        lifter = self.run.lifter(self.model, self.relax_steps, "unrestrained" if free else "restrained")
+        lifter = self.labelling.lifter(self.model, self.relax_steps, "unrestrained" if free else "restrained")
         if free:
             return lifter, lifter.label_proposal.sample(n, rng)
         if surface is None:
@@ -157,7 +249,7 @@ class LearnedPlan(_Checked):
 
     def _free_lifter(self, which: BoolArray | None) -> Lifter:
         prior = KernelProposal.around_frames(self.labels, self.encoder_widths, which)
-        return self.run.lifter(self.model, self.relax_steps, "unrestrained", label_proposal=prior)
+        return self.labelling.lifter(self.model, self.relax_steps, "unrestrained", label_proposal=prior)
 
     def _low(self, surface: FreeEnergySurface | None) -> BoolArray:
         """Training frames where the surface is low, or unknown; all of them for a chain, which needs one p(s)."""
@@ -173,8 +265,8 @@ class LearnedPlan(_Checked):
             lifter = self._free_lifter(low)
             return lifter, lifter.label_proposal.sample(n, rng)
         labels = KernelProposal.around_frames(self.labels, self.labels.widths, low).sample(min(LABEL_WINDOWS, n), rng)
-        model, windows = self.run.windows(self.model, labels, self.run.seed("lift", "windows", number))
-        return self.run.lifter(model, self.relax_steps), windows[np.arange(n) % len(windows)]
+        model, windows = self.labelling.windows(self.model, labels, self.run.seed("lift", "windows", number))
+        return self.labelling.lifter(model, self.relax_steps), windows[np.arange(n) % len(windows)]
 
     def surface(self, lifts: Lifts, progress: Progress) -> FreeEnergySurface:
         """See `Plan.surface`."""
@@ -196,11 +288,13 @@ class LearnedPlan(_Checked):
         chosen = _low_and_far(run, surface, self.frames.cv_values, self.labels.centres, anywhere)
         if not len(chosen):
             return self.nothing()
-        model, windows = run.windows(self.model, self.labels.centres[chosen], run.seed("lift", "check", "windows"))
+        model, windows = self.labelling.windows(
+            self.model, self.labels.centres[chosen], run.seed("lift", "check", "windows")
+        )
         frames = restrained_windows(
             run,
             "sampling for the check",
-            run.lifting_system,
+            self.labelling.lifting_system,
             len(chosen),
             s.held_out_steps,
             s.n_check_frames,
@@ -222,11 +316,11 @@ def _low_and_far(
     order = order[energies[order] < CHECK_CEILING]
     if not len(order):
         return order
-    slow = run.labelled_system.slow
+    slow = labelling_of(run).system.slow
     return order[spread(labels[order], slow.periods, np.ptp(slow.domain, axis=1), run.settings.n_check_labels)]
 
 
 def plan_of(run: Run, model: LiftingModel, relax_steps: int) -> Plan:
     """The plan for the labels of a run."""
-    labels = run.learned_labels
+    labels = labelling_of(run).learned
     return GridPlan(run, model, relax_steps) if labels is None else LearnedPlan(run, model, relax_steps, labels)

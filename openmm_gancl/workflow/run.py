@@ -19,6 +19,7 @@ from ..system.molecular_system import MolecularSystem
 from .budget import least_evaluations
 from .context import Reporter, Run
 from .folder import RunFolder, is_run_folder, locked, prepare_folder
+from .labelling import labelling_of
 from .options import N_THREADS, RunOptions, Settings, check_same_options, effective, settings_of
 from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
@@ -73,7 +74,7 @@ def stages_of(options: RunOptions) -> list[str]:
 
 def _results(run: Run, stage: str) -> list[str]:
     extra = []
-    if stage == "surface" and run.learned_labels is not None:
+    if stage == "surface" and labelling_of(run).learned is not None:
         extra = [f"{run.card_surface}.{suffix}" for suffix in ("npz", "dat", "png")]
     return RESULTS[stage] + extra
 

@@ -18,7 +18,7 @@ from ...system.molecular_system import MolecularSystem
 from ...trajectories.files import set_dcd_title
 from ..budget import most_lifts
 from ..context import Run
-from ..labelling import Plan, plan_of
+from ..labelling import Plan, labelling_of, plan_of
 
 MAX_ROUNDS = 12
 
@@ -100,8 +100,8 @@ def lift_stage(run: Run, out: Path) -> None:
         extra["accepted"] = accept_metropolis(lifts.log_weights, run.rng("lift", "acceptance"))[1]
     elif not run.options.unrestrained and len(forward):
         lifts = join_lifts([lifts, forward])
-    if run.learned_labels is not None:
-        extra["learned_labels"] = run.labelled_system.slow.transform(lifts.positions)
+    if labelling_of(run).learned is not None:
+        extra["learned_labels"] = labelling_of(run).system.slow.transform(lifts.positions)
         extra["card_labels"] = run.system.slow.transform(lifts.positions)
     save_lifts(lifts, out / "lifts.npz", **extra)
     save_lifts(reverse, out / "reverse.npz")

@@ -26,6 +26,7 @@ from ...lifting.surface import (
 )
 from ...units import FloatArray
 from ..context import Run
+from ..labelling import labelling_of
 from ..summary import Summary
 
 
@@ -47,7 +48,7 @@ def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path, progress: Pr
     ends = weighted_ends(lifts, in_turn(progress, 0, 3))
     with np.load(run.folder.file("lift", "lifts.npz"), allow_pickle=False) as stored:
         learned, card_labels = (stored[name][lifts.ok] for name in ("learned_labels", "card_labels"))
-    own = FirstAxes.of(run.labelled_system.slow, 2)
+    own = FirstAxes.of(labelling_of(run).system.slow, 2)
 
     def over(axes: Axes, values: FloatArray, number: int) -> FreeEnergySurface:
         return surface_from_ends(
@@ -68,11 +69,11 @@ def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path, progress: Pr
 def surface_stage(run: Run, out: Path) -> None:
     """The surface, its picture, the basin table and the summary."""
     system, kT = run.system, run.system.kT
-    lifts = load_lifts(run.folder.file("lift", "lifts.npz"), run.lifting_system.slow)
+    lifts = load_lifts(run.folder.file("lift", "lifts.npz"), labelling_of(run).lifting_system.slow)
     checks = json.loads(run.folder.file("lift", "checks.json").read_text())
     cost = run.evaluations_before_lifts() + checks["force_evaluations"]
     with run.parts("surface") as progress:
-        if run.learned_labels is None:
+        if labelling_of(run).learned is None:
             analysis = analyse_lifts(lifts, force_evaluations=cost, progress=progress)
             _save_surface(analysis.surface, system.basins, out, "fes")
         else:

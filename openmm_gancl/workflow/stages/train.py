@@ -16,6 +16,7 @@ from ...sampling.frames import Frames
 from ...sampling.labels import spread
 from ...units import FloatArray
 from ..context import Run
+from ..labelling import labelling_of
 from ..options import PILOT_LABELS, PILOT_LIFTS, RELAX_CHOICES
 
 ENCODER_LABELS = 16
@@ -26,7 +27,7 @@ def _low_windows(run: Run, frames: Frames, n: int) -> FloatArray:
     windows, first, window = np.unique(frames.window, return_index=True, return_inverse=True)
     energies = np.bincount(window, frames.energies) / np.bincount(window)
     low = np.argsort(energies, kind="stable")[: max(len(windows) // 3, n)]
-    labels, slow = frames.labels[first[low]], run.labelled_system.slow
+    labels, slow = frames.labels[first[low]], labelling_of(run).system.slow
     return labels[spread(labels, slow.periods, np.ptp(slow.domain, axis=1), n)]
 
 
@@ -36,7 +37,10 @@ def _measured_relax_steps(run: Run, model: LiftingModel, labels: FloatArray) -> 
     for steps in RELAX_CHOICES:
         repeated = np.repeat(labels, PILOT_LIFTS, axis=0)
         lifts = run.lift(
-            run.lifter(model, steps), f"pilot of {steps} steps", repeated, run.seed("train", "step pilot", steps)
+            labelling_of(run).lifter(model, steps),
+            f"pilot of {steps} steps",
+            repeated,
+            run.seed("train", "step pilot", steps),
         )
         evaluations += lifts.force_evaluations
         sizes = [effective_sample_size(row) for row in lifts.log_weights.reshape(len(labels), PILOT_LIFTS)]
@@ -49,7 +53,8 @@ def train_stage(run: Run, out: Path) -> None:
     """Generator and encoder, and the step count if it is to be measured."""
     from ...generator.wgan_gp import TrainingOptions
 
-    s, frames, system = run.settings, run.training_frames(), run.labelled_system
+    s, labelling = run.settings, labelling_of(run)
+    frames, system = labelling.training_frames(), labelling.system
     options = TrainingOptions(latent_size=s.latent, generator_steps=s.generator_steps)
     adversarial = s.generator_steps if s.latent else 0
     with run.reporter.step("training", adversarial + 1) as done:
@@ -61,18 +66,20 @@ def train_stage(run: Run, out: Path) -> None:
         model = train(system, frames, seed=run.seed("train", "generator"), options=options, progress=progress)
     report: dict[str, Any] = {"history": model.history, "relax_steps": s.relax_steps, "force_evaluations": 0}
     if not s.relax_steps:
-        at = run.windows(model, _low_windows(run, frames, PILOT_LABELS), run.seed("train", "step pilot", "windows"))
+        at = labelling.windows(
+            model, _low_windows(run, frames, PILOT_LABELS), run.seed("train", "step pilot", "windows")
+        )
         report["relax_steps"], report["cost_of_effective_lift"], cost = _measured_relax_steps(run, *at)
         report["force_evaluations"] += cost
         run.reporter.note(f"relax steps: {report['relax_steps']} (measured)")
     if s.latent:
-        lifted, labels = run.windows(
+        lifted, labels = labelling.windows(
             model, _low_windows(run, frames, ENCODER_LABELS), run.seed("train", "encoder", "windows")
         )
         n_tasks = -(-s.n_pilot // TASK_SIZE) + -(-s.n_encoder_reverse // TASK_SIZE)
         with run.tasks("fitting the encoder", n_tasks, evaluations_of_paths(TASK_SIZE, report["relax_steps"])) as tick:
             fit = fit_encoder(
-                run.lifting_system,
+                labelling.lifting_system,
                 lifted,
                 labels,
                 relax_steps=report["relax_steps"],

@@ -11,9 +11,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
+from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +25,14 @@ Name = str | int
 
 
 def _sequence(seed: int, name: tuple[Name, ...]) -> np.random.SeedSequence:
-    digest = blake2b(json.dumps([part if isinstance(part, str) else int(part) for part in name]).encode()).digest()
-    return np.random.SeedSequence(int(seed), spawn_key=np.frombuffer(digest[:16], dtype="<u4").tolist())
+    try:
+        entropy = index(seed)  # not through a float, which would round a seed of 63 bits
+    except TypeError:
+        entropy = -1
+    if entropy < 0:
+        raise InputError(f"the seed is {seed}: give a whole number from 0 up")
+    digest = blake2b(json.dumps([part if isinstance(part, str) else index(part) for part in name]).encode()).digest()
+    return np.random.SeedSequence(entropy, spawn_key=np.frombuffer(digest[:16], dtype="<u4").tolist())
 
 
 def named_rng(seed: int, *name: Name) -> np.random.Generator:

@@ -13,6 +13,7 @@ from openmm import app
 import openmm_gancl as api
 from openmm_gancl.engine import random_numbers
 from openmm_gancl.engine.random_numbers import named_rng, named_seed, openmm_seed, torch_rng, torch_seeded
+from openmm_gancl.errors import InputError
 from openmm_gancl.lifting.label_proposals import UniformProposal
 from openmm_gancl.workflow import options
 from tests.cli.test_cli import gancl
@@ -178,6 +179,16 @@ def test_names_are_taken_whole():
     assert len(set(draws)) == len(names) and named_rng(3, "a").random() == draws[3]
     assert named_rng(4, "a").random() != draws[3] and named_rng(np.int64(3), "a", np.int64(0)).random() == draws[4]
     assert 0 <= named_seed(3, "a") < 2**63
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", None])
+def test_seeds_that_are_none(seed):
+    with pytest.raises(InputError, match="the seed is .*: give a whole number from 0 up"):
+        named_rng(seed, "a")
+
+
+def test_seeds_of_63_bits_are_taken_whole():
+    assert named_rng(2**62, "a").random() != named_rng(2**62 + 1, "a").random()
 
 
 def test_generators_of_torch_follow_names_and_leave_the_users_alone():

@@ -183,7 +183,7 @@ def test_names_are_taken_whole():
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "1", None])
 def test_seeds_that_are_none(seed):
-    with pytest.raises(InputError, match="the seed is .*: give a whole number from 0 up"):
+    with pytest.raises(InputError, match=r"the seed is .*: give a whole number from 0 up"):
         named_rng(seed, "a")
 
 

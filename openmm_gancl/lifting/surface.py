@@ -34,6 +34,9 @@ from .reverse_check import window_ids
 MAX_RESTRAINT_ENERGY = 4.0
 """A bin is known where some label's restraint lies below this many kT."""
 
+MAX_WINDOW_FREE_ENERGY = 40.0
+"""kT above the lowest window: as far as the constants of the mixture follow the windows' free energies."""
+
 INITIAL_GUESS_CUTOFF = 10.0
 """kT; windows further than this do not enter a window's initial guess."""
 
@@ -120,6 +123,15 @@ class _Parts:
             self.progress(finished, self.n)
 
 
+def bounded(free_energies: FloatArray) -> FloatArray:
+    """Windows' reduced free energies, none of them too far above the lowest.
+
+    The mixture's constants may be any fixed numbers. Without a bound one lift that weighs e^-1000, alone in its window,
+    would take them all.
+    """
+    return np.minimum(free_energies, free_energies.min() + MAX_WINDOW_FREE_ENERGY)
+
+
 class _Mixture:
     """The windows of restrained lifts as one mixture; a single flat window for unrestrained ones."""
 
@@ -163,7 +175,7 @@ class _Mixture:
                 weights = np.exp(near[close] - near.max())
                 guesses.append(np.quantile(log_means[close], 0.5, weights=weights, method="inverted_cdf"))
             self.tick()
-        return -np.array(guesses)
+        return bounded(-np.array(guesses))
 
     def log_exposure(self, places: FloatArray, free_energies: FloatArray) -> FloatArray:
         """log sum_j c_j b_j at places, c_j = n_j exp(F_j) of reduced window free energies F_j; shape=(n,)."""
@@ -336,7 +348,7 @@ def analyse_lifts(
         fit = fit_cox_process(basis, *counts, progress=parts)
         # lengths that were not tried count too
         parts.reach(before + (number + 1) * in_a_pass - 1)
-        free_energies = -logsumexp(log_windows + fit.log_density[:, None], axis=0)
+        free_energies = bounded(-logsumexp(log_windows + fit.log_density[:, None], axis=0))
         parts()
     reached = log_windows.max(axis=1) > -MAX_RESTRAINT_ENERGY
     cost = lifts.force_evaluations if force_evaluations is None else force_evaluations

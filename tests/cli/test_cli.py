@@ -280,7 +280,7 @@ def test_own_frames_train_a_model(finished, tmp_path, capfd):
     weights = ("--log-weights", tmp_path / "short.npy", "-o", tmp_path / "m.pt")
     refused(gancl("train", SYSTEM, *own, *weights), "has 3 log-weights")
     refused(gancl("train", "bonded_chain", *own, "-o", tmp_path / "m.pt"), "have 1 atoms, bonded_chain has 5")
-    refused(gancl("train", SYSTEM, *own, "--cv", "phi:2", "-o", tmp_path / "m.pt"), "--cv phi:2 is no label")
+    refused(gancl("train", SYSTEM, *own, "--cv", "phi:2", "-o", tmp_path / "m.pt"), "phi:2 is no label")
     refused(gancl("train", SYSTEM, *own), "-o model.pt")
 
 

@@ -76,7 +76,7 @@ def test_free_energy_of_a_window_with_rigid_bonds(system, exact, trained, genera
 def test_the_fixman_term_moves_an_angle(system, trained, exact, monkeypatch):
     """One step remembers where it started: the term left out there shows in an average too."""
     lifter = Lifter(system, trained, relax_steps=1, platform="Reference")
-    paths = run_paths(lifter, np.full((18_000, 1), LABEL), seed=1)
+    paths = run_paths(lifter, np.full((54_000, 1), LABEL), seed=1)
     mean, error = mean_angle(join_lifts(paths.lifts()), trained)
     assert error / mean < 0.02
     assert abs(mean - exact[1]) / error < z_limit(N_CASES), (mean, exact[1], error)

@@ -69,7 +69,7 @@ def free_lifter(learned, generator):
 
 def test_free_lifts_measure_the_whole_partition_function(learned, generator):
     lifter = free_lifter(learned, generator)
-    paths = run_paths(lifter, lifter.label_proposal.sample(8000, np.random.default_rng(6)), seed=7)
+    paths = run_paths(lifter, lifter.label_proposal.sample(12_000, np.random.default_rng(6)), seed=7)
     result = score(paths.log_weights(), CHAIN.log_z())
     untrained = generator.metadata["n_frames"] == 0
     assert result.relative_error < (0.15 if untrained else 0.05), result
@@ -109,7 +109,7 @@ def exact(models):
 
 @pytest.fixture(scope="module")
 def restrained_lifts(learned, generator, models):
-    """10,000, unevenly spread over 64 windows; those of an untrained generator are anywhere."""
+    """28,000, unevenly spread over 64 windows; those of an untrained generator are anywhere."""
     _, labels, positions = learned
     system = models.system(CHAIN.name)
     requested = KernelProposal.around_frames(labels, labels.widths).sample(64, np.random.default_rng(6))
@@ -119,7 +119,7 @@ def restrained_lifts(learned, generator, models):
     system = replace(system, slow=torsions, force_constants=np.array([KT / 0.3**2]), basins=())
     lifter = Lifter(system, model, relax_steps=RELAX_STEPS, platform="Reference")
     often = np.exp(np.cos(centres[:, 0]))
-    index = np.random.default_rng(8).choice(64, 10_000, p=often / often.sum())
+    index = np.random.default_rng(8).choice(64, 28_000, p=often / often.sum())
     return lifter.lift(centres[index], seed=9)
 
 

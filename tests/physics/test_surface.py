@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from openmm_gancl import Lifter, load_system
-from openmm_gancl.lifting import basin_populations
+from openmm_gancl.lifting import basin_populations, surface
 from openmm_gancl.lifting.lifts import Lifts
 from openmm_gancl.lifting.surface import analyse_lifts
 
@@ -159,3 +159,20 @@ def test_weights_of_any_size(system):
     one = lifts.labels[:, 0] == LABELS[N_LABELS // 4]
     far = replace(lifts, log_weights=np.where(one, lifts.log_weights - 900.0, lifts.log_weights))
     assert analyse_lifts(far).surface.energy == pytest.approx(usual.surface.energy, abs=0.5 * KT)
+
+
+def test_one_outlier_alone_in_its_window_does_not_take_the_surface(system, monkeypatch):
+    """A relaxation of too few steps may weigh e^-1000: elsewhere the surface is as it was. The twin has no bound."""
+    lifts = ideal_lifts(system, np.random.default_rng(5), n_lifts=200, labels=np.linspace(-1.6, 1.6, 11))
+    log_weights = lifts.log_weights.copy()
+    log_weights[1000] = -1000.0
+    kept = np.delete(np.arange(len(lifts)), np.arange(1001, 1200))
+    spoilt = replace(lifts, log_weights=log_weights).select(kept)
+    found = analyse_lifts(spoilt).surface
+    exact, places = exact_bins(found.edges[0]), 0.5 * (found.edges[0][1:] + found.edges[0][:-1])
+    elsewhere = (np.abs(places) > 0.5) & (exact - exact.min() < 6.0 * KT)
+    difference = (found.energy - exact)[elsewhere]
+    assert np.abs(difference - np.median(difference)).max() < 0.5 * KT
+    monkeypatch.setattr(surface, "MAX_WINDOW_FREE_ENERGY", np.inf)
+    with pytest.raises(ValueError, match="infs or NaNs"):
+        analyse_lifts(spoilt)

@@ -14,8 +14,6 @@ import pytest
 from openmm_gancl.trajectories.files import set_dcd_title
 from openmm_gancl.workflow.folder import MANIFEST
 
-pytestmark = pytest.mark.openmmtorch
-
 TIMES = ("created", "started", "seconds")
 """All that the manifests of two runs may differ in."""
 
@@ -94,7 +92,7 @@ def differing(one, other):
     return sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
 
 
-LEARNED = ("bonded_chain", "--slow", "diffusion-map", "--lifts", "192", "--latent", "1")
+LEARNED = ("bonded_chain", "--slow", "diffusion-map", "--lifts", "96", "--latent", "1")
 GIVEN = pytest.param(("double_well_oscillators",), marks=pytest.mark.slow)
 
 

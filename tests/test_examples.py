@@ -22,7 +22,8 @@ def run(folder, *arguments):
 @pytest.fixture(scope="module")
 def quick_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
-    run(folder, "-m", "openmm_gancl.cli", "run", "alanine_dipeptide_vacuum", "-o", "run", "--preset", "quick")
+    gancl = ("-m", "openmm_gancl.cli", "run", "alanine_dipeptide_vacuum", "-o", "run", "--preset", "quick")
+    run(folder, *gancl, "--latent", "0", "--lifts", "128")
     return folder / "run"
 
 

@@ -15,25 +15,28 @@ GAS_CONSTANT = 8.31446261815324e-3
 """kJ/mol/K (CODATA 2018, exact)."""
 
 
+def _without_unit(quantity: Any) -> Any:
+    from openmm import unit
+
+    if quantity.unit is unit.nanometer or quantity.unit is unit.kilojoule_per_mole:
+        # as a State has them: a conversion would cost as much as several steps of a small molecule
+        return quantity._value
+    return quantity.value_in_unit_system(unit.md_unit_system)
+
+
 def number(value: Any) -> float:
     """Return a bare number in nm, ps, K, kJ/mol, amu or radians.
 
     Args:
         value: a number, taken to be in these units already, or an ``openmm.unit.Quantity``.
     """
-    if hasattr(value, "value_in_unit_system"):
-        from openmm import unit
-
-        value = value.value_in_unit_system(unit.md_unit_system)
-    return float(value)
+    return float(_without_unit(value) if hasattr(value, "value_in_unit_system") else value)
 
 
 def numbers(values: Any) -> FloatArray:
     """The same of an array, or of a Quantity that holds one; one that is not of numbers becomes NaN."""
     if hasattr(values, "value_in_unit_system"):
-        from openmm import unit
-
-        values = values.value_in_unit_system(unit.md_unit_system)
+        values = _without_unit(values)
     try:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..coordinates.slow_coordinates import ModuleCoordinates, archived
 from ..errors import InputError, last_line, quiet
-from ..units import FloatArray
+from ..units import FloatArray, numbers
 from .threads import torch_threads
 
 Backend = Literal["auto", "torch", "python"]
@@ -97,12 +97,10 @@ class ModuleForce:
         if self._module is None:
             self._module = torch.jit.load(io.BytesIO(self.archive))
         values = state.getParameters() if self.parameters else {}
-        numbers = [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
-        positions = torch.tensor(
-            state.getPositions(asNumpy=True).value_in_unit(openmm.unit.nanometer), dtype=torch.float64
-        )
+        scalars = [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
+        positions = torch.tensor(numbers(state.getPositions(asNumpy=True)), dtype=torch.float64)
         with torch_threads(1):
-            return _evaluated(self._module, positions, numbers, self.with_forces)
+            return _evaluated(self._module, positions, scalars, self.with_forces)
 
 
 def _evaluated(module: Any, positions: Tensor, numbers: list[Tensor], with_forces: bool) -> tuple[float, FloatArray]:

@@ -92,9 +92,10 @@ def _bias(
     )
 
 
-def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str, biased: bool, json_: bool) -> None:
+def _report(
+    analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str, biased: bool, reporter: Any, json_: bool
+) -> None:
     """Write the files and print what was found."""
-    reporter = make_reporter()
     for note in analysis.notes:
         reporter.note(note)
     if biased:
@@ -236,4 +237,4 @@ def fes(
             stride=stride,
         )
         analysis = analyse(observations, basins=basins, **chosen)
-        _report(analysis, basins, prefix, unit, bias is not None, json_)
+        _report(analysis, basins, prefix, unit, bias is not None, reporter, json_)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -166,7 +167,7 @@ def _notes(
     observations: Observations, weighted: "_Weighted", discard: int | Literal["auto"]
 ) -> tuple[list[str], list[str]]:
     """What the user should know, and why the result is not to be trusted."""
-    notes, doubts = _sample_notes(*weighted.samples(), weighted.log_weights is not None)
+    notes, doubts = _sample_notes(*weighted.samples, weighted.log_weights is not None)
     if discard == "auto" and observations.windows is None:
         notes += _equilibration_notes(weighted.blocks, observations.series)
     if observations.windows is not None and weighted.windows is not None:
@@ -210,6 +211,7 @@ class _Weighted:
         response = None if self.windows is None else self.windows.response
         return count_blocks(series, self.blocks, grid, log_weights=self.log_weights, response=response, boxes=boxes)
 
+    @cached_property
     def samples(self) -> tuple[float, float]:
         """Effective number of independent samples, and the largest share of the weight on one frame."""
         n, log_weights = self.blocks.n_independent, self.log_weights
@@ -263,7 +265,7 @@ def analyse(
         surface=surface,
         density=density,
         blocks=weighted.blocks,
-        effective_samples=weighted.samples()[0],
+        effective_samples=weighted.samples[0],
         basins=masses_of_basins(rows, names, draws, thermal_energy(temperature)),
         minima=np.array([places[i] if i >= 0 else np.full(d, np.nan) for i in lowest]),
         barriers=basin_barriers(surface, deviations, lowest, names),

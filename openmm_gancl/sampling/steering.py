@@ -19,13 +19,13 @@ from ..engine.serialization import deserialized_system
 from ..engine.tasks import RunTasks, run_tasks
 from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters, ReferencePotential
-from ..sampling.langevin import evaluations_of_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray, numbers, thermal_energy
 from .langevin import (
     MINIMISER_ITERATIONS,
     RestrainedDynamics,
     Walkers,
+    evaluations_of_windows,
     join_walkers,
     langevin_integrator,
     lost_walker,

@@ -15,9 +15,17 @@ def _one_particle() -> openmm.System:
     return system
 
 
+@lru_cache
+def _seeding_context() -> openmm.Context:
+    """One whose integrator seeds the generator whenever it begins."""
+    return make_context(_one_particle(), openmm.LangevinMiddleIntegrator(300, 1, 0.001), "Reference", 1)
+
+
 def seed_reference_platform(seed: int) -> None:
     """Seed the one random generator that all Contexts of the Reference platform share in a process."""
-    make_context(_one_particle(), openmm.LangevinMiddleIntegrator(300, 1, 0.001), "Reference", seed)
+    context = _seeding_context()
+    context.getIntegrator().setRandomNumberSeed(seed)
+    context.reinitialize()
 
 
 @lru_cache

@@ -87,33 +87,34 @@ class UniformProposal:
     def sample_encoder(self, cv_values: FloatArray, rng: np.random.Generator) -> FloatArray:
         """See `LabelProposal.sample_encoder`."""
         columns = []
-        for xi, strength, truncated in self._columns(cv_values):
-            if truncated is None:
+        for xi, strength, domain in self._columns(cv_values):
+            if domain is None:
                 columns.append(wrap(xi + rng.vonmises(0.0, strength, size=len(xi))))
             else:
-                columns.append(truncated.rvs(size=len(xi), random_state=rng))
+                columns.append(truncnorm.rvs(**domain, size=len(xi), random_state=rng))
         return np.stack(columns, axis=1)
 
     def log_encoder(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
         """See `LabelProposal.log_encoder`."""
         total = np.zeros(len(labels))
-        for column, (xi, strength, truncated) in zip(labels.T, self._columns(cv_values), strict=True):
-            total += _log_kernel(column - xi, strength, True) if truncated is None else truncated.logpdf(column)
+        for column, (xi, strength, domain) in zip(labels.T, self._columns(cv_values), strict=True):
+            total += _log_kernel(column - xi, strength, True) if domain is None else truncnorm.logpdf(column, **domain)
         return total
 
     def log_ratio(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
         """See `LabelProposal.log_ratio`."""
         return self.log_encoder(labels, cv_values) - self.log_prior(labels)
 
-    def _columns(self, cv_values: FloatArray) -> Iterator[tuple[FloatArray, float, Any]]:
-        """xi, 1 / width^2, and a normal truncated to the domain where the coordinate has no period."""
+    def _columns(self, cv_values: FloatArray) -> Iterator[tuple[FloatArray, float, dict[str, Any] | None]]:
+        """xi, 1 / width^2, and the normal truncated to the domain where the coordinate has no period."""
         for i, strength in enumerate(self.force_constants / self.kT):
-            xi, truncated = cv_values[:, i], None
+            xi, domain = cv_values[:, i], None
             if not np.isfinite(self.slow.periods[i]):
                 width = strength**-0.5
                 low, high = self.slow.domain[i]
-                truncated = truncnorm((low - xi) / width, (high - xi) / width, xi, width)
-            yield xi, float(strength), truncated
+                # no frozen distribution, which scipy takes as long to make as a relaxation of a hundred steps takes
+                domain = {"a": (low - xi) / width, "b": (high - xi) / width, "loc": xi, "scale": width}
+            yield xi, float(strength), domain
 
 
 UNIFORM_FRACTION = 0.05

@@ -304,26 +304,24 @@ class PathContext:
         self.integrator.setGlobalVariableByName("n", 0)
         self.integrator.setGlobalVariableByName("reverse", int(task.reverse))
 
-    def real_energy(self) -> tuple[float, float]:
-        """U_A + U_C and the kinetic energy, kJ/mol, of all copies together."""
-        state = self.context.getState(energy=True, groups={REAL_GROUP})
-        return number(state.getPotentialEnergy()), number(state.getKineticEnergy())
+    def real_state(self) -> tuple[openmm.State, float, float]:
+        """With positions; U_A + U_C and the kinetic energy, kJ/mol."""
+        state = self.context.getState(positions=True, energy=True, groups=1 << REAL_GROUP)
+        return state, number(state.getPotentialEnergy()), number(state.getKineticEnergy())
 
     def run(self, task: RelaxTask, index: int) -> tuple[FloatArray, float, float, float, float]:
         """One path: its end, nm, its heat, U_A + U_C at its real end, and its kinetic energies, kJ/mol."""
         self.start(task, np.array([index]), task.positions[[index]])
         real_at_start, kinetic_start = np.nan, 0.0
         if task.reverse or self.constrained:
-            real_at_start, kinetic_start = self.real_energy()
+            _, real_at_start, kinetic_start = self.real_state()
         if not self.constrained:
             kinetic_start = float(0.5 * np.sum(self.masses[:, None] * task.velocities[index] ** 2))
         self.integrator.step(task.protocol.relax_steps)
-        real_at_end, kinetic_end = self.real_energy()
-        positions = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))
-        heat = self.integrator.getGlobalVariableByName("heat")
+        end, real_at_end, kinetic_end = self.real_state()
         return (
-            positions,
-            heat,
+            numbers(end.getPositions(asNumpy=True)),
+            self.integrator.getGlobalVariableByName("heat"),
             real_at_start if task.reverse else real_at_end,
             kinetic_start,
             kinetic_end,

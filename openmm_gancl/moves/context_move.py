@@ -160,13 +160,14 @@ class InContextMove:
         labels = np.empty((n, len(self.system.slow.names)))
         log_weights, accepted = np.empty(n), np.empty(n, dtype=bool)
         value = self.integrator.getGlobalVariableByName
-        for i in range(n):
-            self.step(1)
-            positions[i] = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))[
-                : self.system.n_atoms
-            ]
-            labels[i] = [self.context.getParameter(f"label_{j}") for j in range(labels.shape[1])]
-            log_weights[i], accepted[i] = value("log_weight"), bool(value("accepted"))
+        names = [f"label_{j}" for j in range(labels.shape[1])]
+        with self._stream.drawn_from(), torch_threads(1):
+            for i in range(n):
+                self.integrator.step(1)
+                state = self.context.getState(positions=True)
+                positions[i] = numbers(state.getPositions(asNumpy=True))[: self.system.n_atoms]
+                labels[i] = [self.context.getParameter(name) for name in names]
+                log_weights[i], accepted[i] = value("log_weight"), bool(value("accepted"))
         usable = np.abs(log_weights) < MAX_LOG_WEIGHT
         return ContextChain(positions, labels, np.where(usable, log_weights, -np.inf), accepted)
 

@@ -5,8 +5,10 @@ normal, a torsion of fold m is von Mises in ``m phi``. The widths are standard d
 the one of its narrow limit, ``kappa / kT = 1 / (m width)^2``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import openmm
@@ -33,6 +35,10 @@ class ReferenceParameters:
         return len(self.centres)
 
 
+TermsOfForce = list[list[tuple[Any, ...]]]
+"""Numbers of each term of one force, by reference and term."""
+
+
 class ReferencePotential:
     """Native OpenMM forces, exact sampler and log Z of a reference in one chart.
 
@@ -44,6 +50,7 @@ class ReferencePotential:
     def __init__(self, chart: Chart, kT: float):
         self.chart = chart
         self.kT = kT
+        self._last: tuple[ReferenceParameters, list[TermsOfForce]] | None = None
 
     def concentrations(self, parameters: ReferenceParameters) -> FloatArray:
         """kappa / kT of each coordinate as if it were a torsion, shape=(n, n_coordinates)."""
@@ -106,32 +113,51 @@ class ReferencePotential:
 
         Args:
             forces: what `forces` made, packed where there are copies.
-            parameters: n references.
+            parameters: n references; what OpenMM takes is computed once for all of them.
             indices: which of them, one a copy.
             context: the Context that holds the forces.
         """
-        chart, chosen = self.chart, np.atleast_1d(indices)
-        centres, stiffness = parameters.centres[chosen], self.kT / parameters.widths[chosen] ** 2
-        first = np.arange(len(chosen))[:, None, None] * chart.n_atoms
-        if not isinstance(chart, InternalCoordinates):
-            wells = np.stack([centres, stiffness], axis=1).reshape(len(chosen), 2, -1, 3)
-            for i, well in enumerate(wells.swapaxes(1, 2).reshape(-1, 6).tolist()):
-                forces[0].setParticleParameters(i, i, well)
-        else:
-            bond, angle, torsion = forces
-            ends = np.cumsum([len(chart.bonds), len(chart.angles)])
-            (bond_0, angle_0, torsion_0), (bond_k, angle_k, torsion_k) = (
-                np.split(values, ends, axis=1) for values in (centres, stiffness)
-            )
-            m = np.broadcast_to(chart.folds[ends[1] :], torsion_0.shape)
-            for set_term, atoms, *values in (
-                (bond.setBondParameters, chart.bonds, bond_0, bond_k),
-                (angle.setAngleParameters, chart.angles, angle_0, angle_k),
-                (torsion.setTorsionParameters, chart.torsions, m, m * torsion_0 + np.pi, torsion_k / m**2),
-            ):
-                particles = (atoms + first).reshape(-1, atoms.shape[1]).tolist()
-                columns = (value.ravel().tolist() for value in values)
-                for term, (row, *numbers) in enumerate(zip(particles, *columns, strict=True)):
-                    set_term(term, *row, *numbers)
-        for force in forces:
+        if self._last is None or self._last[0] is not parameters:
+            self._last = parameters, self._terms(parameters)
+        chosen, n_atoms = np.atleast_1d(indices).tolist(), self.chart.n_atoms
+        for force, particles, terms in zip(forces, self._particles, self._last[1], strict=True):
+            set_term = _setter(force)
+            for copy, index in enumerate(chosen):
+                begin, first = copy * len(particles), copy * n_atoms
+                for term, (row, numbers) in enumerate(zip(particles, terms[index], strict=True), begin):
+                    set_term(term, *(first + particle for particle in row), *numbers)
             force.updateParametersInContext(context)
+
+    @cached_property
+    def _particles(self) -> list[list[list[int]]]:
+        """Of each term of each force."""
+        chart = self.chart
+        if not isinstance(chart, InternalCoordinates):
+            return [np.arange(chart.n_atoms)[:, None].tolist()]
+        return [chart.bonds.tolist(), chart.angles.tolist(), chart.torsions.tolist()]
+
+    def _terms(self, parameters: ReferenceParameters) -> list[TermsOfForce]:
+        """Of each force."""
+        chart, n = self.chart, len(parameters)
+        centres, stiffness = parameters.centres, self.kT / parameters.widths**2
+        if not isinstance(chart, InternalCoordinates):
+            wells = np.stack([centres, stiffness], axis=1).reshape(n, 2, -1, 3)
+            return [[[(well,) for well in one] for one in wells.swapaxes(1, 2).reshape(n, -1, 6).tolist()]]
+        ends = np.cumsum([chart.n_bonds, chart.n_angles])
+        (bond_0, angle_0, torsion_0), (bond_k, angle_k, torsion_k) = (
+            np.split(values, ends, axis=1) for values in (centres, stiffness)
+        )
+        m = np.broadcast_to(chart.folds[ends[1] :], torsion_0.shape)
+        columns = (bond_0, bond_k), (angle_0, angle_k), (m, m * torsion_0 + np.pi, torsion_k / m**2)
+        return [
+            [list(zip(*one, strict=True)) for one in zip(*(column.tolist() for column in force), strict=True)]
+            for force in columns
+        ]
+
+
+def _setter(force: openmm.Force) -> Callable[..., None]:
+    if isinstance(force, openmm.HarmonicBondForce):
+        return force.setBondParameters
+    if isinstance(force, openmm.HarmonicAngleForce):
+        return force.setAngleParameters
+    return force.setTorsionParameters if isinstance(force, openmm.PeriodicTorsionForce) else force.setParticleParameters

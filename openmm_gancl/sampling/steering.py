@@ -100,8 +100,8 @@ def _steer(task: SteerTask) -> Walkers:
         origin, label = task.origins[index], task.labels[index]
         restraint.move(context, origin + fraction * wrap(label - origin, dynamics.slow.periods))
         if reference is not None and task.parameters is not None:
-            widths = task.parameters.widths / np.sqrt(max(_strength(fraction), 1e-12))
-            reference.set_parameters(forces, replace(task.parameters, widths=widths), index, context)
+            widths = task.parameters.widths[[index]] / np.sqrt(max(_strength(fraction), 1e-12))
+            reference.set_parameters(forces, ReferenceParameters(task.parameters.centres[[index]], widths), 0, context)
 
     ends = []
     for index in range(len(task.labels)):

@@ -58,6 +58,8 @@ class DeclaredState:
             shape=(n,), one of ``"" "cis" "chirality" "bond" "nan"``; the last that applies.
         """
         finite: NDArray[np.bool_] = np.all(np.isfinite(positions), axis=(1, 2))
+        if self.is_empty:
+            return np.where(finite, "", "nan").astype("<U9")
         x = np.where(finite[:, None, None], positions, 0.0)
         # A clash can throw atoms so far that products overflow: NaN then compares as outside.
         with np.errstate(all="ignore"):

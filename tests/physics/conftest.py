@@ -1,9 +1,10 @@
-from functools import lru_cache
+import os
+from functools import lru_cache, wraps
 
 import numpy as np
 import pytest
 
-from openmm_gancl import TrainingOptions, load_system, sample_windows
+from openmm_gancl import TrainingOptions, load_model, load_system, sample_windows
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.training import train_model
 from openmm_gancl.lifting import fit_encoder
@@ -18,8 +19,27 @@ UNTRAINED_WIDTHS = {
 """Wider than anything real, so that the variance of one step is finite; no frame was used for it."""
 
 
+def stored(make):
+    """A model that one process of the session makes and the others read."""
+
+    @lru_cache
+    @wraps(make)
+    def read(models, *key):
+        path = models.folder / f"{make.__name__}-{'-'.join(map(str, key))}.pt"
+        if not path.exists():
+            part = path.with_suffix(f".{os.getpid()}")
+            make(models, *key).save(part)
+            part.replace(path)
+        return load_model(path)
+
+    return read
+
+
 class Models:
     """Systems, frames and models, each made once a session."""
+
+    def __init__(self, folder):
+        self.folder = folder
 
     system = staticmethod(lru_cache(load_system))
 
@@ -37,19 +57,19 @@ class Models:
         )
         return sampled.positions, sampled.labels
 
-    @lru_cache  # noqa: B019  # one instance a session
+    @stored
     def with_prior_encoder(self, name, generator, latent_size):
         """Trained, trained on shuffled labels, or untrained; r = p(z)."""
         system = self.system(name)
         if generator == "untrained":
             return untrained_model(system, seed=3, latent_size=latent_size, strength=0.5, widths=UNTRAINED_WIDTHS[name])
         positions, labels = self.frames(name)
-        options = TrainingOptions(latent_size=latent_size, generator_steps=300)
+        options = TrainingOptions(latent_size=latent_size, generator_steps=100)
         if generator == "shuffled":
             labels = np.random.default_rng(5).permutation(labels)
         return train_model(system, positions, labels, seed=2, options=options)
 
-    @lru_cache  # noqa: B019  # one instance a session
+    @stored
     def model(self, name, generator, latent_size, relax_steps):
         """The same with the fitted encoder, where there is a latent and a training to fit it after."""
         model = self.with_prior_encoder(name, generator, latent_size)
@@ -57,11 +77,21 @@ class Models:
             return model
         labels = np.array(EXACT[name].labels)[:, None]
         fit = fit_encoder(
-            self.system(name), model, labels, relax_steps=relax_steps, seed=4, n_pilot=768, platform="Reference"
+            self.system(name),
+            model,
+            labels,
+            relax_steps=relax_steps,
+            seed=4,
+            n_pilot=384,
+            n_reverse=384,
+            platform="Reference",
         )
         return fit.model
 
 
 @pytest.fixture(scope="session")
-def models():
-    return Models()
+def models(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    (folder := folder / "models").mkdir(exist_ok=True)
+    return Models(folder)

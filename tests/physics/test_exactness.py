@@ -35,7 +35,7 @@ class Setting:
     time_step: float = 1.0
     generator: str = "trained"
     latent_size: int = 4
-    n_lifts: int = 600
+    n_lifts: int = 400
 
     @property
     def demand(self):
@@ -50,17 +50,17 @@ SETTINGS = {
     "one step": replace(DEFAULT, relax_steps=1, n_lifts=12000),
     "20 steps": replace(DEFAULT, relax_steps=20, n_lifts=8000),
     "200 steps": replace(DEFAULT, relax_steps=200, n_lifts=2400),
-    "half the time step": replace(DEFAULT, time_step=0.5),
-    "twice the time step": replace(DEFAULT, time_step=2.0),
+    "half the time step": replace(DEFAULT, time_step=0.5, n_lifts=600),
+    "twice the time step": replace(DEFAULT, time_step=2.0, n_lifts=600),
     "untrained": replace(DEFAULT, generator="untrained", n_lifts=2000),
     "shuffled labels": replace(DEFAULT, generator="shuffled", n_lifts=2000),
-    "no latent": replace(DEFAULT, latent_size=0),
-    "corner": Setting(1, 2.0, "untrained", 4, 10000),
+    "no latent": replace(DEFAULT, latent_size=0, n_lifts=600),
+    "corner": Setting(1, 2.0, "untrained", 4, 5000),
 }
 EFFORT = {
     ("double_well_oscillators", 1.0, "untrained"): 2,
-    ("double_well_oscillators", 1.0, "corner"): 6,
-    ("bonded_chain", 2.0, "corner"): 8,
+    ("double_well_oscillators", 1.0, "corner"): 12,
+    ("bonded_chain", 2.0, "corner"): 16,
 }
 """Where the demanded error takes that many times more lifts: narrow wells, far from a wide reference, or a window on
 top of a barrier."""

@@ -112,7 +112,7 @@ def test_exchange_keeps_the_equilibrium(models, generator, relax_steps, md_steps
 def test_accepting_every_lift_shows(models):
     system = models.system(NAME)
     move = move_of(system, models.with_prior_encoder(NAME, "untrained", 2), 200, kind=AlwaysAccepts)
-    z = scores(ends_of(move, DOUBLE_WELL.sample(800, np.random.default_rng(5)), 50, rounds=2))
+    z = scores(ends_of(move, DOUBLE_WELL.sample(400, np.random.default_rng(5)), 50, rounds=2))
     assert np.abs(z).max() > REJECTED, z
 
 
@@ -134,7 +134,8 @@ def test_what_scripts_add_keeps_the_equilibrium(models, added, exact, kind):
     system = models.system(NAME)
     simulation = simulation_of(system, 11, added=added)
     move = move_of(system, models.with_prior_encoder(NAME, "untrained", 2), 200, kind, simulation)
-    found = ends_of(move, exact(500, np.random.default_rng(5)), 50, rounds=2)
+    starts = exact(500 if kind is LiftMove else 250, np.random.default_rng(5))
+    found = ends_of(move, starts, 50, rounds=2)
     z = np.abs(scores(found, exact(40_000, np.random.default_rng(3)))).max()
     assert z < z_limit(N_SCORES) if kind is LiftMove else z > REJECTED, z
 

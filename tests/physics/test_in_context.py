@@ -25,7 +25,7 @@ from .statistics import score, z_limit
 NAME = DOUBLE_WELL.name
 N_SCORES = 5 + 4 + 2 + 1 + 1
 REJECTED = 5.0
-N_MOVES, N_TWIN, N_SMALL, N_BLOCKS = 48_000, 6000, 10_000, 60
+N_MOVES, N_TWIN, N_NARROW, N_TWO, N_BLOCKS = 48_000, 6000, 2500, 7000, 60
 
 
 def move_of(models, generator, relax_steps, **rest):
@@ -44,11 +44,11 @@ def check(result, rough):
 @pytest.mark.parametrize(
     ("generator", "relax_steps", "factor", "n"),
     [
-        ("trained", 100, 1.0, 4000),
-        ("trained", 100, 2.0, 4000),
-        ("trained", 1, 1.0, 20_000),
-        ("untrained", 200, 1.0, 4000),
-        ("untrained", 1, 1.0, 20_000),
+        ("trained", 100, 1.0, 2000),
+        ("trained", 100, 2.0, 2000),
+        ("trained", 1, 1.0, 4000),
+        ("untrained", 200, 1.0, 2800),
+        ("untrained", 1, 1.0, 10_000),
     ],
 )
 def test_mean_weight_is_the_partition_function(models, generator, relax_steps, factor, n):
@@ -106,7 +106,7 @@ def narrow_domain():
 def chain_of_the_narrow_domain():
     system, log_z = narrow_domain()
     model = untrained_model(system, seed=2, latent_size=1, strength=0.2, widths={"cartesian": 0.1})
-    return InContextMove(system, model, relax_steps=10, seed=6).run(N_SMALL), log_z
+    return InContextMove(system, model, relax_steps=10, seed=6).run(N_NARROW), log_z
 
 
 def test_labels_near_the_edges_of_their_domain():
@@ -125,10 +125,10 @@ def test_a_forgotten_edge_shows(monkeypatch):
 def test_two_particles_with_a_label_each(relax_steps):
     system, log_z = two_particles()
     model = untrained_model(system, seed=2, latent_size=1, strength=0.3, widths={"cartesian": 0.15})
-    chain = InContextMove(system, model, relax_steps=relax_steps, seed=5).run(N_SMALL)
+    chain = InContextMove(system, model, relax_steps=relax_steps, seed=5).run(N_TWO)
     result = score(chain.log_weights, log_z)
     check(result, rough=True)
-    assert chain.positions.shape == (N_SMALL, 2, 3) and 0.0 < chain.accepted.mean() < 1.0
+    assert chain.positions.shape == (N_TWO, 2, 3) and 0.0 < chain.accepted.mean() < 1.0
 
 
 def scores(positions):

@@ -102,7 +102,7 @@ def test_exchange_keeps_the_equilibrium(models, generator, relax_steps, md_steps
     system = models.system(NAME)
     model = models.with_prior_encoder(NAME, generator, 2)
     move = move_of(system, model, relax_steps)
-    n = 400 if md_steps == 5000 else 800 if md_steps == 50 else 1600
+    n = 400 if md_steps == 5000 else 500 if md_steps == 50 else 1600
     z = scores(ends_of(move, DOUBLE_WELL.sample(n, np.random.default_rng(5)), md_steps, rounds=2))
     assert np.abs(z).max() < z_limit(N_SCORES), z
     if generator == "trained" and relax_steps == 200:
@@ -154,9 +154,9 @@ def test_two_moves_on_one_simulation_keep_the_equilibrium(models):
                 one.run(1, md_steps)
                 other.run(1)
 
-    z = scores(ends_of(Both(), DOUBLE_WELL.sample(800, np.random.default_rng(5)), 50, rounds=2))
+    z = scores(ends_of(Both(), DOUBLE_WELL.sample(500, np.random.default_rng(5)), 50, rounds=2))
     assert np.abs(z).max() < z_limit(N_SCORES), z
-    assert all(sum(record.accepted for record in move.history) >= 50 for move in (one, other))
+    assert all(sum(record.accepted for record in move.history) >= 30 for move in (one, other))
 
 
 def test_metropolis_is_a_chain_of_lifts(models):
@@ -164,7 +164,7 @@ def test_metropolis_is_a_chain_of_lifts(models):
     system = models.system(NAME)
     move = move_of(system, models.with_prior_encoder(NAME, "trained", 2), 200, acceptance="metropolis")
     places = []
-    for record in move.run(8000):
+    for record in move.run(5000):
         places.append(record.after[0])
     kept = np.array(places)[200:]
     exact = DOUBLE_WELL.sample(400_000, np.random.default_rng(3))[:, 0, 0]

@@ -72,8 +72,10 @@ class LabelFunctions:
         chosen = [[table[:, self.products[:, axis]] for table in tables[axis]] for axis in range(d)]
         result = []
         for sloped in range(-1, d):
-            parts = [chosen[axis][int(axis == sloped)] for axis in range(d)]
-            result.append(np.prod(parts, axis=0))
+            product = chosen[0][int(sloped == 0)]
+            for axis in range(1, d):
+                product = product * chosen[axis][int(axis == sloped)]
+            result.append(product)
         return np.stack(result)
 
     def prior_precision(self, length: float) -> FloatArray:

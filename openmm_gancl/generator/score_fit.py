@@ -5,7 +5,7 @@ least squares of the known gradient determine them (score matching with known sc
 identity the optimum is that of moment matching, and a structure is worth as many equations as it has coordinates.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,21 @@ ROBUST_SIZE = 3.0
 MIN_PRECISION = 0.1
 """Least eigenvalue of a precision, in units of standard deviations of all structures."""
 
+MIN_RELATIVE_PRECISION = 0.3
+"""Least eigenvalue of a precision in units of a typical one."""
+
+MIN_SCALE = 1e-6
+"""nm or radians; a coordinate with a smaller standard deviation does not move."""
+
+STRUCTURES_AN_ORDER = 3000
+"""Effective structures that each order of a precision needs."""
+
+HELD_OUT_BLOCK, HELD_OUT_EVERY = 25, 4
+"""Structures that are held out together, and one block in how many."""
+
+MAX_LOSS = 50.0
+"""kT below the median at which a held-out likelihood is cut."""
+
 MIN_EVIDENCE = 4.0
 """Standard errors that a cubic term must be away from zero."""
 
@@ -34,32 +49,55 @@ MAX_DEPTH = 3
 CUBIC_OUTLIER = 6.0
 """Structures with a number beyond it say nothing of cubic terms."""
 
-MAX_PROJECTED = 4000
+MAX_PROJECTED = 2000
 """Structures at which a precision is factorised."""
 
-ROWS_AT_ONCE = 4000
+ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class NarrowOptions:
+    """How many functions the narrow coordinates have, and how they are smoothed.
+
+    Args:
+        order: highest order of the functions of the mean.
+        precision_order: the same of the precision; zero is one precision for all conditions.
+        ridge: penalty of a function of order one, in structures.
+    """
+
+    order: int
+    precision_order: int
+    ridge: float
+
+
+NARROW_OPTIONS = (
+    NarrowOptions(3, 0, 2.0),
+    NarrowOptions(4, 0, 0.2),
+    NarrowOptions(4, 1, 0.5),
+    NarrowOptions(4, 2, 0.2),
+)
+"""Tried in turn, and chosen by the likelihood of structures that were held out."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How many functions a fit has, and how they are smoothed.
+    """What is tried, and how circular densities and cubic terms are fitted.
 
     Args:
-        order: highest order of the label functions.
-        precision_order: the same of the precision.
-        ridge: penalty of a function of order one, in structures.
+        narrow: the candidates.
         uniform_share: of the circular densities.
         harmonics: waves of a circular density's phase.
         circular_order: highest order of the label functions of circular densities.
+        circular_ridge: penalty of such a function of order one, in structures.
         lost_gain: relative entropy that couplings may lose by being constant.
+        least_cubic: the smallest cubic coefficient that is kept.
     """
 
-    order: int = 4
-    precision_order: int = 2
-    ridge: float = 0.1
+    narrow: tuple[NarrowOptions, ...] = NARROW_OPTIONS
     uniform_share: float = 0.01
     harmonics: int = 2
     circular_order: int = 2
+    circular_ridge: float = 0.5
     lost_gain: float = 0.005
     least_cubic: float = 0.012
 
@@ -138,20 +176,68 @@ def robust_weights(gradients: FloatArray, weights: FloatArray) -> FloatArray:
     return weights * np.minimum(1.0, (ROBUST_SIZE * np.median(size) / np.maximum(size, 1e-300)) ** 2)
 
 
-def _normal_equations(
-    features: FloatArray, of_precision: IntArray, y: FloatArray, gradients: FloatArray, weights: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Of the columns [features, some of the features times -y], shapes (n_columns, n_columns) and (n_columns, k)."""
-    n_columns = features.shape[1] + len(of_precision) * y.shape[1]
-    matrix, right = np.zeros((n_columns, n_columns)), np.zeros((n_columns, y.shape[1]))
-    for i in range(0, len(y), ROWS_AT_ONCE):
-        rows = slice(i, i + ROWS_AT_ONCE)
-        crossed = features[rows][:, of_precision, None] * -y[rows, None, :]
-        columns = np.concatenate([features[rows], crossed.reshape(len(crossed), -1)], axis=1)
-        columns = (columns * np.sqrt(weights[rows, None])).astype(np.float32)
-        matrix += columns.T @ columns
-        right += columns.T @ (np.sqrt(weights[rows, None]) * gradients[rows]).astype(np.float32)
-    return matrix, right
+@dataclass(frozen=True)
+class _Equations:
+    """Normal equations of the columns [features, some of the features times -y].
+
+    Attributes:
+        matrix: shape=(n_columns, n_columns).
+        right: shape=(n_columns, k).
+        orders: shape=(n_features,), of the features.
+        roughness: shape=(n_features,).
+        of_precision: which features are multiplied by y.
+    """
+
+    matrix: FloatArray
+    right: FloatArray
+    orders: IntArray
+    roughness: FloatArray
+    of_precision: IntArray
+
+    @classmethod
+    def of(cls, data: "_NarrowData", rows: BoolArray, precision_order: int) -> "_Equations":
+        """Those of some structures.
+
+        Args:
+            data: all structures.
+            rows: shape=(n,).
+            precision_order: the highest.
+        """
+        orders, roughness = data.condition.orders.numpy(), data.condition.roughness.numpy()
+        of_precision, k = np.flatnonzero(orders <= precision_order), data.y.shape[1]
+        n_columns = len(orders) + len(of_precision) * k
+        matrix, right = np.zeros((n_columns, n_columns)), np.zeros((n_columns, k))
+        chosen = np.flatnonzero(rows)
+        for i in range(0, len(chosen), ROWS_AT_ONCE):
+            part = chosen[i : i + ROWS_AT_ONCE]
+            features, root = data.features[part], np.sqrt(data.weights[part, None])
+            crossed = features[:, of_precision, None] * -data.y[part, None, :]
+            columns = np.concatenate([features, crossed.reshape(len(part), -1)], axis=1)
+            columns = (columns * root).astype(np.float32)
+            matrix += columns.T @ columns
+            right += columns.T @ (root * data.gradients[part]).astype(np.float32)
+        return cls(matrix, right, orders, roughness, of_precision)
+
+    def __add__(self, other: "_Equations") -> "_Equations":
+        return replace(self, matrix=self.matrix + other.matrix, right=self.right + other.right)
+
+    def solve(self, options: NarrowOptions) -> "LinearGradient":
+        """The least squares with a ridge, with as many functions as asked for."""
+        k, n_features = self.right.shape[1], len(self.orders)
+        of_mean = np.flatnonzero(self.orders <= options.order)
+        chosen = np.flatnonzero(self.orders[self.of_precision] <= options.precision_order)
+        crossed = n_features + (chosen[:, None] * k + np.arange(k)).ravel()
+        columns = np.concatenate([of_mean, crossed])
+        of_precision = self.of_precision[chosen]
+        smooth = (1 + self.roughness) ** 2
+        penalty = np.concatenate([(smooth * (self.roughness > 0))[of_mean], np.repeat(smooth[of_precision], k)])
+        matrix = self.matrix[np.ix_(columns, columns)]
+        matrix[np.diag_indices_from(matrix)] += options.ridge * penalty + 1e-6
+        solution = cho_solve(cho_factor(matrix, overwrite_a=True), self.right[columns])
+        linear = np.zeros((n_features, k))
+        linear[of_mean] = solution[: len(of_mean)]
+        precision = solution[len(of_mean) :].reshape(-1, k, k)
+        return LinearGradient(linear, 0.5 * (precision + precision.transpose(0, 2, 1)), of_precision)
 
 
 @dataclass(frozen=True)
@@ -168,41 +254,12 @@ class LinearGradient:
     precision: FloatArray
     of_precision: IntArray
 
-    @classmethod
-    def fit(
-        cls,
-        condition: Condition,
-        features: FloatArray,
-        y: FloatArray,
-        gradients: FloatArray,
-        weights: FloatArray,
-        options: FitOptions,
-    ) -> "LinearGradient":
-        """By weighted least squares with a ridge.
+    def conditionals(self, features: FloatArray, typical: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Mean, log width and couplings of each coordinate given those before it, at n conditions.
 
         Args:
-            condition: of the features.
             features: shape=(n, n_features).
-            y: shape=(n, k).
-            gradients: shape=(n, k).
-            weights: shape=(n,), of mean one.
-            options: see there.
-        """
-        orders, roughness = condition.orders.numpy(), condition.roughness.numpy()
-        of_precision = np.flatnonzero(orders <= options.precision_order)
-        matrix, right = _normal_equations(features, of_precision, y, gradients, weights)
-        smooth = (1 + roughness) ** 2
-        penalty = options.ridge * np.concatenate(
-            [smooth * (roughness > 0), np.repeat(smooth[of_precision], y.shape[1])]
-        )
-        matrix[np.diag_indices_from(matrix)] += penalty + 1e-6
-        solution = cho_solve(cho_factor(matrix, overwrite_a=True), right)
-        n_features, k = features.shape[1], y.shape[1]
-        precision = solution[n_features:].reshape(-1, k, k)
-        return cls(solution[:n_features], 0.5 * (precision + precision.transpose(0, 2, 1)), of_precision)
-
-    def conditionals(self, features: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Mean, log width and couplings of each coordinate given those before it, at n conditions.
+            typical: shape=(k, k), lower factor of a typical precision, from which P may not be too far.
 
         Returns:
             mean, shape=(n, k); log width, shape=(n, k); couplings, shape=(n, k, k), strictly lower.
@@ -210,62 +267,134 @@ class LinearGradient:
         k = self.linear.shape[1]
         of_precision = features[:, self.of_precision]
         matrix = (of_precision @ self.precision.reshape(len(self.precision), -1)).reshape(-1, k, k)
+        matrix = _bounded(matrix, typical)
         # P = U U^T with U upper: the first coordinate's density is a marginal one, the last one's fully conditional
-        factor = _positive_factor(matrix[:, ::-1, ::-1])[:, ::-1, ::-1]
+        factor = np.linalg.cholesky(matrix[:, ::-1, ::-1])[:, ::-1, ::-1]
         half = np.linalg.solve(factor, (features @ self.linear)[:, :, None])
         mean = np.linalg.solve(factor.transpose(0, 2, 1), half)[:, :, 0]
         pivots = np.diagonal(factor, axis1=1, axis2=2)
         return mean, -np.log(pivots), -np.tril(factor.transpose(0, 2, 1) / pivots[:, :, None], -1)
 
 
-def _positive_factor(matrices: FloatArray) -> FloatArray:
-    """Cholesky factors, of eigenvalues raised to `MIN_PRECISION` where a matrix has smaller ones."""
-    try:
-        return np.linalg.cholesky(matrices)
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(matrices)
-        raised = vectors * np.maximum(values, MIN_PRECISION)[:, None, :]
-        return np.linalg.cholesky(raised @ vectors.transpose(0, 2, 1))
+def _bounded(matrices: FloatArray, typical: FloatArray) -> FloatArray:
+    """Precisions whose eigenvalues, in units of a typical one, are at least `MIN_RELATIVE_PRECISION`."""
+    if len(matrices) > 1 and np.ptp(matrices, axis=0).max() == 0.0:
+        return np.repeat(_bounded(matrices[:1], typical), len(matrices), axis=0)
+    least = MIN_RELATIVE_PRECISION * typical @ typical.T
+    _, info = torch.linalg.cholesky_ex(torch.as_tensor(matrices - least))
+    low = info.numpy() > 0
+    if not low.any():
+        return matrices
+    inverse = np.linalg.inv(typical)
+    values, vectors = np.linalg.eigh(inverse @ matrices[low] @ inverse.T)
+    raised = typical @ (vectors * np.maximum(values, MIN_RELATIVE_PRECISION)[:, None, :])
+    bounded = matrices.copy()
+    bounded[low] = raised @ vectors.transpose(0, 2, 1) @ typical.T
+    return bounded
 
 
-def fit_narrow(
-    condition: Condition,
-    conditions: FloatArray,
-    values: FloatArray,
-    gradients: FloatArray,
-    weights: FloatArray,
-    periodic: BoolArray,
-    options: FitOptions,
-) -> NarrowCoordinates:
-    """The narrow coordinates' map: a linear gradient by least squares, then its conditionals as smooth functions.
+@dataclass(frozen=True)
+class _NarrowData:
+    """Structures in units of their standard deviations, with their gradients and features.
 
-    Args:
-        condition: the features.
-        conditions: shape=(n, n_conditions): labels, wide torsions, rotors.
-        values: shape=(n, k), the narrow coordinates.
-        gradients: shape=(n, k), of the log density.
-        weights: shape=(n,).
-        periodic: shape=(k,).
-        options: see there.
+    Attributes:
+        condition: of the features.
+        conditions: shape=(n, n_conditions).
+        features: shape=(n, n_features).
+        y: shape=(n, k).
+        gradients: shape=(n, k).
+        weights: shape=(n,), of mean one, less where a gradient is absurd.
+        plain_weights: shape=(n,), of mean one.
+        centres: shape=(k,).
+        scales: shape=(k,).
     """
-    centres, scales = _centres_and_scales(values, periodic, weights)
-    y, gradients = _deviations(values, centres, periodic) / scales, gradients * scales
-    weights = robust_weights(gradients, weights / weights.mean())
-    features = condition(torch.as_tensor(conditions)).numpy()
-    linear = LinearGradient.fit(condition, features, y, gradients, weights, options)
-    rows = np.arange(len(features))[:: max(1, len(features) // MAX_PROJECTED)]
-    mean, log_width, coupling = linear.conditionals(features[rows])
-    flat = np.concatenate([mean, log_width, coupling.reshape(len(rows), -1)], axis=1)
-    matrix = features[rows].T @ features[rows] + np.diag(1e-3 * (1 + condition.roughness.numpy()) ** 2)
-    found = np.linalg.solve(matrix, features[rows].T @ flat)
-    k = y.shape[1]
-    coupling = _with_few_variations(found[:, 2 * k :].reshape(-1, k, k), features[rows], log_width, options)
-    normal = [torch.as_tensor(np.ascontiguousarray(part)) for part in (found[:, :k], found[:, k : 2 * k], coupling)]
-    units = [torch.as_tensor(part) for part in (centres, scales)]
-    nothing = CubicTerms(*(torch.zeros(*(k,) * n, dtype=torch.float64) for n in (3, 2, 1)))
-    narrow = NarrowCoordinates(condition, *normal, nothing, *units)
-    cubic = fit_cubic(narrow, conditions, y, gradients, weights, options.least_cubic)
-    return NarrowCoordinates(condition, *normal, cubic, *units)
+
+    condition: Condition
+    conditions: FloatArray
+    features: FloatArray
+    y: FloatArray
+    gradients: FloatArray
+    weights: FloatArray
+    plain_weights: FloatArray
+    centres: FloatArray
+    scales: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        condition: Condition,
+        conditions: FloatArray,
+        values: FloatArray,
+        gradients: FloatArray,
+        weights: FloatArray,
+        periodic: BoolArray,
+    ) -> "_NarrowData":
+        """Of coordinates in nm and radians."""
+        centres, scales = _centres_and_scales(values, periodic, weights)
+        if (still := np.flatnonzero(~(scales > MIN_SCALE))).size:
+            raise InputError(f"{len(still)} coordinates of the training structures never move: sample real dynamics")
+        gradients, plain = gradients * scales, weights / weights.mean()
+        features = condition(torch.as_tensor(conditions)).numpy()
+        y = _deviations(values, centres, periodic) / scales
+        robust = robust_weights(gradients, plain)
+        return cls(condition, conditions, features, y, gradients, robust, plain, centres, scales)
+
+    def narrow(self, linear: LinearGradient, typical: FloatArray, options: FitOptions) -> NarrowCoordinates:
+        """The map of a linear gradient, without cubic terms: its conditionals as smooth functions."""
+        rows = np.arange(len(self.y))[:: max(1, len(self.y) // MAX_PROJECTED)]
+        features, k = self.features[rows], self.y.shape[1]
+        mean, log_width, coupling = linear.conditionals(features, typical)
+        flat = np.concatenate([mean, log_width, coupling.reshape(len(rows), -1)], axis=1)
+        matrix = features.T @ features + np.diag(1e-3 * (1 + self.condition.roughness.numpy()) ** 2)
+        found = np.linalg.solve(matrix, features.T @ flat)
+        coupling = _with_few_variations(found[:, 2 * k :].reshape(-1, k, k), features, log_width, options)
+        parts = (np.ascontiguousarray(part) for part in (found[:, :k], found[:, k : 2 * k], coupling))
+        nothing = CubicTerms(*(torch.zeros(*(k,) * n, dtype=torch.float64) for n in (3, 2, 1)))
+        units = (torch.as_tensor(part) for part in (self.centres, self.scales))
+        return NarrowCoordinates(self.condition, *map(torch.as_tensor, parts), nothing, *units)
+
+    def log_likelihood(self, narrow: NarrowCoordinates, rows: BoolArray) -> FloatArray:
+        """log q of some structures given their conditions, shape=(n_rows,)."""
+        chosen = np.flatnonzero(rows)
+        chosen = chosen[:: max(1, len(chosen) // MAX_PROJECTED)]
+        with torch.no_grad():
+            values = torch.as_tensor(self.centres + self.scales * self.y[chosen])
+            normals, log_volume = narrow.inverse(values, torch.as_tensor(self.conditions[chosen]))
+        logs = (-0.5 * (normals**2).sum(dim=1) - log_volume).numpy()
+        # one structure that no candidate explains must not choose
+        logs = np.maximum(logs, np.median(logs) - MAX_LOSS)
+        return np.asarray(logs @ self.plain_weights[chosen] / self.plain_weights[chosen].sum())
+
+
+def _fit_narrow(data: _NarrowData, options: FitOptions) -> NarrowCoordinates:
+    """The narrow coordinates' map: candidates compared on held-out structures, the best one fitted to all."""
+    effective = data.plain_weights.sum() ** 2 / (data.plain_weights**2).sum()
+    candidates = [one for one in options.narrow if effective >= STRUCTURES_AN_ORDER * one.precision_order]
+    candidates = candidates or [options.narrow[0]]
+    highest = max(one.precision_order for one in candidates)
+    held_out = np.arange(len(data.y)) // HELD_OUT_BLOCK % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    if not held_out.any():
+        candidates = candidates[:1]
+    training, rest = (_Equations.of(data, rows, highest) for rows in (~held_out, held_out))
+    typical = np.linalg.cholesky(_positive(training.solve(NARROW_OPTIONS[0]).precision[0]))
+    best, chosen = -np.inf, candidates[0]
+    for candidate in candidates if len(candidates) > 1 else []:
+        narrow = data.narrow(training.solve(candidate), typical, options)
+        found = data.log_likelihood(narrow, held_out)
+        if found > best:
+            best, chosen = float(found), candidate
+    whole = training + rest
+    typical = np.linalg.cholesky(_positive(whole.solve(NARROW_OPTIONS[0]).precision[0]))
+    narrow = data.narrow(whole.solve(chosen), typical, options)
+    cubic = fit_cubic(narrow, data.conditions, data.y, data.gradients, data.weights, options.least_cubic)
+    narrow.cubic = cubic
+    return narrow
+
+
+def _positive(matrix: FloatArray) -> FloatArray:
+    """A symmetric matrix with eigenvalues of at least `MIN_PRECISION`."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.maximum(values, MIN_PRECISION)) @ vectors.T)
 
 
 def fit_cubic(
@@ -294,10 +423,8 @@ def fit_cubic(
     a, b = np.triu_indices(k)
     for i in range(0, len(y), ROWS_AT_ONCE):
         rows = slice(i, i + ROWS_AT_ONCE)
-        with torch.no_grad():
-            mean, log_width, matrix = (part.numpy() for part in narrow.parts(torch.as_tensor(conditions[rows])))
-        e = (matrix @ (y[rows] - mean)[:, :, None])[:, :, 0] * np.exp(-log_width)
-        in_numbers = np.linalg.solve(matrix.transpose(0, 2, 1), gradients[rows, :, None])[:, :, 0] * np.exp(log_width)
+        arrays = (torch.as_tensor(part[rows]) for part in (conditions, y, gradients))
+        e, in_numbers = (part.numpy() for part in narrow.numbers_and_gradients(*arrays))
         share = weights[rows] * (np.abs(e).max(axis=1) < CUBIC_OUTLIER)
         products = e[:, a] * e[:, b] - (a == b)
         residuals = in_numbers + e
@@ -371,9 +498,9 @@ def _with_few_variations(
 
 
 def transported_gradients(
-    narrow: NarrowCoordinates, conditions: FloatArray, values: FloatArray, gradients: FloatArray
+    narrow: NarrowCoordinates, conditions: FloatArray, values: FloatArray, gradients: FloatArray, n: int
 ) -> FloatArray:
-    """The change of the log density with the conditions, less its explicit part, while the narrow coordinates move along.
+    """The log density's change with the conditions, less its explicit part, while narrow coordinates move along.
 
     For any velocity ``v = dy/dc`` the mean of ``d_c log pi + v . grad_y log pi + div v`` at a condition is the
     derivative of the condition's own log density. With the map's velocity at fixed normals most of its noise is gone.
@@ -383,15 +510,16 @@ def transported_gradients(
         conditions: shape=(n, n_conditions).
         values: shape=(n, k), narrow coordinates within half a turn of their origins.
         gradients: shape=(n, k), of the log density.
+        n: how many conditions are wanted, the labels first.
 
     Returns:
-        ``v . grad_y log pi + div v``, shape=(n, n_conditions).
+        ``v . grad_y log pi + div v``, shape=(n, that many).
     """
-    result = np.empty(conditions.shape)
+    result = np.empty((len(values), n))
     for i in range(0, len(values), ROWS_AT_ONCE):
         rows = slice(i, i + ROWS_AT_ONCE)
         arrays = (torch.as_tensor(part[rows]) for part in (conditions, values, gradients))
-        result[rows] = narrow.transport(*arrays).numpy()
+        result[rows] = narrow.transport(*arrays, n).numpy()
     return result
 
 
@@ -412,7 +540,7 @@ def _fit_circular(
     features = basis[:, functions]
     columns = (features[:, :, None] * waves[:, None, :]).reshape(len(angles), -1)
     weights = robust_weights(slopes[:, None], weights)
-    penalty = 2.5 * options.ridge * np.repeat((1 + roughness[functions]) ** 2, waves.shape[1])
+    penalty = options.circular_ridge * np.repeat((1 + roughness[functions]) ** 2, waves.shape[1])
     matrix = (columns * weights[:, None]).T @ columns + np.diag(penalty)
     found = np.linalg.solve(matrix, columns.T @ (weights * slopes)).reshape(len(functions), -1)
     return CircularDensity(torch.as_tensor(functions), torch.as_tensor(found), fold, options.uniform_share)
@@ -439,30 +567,23 @@ def fit_triangular(
         options: see there.
     """
     roles, folds = Roles.of(chart, wide), chart.folds
-    n_axes, n_rotors = len(roles.labels) + len(roles.wide), len(roles.rotors)
+    n_axes = len(roles.labels) + len(roles.wide)
     weights = np.ones(len(coordinates)) if weights is None else np.asarray(weights, dtype=float)
     effective = weights.sum() ** 2 / (weights**2).sum()
     if effective < 20:
         raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
-    order = max(options.order, options.circular_order, 1)
-    basis = LabelBasis(_ConditionAxes.of(slow, len(roles.wide)), order)
-    condition = Condition(basis, n_axes, folds[roles.rotors].tolist(), options.order)
+    highest = max(one.order for one in options.narrow)
+    basis = LabelBasis(_ConditionAxes.of(slow, len(roles.wide)), max(highest, options.circular_order, 1))
+    condition = Condition(basis, n_axes, folds[roles.rotors].tolist(), highest)
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
     periodic = chart.periodic[roles.narrow]
-    narrow = fit_narrow(
-        condition,
-        conditions,
-        coordinates[:, roles.narrow],
-        gradients[:, roles.narrow],
-        weights,
-        periodic,
-        options,
-    )
+    fast = coordinates[:, roles.narrow], gradients[:, roles.narrow]
+    narrow = _fit_narrow(_NarrowData.of(condition, conditions, *fast, weights, periodic), options)
     rows = np.arange(len(coordinates))[:: max(1, len(coordinates) // MAX_PROJECTED)]
     coordinates, gradients, weights, conditions = (part[rows] for part in (coordinates, gradients, weights, conditions))
     centres = narrow.origin.numpy()
     values = centres + _deviations(coordinates[:, roles.narrow], centres, periodic)
-    slopes = transported_gradients(narrow, conditions, values, gradients[:, roles.narrow])
+    slopes = transported_gradients(narrow, conditions, values, gradients[:, roles.narrow], conditions.shape[1])
     slopes += gradients[:, np.concatenate([roles.labels, roles.circular])]
     functions = basis(torch.as_tensor(conditions[:, :n_axes])).numpy()
     orders = basis.orders_of_axes.numpy()

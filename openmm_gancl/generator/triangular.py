@@ -95,8 +95,8 @@ class Condition(nn.Module):
 class CubicTerms(nn.Module):
     """What is cubic in the log density of nearly normal numbers, as a triangular map.
 
-    ``e_i = shift_i + exp(width_i) (u_i + skew_i (u_i^2 - 1))``, the shift a sum of products of two numbers before i, the
-    width linear in those before i; beyond `CUBIC_RANGE` products, widths and skews go on as at its ends.
+    ``e_i = shift_i + exp(width_i) (u_i + skew_i (u_i^2 - 1))``, the shift a sum of products of two numbers before i,
+    the width linear in those before i; beyond `CUBIC_RANGE` products, widths and skews go on as at its ends.
 
     Args:
         coefficients: shape=(k, k, k): of ``e_a e_b`` in the shift of i at [i, a, b], a <= b < i.
@@ -246,9 +246,18 @@ class NarrowCoordinates(nn.Module):
         return normals, log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
 
     @torch.jit.unused
-    def transport(self, conditions: Tensor, coordinates: Tensor, gradients: Tensor) -> Tensor:
-        """``v . g + div v`` of the velocity ``v = dy/dc`` at fixed normals, shape=(n, n_conditions)."""
-        mean, log_width, matrix = self.parts(conditions)
+    def numbers_and_gradients(self, conditions: Tensor, y: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of coordinates y in units of the map, cubic terms left out, and their log density's gradient."""
+        with torch.no_grad():
+            mean, log_width, matrix = self.parts(conditions)
+            numbers = (matrix @ (y - mean)[:, :, None])[:, :, 0] * torch.exp(-log_width)
+            pulled = torch.linalg.solve_triangular(matrix.transpose(1, 2), gradients[:, :, None], upper=True)
+        return numbers, pulled[:, :, 0] * torch.exp(log_width)
+
+    @torch.jit.unused
+    def transport(self, conditions: Tensor, coordinates: Tensor, gradients: Tensor, n: int) -> Tensor:
+        """``v . g + div v`` of the velocity ``v = dy/dc`` at fixed normals along the first n conditions."""
+        mean, _, matrix = self.parts(conditions)
         deviation = (coordinates - self.origin) / self.scale - mean
         gradients = gradients * self.scale
         steps = (matrix @ deviation[:, :, None])[:, :, 0]
@@ -258,7 +267,7 @@ class NarrowCoordinates(nn.Module):
         by_feature = gradients @ self.mean.T + (solved * steps + 1.0) @ self.log_width.T
         by_feature[:, 1:] -= (solved[:, i] * deviation[:, j]) @ self.variation.T
         total = []
-        for axis in range(conditions.shape[1]):
+        for axis in range(n):
             direction = torch.zeros_like(conditions)
             direction[:, axis] = 1.0
             _, slopes = torch.func.jvp(self.condition, (conditions,), (direction,))
@@ -348,7 +357,8 @@ class TriangularMap(nn.Module):
             base.append(uniform[:, None])
             log_density = log_density + log_angle
         normals, log_volume = self.narrow.inverse(self.narrow_values(coordinates), torch.cat([labels, circular], dim=1))
-        return torch.cat(base + [normals], dim=1), log_density + self._log_base(normals) - log_volume
+        base.append(normals)
+        return torch.cat(base, dim=1), log_density + self._log_base(normals) - log_volume
 
     @torch.jit.export
     def narrow_values(self, coordinates: Tensor) -> Tensor:

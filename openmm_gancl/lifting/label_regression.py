@@ -1,7 +1,7 @@
 """The free-energy surface over labels from exactly weighted draws: a regression of weights and of mean forces.
 
-``E[w | s] = exp(eta(s))``, ``eta = -beta F``: the gamma deviance ``w exp(-eta) + eta`` has its minimum there, whatever the
-distribution of w (a regression of log w has not). With mean forces G that a map has freed of most of their noise,
+``E[w | s] = exp(eta(s))``, ``eta = -beta F``: the gamma deviance ``w exp(-eta) + eta`` has its minimum there, whatever
+the distribution of w (a regression of log w has not). With mean forces G that a map has freed of most of their noise,
 ``E[w (G - grad eta) | s] = 0`` as well (Stecher, Bernstein, Csanyi 2014, doi 10.1021/ct500438v, have derivatives in a
 Gaussian process). No weight is truncated.
 """

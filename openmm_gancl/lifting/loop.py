@@ -14,7 +14,7 @@ from ..engine.random_numbers import named_rng
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
-from ..generator.score_fit import FitOptions, Roles, fit_triangular, transported_gradients
+from ..generator.score_fit import Roles, fit_triangular, transported_gradients
 from ..reference.chart import Chart, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
@@ -23,7 +23,7 @@ from ..units import FloatArray
 from .draws import Draws, draw, join_draws
 from .label_regression import LabelRegression, fit_label_regression
 
-NEWEST_SHARE = 0.7
+NEWEST_SHARE = 0.9
 """Of a round's draws, from the newest generator; the older ones share the rest."""
 
 EVERYWHERE_SHARE = 0.1
@@ -126,8 +126,9 @@ def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradien
     import torch
 
     values = generator.map.narrow_values(torch.as_tensor(coordinates)).numpy()
-    moved = transported_gradients(narrow, conditions, values, gradients[:, generator.map.narrow_indices.numpy()])
-    return np.asarray(gradients[:, roles.labels] + moved[:, : len(roles.labels)])
+    of_narrow = gradients[:, generator.map.narrow_indices.numpy()]
+    moved = transported_gradients(narrow, conditions, values, of_narrow, len(roles.labels))
+    return np.asarray(gradients[:, roles.labels] + moved)
 
 
 def learning_rounds(
@@ -166,9 +167,8 @@ def learning_rounds(
             used = [np.concatenate([a, b]) for a, b in ((coordinates, past.coordinates), (gradients, past.gradients))]
         else:
             used = [coordinates, gradients]
-        fit = FitOptions(order=3 if number == 0 else 4, precision_order=min(number, 2))
         keep = weights > 1e-6
-        fitted = fit_triangular(chart, system.slow, used[0][keep], used[1][keep], weights[keep], options=fit)
+        fitted = fit_triangular(chart, system.slow, used[0][keep], used[1][keep], weights[keep])
         generators.append(InvertibleGenerator(fitted, chart, system.slow))
         if regression is None:
             slopes = mean_forces(generators[0], coordinates, gradients)

@@ -98,6 +98,6 @@ def _products(columns: list[FloatArray], order: int) -> IntArray:
     grid = np.stack(np.meshgrid(*(np.arange(len(c)) for c in columns), indexing="ij"), axis=-1).reshape(
         -1, len(columns)
     )
-    total = sum(column[grid[:, axis]] for axis, column in enumerate(columns))
+    total = np.sum([column[grid[:, axis]] for axis, column in enumerate(columns)], axis=0)
     chosen = np.flatnonzero(total <= order)
     return np.asarray(grid[chosen[np.argsort(total[chosen], kind="stable")]])

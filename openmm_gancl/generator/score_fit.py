@@ -348,10 +348,15 @@ class _NarrowData:
         matrix = features.T @ features + np.diag(1e-3 * (1 + self.condition.roughness.numpy()) ** 2)
         found = np.linalg.solve(matrix, features.T @ flat)
         coupling = _with_few_variations(found[:, 2 * k :].reshape(-1, k, k), features, log_width, options)
-        parts = (np.ascontiguousarray(part) for part in (found[:, :k], found[:, k : 2 * k], coupling))
-        nothing = CubicTerms(*(torch.zeros(*(k,) * n, dtype=torch.float64) for n in (3, 2, 1)))
-        units = (torch.as_tensor(part) for part in (self.centres, self.scales))
-        return NarrowCoordinates(self.condition, *map(torch.as_tensor, parts), nothing, *units)
+        return NarrowCoordinates(
+            self.condition,
+            mean=torch.as_tensor(found[:, :k].copy()),
+            log_width=torch.as_tensor(found[:, k : 2 * k].copy()),
+            coupling=torch.as_tensor(coupling),
+            cubic=CubicTerms.none(k),
+            origin=torch.as_tensor(self.centres),
+            scale=torch.as_tensor(self.scales),
+        )
 
     def log_likelihood(self, narrow: NarrowCoordinates, rows: BoolArray) -> FloatArray:
         """log q of some structures given their conditions, shape=(n_rows,)."""
@@ -376,7 +381,7 @@ def _fit_narrow(data: _NarrowData, options: FitOptions) -> NarrowCoordinates:
     if not held_out.any():
         candidates = candidates[:1]
     training, rest = (_Equations.of(data, rows, highest) for rows in (~held_out, held_out))
-    typical = np.linalg.cholesky(_positive(training.solve(NARROW_OPTIONS[0]).precision[0]))
+    typical = _typical_factor(training)
     best, chosen = -np.inf, candidates[0]
     for candidate in candidates if len(candidates) > 1 else []:
         narrow = data.narrow(training.solve(candidate), typical, options)
@@ -384,17 +389,16 @@ def _fit_narrow(data: _NarrowData, options: FitOptions) -> NarrowCoordinates:
         if found > best:
             best, chosen = float(found), candidate
     whole = training + rest
-    typical = np.linalg.cholesky(_positive(whole.solve(NARROW_OPTIONS[0]).precision[0]))
-    narrow = data.narrow(whole.solve(chosen), typical, options)
+    narrow = data.narrow(whole.solve(chosen), _typical_factor(whole), options)
     cubic = fit_cubic(narrow, data.conditions, data.y, data.gradients, data.weights, options.least_cubic)
     narrow.cubic = cubic
     return narrow
 
 
-def _positive(matrix: FloatArray) -> FloatArray:
-    """A symmetric matrix with eigenvalues of at least `MIN_PRECISION`."""
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * np.maximum(values, MIN_PRECISION)) @ vectors.T)
+def _typical_factor(equations: _Equations) -> FloatArray:
+    """Lower factor of the precision that is the same for all conditions, eigenvalues at least `MIN_PRECISION`."""
+    values, vectors = np.linalg.eigh(equations.solve(NARROW_OPTIONS[0]).precision[0])
+    return np.asarray(np.linalg.cholesky((vectors * np.maximum(values, MIN_PRECISION)) @ vectors.T))
 
 
 def fit_cubic(
@@ -518,8 +522,8 @@ def transported_gradients(
     result = np.empty((len(values), n))
     for i in range(0, len(values), ROWS_AT_ONCE):
         rows = slice(i, i + ROWS_AT_ONCE)
-        arrays = (torch.as_tensor(part[rows]) for part in (conditions, values, gradients))
-        result[rows] = narrow.transport(*arrays, n).numpy()
+        here, at, slopes = (torch.as_tensor(part[rows]) for part in (conditions, values, gradients))
+        result[rows] = narrow.transport(here, at, slopes, n).numpy()
     return result
 
 
@@ -567,14 +571,12 @@ def fit_triangular(
         options: see there.
     """
     roles, folds = Roles.of(chart, wide), chart.folds
-    n_axes = len(roles.labels) + len(roles.wide)
     weights = np.ones(len(coordinates)) if weights is None else np.asarray(weights, dtype=float)
     effective = weights.sum() ** 2 / (weights**2).sum()
     if effective < 20:
         raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
-    highest = max(one.order for one in options.narrow)
-    basis = LabelBasis(_ConditionAxes.of(slow, len(roles.wide)), max(highest, options.circular_order, 1))
-    condition = Condition(basis, n_axes, folds[roles.rotors].tolist(), highest)
+    condition = _condition(slow, roles, folds, options)
+    basis = condition.basis
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
     periodic = chart.periodic[roles.narrow]
     fast = coordinates[:, roles.narrow], gradients[:, roles.narrow]
@@ -585,7 +587,7 @@ def fit_triangular(
     values = centres + _deviations(coordinates[:, roles.narrow], centres, periodic)
     slopes = transported_gradients(narrow, conditions, values, gradients[:, roles.narrow], conditions.shape[1])
     slopes += gradients[:, np.concatenate([roles.labels, roles.circular])]
-    functions = basis(torch.as_tensor(conditions[:, :n_axes])).numpy()
+    functions = basis(torch.as_tensor(conditions[:, : condition.n_axes])).numpy()
     orders = basis.orders_of_axes.numpy()
     circular = []
     for i, index in enumerate(roles.circular):
@@ -603,11 +605,63 @@ def fit_triangular(
                 options,
             )
         )
+    return _assembled(chart, roles, circular, narrow)
+
+
+def _condition(slow: Axes, roles: Roles, folds: IntArray, options: FitOptions) -> Condition:
+    highest, n_wide = max(one.order for one in options.narrow), len(roles.wide)
+    basis = LabelBasis(_ConditionAxes.of(slow, n_wide), max(highest, options.circular_order, 1))
+    return Condition(basis, len(roles.labels) + n_wide, folds[roles.rotors].tolist(), highest)
+
+
+def _assembled(chart: Chart, roles: Roles, circular: list[CircularDensity], narrow: NarrowCoordinates) -> TriangularMap:
     return TriangularMap(
         chart.n_coordinates,
-        *(torch.as_tensor(np.array(part)) for part in (roles.labels, roles.circular)),
-        len(roles.wide),
-        *(torch.as_tensor(np.array(part)) for part in (roles.narrow, periodic)),
-        circular,
-        narrow,
+        label_indices=torch.as_tensor(np.array(roles.labels)),
+        circular_indices=torch.as_tensor(roles.circular),
+        n_wide=len(roles.wide),
+        narrow_indices=torch.as_tensor(np.array(roles.narrow)),
+        periodic=torch.as_tensor(chart.periodic[roles.narrow]),
+        circular=circular,
+        narrow=narrow,
     )
+
+
+def untrained_triangular(
+    chart: Chart,
+    slow: Axes,
+    origin: FloatArray,
+    scales: FloatArray,
+    rng: np.random.Generator,
+    strength: float = 0.3,
+) -> TriangularMap:
+    """A map that has seen no structure: around one, with random couplings and means; circular coordinates even.
+
+    Args:
+        chart: whose coordinates the labels belong to.
+        slow: the labels.
+        origin: shape=(n_coordinates,), of the structure.
+        scales: shape=(n_coordinates,), standard deviations.
+        rng: of the random parts.
+        strength: of these, in standard deviations.
+    """
+    roles, options = Roles.of(chart), FitOptions()
+    condition = _condition(slow, roles, chart.folds, options)
+    k, n_features = len(roles.narrow), len(condition.orders)
+    first = (condition.orders <= 1).numpy()[:, None]
+    mean, log_width = (first * rng.normal(0.0, strength, (n_features, k)) for _ in range(2))
+    coupling = np.zeros((n_features, k, k))
+    coupling[0] = np.tril(rng.normal(0.0, strength / k**0.5, (k, k)), -1)
+    narrow = NarrowCoordinates(
+        condition,
+        mean=torch.as_tensor(mean),
+        log_width=torch.as_tensor(log_width),
+        coupling=torch.as_tensor(coupling),
+        cubic=CubicTerms.none(k),
+        origin=torch.as_tensor(origin[roles.narrow]),
+        scale=torch.as_tensor(scales[roles.narrow]),
+    )
+    even = torch.zeros(1, 2, dtype=torch.float64)
+    constant = torch.zeros(1, dtype=torch.int64)
+    circular = [CircularDensity(constant, even, int(chart.folds[i]), 1.0) for i in roles.circular]
+    return _assembled(chart, roles, circular, narrow)

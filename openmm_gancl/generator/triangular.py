@@ -125,6 +125,12 @@ class CubicTerms(nn.Module):
         sources = (coefficients != 0).any(dim=1) | (coefficients != 0).any(dim=2) | (widths != 0)
         self.depth = int(dependency_depths(sources).max())
 
+    @classmethod
+    def none(cls, k: int) -> "CubicTerms":
+        """The identity of k numbers."""
+        zero = torch.zeros(k, dtype=torch.float64)
+        return cls(zero.repeat(k, k, 1), zero.repeat(k, 1), zero)
+
     def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers, shape=(n, k), to numbers, and the log volume, shape=(n,)."""
         near = torch.clamp(numbers, -self.reach, self.reach)

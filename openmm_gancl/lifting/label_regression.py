@@ -16,8 +16,10 @@ from threadpoolctl import threadpool_limits
 from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
 from ..free_energy.cox_process import CORRELATION_LENGTHS
+from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
-from ..units import FloatArray
+from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
+from ..units import FloatArray, thermal_energy
 
 LOG_RANGE = 25.0
 """kT below the largest weight at which logarithms are cut for a first guess."""
@@ -25,11 +27,23 @@ LOG_RANGE = 25.0
 PASSES = 3
 """Of coefficients and dispersions in turn."""
 
+FIRST_LENGTH = CORRELATION_LENGTHS[2]
+"""Of the prior for a first guess."""
+
 MAX_STEPS = 40
 """Of Fisher scoring in a pass."""
 
 OUTLIER = 10.0
 """Median deviations from the fitted slope at which a mean force is cut: rare clashes have huge ones."""
+
+MAX_ERROR = 2.0
+"""kT; a bin with a larger error bar is unknown."""
+
+PARTS_OF_A_BIN = 3
+"""Along each coordinate, over which a bin's mean is taken."""
+
+SLOPE_VARIANCE, MAX_SLOPE = 30.0, 80.0
+"""Of single mean forces where there is nothing else, and where they are cut; kT and the labels' units."""
 
 ROWS_AT_ONCE = 4000
 
@@ -57,6 +71,45 @@ class LabelRegression:
     def log_density(self, labels: FloatArray) -> FloatArray:
         """eta at labels, shape=(n,)."""
         return np.asarray(self.functions(labels) @ self.coefficients)
+
+    def surface(
+        self, axes: Axes, temperature: float, force_evaluations: int, bins: int | None = None
+    ) -> FreeEnergySurface:
+        """The surface on a grid: each bin the mean over it, unknown where its error bar is too large.
+
+        Args:
+            axes: the labels.
+            temperature: K.
+            force_evaluations: to record.
+            bins: a coordinate; 72 in two dimensions and 120 in one by default.
+
+        Raises:
+            InputError: more than two labels, or no bin is known.
+        """
+        edges, kT = grid_edges(axes, bins), thermal_energy(temperature)
+        shape, places = tuple(len(axis) - 1 for axis in edges), bin_centres(edges)
+        parts = [(np.arange(PARTS_OF_A_BIN) + 0.5) / PARTS_OF_A_BIN - 0.5] * len(edges)
+        widths = np.array([axis[1] - axis[0] for axis in edges])
+        shifts = np.stack(np.meshgrid(*parts, indexing="ij"), axis=-1).reshape(-1, len(edges)) * widths
+        logs = np.logaddexp.reduce([self.log_density(places + shift) for shift in shifts], axis=0)
+        energy = -(logs - logs.max())
+        values = self.functions(places)
+        centred = values - values[energy < ALIGNMENT_CEILING].mean(axis=0)
+        error = np.sqrt(np.einsum("ij,ij->i", centred @ self.covariance, centred))
+        known = error < MAX_ERROR
+        if not known.any():
+            raise InputError("the draws are too few to estimate the surface: allow more evaluations")
+        energy = np.where(known, energy - energy[known].min(), np.inf)
+        return FreeEnergySurface(
+            energy=(kT * energy).reshape(shape),
+            error=(kT * np.where(known, error, np.inf)).reshape(shape),
+            edges=edges,
+            names=axes.names,
+            periods=axes.periods,
+            temperature=temperature,
+            force_evaluations=force_evaluations,
+            units=axes.units,
+        )
 
 
 class _Data:
@@ -262,3 +315,21 @@ def _first_guess(data: _Data, functions: LabelFunctions) -> FloatArray:
     guess = np.linalg.solve(matrix, (data.values.T @ (data.shares * logs).astype(np.float32)).astype(float))
     guess[0] += np.log(np.average(data.ratios(guess), weights=data.shares))
     return np.asarray(guess)
+
+
+def integrate_mean_forces(axes: Axes, labels: FloatArray, slopes: FloatArray, places: FloatArray) -> FloatArray:
+    """A first log density at places from mean forces alone, up to a constant, shape=(n_places,).
+
+    Args:
+        axes: the labels.
+        labels: shape=(n, d).
+        slopes: shape=(n, d), noisy, of the log density.
+        places: shape=(n_places, d).
+    """
+    functions = LabelFunctions(axes)
+    matrix = np.diag(functions.prior_precision(FIRST_LENGTH))
+    right = np.zeros(len(functions))
+    for part, slope in zip(functions.with_slopes(labels)[1:], slopes.T, strict=True):
+        matrix += part.T @ part / SLOPE_VARIANCE
+        right += part.T @ np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE
+    return np.asarray(functions(places) @ np.linalg.solve(matrix, right))

@@ -4,24 +4,25 @@ Each round draws from a fixed mixture of all generators so far and keeps that de
 the past, and the first, wide generator bounds their tails. Rounds are joined by shares that are fixed beforehand.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
-from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
+from ..errors import InputError
 from ..free_energy.grid import bin_centres
-from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
+from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
 from ..generator.score_fit import Roles, fit_triangular, transported_gradients
-from ..reference.chart import Chart, chart_for
+from ..reference.chart import chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .draws import Draws, draw, join_draws
-from .label_regression import LabelRegression, fit_label_regression
+from .label_regression import LabelRegression, fit_label_regression, integrate_mean_forces
 
 NEWEST_SHARE = 0.9
 """Of a round's draws, from the newest generator; the older ones share the rest."""
@@ -38,6 +39,9 @@ PLACEMENT_MARGINS = (6.0, 2.0, 0.0)
 LOG_TRUNCATION = 2.5
 """Of a draw's weight over its local mean, where it is a training frame."""
 
+LEAST_TRAINING_WEIGHT = 1e-6
+"""A draw that weighs less is no training frame."""
+
 FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
 
@@ -52,13 +56,31 @@ class LoopOptions:
 
     Args:
         windows: the first frames.
-        n_draws: of each round.
+        n_first: draws of the first round; the second has twice as many, later ones as many as all before.
         ceiling: kT above the minimum, up to which labels are placed.
     """
 
     windows: ShortWindows = field(default_factory=ShortWindows)
-    n_draws: tuple[int, ...] = (2000, 4000, 6000, 12000)
+    n_first: int = 2000
     ceiling: float = 10.0
+
+    def n_draws(self, max_evaluations: int) -> list[int]:
+        """Of each round, so that everything together costs what is allowed.
+
+        Raises:
+            InputError: too few evaluations for one round.
+        """
+        left = max_evaluations - self.windows.force_evaluations
+        if left < self.n_first:
+            least = self.windows.force_evaluations + self.n_first
+            raise InputError(f"`max_evaluations` {max_evaluations} is less than windows and one round need: {least}")
+        rounds: list[int] = []
+        while left > 0:
+            planned = max(sum(rounds), (len(rounds) + 1) * self.n_first)
+            # a rest that is smaller than its round belongs to this one
+            rounds.append(left if left < 2 * planned else planned)
+            left -= rounds[-1]
+        return rounds
 
 
 @dataclass(frozen=True)
@@ -95,51 +117,61 @@ class Placement:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round of the loop gave.
+    """One round of the loop.
 
     Attributes:
-        generator: fitted on all that came before.
-        draws: of this round.
-        regression: of all draws so far.
-        force_evaluations: so far.
+        force_evaluations: of the real potential, of all rounds so far and the windows.
+        effective_fraction: effective draws to a draw of this round, of weights over their local mean.
+        mean_ratio: of these ratios: one, but for chance, where the surface of all rounds fits this one.
+        median_error: of the surface, kJ/mol.
+    """
+
+    force_evaluations: int
+    effective_fraction: float
+    mean_ratio: float
+    median_error: float
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the loop learned.
+
+    Attributes:
+        generator: the last one.
+        draws: of all rounds.
+        regression: of their weights and mean forces.
+        surface: the free-energy surface over the labels.
+        history: one entry a round.
     """
 
     generator: InvertibleGenerator
     draws: Draws
     regression: LabelRegression
-    force_evaluations: int
-
-
-def frame_gradients(system: MolecularSystem, chart: Chart, frames: ForceFrames) -> tuple[FloatArray, FloatArray]:
-    """Coordinates of frames, and the gradients of the log target there, shape=(n, n_coordinates) each."""
-    coordinates = chart.to_internal(frames.positions)
-    forces = in_chart_frame(chart, frames.positions, frames.forces)
-    gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
-    return coordinates, gradients
+    surface: FreeEnergySurface
+    history: tuple[Round, ...]
 
 
 def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
     """Slopes of the log target along the labels while the other coordinates move along, shape=(n, d)."""
-    roles = Roles.of(generator.chart)
+    roles, of_map = Roles.of(generator.chart), generator.map
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
-    narrow = generator.map.narrow
-    import torch
-
-    values = generator.map.narrow_values(torch.as_tensor(coordinates)).numpy()
-    of_narrow = gradients[:, generator.map.narrow_indices.numpy()]
-    moved = transported_gradients(narrow, conditions, values, of_narrow, len(roles.labels))
+    values = of_map.narrow_values(torch.as_tensor(coordinates)).numpy()
+    of_narrow = gradients[:, of_map.narrow_indices.numpy()]
+    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(roles.labels))
     return np.asarray(gradients[:, roles.labels] + moved)
 
 
-def learning_rounds(
-    system: MolecularSystem,
-    *,
-    seed: int,
-    options: LoopOptions = LoopOptions(),
-    platform: str = "Reference",
-    workers: int = 1,
-) -> Iterator[Round]:
-    """Run the loop; one round after the other.
+@dataclass(frozen=True)
+class _Structures:
+    """What a generator is fitted to: coordinates, gradients of the log target, weights, shapes (n, ...)."""
+
+    coordinates: FloatArray
+    gradients: FloatArray
+    weights: FloatArray
+
+
+class _Loop:
+    """The state of the loop between rounds.
 
     Args:
         system: the real system.
@@ -148,93 +180,144 @@ def learning_rounds(
         platform: an OpenMM platform.
         workers: local processes.
     """
-    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
-    frames = sample_short_windows(system, named_rng(seed, "frames"), options.windows, platform)
-    coordinates, gradients = frame_gradients(system, chart, frames)
-    n_frames, cost = len(coordinates), frames.force_evaluations
-    edges = grid_edges(system.slow)
-    places = bin_centres(edges)
-    generators: list[InvertibleGenerator] = []
-    drawn: list[Draws] = []
-    regression: LabelRegression | None = None
-    for number, n in enumerate(options.n_draws):
-        rng = named_rng(seed, "round", number)
-        weights = np.full(n_frames, _of_round(FRAME_WEIGHTS, number))
-        if regression is not None:
-            past = join_draws(drawn)
-            ratios = past.log_weights - regression.log_density(past.labels)
-            weights = np.concatenate([weights, np.exp(np.minimum(ratios, LOG_TRUNCATION))])
-            used = [np.concatenate([a, b]) for a, b in ((coordinates, past.coordinates), (gradients, past.gradients))]
-        else:
-            used = [coordinates, gradients]
-        keep = weights > 1e-6
-        fitted = fit_triangular(chart, system.slow, used[0][keep], used[1][keep], weights[keep])
-        generators.append(InvertibleGenerator(fitted, chart, system.slow))
-        if regression is None:
-            slopes = mean_forces(generators[0], coordinates, gradients)
-            energies = -_integrated(system.slow, coordinates[:, chart.label_indices], slopes, places)
-        else:
-            energies = -regression.log_density(places)
-        ceiling = options.ceiling + _of_round(PLACEMENT_MARGINS, number)
-        placement = Placement.below(edges, energies.reshape([len(axis) - 1 for axis in edges]), ceiling)
-        shares = np.full(len(generators), (1.0 - NEWEST_SHARE) / max(len(generators) - 1, 1))
-        shares[-1] = NEWEST_SHARE if len(generators) > 1 else 1.0
-        labels = placement.sample(n, rng)
-        drawn.append(
-            draw(system, generators, shares, labels, rng, round_number=number, platform=platform, workers=workers)
+
+    def __init__(self, system: MolecularSystem, seed: int, options: LoopOptions, platform: str, workers: int):
+        self.system, self.seed, self.options = system, seed, options
+        self.platform, self.workers = platform, workers
+        self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
+        if len(self.chart.label_indices) != len(system.slow.names):
+            raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
+        self.edges = grid_edges(system.slow)
+        self.generators: list[InvertibleGenerator] = []
+        self.drawn: list[Draws] = []
+        self.regression: LabelRegression | None = None
+        frames = sample_short_windows(system, named_rng(seed, "frames"), options.windows, platform)
+        self.force_evaluations = frames.force_evaluations
+        self.frames = self._structures_of(frames)
+
+    def _structures_of(self, frames: ForceFrames) -> _Structures:
+        chart, system = self.chart, self.system
+        coordinates = chart.to_internal(frames.positions)
+        forces = in_chart_frame(chart, frames.positions, frames.forces)
+        gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
+        return _Structures(coordinates, gradients, np.ones(len(coordinates)))
+
+    def _training_structures(self) -> _Structures:
+        """Frames, and all draws with their weights over the local mean, truncated: they train, and estimate nothing."""
+        frames, number = self.frames, len(self.drawn)
+        weights = np.full(len(frames.weights), _of_round(FRAME_WEIGHTS, number))
+        if self.regression is None:
+            return _Structures(frames.coordinates, frames.gradients, weights)
+        past = join_draws(self.drawn)
+        ratios = past.log_weights - self.regression.log_density(past.labels)
+        of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
+        used = of_draws > LEAST_TRAINING_WEIGHT
+        return _Structures(
+            np.concatenate([frames.coordinates, past.coordinates[used]]),
+            np.concatenate([frames.gradients, past.gradients[used]]),
+            np.concatenate([weights, of_draws[used]]),
         )
-        cost += drawn[-1].force_evaluations
-        pooled = join_draws(drawn)
-        ok = pooled.reason == "ok"
-        slopes = np.zeros(pooled.labels.shape)
-        slopes[ok] = mean_forces(generators[-1], pooled.coordinates[ok], pooled.gradients[ok])
-        joined = np.array([_of_round(ROUND_SHARES, r) for r in pooled.round])
-        regression = fit_label_regression(
-            system.slow, pooled.labels, pooled.log_weights, slopes, joined, start=regression
+
+    def fit(self) -> None:
+        """Add a generator, fitted to frames and to all draws so far."""
+        data = self._training_structures()
+        fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights)
+        self.generators.append(InvertibleGenerator(fitted, self.chart, self.system.slow))
+
+    def placement(self) -> Placement:
+        """Where the next round's labels are drawn from."""
+        places = bin_centres(self.edges)
+        if self.regression is None:
+            labels = self.frames.coordinates[:, self.chart.label_indices]
+            slopes = mean_forces(self.generators[0], self.frames.coordinates, self.frames.gradients)
+            energies = -integrate_mean_forces(self.system.slow, labels, slopes, places)
+        else:
+            energies = -self.regression.log_density(places)
+        ceiling = self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
+        return Placement.below(self.edges, energies.reshape([len(axis) - 1 for axis in self.edges]), ceiling)
+
+    def draw(self, n: int) -> None:
+        """A round of draws from the mixture of all generators so far."""
+        number, n_older = len(self.drawn), len(self.generators) - 1
+        rng = named_rng(self.seed, "round", number)
+        shares = np.array([(1.0 - NEWEST_SHARE) / n_older] * n_older + [NEWEST_SHARE]) if n_older else np.ones(1)
+        labels = self.placement().sample(n, rng)
+        found = draw(
+            self.system,
+            self.generators,
+            shares,
+            labels,
+            rng,
+            round_number=number,
+            platform=self.platform,
+            workers=self.workers,
         )
-        yield Round(generators[-1], drawn[-1], regression, cost)
+        self.drawn.append(found)
+        self.force_evaluations += found.force_evaluations
+
+    def estimate(self) -> LabelRegression:
+        """Regress all draws' weights and mean forces, each round with its share."""
+        pooled = join_draws(self.drawn)
+        ok, slopes = pooled.reason == "ok", np.zeros(pooled.labels.shape)
+        slopes[ok] = mean_forces(self.generators[-1], pooled.coordinates[ok], pooled.gradients[ok])
+        shares = np.array(ROUND_SHARES)[np.minimum(pooled.round, len(ROUND_SHARES) - 1)]
+        self.regression = fit_label_regression(
+            self.system.slow, pooled.labels, pooled.log_weights, slopes, shares, start=self.regression
+        )
+        return self.regression
+
+    def surface(self) -> FreeEnergySurface:
+        """The surface of the regression so far."""
+        assert self.regression is not None
+        return self.regression.surface(self.system.slow, self.system.temperature, self.force_evaluations)
+
+    def record(self, surface: FreeEnergySurface) -> Round:
+        """What the last round was worth."""
+        assert self.regression is not None
+        last = self.drawn[-1]
+        eta = self.regression.log_density(last.labels)
+        low = eta > eta.max() - self.options.ceiling
+        ratios = np.exp(last.log_weights[low] - eta[low])
+        effective = ratios.sum() ** 2 / max((ratios**2).sum(), 1e-300) / len(ratios)
+        return Round(self.force_evaluations, float(effective), float(ratios.mean()), surface.median_error)
 
 
-def _integrated(slow: SlowCoordinates, labels: FloatArray, slopes: FloatArray, places: FloatArray) -> FloatArray:
-    """A first log density at places from mean forces alone, up to a constant."""
-    from ..free_energy.cox_process import CORRELATION_LENGTHS
-    from ..free_energy.label_functions import LabelFunctions
+def learn(
+    system: MolecularSystem,
+    *,
+    seed: int,
+    max_evaluations: int = 35_000,
+    target_error: float | None = None,
+    options: LoopOptions = LoopOptions(),
+    platform: str = "Reference",
+    workers: int = 1,
+    progress: Callable[[Round], None] | None = None,
+) -> Learned:
+    """Learn a generator and a free-energy surface of a system from its forces alone.
 
-    functions = LabelFunctions(slow)
-    parts = functions.with_slopes(labels)[1:]
-    noise = 30.0
-    matrix = np.diag(functions.prior_precision(CORRELATION_LENGTHS[2]))
-    right = np.zeros(len(functions))
-    for part, slope in zip(parts, np.clip(slopes, -80, 80).T, strict=True):
-        matrix += part.T @ part / noise
-        right += part.T @ slope / noise
-    return np.asarray(functions(places) @ np.linalg.solve(matrix, right))
+    Args:
+        system: the real system; its labels are torsions or particle components.
+        seed: of all random numbers.
+        max_evaluations: of the real potential, windows and lost work included.
+        target_error: kT; rounds end where the surface's median error bar is smaller.
+        options: how evaluations are spent.
+        platform: an OpenMM platform.
+        workers: local processes.
+        progress: called after each round.
 
-
-def surface_of(
-    regression: LabelRegression, slow: SlowCoordinates, temperature: float, force_evaluations: int, kT: float
-) -> FreeEnergySurface:
-    """The regression on a grid, each bin the mean over it."""
-    edges = grid_edges(slow)
-    shape = tuple(len(axis) - 1 for axis in edges)
-    places = bin_centres(edges)
-    widths = np.array([axis[1] - axis[0] for axis in edges])
-    n = 3
-    offsets = (np.arange(n) + 0.5) / n - 0.5
-    shifts = np.stack(np.meshgrid(*[offsets] * len(edges), indexing="ij"), axis=-1).reshape(-1, len(edges)) * widths
-    logs = np.logaddexp.reduce([regression.log_density(places + shift) for shift in shifts], axis=0)
-    energy = -(logs - logs.max())
-    values = regression.functions(places)
-    low = energy < ALIGNMENT_CEILING
-    centred = values - values[low].mean(axis=0)
-    error = np.sqrt(np.einsum("ij,jk,ik->i", centred, regression.covariance, centred, optimize=True))
-    return FreeEnergySurface(
-        energy=(kT * energy).reshape(shape),
-        error=(kT * error).reshape(shape),
-        edges=edges,
-        names=slow.names,
-        periods=slow.periods,
-        temperature=temperature,
-        force_evaluations=force_evaluations,
-        units=slow.units,
-    )
+    Raises:
+        InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
+    """
+    n_draws = options.n_draws(max_evaluations)
+    loop, history = _Loop(system, seed, options, platform, workers), []
+    for n in n_draws:
+        loop.fit()
+        loop.draw(n)
+        regression = loop.estimate()
+        surface = loop.surface()
+        history.append(loop.record(surface))
+        if progress is not None:
+            progress(history[-1])
+        if target_error is not None and surface.median_error < target_error * system.kT:
+            break
+    return Learned(loop.generators[-1], join_draws(loop.drawn), regression, surface, tuple(history))

@@ -13,9 +13,10 @@ import openmm
 from numpy.typing import NDArray
 
 from ..generator.invertible import InvertibleGenerator
+from ..reference.chart import Chart
 from ..reference.gradients import log_density_gradients
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, IntArray
+from ..units import BoolArray, FloatArray, IntArray
 from .evaluation import evaluate
 
 MAX_REDUCED_ENERGY = 1e6
@@ -105,24 +106,62 @@ def draw(
         platform: an OpenMM platform.
         workers: local processes.
     """
-    chart, n = generators[0].chart, len(labels)
-    choice = rng.choice(len(generators), n, p=shares)
-    coordinates = np.empty((n, chart.n_coordinates))
-    inside = np.zeros(n, dtype=bool)
+    coordinates, inside = _sampled(generators, shares, labels, rng)
+    n, chart = len(labels), generators[0].chart
+    log_density = np.zeros(n)
+    log_density[inside] = mixture_log_density(generators, shares, coordinates[inside])
+    log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers)
+    wrong = (reason == "ok") & ~np.isfinite(log_density)
+    return Draws(
+        coordinates=coordinates,
+        labels=labels,
+        log_density=np.where(wrong, 0.0, log_density),
+        log_target=np.where(wrong, -np.inf, log_target),
+        gradients=gradients,
+        reason=np.where(wrong, "nan", reason),
+        round=np.full(n, round_number),
+    )
+
+
+def _sampled(
+    generators: Sequence[InvertibleGenerator], shares: FloatArray, labels: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, BoolArray]:
+    """Coordinates, each from one of the generators, and which of them that generator finds again."""
+    coordinates = np.empty((len(labels), generators[0].chart.n_coordinates))
+    inside = np.zeros(len(labels), dtype=bool)
+    choice = rng.choice(len(generators), len(labels), p=shares)
     for i, generator in enumerate(generators):
-        chosen = choice == i
-        if chosen.any():
+        if (chosen := choice == i).any():
             coordinates[chosen], _ = generator.sample(labels[chosen], rng)
             inside[chosen] = generator.inside(coordinates[chosen])
-    log_density = np.full(n, np.inf)
-    log_density[inside] = mixture_log_density(generators, shares, coordinates[inside])
+    return coordinates, inside
+
+
+def log_targets(
+    system: MolecularSystem, chart: Chart, coordinates: FloatArray, inside: BoolArray, platform: str, workers: int = 1
+) -> tuple[FloatArray, FloatArray, NDArray[np.str_]]:
+    """``-beta U + log J + 0.5 log det Z`` of coordinates, its gradients, and why it is minus infinity.
+
+    Args:
+        system: the real system.
+        chart: of the coordinates.
+        coordinates: shape=(n, n_coordinates).
+        inside: shape=(n,), which are in the chart; the others are not evaluated.
+        platform: an OpenMM platform.
+        workers: local processes.
+
+    Returns:
+        log target, shape=(n,); gradients, shape=(n, n_coordinates), zero where it is minus infinity; reason,
+        shape=(n,), one of `openmm_gancl.lifting.lifts.REASONS`.
+    """
+    n = len(coordinates)
     positions = np.full((n, chart.n_atoms, 3), np.nan)
     positions[inside] = chart.to_cartesian(coordinates[inside])
     xml = openmm.XmlSerializer.serialize(system.system)
     energies, forces = evaluate(xml, positions, platform, workers=workers)
     log_target = -energies / system.kT + chart.log_jacobian(coordinates)
     log_target[inside] += system.constraints.log_fixman(positions[inside], system.masses)
-    finite = np.isfinite(log_target) & np.isfinite(forces).all(axis=(1, 2)) & np.isfinite(log_density)
+    finite = np.isfinite(log_target) & np.isfinite(forces).all(axis=(1, 2))
     highest = log_target[finite].max(initial=-np.inf)
     in_state = np.zeros(n, dtype=bool)
     in_state[inside] = system.state.inside(positions[inside])
@@ -137,12 +176,4 @@ def draw(
     gradients[ok] = log_density_gradients(
         chart, coordinates[ok], forces[ok], system.kT, system.constraints, system.masses
     )
-    return Draws(
-        coordinates=coordinates,
-        labels=labels,
-        log_density=np.where(inside, log_density, 0.0),
-        log_target=np.where(ok, log_target, -np.inf),
-        gradients=gradients,
-        reason=reason,
-        round=np.full(n, round_number),
-    )
+    return np.where(ok, log_target, -np.inf), gradients, reason

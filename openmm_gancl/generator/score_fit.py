@@ -575,7 +575,7 @@ def fit_triangular(
     effective = weights.sum() ** 2 / (weights**2).sum()
     if effective < 20:
         raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
-    condition = _condition(slow, roles, folds, options)
+    condition = condition_of(slow, roles, folds, max(one.order for one in options.narrow), options)
     basis = condition.basis
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
     periodic = chart.periodic[roles.narrow]
@@ -605,16 +605,26 @@ def fit_triangular(
                 options,
             )
         )
-    return _assembled(chart, roles, circular, narrow)
+    return assembled(chart, roles, circular, narrow)
 
 
-def _condition(slow: Axes, roles: Roles, folds: IntArray, options: FitOptions) -> Condition:
-    highest, n_wide = max(one.order for one in options.narrow), len(roles.wide)
-    basis = LabelBasis(_ConditionAxes.of(slow, n_wide), max(highest, options.circular_order, 1))
-    return Condition(basis, len(roles.labels) + n_wide, folds[roles.rotors].tolist(), highest)
+def condition_of(slow: Axes, roles: Roles, folds: IntArray, order: int, options: FitOptions) -> Condition:
+    """The features of narrow coordinates, whose basis serves circular ones too.
+
+    Args:
+        slow: the labels.
+        roles: of the chart's coordinates.
+        folds: shape=(n_coordinates,).
+        order: the highest.
+        options: of circular densities.
+    """
+    n_wide = len(roles.wide)
+    basis = LabelBasis(_ConditionAxes.of(slow, n_wide), max(order, options.circular_order, 1))
+    return Condition(basis, len(roles.labels) + n_wide, folds[roles.rotors].tolist(), order)
 
 
-def _assembled(chart: Chart, roles: Roles, circular: list[CircularDensity], narrow: NarrowCoordinates) -> TriangularMap:
+def assembled(chart: Chart, roles: Roles, circular: list[CircularDensity], narrow: NarrowCoordinates) -> TriangularMap:
+    """The map of a chart's coordinates from its parts."""
     return TriangularMap(
         chart.n_coordinates,
         label_indices=torch.as_tensor(np.array(roles.labels)),
@@ -646,7 +656,7 @@ def untrained_triangular(
         strength: of these, in standard deviations.
     """
     roles, options = Roles.of(chart), FitOptions()
-    condition = _condition(slow, roles, chart.folds, options)
+    condition = condition_of(slow, roles, chart.folds, max(one.order for one in options.narrow), options)
     k, n_features = len(roles.narrow), len(condition.orders)
     first = (condition.orders <= 1).numpy()[:, None]
     mean, log_width = (first * rng.normal(0.0, strength, (n_features, k)) for _ in range(2))
@@ -664,4 +674,4 @@ def untrained_triangular(
     even = torch.zeros(1, 2, dtype=torch.float64)
     constant = torch.zeros(1, dtype=torch.int64)
     circular = [CircularDensity(constant, even, int(chart.folds[i]), 1.0) for i in roles.circular]
-    return _assembled(chart, roles, circular, narrow)
+    return assembled(chart, roles, circular, narrow)

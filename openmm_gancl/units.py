@@ -1,5 +1,6 @@
 """Units, normalised once: nm, ps, K, kJ/mol, amu, radians."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,19 @@ GAS_CONSTANT = 8.31446261815324e-3
 """kJ/mol/K (CODATA 2018, exact)."""
 
 
-def _without_unit(quantity: Any) -> Any:
+@lru_cache(maxsize=64)
+def _is_ours(unit_of_openmm: Any) -> bool:
     from openmm import unit
 
-    if quantity.unit is unit.nanometer or quantity.unit is unit.kilojoule_per_mole:
+    return bool(unit_of_openmm.conversion_factor_to(unit.md_unit_system.express_unit(unit_of_openmm)) == 1.0)
+
+
+def _without_unit(quantity: Any) -> Any:
+    if _is_ours(quantity.unit):
         # as a State has them: a conversion would cost as much as several steps of a small molecule
         return quantity._value
+    from openmm import unit
+
     return quantity.value_in_unit_system(unit.md_unit_system)
 
 

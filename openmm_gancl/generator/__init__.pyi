@@ -1,8 +1,12 @@
 """What is learned of the fast degrees of freedom: networks, training, the model file, forces."""
 
 from .forces import torch_force as torch_force
+from .generator_file import load_generator as load_generator
+from .generator_file import save_generator as save_generator
+from .invertible import InvertibleGenerator as InvertibleGenerator
 from .model import LiftingModel as LiftingModel
 from .model import load_model as load_model
+from .score_fit import fit_triangular as fit_triangular
 from .torsion_windows import restrain_torsions as restrain_torsions
 from .torsion_windows import wide_torsions as wide_torsions
 from .training import train as train

@@ -1,0 +1,103 @@
+"""Smooth functions of any number of coordinates with their slopes: the basis of a log density, with a Matern prior."""
+
+import math
+
+import numpy as np
+
+from ..coordinates.slow_coordinates import Axes
+from ..units import FloatArray, IntArray
+from .cox_process import DOMAIN_EXTENSION, PRIOR_STD, SMOOTHNESS
+
+MAX_FUNCTIONS = 320
+MAX_ORDER = 40
+
+
+def _functions_of_order(d: int, order: int) -> int:
+    """Products of at most so high a total order, each axis with cosine and sine."""
+    return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(min(d, order) + 1))
+
+
+class LabelFunctions:
+    """Products of Fourier (periodic) or cosine series up to a total order.
+
+    Args:
+        axes: the coordinates.
+    """
+
+    def __init__(self, axes: Axes):
+        d = len(axes.names)
+        orders = [n for n in range(1, MAX_ORDER + 1) if _functions_of_order(d, n) <= MAX_FUNCTIONS]
+        self.order = max(orders, default=1)
+        self.periodic = np.isfinite(axes.periods)
+        self.origin, span = axes.domain[:, 0], axes.domain[:, 1] - axes.domain[:, 0]
+        self.frequency = 2 * np.pi / span
+        n = self.order
+        # an open axis has cosines of half and whole waves over a longer domain: as many as waves fit into its own
+        self.columns = [
+            np.concatenate([[0], np.repeat(np.arange(1, n + 1), 2)])
+            if periodic
+            else np.arange(round(2 * n * DOMAIN_EXTENSION) + 1) / (2 * DOMAIN_EXTENSION)
+            for periodic in self.periodic
+        ]
+        self.products = _products(self.columns, n)
+        self.wave_numbers = np.stack([c[self.products[:, i]] for i, c in enumerate(self.columns)], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+    def _tables(self, places: FloatArray, axis: int) -> tuple[FloatArray, FloatArray]:
+        """One axis' functions and their slopes, shape=(n, n_columns) each."""
+        phase = (places[:, axis] - self.origin[axis]) * self.frequency[axis]
+        numbers = self.columns[axis]
+        if self.periodic[axis]:
+            angles = phase[:, None] * numbers
+            is_sine = np.arange(len(numbers)) % 2 == 0
+            values = np.where(is_sine, np.sin(angles), np.cos(angles))
+            slopes = np.where(is_sine, np.cos(angles), -np.sin(angles)) * numbers
+        else:
+            angles = (phase[:, None] + np.pi * (DOMAIN_EXTENSION - 1)) * numbers
+            values, slopes = np.cos(angles), -np.sin(angles) * numbers
+        values, slopes = np.sqrt(2.0) * values, np.sqrt(2.0) * slopes * self.frequency[axis]
+        values[:, 0], slopes[:, 0] = 1.0, 0.0
+        return values, slopes
+
+    def __call__(self, places: FloatArray) -> FloatArray:
+        """Places, shape=(n, d), to functions, shape=(n, n_functions); the first is constant."""
+        return self.with_slopes(places)[0]
+
+    def with_slopes(self, places: FloatArray) -> FloatArray:
+        """Functions and their slopes along each axis, shape=(1 + d, n, n_functions)."""
+        d = places.shape[1]
+        tables = [self._tables(places, axis) for axis in range(d)]
+        chosen = [[table[:, self.products[:, axis]] for table in tables[axis]] for axis in range(d)]
+        result = []
+        for sloped in range(-1, d):
+            product = chosen[0][int(sloped == 0)]
+            for axis in range(1, d):
+                product = product * chosen[axis][int(axis == sloped)]
+            result.append(product)
+        return np.stack(result)
+
+    def prior_precision(self, length: float) -> FloatArray:
+        """Inverse prior variances of the coefficients of a Matern process; the constant is almost free.
+
+        Args:
+            length: correlation length, as a fraction of the domain.
+        """
+        d = self.wave_numbers.shape[1]
+        squared = (self.wave_numbers**2).sum(axis=1)
+        spectrum = (1.0 + (2 * np.pi * length) ** 2 * squared / (2 * SMOOTHNESS)) ** (-SMOOTHNESS - d / 2)
+        spectrum[0] = 0.0
+        variance = PRIOR_STD**2 * spectrum / spectrum.sum()
+        variance[0] = 1e6
+        return np.asarray(1.0 / variance)
+
+
+def _products(columns: list[FloatArray], order: int) -> IntArray:
+    """Which column of each axis every product has, those of the lowest total order first."""
+    grid = np.stack(np.meshgrid(*(np.arange(len(c)) for c in columns), indexing="ij"), axis=-1).reshape(
+        -1, len(columns)
+    )
+    total = np.sum([column[grid[:, axis]] for axis, column in enumerate(columns)], axis=0)
+    chosen = np.flatnonzero(total <= order)
+    return np.asarray(grid[chosen[np.argsort(total[chosen], kind="stable")]])

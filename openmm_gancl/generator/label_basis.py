@@ -1,0 +1,78 @@
+"""Smooth functions of labels: a truncated product of Fourier or cosine series; scriptable."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..coordinates.slow_coordinates import Axes
+
+MAX_BASIS_ORDER, MAX_BASIS_FUNCTIONS = 5, 250
+"""Of the baseline's label basis: the order falls with the number of labels so that the functions stay few."""
+
+
+class LabelBasis(nn.Module):
+    """Smooth functions of the label: a truncated product of Fourier (periodic) or cosine series.
+
+    Beyond the domain of a coordinate without a period they are constant.
+
+    Args:
+        axes: the coordinates.
+        order: highest total order of a product.
+    """
+
+    products: Tensor
+    orders_of_axes: Tensor
+    total_orders: Tensor
+    roughness: Tensor
+    origin: Tensor
+    frequency: Tensor
+    is_periodic: Tensor
+    is_open: Tensor
+    orders: Tensor
+    half_orders: Tensor
+
+    def __init__(self, axes: Axes, order: int):
+        super().__init__()
+        d = len(axes.names)
+        periodic = np.isfinite(axes.periods)
+        span = axes.domain[:, 1] - axes.domain[:, 0]
+        orders = np.concatenate([[0], np.repeat(np.arange(1, order + 1), 2)])
+        grid = np.stack(np.meshgrid(*[np.arange(len(orders))] * d, indexing="ij"), axis=-1).reshape(-1, d)
+        chosen = grid[orders[grid].sum(axis=1) <= order]
+        self.register_buffer("products", torch.as_tensor(chosen))
+        self.register_buffer("orders_of_axes", torch.as_tensor(orders[chosen]))
+        self.register_buffer("total_orders", torch.as_tensor(orders[chosen].sum(axis=1)))
+        self.register_buffer("roughness", torch.as_tensor((orders[chosen] ** 2.0).sum(axis=1)))
+        self.register_buffer("origin", torch.as_tensor(axes.domain[:, 0]))
+        self.register_buffer("frequency", torch.as_tensor(np.where(periodic, 2 * np.pi, np.pi) / span))
+        self.register_buffer("is_periodic", torch.as_tensor(periodic))
+        self.register_buffer("is_open", torch.as_tensor(~periodic[:, None]))
+        self.register_buffer("orders", torch.arange(1, order + 1, dtype=torch.float64))
+        self.register_buffer("half_orders", self.orders - 0.5)
+        self.size = len(chosen)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Labels, shape=(n, d), to basis functions, shape=(n, size); the first is constant."""
+        phase = (labels - self.origin) * self.frequency
+        phase = torch.where(self.is_periodic, phase, torch.clamp(phase, 0.0, math.pi)).unsqueeze(2)
+        # a cosine series has no slope at its ends: half-integer waves supply it where there is no period
+        waves = torch.where(self.is_open, self.half_orders * (phase - 0.5 * math.pi), self.orders * phase)
+        pairs = torch.stack([torch.cos(self.orders * phase), torch.sin(waves)], dim=3).flatten(2)
+        table = torch.cat([torch.ones_like(phase), pairs], dim=2)
+        product = table[:, 0, :][:, self.products[:, 0]]
+        for i in range(1, labels.shape[1]):
+            product = product * table[:, i, :][:, self.products[:, i]]
+        return product
+
+
+def baseline_order(d: int) -> int:
+    """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
+
+    def n_functions(order: int) -> int:
+        # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
+        return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
+
+    orders = range(1, MAX_BASIS_ORDER + 1)
+    return max(order for order in orders if order == 1 or n_functions(order) <= MAX_BASIS_FUNCTIONS)

@@ -1,0 +1,677 @@
+"""The triangular map in closed form, from structures and the forces on them.
+
+Where ``log q(y | c)`` is normal its gradient ``h(c) - P(c) y`` is linear in the parameters of h and P, so that the
+least squares of the known gradient determine them (score matching with known scores, Hyvarinen 2005). By Stein's
+identity the optimum is that of moment matching, and a structure is worth as many equations as it has coordinates.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.linalg import cho_factor, cho_solve
+
+from ..coordinates.slow_coordinates import Axes
+from ..errors import InputError
+from ..reference.chart import Chart
+from ..units import BoolArray, FloatArray, IntArray
+from .circular import CircularDensity
+from .label_basis import LabelBasis
+from .triangular import MAX_SKEW, Condition, CubicTerms, NarrowCoordinates, TriangularMap
+
+ROBUST_SIZE = 3.0
+"""Structures whose gradient is so many medians long carry less weight."""
+
+MIN_PRECISION = 0.1
+"""Least eigenvalue of a precision, in units of standard deviations of all structures."""
+
+MIN_RELATIVE_PRECISION = 0.3
+"""Least eigenvalue of a precision in units of a typical one."""
+
+MIN_SCALE = 1e-6
+"""nm or radians; a coordinate with a smaller standard deviation does not move."""
+
+STRUCTURES_AN_ORDER = 3000
+"""Effective structures that each order of a precision needs."""
+
+HELD_OUT_BLOCK, HELD_OUT_EVERY = 25, 4
+"""Structures that are held out together, and one block in how many."""
+
+MAX_LOSS = 50.0
+"""kT below the median at which a held-out likelihood is cut."""
+
+MIN_EVIDENCE = 4.0
+"""Standard errors that a cubic term must be away from zero."""
+
+MAX_DEPTH = 3
+"""Of the dependencies of numbers on others by cubic terms."""
+
+CUBIC_OUTLIER = 6.0
+"""Structures with a number beyond it say nothing of cubic terms."""
+
+MAX_PROJECTED = 2000
+"""Structures at which a precision is factorised."""
+
+ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class NarrowOptions:
+    """How many functions the narrow coordinates have, and how they are smoothed.
+
+    Args:
+        order: highest order of the functions of the mean.
+        precision_order: the same of the precision; zero is one precision for all conditions.
+        ridge: penalty of a function of order one, in structures.
+    """
+
+    order: int
+    precision_order: int
+    ridge: float
+
+
+NARROW_OPTIONS = (
+    NarrowOptions(3, 0, 2.0),
+    NarrowOptions(4, 0, 0.2),
+    NarrowOptions(4, 1, 0.5),
+    NarrowOptions(4, 2, 0.2),
+)
+"""Tried in turn, and chosen by the likelihood of structures that were held out."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What is tried, and how circular densities and cubic terms are fitted.
+
+    Args:
+        narrow: the candidates.
+        uniform_share: of the circular densities.
+        harmonics: waves of a circular density's phase.
+        circular_order: highest order of the label functions of circular densities.
+        circular_ridge: penalty of such a function of order one, in structures.
+        lost_gain: relative entropy that couplings may lose by being constant.
+        least_cubic: the smallest cubic coefficient that is kept.
+    """
+
+    narrow: tuple[NarrowOptions, ...] = NARROW_OPTIONS
+    uniform_share: float = 0.01
+    harmonics: int = 2
+    circular_order: int = 2
+    circular_ridge: float = 0.5
+    lost_gain: float = 0.005
+    least_cubic: float = 0.012
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which coordinates of a chart are labels, circular or narrow.
+
+    Attributes:
+        labels: shape=(d,), indices of coordinates.
+        wide: shape=(n_wide,), wide torsions.
+        rotors: shape=(n_rotors,), torsions with symmetric wells.
+        narrow: the others.
+    """
+
+    labels: IntArray
+    wide: IntArray
+    rotors: IntArray
+    narrow: IntArray
+
+    @classmethod
+    def of(cls, chart: Chart, wide: IntArray | None = None) -> "Roles":
+        """Those of a chart.
+
+        Args:
+            chart: the chart.
+            wide: coordinates that are wide torsions; none by default.
+        """
+        wide = np.empty(0, dtype=np.int64) if wide is None else np.asarray(wide, dtype=np.int64)
+        rotors = np.setdiff1d(np.flatnonzero(chart.folds > 1), np.concatenate([wide, chart.label_indices]))
+        taken = np.concatenate([chart.label_indices, wide, rotors])
+        # torsions first: the angles next to them follow their squares
+        return cls(chart.label_indices, wide, rotors, np.setdiff1d(np.arange(chart.n_coordinates), taken)[::-1])
+
+    @property
+    def circular(self) -> IntArray:
+        """Wide torsions, then rotors."""
+        return np.concatenate([self.wide, self.rotors])
+
+
+@dataclass(frozen=True)
+class _ConditionAxes:
+    """Labels and wide torsions as axes of a basis."""
+
+    names: tuple[str, ...]
+    periods: FloatArray
+    domain: FloatArray
+    units: tuple[str, ...]
+
+    @classmethod
+    def of(cls, slow: Axes, n_wide: int) -> "_ConditionAxes":
+        return cls(
+            (*slow.names, *(f"wide_{i}" for i in range(n_wide))),
+            np.concatenate([slow.periods, np.full(n_wide, 2 * np.pi)]),
+            np.concatenate([slow.domain, np.tile([-np.pi, np.pi], (n_wide, 1))]),
+            (*slow.units, *("radians",) * n_wide),
+        )
+
+
+def _centres_and_scales(values: FloatArray, periodic: BoolArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Weighted (circular) means and standard deviations of coordinates, shape=(k,) each."""
+    share = weights / weights.sum()
+    centres = np.where(periodic, np.angle(share @ np.exp(1j * values)), share @ values)
+    deviation = _deviations(values, centres, periodic)
+    return centres, np.sqrt(share @ deviation**2)
+
+
+def _deviations(values: FloatArray, centres: FloatArray, periodic: BoolArray) -> FloatArray:
+    deviation = values - centres
+    return np.where(periodic, np.arctan2(np.sin(deviation), np.cos(deviation)), deviation)
+
+
+def robust_weights(gradients: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weights that fall with the square of a gradient's length beyond a few medians, shape=(n,)."""
+    size = np.sqrt((gradients**2).mean(axis=1))
+    return weights * np.minimum(1.0, (ROBUST_SIZE * np.median(size) / np.maximum(size, 1e-300)) ** 2)
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """Normal equations of the columns [features, some of the features times -y].
+
+    Attributes:
+        matrix: shape=(n_columns, n_columns).
+        right: shape=(n_columns, k).
+        orders: shape=(n_features,), of the features.
+        roughness: shape=(n_features,).
+        of_precision: which features are multiplied by y.
+    """
+
+    matrix: FloatArray
+    right: FloatArray
+    orders: IntArray
+    roughness: FloatArray
+    of_precision: IntArray
+
+    @classmethod
+    def of(cls, data: "_NarrowData", rows: BoolArray, precision_order: int) -> "_Equations":
+        """Those of some structures.
+
+        Args:
+            data: all structures.
+            rows: shape=(n,).
+            precision_order: the highest.
+        """
+        orders, roughness = data.condition.orders.numpy(), data.condition.roughness.numpy()
+        of_precision, k = np.flatnonzero(orders <= precision_order), data.y.shape[1]
+        n_columns = len(orders) + len(of_precision) * k
+        matrix, right = np.zeros((n_columns, n_columns)), np.zeros((n_columns, k))
+        chosen = np.flatnonzero(rows)
+        for i in range(0, len(chosen), ROWS_AT_ONCE):
+            part = chosen[i : i + ROWS_AT_ONCE]
+            features, root = data.features[part], np.sqrt(data.weights[part, None])
+            crossed = features[:, of_precision, None] * -data.y[part, None, :]
+            columns = np.concatenate([features, crossed.reshape(len(part), -1)], axis=1)
+            columns = (columns * root).astype(np.float32)
+            matrix += columns.T @ columns
+            right += columns.T @ (root * data.gradients[part]).astype(np.float32)
+        return cls(matrix, right, orders, roughness, of_precision)
+
+    def __add__(self, other: "_Equations") -> "_Equations":
+        return replace(self, matrix=self.matrix + other.matrix, right=self.right + other.right)
+
+    def solve(self, options: NarrowOptions) -> "LinearGradient":
+        """The least squares with a ridge, with as many functions as asked for."""
+        k, n_features = self.right.shape[1], len(self.orders)
+        of_mean = np.flatnonzero(self.orders <= options.order)
+        chosen = np.flatnonzero(self.orders[self.of_precision] <= options.precision_order)
+        crossed = n_features + (chosen[:, None] * k + np.arange(k)).ravel()
+        columns = np.concatenate([of_mean, crossed])
+        of_precision = self.of_precision[chosen]
+        smooth = (1 + self.roughness) ** 2
+        penalty = np.concatenate([(smooth * (self.roughness > 0))[of_mean], np.repeat(smooth[of_precision], k)])
+        matrix = self.matrix[np.ix_(columns, columns)]
+        matrix[np.diag_indices_from(matrix)] += options.ridge * penalty + 1e-6
+        solution = cho_solve(cho_factor(matrix, overwrite_a=True), self.right[columns])
+        linear = np.zeros((n_features, k))
+        linear[of_mean] = solution[: len(of_mean)]
+        precision = solution[len(of_mean) :].reshape(-1, k, k)
+        return LinearGradient(linear, 0.5 * (precision + precision.transpose(0, 2, 1)), of_precision)
+
+
+@dataclass(frozen=True)
+class LinearGradient:
+    """``grad log q(y | c) = h(c) - P(c) y`` with h and P linear in features.
+
+    Attributes:
+        linear: shape=(n_features, k), of h.
+        precision: shape=(n_of_precision, k, k), of P.
+        of_precision: which features P has.
+    """
+
+    linear: FloatArray
+    precision: FloatArray
+    of_precision: IntArray
+
+    def conditionals(self, features: FloatArray, typical: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Mean, log width and couplings of each coordinate given those before it, at n conditions.
+
+        Args:
+            features: shape=(n, n_features).
+            typical: shape=(k, k), lower factor of a typical precision, from which P may not be too far.
+
+        Returns:
+            mean, shape=(n, k); log width, shape=(n, k); couplings, shape=(n, k, k), strictly lower.
+        """
+        k = self.linear.shape[1]
+        of_precision = features[:, self.of_precision]
+        matrix = (of_precision @ self.precision.reshape(len(self.precision), -1)).reshape(-1, k, k)
+        matrix = _bounded(matrix, typical)
+        # P = U U^T with U upper: the first coordinate's density is a marginal one, the last one's fully conditional
+        factor = np.linalg.cholesky(matrix[:, ::-1, ::-1])[:, ::-1, ::-1]
+        half = np.linalg.solve(factor, (features @ self.linear)[:, :, None])
+        mean = np.linalg.solve(factor.transpose(0, 2, 1), half)[:, :, 0]
+        pivots = np.diagonal(factor, axis1=1, axis2=2)
+        return mean, -np.log(pivots), -np.tril(factor.transpose(0, 2, 1) / pivots[:, :, None], -1)
+
+
+def _bounded(matrices: FloatArray, typical: FloatArray) -> FloatArray:
+    """Precisions whose eigenvalues, in units of a typical one, are at least `MIN_RELATIVE_PRECISION`."""
+    if len(matrices) > 1 and np.ptp(matrices, axis=0).max() == 0.0:
+        return np.repeat(_bounded(matrices[:1], typical), len(matrices), axis=0)
+    least = MIN_RELATIVE_PRECISION * typical @ typical.T
+    _, info = torch.linalg.cholesky_ex(torch.as_tensor(matrices - least))
+    low = info.numpy() > 0
+    if not low.any():
+        return matrices
+    inverse = np.linalg.inv(typical)
+    values, vectors = np.linalg.eigh(inverse @ matrices[low] @ inverse.T)
+    raised = typical @ (vectors * np.maximum(values, MIN_RELATIVE_PRECISION)[:, None, :])
+    bounded = matrices.copy()
+    bounded[low] = raised @ vectors.transpose(0, 2, 1) @ typical.T
+    return bounded
+
+
+@dataclass(frozen=True)
+class _NarrowData:
+    """Structures in units of their standard deviations, with their gradients and features.
+
+    Attributes:
+        condition: of the features.
+        conditions: shape=(n, n_conditions).
+        features: shape=(n, n_features).
+        y: shape=(n, k).
+        gradients: shape=(n, k).
+        weights: shape=(n,), of mean one, less where a gradient is absurd.
+        plain_weights: shape=(n,), of mean one.
+        centres: shape=(k,).
+        scales: shape=(k,).
+    """
+
+    condition: Condition
+    conditions: FloatArray
+    features: FloatArray
+    y: FloatArray
+    gradients: FloatArray
+    weights: FloatArray
+    plain_weights: FloatArray
+    centres: FloatArray
+    scales: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        condition: Condition,
+        conditions: FloatArray,
+        values: FloatArray,
+        gradients: FloatArray,
+        weights: FloatArray,
+        periodic: BoolArray,
+    ) -> "_NarrowData":
+        """Of coordinates in nm and radians."""
+        centres, scales = _centres_and_scales(values, periodic, weights)
+        if (still := np.flatnonzero(~(scales > MIN_SCALE))).size:
+            raise InputError(f"{len(still)} coordinates of the training structures never move: sample real dynamics")
+        gradients, plain = gradients * scales, weights / weights.mean()
+        features = condition(torch.as_tensor(conditions)).numpy()
+        y = _deviations(values, centres, periodic) / scales
+        robust = robust_weights(gradients, plain)
+        return cls(condition, conditions, features, y, gradients, robust, plain, centres, scales)
+
+    def narrow(self, linear: LinearGradient, typical: FloatArray, options: FitOptions) -> NarrowCoordinates:
+        """The map of a linear gradient, without cubic terms: its conditionals as smooth functions."""
+        rows = np.arange(len(self.y))[:: max(1, len(self.y) // MAX_PROJECTED)]
+        features, k = self.features[rows], self.y.shape[1]
+        mean, log_width, coupling = linear.conditionals(features, typical)
+        flat = np.concatenate([mean, log_width, coupling.reshape(len(rows), -1)], axis=1)
+        matrix = features.T @ features + np.diag(1e-3 * (1 + self.condition.roughness.numpy()) ** 2)
+        found = np.linalg.solve(matrix, features.T @ flat)
+        coupling = _with_few_variations(found[:, 2 * k :].reshape(-1, k, k), features, log_width, options)
+        return NarrowCoordinates(
+            self.condition,
+            mean=torch.as_tensor(found[:, :k].copy()),
+            log_width=torch.as_tensor(found[:, k : 2 * k].copy()),
+            coupling=torch.as_tensor(coupling),
+            cubic=CubicTerms.none(k),
+            origin=torch.as_tensor(self.centres),
+            scale=torch.as_tensor(self.scales),
+        )
+
+    def log_likelihood(self, narrow: NarrowCoordinates, rows: BoolArray) -> FloatArray:
+        """log q of some structures given their conditions, shape=(n_rows,)."""
+        chosen = np.flatnonzero(rows)
+        chosen = chosen[:: max(1, len(chosen) // MAX_PROJECTED)]
+        with torch.no_grad():
+            values = torch.as_tensor(self.centres + self.scales * self.y[chosen])
+            normals, log_volume = narrow.inverse(values, torch.as_tensor(self.conditions[chosen]))
+        logs = (-0.5 * (normals**2).sum(dim=1) - log_volume).numpy()
+        # one structure that no candidate explains must not choose
+        logs = np.maximum(logs, np.median(logs) - MAX_LOSS)
+        return np.asarray(logs @ self.plain_weights[chosen] / self.plain_weights[chosen].sum())
+
+
+def _fit_narrow(data: _NarrowData, options: FitOptions) -> NarrowCoordinates:
+    """The narrow coordinates' map: candidates compared on held-out structures, the best one fitted to all."""
+    effective = data.plain_weights.sum() ** 2 / (data.plain_weights**2).sum()
+    candidates = [one for one in options.narrow if effective >= STRUCTURES_AN_ORDER * one.precision_order]
+    candidates = candidates or [options.narrow[0]]
+    highest = max(one.precision_order for one in candidates)
+    held_out = np.arange(len(data.y)) // HELD_OUT_BLOCK % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    if not held_out.any():
+        candidates = candidates[:1]
+    training, rest = (_Equations.of(data, rows, highest) for rows in (~held_out, held_out))
+    typical = _typical_factor(training)
+    best, chosen = -np.inf, candidates[0]
+    for candidate in candidates if len(candidates) > 1 else []:
+        narrow = data.narrow(training.solve(candidate), typical, options)
+        found = data.log_likelihood(narrow, held_out)
+        if found > best:
+            best, chosen = float(found), candidate
+    whole = training + rest
+    narrow = data.narrow(whole.solve(chosen), _typical_factor(whole), options)
+    cubic = fit_cubic(narrow, data.conditions, data.y, data.gradients, data.weights, options.least_cubic)
+    narrow.cubic = cubic
+    return narrow
+
+
+def _typical_factor(equations: _Equations) -> FloatArray:
+    """Lower factor of the precision that is the same for all conditions, eigenvalues at least `MIN_PRECISION`."""
+    values, vectors = np.linalg.eigh(equations.solve(NARROW_OPTIONS[0]).precision[0])
+    return np.asarray(np.linalg.cholesky((vectors * np.maximum(values, MIN_PRECISION)) @ vectors.T))
+
+
+def fit_cubic(
+    narrow: NarrowCoordinates,
+    conditions: FloatArray,
+    y: FloatArray,
+    gradients: FloatArray,
+    weights: FloatArray,
+    least: float,
+) -> CubicTerms:
+    """Cubic terms of the log density in the numbers of a map without such terms.
+
+    In these numbers e the gradient is ``-e_i + T_iab (e_a e_b - delta_ab) / 2`` and more; products are orthogonal
+    under a normal density, so that each coefficient is an average, over the three coordinates that it belongs to.
+
+    Args:
+        narrow: the map.
+        conditions: shape=(n, n_conditions).
+        y: shape=(n, k), narrow coordinates in units of the map.
+        gradients: shape=(n, k), of the log density in these units.
+        weights: shape=(n,).
+        least: the smallest coefficient that is kept.
+    """
+    k = y.shape[1]
+    sums, squares, total = np.zeros((k, k * (k + 1) // 2)), np.zeros(k), 0.0
+    a, b = np.triu_indices(k)
+    for i in range(0, len(y), ROWS_AT_ONCE):
+        rows = slice(i, i + ROWS_AT_ONCE)
+        arrays = (torch.as_tensor(part[rows]) for part in (conditions, y, gradients))
+        e, in_numbers = (part.numpy() for part in narrow.numbers_and_gradients(*arrays))
+        share = weights[rows] * (np.abs(e).max(axis=1) < CUBIC_OUTLIER)
+        products = e[:, a] * e[:, b] - (a == b)
+        residuals = in_numbers + e
+        sums += (residuals * share[:, None]).T @ products
+        squares += share**2 @ residuals**2
+        total += share.sum()
+    means = np.zeros((k, k, k))
+    means[:, a, b] = sums / total
+    means[:, b, a] = sums / total
+    # E[R_i (e_a e_b - delta)] is T_iab, twice that where a = b
+    third = means / np.where(np.eye(k, dtype=bool), 2.0, 1.0)
+    # the products have unit variance; three means are averaged
+    error = np.sqrt(squares / 3) / total
+    return _cubic_terms(third, np.maximum(least, MIN_EVIDENCE * error))
+
+
+def _cubic_terms(third: FloatArray, least: FloatArray) -> CubicTerms:
+    """The triangular map of first order in the coefficients of the gradient's products.
+
+    Args:
+        third: shape=(k, k, k), `fit_cubic`.
+        least: shape=(k,), the smallest coefficient of each number that is kept.
+    """
+    k = len(third)
+    shifts, widths = np.zeros((k, k, k)), np.zeros((k, k))
+    for i in range(k):
+        one = third[i, :i, :i]
+        two = third[:i, i, :i]
+        # e_a e_b of the shift of i is e_i e_b in the gradient of a
+        shifts[i, :i, :i] = np.triu(one + two + two.T, 1) / 3
+        diagonal = np.arange(i)
+        # e_a^2 - 1 in the gradient of i, and 2 e_i e_a in that of a
+        shifts[i, diagonal, diagonal] = (np.diag(one) + np.diag(two)) / 3
+        # e_i e_a in the gradient of i, and e_i^2 - 1 in that of a
+        widths[i, :i] = (third[:i, i, i] + third[i, i, :i]) / 3
+    skews = np.clip(np.einsum("iii->i", third) / 3, -MAX_SKEW, MAX_SKEW)
+    shifts = np.where(np.abs(shifts) > least[:, None, None], shifts, 0.0)
+    widths = np.where(np.abs(widths) > least[:, None], widths, 0.0)
+    depths = np.zeros(k, dtype=np.int64)
+    for i in range(1, k):
+        # few turns invert a shallow map
+        deep = depths >= MAX_DEPTH
+        shifts[i, deep], shifts[i, :, deep], widths[i, deep] = 0.0, 0.0, 0.0
+        sources = shifts[i].any(axis=0) | shifts[i].any(axis=1) | (widths[i] != 0)
+        depths[i] = depths[sources].max() + 1 if sources.any() else 0
+    return CubicTerms(
+        *(torch.as_tensor(part) for part in (shifts, widths, np.where(np.abs(skews) > least, skews, 0.0)))
+    )
+
+
+def _with_few_variations(
+    coupling: FloatArray, features: FloatArray, log_width: FloatArray, options: FitOptions
+) -> FloatArray:
+    """Couplings that are constant where their dependence on the conditions gains next to nothing.
+
+    Half the variance of ``a_ij d_j / width_i`` is what the variation of a coupling gains in relative entropy.
+    """
+    mean, widths = features.mean(axis=0), np.exp(log_width).mean(axis=0)
+    deviation = features - mean
+    covariance = deviation.T @ deviation / len(features)
+    variance = np.einsum("kij,kl,lij->ij", coupling, covariance, coupling, optimize=True)
+    # d_j of unit variance: the conditional width would say less
+    gain = 0.5 * variance / widths[:, None] ** 2
+    order = np.argsort(gain, axis=None)
+    small = np.zeros(gain.size, dtype=bool)
+    small[order[np.cumsum(gain.ravel()[order]) < options.lost_gain]] = True
+    small = small.reshape(gain.shape)
+    constant = np.zeros_like(coupling)
+    constant[0] = np.tensordot(mean, coupling, axes=1)
+    return np.where(small, constant, coupling)
+
+
+def transported_gradients(
+    narrow: NarrowCoordinates, conditions: FloatArray, values: FloatArray, gradients: FloatArray, n: int
+) -> FloatArray:
+    """The log density's change with the conditions, less its explicit part, while narrow coordinates move along.
+
+    For any velocity ``v = dy/dc`` the mean of ``d_c log pi + v . grad_y log pi + div v`` at a condition is the
+    derivative of the condition's own log density. With the map's velocity at fixed normals most of its noise is gone.
+
+    Args:
+        narrow: the map.
+        conditions: shape=(n, n_conditions).
+        values: shape=(n, k), narrow coordinates within half a turn of their origins.
+        gradients: shape=(n, k), of the log density.
+        n: how many conditions are wanted, the labels first.
+
+    Returns:
+        ``v . grad_y log pi + div v``, shape=(n, that many).
+    """
+    result = np.empty((len(values), n))
+    for i in range(0, len(values), ROWS_AT_ONCE):
+        rows = slice(i, i + ROWS_AT_ONCE)
+        here, at, slopes = (torch.as_tensor(part[rows]) for part in (conditions, values, gradients))
+        result[rows] = narrow.transport(here, at, slopes, n).numpy()
+    return result
+
+
+def _fit_circular(
+    functions: IntArray,
+    basis: FloatArray,
+    roughness: FloatArray,
+    angles: FloatArray,
+    slopes: FloatArray,
+    weights: FloatArray,
+    fold: int,
+    options: FitOptions,
+) -> CircularDensity:
+    """A circular density from derivatives of its logarithm, by weighted least squares."""
+    orders = np.arange(1, options.harmonics + 1) * fold
+    phases = angles[:, None] * orders
+    waves = np.concatenate([-orders * np.sin(phases), orders * np.cos(phases)], axis=1)
+    features = basis[:, functions]
+    columns = (features[:, :, None] * waves[:, None, :]).reshape(len(angles), -1)
+    weights = robust_weights(slopes[:, None], weights)
+    penalty = options.circular_ridge * np.repeat((1 + roughness[functions]) ** 2, waves.shape[1])
+    matrix = (columns * weights[:, None]).T @ columns + np.diag(penalty)
+    found = np.linalg.solve(matrix, columns.T @ (weights * slopes)).reshape(len(functions), -1)
+    return CircularDensity(torch.as_tensor(functions), torch.as_tensor(found), fold, options.uniform_share)
+
+
+def fit_triangular(
+    chart: Chart,
+    slow: Axes,
+    coordinates: FloatArray,
+    gradients: FloatArray,
+    weights: FloatArray | None = None,
+    wide: IntArray | None = None,
+    options: FitOptions = FitOptions(),
+) -> TriangularMap:
+    """Fit a triangular map to structures and the gradients of their log density.
+
+    Args:
+        chart: whose coordinates the labels belong to.
+        slow: the labels.
+        coordinates: shape=(n, n_coordinates), nm and radians; they need not be in equilibrium.
+        gradients: shape=(n, n_coordinates), of ``log pi = -beta U + log J`` in the chart.
+        weights: shape=(n,); equal by default.
+        wide: coordinates that are wide torsions.
+        options: see there.
+    """
+    roles, folds = Roles.of(chart, wide), chart.folds
+    weights = np.ones(len(coordinates)) if weights is None else np.asarray(weights, dtype=float)
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    if effective < 20:
+        raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
+    condition = condition_of(slow, roles, folds, max(one.order for one in options.narrow), options)
+    basis = condition.basis
+    conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
+    periodic = chart.periodic[roles.narrow]
+    fast = coordinates[:, roles.narrow], gradients[:, roles.narrow]
+    narrow = _fit_narrow(_NarrowData.of(condition, conditions, *fast, weights, periodic), options)
+    rows = np.arange(len(coordinates))[:: max(1, len(coordinates) // MAX_PROJECTED)]
+    coordinates, gradients, weights, conditions = (part[rows] for part in (coordinates, gradients, weights, conditions))
+    centres = narrow.origin.numpy()
+    values = centres + _deviations(coordinates[:, roles.narrow], centres, periodic)
+    slopes = transported_gradients(narrow, conditions, values, gradients[:, roles.narrow], conditions.shape[1])
+    slopes += gradients[:, np.concatenate([roles.labels, roles.circular])]
+    functions = basis(torch.as_tensor(conditions[:, : condition.n_axes])).numpy()
+    orders = basis.orders_of_axes.numpy()
+    circular = []
+    for i, index in enumerate(roles.circular):
+        known = len(roles.labels) + min(i, len(roles.wide))
+        usable = (basis.total_orders.numpy() <= options.circular_order) & (orders[:, known:] == 0).all(axis=1)
+        circular.append(
+            _fit_circular(
+                np.flatnonzero(usable),
+                functions,
+                basis.roughness.numpy(),
+                conditions[:, len(roles.labels) + i],
+                slopes[:, len(roles.labels) + i],
+                weights,
+                int(folds[index]),
+                options,
+            )
+        )
+    return assembled(chart, roles, circular, narrow)
+
+
+def condition_of(slow: Axes, roles: Roles, folds: IntArray, order: int, options: FitOptions) -> Condition:
+    """The features of narrow coordinates, whose basis serves circular ones too.
+
+    Args:
+        slow: the labels.
+        roles: of the chart's coordinates.
+        folds: shape=(n_coordinates,).
+        order: the highest.
+        options: of circular densities.
+    """
+    n_wide = len(roles.wide)
+    basis = LabelBasis(_ConditionAxes.of(slow, n_wide), max(order, options.circular_order, 1))
+    return Condition(basis, len(roles.labels) + n_wide, folds[roles.rotors].tolist(), order)
+
+
+def assembled(chart: Chart, roles: Roles, circular: list[CircularDensity], narrow: NarrowCoordinates) -> TriangularMap:
+    """The map of a chart's coordinates from its parts."""
+    return TriangularMap(
+        chart.n_coordinates,
+        label_indices=torch.as_tensor(np.array(roles.labels)),
+        circular_indices=torch.as_tensor(roles.circular),
+        n_wide=len(roles.wide),
+        narrow_indices=torch.as_tensor(np.array(roles.narrow)),
+        periodic=torch.as_tensor(chart.periodic[roles.narrow]),
+        circular=circular,
+        narrow=narrow,
+    )
+
+
+def untrained_triangular(
+    chart: Chart,
+    slow: Axes,
+    origin: FloatArray,
+    scales: FloatArray,
+    rng: np.random.Generator,
+    strength: float = 0.3,
+) -> TriangularMap:
+    """A map that has seen no structure: around one, with random couplings and means; circular coordinates even.
+
+    Args:
+        chart: whose coordinates the labels belong to.
+        slow: the labels.
+        origin: shape=(n_coordinates,), of the structure.
+        scales: shape=(n_coordinates,), standard deviations.
+        rng: of the random parts.
+        strength: of these, in standard deviations.
+    """
+    roles, options = Roles.of(chart), FitOptions()
+    condition = condition_of(slow, roles, chart.folds, max(one.order for one in options.narrow), options)
+    k, n_features = len(roles.narrow), len(condition.orders)
+    first = (condition.orders <= 1).numpy()[:, None]
+    mean, log_width = (first * rng.normal(0.0, strength, (n_features, k)) for _ in range(2))
+    coupling = np.zeros((n_features, k, k))
+    coupling[0] = np.tril(rng.normal(0.0, strength / k**0.5, (k, k)), -1)
+    narrow = NarrowCoordinates(
+        condition,
+        mean=torch.as_tensor(mean),
+        log_width=torch.as_tensor(log_width),
+        coupling=torch.as_tensor(coupling),
+        cubic=CubicTerms.none(k),
+        origin=torch.as_tensor(origin[roles.narrow]),
+        scale=torch.as_tensor(scales[roles.narrow]),
+    )
+    even = torch.zeros(1, 2, dtype=torch.float64)
+    constant = torch.zeros(1, dtype=torch.int64)
+    circular = [CircularDensity(constant, even, int(chart.folds[i]), 1.0) for i in roles.circular]
+    return assembled(chart, roles, circular, narrow)

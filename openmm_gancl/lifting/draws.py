@@ -1,0 +1,179 @@
+"""Draws of generators with a density: exactly weighted for one evaluation each.
+
+``log w = -beta U(x) + log J(y) + 0.5 log det Z(x) - log q(y | s)``, minus infinity outside the chart or the declared
+state, has ``E[w | s] = exp(-beta F(s))``, with F the free energy per unit of s: no restraint and no relaxation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from ..generator.invertible import InvertibleGenerator
+from ..reference.chart import Chart
+from ..reference.gradients import log_density_gradients
+from ..system.molecular_system import MolecularSystem
+from ..units import BoolArray, FloatArray, IntArray
+from .evaluation import evaluate
+
+MAX_REDUCED_ENERGY = 1e6
+"""kT above the lowest of all: a clash."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Weighted draws at n labels.
+
+    Attributes:
+        coordinates: shape=(n, n_coordinates), of the chart; the labels are among them.
+        labels: shape=(n, d).
+        log_density: shape=(n,), log q(y | s) of what each was drawn from.
+        log_target: shape=(n,), ``-beta U + log J + 0.5 log det Z``; minus infinity where the reason is not ``ok``.
+        gradients: shape=(n, n_coordinates), of the log target; zero where it is minus infinity.
+        reason: shape=(n,), one of `openmm_gancl.lifting.lifts.REASONS`.
+        round: shape=(n,), in which each was drawn.
+    """
+
+    coordinates: FloatArray
+    labels: FloatArray
+    log_density: FloatArray
+    log_target: FloatArray
+    gradients: FloatArray
+    reason: NDArray[np.str_]
+    round: IntArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def log_weights(self) -> FloatArray:
+        """log w, shape=(n,)."""
+        return self.log_target - self.log_density
+
+    @property
+    def force_evaluations(self) -> int:
+        """One each, but for those outside the chart."""
+        return int((self.reason != "outside").sum())
+
+    def select(self, which: Any) -> "Draws":
+        """The draws of a mask or of indices."""
+        return replace(self, **{part.name: getattr(self, part.name)[which] for part in fields(self)})
+
+
+def join_draws(parts: Sequence[Draws]) -> Draws:
+    """Several draws as one."""
+    names = [part.name for part in fields(Draws)]
+    return Draws(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def mixture_log_density(
+    generators: Sequence[InvertibleGenerator], shares: FloatArray, coordinates: FloatArray
+) -> FloatArray:
+    """Log density of a mixture of generators at coordinates, shape=(n,).
+
+    Args:
+        generators: frozen.
+        shares: shape=(n_generators,), positive, of sum one.
+        coordinates: shape=(n, n_coordinates), inside the chart.
+    """
+    terms = [np.log(share) + one.log_density(coordinates) for one, share in zip(generators, shares, strict=True)]
+    return np.asarray(np.logaddexp.reduce(terms, axis=0))
+
+
+def draw(
+    system: MolecularSystem,
+    generators: Sequence[InvertibleGenerator],
+    shares: FloatArray,
+    labels: FloatArray,
+    rng: np.random.Generator,
+    *,
+    round_number: int = 0,
+    platform: str = "Reference",
+    workers: int = 1,
+) -> Draws:
+    """Draw once at each label from a mixture of generators, and weigh.
+
+    Args:
+        system: the real system.
+        generators: of one chart.
+        shares: shape=(n_generators,), the probability of each.
+        labels: shape=(n, d).
+        rng: of all that is drawn.
+        round_number: recorded.
+        platform: an OpenMM platform.
+        workers: local processes.
+    """
+    coordinates, inside = _sampled(generators, shares, labels, rng)
+    n, chart = len(labels), generators[0].chart
+    log_density = np.zeros(n)
+    log_density[inside] = mixture_log_density(generators, shares, coordinates[inside])
+    log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers)
+    wrong = (reason == "ok") & ~np.isfinite(log_density)
+    return Draws(
+        coordinates=coordinates,
+        labels=labels,
+        log_density=np.where(wrong, 0.0, log_density),
+        log_target=np.where(wrong, -np.inf, log_target),
+        gradients=gradients,
+        reason=np.where(wrong, "nan", reason),
+        round=np.full(n, round_number),
+    )
+
+
+def _sampled(
+    generators: Sequence[InvertibleGenerator], shares: FloatArray, labels: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, BoolArray]:
+    """Coordinates, each from one of the generators, and which of them that generator finds again."""
+    coordinates = np.empty((len(labels), generators[0].chart.n_coordinates))
+    inside = np.zeros(len(labels), dtype=bool)
+    choice = rng.choice(len(generators), len(labels), p=shares)
+    for i, generator in enumerate(generators):
+        if (chosen := choice == i).any():
+            coordinates[chosen], _ = generator.sample(labels[chosen], rng)
+            inside[chosen] = generator.inside(coordinates[chosen])
+    return coordinates, inside
+
+
+def log_targets(
+    system: MolecularSystem, chart: Chart, coordinates: FloatArray, inside: BoolArray, platform: str, workers: int = 1
+) -> tuple[FloatArray, FloatArray, NDArray[np.str_]]:
+    """``-beta U + log J + 0.5 log det Z`` of coordinates, its gradients, and why it is minus infinity.
+
+    Args:
+        system: the real system.
+        chart: of the coordinates.
+        coordinates: shape=(n, n_coordinates).
+        inside: shape=(n,), which are in the chart; the others are not evaluated.
+        platform: an OpenMM platform.
+        workers: local processes.
+
+    Returns:
+        log target, shape=(n,); gradients, shape=(n, n_coordinates), zero where it is minus infinity; reason,
+        shape=(n,), one of `openmm_gancl.lifting.lifts.REASONS`.
+    """
+    n = len(coordinates)
+    positions = np.full((n, chart.n_atoms, 3), np.nan)
+    positions[inside] = chart.to_cartesian(coordinates[inside])
+    xml = openmm.XmlSerializer.serialize(system.system)
+    energies, forces = evaluate(xml, positions, platform, workers=workers)
+    log_target = -energies / system.kT + chart.log_jacobian(coordinates)
+    log_target[inside] += system.constraints.log_fixman(positions[inside], system.masses)
+    finite = np.isfinite(log_target) & np.isfinite(forces).all(axis=(1, 2))
+    highest = log_target[finite].max(initial=-np.inf)
+    in_state = np.zeros(n, dtype=bool)
+    in_state[inside] = system.state.inside(positions[inside])
+    checks = [
+        (~inside, "outside"),
+        (~finite, "nan"),
+        (~(log_target > highest - MAX_REDUCED_ENERGY), "clash"),
+        (~in_state, "state"),
+    ]
+    reason = np.select([mask for mask, _ in checks], [name for _, name in checks], default="ok")
+    ok, gradients = reason == "ok", np.zeros(coordinates.shape)
+    gradients[ok] = log_density_gradients(
+        chart, coordinates[ok], forces[ok], system.kT, system.constraints, system.masses
+    )
+    return np.where(ok, log_target, -np.inf), gradients, reason

@@ -1,0 +1,92 @@
+"""One evaluation a structure: energies and forces of many structures, in tasks."""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import openmm
+
+from ..engine.platforms import make_context
+from ..engine.serialization import deserialized
+from ..engine.tasks import run_tasks
+from ..units import FloatArray, numbers
+
+TASK_SIZE = 500
+"""Structures, evaluated one after the other in one Context."""
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """Structures to be evaluated; pickles.
+
+    Attributes:
+        system_xml: the System.
+        platform: as `openmm_gancl.engine.platforms.PlatformChoice` reads it.
+        positions: shape=(n, n_atoms, 3), nm; rows that are not finite are not evaluated.
+        with_forces: whether forces are wanted too, for the same price.
+    """
+
+    system_xml: str
+    platform: str
+    positions: FloatArray
+    with_forces: bool
+
+    def on(self, platform: str) -> "EvaluationTask":
+        """The same task on another platform or device."""
+        return replace(self, platform=platform)
+
+
+@lru_cache(maxsize=2)
+def _context(system_xml: str, platform: str) -> openmm.Context:
+    return make_context(deserialized(system_xml), openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001), platform, 1)
+
+
+def evaluate_task(task: EvaluationTask) -> tuple[FloatArray, FloatArray]:
+    """Energies, shape=(n,), kJ/mol, and forces, shape=(n, n_atoms, 3) or empty; NaN where OpenMM fails."""
+    context = _context(task.system_xml, task.platform)
+    n = len(task.positions)
+    energies = np.full(n, np.nan)
+    forces = np.full(task.positions.shape if task.with_forces else (n, 0, 3), np.nan)
+    for i in np.flatnonzero(np.isfinite(task.positions).all(axis=(1, 2))):
+        try:
+            context.setPositions(task.positions[i])
+            state = context.getState(energy=True, forces=task.with_forces)
+        except openmm.OpenMMException:
+            continue
+        energies[i] = numbers(state.getPotentialEnergy())
+        if task.with_forces:
+            forces[i] = numbers(state.getForces(asNumpy=True))
+    return energies, forces
+
+
+def evaluate(
+    system_xml: str,
+    positions: FloatArray,
+    platform: str,
+    *,
+    with_forces: bool = True,
+    workers: int = 1,
+    executor: Executor | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Energies and forces of structures, one evaluation each.
+
+    Args:
+        system_xml: the System, serialized.
+        positions: shape=(n, n_atoms, 3), nm.
+        platform: an OpenMM platform.
+        with_forces: whether forces are wanted.
+        workers: local processes.
+        executor: run there instead.
+
+    Returns:
+        energies, shape=(n,), kJ/mol; forces, shape=(n, n_atoms, 3), kJ/mol/nm, empty if not wanted; NaN where a
+        structure cannot be evaluated.
+    """
+    starts = range(0, len(positions), TASK_SIZE)
+    tasks = [EvaluationTask(system_xml, platform, positions[i : i + TASK_SIZE], with_forces) for i in starts]
+    found = run_tasks(evaluate_task, tasks, workers=workers, executor=executor)
+    n_rows = positions.shape[1] if with_forces else 0
+    energies = np.concatenate([part for part, _ in found]) if found else np.empty(0)
+    forces = np.concatenate([part for _, part in found]) if found else np.empty((0, n_rows, 3))
+    return energies, forces

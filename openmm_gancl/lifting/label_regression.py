@@ -1,0 +1,335 @@
+"""The free-energy surface over labels from exactly weighted draws: a regression of weights and of mean forces.
+
+``E[w | s] = exp(eta(s))``, ``eta = -beta F``: the gamma deviance ``w exp(-eta) + eta`` has its minimum there, whatever
+the distribution of w (a regression of log w has not). With mean forces G that a map has freed of most of their noise,
+``E[w (G - grad eta) | s] = 0`` as well (Stecher, Bernstein, Csanyi 2014, doi 10.1021/ct500438v, have derivatives in a
+Gaussian process). No weight is truncated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from threadpoolctl import threadpool_limits
+
+from ..coordinates.slow_coordinates import Axes
+from ..errors import InputError
+from ..free_energy.cox_process import CORRELATION_LENGTHS
+from ..free_energy.grid import bin_centres
+from ..free_energy.label_functions import LabelFunctions
+from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
+from ..units import FloatArray, thermal_energy
+
+LOG_RANGE = 25.0
+"""kT below the largest weight at which logarithms are cut for a first guess."""
+
+PASSES = 3
+"""Of coefficients and dispersions in turn."""
+
+FIRST_LENGTH = CORRELATION_LENGTHS[2]
+"""Of the prior for a first guess."""
+
+MAX_STEPS = 40
+"""Of Fisher scoring in a pass."""
+
+OUTLIER = 10.0
+"""Median deviations from the fitted slope at which a mean force is cut: rare clashes have huge ones."""
+
+MAX_ERROR = 2.0
+"""kT; a bin with a larger error bar is unknown."""
+
+PARTS_OF_A_BIN = 3
+"""Along each coordinate, over which a bin's mean is taken."""
+
+SLOPE_VARIANCE, MAX_SLOPE = 30.0, 80.0
+"""Of single mean forces where there is nothing else, and where they are cut; kT and the labels' units."""
+
+ROWS_AT_ONCE = 4000
+
+
+@dataclass(frozen=True)
+class LabelRegression:
+    """A fitted log density over labels.
+
+    Attributes:
+        functions: its basis.
+        coefficients: shape=(n_functions,).
+        covariance: shape=(n_functions, n_functions), of the coefficients.
+        length: correlation length of the prior, chosen by evidence.
+        dispersion: variance of ``w exp(-eta)``.
+        outliers: weight of mean forces that were cut.
+    """
+
+    functions: LabelFunctions
+    coefficients: FloatArray
+    covariance: FloatArray
+    length: float
+    dispersion: float
+    outliers: float
+
+    def log_density(self, labels: FloatArray) -> FloatArray:
+        """eta at labels, shape=(n,)."""
+        return np.asarray(self.functions(labels) @ self.coefficients)
+
+    def surface(
+        self, axes: Axes, temperature: float, force_evaluations: int, bins: int | None = None
+    ) -> FreeEnergySurface:
+        """The surface on a grid: each bin the mean over it, unknown where its error bar is too large.
+
+        Args:
+            axes: the labels.
+            temperature: K.
+            force_evaluations: to record.
+            bins: a coordinate; 72 in two dimensions and 120 in one by default.
+
+        Raises:
+            InputError: more than two labels, or no bin is known.
+        """
+        edges, kT = grid_edges(axes, bins), thermal_energy(temperature)
+        shape, places = tuple(len(axis) - 1 for axis in edges), bin_centres(edges)
+        parts = [(np.arange(PARTS_OF_A_BIN) + 0.5) / PARTS_OF_A_BIN - 0.5] * len(edges)
+        widths = np.array([axis[1] - axis[0] for axis in edges])
+        shifts = np.stack(np.meshgrid(*parts, indexing="ij"), axis=-1).reshape(-1, len(edges)) * widths
+        logs = np.logaddexp.reduce([self.log_density(places + shift) for shift in shifts], axis=0)
+        energy = -(logs - logs.max())
+        values = self.functions(places)
+        centred = values - values[energy < ALIGNMENT_CEILING].mean(axis=0)
+        error = np.sqrt(np.einsum("ij,ij->i", centred @ self.covariance, centred))
+        known = error < MAX_ERROR
+        if not known.any():
+            raise InputError("the draws are too few to estimate the surface: allow more evaluations")
+        energy = np.where(known, energy - energy[known].min(), np.inf)
+        return FreeEnergySurface(
+            energy=(kT * energy).reshape(shape),
+            error=(kT * np.where(known, error, np.inf)).reshape(shape),
+            edges=edges,
+            names=axes.names,
+            periods=axes.periods,
+            temperature=temperature,
+            force_evaluations=force_evaluations,
+            units=axes.units,
+        )
+
+
+class _Data:
+    """Weights, mean forces and the basis at their labels.
+
+    Attributes:
+        values: shape=(n, n_functions), float32.
+        slopes: shape=(d n, n_functions), float32.
+    """
+
+    def __init__(
+        self,
+        functions: LabelFunctions,
+        labels: FloatArray,
+        log_weights: FloatArray,
+        forces: FloatArray | None,
+        shares: FloatArray,
+    ):
+        finite = np.isfinite(log_weights)
+        self.shift = float(log_weights[finite].max())
+        self.log_weights = log_weights - self.shift
+        self.weights = np.exp(self.log_weights)
+        self.shares = shares
+        n, d = labels.shape
+        self.values = np.empty((n, len(functions)), dtype=np.float32)
+        self.slopes = np.empty((0 if forces is None else d, n, len(functions)), dtype=np.float32)
+        for i in range(0, n, ROWS_AT_ONCE):
+            rows = slice(i, i + ROWS_AT_ONCE)
+            if forces is None:
+                self.values[rows] = functions(labels[rows])
+            else:
+                self.values[rows], *slopes = functions.with_slopes(labels[rows])
+                for axis, slope in enumerate(slopes):
+                    self.slopes[axis, rows] = slope
+        self.forces = np.empty((0, n)) if forces is None else forces.T
+        self.value_matrix = (self.values * shares[:, None].astype(np.float32)).T @ self.values
+
+    def eta(self, coefficients: FloatArray) -> FloatArray:
+        return np.asarray(self.values @ coefficients.astype(np.float32), dtype=float)
+
+    def ratios(self, coefficients: FloatArray) -> FloatArray:
+        """w exp(-eta), shape=(n,); of mean one."""
+        return np.exp(np.minimum(self.log_weights - self.eta(coefficients), 600.0))
+
+
+@dataclass
+class _Pass:
+    """What one pass holds fixed: dispersions, and the quadratic form of the mean forces."""
+
+    dispersion: float
+    matrix: FloatArray
+    right: FloatArray
+    residual_weights: FloatArray
+    residuals: FloatArray
+    outliers: float
+
+
+def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(cumulative, 0.5 * cumulative[-1])]])
+
+
+def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
+    ratios = data.ratios(coefficients)
+    total = data.shares.sum()
+    dispersion = max(float((data.shares * (ratios - 1) ** 2).sum() / total), 0.1)
+    if first:
+        dispersion = min(dispersion, 5.0)
+    k = len(coefficients)
+    empty = np.empty((0, len(ratios)))
+    if not len(data.slopes):
+        return _Pass(dispersion, np.zeros((k, k)), np.zeros(k), empty, empty, 0.0)
+    narrow = coefficients.astype(np.float32)
+    fitted = np.stack([slope @ narrow for slope in data.slopes]).astype(float)
+    residuals = data.forces - fitted
+    carried = data.shares * ratios
+    size = _weighted_median(np.abs(residuals).ravel(), np.tile(carried, len(residuals))) / 0.6745
+    limit = OUTLIER * max(size, 0.3)
+    outliers = float((carried * (np.abs(residuals) > limit)).sum() / (carried.sum() * len(residuals)))
+    residuals = np.clip(residuals, -limit, limit)
+    # of the estimating function r (G - eta'): its variance, for one lift
+    variance = max(float((data.shares * ratios**2 * residuals**2).sum() / (total * len(residuals))), 1e-3)
+    weights = np.asarray(carried / variance, dtype=np.float32)
+    matrix, right = np.zeros((k, k)), np.zeros(k)
+    for slope, aim in zip(data.slopes, fitted + residuals, strict=True):
+        scaled = slope * weights[:, None]
+        matrix += scaled.T @ slope
+        right += scaled.T @ aim.astype(np.float32)
+    return _Pass(dispersion, matrix, right, np.tile(carried / variance, (len(residuals), 1)), residuals, outliers)
+
+
+def _score(data: _Data, one: _Pass, precision: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Penalised quasi-likelihood by Fisher scoring: coefficients, the information, and the evidence of the prior."""
+    information = data.value_matrix / one.dispersion + one.matrix
+    information[np.diag_indices_from(information)] += precision
+    factor = cho_factor(information, lower=True)
+    shares = data.shares
+
+    def objective(trial: FloatArray) -> float:
+        eta = data.eta(trial)
+        deviance = shares @ (np.exp(np.minimum(data.log_weights - eta, 600.0)) + eta)
+        forces = 0.5 * trial @ one.matrix @ trial - one.right @ trial
+        return float(deviance / one.dispersion + forces + 0.5 * (precision * trial**2).sum())
+
+    coefficients, current = start, objective(start)
+    for _ in range(MAX_STEPS):
+        pull = (shares * (data.ratios(coefficients) - 1)).astype(np.float32)
+        gradient = (data.values.T @ pull).astype(float) / one.dispersion
+        gradient += one.right - one.matrix @ coefficients - precision * coefficients
+        step, size = cho_solve(factor, gradient), 1.0
+        while (trial := objective(coefficients + size * step)) > current and size > 1e-3:
+            size *= 0.5
+        if trial > current:
+            break
+        change, current = current - trial, trial
+        coefficients = coefficients + size * step
+        if change < 1e-2:
+            break
+    log_determinant = 2 * np.log(np.diag(factor[0])).sum()
+    return coefficients, information, -current + 0.5 * np.log(precision).sum() - 0.5 * log_determinant
+
+
+def _covariance(data: _Data, one: _Pass, coefficients: FloatArray, information: FloatArray) -> FloatArray:
+    """Of the coefficients: what the draws' own scatter makes of them, and what the prior leaves open."""
+    k = len(coefficients)
+    scatter = np.zeros((k, k))
+    pulls = data.shares * (data.ratios(coefficients) - 1) / one.dispersion
+    for i in range(0, len(pulls), ROWS_AT_ONCE):
+        rows = slice(i, i + ROWS_AT_ONCE)
+        scores = data.values[rows] * pulls[rows, None].astype(np.float32)
+        for slope, weight, residual in zip(data.slopes, one.residual_weights, one.residuals, strict=True):
+            scores += slope[rows] * (weight[rows] * residual[rows])[:, None].astype(np.float32)
+        scatter += scores.T @ scores
+    prior = information - data.value_matrix / one.dispersion - one.matrix
+    factor = cho_factor(information, lower=True)
+    half = cho_solve(factor, scatter + prior)
+    return np.asarray(cho_solve(factor, half.T))
+
+
+def fit_label_regression(
+    axes: Axes,
+    labels: FloatArray,
+    log_weights: FloatArray,
+    mean_forces: FloatArray | None = None,
+    shares: FloatArray | None = None,
+    start: "LabelRegression | None" = None,
+    progress: Callable[[], None] | None = None,
+) -> LabelRegression:
+    """Fit ``E[w | s]`` over labels.
+
+    Args:
+        axes: the labels.
+        labels: shape=(n, d).
+        log_weights: shape=(n,), minus infinity where a draw failed: it counts.
+        mean_forces: shape=(n, d), of the log density; NaN is not allowed where a weight is finite.
+        shares: shape=(n,), fixed beforehand: how much each draw counts; equal by default.
+        start: an earlier fit over the same labels.
+        progress: called once for each correlation length tried.
+
+    Raises:
+        InputError: no draw has a weight.
+    """
+    if not np.isfinite(log_weights).any():
+        raise InputError("every draw has weight zero: see their reasons, and train with more frames")
+    functions = start.functions if start else LabelFunctions(axes)
+    shares = np.ones(len(labels)) if shares is None else np.asarray(shares, dtype=float)
+    if mean_forces is not None:
+        mean_forces = np.where(np.isfinite(log_weights)[:, None], mean_forces, 0.0)
+    with threadpool_limits(1, user_api="blas"):
+        data = _Data(functions, labels, log_weights, mean_forces, shares)
+        lengths = CORRELATION_LENGTHS
+        if start is not None:
+            coefficients = start.coefficients.copy()
+            coefficients[0] -= data.shift
+        else:
+            coefficients = _first_guess(data, functions)
+        best: tuple[float, float, FloatArray, FloatArray] | None = None
+        for number in range(PASSES):
+            one = _prepare(data, coefficients, first=number == 0)
+            best = None
+            for length in lengths:
+                found = _score(data, one, functions.prior_precision(length), coefficients)
+                if best is not None and found[2] < best[0]:
+                    break
+                best = found[2], length, found[0], found[1]
+                coefficients = found[0]
+            assert best is not None
+            _, length, coefficients, information = best
+            if progress is not None:
+                progress()
+        covariance = _covariance(data, one, coefficients, information)
+    coefficients = coefficients.copy()
+    coefficients[0] += data.shift
+    return LabelRegression(functions, coefficients, covariance, length, one.dispersion, one.outliers)
+
+
+def _first_guess(data: _Data, functions: LabelFunctions) -> FloatArray:
+    """By least squares of the logarithms: off by the work lost, and good enough to start from."""
+    matrix = data.value_matrix.astype(float)
+    matrix[np.diag_indices_from(matrix)] += functions.prior_precision(CORRELATION_LENGTHS[1])
+    logs = np.maximum(data.log_weights, -LOG_RANGE)
+    guess = np.linalg.solve(matrix, (data.values.T @ (data.shares * logs).astype(np.float32)).astype(float))
+    guess[0] += np.log(np.average(data.ratios(guess), weights=data.shares))
+    return np.asarray(guess)
+
+
+def integrate_mean_forces(axes: Axes, labels: FloatArray, slopes: FloatArray, places: FloatArray) -> FloatArray:
+    """A first log density at places from mean forces alone, up to a constant, shape=(n_places,).
+
+    Args:
+        axes: the labels.
+        labels: shape=(n, d).
+        slopes: shape=(n, d), noisy, of the log density.
+        places: shape=(n_places, d).
+    """
+    functions = LabelFunctions(axes)
+    matrix = np.diag(functions.prior_precision(FIRST_LENGTH))
+    right = np.zeros(len(functions))
+    for part, slope in zip(functions.with_slopes(labels)[1:], slopes.T, strict=True):
+        matrix += part.T @ part / SLOPE_VARIANCE
+        right += part.T @ np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE
+    return np.asarray(functions(places) @ np.linalg.solve(matrix, right))

@@ -15,7 +15,7 @@ goes on with the file that it was at. With one of these options it does somethin
 
 Every method starts at the card's structure, with the card's time step, masses and friction, on the Reference platform,
 and all that it evaluates counts: equilibration, windows, the way to them. Plain dynamics, metadynamics and OPES are
-read at every budget of one run; umbrella sampling is planned and run for each budget by itself.
+read at every budget of one run; umbrella sampling and this package's loop run for each budget by themselves.
 
 The error is the RMS deviation (kT) from the reference where the reference is below 8.4 kT (5 kcal/mol), means aligned.
 No bin is left out: what a surface lacks, or puts higher than 10 kT above its minimum, counts as 10 kT. Metadynamics has
@@ -27,7 +27,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from scipy.special import logsumexp
 
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.mbar import solve_mbar, sparse_biases
+from openmm_gancl.lifting.loop import learn
 from openmm_gancl.system.library import load_system
 
 REFERENCES = Path(__file__).parent.parent / "data"
@@ -123,6 +124,22 @@ class Umbrella:
     highest_bias: float = 5.0
     equilibration: float = 0.2
     smoothing: float = 1.5
+
+
+@dataclass(frozen=True)
+class Triangular:
+    """Settings of this package's own loop (`openmm_gancl.lifting.learn`): its defaults, up to a budget."""
+
+    highest: int = 50_000
+
+
+CALLS = [0]
+"""Of the force that counts; of the module, since a System is copied with its forces."""
+
+
+def count_a_call(state):
+    CALLS[0] += 1
+    return 0.0, np.zeros((len(state.getPositions(asNumpy=True)), 3))
 
 
 def make_simulation(target, system, seed):
@@ -312,6 +329,15 @@ def umbrella_estimates(target, system, seed, budgets, settings, edges):
         yield Estimate(budget, energy, np.isfinite(energy), simulation.currentStep - begun)
 
 
+def triangular_estimates(target, system, seed, budgets, settings, edges):
+    """Surfaces of the loop with the triangular generator, begun anew for each budget."""
+    for budget in budgets:
+        if budget <= settings.highest:
+            surface = learn(replace(target, system=system), seed=seed, max_evaluations=budget).surface
+            energy = surface.energy / target.kT
+            yield Estimate(budget, energy, np.isfinite(energy), surface.force_evaluations)
+
+
 @dataclass(frozen=True)
 class Method:
     """How it estimates, its settings, and those that the pilot chose from."""
@@ -346,8 +372,9 @@ METHODS = {
     "umbrella": Method(umbrella_estimates, Umbrella((16, 16, 16, 16, 16, 24, 24, 24), 0.11), WINDOWS),
     "metadynamics": Method(metadynamics_estimates, HILLS[2], HILLS),
     "opes": Method(opes_estimates, Opes(), (Opes(stride=500), Opes(stride=250), Opes())),
+    "triangular": Method(triangular_estimates, Triangular()),
 }
-LABELS = {"plain": "plain MD", "umbrella": "umbrella + MBAR", "opes": "OPES"}
+LABELS = {"triangular": "openmm-gancl", "plain": "plain MD", "umbrella": "umbrella + MBAR", "opes": "OPES"}
 
 
 def accuracy(energy, known, reference):
@@ -410,18 +437,13 @@ def run_missing(names, seeds, system_name, folder, pilot):
 def count_evaluations(name, system_name, seed=201):
     """One method's own count, and that of a force without an effect, over the smallest budgets."""
     target, (edges, _, _) = load_system(system_name), load_reference(system_name)
-    calls, nothing = [0], np.zeros((target.n_atoms, 3))
-
-    def count(_):
-        calls[0] += 1
-        return 0.0, nothing
-
     system = openmm.XmlSerializer.clone(target.system)
-    system.addForce(openmm.PythonForce(count))
+    system.addForce(openmm.PythonForce(count_a_call))
+    CALLS[0] = 0
     method, budgets = METHODS[name], BUDGETS[:COUNTED]
     found = [one.evaluations for one in method.estimates(target, system, seed, budgets, method.settings, edges)]
-    own = sum(found) if name == "umbrella" else found[-1]
-    return {"method": name, "evaluations": own, "counted": calls[0], "ratio": round(calls[0] / own, 5)}
+    own = sum(found) if name in {"umbrella", "triangular"} else found[-1]
+    return {"method": name, "evaluations": own, "counted": CALLS[0], "ratio": round(CALLS[0] / own, 5)}
 
 
 def add_surface(path, name, seed, budget, system_name, folder):

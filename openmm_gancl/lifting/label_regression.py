@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
@@ -112,6 +113,15 @@ class LabelRegression:
         )
 
 
+def _weighted_product(columns: NDArray[np.float32], weights: FloatArray) -> FloatArray:
+    """``columns^T diag(weights) columns``, a few rows at a time, which saves a copy of all."""
+    product = np.zeros((columns.shape[1], columns.shape[1]))
+    for i in range(0, len(columns), ROWS_AT_ONCE):
+        part = columns[i : i + ROWS_AT_ONCE]
+        product += (part * weights[i : i + ROWS_AT_ONCE, None].astype(np.float32)).T @ part
+    return product
+
+
 class _Data:
     """Weights, mean forces and the basis at their labels.
 
@@ -145,7 +155,7 @@ class _Data:
                 for axis, slope in enumerate(slopes):
                     self.slopes[axis, rows] = slope
         self.forces = np.empty((0, n)) if forces is None else forces.T
-        self.value_matrix = (self.values * shares[:, None].astype(np.float32)).T @ self.values
+        self.value_matrix = _weighted_product(self.values, shares)
 
     def eta(self, coefficients: FloatArray) -> FloatArray:
         return np.asarray(self.values @ coefficients.astype(np.float32), dtype=float)
@@ -193,13 +203,12 @@ def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
     residuals = np.clip(residuals, -limit, limit)
     # of the estimating function r (G - eta'): its variance, for one lift
     variance = max(float((data.shares * ratios**2 * residuals**2).sum() / (total * len(residuals))), 1e-3)
-    weights = np.asarray(carried / variance, dtype=np.float32)
+    weights = carried / variance
     matrix, right = np.zeros((k, k)), np.zeros(k)
     for slope, aim in zip(data.slopes, fitted + residuals, strict=True):
-        scaled = slope * weights[:, None]
-        matrix += scaled.T @ slope
-        right += scaled.T @ aim.astype(np.float32)
-    return _Pass(dispersion, matrix, right, np.tile(carried / variance, (len(residuals), 1)), residuals, outliers)
+        matrix += _weighted_product(slope, weights)
+        right += slope.T @ (weights * aim).astype(np.float32)
+    return _Pass(dispersion, matrix, right, np.tile(weights, (len(residuals), 1)), residuals, outliers)
 
 
 def _score(data: _Data, one: _Pass, precision: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray, float]:

@@ -550,6 +550,20 @@ def _fit_circular(
     return CircularDensity(torch.as_tensor(functions), torch.as_tensor(found), fold, options.uniform_share)
 
 
+def _check_structures(
+    chart: Chart, slow: Axes, coordinates: FloatArray, gradients: FloatArray, weights: FloatArray
+) -> None:
+    if len(chart.label_indices) != len(slow.names):
+        raise InputError(
+            f"{', '.join(slow.names)}: labels are no coordinates of the chart: use torsions or particle components"
+        )
+    if bad := int((~np.isfinite(coordinates).all(axis=1) | ~np.isfinite(gradients).all(axis=1)).sum()):
+        raise InputError(f"{bad} training structures have gradients that are not finite: leave them out")
+    effective = weights.sum() ** 2 / max((weights**2).sum(), 1e-300)
+    if not effective >= 20:
+        raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
+
+
 def fit_triangular(
     chart: Chart,
     slow: Axes,
@@ -569,12 +583,14 @@ def fit_triangular(
         weights: shape=(n,); equal by default.
         wide: coordinates that are wide torsions.
         options: see there.
+
+    Raises:
+        InputError: labels are no coordinates of the chart, or structures are too few, do not move or have no forces.
     """
     roles, folds = Roles.of(chart, wide), chart.folds
     weights = np.ones(len(coordinates)) if weights is None else np.asarray(weights, dtype=float)
-    effective = weights.sum() ** 2 / (weights**2).sum()
-    if effective < 20:
-        raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
+    _check_structures(chart, slow, coordinates, gradients, weights)
+    weights = weights / weights.mean()
     condition = condition_of(slow, roles, folds, max(one.order for one in options.narrow), options)
     basis = condition.basis
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]

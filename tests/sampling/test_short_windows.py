@@ -1,16 +1,20 @@
 """Short windows: frames with the real forces, counted, reproducible, in the declared state."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import openmm
 import pytest
+from openmm import app
 
 from openmm_gancl import InputError, load_system
 from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.restraint_forces import add_restraint
 from openmm_gancl.lifting.evaluation import evaluate
+from openmm_gancl.reference.chart import chart_for
 from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
+from openmm_gancl.system.molecular_system import system_from_objects
 
 FEW = ShortWindows(n=6, steering_steps=50, n_frames=5, stride=2)
 
@@ -111,3 +115,19 @@ def test_a_toy_without_bonds():
     low, high = toy.slow.domain[0]
     assert (frames.labels >= low).all() and (frames.labels <= high).all()
     assert np.abs(toy.slow.transform(frames.positions) - frames.labels).max() < 1.0
+
+
+def test_constrained_bonds_keep_their_lengths():
+    """In every frame, though the structure that they begin with has others; the chart gives the frames back."""
+    vacuum = load_system("alanine_dipeptide_vacuum")
+    pdb = app.PDBFile(str(Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"))
+    force_field = app.ForceField("amber14/protein.ff14SB.xml")
+    rigid = force_field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
+    system = system_from_objects(pdb.topology, rigid, pdb.positions, temperature=300.0, slow=vacuum.slow)
+    frames = sample_short_windows(system, np.random.default_rng(1), FEW)
+    assert system.constraints.violations(system.positions[None])[0] > 1e-3
+    assert system.constraints.violations(frames.positions).max() < 2e-5
+    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
+    again = chart.to_cartesian(chart.to_internal(frames.positions))
+    distances = (np.linalg.norm(at[:, :, None] - at[:, None], axis=-1) for at in (again, frames.positions))
+    assert np.abs(np.subtract(*distances)).max() < 1e-5

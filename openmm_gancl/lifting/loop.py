@@ -158,7 +158,7 @@ def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradien
     conditions = coordinates[:, np.concatenate([labels, circular])]
     values = of_map.narrow_values(torch.as_tensor(coordinates)).numpy()
     of_narrow = gradients[:, of_map.narrow_indices.numpy()]
-    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(labels))
+    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(labels), of_map.periodic.numpy())
     return np.asarray(gradients[:, labels] + moved)
 
 

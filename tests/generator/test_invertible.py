@@ -1,5 +1,7 @@
 """The generator with numpy arrays: the map's numbers, reproducible, and draws outside the chart told apart."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,12 @@ def test_the_same_seed_gives_the_same_bytes(generator):
     first, second, third = (generator.sample(labels(300), np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first[0].tobytes() == second[0].tobytes() and first[1].tobytes() == second[1].tobytes()
     assert not np.array_equal(first[0], third[0])
+
+
+def test_it_pickles_after_use(generator):
+    expected = generator.sample(labels(20), np.random.default_rng(3))
+    again = pickle.loads(pickle.dumps(generator)).sample(labels(20), np.random.default_rng(3))
+    assert all(np.array_equal(one, other) for one, other in zip(again, expected, strict=True))
 
 
 def test_base_numbers_are_uniform_then_normal(generator):

@@ -35,6 +35,9 @@ class InvertibleGenerator:
     slow: SlowCoordinates
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_scripted"}
+
     @cached_property
     def _scripted(self) -> Any:
         return torch.jit.script(self.map.eval().requires_grad_(False))

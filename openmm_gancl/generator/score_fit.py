@@ -52,6 +52,9 @@ CUBIC_OUTLIER = 6.0
 MAX_PROJECTED = 2000
 """Structures at which a precision is factorised."""
 
+TAPER_START = 2.0
+"""Radians from its origin at which a narrow torsion begins to take the velocity of `transported_gradients` away."""
+
 ROWS_AT_ONCE = 1000
 
 
@@ -501,13 +504,30 @@ def _with_few_variations(
     return np.where(small, constant, coupling)
 
 
+def _taper(values: FloatArray, origins: FloatArray, periodic: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """A factor that falls smoothly from one to zero where a torsion comes to half a turn, and its gradient."""
+    deviation = np.where(periodic, values - origins, 0.0)
+    into = np.clip((np.abs(deviation) - TAPER_START) / (np.pi - TAPER_START), 0.0, 1.0)
+    factors = np.cos(0.5 * np.pi * into) ** 2
+    slopes = -np.pi * np.tan(0.5 * np.pi * np.minimum(into, 1.0 - 1e-9)) / (np.pi - TAPER_START) * np.sign(deviation)
+    factor = factors.prod(axis=1)
+    return factor, factor[:, None] * slopes
+
+
 def transported_gradients(
-    narrow: NarrowCoordinates, conditions: FloatArray, values: FloatArray, gradients: FloatArray, n: int
+    narrow: NarrowCoordinates,
+    conditions: FloatArray,
+    values: FloatArray,
+    gradients: FloatArray,
+    n: int,
+    periodic: BoolArray,
 ) -> FloatArray:
     """The log density's change with the conditions, less its explicit part, while narrow coordinates move along.
 
     For any velocity ``v = dy/dc`` the mean of ``d_c log pi + v . grad_y log pi + div v`` at a condition is the
     derivative of the condition's own log density. With the map's velocity at fixed normals most of its noise is gone.
+    That velocity jumps where a torsion comes to half a turn from its origin, which a torsion that is not narrow after
+    all does: so it is tapered there, ``chi v``, with ``chi v . grad_y log pi + chi div v + v . grad chi``.
 
     Args:
         narrow: the map.
@@ -515,6 +535,7 @@ def transported_gradients(
         values: shape=(n, k), narrow coordinates within half a turn of their origins.
         gradients: shape=(n, k), of the log density.
         n: how many conditions are wanted, the labels first.
+        periodic: shape=(k,), which coordinates are torsions.
 
     Returns:
         ``v . grad_y log pi + div v``, shape=(n, that many).
@@ -524,6 +545,13 @@ def transported_gradients(
         rows = slice(i, i + ROWS_AT_ONCE)
         here, at, slopes = (torch.as_tensor(part[rows]) for part in (conditions, values, gradients))
         result[rows] = narrow.transport(here, at, slopes, n).numpy()
+    factor, of_factor = _taper(values, narrow.origin.numpy(), periodic)
+    far = np.flatnonzero(factor < 1.0)
+    for i in range(0, len(far), ROWS_AT_ONCE):
+        some = far[i : i + ROWS_AT_ONCE]
+        here, at, slopes = (torch.as_tensor(part[some]) for part in (conditions, values, of_factor))
+        across = narrow.transport(here, at, slopes, n) - narrow.transport(here, at, torch.zeros_like(slopes), n)
+        result[some] = factor[some, None] * result[some] + across.numpy()
     return result
 
 
@@ -550,6 +578,20 @@ def _fit_circular(
     return CircularDensity(torch.as_tensor(functions), torch.as_tensor(found), fold, options.uniform_share)
 
 
+def _check_structures(
+    chart: Chart, slow: Axes, coordinates: FloatArray, gradients: FloatArray, weights: FloatArray
+) -> None:
+    if len(chart.label_indices) != len(slow.names):
+        raise InputError(
+            f"{', '.join(slow.names)}: labels are no coordinates of the chart: use torsions or particle components"
+        )
+    if bad := int((~np.isfinite(coordinates).all(axis=1) | ~np.isfinite(gradients).all(axis=1)).sum()):
+        raise InputError(f"{bad} training structures have gradients that are not finite: leave them out")
+    effective = weights.sum() ** 2 / max((weights**2).sum(), 1e-300)
+    if not effective >= 20:
+        raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
+
+
 def fit_triangular(
     chart: Chart,
     slow: Axes,
@@ -569,12 +611,14 @@ def fit_triangular(
         weights: shape=(n,); equal by default.
         wide: coordinates that are wide torsions.
         options: see there.
+
+    Raises:
+        InputError: labels are no coordinates of the chart, or structures are too few, do not move or have no forces.
     """
     roles, folds = Roles.of(chart, wide), chart.folds
     weights = np.ones(len(coordinates)) if weights is None else np.asarray(weights, dtype=float)
-    effective = weights.sum() ** 2 / (weights**2).sum()
-    if effective < 20:
-        raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
+    _check_structures(chart, slow, coordinates, gradients, weights)
+    weights = weights / weights.mean()
     condition = condition_of(slow, roles, folds, max(one.order for one in options.narrow), options)
     basis = condition.basis
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
@@ -585,7 +629,9 @@ def fit_triangular(
     coordinates, gradients, weights, conditions = (part[rows] for part in (coordinates, gradients, weights, conditions))
     centres = narrow.origin.numpy()
     values = centres + _deviations(coordinates[:, roles.narrow], centres, periodic)
-    slopes = transported_gradients(narrow, conditions, values, gradients[:, roles.narrow], conditions.shape[1])
+    slopes = transported_gradients(
+        narrow, conditions, values, gradients[:, roles.narrow], conditions.shape[1], periodic
+    )
     slopes += gradients[:, np.concatenate([roles.labels, roles.circular])]
     functions = basis(torch.as_tensor(conditions[:, : condition.n_axes])).numpy()
     orders = basis.orders_of_axes.numpy()

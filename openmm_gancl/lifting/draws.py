@@ -117,7 +117,7 @@ def draw(
         labels=labels,
         log_density=np.where(wrong, 0.0, log_density),
         log_target=np.where(wrong, -np.inf, log_target),
-        gradients=gradients,
+        gradients=np.where(wrong[:, None], 0.0, gradients),
         reason=np.where(wrong, "nan", reason),
         round=np.full(n, round_number),
     )

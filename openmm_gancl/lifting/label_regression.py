@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from ..coordinates.slow_coordinates import Axes
@@ -291,11 +292,11 @@ def fit_label_regression(
     with threadpool_limits(1, user_api="blas"):
         data = _Data(functions, labels, log_weights, mean_forces, shares)
         lengths = CORRELATION_LENGTHS
+        guesses = [_first_guess(data, functions)]
         if start is not None:
-            coefficients = start.coefficients.copy()
-            coefficients[0] -= data.shift
-        else:
-            coefficients = _first_guess(data, functions)
+            guesses.append(start.coefficients - data.shift * (np.arange(len(functions)) == 0))
+        # an earlier fit may be far off where draws are new
+        coefficients = min((_levelled(data, guess) for guess in guesses), key=lambda one: shares @ data.eta(one))
         best: tuple[float, float, FloatArray, FloatArray] | None = None
         for number in range(PASSES):
             one = _prepare(data, coefficients, first=number == 0)
@@ -321,9 +322,14 @@ def _first_guess(data: _Data, functions: LabelFunctions) -> FloatArray:
     matrix = data.value_matrix.astype(float)
     matrix[np.diag_indices_from(matrix)] += functions.prior_precision(CORRELATION_LENGTHS[1])
     logs = np.maximum(data.log_weights, -LOG_RANGE)
-    guess = np.linalg.solve(matrix, (data.values.T @ (data.shares * logs).astype(np.float32)).astype(float))
-    guess[0] += np.log(np.average(data.ratios(guess), weights=data.shares))
-    return np.asarray(guess)
+    return np.linalg.solve(matrix, (data.values.T @ (data.shares * logs).astype(np.float32)).astype(float))
+
+
+def _levelled(data: _Data, coefficients: FloatArray) -> FloatArray:
+    """The same shape at the level of the least deviance: the mean of ``w exp(-eta)`` is one."""
+    levelled = coefficients.copy()
+    levelled[0] += logsumexp(data.log_weights - data.eta(coefficients), b=data.shares) - np.log(data.shares.sum())
+    return levelled
 
 
 def integrate_mean_forces(axes: Axes, labels: FloatArray, slopes: FloatArray, places: FloatArray) -> FloatArray:

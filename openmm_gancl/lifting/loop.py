@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
-from ..generator.score_fit import Roles, fit_triangular, transported_gradients
+from ..generator.score_fit import fit_triangular, transported_gradients
 from ..reference.chart import chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
@@ -153,12 +153,13 @@ class Learned:
 
 def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
     """Slopes of the log target along the labels while the other coordinates move along, shape=(n, d)."""
-    roles, of_map = Roles.of(generator.chart), generator.map
-    conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
+    of_map = generator.map
+    labels, circular = of_map.label_indices.numpy(), of_map.circular_indices.numpy()
+    conditions = coordinates[:, np.concatenate([labels, circular])]
     values = of_map.narrow_values(torch.as_tensor(coordinates)).numpy()
     of_narrow = gradients[:, of_map.narrow_indices.numpy()]
-    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(roles.labels))
-    return np.asarray(gradients[:, roles.labels] + moved)
+    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(labels), of_map.periodic.numpy())
+    return np.asarray(gradients[:, labels] + moved)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ def in_chart_frame(chart: Chart, positions: FloatArray, vectors: FloatArray) -> 
     along = along / np.linalg.norm(along, axis=1, keepdims=True)
     across = third - first
     across = across - np.sum(across * along, axis=1, keepdims=True) * along
-    across = across / np.linalg.norm(across, axis=1, keepdims=True)
+    # a third atom on the second lies above the first axis, one on the first below it
+    above = 1.0 if chart.z_matrix[2, 1] == chart.z_matrix[1, 0] else -1.0
+    across = above * across / np.linalg.norm(across, axis=1, keepdims=True)
     axes = np.stack([along, across, np.cross(along, across)], axis=1)
     return np.einsum("nij,naj->nai", axes, vectors)
 

@@ -89,6 +89,7 @@ def sample_short_windows(
     reached = [slow.transform(system.positions[None])[0]]
     ends = [np.asarray(system.positions)]
     positions, forces, labels = [], [], []
+    turns = np.diff(np.linspace(0, windows.steering_steps, STEERING_PARTS + 1).round().astype(int))
     while waiting:
         gaps = wrap(np.array(waiting)[:, None] - np.array(reached), periods) / spans
         i, j = np.unravel_index((gaps**2).sum(axis=2).argmin(), gaps.shape[:2])
@@ -97,15 +98,17 @@ def sample_short_windows(
         context.setVelocitiesToTemperature(system.temperature, openmm_seed(rng))
         way = wrap(label - reached[j], periods)
         try:
-            for part in range(1, STEERING_PARTS + 1):
+            for part, steps in enumerate(turns, start=1):
                 restraint.move(context, reached[j] + way * part / STEERING_PARTS)
-                integrator.step(windows.steering_steps // STEERING_PARTS)
+                integrator.step(int(steps))
             for _ in range(windows.n_frames):
                 integrator.step(windows.stride)
                 state = context.getState(positions=True, forces=True, groups={REAL_GROUP})
                 positions.append(numbers(state.getPositions(asNumpy=True)))
                 forces.append(numbers(state.getForces(asNumpy=True)))
                 labels.append(label)
+            if not (np.isfinite(positions[-1]).all() and np.isfinite(forces[-1]).all()):
+                raise openmm.OpenMMException("positions or forces are NaN")
         except openmm.OpenMMException as error:
             raise InputError(f"a training window failed ({error}): choose a shorter time step") from None
         reached.append(label)

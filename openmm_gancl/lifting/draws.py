@@ -20,7 +20,7 @@ from ..units import BoolArray, FloatArray, IntArray
 from .evaluation import evaluate
 
 MAX_REDUCED_ENERGY = 1e6
-"""kT above the lowest of all: a clash."""
+"""kT above the median of all: a clash."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,8 @@ def mixture_log_density(
         coordinates: shape=(n, n_coordinates), inside the chart.
     """
     terms = [np.log(share) + one.log_density(coordinates) for one, share in zip(generators, shares, strict=True)]
-    return np.asarray(np.logaddexp.reduce(terms, axis=0))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.logaddexp.reduce(terms, axis=0))
 
 
 def draw(
@@ -162,13 +163,14 @@ def log_targets(
     log_target = -energies / system.kT + chart.log_jacobian(coordinates)
     log_target[inside] += system.constraints.log_fixman(positions[inside], system.masses)
     finite = np.isfinite(log_target) & np.isfinite(forces).all(axis=(1, 2))
-    highest = log_target[finite].max(initial=-np.inf)
+    # of the middle one: a single absurdly low energy must not make clashes of all others
+    typical = np.median(log_target[finite]) if finite.any() else -np.inf
     in_state = np.zeros(n, dtype=bool)
     in_state[inside] = system.state.inside(positions[inside])
     checks = [
         (~inside, "outside"),
         (~finite, "nan"),
-        (~(log_target > highest - MAX_REDUCED_ENERGY), "clash"),
+        (~(log_target > typical - MAX_REDUCED_ENERGY), "clash"),
         (~in_state, "state"),
     ]
     reason = np.select([mask for mask, _ in checks], [name for _, name in checks], default="ok")

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from ..engine.random_numbers import named_rng
+from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface, grid_edges
@@ -310,15 +312,18 @@ def learn(
         InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
     """
     n_draws = options.n_draws(max_evaluations)
-    loop, history = _Loop(system, seed, options, platform, workers), []
-    for n in n_draws:
-        loop.fit()
-        loop.draw(n)
-        regression = loop.estimate()
-        surface = loop.surface()
-        history.append(loop.record(surface))
-        if progress is not None:
-            progress(history[-1])
-        if target_error is not None and surface.median_error < target_error * system.kT:
-            break
+    history = []
+    # the same bytes whatever the cores: sums of several threads are added in another order
+    with torch_threads(1), threadpool_limits(1, user_api="blas"):
+        loop = _Loop(system, seed, options, platform, workers)
+        for n in n_draws:
+            loop.fit()
+            loop.draw(n)
+            regression = loop.estimate()
+            surface = loop.surface()
+            history.append(loop.record(surface))
+            if progress is not None:
+                progress(history[-1])
+            if target_error is not None and surface.median_error < target_error * system.kT:
+                break
     return Learned(loop.generators[-1], join_draws(loop.drawn), regression, surface, tuple(history))

@@ -13,13 +13,17 @@ from ..engine.random_numbers import named_rng
 from ..errors import InputError, first_line
 from ..reference.chart import chart_from_description
 from .circular import CircularDensity
+from .coupling import CouplingNetwork
 from .invertible import InvertibleGenerator
 from .score_fit import FitOptions, Roles, assembled, condition_of
-from .triangular import CubicTerms, NarrowCoordinates
+from .triangular import Condition, CubicTerms, NarrowCoordinates
 
 SCHEMA_VERSION = 3
 DESCRIPTION = "gancl"
 """Key of the JSON text among a file's metadata."""
+
+MAX_LAYERS, MAX_HIDDEN = 64, 4096
+"""Of a network in a file, before it is made."""
 
 ROUND_TRIP = 1e-8
 """By which base numbers may differ after a draw and its inverse."""
@@ -49,6 +53,7 @@ def save_generator(generator: InvertibleGenerator, path: str | Path) -> None:
         "wide": of_map.circular_indices[: of_map.n_wide].tolist(),
         "order": order,
         "circular": [[one.fold, one.uniform_share] for one in of_map.circular],
+        "network": narrow.network.size if isinstance(narrow.network, CouplingNetwork) else None,
         "metadata": generator.metadata,
     }
     tensors = {
@@ -58,6 +63,8 @@ def save_generator(generator: InvertibleGenerator, path: str | Path) -> None:
     tensors |= {f"cubic.{name}": getattr(narrow.cubic, name) for name in _CUBIC}
     for i, one in enumerate(of_map.circular):
         tensors |= {f"circular.{i}.functions": one.functions, f"circular.{i}.coefficients": one.coefficients}
+    if isinstance(narrow.network, CouplingNetwork):
+        tensors |= {f"network.{name}": part for name, part in narrow.network.layers.state_dict().items()}
     save_file({name: part.contiguous() for name, part in tensors.items()}, path, {DESCRIPTION: json.dumps(description)})
 
 
@@ -115,13 +122,15 @@ def _rebuilt(description: dict[str, Any], tensors: dict[str, Tensor]) -> Inverti
         if int(fold) != chart.folds[index] or not 0 < share <= 1 or not usable.all():
             raise ValueError(f"circular density {i} has another fold, share or features")
         circular.append(CircularDensity(functions, tensors[f"circular.{i}.coefficients"], int(fold), float(share)))
+    if description["network"] is not None:
+        narrow.set_network(_network(condition, narrow.n, description["network"], tensors))
     made = assembled(chart, roles, circular, narrow)
     if narrow.n != len(roles.narrow):
         raise ValueError(f"{narrow.n} narrow coordinates for {len(roles.narrow)}")
     return InvertibleGenerator(made, chart, slow, dict(description["metadata"]))
 
 
-def _narrow(condition: Any, parts: dict[str, Tensor], tensors: dict[str, Tensor]) -> NarrowCoordinates:
+def _narrow(condition: Condition, parts: dict[str, Tensor], tensors: dict[str, Tensor]) -> NarrowCoordinates:
     k, n_features = len(parts["origin"]), len(condition.orders)
     if not (parts["scale"] > 0).all():
         raise ValueError("a scale is not positive")
@@ -144,6 +153,18 @@ def _narrow(condition: Any, parts: dict[str, Tensor], tensors: dict[str, Tensor]
         origin=parts["origin"],
         scale=parts["scale"],
     )
+
+
+def _network(condition: Condition, k: int, size: list[int], tensors: dict[str, Tensor]) -> CouplingNetwork:
+    n_layers, hidden = size
+    if not 0 < n_layers <= MAX_LAYERS or not 0 < hidden <= MAX_HIDDEN:
+        raise ValueError(f"a network of {n_layers} layers of {hidden}")
+    network = CouplingNetwork(k, condition.n_network_features, n_layers, hidden)
+    prefix = "network."
+    network.layers.load_state_dict(
+        {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
+    )
+    return network.requires_grad_(False)
 
 
 def _check_inverse(generator: InvertibleGenerator) -> None:

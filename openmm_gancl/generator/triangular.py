@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .circular import CircularDensity
+from .coupling import NoNetwork
 from .label_basis import LabelBasis
 
 TAIL_START, TAIL_END, TAIL_SLOPE = 2.5, 4.0, 2.5
@@ -68,6 +69,7 @@ class Condition(nn.Module):
 
     functions: Tensor
     first_functions: Tensor
+    coarse_functions: Tensor
     folds: Tensor
     orders: Tensor
     roughness: Tensor
@@ -77,11 +79,20 @@ class Condition(nn.Module):
         self.basis, self.n_axes, self.order = basis, n_axes, order
         self.register_buffer("functions", torch.nonzero(basis.total_orders <= order)[:, 0])
         self.register_buffer("first_functions", torch.nonzero(basis.total_orders <= 1)[:, 0])
+        coarse = (basis.total_orders <= 2) & (basis.total_orders > 0)
+        self.register_buffer("coarse_functions", torch.nonzero(coarse)[:, 0])
+        self.n_network_features = int(coarse.sum()) + 2 * len(folds)
         self.register_buffer("folds", torch.as_tensor(np.array(folds, dtype=float)))
         # a wave alone is of order one, with a function of order one of order two
         for name, one, of_basis in (("orders", 1, basis.total_orders), ("roughness", 1.0, basis.roughness)):
             crossed = (of_basis[self.first_functions] + one).repeat_interleave(2 * len(folds))
             self.register_buffer(name, torch.cat([of_basis[self.functions], crossed]))
+
+    def network_features(self, conditions: Tensor) -> Tensor:
+        """What a network sees: the functions up to order two, and the rotors' waves."""
+        functions = self.basis(conditions[:, : self.n_axes])
+        phases = self.folds * conditions[:, self.n_axes :]
+        return torch.cat([functions[:, self.coarse_functions], torch.cos(phases), torch.sin(phases)], dim=1)
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Conditions, shape=(n, n_axes + n_rotors), to features, shape=(n, n_features); the first is constant."""
@@ -212,6 +223,8 @@ class NarrowCoordinates(nn.Module):
         self.condition, self.cubic = condition, cubic
         self.n, self.width_range = len(origin), WIDTH_RANGE
         self.tails = WiderTails()
+        self.has_network = False
+        self.network: nn.Module = NoNetwork()
         flat = coupling.reshape(len(coupling), -1)
         varying = torch.nonzero((flat[1:] != 0).any(dim=0))[:, 0]
         self.register_buffer("mean", mean)
@@ -221,6 +234,12 @@ class NarrowCoordinates(nn.Module):
         self.register_buffer("variation", -flat[1:, varying])
         self.register_buffer("origin", origin)
         self.register_buffer("scale", scale)
+
+    @torch.jit.unused
+    def set_network(self, network: nn.Module) -> None:
+        """Put an invertible network between the normal numbers and the rest of the map."""
+        self.has_network = True
+        self.network = network
 
     def parts(self, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, shape=(n, k), log width, shape=(n, k), and ``1 - a``, shape=(n, k, k), at conditions."""
@@ -235,11 +254,14 @@ class NarrowCoordinates(nn.Module):
     def forward(self, normals: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Standard normal numbers to coordinates, and the log of coordinate volume per volume of normals."""
         mean, log_width, matrix = self.parts(conditions)
+        log_network = torch.zeros_like(normals[:, 0])
+        if self.has_network:
+            normals, log_network = self.network(normals, self.condition.network_features(conditions))
         widened, log_slopes = self.tails(normals)
         numbers, log_cubic = self.cubic(widened)
         steps = (torch.exp(log_width) * numbers)[:, :, None]
         deviation = torch.linalg.solve_triangular(matrix, steps, upper=False, unitriangular=True)[:, :, 0]
-        log_volume = log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
+        log_volume = log_network + log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
         return self.origin + self.scale * (mean + deviation), log_volume
 
     def inverse(self, coordinates: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,7 +271,30 @@ class NarrowCoordinates(nn.Module):
         steps = (matrix @ deviation[:, :, None])[:, :, 0]
         widened, log_cubic = self.cubic.inverse(torch.exp(-log_width) * steps)
         normals, log_slopes = self.tails.inverse(widened)
-        return normals, log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
+        log_network = torch.zeros_like(log_cubic)
+        if self.has_network:
+            normals, log_network = self.network.inverse(normals, self.condition.network_features(conditions))
+        return normals, log_network + log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
+
+    @torch.jit.unused
+    def network_numbers(
+        self, conditions: Tensor, coordinates: Tensor, gradients: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What a network is to give: numbers, their log density's gradient, and the network's features."""
+        with torch.no_grad():
+            mean, log_width, matrix = self.parts(conditions)
+            deviation = (coordinates - self.origin) / self.scale - mean
+            steps = (matrix @ deviation[:, :, None])[:, :, 0]
+            widened, _ = self.cubic.inverse(torch.exp(-log_width) * steps)
+            moved, _ = self.tails.inverse(widened)
+        moved.requires_grad_(True)
+        widened, log_slopes = self.tails(moved)
+        numbers, log_cubic = self.cubic(widened)
+        stretched = (torch.exp(log_width) * numbers)[:, :, None]
+        deviation = torch.linalg.solve_triangular(matrix, stretched, upper=False, unitriangular=True)[:, :, 0]
+        total = (deviation * self.scale * gradients).sum() + log_cubic.sum() + log_slopes.sum()
+        (pulled,) = torch.autograd.grad(total, moved)
+        return moved.detach(), pulled, self.condition.network_features(conditions).detach()
 
     @torch.jit.unused
     def numbers_and_gradients(self, conditions: Tensor, y: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:

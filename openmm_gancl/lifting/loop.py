@@ -139,7 +139,7 @@ class Learned:
     """What the loop learned.
 
     Attributes:
-        generator: the last one.
+        generator: fitted to all draws.
         draws: of all rounds.
         regression: of their weights and mean forces.
         surface: the free-energy surface over the labels.
@@ -326,4 +326,6 @@ def learn(
                 progress(history[-1])
             if target_error is not None and surface.median_error < target_error * system.kT:
                 break
+        # for whoever draws next; what was drawn knows nothing of it
+        loop.fit()
     return Learned(loop.generators[-1], join_draws(loop.drawn), regression, surface, tuple(history))

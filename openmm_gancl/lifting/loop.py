@@ -298,6 +298,9 @@ def learn(
 ) -> Learned:
     """Learn a generator and a free-energy surface of a system from its forces alone.
 
+    A mode of other coordinates than the labels (a rotamer, say) that no training window reached is not proposed, and
+    neither the weights nor the error bars can tell: label what turns, or compare with windows from other structures.
+
     Args:
         system: the real system; its labels are torsions or particle components.
         seed: of all random numbers.

@@ -124,15 +124,20 @@ def product_basis(slow: Axes, shape: tuple[int, ...]) -> Basis:
     return Basis(values, tuple(factors), numbers, shape, edge_modes(slow))
 
 
-def prior_precision(basis: Basis, length: float) -> FloatArray:
-    """Inverse prior variances of the coefficients of a Matern process; the constant is almost free."""
-    d = basis.wave_numbers.shape[1]
-    squared = (basis.wave_numbers**2).sum(axis=1)
+def prior_precision(wave_numbers: FloatArray, length: float) -> FloatArray:
+    """Inverse prior variances of the coefficients of a Matern process; the constant is almost free.
+
+    Args:
+        wave_numbers: shape=(n_functions, d), in units of 2 pi / domain; the first function is constant.
+        length: correlation length, as a fraction of the domain.
+    """
+    d = wave_numbers.shape[1]
+    squared = (wave_numbers**2).sum(axis=1)
     spectrum = (1.0 + (2 * np.pi * length) ** 2 * squared / (2 * SMOOTHNESS)) ** (-SMOOTHNESS - d / 2)
     spectrum[0] = 0.0
     variance = PRIOR_STD**2 * spectrum / spectrum.sum()
     variance[0] = 1e6
-    return 1.0 / variance
+    return np.asarray(1.0 / variance)
 
 
 def _newton(
@@ -241,7 +246,7 @@ def fit_cox_process(
     for candidate in CORRELATION_LENGTHS:
         # on a busy machine, threads of such short steps wait for one another: a factor of 200 was measured
         with threadpool_limits(1, user_api="blas"):
-            start, factor, evidence = _newton(basis, *data, prior_precision(basis, candidate), start)
+            start, factor, evidence = _newton(basis, *data, prior_precision(basis.wave_numbers, candidate), start)
         if progress is not None:
             progress()
         if best is not None and evidence < best[0] and not stands_out:

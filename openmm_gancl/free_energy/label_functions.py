@@ -6,7 +6,7 @@ import numpy as np
 
 from ..coordinates.slow_coordinates import Axes
 from ..units import FloatArray, IntArray
-from .cox_process import DOMAIN_EXTENSION, PRIOR_STD, SMOOTHNESS
+from .cox_process import DOMAIN_EXTENSION, prior_precision
 
 MAX_FUNCTIONS = 320
 MAX_ORDER = 40
@@ -84,13 +84,7 @@ class LabelFunctions:
         Args:
             length: correlation length, as a fraction of the domain.
         """
-        d = self.wave_numbers.shape[1]
-        squared = (self.wave_numbers**2).sum(axis=1)
-        spectrum = (1.0 + (2 * np.pi * length) ** 2 * squared / (2 * SMOOTHNESS)) ** (-SMOOTHNESS - d / 2)
-        spectrum[0] = 0.0
-        variance = PRIOR_STD**2 * spectrum / spectrum.sum()
-        variance[0] = 1e6
-        return np.asarray(1.0 / variance)
+        return prior_precision(self.wave_numbers, length)
 
 
 def _products(columns: list[FloatArray], order: int) -> IntArray:

@@ -16,6 +16,9 @@ DEFAULT_BINS = {1: 120, 2: 72}
 ALIGNMENT_CEILING = 10.0
 """kT; the error bars are those after aligning the mean below it."""
 
+MAX_ERROR = 2.0
+"""kT; a bin of a surface from lifts with a larger error bar is unknown."""
+
 
 @dataclass(frozen=True)
 class FreeEnergySurface:
@@ -40,6 +43,38 @@ class FreeEnergySurface:
     temperature: float
     force_evaluations: int
     units: tuple[str, ...]
+
+    @classmethod
+    def of_reduced(
+        cls,
+        energy: FloatArray,
+        error: FloatArray,
+        edges: tuple[FloatArray, ...],
+        axes: Axes,
+        temperature: float,
+        force_evaluations: int,
+    ) -> "FreeEnergySurface":
+        """From energies and errors of flat bins in units of kT.
+
+        Args:
+            energy: shape=(n_bins,), kT, ``inf`` where unknown.
+            error: shape=(n_bins,), kT.
+            edges: for each coordinate the bin edges.
+            axes: the coordinates.
+            temperature: K.
+            force_evaluations: to record.
+        """
+        shape, kT = tuple(len(axis) - 1 for axis in edges), thermal_energy(temperature)
+        return cls(
+            energy=(kT * energy).reshape(shape),
+            error=(kT * error).reshape(shape),
+            edges=edges,
+            names=axes.names,
+            periods=axes.periods,
+            temperature=temperature,
+            force_evaluations=force_evaluations,
+            units=axes.units,
+        )
 
     @property
     def centres(self) -> tuple[FloatArray, ...]:

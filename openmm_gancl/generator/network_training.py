@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..engine.random_numbers import named_rng, torch_seeded
-from ..reference.chart import Chart
 from ..units import FloatArray
 from .coupling import CouplingNetwork
 from .score_fit import robust_weights
@@ -56,9 +55,20 @@ def score_loss(
     return (weights * ((score - gradients) ** 2).mean(dim=1)).sum() / weights.sum()
 
 
+def _numbers_and_scores(
+    narrow: NarrowCoordinates, conditions: Tensor, values: Tensor, gradients: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The map's normal numbers of structures, and the gradient of the log target in these numbers, shape=(n, k)."""
+    with torch.no_grad():
+        numbers, _ = narrow.inverse(values, conditions)
+    numbers.requires_grad_(True)
+    coordinates, log_volume = narrow(numbers, conditions)
+    (scores,) = torch.autograd.grad((coordinates * gradients).sum() + log_volume.sum(), numbers)
+    return numbers.detach(), scores
+
+
 def train_network(
     triangular: TriangularMap,
-    chart: Chart,
     coordinates: FloatArray,
     gradients: FloatArray,
     weights: FloatArray,
@@ -70,8 +80,7 @@ def train_network(
 
     Args:
         triangular: the map, which stays as it is.
-        chart: of the coordinates.
-        coordinates: shape=(n, n_coordinates).
+        coordinates: shape=(n, n_coordinates), of the map's chart.
         gradients: shape=(n, n_coordinates), of the log target.
         weights: shape=(n,).
         seed: of initial weights, batches and what is held out.
@@ -85,7 +94,10 @@ def train_network(
     data = torch.as_tensor(coordinates)
     conditions = torch.cat([data[:, result.label_indices], data[:, result.circular_indices]], dim=1)
     of_narrow = torch.as_tensor(gradients)[:, result.narrow_indices]
-    numbers, scores, features = narrow.network_numbers(conditions, result.narrow_values(data), of_narrow)
+    # the identity as yet: what it is to give is what the map makes of the structures
+    narrow.set_network(network)
+    numbers, scores = _numbers_and_scores(narrow, conditions, result.narrow_values(data), of_narrow)
+    features = condition.network_features(conditions)
     shares = torch.as_tensor(robust_weights(scores.numpy(), weights / weights.mean()))
     rng = named_rng(seed, "network", "batches")
     order = rng.permutation(len(data))
@@ -111,5 +123,5 @@ def train_network(
             if losses[-1] <= min(losses):
                 best = copy.deepcopy(network.state_dict())
     network.load_state_dict(best)
-    narrow.set_network(network.requires_grad_(False))
+    network.requires_grad_(False)
     return result, losses

@@ -91,14 +91,17 @@ class Condition(nn.Module):
     def network_features(self, conditions: Tensor) -> Tensor:
         """What a network sees: the functions up to order two, and the rotors' waves."""
         functions = self.basis(conditions[:, : self.n_axes])
+        return torch.cat([functions[:, self.coarse_functions], self._waves(conditions)], dim=1)
+
+    def _waves(self, conditions: Tensor) -> Tensor:
+        """Cosines of the rotors' phases, then sines, shape=(n, 2 n_rotors)."""
         phases = self.folds * conditions[:, self.n_axes :]
-        return torch.cat([functions[:, self.coarse_functions], torch.cos(phases), torch.sin(phases)], dim=1)
+        return torch.cat([torch.cos(phases), torch.sin(phases)], dim=1)
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Conditions, shape=(n, n_axes + n_rotors), to features, shape=(n, n_features); the first is constant."""
         functions = self.basis(conditions[:, : self.n_axes])
-        phases = self.folds * conditions[:, self.n_axes :]
-        waves = torch.cat([torch.cos(phases), torch.sin(phases)], dim=1)
+        waves = self._waves(conditions)
         crossed = (functions[:, self.first_functions, None] * waves[:, None, :]).flatten(1)
         return torch.cat([functions[:, self.functions], crossed], dim=1)
 
@@ -275,26 +278,6 @@ class NarrowCoordinates(nn.Module):
         if self.has_network:
             normals, log_network = self.network.inverse(normals, self.condition.network_features(conditions))
         return normals, log_network + log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
-
-    @torch.jit.unused
-    def network_numbers(
-        self, conditions: Tensor, coordinates: Tensor, gradients: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What a network is to give: numbers, their log density's gradient, and the network's features."""
-        with torch.no_grad():
-            mean, log_width, matrix = self.parts(conditions)
-            deviation = (coordinates - self.origin) / self.scale - mean
-            steps = (matrix @ deviation[:, :, None])[:, :, 0]
-            widened, _ = self.cubic.inverse(torch.exp(-log_width) * steps)
-            moved, _ = self.tails.inverse(widened)
-        moved.requires_grad_(True)
-        widened, log_slopes = self.tails(moved)
-        numbers, log_cubic = self.cubic(widened)
-        stretched = (torch.exp(log_width) * numbers)[:, :, None]
-        deviation = torch.linalg.solve_triangular(matrix, stretched, upper=False, unitriangular=True)[:, :, 0]
-        total = (deviation * self.scale * gradients).sum() + log_cubic.sum() + log_slopes.sum()
-        (pulled,) = torch.autograd.grad(total, moved)
-        return moved.detach(), pulled, self.condition.network_features(conditions).detach()
 
     @torch.jit.unused
     def numbers_and_gradients(self, conditions: Tensor, y: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:

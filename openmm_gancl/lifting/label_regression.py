@@ -20,8 +20,8 @@ from ..errors import InputError
 from ..free_energy.cox_process import CORRELATION_LENGTHS
 from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
-from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
-from ..units import FloatArray, thermal_energy
+from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
+from ..units import FloatArray
 
 LOG_RANGE = 25.0
 """kT below the largest weight at which logarithms are cut for a first guess."""
@@ -37,9 +37,6 @@ MAX_STEPS = 40
 
 OUTLIER = 10.0
 """Median deviations from the fitted slope at which a mean force is cut: rare clashes have huge ones."""
-
-MAX_ERROR = 2.0
-"""kT; a bin with a larger error bar is unknown."""
 
 PARTS_OF_A_BIN = 3
 """Along each coordinate, over which a bin's mean is taken."""
@@ -88,8 +85,8 @@ class LabelRegression:
         Raises:
             InputError: more than two labels, or no bin is known.
         """
-        edges, kT = grid_edges(axes, bins), thermal_energy(temperature)
-        shape, places = tuple(len(axis) - 1 for axis in edges), bin_centres(edges)
+        edges = grid_edges(axes, bins)
+        places = bin_centres(edges)
         parts = [(np.arange(PARTS_OF_A_BIN) + 0.5) / PARTS_OF_A_BIN - 0.5] * len(edges)
         widths = np.array([axis[1] - axis[0] for axis in edges])
         shifts = np.stack(np.meshgrid(*parts, indexing="ij"), axis=-1).reshape(-1, len(edges)) * widths
@@ -102,16 +99,8 @@ class LabelRegression:
         if not known.any():
             raise InputError("the draws are too few to estimate the surface: allow more evaluations")
         energy = np.where(known, energy - energy[known].min(), np.inf)
-        return FreeEnergySurface(
-            energy=(kT * energy).reshape(shape),
-            error=(kT * np.where(known, error, np.inf)).reshape(shape),
-            edges=edges,
-            names=axes.names,
-            periods=axes.periods,
-            temperature=temperature,
-            force_evaluations=force_evaluations,
-            units=axes.units,
-        )
+        error = np.where(known, error, np.inf)
+        return FreeEnergySurface.of_reduced(energy, error, edges, axes, temperature, force_evaluations)
 
 
 def _weighted_product(columns: NDArray[np.float32], weights: FloatArray) -> FloatArray:
@@ -142,7 +131,6 @@ class _Data:
         finite = np.isfinite(log_weights)
         self.shift = float(log_weights[finite].max())
         self.log_weights = log_weights - self.shift
-        self.weights = np.exp(self.log_weights)
         self.shares = shares
         n, d = labels.shape
         self.values = np.empty((n, len(functions)), dtype=np.float32)
@@ -178,12 +166,6 @@ class _Pass:
     outliers: float
 
 
-def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    order = np.argsort(values)
-    cumulative = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(cumulative, 0.5 * cumulative[-1])]])
-
-
 def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
     ratios = data.ratios(coefficients)
     total = data.shares.sum()
@@ -198,8 +180,9 @@ def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
     fitted = np.stack([slope @ narrow for slope in data.slopes]).astype(float)
     residuals = data.forces - fitted
     carried = data.shares * ratios
-    size = _weighted_median(np.abs(residuals).ravel(), np.tile(carried, len(residuals))) / 0.6745
-    limit = OUTLIER * max(size, 0.3)
+    each = np.tile(carried, (len(residuals), 1))
+    median = float(np.quantile(np.abs(residuals), 0.5, weights=each, method="inverted_cdf"))
+    limit = OUTLIER * max(median / 0.6745, 0.3)
     outliers = float((carried * (np.abs(residuals) > limit)).sum() / (carried.sum() * len(residuals)))
     residuals = np.clip(residuals, -limit, limit)
     # of the estimating function r (G - eta'): its variance, for one lift

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..free_energy.basins import BasinPopulation
 from ..free_energy.cox_process import CORRELATION_LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
 from ..free_energy.grid import bin_centres, bin_indices
-from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
+from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import log_mean_weight
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
 from .lifts import Lifts
@@ -42,9 +42,6 @@ INITIAL_GUESS_CUTOFF = 10.0
 
 CHUNK_SIZE = 2000
 """Places in one batch, for all windows."""
-
-MAX_ERROR = 2.0
-"""kT; a bin with a larger error bar is unknown."""
 
 SMOOTHING_BINS, MIN_ENDS_PER_BIN = 1.5, 0.05
 """Of the end points' own density over other coordinates than the labels: bins; and end points to a bin,
@@ -233,22 +230,12 @@ def _surface(
     force_evaluations: int,
 ) -> FreeEnergySurface:
     """The fit as a surface, unknown where nothing reached or the error is too large."""
-    shape, kT = tuple(len(axis) - 1 for axis in edges), thermal_energy(temperature)
     known = reached & (fit.error(reached) < MAX_ERROR)
     if not known.any():
         raise InputError("the lifts are too few to estimate the surface: lift more, or with more relax steps")
     energy = np.where(known, -fit.log_density - (-fit.log_density[known]).min(), np.inf)
     error = np.where(known, fit.error(energy < ALIGNMENT_CEILING), np.inf)
-    return FreeEnergySurface(
-        energy=(kT * energy).reshape(shape),
-        error=(kT * error).reshape(shape),
-        edges=edges,
-        names=slow.names,
-        periods=slow.periods,
-        temperature=temperature,
-        force_evaluations=force_evaluations,
-        units=slow.units,
-    )
+    return FreeEnergySurface.of_reduced(energy, error, edges, slow, temperature, force_evaluations)
 
 
 def weighted_ends(lifts: Lifts, progress: Progress | None = None) -> WeightedEnds:

@@ -77,7 +77,7 @@ def trained(bent):
     triangular = fit_triangular(chart, slow, coordinates, gradients)
     options = NetworkOptions(n_layers=2, hidden=16, n_steps=400, batch=128, rate=1e-2)
     found, losses = train_network(
-        triangular, chart, coordinates, gradients, np.ones(len(coordinates)), seed=4, options=options
+        triangular, coordinates, gradients, np.ones(len(coordinates)), seed=4, options=options
     )
     return triangular, found, losses
 
@@ -113,12 +113,11 @@ def test_the_file_keeps_the_network(bent, trained, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_network(bent, trained):
-    chart, _, coordinates, gradients = bent
+    _, _, coordinates, gradients = bent
     options = NetworkOptions(hidden=8, n_steps=5)
     weights = np.ones(len(coordinates))
     first, second, other = (
-        train_network(trained[0], chart, coordinates, gradients, weights, seed=seed, options=options)[0]
-        for seed in (1, 1, 2)
+        train_network(trained[0], coordinates, gradients, weights, seed=seed, options=options)[0] for seed in (1, 1, 2)
     )
     states = [one.narrow.network.state_dict() for one in (first, second, other)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

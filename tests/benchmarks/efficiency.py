@@ -38,6 +38,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.special import logsumexp
 
 from openmm_gancl.errors import InputError
+from openmm_gancl.files import write_atomically
 from openmm_gancl.free_energy.mbar import solve_mbar, sparse_biases
 from openmm_gancl.lifting.loop import learn
 from openmm_gancl.system.library import load_system
@@ -392,11 +393,9 @@ def load_reference(name):
 
 
 def write_result(path, result):
-    """Beside, then renamed: what is there is whole."""
+    """One file, whole at any moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.rename(path)
+    write_atomically(path, json.dumps(result, indent=1) + "\n")
 
 
 def run_method(name, settings, seed, system_name, path, wanted=BUDGETS):

@@ -10,7 +10,9 @@ import torch
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.threads import torch_threads
 from ..reference.chart import Chart
+from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
+from .trained_for import check_trained_for
 from .triangular import TriangularMap
 
 ROWS_AT_ONCE = 250
@@ -27,7 +29,7 @@ class InvertibleGenerator:
         map: the torch module.
         chart: whose coordinates it writes.
         slow: the labels.
-        metadata: JSON-ready, of its training.
+        metadata: JSON-ready, of its training and of the system that it was trained for.
     """
 
     map: TriangularMap
@@ -41,6 +43,10 @@ class InvertibleGenerator:
     @cached_property
     def _scripted(self) -> Any:
         return torch.jit.script(self.map.eval().requires_grad_(False))
+
+    def check_system(self, system: MolecularSystem) -> None:
+        """Raise an `InputError` that says what does not fit."""
+        check_trained_for(self.metadata, self.chart, self.slow, system)
 
     def sample_base(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Base numbers, shape=(n, n_base)."""

@@ -19,6 +19,7 @@ from ..reference.potential import ReferenceParameters
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, checked_temperature
 from .networks import LiftingNetworks
+from .trained_for import check_trained_for
 
 SCHEMA_VERSION = 2
 
@@ -143,28 +144,7 @@ class LiftingModel:
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says exactly what does not fit."""
         self.check_networks()
-        ours, theirs = self.metadata["atom_names"], atom_names(system.topology)
-        remedy = "use the system that the model was trained for, or train a new one"
-        if len(ours) != len(theirs):
-            raise InputError(f"the model has {len(ours)} atoms, {system.name} has {len(theirs)}: {remedy}")
-        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if a != b:
-                raise InputError(f"atom {i} is {a} in the model, but {b} in {system.name}: {remedy}")
-        if self.slow.describe() != system.slow.describe():
-            raise InputError(
-                f"the model's labels are {self.slow.describe()}, those of {system.name} "
-                f"{system.slow.describe()}: {remedy}"
-            )
-        if self.chart.constraints != system.constraints:
-            raise InputError(
-                f"the model has {len(self.chart.constraints)} constrained bonds, {system.name} has "
-                f"{len(system.constraints)} or others: {remedy}"
-            )
-        if abs(self.metadata["temperature"] - system.temperature) > 1e-6:
-            raise InputError(
-                f"the model was trained at {self.metadata['temperature']:g} K, {system.name} is at "
-                f"{system.temperature:g} K: {remedy}"
-            )
+        check_trained_for(self.metadata, self.chart, self.slow, system)
 
     def save(self, path: str | Path) -> None:
         """Write one TorchScript archive, metadata inside."""
@@ -178,11 +158,6 @@ class LiftingModel:
             f"{', '.join(self.slow.names)}; latent size {self.latent_size}; encoder {encoder}; "
             f"{self.metadata['n_frames']} training frames"
         )
-
-
-def atom_names(topology: Any) -> list[str]:
-    """Residue and atom name of every atom, as ``ALA2-CA``."""
-    return [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in topology.atoms()]
 
 
 def load_model(path: str | Path) -> LiftingModel:

@@ -4,8 +4,10 @@ Each round draws from a fixed mixture of all generators so far and keeps that de
 the past, and the first, wide generator bounds their tails. Rounds are joined by shares that are fixed beforehand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
 from ..generator.score_fit import fit_triangular, transported_gradients
+from ..generator.trained_for import system_metadata
 from ..reference.chart import chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
@@ -110,6 +113,15 @@ class Placement:
         even = np.full(energies.shape, EVERYWHERE_SHARE / energies.size)
         return cls(edges, even + (1.0 - EVERYWHERE_SHARE) * low / low.sum())
 
+    def log_density(self, labels: FloatArray) -> FloatArray:
+        """log p(s) of labels in the domain, shape=(n,)."""
+        cells = [
+            np.clip(np.searchsorted(axis, part, side="right") - 1, 0, len(axis) - 2)
+            for axis, part in zip(self.edges, labels.T, strict=True)
+        ]
+        area = np.prod([axis[1] - axis[0] for axis in self.edges])
+        return np.asarray(np.log(self.probabilities[tuple(cells)] / area))
+
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Labels, shape=(n, d)."""
         cells = rng.choice(self.probabilities.size, n, p=self.probabilities.ravel())
@@ -135,6 +147,34 @@ class Round:
 
 
 @dataclass(frozen=True)
+class RoundOfDraws:
+    """What a round drew, and the regression of all draws up to it.
+
+    Attributes:
+        draws: of this round alone.
+        regression: of the weights and mean forces of all rounds so far.
+    """
+
+    draws: Draws
+    regression: LabelRegression
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of the loop's work.
+
+    Attributes:
+        name: ``rounds/NN/frames``, ``rounds/NN/model``, ``rounds/NN/lifts``, or ``model``, fitted to all.
+        compute: gives `ForceFrames`, an `InvertibleGenerator` or a `RoundOfDraws`; the loop stays as it was.
+        accept: takes what was computed, now or in another process; the next step needs it.
+    """
+
+    name: str
+    compute: Callable[[], Any]
+    accept: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
 class Learned:
     """What the loop learned.
 
@@ -151,6 +191,11 @@ class Learned:
     regression: LabelRegression
     surface: FreeEnergySurface
     history: tuple[Round, ...]
+
+
+def round_shares(draws: Draws) -> FloatArray:
+    """How much each draw counts in the surface, by its round alone, shape=(n,)."""
+    return np.array(ROUND_SHARES)[np.minimum(draws.round, len(ROUND_SHARES) - 1)]
 
 
 def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
@@ -173,20 +218,39 @@ class _Structures:
     weights: FloatArray
 
 
-class _Loop:
-    """The state of the loop between rounds.
+class Loop:
+    """The closed loop as a series of steps, each of which may be stored and taken up again.
 
     Args:
         system: the real system.
         seed: of all random numbers.
+        max_evaluations: of the real potential, windows and lost work included.
+        target_error: kT; rounds end where the surface's median error bar is smaller.
         options: how evaluations are spent.
         platform: an OpenMM platform.
         workers: local processes.
+        progress: called with the number of evaluations made in a step, as they are made.
+
+    Raises:
+        InputError: labels that are no coordinates of a chart, or too few evaluations.
     """
 
-    def __init__(self, system: MolecularSystem, seed: int, options: LoopOptions, platform: str, workers: int):
+    def __init__(
+        self,
+        system: MolecularSystem,
+        *,
+        seed: int,
+        max_evaluations: int,
+        target_error: float | None = None,
+        options: LoopOptions = LoopOptions(),
+        platform: str = "Reference",
+        workers: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ):
         self.system, self.seed, self.options = system, seed, options
-        self.platform, self.workers = platform, workers
+        self.platform, self.workers, self.progress = platform, workers, progress
+        self.target_error = target_error
+        self.n_draws = options.n_draws(max_evaluations)
         self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(self.chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
@@ -194,16 +258,31 @@ class _Loop:
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
         self.regression: LabelRegression | None = None
-        frames = sample_short_windows(system, named_rng(seed, "frames"), options.windows, platform)
-        self.force_evaluations = frames.force_evaluations
-        self.frames = self._structures_of(frames)
+        self.history: list[Round] = []
+        self.force_evaluations = 0
 
-    def _structures_of(self, frames: ForceFrames) -> _Structures:
+    def steps(self) -> Iterator[Step]:
+        """The steps in order; each is accepted before the next one is asked for."""
+        yield Step("rounds/00/frames", self._sample, self._accept_frames)
+        for number, n in enumerate(self.n_draws):
+            yield Step(f"rounds/{number:02d}/model", self._fit, self.generators.append)
+            yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
+            if self.target_error is not None and self.surface().median_error < self.target_error * self.system.kT:
+                break
+        # for whoever draws next; what was drawn knows nothing of it
+        yield Step("model", self._fit, self.generators.append)
+
+    def _sample(self) -> ForceFrames:
+        rng = named_rng(self.seed, "frames")
+        return sample_short_windows(self.system, rng, self.options.windows, self.platform, self.progress)
+
+    def _accept_frames(self, frames: ForceFrames) -> None:
         chart, system = self.chart, self.system
         coordinates = chart.to_internal(frames.positions)
         forces = in_chart_frame(chart, frames.positions, frames.forces)
         gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
-        return _Structures(coordinates, gradients, np.ones(len(coordinates)))
+        self.frames = _Structures(coordinates, gradients, np.ones(len(coordinates)))
+        self.force_evaluations += frames.force_evaluations
 
     def _training_structures(self) -> _Structures:
         """Frames, and all draws with their weights over the local mean, truncated: they train, and estimate nothing."""
@@ -221,11 +300,11 @@ class _Loop:
             np.concatenate([weights, of_draws[used]]),
         )
 
-    def fit(self) -> None:
-        """Add a generator, fitted to frames and to all draws so far."""
+    def _fit(self) -> InvertibleGenerator:
+        """A generator fitted to frames and to all draws so far."""
         data = self._training_structures()
         fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights)
-        self.generators.append(InvertibleGenerator(fitted, self.chart, self.system.slow))
+        return InvertibleGenerator(fitted, self.chart, self.system.slow, system_metadata(self.system))
 
     def placement(self) -> Placement:
         """Where the next round's labels are drawn from."""
@@ -239,42 +318,48 @@ class _Loop:
         ceiling = self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
         return Placement.below(self.edges, energies.reshape([len(axis) - 1 for axis in self.edges]), ceiling)
 
-    def draw(self, n: int) -> None:
-        """A round of draws from the mixture of all generators so far."""
+    def _draw(self, n: int) -> RoundOfDraws:
+        """A round of draws from the mixture of all generators so far, and the regression with them."""
         number, n_older = len(self.drawn), len(self.generators) - 1
         rng = named_rng(self.seed, "round", number)
         shares = np.array([(1.0 - NEWEST_SHARE) / n_older] * n_older + [NEWEST_SHARE]) if n_older else np.ones(1)
-        labels = self.placement().sample(n, rng)
-        found = draw(
+        placement = self.placement()
+        labels = placement.sample(n, rng)
+        draws = draw(
             self.system,
             self.generators,
             shares,
             labels,
             rng,
+            log_label_density=placement.log_density(labels),
             round_number=number,
             platform=self.platform,
             workers=self.workers,
+            progress=self.progress,
         )
-        self.drawn.append(found)
-        self.force_evaluations += found.force_evaluations
+        return RoundOfDraws(draws, self._regression_with(draws))
 
-    def estimate(self) -> LabelRegression:
-        """Regress all draws' weights and mean forces, each round with its share."""
-        pooled = join_draws(self.drawn)
+    def _regression_with(self, draws: Draws) -> LabelRegression:
+        """Of all draws' weights and mean forces, each round with its share."""
+        pooled = join_draws([*self.drawn, draws])
         ok, slopes = pooled.reason == "ok", np.zeros(pooled.labels.shape)
         slopes[ok] = mean_forces(self.generators[-1], pooled.coordinates[ok], pooled.gradients[ok])
-        shares = np.array(ROUND_SHARES)[np.minimum(pooled.round, len(ROUND_SHARES) - 1)]
-        self.regression = fit_label_regression(
-            self.system.slow, pooled.labels, pooled.log_weights, slopes, shares, start=self.regression
+        return fit_label_regression(
+            self.system.slow, pooled.labels, pooled.log_weights, slopes, round_shares(pooled), start=self.regression
         )
-        return self.regression
+
+    def _accept_round(self, found: RoundOfDraws) -> None:
+        self.drawn.append(found.draws)
+        self.regression = found.regression
+        self.force_evaluations += found.draws.force_evaluations
+        self.history.append(self._record())
 
     def surface(self) -> FreeEnergySurface:
         """The surface of the regression so far."""
         assert self.regression is not None
         return self.regression.surface(self.system.slow, self.system.temperature, self.force_evaluations)
 
-    def record(self, surface: FreeEnergySurface) -> Round:
+    def _record(self) -> Round:
         """What the last round was worth."""
         assert self.regression is not None
         last = self.drawn[-1]
@@ -282,7 +367,14 @@ class _Loop:
         low = eta > eta.max() - self.options.ceiling
         ratios = np.exp(last.log_weights[low] - eta[low])
         effective = ratios.sum() ** 2 / max((ratios**2).sum(), 1e-300) / len(ratios)
-        return Round(self.force_evaluations, float(effective), float(ratios.mean()), surface.median_error)
+        return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error)
+
+    def learned(self) -> Learned:
+        """What all steps gave."""
+        assert self.regression is not None
+        return Learned(
+            self.generators[-1], join_draws(self.drawn), self.regression, self.surface(), tuple(self.history)
+        )
 
 
 def learn(
@@ -314,21 +406,19 @@ def learn(
     Raises:
         InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
     """
-    n_draws = options.n_draws(max_evaluations)
-    history = []
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
-        loop = _Loop(system, seed, options, platform, workers)
-        for n in n_draws:
-            loop.fit()
-            loop.draw(n)
-            regression = loop.estimate()
-            surface = loop.surface()
-            history.append(loop.record(surface))
-            if progress is not None:
-                progress(history[-1])
-            if target_error is not None and surface.median_error < target_error * system.kT:
-                break
-        # for whoever draws next; what was drawn knows nothing of it
-        loop.fit()
-    return Learned(loop.generators[-1], join_draws(loop.drawn), regression, surface, tuple(history))
+        loop = Loop(
+            system,
+            seed=seed,
+            max_evaluations=max_evaluations,
+            target_error=target_error,
+            options=options,
+            platform=platform,
+            workers=workers,
+        )
+        for step in loop.steps():
+            step.accept(step.compute())
+            if progress is not None and step.name.endswith("lifts"):
+                progress(loop.history[-1])
+        return loop.learned()

@@ -6,8 +6,10 @@ the distribution of w (a regression of log w has not). With mean forces G that a
 Gaussian process). No weight is truncated.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +17,10 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
+from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
+from ..free_energy.basins import BasinPopulation, weighted_populations
 from ..free_energy.cox_process import CORRELATION_LENGTHS
 from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
@@ -37,6 +41,9 @@ MAX_STEPS = 40
 
 OUTLIER = 10.0
 """Median deviations from the fitted slope at which a mean force is cut: rare clashes have huge ones."""
+
+FINE_BINS = 144
+"""Along each coordinate, over which populations are sums."""
 
 PARTS_OF_A_BIN = 3
 """Along each coordinate, over which a bin's mean is taken."""
@@ -331,3 +338,39 @@ def integrate_mean_forces(axes: Axes, labels: FloatArray, slopes: FloatArray, pl
         matrix += part.T @ part / SLOPE_VARIANCE
         right += part.T @ np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE
     return np.asarray(functions(places) @ np.linalg.solve(matrix, right))
+
+
+def regression_populations(
+    regression: LabelRegression, axes: Axes, basins: Sequence[Basin], temperature: float
+) -> list[BasinPopulation]:
+    """Populations and free-energy differences of basins: integrals of the fitted density, errors linearised.
+
+    Args:
+        regression: the fit.
+        axes: the labels, one or two.
+        basins: boxes in them.
+        temperature: K.
+    """
+    places = bin_centres(grid_edges(axes, FINE_BINS))
+    values = regression.functions(places)
+    log_density = values @ regression.coefficients
+
+    def error_of_sum(terms: FloatArray) -> float:
+        slope = terms @ values
+        return float(np.sqrt(slope @ regression.covariance @ slope))
+
+    weights = np.exp(log_density - log_density.max())
+    return weighted_populations(basins, weights, places, temperature, error_of_sum)
+
+
+def save_regression(regression: LabelRegression, path: Path) -> None:
+    """Write numbers of a fit as one npz file."""
+    arrays = {part.name: getattr(regression, part.name) for part in fields(regression) if part.name != "functions"}
+    np.savez(path, **arrays)
+
+
+def load_regression(path: Path, axes: Axes) -> LabelRegression:
+    """Read what `save_regression` wrote, over the same labels."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays: dict[str, Any] = {name: part if part.ndim else float(part) for name, part in stored.items()}
+    return LabelRegression(LabelFunctions(axes), **arrays)

@@ -87,7 +87,7 @@ def sample_short_windows(
         InputError: the dynamics failed, or left the declared state everywhere.
     """
     slow, periods = system.slow, system.slow.periods
-    window = _Window(system, windows, platform, rng)
+    dynamics = RestrainedDynamics(system, windows, platform, rng)
     waiting = list(scattered_labels(slow, windows.n, rng))
     spans = np.where(np.isfinite(periods), periods, slow.domain[:, 1] - slow.domain[:, 0])
     reached = [slow.transform(system.positions[None])[0]]
@@ -97,7 +97,7 @@ def sample_short_windows(
         gaps = wrap(np.array(waiting)[:, None] - np.array(reached), periods) / spans
         i, j = np.unravel_index((gaps**2).sum(axis=2).argmin(), gaps.shape[:2])
         label = waiting.pop(int(i))
-        found.append(window.run(ends[j], reached[j], label))
+        found.append(dynamics.run(ends[j], reached[j], label))
         reached.append(label)
         ends.append(found[-1][0][-1])
         if progress is not None:
@@ -110,7 +110,7 @@ def sample_short_windows(
     return ForceFrames(positions[inside], forces[inside], labels[inside], windows.force_evaluations)
 
 
-class _Window:
+class RestrainedDynamics:
     """Dynamics under a restraint that moves to a label and stays there.
 
     Args:
@@ -118,14 +118,24 @@ class _Window:
         windows: how long.
         platform: an OpenMM platform.
         rng: of the dynamics.
+        friction: 1/ps; the system's own by default.
     """
 
-    def __init__(self, system: MolecularSystem, windows: ShortWindows, platform: str, rng: np.random.Generator):
+    def __init__(
+        self,
+        system: MolecularSystem,
+        windows: ShortWindows,
+        platform: str,
+        rng: np.random.Generator,
+        friction: float | None = None,
+    ):
         self.system, self.windows, self.rng = system, windows, rng
         biased = openmm.XmlSerializer.clone(system.system)
         put_in_group(biased, REAL_GROUP)
         self.restraint = add_restraint(biased, system.slow, system.force_constants, RESTRAINT_GROUP)
-        self.integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, system.time_step)
+        self.integrator = openmm.LangevinMiddleIntegrator(
+            system.temperature, system.friction if friction is None else friction, system.time_step
+        )
         self.context = make_context(biased, self.integrator, platform, openmm_seed(rng))
         self.turns = np.diff(np.linspace(0, windows.steering_steps, STEERING_PARTS + 1).round().astype(int))
 

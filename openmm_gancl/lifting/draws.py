@@ -6,6 +6,7 @@ state, has ``E[w | s] = exp(-beta F(s))``, with F the free energy per unit of s:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,17 @@ def join_draws(parts: Sequence[Draws]) -> Draws:
     """Several draws as one."""
     names = [part.name for part in fields(Draws)]
     return Draws(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def save_draws(draws: Draws, path: Path) -> None:
+    """Write all of them as one npz file."""
+    np.savez(path, **{part.name: getattr(draws, part.name) for part in fields(Draws)})
+
+
+def load_draws(path: Path) -> Draws:
+    """Read what `save_draws` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return Draws(**dict(stored.items()))
 
 
 def mixture_log_density(

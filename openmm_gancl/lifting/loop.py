@@ -198,6 +198,14 @@ def round_shares(draws: Draws) -> FloatArray:
     return np.array(ROUND_SHARES)[np.minimum(draws.round, len(ROUND_SHARES) - 1)]
 
 
+def pooled_log_weights(draws: Draws) -> FloatArray:
+    """Log-weights to the equilibrium without restraint of all rounds, the labels' densities included, shape=(n,).
+
+    The mean of each round is unbiased; rounds are averaged by their shares, fixed beforehand, times their sizes.
+    """
+    return draws.log_weights - draws.log_label_density + np.log(round_shares(draws))
+
+
 def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
     """Slopes of the log target along the labels while the other coordinates move along, shape=(n, d)."""
     of_map = generator.map

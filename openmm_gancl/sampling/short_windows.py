@@ -1,7 +1,8 @@
 """Short restrained windows that start from one another: a generator's first frames, with the forces on them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -36,6 +37,18 @@ class ForceFrames:
     forces: FloatArray
     labels: FloatArray
     force_evaluations: int
+
+
+def save_force_frames(frames: ForceFrames, path: Path) -> None:
+    """Write frames as one npz file."""
+    np.savez(path, **asdict(frames))
+
+
+def load_force_frames(path: Path) -> ForceFrames:
+    """Read what `save_force_frames` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored.items())
+    return ForceFrames(**{**arrays, "force_evaluations": int(arrays["force_evaluations"])})
 
 
 @dataclass(frozen=True)

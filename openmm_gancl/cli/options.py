@@ -16,7 +16,7 @@ Preset = Annotated[str, typer.Option(help="default (minutes) or quick (under one
 Generator = Annotated[
     str | None,
     typer.Option(
-        help="triangular (a lift costs one evaluation; the default with the card's labels) or product (lifts are relaxed)."
+        help="triangular (a lift costs one evaluation; the default for the card's labels), or product (relaxed lifts)."
     ),
 ]
 RelaxSteps = Annotated[

@@ -5,7 +5,7 @@ the past, and the first, wide generator bounds their tails. Rounds are joined by
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,13 +18,22 @@ from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
 from ..generator.score_fit import fit_triangular, transported_gradients
-from ..reference.chart import chart_for
+from ..reference.chart import InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
+from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray
+from ..units import FloatArray, IntArray
 from .draws import Draws, draw, join_draws
 from .label_regression import LabelRegression, fit_label_regression, integrate_mean_forces
+from .wide_densities import (
+    WideRegressions,
+    condition_indices,
+    fit_wide_regressions,
+    set_wide_densities,
+    wide_log_densities,
+    wide_regressions_of_mean_forces,
+)
 
 NEWEST_SHARE = 0.9
 """Of a round's draws, from the newest generator; the older ones share the rest."""
@@ -44,6 +53,12 @@ LOG_TRUNCATION = 2.5
 LEAST_TRAINING_WEIGHT = 1e-6
 """A draw that weighs less is no training frame."""
 
+UNIFORM_SHARES = (0.3, 0.15, 0.05)
+"""Of the wide torsions' densities in each round, shared among them; later rounds like the last."""
+
+WIDE_FORCE_CONSTANT = 200.0
+"""kJ/mol, of wide torsions in the first windows."""
+
 FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
 
@@ -57,7 +72,7 @@ class LoopOptions:
     """How the loop spends its evaluations.
 
     Args:
-        windows: the first frames.
+        windows: the first frames; as many again for each label or wide torsion from the third on.
         n_first: draws of the first round; the second has twice as many, later ones as many as all before.
         ceiling: kT above the minimum, up to which labels are placed.
     """
@@ -66,15 +81,20 @@ class LoopOptions:
     n_first: int = 2000
     ceiling: float = 10.0
 
-    def n_draws(self, max_evaluations: int) -> list[int]:
+    def windows_over(self, n_axes: int) -> ShortWindows:
+        """The windows of so many labels and wide torsions."""
+        return replace(self.windows, n=self.windows.n * max(1, n_axes - 1))
+
+    def n_draws(self, max_evaluations: int, n_axes: int = 1) -> list[int]:
         """Of each round, so that everything together costs what is allowed.
 
         Raises:
             InputError: too few evaluations for one round.
         """
-        left = max_evaluations - self.windows.force_evaluations
+        of_windows = self.windows_over(n_axes).force_evaluations
+        left = max_evaluations - of_windows
         if left < self.n_first:
-            least = self.windows.force_evaluations + self.n_first
+            least = of_windows + self.n_first
             raise InputError(f"`max_evaluations` {max_evaluations} is less than windows and one round need: {least}")
         rounds: list[int] = []
         while left > 0:
@@ -154,14 +174,15 @@ class Learned:
 
 
 def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
-    """Slopes of the log target along the labels while the other coordinates move along, shape=(n, d)."""
+    """Slopes of the log target along labels and wide torsions while narrow ones move along, shape=(n, d + n_wide)."""
     of_map = generator.map
     labels, circular = of_map.label_indices.numpy(), of_map.circular_indices.numpy()
     conditions = coordinates[:, np.concatenate([labels, circular])]
     values = of_map.narrow_values(torch.as_tensor(coordinates)).numpy()
     of_narrow = gradients[:, of_map.narrow_indices.numpy()]
-    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(labels), of_map.periodic.numpy())
-    return np.asarray(gradients[:, labels] + moved)
+    indices = condition_indices(of_map)
+    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(indices), of_map.periodic.numpy())
+    return np.asarray(gradients[:, indices] + moved)
 
 
 @dataclass(frozen=True)
@@ -190,11 +211,20 @@ class _Loop:
         self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(self.chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
+        self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
         self.edges = grid_edges(system.slow)
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
         self.regression: LabelRegression | None = None
-        frames = sample_short_windows(system, named_rng(seed, "frames"), options.windows, platform)
+        self.wide_regressions: WideRegressions | None = None
+        sampled = system
+        if len(self.wide):
+            assert isinstance(self.chart, InternalCoordinates)
+            sampled = with_more_labels(
+                system, torsions_of(system.topology, self.chart, self.wide), WIDE_FORCE_CONSTANT
+            )
+        windows = options.windows_over(len(self._conditions))
+        frames = sample_short_windows(sampled, named_rng(seed, "frames"), windows, platform)
         self.force_evaluations = frames.force_evaluations
         self.frames = self._structures_of(frames)
 
@@ -212,7 +242,11 @@ class _Loop:
         if self.regression is None:
             return _Structures(frames.coordinates, frames.gradients, weights)
         past = join_draws(self.drawn)
-        ratios = past.log_weights - self.regression.log_density(past.labels)
+        if self.wide_regressions is None:
+            ratios = past.log_weights - self.regression.log_density(past.labels)
+        else:
+            ratios = past.log_weights + self._log_wide(past)[:, -1]
+            ratios -= self.wide_regressions.log_density(past.coordinates[:, self._conditions])
         of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
         used = of_draws > LEAST_TRAINING_WEIGHT
         return _Structures(
@@ -224,13 +258,41 @@ class _Loop:
     def fit(self) -> None:
         """Add a generator, fitted to frames and to all draws so far."""
         data = self._training_structures()
-        fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights)
-        self.generators.append(InvertibleGenerator(fitted, self.chart, self.system.slow))
+        fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights, self.wide)
+        generator = InvertibleGenerator(fitted, self.chart, self.system.slow)
+        if len(self.wide):
+            if self.wide_regressions is None:
+                slopes = mean_forces(generator, data.coordinates, data.gradients)
+                conditions = data.coordinates[:, self._conditions]
+                self.wide_regressions = wide_regressions_of_mean_forces(self.system.slow, conditions, slopes)
+            share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(self.wide)
+            set_wide_densities(fitted, self.wide_regressions, data.coordinates[:, self._conditions], share)
+        self.generators.append(generator)
+
+    @property
+    def _conditions(self) -> IntArray:
+        """Coordinates that are labels or wide torsions."""
+        return np.concatenate([self.chart.label_indices, self.wide])
+
+    def _shares(self, n_generators: int) -> FloatArray:
+        """Of the generators of a round."""
+        n_older = n_generators - 1
+        return np.array([(1.0 - NEWEST_SHARE) / n_older] * n_older + [NEWEST_SHARE]) if n_older else np.ones(1)
+
+    def _log_wide(self, draws: Draws) -> FloatArray:
+        """Log density of the wide torsions in the mixtures that they were drawn from, shape=(n, n_wide)."""
+        result = np.empty((len(draws), len(self.wide)))
+        for number in np.unique(draws.round):
+            rows, n = draws.round == number, int(number) + 1
+            result[rows] = wide_log_densities(self.generators[:n], self._shares(n), draws.coordinates[rows])
+        return result
 
     def placement(self) -> Placement:
         """Where the next round's labels are drawn from."""
         places = bin_centres(self.edges)
-        if self.regression is None:
+        if self.regression is None and self.wide_regressions is not None:
+            energies = -self.wide_regressions.log_marginal(places)
+        elif self.regression is None:
             labels = self.frames.coordinates[:, self.chart.label_indices]
             slopes = mean_forces(self.generators[0], self.frames.coordinates, self.frames.gradients)
             energies = -integrate_mean_forces(self.system.slow, labels, slopes, places)
@@ -241,9 +303,9 @@ class _Loop:
 
     def draw(self, n: int) -> None:
         """A round of draws from the mixture of all generators so far."""
-        number, n_older = len(self.drawn), len(self.generators) - 1
+        number = len(self.drawn)
         rng = named_rng(self.seed, "round", number)
-        shares = np.array([(1.0 - NEWEST_SHARE) / n_older] * n_older + [NEWEST_SHARE]) if n_older else np.ones(1)
+        shares = self._shares(len(self.generators))
         labels = self.placement().sample(n, rng)
         found = draw(
             self.system,
@@ -261,12 +323,18 @@ class _Loop:
     def estimate(self) -> LabelRegression:
         """Regress all draws' weights and mean forces, each round with its share."""
         pooled = join_draws(self.drawn)
-        ok, slopes = pooled.reason == "ok", np.zeros(pooled.labels.shape)
+        ok, slopes = pooled.reason == "ok", np.zeros((len(pooled), len(self._conditions)))
         slopes[ok] = mean_forces(self.generators[-1], pooled.coordinates[ok], pooled.gradients[ok])
         shares = np.array(ROUND_SHARES)[np.minimum(pooled.round, len(ROUND_SHARES) - 1)]
+        d = len(self.system.slow.names)
         self.regression = fit_label_regression(
-            self.system.slow, pooled.labels, pooled.log_weights, slopes, shares, start=self.regression
+            self.system.slow, pooled.labels, pooled.log_weights, slopes[:, :d], shares, start=self.regression
         )
+        if len(self.wide):
+            conditions, log_wide = pooled.coordinates[:, self._conditions], self._log_wide(pooled)
+            self.wide_regressions = fit_wide_regressions(
+                self.system.slow, conditions, pooled.log_weights, log_wide, slopes, shares, self.wide_regressions
+            )
         return self.regression
 
     def surface(self) -> FreeEnergySurface:
@@ -314,12 +382,11 @@ def learn(
     Raises:
         InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
     """
-    n_draws = options.n_draws(max_evaluations)
     history = []
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
         loop = _Loop(system, seed, options, platform, workers)
-        for n in n_draws:
+        for n in options.n_draws(max_evaluations, len(loop._conditions)):
             loop.fit()
             loop.draw(n)
             regression = loop.estimate()

@@ -6,9 +6,8 @@ the distribution of w (a regression of log w has not). With mean forces G that a
 Gaussian process). No weight is truncated.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +72,16 @@ class LabelRegression:
     length: float
     dispersion: float
     outliers: float
+
+    @classmethod
+    def of_arrays(cls, functions: LabelFunctions, arrays: Mapping[str, Any]) -> "LabelRegression":
+        """What `arrays` gave, with the same functions."""
+        numbers: dict[str, Any] = {name: part if np.ndim(part) else float(part) for name, part in arrays.items()}
+        return cls(functions, **numbers)
+
+    def arrays(self) -> list[tuple[str, Any]]:
+        """Names and numbers, the functions left out, for a file."""
+        return [(part.name, getattr(self, part.name)) for part in fields(self) if part.name != "functions"]
 
     def log_density(self, labels: FloatArray) -> FloatArray:
         """eta at labels, shape=(n,)."""
@@ -258,6 +267,7 @@ def fit_label_regression(
     shares: FloatArray | None = None,
     start: "LabelRegression | None" = None,
     progress: Callable[[], None] | None = None,
+    functions: LabelFunctions | None = None,
 ) -> LabelRegression:
     """Fit ``E[w | s]`` over labels.
 
@@ -269,13 +279,14 @@ def fit_label_regression(
         shares: shape=(n,), fixed beforehand: how much each draw counts; equal by default.
         start: an earlier fit over the same labels.
         progress: called once for each correlation length tried.
+        functions: the basis, where there is no earlier fit.
 
     Raises:
         InputError: no draw has a weight.
     """
     if not np.isfinite(log_weights).any():
         raise InputError("every draw has weight zero: see their reasons, and train with more frames")
-    functions = start.functions if start else LabelFunctions(axes)
+    functions = start.functions if start else functions or LabelFunctions(axes)
     shares = np.ones(len(labels)) if shares is None else np.asarray(shares, dtype=float)
     if mean_forces is not None:
         mean_forces = np.where(np.isfinite(log_weights)[:, None], mean_forces, 0.0)
@@ -322,22 +333,32 @@ def _levelled(data: _Data, coefficients: FloatArray) -> FloatArray:
     return levelled
 
 
-def integrate_mean_forces(axes: Axes, labels: FloatArray, slopes: FloatArray, places: FloatArray) -> FloatArray:
-    """A first log density at places from mean forces alone, up to a constant, shape=(n_places,).
+def regression_of_mean_forces(
+    axes: Axes, labels: FloatArray, slopes: FloatArray, functions: LabelFunctions | None = None
+) -> LabelRegression:
+    """A first log density from mean forces alone, up to a constant; least squares with the covariance of the prior.
 
     Args:
         axes: the labels.
         labels: shape=(n, d).
         slopes: shape=(n, d), noisy, of the log density.
-        places: shape=(n_places, d).
+        functions: the basis.
     """
-    functions = LabelFunctions(axes)
+    functions = functions or LabelFunctions(axes)
     matrix = np.diag(functions.prior_precision(FIRST_LENGTH))
     right = np.zeros(len(functions))
-    for part, slope in zip(functions.with_slopes(labels)[1:], slopes.T, strict=True):
-        matrix += part.T @ part / SLOPE_VARIANCE
-        right += part.T @ np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE
-    return np.asarray(functions(places) @ np.linalg.solve(matrix, right))
+    for i in range(0, len(labels), ROWS_AT_ONCE):
+        rows = slice(i, i + ROWS_AT_ONCE)
+        for part, slope in zip(functions.with_slopes(labels[rows])[1:], slopes[rows].T, strict=True):
+            matrix += part.T @ part / SLOPE_VARIANCE
+            right += part.T @ np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE
+    covariance = np.linalg.inv(matrix)
+    return LabelRegression(functions, np.asarray(covariance @ right), np.asarray(covariance), FIRST_LENGTH, 1.0, 0.0)
+
+
+def integrate_mean_forces(axes: Axes, labels: FloatArray, slopes: FloatArray, places: FloatArray) -> FloatArray:
+    """`regression_of_mean_forces` at places, shape=(n_places,)."""
+    return regression_of_mean_forces(axes, labels, slopes).log_density(places)
 
 
 def regression_populations(
@@ -361,16 +382,3 @@ def regression_populations(
 
     weights = np.exp(log_density - log_density.max())
     return weighted_populations(basins, weights, places, temperature, error_of_sum)
-
-
-def save_regression(regression: LabelRegression, path: Path) -> None:
-    """Write numbers of a fit as one npz file."""
-    arrays = {part.name: getattr(regression, part.name) for part in fields(regression) if part.name != "functions"}
-    np.savez(path, **arrays)
-
-
-def load_regression(path: Path, axes: Axes) -> LabelRegression:
-    """Read what `save_regression` wrote, over the same labels."""
-    with np.load(path, allow_pickle=False) as stored:
-        arrays: dict[str, Any] = {name: part if part.ndim else float(part) for name, part in stored.items()}
-    return LabelRegression(LabelFunctions(axes), **arrays)

@@ -13,10 +13,9 @@ from ...files import finite
 from ...free_energy.grid import bin_centres
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.generator_file import load_generator, save_generator
-from ...lifting.draws import load_draws, save_draws
 from ...lifting.frame_check import check_frames, labels_of_check
-from ...lifting.label_regression import load_regression, regression_populations, save_regression
-from ...lifting.loop import Learned, Loop, LoopOptions, RoundOfDraws, Step, pooled_log_weights
+from ...lifting.label_regression import regression_populations
+from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, save_round
 from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
 from ..context import Run, Stage
 from ..options import LoopSettings
@@ -79,15 +78,7 @@ def kept_as(run: Run, step: Step) -> Stored:
             lambda folder: load_generator(folder / "model.safetensors"),
         )
 
-    def save_round(found: RoundOfDraws, out: Path) -> None:
-        save_draws(found.draws, out / "lifts.npz")
-        save_regression(found.regression, out / "regression.npz")
-
-    def load_round(folder: Path) -> RoundOfDraws:
-        regression = load_regression(folder / "regression.npz", run.system.slow)
-        return RoundOfDraws(load_draws(folder / "lifts.npz"), regression)
-
-    return Stored(save_round, load_round)
+    return Stored(save_round, lambda folder: load_round(folder, run.system.slow))
 
 
 def title_of(name: str) -> str:

@@ -477,7 +477,7 @@ def kill_and_resume(arguments, folder, delay, script=(sys.executable, str(SCRIPT
 
 def test_killed_at_a_random_moment_it_gives_the_same_bytes(finished, tmp_path):
     delay = np.random.default_rng(time.time_ns()).uniform(0.0, sum(finished.seconds.values()))
-    arguments = [SYSTEM, "--preset", "quick", "--platform", "Reference", "--workers", "2"]
+    arguments = [SYSTEM, "--preset", "quick", "--generator", "product", "--platform", "Reference", "--workers", "2"]
     expected = (finished.folder / "fes.npz").read_bytes()
     assert kill_and_resume(arguments, tmp_path / "run", delay) == expected, delay
 
@@ -486,7 +486,7 @@ def test_killed_at_a_random_moment_it_gives_the_same_bytes(finished, tmp_path):
 @pytest.mark.parametrize("system", [SYSTEM, "alanine_dipeptide_vacuum"])
 def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
     script = (sys.executable, "-m", "openmm_gancl.cli")
-    arguments = [system, "--preset", "quick", "--platform", "Reference"]
+    arguments = [system, "--preset", "quick", "--generator", "product", "--platform", "Reference"]
     subprocess.run([*script, "run", *arguments, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
     expected = (tmp_path / "whole" / "fes.npz").read_bytes()
     seconds = pipeline.run(tmp_path / "whole", None, None, reporter=Notes()).seconds

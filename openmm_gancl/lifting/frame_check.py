@@ -49,7 +49,7 @@ class FrameCheck:
 
 def evaluations_of_check(n_labels: int) -> int:
     """Evaluations at so many labels; one window more, to equilibrate, comes first."""
-    return (n_labels + 1) * WINDOW.evaluations_each + n_labels * (WINDOW.n_frames + N_DRAWS)
+    return n_labels and (n_labels + 1) * WINDOW.evaluations_each + n_labels * (WINDOW.n_frames + N_DRAWS)
 
 
 def labels_of_check(max_evaluations: int) -> int:
@@ -73,10 +73,12 @@ def check_frames(
         system: the real system.
         generator: of the draws.
         places: shape=(n, d), labels to choose from.
-        n_labels: windows.
+        n_labels: windows; nothing is known without any.
         seed: of all random numbers.
         platform: an OpenMM platform.
     """
+    if not n_labels:
+        return FrameCheck([], float("nan"), float("nan"), float("nan"), 0)
     rng = named_rng(seed, "frame check")
     slow = system.slow
     candidates = places[rng.permutation(len(places))[: 4 * n_labels]]

@@ -66,7 +66,8 @@ def test_a_run_leaves_the_results_of_the_contract(finished):
     assert all((folder / name).is_file() for name in RESULTS)
     with np.load(folder / "lifts.npz", allow_pickle=False) as lifts:
         n = len(lifts["labels"])
-        assert {"cv_values", "log_weights", "log_density", "reason", "round", "names", "temperature"} <= set(lifts.files)
+        names = {"cv_values", "log_weights", "log_density", "reason", "round", "names", "temperature"}
+        assert names <= set(lifts.files)
         assert lifts["log_weights"].shape == lifts["log_density"].shape == lifts["round"].shape == (n,)
         assert str(lifts["generator"]) == "triangular" and str(lifts["relaxation"]) == "none"
     assert load_generator(folder / "model.safetensors").metadata["system"] == SYSTEM

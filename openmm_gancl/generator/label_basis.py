@@ -45,7 +45,7 @@ class LabelBasis(nn.Module):
         self.register_buffer("orders_of_axes", torch.as_tensor(orders[chosen]))
         self.register_buffer("total_orders", torch.as_tensor(orders[chosen].sum(axis=1)))
         self.register_buffer("roughness", torch.as_tensor((orders[chosen] ** 2.0).sum(axis=1)))
-        self.register_buffer("origin", torch.as_tensor(axes.domain[:, 0]))
+        self.register_buffer("origin", torch.tensor(axes.domain[:, 0]))
         self.register_buffer("frequency", torch.as_tensor(np.where(periodic, 2 * np.pi, np.pi) / span))
         self.register_buffer("is_periodic", torch.as_tensor(periodic))
         self.register_buffer("is_open", torch.as_tensor(~periodic[:, None]))

@@ -236,10 +236,12 @@ class LiftingModel:
         networks = _networks_of(parts)
         fill(networks, parts.tensors, _stored_names(networks))
         model = cls(networks.eval().requires_grad_(False), parts.chart, parts.slow, parts.metadata)
+        origin = _without_windows(networks.generator).origin[None].numpy()
+        if not model.chart.inside(origin).all():
+            raise ValueError("its typical configuration lies outside its chart")
         model.check_networks()
         if isinstance(model.slow, ModuleCoordinates):
-            origin = _without_windows(model.networks.generator).origin
-            model.slow.check(model.chart.to_cartesian(origin[None].numpy())[0])
+            model.slow.check(model.chart.to_cartesian(origin)[0])
         return model
 
     def describe(self) -> str:

@@ -136,7 +136,9 @@ class InvertibleGenerator:
         """
         sizes, tensors, chart = parts.sizes, parts.tensors, parts.chart
         roles, options = _roles(chart, sizes["wide"]), FitOptions()
-        order = check_basis(len(roles.labels) + len(roles.wide), sizes["order"])
+        n_axes = len(roles.labels) + len(roles.wide)
+        order = check_basis(n_axes, sizes["order"])
+        check_basis(n_axes, max(order, options.circular_order))
         condition = condition_of(parts.slow, roles, chart.folds, order, options)
         narrow = _narrow(condition, len(roles.narrow), part_of(tensors, "narrow."), part_of(tensors, "cubic."))
         circular = []

@@ -67,12 +67,13 @@ class LabelBasis(nn.Module):
         return product
 
 
+def n_functions(d: int, order: int) -> int:
+    """How many functions a basis of d coordinates has."""
+    # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
+    return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
+
+
 def baseline_order(d: int) -> int:
     """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
-
-    def n_functions(order: int) -> int:
-        # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
-        return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
-
     orders = range(1, MAX_BASIS_ORDER + 1)
-    return max(order for order in orders if order == 1 or n_functions(order) <= MAX_BASIS_FUNCTIONS)
+    return max(order for order in orders if order == 1 or n_functions(d, order) <= MAX_BASIS_FUNCTIONS)

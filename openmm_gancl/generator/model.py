@@ -20,6 +20,7 @@ from ..reference.potential import ReferenceParameters
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, checked_temperature
 from .invertible import InvertibleGenerator
+from .label_basis import n_functions
 from .model_file import (
     BROKEN,
     MAX_CANDIDATES,
@@ -282,7 +283,7 @@ def _networks_of(parts: ModelParts) -> LiftingNetworks:
     latent_size = whole_size(sizes["latent_size"], "latent size", 0, MAX_LATENT)
     hidden = whole_size(sizes["hidden"], "hidden neurons", 1, MAX_HIDDEN)
     n_candidates = whole_size(sizes["n_candidates"], "candidates", 1, MAX_CANDIDATES)
-    check_numbers(hidden * (hidden + latent_size + 3 * n) + 3 * n, parts.tensors)
+    check_numbers(hidden * (hidden + latent_size + 3 * n) + n_functions(d, order) * 3 * n, parts.tensors)
     periods, domain = np.where(periodic, 2 * np.pi, np.inf), np.tile([0.0, 1.0], (d, 1))
     axes = FirstAxes(("",) * d, periods, domain, ("",) * d)
     generator: Any = Generator(parts.chart, axes, latent_size, np.zeros(n), np.ones(n), order, hidden)

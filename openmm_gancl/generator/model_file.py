@@ -30,7 +30,7 @@ DESCRIPTION = "gancl"
 MAX_FILE_SIZE = 2**30
 """Bytes."""
 
-MAX_ATOMS, MAX_ORDER, MAX_LATENT, MAX_CANDIDATES = 100_000, 8, 1024, 65_536
+MAX_ATOMS, MAX_ORDER, MAX_LATENT, MAX_CANDIDATES = 100_000, 8, 256, 4096
 """Of a model in a file; the order is that of its label basis."""
 
 LABELS = "slow."

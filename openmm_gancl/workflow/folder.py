@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import copy_atomically, write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, LOCK = "manifest.json", "lock"
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""

@@ -133,7 +133,7 @@ def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
 
 def test_the_manifest_says_what_the_run_was_made_with(finished):
     stored = manifest(finished.folder)
-    assert stored["schema_version"] == 1 and stored["threads"] == 1 and stored["seed"] == 0
+    assert stored["schema_version"] == 2 and stored["threads"] == 1 and stored["seed"] == 0
     assert stored["platform"] == "Reference" and stored["versions"]["openmm"]
     assert stored["system"]["card"]["name"] == SYSTEM
     for name, entry in stored["stages"].items():

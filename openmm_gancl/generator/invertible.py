@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coordinates.module_tensors import MAX_NUMBERS, check_numbers, fill, part_of, whole_size
+from ..coordinates.module_tensors import check_numbers, fill, part_of, whole_size
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
@@ -27,6 +27,9 @@ ROWS_AT_ONCE = 250
 
 MAX_LAYERS, MAX_HIDDEN = 64, 4096
 """Of a network in a file, before it is made."""
+
+MAX_MATRICES = 2**30
+"""Numbers of the couplings or the cubic terms of narrow coordinates in a file, most of them zero."""
 
 ROUND_TRIP = 1e-8
 """By which base numbers may differ after a draw and its inverse."""
@@ -169,7 +172,7 @@ def _narrow(
     n_features = len(condition.orders)
     if len(parts["origin"]) != k:
         raise ValueError(f"{len(parts['origin'])} narrow coordinates for {k}")
-    if max(n_features, k) * k**2 > MAX_NUMBERS:
+    if max(n_features, k) * k**2 > MAX_MATRICES:
         raise ValueError(f"{k} narrow coordinates are too many")
     if not (parts["scale"] > 0).all():
         raise ValueError("a scale is not positive")

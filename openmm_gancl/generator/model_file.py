@@ -228,6 +228,6 @@ def check_basis(d: int, order: Any) -> int:
         ValueError: it is not, or the functions are too many.
     """
     order = whole_size(order, "order", 1, MAX_ORDER)
-    if d * (2 * order + 1) ** d > MAX_NUMBERS // 16:
+    if d * (2 * order + 1) ** d > MAX_NUMBERS:
         raise ValueError(f"functions of order {order} of {d} coordinates are too many")
     return order

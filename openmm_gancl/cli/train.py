@@ -25,13 +25,15 @@ def _train_own(
 ) -> tuple[Path, str]:
     use_threads_of(Path("."))
     from ..files import check_writable
+    from ..generator.model_file import check_model_name
     from ..generator.training import train_model
     from ..generator.wgan_gp import TrainingOptions
     from ..sampling.own_frames import check_cvs, load_own_frames
     from ..system.library import load_system
 
     if top is None or output is None:
-        raise InputError("own frames need --top FILE and -o model.pt: name both")
+        raise InputError("own frames need --top FILE and -o model.safetensors: name both")
+    check_model_name(output)
     check_writable(output)
     system = load_system(target)
     check_cvs(system, cvs)
@@ -76,7 +78,7 @@ def train(
         if not traj:
             if top is not None or cv or log_weights is not None:
                 raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")
-            check_run(target, "--traj FILE --top FILE -o model.pt (frames of your own), or begin a run")
+            check_run(target, "--traj FILE --top FILE -o model.safetensors (frames of your own), or begin a run")
             if output is not None or latent is not None or seed:
                 raise InputError(
                     "-o, --latent and --seed belong to own frames (--traj): leave them out; gancl export writes a "

@@ -45,7 +45,7 @@ class LabelBasis(nn.Module):
         self.register_buffer("orders_of_axes", torch.as_tensor(orders[chosen]))
         self.register_buffer("total_orders", torch.as_tensor(orders[chosen].sum(axis=1)))
         self.register_buffer("roughness", torch.as_tensor((orders[chosen] ** 2.0).sum(axis=1)))
-        self.register_buffer("origin", torch.as_tensor(axes.domain[:, 0]))
+        self.register_buffer("origin", torch.tensor(axes.domain[:, 0]))
         self.register_buffer("frequency", torch.as_tensor(np.where(periodic, 2 * np.pi, np.pi) / span))
         self.register_buffer("is_periodic", torch.as_tensor(periodic))
         self.register_buffer("is_open", torch.as_tensor(~periodic[:, None]))
@@ -67,12 +67,13 @@ class LabelBasis(nn.Module):
         return product
 
 
+def n_functions(d: int, order: int) -> int:
+    """How many functions a basis of d coordinates has."""
+    # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
+    return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
+
+
 def baseline_order(d: int) -> int:
     """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
-
-    def n_functions(order: int) -> int:
-        # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
-        return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
-
     orders = range(1, MAX_BASIS_ORDER + 1)
-    return max(order for order in orders if order == 1 or n_functions(order) <= MAX_BASIS_FUNCTIONS)
+    return max(order for order in orders if order == 1 or n_functions(d, order) <= MAX_BASIS_FUNCTIONS)

@@ -13,7 +13,7 @@ from ..reference.chart import Chart, chart_for
 from ..sampling.frames import Frames
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, whole_number
-from .model import SCHEMA_VERSION, LiftingModel, scripted_networks
+from .model import LiftingModel, frozen_networks
 from .networks import Generator, coordinate_kinds
 from .trained_for import system_metadata
 from .wgan_gp import TrainingHistory, TrainingOptions, coordinate_statistics, fit_baseline, train_adversarially
@@ -30,13 +30,9 @@ def _bundle(
 ) -> LiftingModel:
     import openmm
 
-    networks = scripted_networks(generator, np.zeros(chart.n_coordinates), 1)
+    networks = frozen_networks(generator, np.zeros(chart.n_coordinates), 1)
     base = {
-        "schema_version": SCHEMA_VERSION,
         **system_metadata(system),
-        "chart": chart.describe(),
-        "slow": system.slow.describe(),
-        "latent_size": generator.latent_size,
         "encoder_relax_steps": None,
         "versions": {"torch": torch.__version__, "openmm": openmm.__version__},
     }

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import copy_atomically, write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, LOCK = "manifest.json", "lock"
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
@@ -254,6 +254,11 @@ class RunFolder:
         """Copy files of a finished stage to the top of the folder."""
         for name in names:
             copy_atomically(self.file(stage, name), self.path / name)
+
+    def last_model(self) -> str | None:
+        """The stage with the newest model, if one is finished."""
+        with_model = [name for name in self.manifest["stages"] if name == "train" or name.split("/")[-1] == "model"]
+        return next((name for name in reversed(with_model) if self.is_done(name)), None)
 
     def seconds(self) -> dict[str, float]:
         """Wall time of each stage, repeated attempts included."""

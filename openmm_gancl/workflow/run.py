@@ -51,7 +51,7 @@ RELAXED_STAGES: dict[str, Callable[[Run, Path], None]] = {
 RESULTS = {
     "sample": ("top.pdb",),
     "slow": ("slow.pt", "slow.png"),
-    "train": ("model.pt",),
+    "train": ("model.safetensors",),
     "lift": ("lifts.npz", "reverse.npz", "lifts.dcd"),
     "surface": ("fes.npz", "fes.dat", "fes.png"),
 }

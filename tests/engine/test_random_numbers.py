@@ -117,7 +117,9 @@ def test_no_two_streams_of_other_commands_meet(tmp_path, monkeypatch, chain_fram
     recorded = Recorded(monkeypatch)
     frames = ("--top", top, "--cv", "torsion:0,1,2,3", "--log-weights", weights)
     for result in (
-        gancl("train", "bonded_chain", "--traj", trajectory, *frames, "--latent", 0, "-o", tmp_path / "model.pt"),
+        gancl(
+            "train", "bonded_chain", "--traj", trajectory, *frames, "--latent", 0, "-o", tmp_path / "model.safetensors"
+        ),
         gancl("fes", trajectory, *frames, "--temperature", 300, "-o", tmp_path / "fes"),
     ):
         assert result.exit_code == 0, result.stderr

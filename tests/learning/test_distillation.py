@@ -9,10 +9,11 @@ import torch
 
 from openmm_gancl import InputError
 from openmm_gancl.coordinates.features import parse_features
+from openmm_gancl.coordinates.label_modules import LearnedCoordinates
 from openmm_gancl.coordinates.torch_modules import features_module
 from openmm_gancl.learning.diffusion_map import DiffusionMap
 from openmm_gancl.learning.distillation import distill
-from openmm_gancl.learning.torch_map import LearnedCoordinates, NystroemModule
+from openmm_gancl.learning.torch_map import nystroem_module
 
 TOP = Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"
 TURNS = (((6, 8), range(9, 22)), ((8, 14), range(15, 22)))
@@ -61,7 +62,7 @@ def test_held_out_points_are_reported(rectangle, rectangle_network):
 
 def test_the_error_is_what_anyone_would_measure(rectangle, rectangle_network):
     points, fitted = rectangle
-    exact, network = NystroemModule(fitted).double(), rectangle_network.network
+    exact, network = nystroem_module(fitted), rectangle_network.network
     held_out = torch.as_tensor(points[rectangle_network.held_out])
     difference = (network(held_out) - exact(held_out)).numpy()
     assert rectangle_network.error.rms == pytest.approx(np.sqrt((difference**2).mean(axis=0)))
@@ -97,7 +98,7 @@ def test_positions_of_a_molecule(tmp_path):
     features = parse_features(["distances"], frames.topology)
     X = features.compute(frames)
     fitted = DiffusionMap(3, n_landmarks=600).fit(X)
-    distilled = distill(NystroemModule(fitted, [1, 0]).double(), features, X, seed=0, n_refinements=150)
+    distilled = distill(nystroem_module(fitted, [1, 0]), features, X, seed=0, n_refinements=150)
     assert (distilled.error.r_squared > 0.99).all(), distilled.error
     module, positions = distilled.module(), torch.as_tensor(frames.xyz[:5], dtype=torch.float64)
     torch.jit.script(module).save(str(tmp_path / "coordinates.pt"))

@@ -58,7 +58,7 @@ def test_a_run_leaves_both_surfaces_and_the_labels(finished):
             assert known.any() and surface["energy"][known].min() == 0.0
         # where no frame lies nothing is known
         assert not np.isfinite(own["energy"]).all()
-    for name in ("slow.pt", "slow.png", "fes_phi.png", "fes_phi.dat", "fes.png", "lifts.dcd", "model.pt"):
+    for name in ("slow.pt", "slow.png", "fes_phi.png", "fes_phi.dat", "fes.png", "lifts.dcd", "model.safetensors"):
         assert (folder / name).stat().st_size > 0, name
     assert any(note.startswith("Kept ") for note in notes) and any("circular R^2" in note for note in notes)
     report = json.loads((folder / "slow" / "report.json").read_text())

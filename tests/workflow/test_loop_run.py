@@ -8,7 +8,7 @@ import pytest
 
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.surface import load_surface
-from openmm_gancl.generator.generator_file import load_generator
+from openmm_gancl.generator.model import load_model
 from openmm_gancl.system.library import load_system
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
@@ -70,7 +70,7 @@ def test_a_run_leaves_the_results_of_the_contract(finished):
         assert names <= set(lifts.files)
         assert lifts["log_weights"].shape == lifts["log_density"].shape == lifts["round"].shape == (n,)
         assert str(lifts["generator"]) == "triangular" and str(lifts["relaxation"]) == "none"
-    assert load_generator(folder / "model.safetensors").metadata["system"] == SYSTEM
+    assert load_model(folder / "model.safetensors").metadata["system"] == SYSTEM
     assert not list(folder.rglob("*.tmp")) and not (folder / "lock").exists()
     summary = finished.summary
     assert summary.force_evaluations == int(np.load(folder / "fes.npz")["force_evaluations"]) <= TINY.max_evaluations

@@ -109,7 +109,7 @@ def test_a_run_leaves_the_results_of_the_contract(finished):
         assert str(lifts["mode"]) == "restrained"
     assert (folder / "fes.dat").read_text().startswith("#! FIELDS x free error")
     assert (folder / "fes.png").read_bytes().startswith(b"\x89PNG")
-    assert load_model(folder / "model.pt").latent_size == 1
+    assert load_model(folder / "model.safetensors").latent_size == 1
     assert finished.done == STAGES
     assert not list(folder.glob("*.tmp")) and not (folder / "lock").exists()
 
@@ -133,7 +133,7 @@ def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
 
 def test_the_manifest_says_what_the_run_was_made_with(finished):
     stored = manifest(finished.folder)
-    assert stored["schema_version"] == 1 and stored["threads"] == 1 and stored["seed"] == 0
+    assert stored["schema_version"] == 2 and stored["threads"] == 1 and stored["seed"] == 0
     assert stored["platform"] == "Reference" and stored["versions"]["openmm"]
     assert stored["system"]["card"]["name"] == SYSTEM
     for name, entry in stored["stages"].items():
@@ -326,7 +326,7 @@ def test_a_lock_of_another_host_is_respected(tmp_path):
 
 def test_a_full_disk_is_reported_and_finished_stages_stay(sampled, monkeypatch):
     def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.pt")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
 
     monkeypatch.setitem(pipeline.RELAXED_STAGES, "train", full)
     with pytest.raises(OSError, match="No space left"):
@@ -412,7 +412,7 @@ def test_effective_options_name_the_numbers_of_the_preset():
 
 
 def test_labels_outside_the_domain_and_models_of_another_molecule_are_refused(finished):
-    system, model = load_system(SYSTEM), load_model(finished.folder / "model.pt")
+    system, model = load_system(SYSTEM), load_model(finished.folder / "model.safetensors")
     with pytest.raises(InputError, match="outside the domain"):
         Lifter(system, model, platform="Reference").lift(np.array([[9.0]]), seed=0)
     with pytest.raises(InputError, match="atoms"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...generator.model import load_model
+from ...generator.model import load_lifting_model
 from ...lifting.lifts import join_lifts, save_lifts
 from ...lifting.relaxation import TASK_SIZE
 from ...lifting.reverse_check import ReverseCheck, check_lifts, pooled_z
@@ -88,7 +88,7 @@ def _check_record(check: ReverseCheck) -> dict[str, Any]:
 
 def lift_stage(run: Run, out: Path) -> None:
     """Lifts, their reverse relaxations, and what both say about each other."""
-    model = load_model(run.folder.file("train", "model.pt"))
+    model = load_lifting_model(run.folder.file("train", "model.safetensors"))
     relax_steps = run.train_report()["relax_steps"]
     plan = plan_of(run, model, relax_steps)
     rounds = _Rounds(run, plan, most_lifts(run, relax_steps))

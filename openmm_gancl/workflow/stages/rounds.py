@@ -12,7 +12,7 @@ import numpy as np
 from ...files import finite
 from ...free_energy.grid import bin_centres
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
-from ...generator.generator_file import load_generator, save_generator
+from ...generator.model import load_model
 from ...lifting.frame_check import check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
 from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, save_round
@@ -74,8 +74,8 @@ def kept_as(run: Run, step: Step) -> Stored:
         )
     if step.name.endswith("model"):
         return Stored(
-            lambda generator, out: save_generator(generator, out / "model.safetensors"),
-            lambda folder: load_generator(folder / "model.safetensors"),
+            lambda generator, out: generator.save(out / "model.safetensors"),
+            lambda folder: load_model(folder / "model.safetensors"),
         )
 
     return Stored(save_round, lambda folder: load_round(folder, run.system.slow))

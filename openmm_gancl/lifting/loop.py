@@ -5,14 +5,16 @@ the past, and the first, wide generator bounds their tails. Rounds are joined by
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 import torch
+from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from ..coordinates.slow_coordinates import SlowCoordinates
@@ -28,10 +30,12 @@ from ..generator.trained_for import system_metadata
 from ..reference.chart import InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
+from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
 from .draws import Draws, draw, join_draws, load_draws, save_draws
+from .evaluation import evaluate
 from .label_regression import LabelRegression, fit_label_regression, integrate_mean_forces
 from .wide_densities import (
     WideRegressions,
@@ -71,6 +75,10 @@ FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
 
 
+FIRST = "rounds/00/frames"
+"""The first step."""
+
+
 def _of_round(values: tuple[float, ...], number: int) -> float:
     return values[min(number, len(values) - 1)]
 
@@ -93,17 +101,20 @@ class LoopOptions:
         """The windows of so many labels and wide torsions."""
         return replace(self.windows, n=self.windows.n * max(1, n_axes - 1))
 
-    def n_draws(self, max_evaluations: int, n_axes: int = 1) -> list[int]:
+    def n_draws(self, max_evaluations: int, of_frames: int) -> list[int]:
         """Of each round, so that everything together costs what is allowed.
+
+        Args:
+            max_evaluations: of all.
+            of_frames: evaluations of the first frames.
 
         Raises:
             InputError: too few evaluations for one round.
         """
-        of_windows = self.windows_over(n_axes).force_evaluations
-        left = max_evaluations - of_windows
+        left = max_evaluations - of_frames
         if left < self.n_first:
-            least = of_windows + self.n_first
-            raise InputError(f"`max_evaluations` {max_evaluations} is less than windows and one round need: {least}")
+            least = of_frames + self.n_first
+            raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")
         rounds: list[int] = []
         while left > 0:
             planned = max(sum(rounds), (len(rounds) + 1) * self.n_first)
@@ -211,7 +222,8 @@ class Step:
     """One piece of the loop's work.
 
     Attributes:
-        name: ``rounds/NN/frames``, ``rounds/NN/model``, ``rounds/NN/lifts``, or ``model``, fitted to all.
+        name: ``rounds/NN/frames``, ``rounds/NN/model``, ``rounds/NN/lifts``, ``model``, fitted to all, or
+            ``lifts/NN``, drawn when that is there.
         compute: gives `ForceFrames`, an `InvertibleGenerator` or a `RoundOfDraws`; the loop stays as it was.
         accept: takes what was computed, now or in another process; the next step needs it.
     """
@@ -286,6 +298,7 @@ class Loop:
         platform: an OpenMM platform.
         workers: local processes.
         progress: called with the number of evaluations made in a step, as they are made.
+        more_draws: further rounds, which the last model draws from too; not counted in `max_evaluations`.
 
     Raises:
         InputError: labels that are no coordinates of a chart, or too few evaluations.
@@ -302,15 +315,17 @@ class Loop:
         platform: str = "Reference",
         workers: int = 1,
         progress: Callable[[int], None] | None = None,
+        more_draws: Sequence[int] = (),
     ):
         self.system, self.seed, self.options = system, seed, options
         self.platform, self.workers, self.progress = platform, workers, progress
-        self.target_error = target_error
+        self.target_error, self.more_draws = target_error, more_draws
         self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(self.chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
         self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
-        self.n_draws = options.n_draws(max_evaluations, len(self._conditions))
+        self.max_evaluations = max_evaluations
+        options.n_draws(max_evaluations, options.windows_over(len(self._conditions)).force_evaluations)
         self.edges = grid_edges(system.slow)
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
@@ -321,14 +336,16 @@ class Loop:
 
     def steps(self) -> Iterator[Step]:
         """The steps in order; each is accepted before the next one is asked for."""
-        yield Step("rounds/00/frames", self._sample, self._accept_frames)
-        for number, n in enumerate(self.n_draws):
+        yield Step(FIRST, self._sample, self._accept_frames)
+        for number, n in enumerate(self.options.n_draws(self.max_evaluations, self.force_evaluations)):
             yield Step(f"rounds/{number:02d}/model", self._fit, self.generators.append)
             yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
             if self.target_error is not None and self.surface().median_error < self.target_error * self.system.kT:
                 break
         # for whoever draws next; what was drawn knows nothing of it
         yield Step("model", self._fit, self.generators.append)
+        for number, n in enumerate(self.more_draws):
+            yield Step(f"lifts/{number:02d}", partial(self._draw, n), self._accept_round)
 
     def _sample(self) -> ForceFrames:
         sampled, rng = self.system, named_rng(self.seed, "frames")
@@ -339,18 +356,47 @@ class Loop:
         windows = self.options.windows_over(len(self._conditions))
         return sample_short_windows(sampled, rng, windows, self.platform, self.progress)
 
+    def frames_of(self, positions: FloatArray, log_weights: FloatArray | None = None) -> ForceFrames:
+        """Frames of the user's own in place of windows, for one evaluation each.
+
+        Args:
+            positions: shape=(n, n_atoms, 3), nm.
+            log_weights: shape=(n,), equal by default.
+
+        Raises:
+            InputError: frames of other atoms or of another state, so many that nothing is left to draw, or none that
+                OpenMM can evaluate.
+        """
+        positions = np.asarray(positions, dtype=float)
+        log_weights = np.zeros(len(positions)) if log_weights is None else np.asarray(log_weights, dtype=float)
+        expected = (len(log_weights), self.system.n_atoms, 3)
+        if positions.shape != expected or not np.isfinite(positions).all() or np.isnan(log_weights).any():
+            raise InputError(f"`frames` have shape {positions.shape}: give finite numbers of shape {expected}")
+        if not self.system.state.inside(positions).all():
+            raise InputError("some `frames` lie outside the declared state: drop them")
+        positions, _ = hydrogens_in_order(self.system, positions)
+        self.options.n_draws(self.max_evaluations, len(positions))
+        xml = openmm.XmlSerializer.serialize(self.system.system)
+        _, forces = evaluate(xml, positions, self.platform, workers=self.workers, progress=self.progress)
+        usable = np.isfinite(forces).all(axis=(1, 2))
+        if not usable.any():
+            raise InputError("OpenMM has no forces for any of the frames: see that they are of this system")
+        # truncated: a frame that weighs more than hundred others would be the only one
+        weights = np.exp(np.minimum(log_weights[usable] - logsumexp(log_weights[usable]) + np.log(usable.sum()), 4.6))
+        return ForceFrames(positions[usable], forces[usable], weights, len(positions))
+
     def _accept_frames(self, frames: ForceFrames) -> None:
         chart, system = self.chart, self.system
         coordinates = chart.to_internal(frames.positions)
         forces = in_chart_frame(chart, frames.positions, frames.forces)
         gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
-        self.frames = _Structures(coordinates, gradients, np.ones(len(coordinates)))
+        self.frames = _Structures(coordinates, gradients, frames.weights)
         self.force_evaluations += frames.force_evaluations
 
     def _training_structures(self) -> _Structures:
         """Frames, and all draws with their weights over the local mean, truncated: they train, and estimate nothing."""
         frames, number = self.frames, len(self.drawn)
-        weights = np.full(len(frames.weights), _of_round(FRAME_WEIGHTS, number))
+        weights = frames.weights * _of_round(FRAME_WEIGHTS, number)
         if self.regression is None:
             return _Structures(frames.coordinates, frames.gradients, weights)
         past = join_draws(self.drawn)
@@ -397,7 +443,7 @@ class Loop:
         """Log density of the wide torsions in the mixtures that they were drawn from, shape=(n, n_wide)."""
         result = np.empty((len(draws), len(self.wide)))
         for number in np.unique(draws.round):
-            rows, n = draws.round == number, int(number) + 1
+            rows, n = draws.round == number, min(int(number) + 1, len(self.generators))
             result[rows] = wide_log_densities(self.generators[:n], self._shares(n), draws.coordinates[rows])
         return result
 
@@ -485,6 +531,8 @@ def learn(
     system: MolecularSystem,
     *,
     seed: int,
+    frames: FloatArray | None = None,
+    log_weights: FloatArray | None = None,
     max_evaluations: int = 35_000,
     target_error: float | None = None,
     options: LoopOptions = LoopOptions(),
@@ -500,6 +548,8 @@ def learn(
     Args:
         system: the real system; its labels are torsions or particle components.
         seed: of all random numbers.
+        frames: shape=(n, n_atoms, 3), nm, your own, in place of short windows; each costs one evaluation.
+        log_weights: shape=(n,), of the frames; equal by default.
         max_evaluations: of the real potential, windows and lost work included.
         target_error: kT; rounds end where the surface's median error bar is smaller.
         options: how evaluations are spent.
@@ -522,7 +572,10 @@ def learn(
             workers=workers,
         )
         for step in loop.steps():
-            step.accept(step.compute())
+            if frames is not None and step.name == FIRST:
+                step.accept(loop.frames_of(frames, log_weights))
+            else:
+                step.accept(step.compute())
             if progress is not None and step.name.endswith("lifts"):
                 progress(loop.history[-1])
         return loop.learned()

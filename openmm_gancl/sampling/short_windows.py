@@ -29,13 +29,13 @@ class ForceFrames:
     Attributes:
         positions: shape=(n, n_atoms, 3), nm.
         forces: shape=(n, n_atoms, 3), kJ/mol/nm, without the restraint's.
-        labels: shape=(n, d), the restraint's centre.
+        weights: shape=(n,), how much each counts in a fit.
         force_evaluations: what they cost.
     """
 
     positions: FloatArray
     forces: FloatArray
-    labels: FloatArray
+    weights: FloatArray
     force_evaluations: int
 
 
@@ -119,8 +119,8 @@ def sample_short_windows(
     inside = system.state.inside(positions)
     if not inside.any():
         raise InputError("no frame of the training windows lies in the declared state: see the card's `state`")
-    labels = np.repeat(reached[1:], windows.n_frames, axis=0)
-    return ForceFrames(positions[inside], forces[inside], labels[inside], windows.force_evaluations)
+    weights = np.ones(int(inside.sum()))
+    return ForceFrames(positions[inside], forces[inside], weights, windows.force_evaluations)
 
 
 class RestrainedDynamics:

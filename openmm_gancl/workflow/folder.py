@@ -255,6 +255,11 @@ class RunFolder:
         for name in names:
             copy_atomically(self.file(stage, name), self.path / name)
 
+    def forget(self, stage: str) -> None:
+        """Have a finished stage computed again."""
+        self.manifest["stages"][stage] |= {"done": False, "checksums": {}}
+        self.save()
+
     def last_model(self) -> str | None:
         """The stage with the newest model, if one is finished."""
         with_model = [name for name in self.manifest["stages"] if name == "train" or name.split("/")[-1] == "model"]

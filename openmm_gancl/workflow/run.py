@@ -13,11 +13,12 @@ from typing import Any
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.tasks import available_workers
 from ..errors import InputError
-from ..lifting.loop import Loop
+from ..lifting.loop import FIRST, Loop
 from ..lifting.requirements import why_not_exact
 from ..reference.chart import chart_for
 from ..system.library import load_system
 from ..system.molecular_system import MolecularSystem
+from ..units import FloatArray
 from .budget import least_evaluations
 from .context import Reporter, Run, Stage
 from .folder import RunFolder, is_run_folder, locked, prepare_folder
@@ -34,7 +35,7 @@ from .options import (
 )
 from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
-from .stages.rounds import loop_options, loop_stages
+from .stages.rounds import loop_options, loop_stages, own_frames_stage
 from .stages.sample import sample_stage
 from .stages.slow import requested_features, slow_stage
 from .stages.surface import surface_stage
@@ -57,7 +58,7 @@ RESULTS = {
 }
 """Files of each stage that are copied to the top of the run folder, except for the surface over the card's labels."""
 
-LAST_OF = {"sample": "rounds/00/frames", "train": "rounds/00/model", "lift": "surface", "surface": "surface"}
+LAST_OF = {"sample": FIRST, "train": "rounds/00/model", "lift": "surface", "surface": "surface"}
 """Stages of the closed loop that the commands of single stages end with."""
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
@@ -242,6 +243,73 @@ def _last_stage(options: RunOptions, until: str, folder: Path) -> str:
     return until if options.relaxes else LAST_OF[until]
 
 
+@contextmanager
+def _loop_run(path: Path, target: str | None, options: RunOptions | None, **how: Any) -> Iterator[Run]:
+    """Open a run of the closed loop.
+
+    Raises:
+        InputError: it is a run whose lifts are relaxed.
+    """
+    with open_run(path, target, options, **how) as opened:
+        if opened.options.relaxes:
+            raise InputError(
+                f"{path} is a run of the product generator, which learns from frames of restrained windows"
+            )
+        yield opened
+
+
+def use_own_frames(
+    path: str | os.PathLike[str],
+    target: str | None,
+    options: RunOptions | None,
+    frames: Callable[[MolecularSystem], tuple[FloatArray, FloatArray]],
+    *,
+    reporter: Reporter,
+    workers: int | None = None,
+) -> Outcome:
+    """Put frames of the user's own in place of a run's first windows, and fit the first model to them.
+
+    Args:
+        path: the run folder, begun or not; what it has of later stages is forgotten.
+        target: a system's name or card; None for the one that the folder was begun with.
+        options: None for those that the folder was begun with.
+        frames: gives positions, shape=(n, n_atoms, 3), nm, and log-weights, shape=(n,), of a system.
+        reporter: of progress and notes.
+        workers: local processes.
+
+    Raises:
+        InputError: bad input, or a folder that does not fit it.
+    """
+    with _loop_run(Path(path), target, options, reporter=reporter, workers=workers) as opened:
+        positions, log_weights = frames(opened.system)
+        later = tuple(name for name in opened.folder.manifest["stages"] if name != FIRST)
+        opened.folder.run_stage(FIRST, partial(own_frames_stage, opened, positions, log_weights), later)
+        _advance(opened, "train")
+        return _outcome(opened)
+
+
+def lift_more(path: str | os.PathLike[str], n: int, *, reporter: Reporter, workers: int | None = None) -> Outcome:
+    """Draw more lifts from the last model of a finished run, and make its surface of all of them.
+
+    Args:
+        path: the run folder.
+        n: lifts.
+        reporter: of progress and notes.
+        workers: local processes.
+
+    Raises:
+        InputError: it is not finished, or a run whose lifts are relaxed.
+    """
+    with _loop_run(Path(path), None, None, reporter=reporter, workers=workers) as opened:
+        folder = opened.folder
+        if not folder.is_done("surface"):
+            raise InputError(f"{path} is not finished: go on with `gancl lift {path}` first")
+        folder.manifest.setdefault("more_lifts", []).append(n)
+        folder.forget("surface")
+        _advance(opened, "surface")
+        return _outcome(opened)
+
+
 def _verify_finished(folder: RunFolder) -> None:
     """Compare the files of all stages up to the first one that is missing."""
     for name in folder.manifest["stages"]:
@@ -296,12 +364,16 @@ def run(
     """
     with open_run(Path(path), target, options, reporter, workers) as opened:
         _advance(opened, until)
-        folder = opened.folder
-        done = tuple(name for name in folder.manifest["stages"] if folder.is_done(name))
-        return Outcome(
-            folder=folder.path,
-            done=done,
-            seconds=folder.seconds(),
-            evaluations_spent=folder.evaluations_spent(),
-            summary=load_summary(folder.file("surface", "summary.json")) if "surface" in done else None,
-        )
+        return _outcome(opened)
+
+
+def _outcome(opened: Run) -> Outcome:
+    folder = opened.folder
+    done = tuple(name for name in folder.manifest["stages"] if folder.is_done(name))
+    return Outcome(
+        folder=folder.path,
+        done=done,
+        seconds=folder.seconds(),
+        evaluations_spent=folder.evaluations_spent(),
+        summary=load_summary(folder.file("surface", "summary.json")) if "surface" in done else None,
+    )

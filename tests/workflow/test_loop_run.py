@@ -182,7 +182,7 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
         ({"restrain": "none"}, "`restrain` is of lifts that are relaxed"),
         ({"generator": "triangular", "slow": "diffusion-map"}, "learned labels need the product generator"),
         ({"generator": "normal"}, "choose triangular or product"),
-        ({"max_evaluations": 3000}, "less than windows and one round need: 3500"),
+        ({"max_evaluations": 3000}, "less than frames and one round need: 3500"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, message, tmp_path):

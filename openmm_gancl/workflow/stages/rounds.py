@@ -15,8 +15,9 @@ from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
 from ...lifting.frame_check import check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
-from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, save_round
+from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, round_shares, save_round
 from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
+from ...units import FloatArray
 from ..context import Run, Stage
 from ..options import LoopSettings
 from ..summary import LoopSummary
@@ -62,7 +63,16 @@ def loop_of(run: Run) -> Loop:
         platform=run.platform,
         workers=run.workers,
         progress=run.folder.spend,
+        more_draws=run.folder.manifest.get("more_lifts", ()),
     )
+
+
+def own_frames_stage(run: Run, positions: FloatArray, log_weights: FloatArray, out: Path) -> None:
+    """Frames of the user's own in place of the first windows."""
+    loop = loop_of(run)
+    with run.reporter.step("evaluating frames", 1) as done:
+        save_force_frames(loop.frames_of(positions, log_weights), out / "frames.npz")
+        done(1)
 
 
 def kept_as(run: Run, step: Step) -> Stored:
@@ -83,9 +93,12 @@ def kept_as(run: Run, step: Step) -> Stored:
 
 def title_of(name: str) -> str:
     """What a step does, for people."""
-    *_, number, kind = ["", "", *name.split("/")]
-    what = {"frames": "sampling", "model": "fitting", "lifts": "lifting"}[kind]
-    return what if kind != "lifts" else f"{what}, round {int(number) + 1}"
+    kind = name.split("/")[-1]
+    if kind.isdigit():
+        return "lifting more"
+    if kind == "lifts":
+        return f"lifting, round {int(name.split('/')[1]) + 1}"
+    return {"frames": "sampling", "model": "fitting"}[kind]
 
 
 def compute_and_save(run: Run, step: Step, stored: Stored, out: Path) -> None:
@@ -145,6 +158,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
     checks = json.loads(run.folder.file("check", "checks.json").read_text())
     eta = learned.regression.log_density(draws.labels)
     low = eta > eta.max() - loop.options.ceiling
+    in_surface = draws.log_weights - eta + np.log(round_shares(draws))
     reasons, counts = np.unique(draws.reason, return_counts=True)
     return LoopSummary(
         system=system.name,
@@ -152,7 +166,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         n_lifts=len(draws),
         reasons=dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
         effective_sample_size=effective_sample_size(pooled_log_weights(draws)),
-        pareto_index=pareto_index(draws.log_weights[low] - eta[low]),
+        pareto_index=pareto_index(in_surface[low]),
         pooled_z=_number(checks["pooled_z"]),
         n_checked=len(checks["checks"]),
         efficiency=_number(checks["efficiency"]),
@@ -175,7 +189,8 @@ def loop_stages(run: Run) -> Iterator[Stage]:
     loop = loop_of(run)
     for step in loop.steps():
         yield _stage_of(run, step)
-    yield Stage("check", partial(check_stage, run, loop))
+        if step.name == "model":
+            yield Stage("check", partial(check_stage, run, loop))
     yield Stage("surface", partial(surface_stage, run, loop), RESULTS)
 
 

@@ -37,6 +37,7 @@ class Draws:
         gradients: shape=(n, n_coordinates), of the log target; zero where it is minus infinity.
         reason: shape=(n,), one of `openmm_gancl.lifting.lifts.REASONS`.
         round: shape=(n,), in which each was drawn.
+        evaluations: shape=(n,), of the real potential that each cost.
     """
 
     coordinates: FloatArray
@@ -47,6 +48,7 @@ class Draws:
     gradients: FloatArray
     reason: NDArray[np.str_]
     round: IntArray
+    evaluations: IntArray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,8 +60,21 @@ class Draws:
 
     @property
     def force_evaluations(self) -> int:
-        """One each, but for those outside the chart."""
-        return int((self.reason != "outside").sum())
+        """Of all."""
+        return int(self.evaluations.sum())
+
+    def put(self, rows: IntArray, others: "Draws") -> "Draws":
+        """With other draws in place of some.
+
+        Args:
+            rows: shape=(m,), of which.
+            others: m draws.
+        """
+        changed = {}
+        for part in fields(self):
+            changed[part.name] = getattr(self, part.name).copy()
+            changed[part.name][rows] = getattr(others, part.name)
+        return replace(self, **changed)
 
     def select(self, which: Any) -> "Draws":
         """The draws of a mask or of indices."""
@@ -126,20 +141,77 @@ def draw(
         progress: called with the number of evaluations made, as they are made.
     """
     coordinates, inside = _sampled(generators, shares, labels, rng)
-    n, chart = len(labels), generators[0].chart
-    log_density = np.zeros(n)
+    log_density = np.zeros(len(labels))
     log_density[inside] = mixture_log_density(generators, shares, coordinates[inside])
+    found = _evaluated(
+        system, generators[0].chart, coordinates, labels, log_density, inside, platform, workers, progress
+    )
+    recorded = np.zeros(len(labels)) if log_label_density is None else log_label_density
+    return replace(found, log_label_density=recorded, round=np.full(len(labels), round_number))
+
+
+def draw_base(
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    base: FloatArray,
+    labels: FloatArray,
+    *,
+    platform: str = "Reference",
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Draws:
+    """What given base numbers draw at labels, weighed.
+
+    Args:
+        system: the real system.
+        generator: of the draws.
+        base: shape=(n, n_base).
+        labels: shape=(n, d).
+        platform: an OpenMM platform.
+        workers: local processes.
+        progress: called with the number of evaluations made, as they are made.
+    """
+    coordinates, log_density = generator.transform(base, labels)
+    inside = generator.inside(coordinates)
+    return _evaluated(system, generator.chart, coordinates, labels, log_density, inside, platform, workers, progress)
+
+
+def weigh_draws(draws: Draws, log_weights: FloatArray) -> Draws:
+    """Draws with the weights of the paths that led to them; minus infinity stays so.
+
+    Args:
+        draws: at the ends of their paths.
+        log_weights: shape=(n,), log w of the paths.
+    """
+    ok = np.isfinite(log_weights)
+    log_target = np.where(ok, draws.log_target, -np.inf)
+    return replace(draws, log_density=np.where(ok, np.where(ok, log_target, 0.0) - log_weights, 0.0))
+
+
+def _evaluated(
+    system: MolecularSystem,
+    chart: Chart,
+    coordinates: FloatArray,
+    labels: FloatArray,
+    log_density: FloatArray,
+    inside: BoolArray,
+    platform: str,
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> Draws:
+    """Drawn coordinates, one evaluation each, but for those outside."""
     log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers, progress)
     wrong = (reason == "ok") & ~np.isfinite(log_density)
     return Draws(
         coordinates=coordinates,
         labels=labels,
         log_density=np.where(wrong, 0.0, log_density),
-        log_label_density=np.zeros(n) if log_label_density is None else log_label_density,
+        log_label_density=np.zeros(len(labels)),
         log_target=np.where(wrong, -np.inf, log_target),
         gradients=np.where(wrong[:, None], 0.0, gradients),
         reason=np.where(wrong, "nan", reason),
-        round=np.full(n, round_number),
+        round=np.zeros(len(labels), dtype=np.int64),
+        evaluations=inside.astype(np.int64),
     )
 
 

@@ -98,7 +98,7 @@ def test_a_second_call_prints_the_closing_summary(finished):
     folder, _ = finished
     result = gancl("run", SYSTEM, "-o", folder, *QUICK)
     assert result.exit_code == 0
-    for text in ("lifts", "effective sample size", "Pareto index", "forward against reverse", "left", "fes.png"):
+    for text in ("lifts", "effective sample size", "Pareto index", "lifts against real frames", "left", "fes.png"):
         assert text in result.stdout
 
 

@@ -267,7 +267,7 @@ def test_a_changed_card_is_refused(sampled, tmp_path):
 def test_another_version_is_refused(sampled):
     stored = manifest(sampled)
     (sampled / MANIFEST).write_text(json.dumps({**stored, "schema_version": 99}))
-    with pytest.raises(InputError, match="schema version 99, this program reads 1"):
+    with pytest.raises(InputError, match="schema version 99, this program reads 2"):
         run(sampled)
 
 
@@ -394,9 +394,9 @@ def test_relax_steps_can_be_measured(tmp_path):
     [
         (RunOptions(preset="slow"), "choose default or quick"),
         (RunOptions(acceptance="luck"), "choose weights or metropolis"),
-        (RunOptions(relax_steps=0), "`relax_steps` is 0: give at least 1"),
+        (RunOptions(generator="product", relax_steps=0), "`relax_steps` is 0: give at least 1"),
         (RunOptions(lifts=3), "`lifts` is 3"),
-        (RunOptions(latent=-1), "`latent` is -1"),
+        (RunOptions(generator="product", latent=-1), "`latent` is -1"),
         (RunOptions(target_error=-0.5), "`target_error` is -0.5"),
     ],
 )

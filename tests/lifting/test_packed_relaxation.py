@@ -251,9 +251,7 @@ def system_for(name):
         for part in (SineCosine(np.array([[0, 1, 2, 3]])), Distances(np.array([[0, 3]])))
     )
     names, periods, domain = ("phi", "distance"), [2 * np.pi, np.inf], [[-np.pi, np.pi], [0.0, 1.0]]
-    slow = ModuleCoordinates.from_module(
-        WithTorsions(torsion, distance), names=names, periods=periods, domain=domain
-    )
+    slow = ModuleCoordinates.from_module(WithTorsions(torsion, distance), names=names, periods=periods, domain=domain)
     return replace(system, slow=slow, force_constants=np.array([20.0, 200.0]))
 
 

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from openmm_gancl.workflow.summary import Summary, load_summary, summary_text
 from tests.tiny_run import PRESETS
 
 SYSTEM = "double_well_oscillators"
+STAGES = ("sample", "train", "lift", "surface")
 SCRIPT = str(Path(__file__).parents[1] / "tiny_run.py")
 QUICK = ("--preset", "quick", "--platform", "Reference", "--workers", "1")
 
@@ -192,11 +194,14 @@ def test_a_bug_of_ours_ends_with_code_one(tmp_path, monkeypatch):
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("stage", ["sample", "train", "lift", "surface"])
-def test_an_interrupt_in_any_stage_ends_with_code_130_and_says_how_to_go_on(stage, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupt_in_any_stage_ends_with_code_130_and_says_how_to_go_on(stage, finished, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
+    if stage != STAGES[0]:
+        later = shutil.ignore_patterns(*STAGES[STAGES.index(stage) :])
+        shutil.copytree(finished[0], tmp_path / "run", ignore=later)
     kept = signal.getsignal(signal.SIGINT)
     monkeypatch.setitem(pipeline.STAGES, stage, interrupt)
     result = gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK)

@@ -157,3 +157,22 @@ class ComponentsModule(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Of shape=(d,) or (n, d)."""
         return positions.flatten(-2).index_select(-1, self.flat)
+
+
+class Copies(nn.Module):
+    """Coordinates of copies of a molecule side by side, those of the first copy first, all by one call of a module.
+
+    Args:
+        module: scripted, of one copy; takes any number of frames at once.
+        n_atoms: atoms in a copy.
+    """
+
+    def __init__(self, module: Any, n_atoms: int):
+        super().__init__()
+        self.module = module
+        self.n_atoms = n_atoms
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Positions of shape=(n * n_atoms, 3) to coordinates, shape=(n * d,)."""
+        coordinates: Tensor = self.module(positions.reshape(-1, self.n_atoms, 3))
+        return coordinates.flatten()

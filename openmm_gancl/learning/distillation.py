@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..coordinates.features import Features
 from ..coordinates.label_modules import DistilledNetwork, LearnedCoordinates, NystroemModule
 from ..coordinates.torch_modules import features_module
+from ..engine.optimisers import LBFGS, Adam
 from ..engine.random_numbers import torch_rng
 from ..errors import InputError
 from ..units import FloatArray, IntArray
@@ -151,7 +152,7 @@ def _train(
     """By Adam, then L-BFGS."""
     steepness = training.gradients.square().mean().clamp(min=1e-300)
     parameters, n = list(network.parameters()), len(training.points)
-    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    optimiser = Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(n_epochs, 1))
     for _ in range(n_epochs):
         for rows in torch.randperm(n, generator=generator).split(BATCH_SIZE):
@@ -161,7 +162,7 @@ def _train(
         schedule.step()
     if n_refinements == 0:
         return
-    refiner = torch.optim.LBFGS(
+    refiner = LBFGS(
         parameters,
         max_iter=n_refinements,
         history_size=LBFGS_HISTORY_SIZE,

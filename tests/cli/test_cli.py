@@ -34,6 +34,7 @@ from openmm_gancl.workflow.summary import Summary, load_summary, summary_text
 from tests.tiny_run import PRESETS
 
 SYSTEM = "double_well_oscillators"
+STAGES = ("sample", "train", "lift", "surface")
 SCRIPT = str(Path(__file__).parents[1] / "tiny_run.py")
 QUICK = ("--preset", "quick", "--generator", "product", "--platform", "Reference", "--workers", "1")
 
@@ -231,11 +232,14 @@ def test_a_bug_of_ours_ends_with_code_one(tmp_path, monkeypatch):
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("stage", ["sample", "train", "lift", "surface"])
-def test_an_interrupt_in_any_stage_ends_with_code_130_and_says_how_to_go_on(stage, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupt_in_any_stage_ends_with_code_130_and_says_how_to_go_on(stage, finished, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
+    if stage != STAGES[0]:
+        later = shutil.ignore_patterns(*STAGES[STAGES.index(stage) :])
+        shutil.copytree(finished[0], tmp_path / "run", ignore=later)
     kept = signal.getsignal(signal.SIGINT)
     monkeypatch.setitem(pipeline.RELAXED_STAGES, stage, interrupt)
     result = gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK)

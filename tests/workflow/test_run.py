@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,21 @@ def finished(tmp_path_factory):
         patch.setattr(run_options, "PRESETS", PRESETS)
         folder = tmp_path_factory.mktemp("finished") / "run"
         return run(folder)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """By a stage's name, or ``end``: a run that has come just before it, its stages asked for one by one."""
+    top, folders = tmp_path_factory.mktemp("begun"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_options, "PRESETS", PRESETS)
+        assert run(top / "run", until="sample").done == STAGES[:1]
+        for stage, following in itertools.pairwise([*STAGES, "end"]):
+            if stage != "sample":
+                outcome = pipeline.run(top / "run", None, None, reporter=Notes(), workers=1, until=stage)
+                assert outcome.done == STAGES[: STAGES.index(stage) + 1]
+            folders[following] = Path(shutil.copytree(top / "run", top / f"before {following}"))
+    return folders
 
 
 def manifest(folder):
@@ -183,8 +200,10 @@ def test_another_seed_gives_another_surface(finished, tmp_path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, tmp_path, monkeypatch):
+def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, begun, tmp_path, monkeypatch):
     folder, work = tmp_path / "run", pipeline.RELAXED_STAGES[stage]
+    if stage in begun:
+        shutil.copytree(begun[stage], folder)
 
     def begin_and_stop(opened, out):
         (out / "half.npz").write_text("half")
@@ -212,19 +231,13 @@ def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypa
     assert (finished.folder / "fes.png").exists()
 
 
-def test_stages_can_be_asked_for_one_by_one(finished, tmp_path):
-    folder = tmp_path / "run"
-    assert run(folder, until="sample").done == ("sample",)
-    assert pipeline.run(folder, None, None, reporter=Notes(), workers=1, until="train").done == ("sample", "train")
-    run(folder)
-    assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+def test_stages_can_be_asked_for_one_by_one(finished, begun):
+    assert (begun["end"] / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
 
 
 @pytest.fixture
-def sampled(tmp_path):
-    folder = tmp_path / "run"
-    run(folder, until="sample")
-    return folder
+def sampled(begun, tmp_path):
+    return Path(shutil.copytree(begun["train"], tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -461,9 +474,8 @@ def test_surfaces_are_drawn_over_one_and_two_labels(tmp_path):
     ax.figure.savefig(tmp_path / "one.png")
 
 
-def kill_and_resume(arguments, folder, delay, script=(sys.executable, str(SCRIPT))):
+def kill_and_resume(command, folder, delay, resume):
     """Kill the whole process group some time after the run has begun, then run to the end."""
-    command = [*script, "run", *arguments, "-o", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     while not (folder / MANIFEST).exists() and process.poll() is None:
         time.sleep(0.02)
@@ -471,15 +483,28 @@ def kill_and_resume(arguments, folder, delay, script=(sys.executable, str(SCRIPT
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    resume()
     return (folder / "fes.npz").read_bytes()
 
 
 def test_killed_at_a_random_moment_it_gives_the_same_bytes(finished, tmp_path):
     delay = np.random.default_rng(time.time_ns()).uniform(0.0, sum(finished.seconds.values()))
-    arguments = [SYSTEM, "--preset", "quick", "--generator", "product", "--platform", "Reference", "--workers", "2"]
-    expected = (finished.folder / "fes.npz").read_bytes()
-    assert kill_and_resume(arguments, tmp_path / "run", delay) == expected, delay
+    folder, expected = tmp_path / "run", (finished.folder / "fes.npz").read_bytes()
+    arguments = [
+        SYSTEM,
+        "--preset",
+        "quick",
+        "--generator",
+        "product",
+        "--platform",
+        "Reference",
+        "--workers",
+        "2",
+        "-o",
+        str(folder),
+    ]
+    command = [sys.executable, str(SCRIPT), "run", *arguments]
+    assert kill_and_resume(command, folder, delay, lambda: run(folder)) == expected, delay
 
 
 @pytest.mark.slow
@@ -496,7 +521,9 @@ def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
         stage = trial % len(STAGES)
         delay = rng.uniform(starts[stage], ends[stage])
         folder = tmp_path / f"killed_{trial}"
-        assert kill_and_resume(arguments, folder, delay, script) == expected, (trial, STAGES[stage], delay)
+        command = [*script, "run", *arguments, "-o", str(folder)]
+        resume = partial(subprocess.run, command, check=True, capture_output=True)
+        assert kill_and_resume(command, folder, delay, resume) == expected, (trial, STAGES[stage], delay)
 
 
 def test_an_interrupt_that_python_loses_stops_the_next_stage(monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..coordinates.slow_coordinates import Axes
+from ..units import FloatArray, IntArray
 
 MAX_BASIS_ORDER, MAX_BASIS_FUNCTIONS = 5, 250
 """Of the baseline's label basis: the order falls with the number of labels so that the functions stay few."""
@@ -65,6 +66,27 @@ class LabelBasis(nn.Module):
         for i in range(1, labels.shape[1]):
             product = product * table[:, i, :][:, self.products[:, i]]
         return product
+
+    @torch.jit.unused
+    def wave_numbers(self) -> IntArray:
+        """Of each function in each axis' phase, shape=(size, d): of cosines and sines alike."""
+        products, orders = self.products.numpy(), self.orders_of_axes.numpy()
+        # half-integer waves where there is no period
+        halves = 2 * orders - ((products > 0) & (products % 2 == 0))
+        return np.asarray(np.where(self.is_periodic.numpy(), orders, halves))
+
+    @torch.jit.unused
+    def phases(self, labels: Tensor) -> Tensor:
+        """In which the functions are waves of whole numbers, shape=(n, d)."""
+        phase = (labels - self.origin) * self.frequency
+        half = 0.5 * (torch.clamp(phase, 0.0, math.pi) - 0.5 * math.pi)
+        return torch.where(self.is_periodic, phase, half)
+
+    @torch.jit.unused
+    def places(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Labels at random all over the domain, shape=(n, d)."""
+        span = torch.where(self.is_periodic, 2 * math.pi, math.pi) / self.frequency
+        return self.origin.numpy() + span.numpy() * rng.random((n, len(span)))
 
 
 def n_functions(d: int, order: int) -> int:

@@ -93,7 +93,7 @@ def differing(one, other):
 
 
 LEARNED = ("bonded_chain", "--slow", "diffusion-map", "--lifts", "96", "--latent", "1")
-GIVEN = pytest.param(("double_well_oscillators",), marks=pytest.mark.slow)
+GIVEN = pytest.param(("double_well_oscillators", "--generator", "product"), marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", params=[LEARNED, GIVEN], ids=["learned", "given"])

@@ -128,6 +128,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         target: str = argument,
         output: shared.Output = None,
         preset: shared.Preset = "default",
+        generator: shared.Generator = None,
         relax_steps: shared.RelaxSteps = None,
         lifts: shared.LiftCount = None,
         max_evaluations: shared.MaxEvaluations = None,
@@ -150,6 +151,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
                 preset=preset,
+                generator=generator,
                 relax_steps=relax_steps,
                 lifts=lifts,
                 max_evaluations=max_evaluations,

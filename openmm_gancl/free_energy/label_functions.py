@@ -22,15 +22,18 @@ class LabelFunctions:
 
     Args:
         axes: the coordinates.
+        most: functions; the order falls with the number of coordinates.
     """
 
-    def __init__(self, axes: Axes):
+    def __init__(self, axes: Axes, most: int = MAX_FUNCTIONS):
         d = len(axes.names)
-        orders = [n for n in range(1, MAX_ORDER + 1) if _functions_of_order(d, n) <= MAX_FUNCTIONS]
+        orders = [n for n in range(1, MAX_ORDER + 1) if _functions_of_order(d, n) <= most]
         self.order = max(orders, default=1)
         self.periodic = np.isfinite(axes.periods)
         self.origin, span = axes.domain[:, 0], axes.domain[:, 1] - axes.domain[:, 0]
         self.frequency = 2 * np.pi / span
+        self.steps = np.where(self.periodic, 1.0, 1 / (2 * DOMAIN_EXTENSION))
+        self.rates = self.frequency * self.steps
         n = self.order
         # an open axis has cosines of half and whole waves over a longer domain: as many as waves fit into its own
         self.columns = [
@@ -63,20 +66,36 @@ class LabelFunctions:
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Places, shape=(n, d), to functions, shape=(n, n_functions); the first is constant."""
-        return self.with_slopes(places)[0]
+        return self._product([self._tables(places, axis)[0] for axis in range(places.shape[1])])
+
+    def phases(self, places: FloatArray, axis: int) -> FloatArray:
+        """Along one axis, whose waves have whole numbers, shape=(n,)."""
+        shift = 0.0 if self.periodic[axis] else np.pi * (DOMAIN_EXTENSION - 1)
+        phase = (places[:, axis] - self.origin[axis]) * self.frequency[axis]
+        return np.asarray((phase + shift) * self.steps[axis])
+
+    def waves(self) -> tuple[IntArray, IntArray]:
+        """Numbers m and quarter turns q of the functions, products of ``sqrt(2) cos(m phase - q pi / 2)``.
+
+        Returns:
+            numbers, shape=(n_functions, d); quarter turns, shape=(n_functions, d), one for a sine.
+        """
+        numbers = np.where(self.periodic, (self.products + 1) // 2, self.products)
+        return numbers, np.where(self.periodic & (self.products > 0), (self.products + 1) % 2, 0)
 
     def with_slopes(self, places: FloatArray) -> FloatArray:
         """Functions and their slopes along each axis, shape=(1 + d, n, n_functions)."""
         d = places.shape[1]
         tables = [self._tables(places, axis) for axis in range(d)]
-        chosen = [[table[:, self.products[:, axis]] for table in tables[axis]] for axis in range(d)]
-        result = []
-        for sloped in range(-1, d):
-            product = chosen[0][int(sloped == 0)]
-            for axis in range(1, d):
-                product = product * chosen[axis][int(axis == sloped)]
-            result.append(product)
-        return np.stack(result)
+        return np.stack(
+            [self._product([tables[axis][int(axis == sloped)] for axis in range(d)]) for sloped in range(-1, d)]
+        )
+
+    def _product(self, tables: list[FloatArray]) -> FloatArray:
+        product = tables[0][:, self.products[:, 0]]
+        for axis in range(1, len(tables)):
+            product = product * tables[axis][:, self.products[:, axis]]
+        return product
 
     def prior_precision(self, length: float) -> FloatArray:
         """Inverse prior variances of the coefficients of a Matern process; the constant is almost free.

@@ -15,11 +15,13 @@ from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
 from ..reference.chart import Chart
+from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
 from .circular import CircularDensity
 from .coupling import CouplingNetwork
 from .model_file import ModelParts, check_basis
 from .score_fit import FitOptions, Roles, assembled, condition_of
+from .trained_for import check_system_metadata, check_trained_for
 from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 
 ROWS_AT_ONCE = 250
@@ -49,7 +51,7 @@ class InvertibleGenerator:
         map: the torch module.
         chart: whose coordinates it writes.
         slow: the labels.
-        metadata: JSON-ready, of its training.
+        metadata: JSON-ready, of its training and of the system that it was trained for.
     """
 
     kind: ClassVar[str] = "invertible"
@@ -64,6 +66,10 @@ class InvertibleGenerator:
     @cached_property
     def _scripted(self) -> Any:
         return torch.jit.script(self.map.eval().requires_grad_(False))
+
+    def check_system(self, system: MolecularSystem) -> None:
+        """Raise an `InputError` that says what does not fit."""
+        check_trained_for(self.metadata, self.chart, self.slow, system)
 
     def sample_base(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Base numbers, shape=(n, n_base)."""
@@ -138,6 +144,8 @@ class InvertibleGenerator:
             ValueError, KeyError, TypeError, IndexError or RuntimeError: it describes none.
         """
         sizes, tensors, chart = parts.sizes, parts.tensors, parts.chart
+        if parts.metadata:
+            check_system_metadata(parts.metadata, chart.n_atoms)
         roles, options = _roles(chart, sizes["wide"]), FitOptions()
         n_axes = len(roles.labels) + len(roles.wide)
         order = check_basis(n_axes, sizes["order"])

@@ -142,7 +142,7 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class _ConditionAxes:
+class ConditionAxes:
     """Labels and wide torsions as axes of a basis."""
 
     names: tuple[str, ...]
@@ -151,7 +151,8 @@ class _ConditionAxes:
     units: tuple[str, ...]
 
     @classmethod
-    def of(cls, slow: Axes, n_wide: int) -> "_ConditionAxes":
+    def of(cls, slow: Axes, n_wide: int) -> "ConditionAxes":
+        """Of labels with so many wide torsions."""
         return cls(
             (*slow.names, *(f"wide_{i}" for i in range(n_wide))),
             np.concatenate([slow.periods, np.full(n_wide, 2 * np.pi)]),
@@ -665,7 +666,7 @@ def condition_of(slow: Axes, roles: Roles, folds: IntArray, order: int, options:
         options: of circular densities.
     """
     n_wide = len(roles.wide)
-    basis = LabelBasis(_ConditionAxes.of(slow, n_wide), max(order, options.circular_order, 1))
+    basis = LabelBasis(ConditionAxes.of(slow, n_wide), max(order, options.circular_order, 1))
     return Condition(basis, len(roles.labels) + n_wide, folds[roles.rotors].tolist(), order)
 
 

@@ -4,27 +4,44 @@ Each round draws from a fixed mixture of all generators so far and keeps that de
 the past, and the first, wide generator bounds their tails. Rounds are joined by shares that are fixed beforehand.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..free_energy.grid import bin_centres
+from ..free_energy.label_functions import LabelFunctions
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
 from ..generator.score_fit import fit_triangular, transported_gradients
-from ..reference.chart import chart_for
+from ..generator.trained_for import system_metadata
+from ..reference.chart import InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
+from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray
-from .draws import Draws, draw, join_draws
+from ..units import FloatArray, IntArray
+from .draws import Draws, draw, join_draws, load_draws, save_draws
 from .label_regression import LabelRegression, fit_label_regression, integrate_mean_forces
+from .wide_densities import (
+    WideRegressions,
+    condition_indices,
+    fit_wide_regressions,
+    functions_over,
+    set_wide_densities,
+    wide_log_densities,
+    wide_regressions_of_mean_forces,
+)
 
 NEWEST_SHARE = 0.9
 """Of a round's draws, from the newest generator; the older ones share the rest."""
@@ -44,6 +61,12 @@ LOG_TRUNCATION = 2.5
 LEAST_TRAINING_WEIGHT = 1e-6
 """A draw that weighs less is no training frame."""
 
+UNIFORM_SHARES = (0.3, 0.15, 0.05)
+"""Of the wide torsions' densities in each round, shared among them; later rounds like the last."""
+
+WIDE_FORCE_CONSTANT = 200.0
+"""kJ/mol, of wide torsions in the first windows."""
+
 FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
 
@@ -57,7 +80,7 @@ class LoopOptions:
     """How the loop spends its evaluations.
 
     Args:
-        windows: the first frames.
+        windows: the first frames; as many again for each label or wide torsion from the third on.
         n_first: draws of the first round; the second has twice as many, later ones as many as all before.
         ceiling: kT above the minimum, up to which labels are placed.
     """
@@ -66,15 +89,20 @@ class LoopOptions:
     n_first: int = 2000
     ceiling: float = 10.0
 
-    def n_draws(self, max_evaluations: int) -> list[int]:
+    def windows_over(self, n_axes: int) -> ShortWindows:
+        """The windows of so many labels and wide torsions."""
+        return replace(self.windows, n=self.windows.n * max(1, n_axes - 1))
+
+    def n_draws(self, max_evaluations: int, n_axes: int = 1) -> list[int]:
         """Of each round, so that everything together costs what is allowed.
 
         Raises:
             InputError: too few evaluations for one round.
         """
-        left = max_evaluations - self.windows.force_evaluations
+        of_windows = self.windows_over(n_axes).force_evaluations
+        left = max_evaluations - of_windows
         if left < self.n_first:
-            least = self.windows.force_evaluations + self.n_first
+            least = of_windows + self.n_first
             raise InputError(f"`max_evaluations` {max_evaluations} is less than windows and one round need: {least}")
         rounds: list[int] = []
         while left > 0:
@@ -110,6 +138,15 @@ class Placement:
         even = np.full(energies.shape, EVERYWHERE_SHARE / energies.size)
         return cls(edges, even + (1.0 - EVERYWHERE_SHARE) * low / low.sum())
 
+    def log_density(self, labels: FloatArray) -> FloatArray:
+        """log p(s) of labels in the domain, shape=(n,)."""
+        cells = [
+            np.clip(np.searchsorted(axis, part, side="right") - 1, 0, len(axis) - 2)
+            for axis, part in zip(self.edges, labels.T, strict=True)
+        ]
+        area = np.prod([axis[1] - axis[0] for axis in self.edges])
+        return np.asarray(np.log(self.probabilities[tuple(cells)] / area))
+
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Labels, shape=(n, d)."""
         cells = rng.choice(self.probabilities.size, n, p=self.probabilities.ravel())
@@ -135,6 +172,56 @@ class Round:
 
 
 @dataclass(frozen=True)
+class RoundOfDraws:
+    """What a round drew, and the regression of all draws up to it.
+
+    Attributes:
+        draws: of this round alone.
+        regression: of the weights and mean forces of all rounds so far.
+        wide_regressions: over labels and wide torsions, where there are any.
+    """
+
+    draws: Draws
+    regression: LabelRegression
+    wide_regressions: WideRegressions | None = None
+
+
+def save_round(found: RoundOfDraws, folder: Path) -> None:
+    """Write ``lifts.npz`` and ``regression.npz``."""
+    save_draws(found.draws, folder / "lifts.npz")
+    wide = found.wide_regressions.regressions if found.wide_regressions else ()
+    arrays = {f"{i}.{name}": part for i, one in enumerate((found.regression, *wide)) for name, part in one.arrays()}
+    np.savez(folder / "regression.npz", **arrays)
+
+
+def load_round(folder: Path, slow: SlowCoordinates) -> RoundOfDraws:
+    """Read what `save_round` wrote, over the same labels."""
+    with np.load(folder / "regression.npz", allow_pickle=False) as stored:
+        parts: dict[int, dict[str, Any]] = defaultdict(dict)
+        for name, part in stored.items():
+            number, _, of_fit = name.partition(".")
+            parts[int(number)][of_fit] = part
+    regression = LabelRegression.of_arrays(LabelFunctions(slow), parts[0])
+    wide = [LabelRegression.of_arrays(functions_over(slow, i), part) for i, part in list(parts.items())[1:]]
+    return RoundOfDraws(load_draws(folder / "lifts.npz"), regression, WideRegressions(tuple(wide)) if wide else None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of the loop's work.
+
+    Attributes:
+        name: ``rounds/NN/frames``, ``rounds/NN/model``, ``rounds/NN/lifts``, or ``model``, fitted to all.
+        compute: gives `ForceFrames`, an `InvertibleGenerator` or a `RoundOfDraws`; the loop stays as it was.
+        accept: takes what was computed, now or in another process; the next step needs it.
+    """
+
+    name: str
+    compute: Callable[[], Any]
+    accept: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
 class Learned:
     """What the loop learned.
 
@@ -153,15 +240,29 @@ class Learned:
     history: tuple[Round, ...]
 
 
+def round_shares(draws: Draws) -> FloatArray:
+    """How much each draw counts in the surface, by its round alone, shape=(n,)."""
+    return np.array(ROUND_SHARES)[np.minimum(draws.round, len(ROUND_SHARES) - 1)]
+
+
+def pooled_log_weights(draws: Draws) -> FloatArray:
+    """Log-weights to the equilibrium without restraint of all rounds, the labels' densities included, shape=(n,).
+
+    The mean of each round is unbiased; rounds are averaged by their shares, fixed beforehand, times their sizes.
+    """
+    return draws.log_weights - draws.log_label_density + np.log(round_shares(draws))
+
+
 def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
-    """Slopes of the log target along the labels while the other coordinates move along, shape=(n, d)."""
+    """Slopes of the log target along labels and wide torsions while narrow ones move along, shape=(n, d + n_wide)."""
     of_map = generator.map
     labels, circular = of_map.label_indices.numpy(), of_map.circular_indices.numpy()
     conditions = coordinates[:, np.concatenate([labels, circular])]
     values = of_map.narrow_values(torch.as_tensor(coordinates)).numpy()
     of_narrow = gradients[:, of_map.narrow_indices.numpy()]
-    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(labels), of_map.periodic.numpy())
-    return np.asarray(gradients[:, labels] + moved)
+    indices = condition_indices(of_map)
+    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(indices), of_map.periodic.numpy())
+    return np.asarray(gradients[:, indices] + moved)
 
 
 @dataclass(frozen=True)
@@ -173,37 +274,78 @@ class _Structures:
     weights: FloatArray
 
 
-class _Loop:
-    """The state of the loop between rounds.
+class Loop:
+    """The closed loop as a series of steps, each of which may be stored and taken up again.
 
     Args:
         system: the real system.
         seed: of all random numbers.
+        max_evaluations: of the real potential, windows and lost work included.
+        target_error: kT; rounds end where the surface's median error bar is smaller.
         options: how evaluations are spent.
         platform: an OpenMM platform.
         workers: local processes.
+        progress: called with the number of evaluations made in a step, as they are made.
+
+    Raises:
+        InputError: labels that are no coordinates of a chart, or too few evaluations.
     """
 
-    def __init__(self, system: MolecularSystem, seed: int, options: LoopOptions, platform: str, workers: int):
+    def __init__(
+        self,
+        system: MolecularSystem,
+        *,
+        seed: int,
+        max_evaluations: int,
+        target_error: float | None = None,
+        options: LoopOptions = LoopOptions(),
+        platform: str = "Reference",
+        workers: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ):
         self.system, self.seed, self.options = system, seed, options
-        self.platform, self.workers = platform, workers
+        self.platform, self.workers, self.progress = platform, workers, progress
+        self.target_error = target_error
         self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(self.chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
+        self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
+        self.n_draws = options.n_draws(max_evaluations, len(self._conditions))
         self.edges = grid_edges(system.slow)
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
         self.regression: LabelRegression | None = None
-        frames = sample_short_windows(system, named_rng(seed, "frames"), options.windows, platform)
-        self.force_evaluations = frames.force_evaluations
-        self.frames = self._structures_of(frames)
+        self.wide_regressions: WideRegressions | None = None
+        self.history: list[Round] = []
+        self.force_evaluations = 0
 
-    def _structures_of(self, frames: ForceFrames) -> _Structures:
+    def steps(self) -> Iterator[Step]:
+        """The steps in order; each is accepted before the next one is asked for."""
+        yield Step("rounds/00/frames", self._sample, self._accept_frames)
+        for number, n in enumerate(self.n_draws):
+            yield Step(f"rounds/{number:02d}/model", self._fit, self.generators.append)
+            yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
+            if self.target_error is not None and self.surface().median_error < self.target_error * self.system.kT:
+                break
+        # for whoever draws next; what was drawn knows nothing of it
+        yield Step("model", self._fit, self.generators.append)
+
+    def _sample(self) -> ForceFrames:
+        sampled, rng = self.system, named_rng(self.seed, "frames")
+        if len(self.wide):
+            assert isinstance(self.chart, InternalCoordinates)
+            torsions = torsions_of(sampled.topology, self.chart, self.wide)
+            sampled = with_more_labels(sampled, torsions, WIDE_FORCE_CONSTANT)
+        windows = self.options.windows_over(len(self._conditions))
+        return sample_short_windows(sampled, rng, windows, self.platform, self.progress)
+
+    def _accept_frames(self, frames: ForceFrames) -> None:
         chart, system = self.chart, self.system
         coordinates = chart.to_internal(frames.positions)
         forces = in_chart_frame(chart, frames.positions, frames.forces)
         gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
-        return _Structures(coordinates, gradients, np.ones(len(coordinates)))
+        self.frames = _Structures(coordinates, gradients, np.ones(len(coordinates)))
+        self.force_evaluations += frames.force_evaluations
 
     def _training_structures(self) -> _Structures:
         """Frames, and all draws with their weights over the local mean, truncated: they train, and estimate nothing."""
@@ -212,7 +354,11 @@ class _Loop:
         if self.regression is None:
             return _Structures(frames.coordinates, frames.gradients, weights)
         past = join_draws(self.drawn)
-        ratios = past.log_weights - self.regression.log_density(past.labels)
+        if self.wide_regressions is None:
+            ratios = past.log_weights - self.regression.log_density(past.labels)
+        else:
+            ratios = past.log_weights + self._log_wide(past)[:, -1]
+            ratios -= self.wide_regressions.log_density(past.coordinates[:, self._conditions])
         of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
         used = of_draws > LEAST_TRAINING_WEIGHT
         return _Structures(
@@ -221,16 +367,46 @@ class _Loop:
             np.concatenate([weights, of_draws[used]]),
         )
 
-    def fit(self) -> None:
-        """Add a generator, fitted to frames and to all draws so far."""
+    def _fit(self) -> InvertibleGenerator:
+        """A generator fitted to frames and to all draws so far."""
         data = self._training_structures()
-        fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights)
-        self.generators.append(InvertibleGenerator(fitted, self.chart, self.system.slow))
+        fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights, self.wide)
+        generator = InvertibleGenerator(fitted, self.chart, self.system.slow, system_metadata(self.system))
+        if len(self.wide):
+            regressions = self.wide_regressions or self._first_wide_regressions(generator)
+            share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(self.wide)
+            set_wide_densities(fitted, regressions, data.coordinates[:, self._conditions], share)
+        return generator
+
+    def _first_wide_regressions(self, generator: InvertibleGenerator) -> WideRegressions:
+        """Of the mean forces on frames."""
+        slopes = mean_forces(generator, self.frames.coordinates, self.frames.gradients)
+        return wide_regressions_of_mean_forces(self.system.slow, self.frames.coordinates[:, self._conditions], slopes)
+
+    @property
+    def _conditions(self) -> IntArray:
+        """Coordinates that are labels or wide torsions."""
+        return np.concatenate([self.chart.label_indices, self.wide])
+
+    def _shares(self, n_generators: int) -> FloatArray:
+        """Of the generators of a round."""
+        n_older = n_generators - 1
+        return np.array([(1.0 - NEWEST_SHARE) / n_older] * n_older + [NEWEST_SHARE]) if n_older else np.ones(1)
+
+    def _log_wide(self, draws: Draws) -> FloatArray:
+        """Log density of the wide torsions in the mixtures that they were drawn from, shape=(n, n_wide)."""
+        result = np.empty((len(draws), len(self.wide)))
+        for number in np.unique(draws.round):
+            rows, n = draws.round == number, int(number) + 1
+            result[rows] = wide_log_densities(self.generators[:n], self._shares(n), draws.coordinates[rows])
+        return result
 
     def placement(self) -> Placement:
         """Where the next round's labels are drawn from."""
         places = bin_centres(self.edges)
-        if self.regression is None:
+        if self.regression is None and len(self.wide):
+            energies = -self._first_wide_regressions(self.generators[0]).log_marginal(places)
+        elif self.regression is None:
             labels = self.frames.coordinates[:, self.chart.label_indices]
             slopes = mean_forces(self.generators[0], self.frames.coordinates, self.frames.gradients)
             energies = -integrate_mean_forces(self.system.slow, labels, slopes, places)
@@ -239,42 +415,55 @@ class _Loop:
         ceiling = self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
         return Placement.below(self.edges, energies.reshape([len(axis) - 1 for axis in self.edges]), ceiling)
 
-    def draw(self, n: int) -> None:
-        """A round of draws from the mixture of all generators so far."""
-        number, n_older = len(self.drawn), len(self.generators) - 1
+    def _draw(self, n: int) -> RoundOfDraws:
+        """A round of draws from the mixture of all generators so far, and the regressions with them."""
+        number = len(self.drawn)
         rng = named_rng(self.seed, "round", number)
-        shares = np.array([(1.0 - NEWEST_SHARE) / n_older] * n_older + [NEWEST_SHARE]) if n_older else np.ones(1)
-        labels = self.placement().sample(n, rng)
-        found = draw(
+        shares = self._shares(len(self.generators))
+        placement = self.placement()
+        labels = placement.sample(n, rng)
+        draws = draw(
             self.system,
             self.generators,
             shares,
             labels,
             rng,
+            log_label_density=placement.log_density(labels),
             round_number=number,
             platform=self.platform,
             workers=self.workers,
+            progress=self.progress,
         )
-        self.drawn.append(found)
-        self.force_evaluations += found.force_evaluations
+        return self._regressions_with(draws)
 
-    def estimate(self) -> LabelRegression:
-        """Regress all draws' weights and mean forces, each round with its share."""
-        pooled = join_draws(self.drawn)
-        ok, slopes = pooled.reason == "ok", np.zeros(pooled.labels.shape)
+    def _regressions_with(self, draws: Draws) -> RoundOfDraws:
+        """Of all draws' weights and mean forces, each round with its share."""
+        pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
+        ok, slopes = pooled.reason == "ok", np.zeros((len(pooled), len(self._conditions)))
         slopes[ok] = mean_forces(self.generators[-1], pooled.coordinates[ok], pooled.gradients[ok])
-        shares = np.array(ROUND_SHARES)[np.minimum(pooled.round, len(ROUND_SHARES) - 1)]
-        self.regression = fit_label_regression(
-            self.system.slow, pooled.labels, pooled.log_weights, slopes, shares, start=self.regression
+        shares, d = round_shares(pooled), len(slow.names)
+        regression = fit_label_regression(
+            slow, pooled.labels, pooled.log_weights, slopes[:, :d], shares, start=self.regression
         )
-        return self.regression
+        if not len(self.wide):
+            return RoundOfDraws(draws, regression)
+        start = self.wide_regressions or self._first_wide_regressions(self.generators[0])
+        conditions, log_wide = pooled.coordinates[:, self._conditions], self._log_wide(pooled)
+        wide = fit_wide_regressions(slow, conditions, pooled.log_weights, log_wide, slopes, shares, start)
+        return RoundOfDraws(draws, regression, wide)
+
+    def _accept_round(self, found: RoundOfDraws) -> None:
+        self.drawn.append(found.draws)
+        self.regression, self.wide_regressions = found.regression, found.wide_regressions
+        self.force_evaluations += found.draws.force_evaluations
+        self.history.append(self._record())
 
     def surface(self) -> FreeEnergySurface:
         """The surface of the regression so far."""
         assert self.regression is not None
         return self.regression.surface(self.system.slow, self.system.temperature, self.force_evaluations)
 
-    def record(self, surface: FreeEnergySurface) -> Round:
+    def _record(self) -> Round:
         """What the last round was worth."""
         assert self.regression is not None
         last = self.drawn[-1]
@@ -282,7 +471,14 @@ class _Loop:
         low = eta > eta.max() - self.options.ceiling
         ratios = np.exp(last.log_weights[low] - eta[low])
         effective = ratios.sum() ** 2 / max((ratios**2).sum(), 1e-300) / len(ratios)
-        return Round(self.force_evaluations, float(effective), float(ratios.mean()), surface.median_error)
+        return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error)
+
+    def learned(self) -> Learned:
+        """What all steps gave."""
+        assert self.regression is not None
+        return Learned(
+            self.generators[-1], join_draws(self.drawn), self.regression, self.surface(), tuple(self.history)
+        )
 
 
 def learn(
@@ -314,21 +510,19 @@ def learn(
     Raises:
         InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
     """
-    n_draws = options.n_draws(max_evaluations)
-    history = []
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
-        loop = _Loop(system, seed, options, platform, workers)
-        for n in n_draws:
-            loop.fit()
-            loop.draw(n)
-            regression = loop.estimate()
-            surface = loop.surface()
-            history.append(loop.record(surface))
-            if progress is not None:
-                progress(history[-1])
-            if target_error is not None and surface.median_error < target_error * system.kT:
-                break
-        # for whoever draws next; what was drawn knows nothing of it
-        loop.fit()
-    return Learned(loop.generators[-1], join_draws(loop.drawn), regression, surface, tuple(history))
+        loop = Loop(
+            system,
+            seed=seed,
+            max_evaluations=max_evaluations,
+            target_error=target_error,
+            options=options,
+            platform=platform,
+            workers=workers,
+        )
+        for step in loop.steps():
+            step.accept(step.compute())
+            if progress is not None and step.name.endswith("lifts"):
+                progress(loop.history[-1])
+        return loop.learned()

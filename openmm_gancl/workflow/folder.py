@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
         try:
             self.save()
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             work(temporary)
             entry["checksums"] = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
             os.rename(temporary, target)
@@ -250,7 +250,7 @@ class RunFolder:
             with contextlib.nullcontext() if entry["done"] else contextlib.suppress(OSError):
                 self.save()
 
-    def publish(self, stage: str, names: list[str]) -> None:
+    def publish(self, stage: str, names: Sequence[str]) -> None:
         """Copy files of a finished stage to the top of the folder."""
         for name in names:
             copy_atomically(self.file(stage, name), self.path / name)

@@ -22,7 +22,7 @@ from tests.tiny_run import PRESETS
 PACKAGE = Path(random_numbers.__file__).parents[1]
 AS_IT_IS = random_numbers._sequence
 TOY = "double_well_oscillators"
-QUICK = ("--preset", "quick", "--platform", "Reference", "--workers", "1", "--seed", "5")
+QUICK = ("--preset", "quick", "--generator", "product", "--platform", "Reference", "--workers", "1", "--seed", "5")
 RUNS = {
     "free labels, one chain": (TOY, "--acceptance", "metropolis"),
     "restrained, rounds of lifts": (TOY, "--target-error", "0.3", "--relax-steps", "auto"),

@@ -164,7 +164,7 @@ def test_features_and_torsions_that_are_not_there(options, message, tmp_path):
 
 
 def test_a_run_over_torsions_has_no_slow_stage(tmp_path):
-    torsions = RunOptions(preset="quick", platform="Reference", latent=0)
+    torsions = RunOptions(preset="quick", generator="product", platform="Reference", latent=0)
     run(tmp_path / "run", torsions, until="sample")
     result = gancl("slow", tmp_path / "run")
     assert result.exit_code == 2 and "begin a run with --slow diffusion-map" in result.stderr

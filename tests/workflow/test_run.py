@@ -35,7 +35,7 @@ from openmm_gancl.workflow.options import RunOptions, effective, settings_of
 from tests.tiny_run import PRESETS
 
 SYSTEM = "double_well_oscillators"
-QUICK = RunOptions(preset="quick", platform="Reference")
+QUICK = RunOptions(preset="quick", generator="product", platform="Reference")
 STAGES = ("sample", "train", "lift", "surface")
 SCRIPT = Path(__file__).parents[1] / "tiny_run.py"
 
@@ -184,20 +184,20 @@ def test_another_seed_gives_another_surface(finished, tmp_path):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, tmp_path, monkeypatch):
-    folder, work = tmp_path / "run", pipeline.STAGES[stage]
+    folder, work = tmp_path / "run", pipeline.RELAXED_STAGES[stage]
 
     def begin_and_stop(opened, out):
         (out / "half.npz").write_text("half")
         opened.folder.spend(1000)
         interrupt()
 
-    monkeypatch.setitem(pipeline.STAGES, stage, begin_and_stop)
+    monkeypatch.setitem(pipeline.RELAXED_STAGES, stage, begin_and_stop)
     with pytest.raises(KeyboardInterrupt):
         run(folder)
     kept = STAGES[: STAGES.index(stage)]
     assert [name for name in STAGES if (folder / name).exists()] == list(kept)
     made = {name: (folder / name).stat().st_ctime_ns for name in kept}
-    monkeypatch.setitem(pipeline.STAGES, stage, work)
+    monkeypatch.setitem(pipeline.RELAXED_STAGES, stage, work)
     outcome = run(folder)
     assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
     assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
@@ -206,7 +206,7 @@ def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, 
 
 def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):
     for name in STAGES:
-        monkeypatch.setitem(pipeline.STAGES, name, interrupt)
+        monkeypatch.setitem(pipeline.RELAXED_STAGES, name, interrupt)
     (finished.folder / "fes.png").unlink()
     assert run(finished.folder).summary == finished.summary
     assert (finished.folder / "fes.png").exists()
@@ -328,7 +328,7 @@ def test_a_full_disk_is_reported_and_finished_stages_stay(sampled, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
 
-    monkeypatch.setitem(pipeline.STAGES, "train", full)
+    monkeypatch.setitem(pipeline.RELAXED_STAGES, "train", full)
     with pytest.raises(OSError, match="No space left"):
         run(sampled)
     assert (sampled / "sample" / "frames.npz").exists() and not list(sampled.glob("*.tmp"))
@@ -477,7 +477,7 @@ def kill_and_resume(arguments, folder, delay, script=(sys.executable, str(SCRIPT
 
 def test_killed_at_a_random_moment_it_gives_the_same_bytes(finished, tmp_path):
     delay = np.random.default_rng(time.time_ns()).uniform(0.0, sum(finished.seconds.values()))
-    arguments = [SYSTEM, "--preset", "quick", "--platform", "Reference", "--workers", "2"]
+    arguments = [SYSTEM, "--preset", "quick", "--generator", "product", "--platform", "Reference", "--workers", "2"]
     expected = (finished.folder / "fes.npz").read_bytes()
     assert kill_and_resume(arguments, tmp_path / "run", delay) == expected, delay
 
@@ -486,7 +486,7 @@ def test_killed_at_a_random_moment_it_gives_the_same_bytes(finished, tmp_path):
 @pytest.mark.parametrize("system", [SYSTEM, "alanine_dipeptide_vacuum"])
 def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
     script = (sys.executable, "-m", "openmm_gancl.cli")
-    arguments = [system, "--preset", "quick", "--platform", "Reference"]
+    arguments = [system, "--preset", "quick", "--generator", "product", "--platform", "Reference"]
     subprocess.run([*script, "run", *arguments, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
     expected = (tmp_path / "whole" / "fes.npz").read_bytes()
     seconds = pipeline.run(tmp_path / "whole", None, None, reporter=Notes()).seconds

@@ -78,7 +78,7 @@ class DistilledNetwork(nn.Module):
 
     Args:
         sizes: features, hidden layers, coordinates.
-        generator: of the first weights.
+        generator: of the first weights; None where those of a file are to be filled in.
     """
 
     centre: Tensor
@@ -86,7 +86,7 @@ class DistilledNetwork(nn.Module):
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, sizes: tuple[int, ...], generator: torch.Generator):
+    def __init__(self, sizes: tuple[int, ...], generator: torch.Generator | None = None):
         super().__init__()
         self.register_buffer("centre", torch.zeros(sizes[0], dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
@@ -96,8 +96,9 @@ class DistilledNetwork(nn.Module):
         for fan_in, fan_out in pairwise(sizes):
             # made without numbers, or torch would draw them from its global generator
             linear = nn.utils.skip_init(Linear, fan_in, fan_out, dtype=torch.float64)
-            nn.init.normal_(linear.weight, std=fan_in**-0.5, generator=generator)
-            nn.init.zeros_(linear.bias)
+            if generator is not None:
+                nn.init.normal_(linear.weight, std=fan_in**-0.5, generator=generator)
+                nn.init.zeros_(linear.bias)
             layers += [linear, nn.Tanh()]
         self.layers = nn.Sequential(*layers[:-1])
 
@@ -188,7 +189,7 @@ def _distilled_of(sizes: Structure, tensors: Mapping[str, Tensor]) -> DistilledN
         whole_size(coordinates, "coordinates", 1, MAX_LABELS),
     )
     check_numbers(sum(a * b for a, b in pairwise(layers)), tensors)
-    return DistilledNetwork(layers, torch.Generator())
+    return DistilledNetwork(layers)
 
 
 def _learned_of(sizes: Structure, tensors: Mapping[str, Tensor]) -> LearnedCoordinates:

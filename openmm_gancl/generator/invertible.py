@@ -21,7 +21,7 @@ from .circular import CircularDensity
 from .coupling import CouplingNetwork
 from .model_file import ModelParts, check_basis
 from .score_fit import FitOptions, Roles, assembled, condition_of
-from .trained_for import check_trained_for
+from .trained_for import check_system_metadata, check_trained_for
 from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 
 ROWS_AT_ONCE = 250
@@ -144,6 +144,8 @@ class InvertibleGenerator:
             ValueError, KeyError, TypeError, IndexError or RuntimeError: it describes none.
         """
         sizes, tensors, chart = parts.sizes, parts.tensors, parts.chart
+        if parts.metadata:
+            check_system_metadata(parts.metadata, chart.n_atoms)
         roles, options = _roles(chart, sizes["wide"]), FitOptions()
         n_axes = len(roles.labels) + len(roles.wide)
         order = check_basis(n_axes, sizes["order"])

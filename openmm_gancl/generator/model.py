@@ -18,7 +18,7 @@ from ..errors import InputError, first_line, last_line
 from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, checked_temperature
+from ..units import FloatArray
 from .invertible import InvertibleGenerator
 from .label_basis import n_functions
 from .model_file import (
@@ -31,7 +31,7 @@ from .model_file import (
     refuse_model,
 )
 from .networks import Generator, LabelTable, LiftingNetworks
-from .trained_for import check_trained_for
+from .trained_for import check_system_metadata, check_trained_for
 
 MAX_HIDDEN, MAX_WINDOWS = 4096, 1_000_000
 """Of networks in a file."""
@@ -213,7 +213,8 @@ class LiftingModel:
         Raises:
             InputError: its networks or labels fail; ValueError, KeyError or TypeError: it describes none.
         """
-        _check_metadata(parts.metadata, parts.chart.n_atoms)
+        _check_metadata(parts.metadata)
+        check_system_metadata(parts.metadata, parts.chart.n_atoms)
         networks = _networks_of(parts)
         fill(networks, parts.tensors, _stored_names(networks))
         model = cls(networks.eval().requires_grad_(False), parts.chart, parts.slow, parts.metadata)
@@ -271,16 +272,12 @@ def _networks_of(parts: ModelParts) -> LiftingNetworks:
     return LiftingNetworks(generator, np.zeros(n), n_candidates)
 
 
-def _check_metadata(metadata: dict[str, Any], n_atoms: int) -> None:
-    checked_temperature(metadata["temperature"])
-    names, steps = metadata["atom_names"], metadata["encoder_relax_steps"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) != n_atoms:
-        raise ValueError(f"atom names that are not those of {n_atoms} atoms")
-    if steps is not None:
-        whole_size(steps, "encoder_relax_steps", 0, 10**9)
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    if metadata["encoder_relax_steps"] is not None:
+        whole_size(metadata["encoder_relax_steps"], "encoder_relax_steps", 0, 10**9)
     whole_size(metadata["n_frames"], "n_frames", 0, 10**12)
-    if not isinstance(metadata["history"], dict) or not isinstance(metadata["system"], str):
-        raise ValueError("a history or a name of the system that is none")
+    if not isinstance(metadata["history"], dict):
+        raise ValueError("a history of its training that is none")
 
 
 def load_model(path: str | Path) -> LiftingModel | InvertibleGenerator:

@@ -7,6 +7,7 @@ from ..coordinates.slow_coordinates import SlowCoordinates
 from ..errors import InputError
 from ..reference.chart import Chart
 from ..system.molecular_system import MolecularSystem
+from ..units import checked_temperature
 
 
 def atom_names(topology: Any) -> list[str]:
@@ -24,6 +25,24 @@ def system_metadata(system: MolecularSystem) -> dict[str, Any]:
     }
 
 
+def check_system_metadata(metadata: Mapping[str, Any], n_atoms: int) -> None:
+    """Refuse what `system_metadata` never is, as a file may have it.
+
+    Args:
+        metadata: of a model.
+        n_atoms: of its chart.
+
+    Raises:
+        ValueError: what is wrong; KeyError: what is missing.
+    """
+    names = metadata["atom_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) != n_atoms:
+        raise ValueError(f"atom names that are not those of {n_atoms} atoms")
+    if not isinstance(metadata["system"], str):
+        raise ValueError("a name of its system that is none")
+    checked_temperature(metadata["temperature"])
+
+
 def check_trained_for(
     metadata: Mapping[str, Any], chart: Chart, slow: SlowCoordinates, system: MolecularSystem
 ) -> None:
@@ -38,8 +57,10 @@ def check_trained_for(
     Raises:
         InputError: what does not fit.
     """
-    ours, theirs = metadata["atom_names"], atom_names(system.topology)
     remedy = "use the system that the model was trained for, or train a new one"
+    if not metadata:
+        raise InputError(f"the model does not say what it was trained for: {remedy}")
+    ours, theirs = metadata["atom_names"], atom_names(system.topology)
     if len(ours) != len(theirs):
         raise InputError(f"the model has {len(ours)} atoms, {system.name} has {len(theirs)}: {remedy}")
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):

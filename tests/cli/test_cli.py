@@ -125,6 +125,23 @@ def test_the_model_is_exported(finished, tmp_path):
     refused(gancl("export", finished[0], "-o", tmp_path / "mine.safetensors"), "name it model.pt")
 
 
+def test_the_newest_model_of_a_closed_loop_is_exported(tmp_path):
+    loop = ("--preset", "quick", "--generator", "triangular", "--platform", "Reference", "--workers", "1")
+    folder, extra = tmp_path / "run", {"metadata.json": ""}
+    assert gancl("sample", SYSTEM, "-o", folder, *loop).exit_code == 0
+    refused(gancl("export", folder), "has no lifting model yet")
+    assert gancl("train", folder).exit_code == 0
+    assert gancl("export", folder, "-o", tmp_path / "mine.pt").exit_code == 0
+    exported = torch.jit.load(str(tmp_path / "mine.pt"), _extra_files=extra)
+    generator = load_model(folder / "rounds" / "00" / "model" / "model.safetensors")
+    base, labels = generator.sample_base(3, np.random.default_rng(1)), np.zeros((3, 1))
+    for ours, theirs in zip(
+        generator.transform(base, labels), exported(*map(torch.as_tensor, (base, labels))), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs.numpy())
+    assert json.loads(extra["metadata.json"])["kind"] == "invertible"
+
+
 class Planted(torch.nn.Module):
     """TorchScript that runs when it is read."""
 

@@ -19,6 +19,7 @@ from openmm_gancl.generator import InvertibleGenerator, restrain_torsions, untra
 from openmm_gancl.generator.coupling import CouplingNetwork
 from openmm_gancl.generator.model import load_lifting_model, with_encoder, with_generator
 from openmm_gancl.generator.model_file import DESCRIPTION, SCHEMA_VERSION
+from openmm_gancl.generator.trained_for import system_metadata
 from openmm_gancl.learning.learned_labels import learn_slow_coordinates, load_labels
 from openmm_gancl.reference.chart import chart_for
 from tests.generator.random_map import random_map
@@ -63,7 +64,7 @@ def invertible(with_network=False):
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
         made.narrow.set_network(network.requires_grad_(False))
-    return InvertibleGenerator(made, chart, system.slow, {"rounds": 2})
+    return InvertibleGenerator(made, chart, system.slow, {**system_metadata(system), "rounds": 2})
 
 
 @pytest.fixture(scope="module")
@@ -463,6 +464,8 @@ DESCRIPTIONS = {
     ],
     "windows": [(("sizes", "n_windows"), HUGE), (("sizes", "n_windows"), 2), (("sizes", "n_windows"), None)],
     "network": [
+        (("metadata", "atom_names"), None),
+        (("metadata", "temperature"), -1.0),
         (("sizes", "order"), HUGE),
         (("sizes", "wide"), [HUGE]),
         (("sizes", "wide"), [-1]),

@@ -25,7 +25,7 @@ from .statistics import score, z_limit
 NAME = DOUBLE_WELL.name
 N_SCORES = 5 + 4 + 2 + 1 + 1
 REJECTED = 5.0
-N_MOVES, N_TWIN, N_NARROW, N_TWO, N_BLOCKS = 42_000, 6000, 2500, 7000, 60
+N_MOVES, N_TWIN, N_NARROW, N_TWO, N_BLOCKS = 48_000, 6000, 2500, 7000, 60
 
 
 def move_of(models, generator, relax_steps, **rest):
@@ -146,7 +146,7 @@ def scores(positions):
 
 
 def test_marginals_are_exact(models):
-    move = move_of(models, "trained", 10)
+    move = move_of(models, "trained", 20)
     move.step(200)
     z, errors = scores(move.run(N_MOVES).positions)
     assert 0.1 < move.acceptance_rate < 0.95

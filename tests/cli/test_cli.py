@@ -407,6 +407,7 @@ def test_the_doctor_names_a_remedy(monkeypatch):
         raise ImportError("libX.so: no such file")
 
     monkeypatch.setattr(doctor, "_openmm_platforms", broken)
+    monkeypatch.setattr(doctor, "_openmmtorch", list)
     result = gancl("doctor")
     problem = next(line for line in result.stdout.splitlines() if line.startswith("problem"))
     assert result.exit_code == 2 and "libX.so" in problem and "reinstall" in problem

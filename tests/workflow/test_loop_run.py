@@ -207,5 +207,5 @@ def test_a_network_is_trained_and_a_pilot_decides(tmp_path):
     assert outcome.summary.generator == "gan"
     again = run(tmp_path / "again", options)
     assert contents(tmp_path / "run") == contents(again.folder)
-    with pytest.raises(InputError, match=r"leaves 1000 draws, too few to train a network: give at least 4600"):
-        run(tmp_path / "few", replace(options, max_evaluations=2600))
+    with pytest.raises(InputError, match=r"leaves 2600 draws, too few to train a network: give at least 4600"):
+        run(tmp_path / "few", replace(options, max_evaluations=4200))

@@ -247,6 +247,8 @@ class _Loop:
         else:
             ratios = past.log_weights + self._log_wide(past)[:, -1]
             ratios -= self.wide_regressions.log_density(past.coordinates[:, self._conditions])
+            # forces at a structure are right whatever its weight: even weights are noise that is not added
+            ratios = np.minimum(0.5 * ratios, 0.0)
         of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
         used = of_draws > LEAST_TRAINING_WEIGHT
         return _Structures(

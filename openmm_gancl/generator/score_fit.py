@@ -196,7 +196,7 @@ class _Equations:
         roughness: shape=(n_features,).
         of_precision: which features are multiplied by y.
         squares: shape=(k,), sums of the gradients' squares.
-        totals: shape=(2,), sums of the weights and of their squares.
+        total: sum of the weights.
     """
 
     matrix: FloatArray
@@ -205,7 +205,7 @@ class _Equations:
     roughness: FloatArray
     of_precision: IntArray
     squares: FloatArray
-    totals: FloatArray
+    total: float
 
     @classmethod
     def of(cls, data: "_NarrowData", rows: BoolArray, precision_order: int) -> "_Equations":
@@ -230,11 +230,11 @@ class _Equations:
             matrix += columns.T @ columns
             right += columns.T @ (root * data.gradients[part]).astype(np.float32)
         weights = data.weights[chosen]
-        squares, totals = weights @ data.gradients[chosen] ** 2, np.array([weights.sum(), (weights**2).sum()])
-        return cls(matrix, right, orders, roughness, of_precision, squares, totals)
+        squares = weights @ data.gradients[chosen] ** 2
+        return cls(matrix, right, orders, roughness, of_precision, squares, float(weights.sum()))
 
     def __add__(self, other: "_Equations") -> "_Equations":
-        names = ("matrix", "right", "squares", "totals")
+        names = ("matrix", "right", "squares", "total")
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def solve(self, options: NarrowOptions) -> "LinearGradient":
@@ -252,9 +252,8 @@ class _Equations:
         right = self.right[columns]
         inverse = cho_solve(cho_factor(matrix), np.eye(len(matrix)))
         solution = inverse @ right
-        # of the residuals of the least squares, and of the weights
-        residual = np.maximum(self.squares - (solution * right).sum(axis=0), 0.0) / self.totals[0]
-        variance = np.diag(inverse)[:, None] * (residual * self.totals[1] / self.totals[0])
+        residual = np.maximum(self.squares - (solution * right).sum(axis=0), 0.0) / self.total
+        variance = np.diag(inverse)[:, None] * residual
         n = len(of_mean)
         linear = np.zeros((n_features, k))
         linear[of_mean] = solution[:n] * _garrote(solution[:n], variance[:n], LINEAR_EVIDENCE)

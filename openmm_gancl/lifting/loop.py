@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
 from ..errors import InputError
@@ -18,8 +19,9 @@ from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
 from ..generator.score_fit import fit_triangular, transported_gradients
-from ..reference.chart import InternalCoordinates, chart_for
+from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
+from ..reference.wide_components import other_components, with_angles
 from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
@@ -217,16 +219,24 @@ class _Loop:
         self.drawn: list[Draws] = []
         self.regression: LabelRegression | None = None
         self.wide_regressions: WideRegressions | None = None
-        sampled = system
-        if len(self.wide):
-            assert isinstance(self.chart, InternalCoordinates)
-            sampled = with_more_labels(
-                system, torsions_of(system.topology, self.chart, self.wide), WIDE_FORCE_CONSTANT
-            )
-        windows = options.windows_over(len(self._conditions))
-        frames = sample_short_windows(sampled, named_rng(seed, "frames"), windows, platform)
+        frames = self._first_frames()
         self.force_evaluations = frames.force_evaluations
         self.frames = self._structures_of(frames)
+
+    def _first_frames(self) -> ForceFrames:
+        """Of windows over labels and wide torsions, or that begin with the other components of particles anywhere."""
+        system, rng = self.system, named_rng(self.seed, "frames")
+        windows, displaced = self.options.windows_over(len(self._conditions)), None
+        if isinstance(self.chart, InternalCoordinates) and len(self.wide):
+            torsions = torsions_of(system.topology, self.chart, self.wide)
+            system = with_more_labels(system, torsions, WIDE_FORCE_CONSTANT)
+        if isinstance(system.slow, ParticleCoordinates):
+            displaced = other_components(system.slow, system.positions)
+        frames = sample_short_windows(system, rng, windows, self.platform, displaced)
+        if isinstance(self.chart, CartesianCoordinates) and displaced is not None:
+            self.chart = with_angles(self.chart, frames.positions, displaced)
+            self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
+        return frames
 
     def _structures_of(self, frames: ForceFrames) -> _Structures:
         chart, system = self.chart, self.system

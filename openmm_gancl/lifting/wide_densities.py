@@ -95,7 +95,9 @@ def condition_indices(of_map: TriangularMap) -> FloatArray:
     return np.concatenate([of_map.label_indices.numpy(), of_map.circular_indices[: of_map.n_wide].numpy()])
 
 
-def wide_regressions_of_mean_forces(slow: SlowCoordinates, conditions: FloatArray, slopes: FloatArray) -> WideRegressions:
+def wide_regressions_of_mean_forces(
+    slow: SlowCoordinates, conditions: FloatArray, slopes: FloatArray
+) -> WideRegressions:
     """First regressions, from mean forces on frames, shapes (n, d + n_wide)."""
     d = len(slow.names)
     found = []
@@ -167,9 +169,7 @@ def set_wide_densities(
         matrix = values[:, usable].T @ values[:, usable]
         matrix += np.diag(RIDGE * (1 + roughness[usable]) ** 2)
         coefficients = np.linalg.solve(matrix, values[:, usable].T @ harmonics)
-        of_map.circular[i] = CircularDensity(
-            torch.as_tensor(usable), torch.as_tensor(coefficients), 1, uniform_share
-        )
+        of_map.circular[i] = CircularDensity(torch.as_tensor(usable), torch.as_tensor(coefficients), 1, uniform_share)
 
 
 def _harmonics(regression: LabelRegression, known: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.geometry import wrap
+from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.platforms import make_context, put_in_group
 from ..engine.random_numbers import openmm_seed
 from ..engine.restraint_forces import add_restraint
@@ -64,6 +65,7 @@ def sample_short_windows(
     rng: np.random.Generator,
     windows: ShortWindows = ShortWindows(),
     platform: str = "Reference",
+    displaced: ParticleCoordinates | None = None,
 ) -> ForceFrames:
     """Frames of windows scattered over the labels' domain, each begun at the end of the nearest one that is done.
 
@@ -74,6 +76,7 @@ def sample_short_windows(
         rng: of labels and dynamics.
         windows: how many, and how long.
         platform: an OpenMM platform.
+        displaced: components that each window begins with anywhere in their domain; nothing holds them there.
 
     Raises:
         InputError: the dynamics failed, or left the declared state everywhere.
@@ -94,7 +97,7 @@ def sample_short_windows(
         gaps = wrap(np.array(waiting)[:, None] - np.array(reached), periods) / spans
         i, j = np.unravel_index((gaps**2).sum(axis=2).argmin(), gaps.shape[:2])
         label = waiting.pop(int(i))
-        context.setPositions(ends[j])
+        context.setPositions(ends[j] if displaced is None else displaced_positions(ends[j], displaced, rng))
         context.setVelocitiesToTemperature(system.temperature, openmm_seed(rng))
         way = wrap(label - reached[j], periods)
         try:
@@ -118,3 +121,10 @@ def sample_short_windows(
     if not inside.any():
         raise InputError("no frame of the training windows lies in the declared state: see the card's `state`")
     return ForceFrames(frames.positions[inside], frames.forces[inside], frames.labels[inside], frames.force_evaluations)
+
+
+def displaced_positions(positions: FloatArray, displaced: ParticleCoordinates, rng: np.random.Generator) -> FloatArray:
+    """Positions with some components drawn evenly from their domain, shape=(n_atoms, 3), nm."""
+    moved = np.array(positions)
+    moved[displaced.components[:, 0], displaced.components[:, 1]] = rng.uniform(*displaced.domain.T)
+    return moved

@@ -43,11 +43,11 @@ def report(name, there):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("run", type=Path, help="a finished run: its model.pt and fes.npz")
+parser.add_argument("run", type=Path, help="a finished run: its model.safetensors and fes.npz")
 parser.add_argument("--attempts", type=int, default=2000)
 arguments = parser.parse_args()
 simulation, there = simulate(), []
-model, surface = gancl.load_model(arguments.run / "model.pt"), arguments.run / "fes.npz"
+model, surface = gancl.load_model(arguments.run / "model.safetensors"), arguments.run / "fes.npz"
 move = gancl.LiftMove(simulation, model, surface=surface, seed=7)  # the first line added
 for _ in range(arguments.attempts):
     move.run(1, md_steps=100)  # the second, in place of simulation.step(100)

@@ -9,12 +9,12 @@ from typing import Any
 from .errors import InputError
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole, or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "w") as stream:
-            stream.write(text)
+        with open(temporary, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

@@ -93,7 +93,7 @@ def differing(one, other):
 
 
 LEARNED = ("bonded_chain", "--slow", "diffusion-map", "--lifts", "96", "--latent", "1")
-GIVEN = pytest.param(("double_well_oscillators",), marks=pytest.mark.slow)
+GIVEN = pytest.param(("double_well_oscillators", "--generator", "product"), marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", params=[LEARNED, GIVEN], ids=["learned", "given"])
@@ -116,8 +116,8 @@ def test_every_file_has_the_same_bytes(runs):
     names = set(contents(one))
     stages = {path.name for path in (one / "run").iterdir() if path.is_dir()}
     assert {"sample", "train", "lift", "surface"} <= stages <= {"sample", "slow", "train", "lift", "surface"}
-    for name in ("run/top.pdb", "run/model.pt", "run/lifts.dcd", "run/fes.png", "run/fes.npz", "run/manifest.json"):
-        assert name in names
+    for name in ("top.pdb", "model.safetensors", "lifts.dcd", "fes.png", "fes.npz", MANIFEST):
+        assert f"run/{name}" in names
     assert {"results/exported.pt", "results/fes.npz", "results/fes.dat", "results/fes.png"} <= names
     assert ("run/slow/slow.pt" in names) == ("slow" in stages)
     # they were made on days of their own
@@ -125,7 +125,7 @@ def test_every_file_has_the_same_bytes(runs):
     assert (days[1] - days[0]).days in (399, 400)
 
 
-@pytest.mark.parametrize("name", ["top.pdb", "lift/lifts.dcd", "model.pt", "fes.png", MANIFEST])
+@pytest.mark.parametrize("name", ["top.pdb", "lift/lifts.dcd", "model.safetensors", "fes.png", MANIFEST])
 def test_a_date_in_any_file_would_be_noticed(runs, name):
     one, two = runs
     file = two / "run" / name

@@ -23,7 +23,7 @@ def run(folder, *arguments):
 def quick_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     gancl = ("-m", "openmm_gancl.cli", "run", "alanine_dipeptide_vacuum", "-o", "run", "--preset", "quick")
-    run(folder, *gancl, "--latent", "0", "--lifts", "128")
+    run(folder, *gancl, "--generator", "product", "--latent", "0", "--lifts", "128")
     return folder / "run"
 
 
@@ -60,7 +60,7 @@ def test_existing_script(quick_run):
 
 
 def test_structures_at(quick_run):
-    output = run(quick_run.parent, EXAMPLES / "structures_at.py", quick_run / "model.pt", "--preset", "quick")
+    output = run(quick_run.parent, EXAMPLES / "structures_at.py", quick_run / "model.safetensors", "--preset", "quick")
     assert "exact: with their weights" in output and "no weights (the System holds 729 molecules" in output
     assert (quick_run.parent / "water.pdb").read_text().count("MODEL ") == 2
 

@@ -16,7 +16,7 @@ def model_file(tmp_path_factory):
     system = gancl.load_system("alanine_dipeptide_vacuum")
     frames = gancl.sample_windows(system, n_windows=16, steps_per_window=200, frames_per_window=10, **QUICK)
     model = gancl.train(system, frames, seed=2, options=gancl.TrainingOptions(latent_size=0))
-    model.save(path := tmp_path_factory.mktemp("journeys") / "model.pt")
+    model.save(path := tmp_path_factory.mktemp("journeys") / "model.safetensors")
     return path
 
 

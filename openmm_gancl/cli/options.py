@@ -13,6 +13,12 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; all c
 Json = Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Preset = Annotated[str, typer.Option(help="default (minutes) or quick (under one minute, for trials and tests).")]
+Generator = Annotated[
+    str | None,
+    typer.Option(
+        help="triangular (a lift costs one evaluation; the default for the card's labels), or product (relaxed lifts)."
+    ),
+]
 RelaxSteps = Annotated[
     str | None, typer.Option(metavar="N|auto", help="Steps of each relaxation, or auto to measure the best count.")
 ]

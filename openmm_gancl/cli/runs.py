@@ -128,6 +128,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         target: str = argument,
         output: shared.Output = None,
         preset: shared.Preset = "default",
+        generator: shared.Generator = None,
         relax_steps: shared.RelaxSteps = None,
         lifts: shared.LiftCount = None,
         max_evaluations: shared.MaxEvaluations = None,
@@ -150,6 +151,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
                 preset=preset,
+                generator=generator,
                 relax_steps=relax_steps,
                 lifts=lifts,
                 max_evaluations=max_evaluations,
@@ -204,4 +206,23 @@ sample = _beginning(
 slow = _going_on(
     "slow", "The slow stage of a run begun with `--slow diffusion-map`, and before it whatever is missing."
 )
-lift = _going_on(LAST_STAGE, "The lift stage of a run and the surface made of it, and before it whatever is missing.")
+
+
+def lift(
+    run: RunArgument,
+    lifts: Annotated[
+        int | None, typer.Option("--lifts", min=1, help="So many more from the last model of a finished run.")
+    ] = None,
+    workers: shared.Workers = None,
+    json_: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """The lift stage of a run and the surface made of it, and before it whatever is missing; or more lifts."""
+    with exit_codes(debug, RESUME_HINT):
+        if lifts is None:
+            print_outcome(advance(run, None, None, workers, LAST_STAGE), json_)
+            return
+        use_threads_of(run)
+        from ..workflow.run import lift_more
+
+        print_outcome(lift_more(run, lifts, reporter=make_reporter(), workers=workers), json_)

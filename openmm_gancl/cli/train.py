@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,21 @@ from ..errors import InputError
 from . import options as shared
 from .exit_codes import exit_codes
 from .reporting import make_reporter
-from .runs import RESUME_HINT, advance, check_run, print_outcome, use_threads_of
+from .runs import (
+    RESUME_HINT,
+    advance,
+    check_no_options,
+    check_run,
+    print_outcome,
+    run_options,
+    use_threads_of,
+)
+
+if TYPE_CHECKING:
+    from ..system.molecular_system import MolecularSystem
+    from ..units import FloatArray
+    from ..workflow.options import RunOptions
+    from ..workflow.run import Outcome
 
 
 def _train_own(
@@ -25,13 +39,15 @@ def _train_own(
 ) -> tuple[Path, str]:
     use_threads_of(Path("."))
     from ..files import check_writable
+    from ..generator.model_file import check_model_name
     from ..generator.training import train_model
     from ..generator.wgan_gp import TrainingOptions
     from ..sampling.own_frames import check_cvs, load_own_frames
     from ..system.library import load_system
 
     if top is None or output is None:
-        raise InputError("own frames need --top FILE and -o model.pt: name both")
+        raise InputError("own frames need --top FILE, and -o model.safetensors or -o RUN: name both")
+    check_model_name(output)
     check_writable(output)
     system = load_system(target)
     check_cvs(system, cvs)
@@ -53,6 +69,33 @@ def _train_own(
     return output, model.describe()
 
 
+def _own_frames_of_a_run(
+    target: str,
+    top: Path | None,
+    trajectories: list[Path],
+    cvs: list[str],
+    log_weights: Path | None,
+    output: Path | None,
+    begun_with: "RunOptions",
+    workers: int | None,
+) -> "Outcome":
+    folder = Path(target) if output is None else output
+    use_threads_of(folder)
+    from ..sampling.own_frames import check_cvs, read_own_frames
+    from ..workflow.run import use_own_frames
+
+    if top is None:
+        raise InputError("own frames need --top FILE: name it")
+    reporter, topology = make_reporter(), top
+
+    def frames(system: "MolecularSystem") -> "tuple[FloatArray, FloatArray]":
+        check_cvs(system, cvs)
+        return read_own_frames(system, topology, trajectories, log_weights, reporter.note)
+
+    system, options = (None, None) if output is None else (target, begun_with)
+    return use_own_frames(folder, system, options, frames, reporter=reporter, workers=workers)
+
+
 def train(
     target: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or with --traj a system's name or card.")],
     top: Annotated[Path | None, typer.Option(help="Topology of your own frames.")] = None,
@@ -66,23 +109,48 @@ def train(
     ] = None,
     output: shared.Output = None,
     latent: shared.Latent = None,
+    preset: shared.Preset = "default",
+    max_evaluations: shared.MaxEvaluations = None,
     seed: shared.Seed = 0,
+    platform: shared.Platform = "auto",
     workers: shared.Workers = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
-    """The train stage of a run; with --top and --traj, a model of a system from your own frames."""
+    """The train stage of a run, or a model from your own frames.
+
+    RUN alone goes on with a run as far as its first model. With --traj and --top, your frames take the place of the
+    run's first windows; a system in place of RUN begins one in the folder -o RUN. A system with -o model.safetensors
+    gets the model of the product generator, without a run.
+    """
     with exit_codes(debug, "repeat the command to start again" if traj else RESUME_HINT):
         if not traj:
             if top is not None or cv or log_weights is not None:
                 raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")
-            check_run(target, "--traj FILE --top FILE -o model.pt (frames of your own), or begin a run")
-            if output is not None or latent is not None or seed:
+            check_run(target, "--traj FILE --top FILE -o model.safetensors (frames of your own), or begin a run")
+            given = {"latent": latent, "seed": seed, "preset": preset, "max_evaluations": max_evaluations}
+            defaults = {"latent": None, "seed": 0, "preset": "default", "max_evaluations": None}
+            if output is not None or given != defaults or platform != "auto":
                 raise InputError(
-                    "-o, --latent and --seed belong to own frames (--traj): leave them out; gancl export writes a "
-                    "run's model to a file"
+                    "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
+                    "leave them out; gancl export writes a run's model to a file"
                 )
             print_outcome(advance(Path(target), None, None, workers, "train"), json_)
+            return
+        from ..workflow.folder import is_run_folder
+
+        if is_run_folder(Path(target)) or (output is not None and not output.suffix):
+            if latent is not None:
+                raise InputError("--latent is of the product generator: leave it out, or name -o model.safetensors")
+            options = run_options(
+                preset=preset, max_evaluations=max_evaluations, seed=seed, platform=platform, relax_steps=None
+            )
+            if is_run_folder(Path(target)):
+                check_no_options(vars(options), vars(run_options(relax_steps=None)))
+                if output is not None:
+                    raise InputError(f"{target} is a run folder, where the model goes: leave -o out")
+            outcome = _own_frames_of_a_run(target, top, traj, cv or [], log_weights, output, options, workers)
+            print_outcome(outcome, json_)
             return
         path, description = _train_own(target, top, traj, cv or [], log_weights, output, latent, seed)
         typer.echo(json.dumps({"model": str(path), "description": description}) if json_ else f"{path}: {description}")

@@ -1,7 +1,9 @@
 """Slow coordinates: the labels that a lift is drawn at, and the restriction that maps positions to labels."""
 
-import base64
+import hashlib
 import io
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -202,29 +204,6 @@ class ParticleCoordinates:
         }
 
 
-def repeated(slow: SlowCoordinates, n: int, n_atoms: int) -> SlowCoordinates:
-    """The coordinates of n packed copies of a molecule, those of the first copy first.
-
-    Args:
-        slow: of one copy.
-        n: copies.
-        n_atoms: atoms in a copy.
-
-    Raises:
-        InputError: for learned coordinates of more than one copy.
-    """
-    if n == 1:
-        return slow
-    names = tuple(f"{name}_{copy}" for copy in range(n) for name in slow.names)
-    first = np.repeat(np.arange(n) * n_atoms, len(slow.names))[:, None]
-    if isinstance(slow, Torsions):
-        return Torsions(names, np.tile(slow.atoms, (n, 1)) + first)
-    if isinstance(slow, ParticleCoordinates):
-        components = np.tile(slow.components, (n, 1)) + first * np.array([1, 0])
-        return ParticleCoordinates(names, components, np.tile(slow.domain, (n, 1)))
-    raise InputError(f"labels of type {type(slow).__name__} cannot be computed for packed copies: use packed=1")
-
-
 FRAMES_AT_ONCE = 2000
 """Through a torch module."""
 
@@ -241,6 +220,8 @@ class ModuleCoordinates:
             to coordinates, shape=(n, d) or (d,), in double precision.
         chart_torsions: shape=(t, 4), 0-based atoms of torsions that the chart of a lift has as coordinates: what the
             molecule turns about, and not by symmetry alone.
+        structure: what a file names the module by (`openmm_gancl.coordinates.label_modules`); None for a module of your
+            own, which is code, and so in no file of this program.
     """
 
     names: tuple[str, ...]
@@ -248,6 +229,7 @@ class ModuleCoordinates:
     domain: FloatArray
     archive: bytes = field(repr=False)
     chart_torsions: IntArray = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
+    structure: dict[str, Any] | None = None
     kind: ClassVar[str] = "module"
 
     def __post_init__(self) -> None:
@@ -261,11 +243,16 @@ class ModuleCoordinates:
             raise InputError(f"periods {self.periods.tolist()}: a coordinate has the period 2 pi, or none (inf)")
 
     @classmethod
-    def from_module(cls, module: Any, *, names: tuple[str, ...], periods: Any, domain: Any) -> "ModuleCoordinates":
+    def from_module(
+        cls, module: Any, *, names: tuple[str, ...], periods: Any, domain: Any, chart_torsions: Any = ()
+    ) -> "ModuleCoordinates":
         """Coordinates by an ``nn.Module``, which is scripted, or a scripted one; see the class."""
         import torch
 
-        return cls(names, periods, domain, archived(torch.jit.script(module)))
+        from .label_modules import structure_of
+
+        archive = archived(torch.jit.script(module))
+        return cls(names, periods, domain, archive, chart_torsions, structure_of(module))
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -315,24 +302,46 @@ class ModuleCoordinates:
         if not (torch.isfinite(found[0]).all() and torch.isfinite(gradient).all()):
             raise InputError(f"the labels' module or its gradient is not finite at the structure: {remedy}")
 
+    def tensors(self) -> dict[str, Any]:
+        """The module's numbers, which with `describe` are all of it.
+
+        Raises:
+            InputError: it is a module of your own.
+        """
+        if self.structure is None:
+            raise InputError(
+                f"the labels {', '.join(self.names)} are a module of your own, whose code no file of gancl holds: "
+                "keep the module with torch.jit.save, and train the model in the script that uses it"
+            )
+        return dict(self.module.state_dict())
+
+    def _fingerprint(self) -> str:
+        if self.structure is None:
+            return hashlib.sha256(self.archive).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(self.structure, sort_keys=True).encode())
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def describe(self) -> dict[str, Any]:
-        """See `SlowCoordinates.describe`."""
+        """See `SlowCoordinates.describe`; the module's numbers are `tensors`."""
         return {
             "kind": self.kind,
             "names": list(self.names),
             "periods": [period if np.isfinite(period) else None for period in self.periods],
             "domain": self.domain.tolist(),
-            "archive": base64.b64encode(self.archive).decode(),
             "chart_torsions": self.chart_torsions.tolist(),
+            "structure": self.structure,
+            "fingerprint": self._fingerprint(),
         }
 
 
-def archived(module: Any) -> bytes:
-    """A scripted module as the bytes of a TorchScript archive."""
+def archived(module: Any, files: dict[str, str] | None = None) -> bytes:
+    """A scripted module as the bytes of a TorchScript archive, with texts beside it."""
     import torch
 
     stream = io.BytesIO()
-    torch.jit.save(module, stream)
+    torch.jit.save(module, stream, _extra_files=files)
     return stream.getvalue()
 
 
@@ -343,13 +352,42 @@ def _loaded_module(archive: bytes) -> Any:
     return torch.jit.load(io.BytesIO(archive))
 
 
-def slow_from_description(description: dict[str, Any]) -> SlowCoordinates:
-    """Rebuild slow coordinates from `SlowCoordinates.describe`."""
+def slow_as_module(slow: SlowCoordinates) -> ModuleCoordinates:
+    """The same coordinates by a torch module."""
+    from .torch_modules import ComponentsModule, TorsionsModule
+
+    if isinstance(slow, ModuleCoordinates):
+        return slow
+    assert isinstance(slow, Torsions | ParticleCoordinates)
+    module = TorsionsModule(slow.atoms) if isinstance(slow, Torsions) else ComponentsModule(slow.components)
+    return ModuleCoordinates.from_module(module, names=slow.names, periods=slow.periods, domain=slow.domain)
+
+
+def _module_from_description(fields: Mapping[str, Any], tensors: Mapping[str, Any]) -> ModuleCoordinates:
+    from .label_modules import rebuilt_module
+
+    if fields["structure"] is None:
+        raise ValueError("the labels are a module that this program cannot rebuild")
+    return ModuleCoordinates.from_module(
+        rebuilt_module(fields["structure"], tensors),
+        names=tuple(fields["names"]),
+        periods=[np.inf if period is None else period for period in fields["periods"]],
+        domain=fields["domain"],
+        chart_torsions=fields["chart_torsions"],
+    )
+
+
+def slow_from_description(description: Mapping[str, Any], tensors: Mapping[str, Any] | None = None) -> SlowCoordinates:
+    """Rebuild slow coordinates from `SlowCoordinates.describe`; no code is read.
+
+    Args:
+        description: JSON.
+        tensors: of a module's state; see `ModuleCoordinates.tensors`.
+    """
+    if description["kind"] == ModuleCoordinates.kind:
+        return _module_from_description(description, tensors or {})
     fields = {key: value for key, value in description.items() if key != "kind"}
     fields["names"] = tuple(fields["names"])
-    if description["kind"] == ModuleCoordinates.kind:
-        fields["periods"] = [np.inf if period is None else period for period in fields["periods"]]
-        fields["archive"] = base64.b64decode(fields["archive"])
-    kinds: dict[str, Any] = {"torsions": Torsions, "particle": ParticleCoordinates, "module": ModuleCoordinates}
+    kinds: dict[str, Any] = {"torsions": Torsions, "particle": ParticleCoordinates}
     slow: SlowCoordinates = kinds[description["kind"]](**fields)
     return slow

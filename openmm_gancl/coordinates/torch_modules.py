@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..units import IntArray
 from .features import AlignedPositions, Distances, Features, FeatureSet, SineCosine
-from .slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, archived
 
 
 def _minimum_image(vectors: Tensor, box: Tensor | None) -> Tensor:
@@ -23,7 +22,9 @@ def _minimum_image(vectors: Tensor, box: Tensor | None) -> Tensor:
     return vectors
 
 
-class _Distances(nn.Module):
+class DistancesModule(nn.Module):
+    """See `Distances`."""
+
     pairs: Tensor
 
     def __init__(self, features: Distances):
@@ -31,11 +32,14 @@ class _Distances(nn.Module):
         self.register_buffer("pairs", torch.as_tensor(features.pairs))
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Of shape=(m,) or (n, m)."""
         a, b = positions.index_select(-2, self.pairs[:, 0]), positions.index_select(-2, self.pairs[:, 1])
         return torch.linalg.vector_norm(_minimum_image(b - a, box), dim=-1)
 
 
-class _SineCosine(nn.Module):
+class SineCosineModule(nn.Module):
+    """See `SineCosine`."""
+
     quadruples: Tensor
 
     def __init__(self, features: SineCosine):
@@ -43,6 +47,7 @@ class _SineCosine(nn.Module):
         self.register_buffer("quadruples", torch.as_tensor(features.quadruples))
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Of shape=(2 m,) or (n, 2 m), cosines first."""
         p = [positions.index_select(-2, self.quadruples[:, i]) for i in range(4)]
         b1, b2 = _minimum_image(p[1] - p[0], box), _minimum_image(p[2] - p[1], box)
         b3 = _minimum_image(p[3] - p[2], box)
@@ -53,7 +58,9 @@ class _SineCosine(nn.Module):
         return torch.cat([x / size, y / size], dim=-1)
 
 
-class _AlignedPositions(nn.Module):
+class AlignedPositionsModule(nn.Module):
+    """See `AlignedPositions`."""
+
     chosen: Tensor
     reference: Tensor
 
@@ -95,9 +102,9 @@ class FeaturesModule(nn.Module):
 
 def _module_of(part: FeatureSet) -> nn.Module:
     modules: dict[type, Any] = {
-        Distances: _Distances,
-        SineCosine: _SineCosine,
-        AlignedPositions: _AlignedPositions,
+        Distances: DistancesModule,
+        SineCosine: SineCosineModule,
+        AlignedPositions: AlignedPositionsModule,
     }
     module: nn.Module = modules[type(part)](part)
     return module
@@ -116,7 +123,13 @@ def torsion_angles(positions: Tensor, quadruples: Tensor) -> Tensor:
     return torch.atan2(torch.linalg.vector_norm(b2, dim=-1) * (b1 * n2).sum(dim=-1), (n1 * n2).sum(dim=-1))
 
 
-class _Torsions(nn.Module):
+class TorsionsModule(nn.Module):
+    """Positions to torsions, radians.
+
+    Args:
+        atoms: shape=(d, 4).
+    """
+
     atoms: Tensor
 
     def __init__(self, atoms: IntArray):
@@ -124,10 +137,17 @@ class _Torsions(nn.Module):
         self.register_buffer("atoms", torch.as_tensor(atoms))
 
     def forward(self, positions: Tensor) -> Tensor:
+        """Of shape=(d,) or (n, d)."""
         return torsion_angles(positions, self.atoms)
 
 
-class _Components(nn.Module):
+class ComponentsModule(nn.Module):
+    """Positions to components of particles, nm.
+
+    Args:
+        components: shape=(d, 2), rows of particle index and axis.
+    """
+
     flat: Tensor
 
     def __init__(self, components: IntArray):
@@ -135,13 +155,24 @@ class _Components(nn.Module):
         self.register_buffer("flat", torch.as_tensor(components @ np.array([3, 1])))
 
     def forward(self, positions: Tensor) -> Tensor:
+        """Of shape=(d,) or (n, d)."""
         return positions.flatten(-2).index_select(-1, self.flat)
 
 
-def slow_as_module(slow: SlowCoordinates) -> ModuleCoordinates:
-    """The same coordinates by a torch module."""
-    if isinstance(slow, ModuleCoordinates):
-        return slow
-    assert isinstance(slow, Torsions | ParticleCoordinates)
-    module = _Torsions(slow.atoms) if isinstance(slow, Torsions) else _Components(slow.components)
-    return ModuleCoordinates(slow.names, slow.periods, slow.domain, archived(torch.jit.script(module)))
+class Copies(nn.Module):
+    """Coordinates of copies of a molecule side by side, those of the first copy first, all by one call of a module.
+
+    Args:
+        module: scripted, of one copy; takes any number of frames at once.
+        n_atoms: atoms in a copy.
+    """
+
+    def __init__(self, module: Any, n_atoms: int):
+        super().__init__()
+        self.module = module
+        self.n_atoms = n_atoms
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Positions of shape=(n * n_atoms, 3) to coordinates, shape=(n * d,)."""
+        coordinates: Tensor = self.module(positions.reshape(-1, self.n_atoms, 3))
+        return coordinates.flatten()

@@ -214,7 +214,7 @@ def taking_numbers(module: Any, method: str, sizes: Sequence[int]) -> Any:
     names = [[f"{chr(ord('a') + i)}{j}" for j in range(size)] for i, size in enumerate(sizes)]
     # on a graphics card openmm-torch passes each as shape=(1,), and in single precision
     vectors = [
-        f"torch.cat([{', '.join(f'{name}.reshape(1)' for name in row)}]).to(torch.float64)"
+        f"torch.stack([{', '.join(row)}]).flatten().to(torch.float64)"
         if row
         else "positions.new_zeros([0], dtype=torch.float64)"
         for row in names

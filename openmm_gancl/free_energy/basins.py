@@ -1,7 +1,7 @@
 """Basins and barriers of a surface: found by flooding it, or given as boxes; populations and tables of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,46 @@ class Barrier:
     place: tuple[float, ...]
     heights: tuple[float, float]
     errors: tuple[float, float]
+
+
+def weighted_populations(
+    basins: Sequence[Basin],
+    weights: FloatArray,
+    places: FloatArray,
+    temperature: float,
+    error_of_sum: Callable[[FloatArray], float],
+) -> list[BasinPopulation]:
+    """Populations and free-energy differences of basins from weighted places, errors linearised in the weights.
+
+    Args:
+        basins: boxes in the labels.
+        weights: shape=(n,), not negative.
+        places: shape=(n, d).
+        temperature: K.
+        error_of_sum: one sigma of the sum of terms, shape=(n,), each proportional to its place's weight.
+
+    Returns:
+        One row a basin; infinite errors where no weight lies in it.
+    """
+    everywhere = weights / weights.sum()
+    inside = [np.where(basin.contains(places), everywhere, 0.0) for basin in basins]
+    kT = thermal_energy(temperature)
+
+    def relative_error(part: FloatArray, whole: FloatArray) -> float:
+        """Of the ratio of their sums."""
+        if part.sum() == 0.0 or whole.sum() == 0.0:
+            return float("inf")
+        return error_of_sum(part / part.sum() - whole / whole.sum())
+
+    rows = []
+    for basin, part in zip(basins, inside, strict=True):
+        population = float(part.sum())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            free_energy = float(-kT * np.log(part.sum() / inside[0].sum()))
+        against_all, against_first = relative_error(part, everywhere), relative_error(part, inside[0])
+        error = population * against_all if population > 0.0 else float("inf")
+        rows.append(BasinPopulation(basin.name, population, error, free_energy, kT * against_first))
+    return rows
 
 
 def _neighbours(shape: tuple[int, ...], periods: FloatArray) -> IntArray:

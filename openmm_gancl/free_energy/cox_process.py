@@ -7,8 +7,7 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.ndimage import gaussian_filter
-from scipy.special import logsumexp, xlogy
-from scipy.stats import norm
+from scipy.special import logsumexp, ndtri, xlogy
 from threadpoolctl import threadpool_limits
 
 from ..coordinates.slow_coordinates import Axes
@@ -240,7 +239,7 @@ def fit_cox_process(
     data = seen, basis.values[seen], counts[seen], log_exposure[seen], dispersion[seen]
     start = np.zeros(basis.values.shape[1])
     start[0] = np.log(max(counts.sum(), 1e-300)) - logsumexp(log_exposure)
-    limit = norm.isf(FALSE_REJECTION_RATE / sum(len(counts) / _volume(radius, basis) for radius in KERNEL_WIDTHS))
+    limit = -ndtri(FALSE_REJECTION_RATE / sum(len(counts) / _volume(radius, basis) for radius in KERNEL_WIDTHS))
     best: tuple[float, float, FloatArray, FloatArray] | None = None
     stands_out = False
     for candidate in CORRELATION_LENGTHS:

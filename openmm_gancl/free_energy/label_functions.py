@@ -32,6 +32,8 @@ class LabelFunctions:
         self.periodic = np.isfinite(axes.periods)
         self.origin, span = axes.domain[:, 0], axes.domain[:, 1] - axes.domain[:, 0]
         self.frequency = 2 * np.pi / span
+        self.steps = np.where(self.periodic, 1.0, 1 / (2 * DOMAIN_EXTENSION))
+        self.rates = self.frequency * self.steps
         n = self.order
         # an open axis has cosines of half and whole waves over a longer domain: as many as waves fit into its own
         self.columns = [
@@ -65,6 +67,21 @@ class LabelFunctions:
     def __call__(self, places: FloatArray) -> FloatArray:
         """Places, shape=(n, d), to functions, shape=(n, n_functions); the first is constant."""
         return self._product([self._tables(places, axis)[0] for axis in range(places.shape[1])])
+
+    def phases(self, places: FloatArray, axis: int) -> FloatArray:
+        """Along one axis, whose waves have whole numbers, shape=(n,)."""
+        shift = 0.0 if self.periodic[axis] else np.pi * (DOMAIN_EXTENSION - 1)
+        phase = (places[:, axis] - self.origin[axis]) * self.frequency[axis]
+        return np.asarray((phase + shift) * self.steps[axis])
+
+    def waves(self) -> tuple[IntArray, IntArray]:
+        """Numbers m and quarter turns q of the functions, products of ``sqrt(2) cos(m phase - q pi / 2)``.
+
+        Returns:
+            numbers, shape=(n_functions, d); quarter turns, shape=(n_functions, d), one for a sine.
+        """
+        numbers = np.where(self.periodic, (self.products + 1) // 2, self.products)
+        return numbers, np.where(self.periodic & (self.products > 0), (self.products + 1) % 2, 0)
 
     def with_slopes(self, places: FloatArray) -> FloatArray:
         """Functions and their slopes along each axis, shape=(1 + d, n, n_functions)."""

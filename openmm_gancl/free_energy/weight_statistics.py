@@ -1,13 +1,16 @@
 """Statistics of weights: mean, effective sample size, tails, Bennett's acceptance ratio."""
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
-from ..errors import quiet
 from ..units import FloatArray
 
 MAX_PARETO_INDEX = 0.7
 """A Pareto index above this means that the error bar is not to be trusted."""
+
+
+TOLERANCE, MAX_ITERATIONS, TINY = 1e-10, 200, 1e-300
+"""Of the root in `log_bar`."""
 
 
 def log_mean_weight(log_weights: FloatArray) -> float:
@@ -57,16 +60,34 @@ def bootstrap_log_mean(log_weights: FloatArray, rng: np.random.Generator, n_boot
         return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
 
 
-def log_bar(forward: FloatArray, reverse: FloatArray) -> float:
+def log_bar(forward: FloatArray, reverse: FloatArray) -> FloatArray:
     """log Z from forward and reverse log-weights by Bennett's acceptance ratio (doi 10.1016/0021-9991(76)90078-4).
 
-    Args:
-        forward: shape=(n,), log w of lifts, minus infinity allowed.
-        reverse: shape=(m,), log w of reverse relaxations.
-    """
-    with quiet("pymbar"):
-        from pymbar.other_estimators import bar
+    The root of ``sum_F f(log w - log Z - M) - sum_R f(M + log Z - log w)``, which falls from n to -m, with the logistic
+    function f and M = log(n / m).
 
-    work = np.where(np.isfinite(forward), -forward, 1e5)
-    centre = float(np.median(reverse))
-    return centre - float(bar(work + centre, reverse - centre, compute_uncertainty=False)["Delta_f"])
+    Args:
+        forward: shape=(..., n), log w of lifts, minus infinity allowed, but not for all.
+        reverse: shape=(..., m), log w of reverse relaxations.
+
+    Returns:
+        shape=(...), one for each of many samples, bootstrapped ones say.
+    """
+    ratio = np.log(forward.shape[-1] / reverse.shape[-1])
+    finite = np.where(np.isfinite(forward), forward, np.nan)
+    margin = 40.0 + abs(ratio)
+    low = np.fmin(np.nanmin(finite, axis=-1), reverse.min(axis=-1)) - margin
+    high = np.fmax(np.nanmax(finite, axis=-1), reverse.max(axis=-1)) + margin
+    found = np.median(reverse, axis=-1)
+    for _ in range(MAX_ITERATIONS):
+        from_forward = expit(forward - (found + ratio)[..., None])
+        from_reverse = expit((found + ratio)[..., None] - reverse)
+        excess = from_forward.sum(axis=-1) - from_reverse.sum(axis=-1)
+        slope = (from_forward * (1 - from_forward)).sum(axis=-1) + (from_reverse * (1 - from_reverse)).sum(axis=-1)
+        low, high = np.where(excess > 0, found, low), np.where(excess > 0, high, found)
+        newton = found + excess / np.maximum(slope, TINY)
+        following = np.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
+        moved, found = np.abs(following - found), following
+        if np.max(moved, initial=0.0) < TOLERANCE:
+            break
+    return np.asarray(found)

@@ -1,8 +1,6 @@
 """What is learned of the fast degrees of freedom: networks, training, the model file, forces."""
 
 from .forces import torch_force as torch_force
-from .generator_file import load_generator as load_generator
-from .generator_file import save_generator as save_generator
 from .invertible import InvertibleGenerator as InvertibleGenerator
 from .model import LiftingModel as LiftingModel
 from .model import load_model as load_model

@@ -5,8 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import openmm
 
-from ..coordinates.slow_coordinates import checked_constants
-from ..coordinates.torch_modules import slow_as_module
+from ..coordinates.slow_coordinates import checked_constants, slow_as_module
 from ..engine.random_numbers import named_rng
 from ..engine.torch_force import Backend, check_module, module_force, restraint_module, taking_numbers
 from ..errors import InputError

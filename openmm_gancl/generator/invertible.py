@@ -1,20 +1,44 @@
 """A generator with a density: coordinates of a chart drawn at labels, each with its log density, and back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..coordinates.module_tensors import check_numbers, fill, part_of, whole_size
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
 from ..reference.chart import Chart
+from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
-from .triangular import TriangularMap
+from .circular import CircularDensity
+from .coupling import CouplingNetwork
+from .model_file import ModelParts, check_basis
+from .score_fit import FitOptions, Roles, assembled, condition_of
+from .trained_for import check_system_metadata, check_trained_for
+from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 
 ROWS_AT_ONCE = 250
 """Whose matrices fit a core's cache."""
+
+MAX_LAYERS, MAX_HIDDEN = 64, 4096
+"""Of a network in a file, before it is made."""
+
+MAX_MATRICES = 2**30
+"""Numbers of the couplings or the cubic terms of narrow coordinates in a file, most of them zero."""
+
+ROUND_TRIP = 1e-8
+"""By which base numbers may differ after a draw and its inverse."""
+
+_NARROW = ("mean", "log_width", "coupling", "varying", "variation", "origin", "scale")
+_CUBIC = ("left", "right", "shifts", "widths", "skews")
+"""Tensors of a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +51,10 @@ class InvertibleGenerator:
         map: the torch module.
         chart: whose coordinates it writes.
         slow: the labels.
-        metadata: JSON-ready, of its training.
+        metadata: JSON-ready, of its training and of the system that it was trained for.
     """
 
+    kind: ClassVar[str] = "invertible"
     map: TriangularMap
     chart: Chart
     slow: SlowCoordinates
@@ -41,6 +66,10 @@ class InvertibleGenerator:
     @cached_property
     def _scripted(self) -> Any:
         return torch.jit.script(self.map.eval().requires_grad_(False))
+
+    def check_system(self, system: MolecularSystem) -> None:
+        """Raise an `InputError` that says what does not fit."""
+        check_trained_for(self.metadata, self.chart, self.slow, system)
 
     def sample_base(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Base numbers, shape=(n, n_base)."""
@@ -78,3 +107,120 @@ class InvertibleGenerator:
                 for i in range(0, max(len(arrays[0]), 1), ROWS_AT_ONCE)
             ]
         return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+
+    def save(self, path: str | Path) -> None:
+        """Write ``model.safetensors``: tensors and JSON, the same bytes for the same generator."""
+        self._parts().write(path)
+
+    def export(self, path: str | Path) -> None:
+        """Write TorchScript for OpenMM (``model.pt``), which `openmm_gancl.load_model` does not read.
+
+        Forward takes base numbers and labels to coordinates and their log density; ``inverse`` takes coordinates back.
+        """
+        self._parts().export(self._scripted, path)
+
+    def _parts(self) -> ModelParts:
+        narrow, order = self.map.narrow, self.map.narrow.condition.order
+        network = narrow.network if isinstance(narrow.network, CouplingNetwork) else None
+        sizes = {
+            "wide": self.map.circular_indices[: self.map.n_wide].tolist(),
+            "order": order,
+            "circular": [[one.fold, one.uniform_share] for one in self.map.circular],
+            "network": None if network is None else network.size,
+        }
+        tensors = {f"narrow.{name}": getattr(narrow, name) for name in _NARROW}
+        tensors |= {f"cubic.{name}": getattr(narrow.cubic, name) for name in _CUBIC}
+        for i, one in enumerate(self.map.circular):
+            tensors |= {f"circular.{i}.functions": one.functions, f"circular.{i}.coefficients": one.coefficients}
+        if network is not None:
+            tensors |= {f"network.{name}": part for name, part in network.layers.state_dict().items()}
+        return ModelParts(self.kind, self.chart, self.slow, sizes, tensors, self.metadata)
+
+    @classmethod
+    def from_parts(cls, parts: ModelParts) -> "InvertibleGenerator":
+        """The generator that a file describes, checked.
+
+        Raises:
+            ValueError, KeyError, TypeError, IndexError or RuntimeError: it describes none.
+        """
+        sizes, tensors, chart = parts.sizes, parts.tensors, parts.chart
+        if parts.metadata:
+            check_system_metadata(parts.metadata, chart.n_atoms)
+        roles, options = _roles(chart, sizes["wide"]), FitOptions()
+        n_axes = len(roles.labels) + len(roles.wide)
+        order = check_basis(n_axes, sizes["order"])
+        check_basis(n_axes, max(order, options.circular_order))
+        condition = condition_of(parts.slow, roles, chart.folds, order, options)
+        narrow = _narrow(condition, len(roles.narrow), part_of(tensors, "narrow."), part_of(tensors, "cubic."))
+        circular = []
+        for i, (index, (fold, share)) in enumerate(zip(roles.circular, sizes["circular"], strict=True)):
+            functions = tensors[f"circular.{i}.functions"]
+            usable = (functions >= 0) & (functions < condition.basis.size)
+            if int(fold) != chart.folds[index] or not 0 < share <= 1 or not usable.all():
+                raise ValueError(f"circular density {i} has another fold, share or features")
+            circular.append(CircularDensity(functions, tensors[f"circular.{i}.coefficients"], int(fold), float(share)))
+        if sizes["network"] is not None:
+            narrow.set_network(_network(condition, narrow.n, sizes["network"], part_of(tensors, "network.")))
+        generator = cls(assembled(chart, roles, circular, narrow), chart, parts.slow, parts.metadata)
+        _check_inverse(generator)
+        return generator
+
+
+def _roles(chart: Chart, wide: list[Any]) -> Roles:
+    indices = [whole_size(index, "wide torsion", 0, chart.n_coordinates - 1) for index in wide]
+    others = set(np.flatnonzero(chart.periodic).tolist()) - set(chart.label_indices.tolist())
+    if len(set(indices)) < len(indices) or not others.issuperset(indices):
+        raise ValueError(f"wide torsions {indices} that are none")
+    return Roles.of(chart, np.array(indices, dtype=np.int64))
+
+
+def _narrow(
+    condition: Condition, k: int, parts: Mapping[str, Tensor], of_cubic: Mapping[str, Tensor]
+) -> NarrowCoordinates:
+    n_features = len(condition.orders)
+    if len(parts["origin"]) != k:
+        raise ValueError(f"{len(parts['origin'])} narrow coordinates for {k}")
+    if max(n_features, k) * k**2 > MAX_MATRICES:
+        raise ValueError(f"{k} narrow coordinates are too many")
+    if not (parts["scale"] > 0).all():
+        raise ValueError("a scale is not positive")
+    coupling = torch.zeros(n_features, k * k, dtype=torch.float64)
+    coupling[0] = torch.eye(k, dtype=torch.float64).reshape(-1) - parts["coupling"]
+    coupling[1:, parts["varying"]] = -parts["variation"]
+    coupling = coupling.reshape(n_features, k, k)
+    left, right, shifts, widths, skews = (of_cubic[name] for name in _CUBIC)
+    cubic = torch.zeros(k, k, k, dtype=torch.float64)
+    cubic[:, left, right] = shifts.T
+    sources = (cubic != 0).any(dim=1) | (cubic != 0).any(dim=2) | (widths.T != 0) | (coupling != 0).any(dim=0)
+    if torch.triu(sources).any():
+        raise ValueError("a coordinate depends on later ones")
+    return NarrowCoordinates(
+        condition,
+        mean=parts["mean"],
+        log_width=parts["log_width"],
+        coupling=coupling,
+        cubic=CubicTerms(cubic, widths.T.contiguous(), skews),
+        origin=parts["origin"],
+        scale=parts["scale"],
+    )
+
+
+def _network(condition: Condition, k: int, size: list[Any], tensors: Mapping[str, Tensor]) -> CouplingNetwork:
+    n_layers, hidden = size
+    n_layers = whole_size(n_layers, "layers", 1, MAX_LAYERS)
+    hidden = whole_size(hidden, "hidden neurons", 1, MAX_HIDDEN)
+    check_numbers(n_layers * hidden * (hidden + k), tensors)
+    network = CouplingNetwork(k, condition.n_network_features, n_layers, hidden)
+    fill(network.layers, tensors)
+    return network.requires_grad_(False)
+
+
+def _check_inverse(generator: "InvertibleGenerator") -> None:
+    """Draw, and find the base numbers again."""
+    rng = named_rng(0, "fixed", "generator check")
+    labels = generator.slow.domain.mean(axis=1)[None].repeat(4, axis=0)
+    base = generator.sample_base(4, rng)
+    coordinates, log_density = generator.transform(base, labels)
+    found, again = generator.invert(coordinates)
+    if not (np.abs(found - base).max() < ROUND_TRIP and np.abs(again - log_density).max() < ROUND_TRIP * base.size):
+        raise ValueError("a draw's inverse is another draw")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..coordinates.slow_coordinates import Axes
+from ..units import FloatArray, IntArray
 
 MAX_BASIS_ORDER, MAX_BASIS_FUNCTIONS = 5, 250
 """Of the baseline's label basis: the order falls with the number of labels so that the functions stay few."""
@@ -45,7 +46,7 @@ class LabelBasis(nn.Module):
         self.register_buffer("orders_of_axes", torch.as_tensor(orders[chosen]))
         self.register_buffer("total_orders", torch.as_tensor(orders[chosen].sum(axis=1)))
         self.register_buffer("roughness", torch.as_tensor((orders[chosen] ** 2.0).sum(axis=1)))
-        self.register_buffer("origin", torch.as_tensor(axes.domain[:, 0]))
+        self.register_buffer("origin", torch.tensor(axes.domain[:, 0]))
         self.register_buffer("frequency", torch.as_tensor(np.where(periodic, 2 * np.pi, np.pi) / span))
         self.register_buffer("is_periodic", torch.as_tensor(periodic))
         self.register_buffer("is_open", torch.as_tensor(~periodic[:, None]))
@@ -66,13 +67,35 @@ class LabelBasis(nn.Module):
             product = product * table[:, i, :][:, self.products[:, i]]
         return product
 
+    @torch.jit.unused
+    def wave_numbers(self) -> IntArray:
+        """Of each function in each axis' phase, shape=(size, d): of cosines and sines alike."""
+        products, orders = self.products.numpy(), self.orders_of_axes.numpy()
+        # half-integer waves where there is no period
+        halves = 2 * orders - ((products > 0) & (products % 2 == 0))
+        return np.asarray(np.where(self.is_periodic.numpy(), orders, halves))
+
+    @torch.jit.unused
+    def phases(self, labels: Tensor) -> Tensor:
+        """In which the functions are waves of whole numbers, shape=(n, d)."""
+        phase = (labels - self.origin) * self.frequency
+        half = 0.5 * (torch.clamp(phase, 0.0, math.pi) - 0.5 * math.pi)
+        return torch.where(self.is_periodic, phase, half)
+
+    @torch.jit.unused
+    def places(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Labels at random all over the domain, shape=(n, d)."""
+        span = torch.where(self.is_periodic, 2 * math.pi, math.pi) / self.frequency
+        return self.origin.numpy() + span.numpy() * rng.random((n, len(span)))
+
+
+def n_functions(d: int, order: int) -> int:
+    """How many functions a basis of d coordinates has."""
+    # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
+    return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
+
 
 def baseline_order(d: int) -> int:
     """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
-
-    def n_functions(order: int) -> int:
-        # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
-        return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
-
     orders = range(1, MAX_BASIS_ORDER + 1)
-    return max(order for order in orders if order == 1 or n_functions(order) <= MAX_BASIS_FUNCTIONS)
+    return max(order for order in orders if order == 1 or n_functions(d, order) <= MAX_BASIS_FUNCTIONS)

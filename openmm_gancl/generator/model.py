@@ -1,26 +1,46 @@
-"""The lifting model: generator, encoder, chart and labels in one TorchScript file with JSON metadata."""
+"""The lifting model: generator, encoder, chart and labels; and the file of any model of this program."""
 
+import copy
 import hashlib
-import io
-import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ..coordinates.slow_coordinates import SlowCoordinates, archived, slow_from_description
-from ..engine.random_numbers import named_rng
+from ..coordinates.module_tensors import check_numbers, fill, whole_size
+from ..coordinates.slow_coordinates import FirstAxes, ModuleCoordinates, SlowCoordinates
+from ..engine.random_numbers import named_rng, torch_seeded
 from ..engine.threads import torch_threads
 from ..errors import InputError, first_line, last_line
-from ..reference.chart import Chart, chart_from_description
+from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, checked_temperature
-from .networks import LiftingNetworks
+from ..units import FloatArray
+from .invertible import InvertibleGenerator
+from .label_basis import n_functions
+from .model_file import (
+    BROKEN,
+    MAX_CANDIDATES,
+    MAX_LATENT,
+    ModelParts,
+    check_basis,
+    read_model_file,
+    refuse_model,
+)
+from .networks import Generator, LabelTable, LiftingNetworks
+from .trained_for import check_system_metadata, check_trained_for
 
-SCHEMA_VERSION = 2
+MAX_HIDDEN, MAX_WINDOWS = 4096, 1_000_000
+"""Of networks in a file."""
+
+DERIVED = {"coarse", "is_torsion", "folds"}
+"""Buffers that follow from chart and sizes, so that no file holds them."""
+
+BASIS_OF_LABELS = {"origin", "frequency"}
+"""Buffers of a label basis that do not."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +48,14 @@ class LiftingModel:
     """The trained bundle; every array in and out is numpy.
 
     Attributes:
-        networks: scripted `LiftingNetworks`.
+        networks: frozen.
         chart: the chart.
         slow: the slow coordinates.
-        metadata: JSON-ready: schema version, atom names, temperature, force-field hash, versions, history.
+        metadata: JSON-ready: atom names, temperature, force-field hash, versions, history.
     """
 
-    networks: Any
+    kind: ClassVar[str] = "product reference"
+    networks: LiftingNetworks
     chart: Chart
     slow: SlowCoordinates
     metadata: dict[str, Any]
@@ -42,7 +63,7 @@ class LiftingModel:
     @property
     def latent_size(self) -> int:
         """Dimension of z."""
-        return int(self.metadata["latent_size"])
+        return self.networks.latent_size
 
     @property
     def history(self) -> dict[str, Any]:
@@ -57,7 +78,11 @@ class LiftingModel:
 
     @property
     def _n_uniforms(self) -> int:
-        return int(self.networks.n_candidates) * self.latent_size + 1
+        return self.networks.n_candidates * self.latent_size + 1
+
+    @cached_property
+    def _scripted(self) -> Any:
+        return torch.jit.script(self.networks)
 
     def sample_latents(self, labels: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Latents drawn from p(z | s); opaque rows, one a lift."""
@@ -93,8 +118,8 @@ class LiftingModel:
         if self.networks.exponents.device == torch.device(device):
             return self
         try:
-            networks = torch.jit.load(io.BytesIO(archived(self.networks)), map_location=device)
-        except RuntimeError as error:
+            networks = copy.deepcopy(self.networks).to(device)
+        except (RuntimeError, AssertionError) as error:  # the second where torch was built without the device
             raise InputError(
                 f"torch cannot use the device {device!r} ({first_line(error)}): see `gancl doctor`"
             ) from None
@@ -112,7 +137,7 @@ class LiftingModel:
     def _call(self, method: str, *arrays: FloatArray) -> Any:
         device = self.networks.exponents.device
         with torch.no_grad():
-            result = getattr(self.networks, method)(*(torch.as_tensor(array, device=device) for array in arrays))
+            result = getattr(self._scripted, method)(*(torch.as_tensor(array, device=device) for array in arrays))
         return (
             tuple(part.numpy(force=True) for part in result) if isinstance(result, tuple) else result.numpy(force=True)
         )
@@ -143,32 +168,63 @@ class LiftingModel:
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says exactly what does not fit."""
         self.check_networks()
-        ours, theirs = self.metadata["atom_names"], atom_names(system.topology)
-        remedy = "use the system that the model was trained for, or train a new one"
-        if len(ours) != len(theirs):
-            raise InputError(f"the model has {len(ours)} atoms, {system.name} has {len(theirs)}: {remedy}")
-        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if a != b:
-                raise InputError(f"atom {i} is {a} in the model, but {b} in {system.name}: {remedy}")
-        if self.slow.describe() != system.slow.describe():
-            raise InputError(
-                f"the model's labels are {self.slow.describe()}, those of {system.name} "
-                f"{system.slow.describe()}: {remedy}"
-            )
-        if self.chart.constraints != system.constraints:
-            raise InputError(
-                f"the model has {len(self.chart.constraints)} constrained bonds, {system.name} has "
-                f"{len(system.constraints)} or others: {remedy}"
-            )
-        if abs(self.metadata["temperature"] - system.temperature) > 1e-6:
-            raise InputError(
-                f"the model was trained at {self.metadata['temperature']:g} K, {system.name} is at "
-                f"{system.temperature:g} K: {remedy}"
-            )
+        check_trained_for(self.metadata, self.chart, self.slow, system)
 
     def save(self, path: str | Path) -> None:
-        """Write one TorchScript archive, metadata inside."""
-        torch.jit.save(self.on("cpu").networks, str(path), _extra_files={"metadata.json": json.dumps(self.metadata)})
+        """Write ``model.safetensors``: tensors and JSON, the same bytes for the same model.
+
+        Raises:
+            InputError: labels or generator are a module of the user's own, whose code no such file holds.
+        """
+        self._parts().write(path)
+
+    def export(self, path: str | Path) -> None:
+        """Write TorchScript for OpenMM (``model.pt``), which `load_model` does not read.
+
+        Forward takes labels, shape=(n, d), and latents to centres and widths of the chart's coordinates.
+        """
+        self._parts().export(self.on("cpu")._scripted, path)
+
+    def _parts(self) -> ModelParts:
+        networks = self.networks
+        generator = networks.generator
+        inner = _without_windows(generator)
+        if type(networks) is not LiftingNetworks or type(inner) is not Generator:
+            raise InputError(
+                f"the generator is a {type(inner).__name__} of your own, whose code no file of gancl holds: keep it "
+                "with torch.jit.save, and make the model in the script that uses it"
+            )
+        sizes = {
+            "n_candidates": networks.n_candidates,
+            "latent_size": inner.latent_size,
+            "hidden": inner.correction[0].out_features,
+            "order": len(inner.basis.orders),
+            "periodic": inner.basis.is_periodic.tolist(),
+            "n_windows": None if generator is inner else len(generator.windows),
+        }
+        state = networks.state_dict()
+        tensors = {name: state[name] for name in _stored_names(networks)}
+        return ModelParts(self.kind, self.chart, self.slow, sizes, tensors, self.metadata)
+
+    @classmethod
+    def from_parts(cls, parts: ModelParts) -> "LiftingModel":
+        """The model that a file describes, checked.
+
+        Raises:
+            InputError: its networks or labels fail; ValueError, KeyError or TypeError: it describes none.
+        """
+        _check_metadata(parts.metadata)
+        check_system_metadata(parts.metadata, parts.chart.n_atoms)
+        networks = _networks_of(parts)
+        fill(networks, parts.tensors, _stored_names(networks))
+        model = cls(networks.eval().requires_grad_(False), parts.chart, parts.slow, parts.metadata)
+        origin = _without_windows(networks.generator).origin[None].numpy()
+        if not model.chart.inside(origin).all():
+            raise ValueError("its typical configuration lies outside its chart")
+        model.check_networks()
+        if isinstance(model.slow, ModuleCoordinates):
+            model.slow.check(model.chart.to_cartesian(origin)[0])
+        return model
 
     def describe(self) -> str:
         """A few lines for people."""
@@ -180,49 +236,94 @@ class LiftingModel:
         )
 
 
-def atom_names(topology: Any) -> list[str]:
-    """Residue and atom name of every atom, as ``ALA2-CA``."""
-    return [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in topology.atoms()]
+def _without_windows(generator: Any) -> Any:
+    """G(s, z) itself where it is evaluated at windows."""
+    return generator.generator if type(generator) is LabelTable else generator
 
 
-def load_model(path: str | Path) -> LiftingModel:
-    """Read what `LiftingModel.save` wrote.
+def _stored_names(networks: LiftingNetworks) -> list[str]:
+    """Names of the tensors of networks that a file holds."""
+    names = {name: name.split(".") for name in networks.state_dict()}
+    return [
+        name
+        for name, path in names.items()
+        if (path[-1] in BASIS_OF_LABELS if "basis" in path else path[-1] not in DERIVED)
+    ]
+
+
+def _networks_of(parts: ModelParts) -> LiftingNetworks:
+    """Networks of the sizes that a file names, whose numbers are still to be filled in."""
+    sizes, n = parts.sizes, parts.chart.n_coordinates
+    periodic = [bool(whole_size(int(flag), "periodic", 0, 1)) for flag in sizes["periodic"]]
+    d, order = len(periodic), check_basis(len(periodic), sizes["order"])
+    latent_size = whole_size(sizes["latent_size"], "latent size", 0, MAX_LATENT)
+    hidden = whole_size(sizes["hidden"], "hidden neurons", 1, MAX_HIDDEN)
+    n_candidates = whole_size(sizes["n_candidates"], "candidates", 1, MAX_CANDIDATES)
+    check_numbers(hidden * (hidden + latent_size + 3 * n) + n_functions(d, order) * 3 * n, parts.tensors)
+    periods, domain = np.where(periodic, 2 * np.pi, np.inf), np.tile([0.0, 1.0], (d, 1))
+    axes = FirstAxes(("",) * d, periods, domain, ("",) * d)
+    generator: Any = Generator(parts.chart, axes, latent_size, np.zeros(n), np.ones(n), order, hidden)
+    if sizes["n_windows"] is not None:
+        n_windows = whole_size(sizes["n_windows"], "windows", 1, MAX_WINDOWS)
+        check_numbers(n_windows * (d + len(parts.slow.names)), parts.tensors)
+        generator = LabelTable(generator, np.zeros((n_windows, len(parts.slow.names))), np.zeros((n_windows, d)))
+    elif d != len(parts.slow.names):
+        raise ValueError(f"a generator of {d} labels for {', '.join(parts.slow.names)}")
+    return LiftingNetworks(generator, np.zeros(n), n_candidates)
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    if metadata["encoder_relax_steps"] is not None:
+        whole_size(metadata["encoder_relax_steps"], "encoder_relax_steps", 0, 10**9)
+    whole_size(metadata["n_frames"], "n_frames", 0, 10**12)
+    if not isinstance(metadata["history"], dict):
+        raise ValueError("a history of its training that is none")
+
+
+def load_model(path: str | Path) -> LiftingModel | InvertibleGenerator:
+    """Read a model's file, of either kind; the file can run nothing.
+
+    Args:
+        path: ``model.safetensors``, that `LiftingModel.save` or `InvertibleGenerator.save` wrote.
 
     Raises:
-        InputError: if the file is missing, not such an archive, or of another schema.
+        InputError: there is no such file, it is truncated, of another schema, TorchScript, or describes no model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no lifting model at {path}: give model.pt of a run, or train one with `gancl run`")
-    extra = {"metadata.json": ""}
-    try:
-        networks = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
-        metadata = json.loads(extra["metadata.json"])
-        version = metadata.get("schema_version")
-    except (RuntimeError, ValueError, AttributeError) as error:
+    parts = read_model_file(path)
+    kinds: dict[str, type[LiftingModel] | type[InvertibleGenerator]] = {
+        kind.kind: kind for kind in (LiftingModel, InvertibleGenerator)
+    }
+    if parts.kind not in kinds:
         raise InputError(
-            f"{path} is not a lifting model ({first_line(error)}): give a model.pt that gancl wrote"
-        ) from None
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
-            "train the model again, or install the version that wrote it"
+            f"{path} is a model of kind {parts.kind!r}, this program reads {' and '.join(kinds)}: install the version "
+            "that wrote it"
         )
     try:
-        chart, slow = chart_from_description(metadata["chart"]), slow_from_description(metadata["slow"])
-        checked_temperature(metadata["temperature"])
-        _ = int(metadata["latent_size"]), len(metadata["atom_names"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # layers are made with numbers of torch's own, before the file's
+        with torch_seeded(0, "fixed", "model file"):
+            return kinds[parts.kind].from_parts(parts)
+    except BROKEN as error:
+        refuse_model(path, error)
+
+
+def load_lifting_model(path: str | Path) -> LiftingModel:
+    """Read the file of a `LiftingModel`.
+
+    Raises:
+        InputError: see `load_model`, and where the file is another kind of model.
+    """
+    model = load_model(path)
+    if not isinstance(model, LiftingModel):
         raise InputError(
-            f"{path} describes a model that cannot be ({type(error).__name__}: {first_line(error)}): get the file again"
-        ) from None
-    return LiftingModel(networks, chart, slow, metadata)
+            f"{path} is an {model.kind} generator, which draws without references: give a model that `gancl train` made"
+        )
+    return model
 
 
-def scripted_networks(generator: Any, exponents: FloatArray, n_candidates: int) -> Any:
+def frozen_networks(generator: Any, exponents: FloatArray, n_candidates: int) -> LiftingNetworks:
     """Frozen `LiftingNetworks`; see there."""
-    networks = LiftingNetworks(generator, exponents, n_candidates)
-    return torch.jit.script(networks.eval().requires_grad_(False))
+    return LiftingNetworks(generator, exponents, n_candidates).eval().requires_grad_(False)
 
 
 def with_encoder(
@@ -236,16 +337,14 @@ def with_encoder(
         n_candidates: draws of z to choose among; 1 is r = p(z).
         relax_steps: at which the exponents were fitted, recorded in the metadata; None for the prior.
     """
-    networks = scripted_networks(model.networks.generator, exponents, n_candidates)
+    networks = frozen_networks(model.networks.generator, exponents, n_candidates)
     return replace(model, networks=networks, metadata={**model.metadata, "encoder_relax_steps": relax_steps})
 
 
 def with_encoder_of(other: LiftingModel, model: LiftingModel) -> LiftingModel:
     """A model with the encoder of another whose generator has the same latent and coordinates."""
     networks = other.networks
-    return with_encoder(
-        model, networks.exponents.numpy(force=True), int(networks.n_candidates), other.encoder_relax_steps
-    )
+    return with_encoder(model, networks.exponents.numpy(force=True), networks.n_candidates, other.encoder_relax_steps)
 
 
 def with_generator(model: LiftingModel, generator: Any, chart: Chart, slow: SlowCoordinates) -> LiftingModel:
@@ -257,8 +356,5 @@ def with_generator(model: LiftingModel, generator: Any, chart: Chart, slow: Slow
         chart: that chart, with its label coordinates.
         slow: the labels.
     """
-    networks = scripted_networks(
-        generator, model.networks.exponents.numpy(force=True), int(model.networks.n_candidates)
-    )
-    metadata = {**model.metadata, "chart": chart.describe(), "slow": slow.describe()}
-    return LiftingModel(networks, chart, slow, metadata)
+    exponents = model.networks.exponents.numpy(force=True)
+    return LiftingModel(frozen_networks(generator, exponents, model.networks.n_candidates), chart, slow, model.metadata)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.label_modules import Linear
+from ..coordinates.slow_coordinates import Axes, SlowCoordinates
 from ..reference.chart import Chart, InternalCoordinates
 from ..units import FloatArray
 from .label_basis import LabelBasis, baseline_order
@@ -24,16 +25,6 @@ WIDTH_RANGE = 3.0
 
 NETWORK_BASIS_ORDER = 2
 """Of the label basis that the networks see."""
-
-
-class Linear(nn.Linear):
-    """A linear layer whose TorchScript is the same text in every process.
-
-    torch writes the constants of a module in the order of a set of their names, which changes with Python's hash seed.
-    Without constants both sizes are ordinary attributes, in the order in which they are set.
-    """
-
-    __constants__ = []  # noqa: RUF012  # as torch declares it
 
 
 def _perceptron(n_inputs: int, hidden: int, n_outputs: int) -> nn.Sequential:
@@ -71,7 +62,7 @@ class Generator(nn.Module):
     def __init__(
         self,
         chart: Chart,
-        slow: SlowCoordinates,
+        slow: Axes,
         latent_size: int,
         origin: FloatArray,
         scale: FloatArray,
@@ -132,6 +123,34 @@ class Generator(nn.Module):
         narrow = torch.clamp(self.folds[na:] * self.scale[na:], max=1.0)
         turned = torch.atan2(narrow * sine[:, na:], 1.0 + narrow * shift[:, na:]) / self.folds[na:]
         return torch.cat([bond, angle, self.origin[na:] + turned], dim=1), widths
+
+
+class LabelTable(nn.Module):
+    """A generator of learned labels, evaluated at windows: each has a label in its row of a table.
+
+    Args:
+        generator: G(s, z) of the learned labels.
+        windows: shape=(k, h), radians.
+        labels: shape=(k, d).
+    """
+
+    windows: Tensor
+    labels: Tensor
+    folds: Tensor
+    is_torsion: Tensor
+
+    def __init__(self, generator: Any, windows: FloatArray, labels: FloatArray):
+        super().__init__()
+        self.generator, self.latent_size = generator, int(generator.latent_size)
+        for name, values in (("windows", windows), ("labels", labels)):
+            self.register_buffer(name, torch.as_tensor(values))
+        for name in ("folds", "is_torsion"):
+            self.register_buffer(name, getattr(generator, name))
+
+    def forward(self, windows: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (n, h), each replaced by the nearest one of the table, and latents to centres and widths."""
+        similarity = torch.cos(windows.unsqueeze(1) - self.windows).sum(dim=2)
+        return self.generator(self.labels[similarity.argmax(dim=1)], latents)
 
 
 def coordinate_kinds(chart: Chart) -> list[str]:

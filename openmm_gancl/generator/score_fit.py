@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.linalg import cho_factor, cho_solve
+from torch import Tensor
 
 from ..coordinates.slow_coordinates import Axes
+from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..reference.chart import Chart
 from ..units import BoolArray, FloatArray, IntArray
@@ -34,14 +36,14 @@ MIN_SCALE = 1e-6
 STRUCTURES_AN_ORDER = 3000
 """Effective structures that each order of a precision needs."""
 
-MAX_COLUMNS = 4000
-"""Unknowns of a precision in one equation: more take minutes to solve for."""
-
 HELD_OUT_BLOCK, HELD_OUT_EVERY = 25, 4
 """Structures that are held out together, and one block in how many."""
 
 MAX_RESIDUAL = 5.0
 """Of a held-out gradient, in the map's numbers: a larger one is cut."""
+
+MAX_COLUMNS = 4000
+"""Unknowns of a precision in one equation: more take minutes to solve for."""
 
 MIN_EVIDENCE = 4.0
 """Standard errors that a cubic term must be away from zero."""
@@ -61,7 +63,7 @@ MAX_PROJECTED = 2000
 TAPER_START = 2.0
 """Radians from its origin at which a narrow torsion begins to take the velocity of `transported_gradients` away."""
 
-ROWS_AT_ONCE = 1000
+ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class ConditionAxes:
 
     @classmethod
     def of(cls, slow: Axes, n_wide: int) -> "ConditionAxes":
+        """Of labels with so many wide torsions."""
         return cls(
             (*slow.names, *(f"wide_{i}" for i in range(n_wide))),
             np.concatenate([slow.periods, np.full(n_wide, 2 * np.pi)]),
@@ -176,13 +179,70 @@ def _centres_and_scales(values: FloatArray, periodic: BoolArray, weights: FloatA
 
 def _deviations(values: FloatArray, centres: FloatArray, periodic: BoolArray) -> FloatArray:
     deviation = values - centres
-    return np.where(periodic, np.arctan2(np.sin(deviation), np.cos(deviation)), deviation)
+    return deviation - np.where(periodic, 2 * np.pi * np.round(deviation / (2 * np.pi)), 0.0)
 
 
 def robust_weights(gradients: FloatArray, weights: FloatArray) -> FloatArray:
     """Weights that fall with the square of a gradient's length beyond a few medians, shape=(n,)."""
     size = np.sqrt((gradients**2).mean(axis=1))
     return weights * np.minimum(1.0, (ROBUST_SIZE * np.median(size) / np.maximum(size, 1e-300)) ** 2)
+
+
+@dataclass(frozen=True)
+class _Expansion:
+    """Products of any two features as sums of waves, products of a cosine or sine of each axis: there are fewer waves.
+
+    Attributes:
+        condition: of the features.
+        numbers: shape=(n_waves, n_conditions), in each axis' phase.
+        quarters: shape=(n_waves, n_conditions), one for a sine.
+        coefficients: shape=(n_pairs, n_waves).
+        pairs: shape=(n_features, n_features), which pair any two features are.
+    """
+
+    condition: Condition
+    numbers: IntArray
+    quarters: IntArray
+    coefficients: FloatArray
+    pairs: IntArray
+
+    @classmethod
+    def of(cls, condition: Condition, features: IntArray) -> "_Expansion":
+        """The expansion of products of some features.
+
+        Args:
+            condition: of the features.
+            features: shape=(n_features,), which.
+        """
+        present = np.unique(condition.wave_numbers()[features], axis=0)
+        signs = np.array(list(np.ndindex(*(2,) * present.shape[1]))) * 2 - 1
+        both = np.unique(
+            np.abs(present[:, None, None] + signs * present[:, None]).reshape(-1, present.shape[1]), axis=0
+        )
+        numbers = np.repeat(both, len(signs), axis=0)
+        quarters = np.tile((signs + 1) // 2, (len(both), 1))
+        # a sine of no wave is zero
+        kept = ~((numbers == 0) & (quarters == 1)).any(axis=1)
+        a, b = np.triu_indices(len(features))
+        pairs = np.empty((len(features), len(features)), dtype=np.int64)
+        pairs[a, b] = pairs[b, a] = np.arange(len(a))
+        made = cls(condition, numbers[kept], quarters[kept], np.empty(0), pairs)
+        # the expansion is exact: any places at which the waves differ will do
+        places = condition.places(2 * len(made.numbers), named_rng(0, "fixed", "expansion"))
+        values, waves = condition(torch.as_tensor(places)).numpy()[:, features], made.waves(places)
+        found = cho_solve(cho_factor(waves @ waves.T), waves @ (values[:, a] * values[:, b]))
+        return replace(made, coefficients=found.T)
+
+    def waves(self, conditions: FloatArray) -> FloatArray:
+        """At conditions, shape=(n_waves, n)."""
+        result = np.ones((len(self.numbers), len(conditions)))
+        for i, phase in enumerate(self.condition.phases(torch.as_tensor(conditions)).numpy().T):
+            used = np.flatnonzero(self.numbers[:, i])
+            numbers, which = np.unique(self.numbers[used, i], return_inverse=True)
+            angles = numbers[:, None] * phase
+            table = np.concatenate([np.cos(angles), np.sin(angles)])
+            result[used] *= table[which + len(numbers) * self.quarters[used, i]]
+        return result
 
 
 @dataclass(frozen=True)
@@ -218,27 +278,39 @@ class _Equations:
         """
         orders, roughness = data.condition.orders.numpy(), data.condition.roughness.numpy()
         of_precision, k = np.flatnonzero(orders <= precision_order), data.y.shape[1]
-        n_columns = len(orders) + len(of_precision) * k
-        matrix, right = np.zeros((n_columns, n_columns)), np.zeros((n_columns, k))
+        n, expansion = len(orders), _Expansion.of(data.condition, of_precision)
+        a, b = np.triu_indices(k)
+        matrix = np.zeros((n + len(of_precision) * k,) * 2)
+        right = np.zeros((len(matrix), k))
+        moments = np.zeros((len(expansion.numbers), len(a)))
         chosen = np.flatnonzero(rows)
         for i in range(0, len(chosen), ROWS_AT_ONCE):
             part = chosen[i : i + ROWS_AT_ONCE]
-            features, root = data.features[part], np.sqrt(data.weights[part, None])
-            crossed = features[:, of_precision, None] * -data.y[part, None, :]
-            columns = np.concatenate([features, crossed.reshape(len(part), -1)], axis=1)
-            columns = (columns * root).astype(np.float32)
-            matrix += columns.T @ columns
-            right += columns.T @ (root * data.gradients[part]).astype(np.float32)
-        weights = data.weights[chosen]
-        squares = weights @ data.gradients[chosen] ** 2
-        return cls(matrix, right, orders, roughness, of_precision, squares, float(weights.sum()))
+            features, y, weights = data.features[part], data.y[part], data.weights[part, None]
+            crossed = (features[:, of_precision, None] * -y[:, None, :]).reshape(len(part), -1)
+            columns = np.concatenate([features, data.gradients[part]], axis=1) * weights
+            sums = columns.T @ crossed
+            matrix[:n, n:] += sums[:n]
+            right[n:] += sums[n:].T
+            sums = columns.T @ features
+            matrix[:n, :n] += sums[:n]
+            right[:n] += sums[n:].T
+            of_each = np.ascontiguousarray(y.T)
+            moments += expansion.waves(data.conditions[part]) @ (of_each[a] * (of_each * weights.T)[b]).T
+        matrix[n:, :n] = matrix[:n, n:].T
+        of_pairs = np.empty((len(expansion.coefficients), k, k))
+        of_pairs[:, a, b] = of_pairs[:, b, a] = expansion.coefficients @ moments
+        blocks = matrix[n:, n:].reshape(len(of_precision), k, len(of_precision), k)
+        blocks[:] = of_pairs[expansion.pairs].transpose(0, 2, 1, 3)
+        squares = data.weights[chosen] @ data.gradients[chosen] ** 2
+        return cls(matrix, right, orders, roughness, of_precision, squares, float(data.weights[chosen].sum()))
 
     def __add__(self, other: "_Equations") -> "_Equations":
         names = ("matrix", "right", "squares", "total")
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def solve(self, options: NarrowOptions) -> "LinearGradient":
-        """The least squares with a ridge, with as many functions as asked for."""
+        """The least squares with a ridge, with as many functions as asked for, each shrunk by its own evidence."""
         k, n_features = self.right.shape[1], len(self.orders)
         of_mean = np.flatnonzero(self.orders <= options.order)
         chosen = np.flatnonzero(self.orders[self.of_precision] <= options.precision_order)
@@ -249,12 +321,11 @@ class _Equations:
         penalty = np.concatenate([(smooth * (self.roughness > 0))[of_mean], np.repeat(smooth[of_precision], k)])
         matrix = self.matrix[np.ix_(columns, columns)]
         matrix[np.diag_indices_from(matrix)] += options.ridge * penalty + 1e-6
-        right = self.right[columns]
-        inverse = cho_solve(cho_factor(matrix), np.eye(len(matrix)))
+        inverse = cho_solve(cho_factor(matrix, overwrite_a=True), np.eye(len(matrix)), overwrite_b=True)
+        right, n = self.right[columns], len(of_mean)
         solution = inverse @ right
         residual = np.maximum(self.squares - (solution * right).sum(axis=0), 0.0) / self.total
         variance = np.diag(inverse)[:, None] * residual
-        n = len(of_mean)
         linear = np.zeros((n_features, k))
         linear[of_mean] = solution[:n] * _garrote(solution[:n], variance[:n], LINEAR_EVIDENCE)
         precision, of_it = (part[n:].reshape(-1, k, k) for part in (solution, variance))
@@ -291,34 +362,40 @@ class LinearGradient:
             typical: shape=(k, k), lower factor of a typical precision, from which P may not be too far.
 
         Returns:
-            mean, shape=(n, k); log width, shape=(n, k); couplings, shape=(n, k, k), strictly lower.
+            mean, shape=(n, k); log width, shape=(n, k); couplings below the diagonal, shape=(n, k (k - 1) / 2).
         """
-        k = self.linear.shape[1]
-        of_precision = features[:, self.of_precision]
-        matrix = (of_precision @ self.precision.reshape(len(self.precision), -1)).reshape(-1, k, k)
-        matrix = _bounded(matrix, typical)
-        # P = U U^T with U upper: the first coordinate's density is a marginal one, the last one's fully conditional
-        factor = np.linalg.cholesky(matrix[:, ::-1, ::-1])[:, ::-1, ::-1]
-        half = np.linalg.solve(factor, (features @ self.linear)[:, :, None])
-        mean = np.linalg.solve(factor.transpose(0, 2, 1), half)[:, :, 0]
-        pivots = np.diagonal(factor, axis1=1, axis2=2)
-        return mean, -np.log(pivots), -np.tril(factor.transpose(0, 2, 1) / pivots[:, :, None], -1)
+        n, k = len(features), self.linear.shape[1]
+        # the last coordinate first: P = U U^T with U upper, so that the first one's density is a marginal one
+        of_features = torch.as_tensor(self.precision[:, ::-1, ::-1].reshape(len(self.precision), -1).copy())
+        rows = torch.as_tensor(features[:, self.of_precision] if len(of_features) > 1 else np.ones((1, 1)))
+        matrix = _bounded((rows @ of_features).reshape(-1, k, k), torch.as_tensor(typical))
+        factor = torch.linalg.cholesky(matrix)
+        linear = torch.as_tensor(features @ self.linear).flip(1)[:, :, None]
+        mean = torch.cholesky_solve(linear, factor).flip(1)[:, :, 0]
+        pivots = torch.diagonal(factor, dim1=1, dim2=2)
+        later, earlier = np.tril_indices(k, -1)
+        couplings = -factor[:, k - 1 - earlier, k - 1 - later] / pivots[:, k - 1 - later]
+        log_width = -torch.log(pivots).flip(1)
+        return mean.numpy(), log_width.expand(n, -1).numpy(), couplings.expand(n, -1).numpy()
 
 
-def _bounded(matrices: FloatArray, typical: FloatArray) -> FloatArray:
-    """Precisions whose eigenvalues, in units of a typical one, are at least `MIN_RELATIVE_PRECISION`."""
-    if len(matrices) > 1 and np.ptp(matrices, axis=0).max() == 0.0:
-        return np.repeat(_bounded(matrices[:1], typical), len(matrices), axis=0)
-    least = MIN_RELATIVE_PRECISION * typical @ typical.T
-    _, info = torch.linalg.cholesky_ex(torch.as_tensor(matrices - least))
-    low = info.numpy() > 0
+def _bounded(matrices: Tensor, typical: Tensor) -> Tensor:
+    """Precisions whose eigenvalues, in units of a typical one, are at least `MIN_RELATIVE_PRECISION`.
+
+    Args:
+        matrices: shape=(n, k, k), the last coordinate first.
+        typical: shape=(k, k), lower factor, the first coordinate first.
+    """
+    least = (MIN_RELATIVE_PRECISION * typical @ typical.T).flip(0, 1)
+    _, info = torch.linalg.cholesky_ex(matrices - least)
+    low = info > 0
     if not low.any():
         return matrices
-    inverse = np.linalg.inv(typical)
-    values, vectors = np.linalg.eigh(inverse @ matrices[low] @ inverse.T)
-    raised = typical @ (vectors * np.maximum(values, MIN_RELATIVE_PRECISION)[:, None, :])
-    bounded = matrices.copy()
-    bounded[low] = raised @ vectors.transpose(0, 2, 1) @ typical.T
+    inverse = torch.linalg.inv(typical.flip(0, 1))
+    values, vectors = torch.linalg.eigh(inverse @ matrices[low] @ inverse.T)
+    raised = typical.flip(0, 1) @ (vectors * torch.clamp(values, min=MIN_RELATIVE_PRECISION)[:, None, :])
+    bounded = matrices.clone()
+    bounded[low] = raised @ vectors.transpose(1, 2) @ typical.flip(0, 1).T
     return bounded
 
 
@@ -372,11 +449,14 @@ class _NarrowData:
         """The map of a linear gradient, without cubic terms: its conditionals as smooth functions."""
         rows = np.arange(len(self.y))[:: max(1, len(self.y) // MAX_PROJECTED)]
         features, k = self.features[rows], self.y.shape[1]
-        mean, log_width, coupling = linear.conditionals(features, typical)
-        flat = np.concatenate([mean, log_width, coupling.reshape(len(rows), -1)], axis=1)
+        mean, log_width, couplings = linear.conditionals(features, typical)
+        flat = np.concatenate([mean, log_width, couplings], axis=1)
         matrix = features.T @ features + np.diag(1e-3 * (1 + self.condition.roughness.numpy()) ** 2)
         found = np.linalg.solve(matrix, features.T @ flat)
-        coupling = _with_few_variations(found[:, 2 * k :].reshape(-1, k, k), features, log_width, options)
+        coupling = np.zeros((len(found), k, k))
+        later, earlier = np.tril_indices(k, -1)
+        widths = np.exp(log_width).mean(axis=0)[later]
+        coupling[:, later, earlier] = _with_few_variations(found[:, 2 * k :], features, widths, options)
         return NarrowCoordinates(
             self.condition,
             mean=torch.as_tensor(found[:, :k].copy()),
@@ -406,21 +486,24 @@ def _fit_narrow(data: _NarrowData, options: FitOptions) -> NarrowCoordinates:
         for one in options.narrow
         if effective >= STRUCTURES_AN_ORDER * one.precision_order
         and (one.precision_order == 0 or k * (orders <= one.precision_order).sum() <= MAX_COLUMNS)
-    ]
-    candidates = candidates or [options.narrow[0]]
-    highest = max(one.precision_order for one in candidates)
+    ] or [options.narrow[0]]
     held_out = np.arange(len(data.y)) // HELD_OUT_BLOCK % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     if not held_out.any():
         candidates = candidates[:1]
-    training, rest = (_Equations.of(data, rows, highest) for rows in (~held_out, held_out))
-    typical = _typical_factor(training)
-    best, chosen = np.inf, candidates[0]
-    for candidate in candidates if len(candidates) > 1 else []:
-        narrow = data.narrow(training.solve(candidate), typical, options)
-        found = data.residual(narrow, held_out)
-        if found < best:
-            best, chosen = found, candidate
-    whole = training + rest
+    best, chosen, used = np.inf, candidates[0], -1
+    for order in sorted({one.precision_order for one in candidates}):
+        if chosen.precision_order < used:
+            # a precision of this many functions was no better: nor is one of more
+            break
+        training, rest = (_Equations.of(data, rows, order) for rows in (~held_out, held_out))
+        typical, used = _typical_factor(training), order
+        for candidate in (one for one in candidates if one.precision_order == order and len(candidates) > 1):
+            narrow = data.narrow(training.solve(candidate), typical, options)
+            found = data.residual(narrow, held_out)
+            if found < best:
+                best, chosen, whole = found, candidate, training + rest
+    if len(candidates) == 1:
+        whole = training + rest
     narrow = data.narrow(whole.solve(chosen), _typical_factor(whole), options)
     cubic = fit_cubic(narrow, data.conditions, data.y, data.gradients, data.weights, options.least_cubic)
     narrow.cubic = cubic
@@ -462,9 +545,9 @@ def fit_cubic(
         arrays = (torch.as_tensor(part[rows]) for part in (conditions, y, gradients))
         e, in_numbers = (part.numpy() for part in narrow.numbers_and_gradients(*arrays))
         share = weights[rows] * (np.abs(e).max(axis=1) < CUBIC_OUTLIER)
-        products = e[:, a] * e[:, b] - (a == b)
-        residuals = in_numbers + e
-        sums += (residuals * share[:, None]).T @ products
+        residuals, of_each = in_numbers + e, np.ascontiguousarray(e.T)
+        products = of_each[a] * of_each[b] - (a == b)[:, None]
+        sums += (products @ (residuals * share[:, None])).T
         squares += share**2 @ residuals**2
         total += share.sum()
     means = np.zeros((k, k, k))
@@ -512,25 +595,29 @@ def _cubic_terms(third: FloatArray, least: FloatArray) -> CubicTerms:
 
 
 def _with_few_variations(
-    coupling: FloatArray, features: FloatArray, log_width: FloatArray, options: FitOptions
+    couplings: FloatArray, features: FloatArray, widths: FloatArray, options: FitOptions
 ) -> FloatArray:
     """Couplings that are constant where their dependence on the conditions gains next to nothing.
 
     Half the variance of ``a_ij d_j / width_i`` is what the variation of a coupling gains in relative entropy.
+
+    Args:
+        couplings: shape=(n_features, n_couplings).
+        features: shape=(n, n_features).
+        widths: shape=(n_couplings,), of the later one of each two.
+        options: the gain that may be lost.
     """
-    mean, widths = features.mean(axis=0), np.exp(log_width).mean(axis=0)
+    mean = features.mean(axis=0)
     deviation = features - mean
     covariance = deviation.T @ deviation / len(features)
-    variance = np.einsum("kij,kl,lij->ij", coupling, covariance, coupling, optimize=True)
     # d_j of unit variance: the conditional width would say less
-    gain = 0.5 * variance / widths[:, None] ** 2
-    order = np.argsort(gain, axis=None)
-    small = np.zeros(gain.size, dtype=bool)
-    small[order[np.cumsum(gain.ravel()[order]) < options.lost_gain]] = True
-    small = small.reshape(gain.shape)
-    constant = np.zeros_like(coupling)
-    constant[0] = np.tensordot(mean, coupling, axes=1)
-    return np.where(small, constant, coupling)
+    gain = 0.5 * (couplings * (covariance @ couplings)).sum(axis=0) / widths**2
+    order = np.argsort(gain)
+    small = np.zeros(len(gain), dtype=bool)
+    small[order[np.cumsum(gain[order]) < options.lost_gain]] = True
+    constant = np.zeros_like(couplings)
+    constant[0] = mean @ couplings
+    return np.where(small, constant, couplings)
 
 
 def _taper(values: FloatArray, origins: FloatArray, periodic: BoolArray) -> tuple[FloatArray, FloatArray]:

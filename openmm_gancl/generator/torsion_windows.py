@@ -7,11 +7,8 @@ whose exact weight, check and mixture of windows are those of labels that are to
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import ModuleCoordinates, Torsions
@@ -21,6 +18,7 @@ from ..reference.chart import InternalCoordinates, chart_for
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .model import LiftingModel, with_generator
+from .networks import LabelTable
 
 MAX_RESULTANT_LENGTH = 0.8
 """A torsion is wide, and restrained, if the mean of exp(i phi) over the frames is shorter than this."""
@@ -55,34 +53,6 @@ def _name(system: MolecularSystem, atoms: list[int]) -> str:
                 return name
     every = list(system.topology.atoms())
     return "-".join(every[i].name for i in atoms)
-
-
-class LabelTable(nn.Module):
-    """A generator of learned labels, evaluated at windows: each has a label in its row of a table.
-
-    Args:
-        generator: G(s, z) of the learned labels.
-        windows: shape=(k, h), radians.
-        labels: shape=(k, d).
-    """
-
-    windows: Tensor
-    labels: Tensor
-    folds: Tensor
-    is_torsion: Tensor
-
-    def __init__(self, generator: Any, windows: FloatArray, labels: FloatArray):
-        super().__init__()
-        self.generator, self.latent_size = generator, int(generator.latent_size)
-        for name, values in (("windows", windows), ("labels", labels)):
-            self.register_buffer(name, torch.as_tensor(values))
-        for name in ("folds", "is_torsion"):
-            self.register_buffer(name, getattr(generator, name))
-
-    def forward(self, windows: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (n, h), each replaced by the nearest one of the table, and latents to centres and widths."""
-        similarity = torch.cos(windows.unsqueeze(1) - self.windows).sum(dim=2)
-        return self.generator(self.labels[similarity.argmax(dim=1)], latents)
 
 
 def restrain_torsions(

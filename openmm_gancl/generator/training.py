@@ -13,8 +13,9 @@ from ..reference.chart import Chart, chart_for
 from ..sampling.frames import Frames
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, whole_number
-from .model import SCHEMA_VERSION, LiftingModel, atom_names, scripted_networks
+from .model import LiftingModel, frozen_networks
 from .networks import Generator, coordinate_kinds
+from .trained_for import system_metadata
 from .wgan_gp import TrainingHistory, TrainingOptions, coordinate_statistics, fit_baseline, train_adversarially
 
 UNTRAINED_WIDTHS = {"bond": 0.004, "angle": 0.06, "torsion": 0.2, "cartesian": 0.1}
@@ -29,16 +30,9 @@ def _bundle(
 ) -> LiftingModel:
     import openmm
 
-    networks = scripted_networks(generator, np.zeros(chart.n_coordinates), 1)
+    networks = frozen_networks(generator, np.zeros(chart.n_coordinates), 1)
     base = {
-        "schema_version": SCHEMA_VERSION,
-        "system": system.name,
-        "atom_names": atom_names(system.topology),
-        "chart": chart.describe(),
-        "slow": system.slow.describe(),
-        "temperature": system.temperature,
-        "force_field_hash": system.force_field_hash,
-        "latent_size": generator.latent_size,
+        **system_metadata(system),
         "encoder_relax_steps": None,
         "versions": {"torch": torch.__version__, "openmm": openmm.__version__},
     }

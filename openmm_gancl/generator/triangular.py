@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..units import FloatArray, IntArray
 from .circular import CircularDensity
 from .coupling import NoNetwork
 from .label_basis import LabelBasis
@@ -87,6 +88,28 @@ class Condition(nn.Module):
         for name, one, of_basis in (("orders", 1, basis.total_orders), ("roughness", 1.0, basis.roughness)):
             crossed = (of_basis[self.first_functions] + one).repeat_interleave(2 * len(folds))
             self.register_buffer(name, torch.cat([of_basis[self.functions], crossed]))
+
+    @torch.jit.unused
+    def wave_numbers(self) -> IntArray:
+        """Of each feature in each condition's phase, shape=(n_features, n_conditions): of cosines and sines alike."""
+        numbers = self.basis.wave_numbers()
+        rotors = np.eye(len(self.folds), dtype=np.int64)
+        alone = np.pad(numbers[self.functions.numpy()], ((0, 0), (0, len(rotors))))
+        first = numbers[self.first_functions.numpy()]
+        waves = np.tile(rotors, (2, 1))
+        crossed = np.concatenate([first.repeat(len(waves), axis=0), np.tile(waves, (len(first), 1))], axis=1)
+        return np.concatenate([alone, crossed])
+
+    @torch.jit.unused
+    def phases(self, conditions: Tensor) -> Tensor:
+        """In which the features are waves of whole numbers, shape=(n, n_conditions)."""
+        of_axes = self.basis.phases(conditions[:, : self.n_axes])
+        return torch.cat([of_axes, self.folds * conditions[:, self.n_axes :]], dim=1)
+
+    @torch.jit.unused
+    def places(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Conditions at random, shape=(n, n_conditions)."""
+        return np.concatenate([self.basis.places(n, rng), rng.uniform(-np.pi, np.pi, (n, len(self.folds)))], axis=1)
 
     def network_features(self, conditions: Tensor) -> Tensor:
         """What a network sees: the functions up to order two, and the rotors' waves."""
@@ -244,15 +267,25 @@ class NarrowCoordinates(nn.Module):
         self.has_network = True
         self.network = network
 
+    def mean_and_log_width(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Both shape=(n, k), at features of conditions."""
+        centre = self.log_width[0]
+        log_width = torch.clamp(features @ self.log_width - centre, -self.width_range, self.width_range)
+        return features @ self.mean, centre + log_width
+
     def parts(self, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, shape=(n, k), log width, shape=(n, k), and ``1 - a``, shape=(n, k, k), at conditions."""
         features = self.condition(conditions)
-        log_width = features @ self.log_width
-        centre = self.log_width[0]
-        log_width = centre + torch.clamp(log_width - centre, -self.width_range, self.width_range)
+        mean, log_width = self.mean_and_log_width(features)
         constant = self.coupling.repeat(conditions.shape[0], 1)
         matrix = constant.index_add(1, self.varying, features[:, 1:] @ self.variation)
-        return features @ self.mean, log_width, matrix.reshape(-1, self.n, self.n)
+        return mean, log_width, matrix.reshape(-1, self.n, self.n)
+
+    def steps(self, features: Tensor, deviation: Tensor) -> Tensor:
+        """``d - a d`` of deviations d, shape=(n, k), at features of conditions."""
+        later, earlier = self.varying // self.n, self.varying % self.n
+        varied = (features[:, 1:] @ self.variation) * deviation[:, earlier]
+        return (deviation @ self.coupling.reshape(self.n, self.n).T).index_add(1, later, varied)
 
     def forward(self, normals: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Standard normal numbers to coordinates, and the log of coordinate volume per volume of normals."""
@@ -269,9 +302,9 @@ class NarrowCoordinates(nn.Module):
 
     def inverse(self, coordinates: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse of `forward`, with the log volume that it has there."""
-        mean, log_width, matrix = self.parts(conditions)
-        deviation = (coordinates - self.origin) / self.scale - mean
-        steps = (matrix @ deviation[:, :, None])[:, :, 0]
+        features = self.condition(conditions)
+        mean, log_width = self.mean_and_log_width(features)
+        steps = self.steps(features, (coordinates - self.origin) / self.scale - mean)
         widened, log_cubic = self.cubic.inverse(torch.exp(-log_width) * steps)
         normals, log_slopes = self.tails.inverse(widened)
         log_network = torch.zeros_like(log_cubic)
@@ -283,19 +316,34 @@ class NarrowCoordinates(nn.Module):
     def numbers_and_gradients(self, conditions: Tensor, y: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers of coordinates y in units of the map, cubic terms left out, and their log density's gradient."""
         with torch.no_grad():
-            mean, log_width, matrix = self.parts(conditions)
-            numbers = (matrix @ (y - mean)[:, :, None])[:, :, 0] * torch.exp(-log_width)
-            pulled = torch.linalg.solve_triangular(matrix.transpose(1, 2), gradients[:, :, None], upper=True)
-        return numbers, pulled[:, :, 0] * torch.exp(log_width)
+            features = self.condition(conditions)
+            mean, log_width = self.mean_and_log_width(features)
+            numbers = self.steps(features, y - mean) * torch.exp(-log_width)
+            pulled = self._pulled(features, gradients)
+        return numbers, pulled * torch.exp(log_width)
+
+    @torch.jit.unused
+    def _pulled(self, features: Tensor, gradients: Tensor) -> Tensor:
+        """Gradients in deviations d, shape=(n, k), as gradients in the steps ``d - a d``: the last coordinate first."""
+        matrix, earlier = self.coupling.reshape(self.n, self.n), self.varying % self.n
+        order = torch.argsort(earlier, stable=True)
+        varied = (features[:, 1:] @ self.variation[:, order]).T
+        later, ends = (self.varying // self.n)[order], torch.bincount(earlier, minlength=self.n).cumsum(0).tolist()
+        pulled = gradients.T.clone()
+        for i in range(self.n - 2, -1, -1):
+            pulled[i] -= matrix[i + 1 :, i] @ pulled[i + 1 :]
+            which = slice(ends[i - 1] if i else 0, ends[i])
+            pulled[i] -= (varied[which] * pulled[later[which]]).sum(dim=0)
+        return pulled.T
 
     @torch.jit.unused
     def transport(self, conditions: Tensor, coordinates: Tensor, gradients: Tensor, n: int) -> Tensor:
         """``v . g + div v`` of the velocity ``v = dy/dc`` at fixed normals along the first n conditions."""
-        mean, _, matrix = self.parts(conditions)
+        features = self.condition(conditions)
+        mean, _ = self.mean_and_log_width(features)
         deviation = (coordinates - self.origin) / self.scale - mean
         gradients = gradients * self.scale
-        steps = (matrix @ deviation[:, :, None])[:, :, 0]
-        solved = torch.linalg.solve_triangular(matrix.transpose(1, 2), gradients[:, :, None], upper=True)[:, :, 0]
+        steps, solved = self.steps(features, deviation), self._pulled(features, gradients)
         i, j = self.varying // self.n, self.varying % self.n
         # of each feature: the velocity is linear in the features' slopes
         by_feature = gradients @ self.mean.T + (solved * steps + 1.0) @ self.log_width.T

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..engine.optimisers import LBFGS, Adam
 from ..engine.random_numbers import Name, named_rng, torch_rng, torch_seeded
 from ..reference.chart import Chart
 from ..units import FloatArray
@@ -119,7 +120,7 @@ def fit_baseline(generator: Generator, labels: FloatArray, coordinates: FloatArr
         target = torch.cat([shift, sine, torch.zeros_like(shift)], dim=1)
         normal_matrix = basis.T @ basis / len(s) + torch.diag(penalty[:, 0])
         generator.baseline.copy_(torch.linalg.solve(normal_matrix, basis.T @ target / len(s)))
-    optimiser = torch.optim.LBFGS(
+    optimiser = LBFGS(
         [generator.baseline],
         max_iter=60,
         history_size=20,
@@ -213,8 +214,8 @@ def train_adversarially(
         critic = Critic(slow, generator.n_coordinates).float()
     sampler = _Sampler(generator, seed, "training", "draws")
     averaged = copy.deepcopy(generator.correction)
-    optimiser = torch.optim.Adam(generator.correction.parameters(), lr=options.generator_rate, betas=(0.0, 0.9))
-    critic_optimiser = torch.optim.Adam(critic.parameters(), lr=options.critic_rate, betas=(0.0, 0.9))
+    optimiser = Adam(generator.correction.parameters(), lr=options.generator_rate, betas=(0.0, 0.9))
+    critic_optimiser = Adam(critic.parameters(), lr=options.critic_rate, betas=(0.0, 0.9))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.generator_steps + 1)
     real_labels, real = _tensors(generator, labels, coordinates)
     real_coordinates = torch.as_tensor(coordinates, dtype=torch.float32)

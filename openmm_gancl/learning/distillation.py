@@ -9,20 +9,20 @@ each point.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..coordinates.features import Features
+from ..coordinates.label_modules import DistilledNetwork, LearnedCoordinates, NystroemModule
 from ..coordinates.torch_modules import features_module
+from ..engine.optimisers import LBFGS, Adam
 from ..engine.random_numbers import torch_rng
 from ..errors import InputError
-from ..generator.networks import Linear
 from ..units import FloatArray, IntArray
 from .diffusion_map import DiffusionMap, checked_points
-from .torch_map import LearnedCoordinates, NystroemModule
+from .torch_map import nystroem_module
 
 MIN_FRAMES = 200
 N_BLOCKS, HELD_OUT_EVERY = 20, 5
@@ -47,43 +47,6 @@ class MapError:
     rms: FloatArray
     r_squared: FloatArray
     gradient: FloatArray
-
-
-class DistilledNetwork(nn.Module):
-    """Features to coordinates by a perceptron, in double precision; tanh, so that forces are smooth.
-
-    Features are centred, and divided by one scale for all, as the map's kernel treats them: a scale for each would
-    let stiff bonds, which hardly move, have large gradients.
-
-    Args:
-        sizes: features, hidden layers, coordinates.
-        generator: of the first weights.
-    """
-
-    centre: Tensor
-    scale: Tensor
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, sizes: tuple[int, ...], generator: torch.Generator):
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(sizes[0], dtype=torch.float64))
-        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(sizes[-1], dtype=torch.float64))
-        self.register_buffer("spread", torch.ones(sizes[-1], dtype=torch.float64))
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(sizes):
-            # made without numbers, or torch would draw them from its global generator
-            linear = nn.utils.skip_init(Linear, fan_in, fan_out, dtype=torch.float64)
-            nn.init.normal_(linear.weight, std=fan_in**-0.5, generator=generator)
-            nn.init.zeros_(linear.bias)
-            layers += [linear, nn.Tanh()]
-        self.layers = nn.Sequential(*layers[:-1])
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features of shape=(n_features,) or (n, n_features) to coordinates, shape=(n_coordinates,) or (n, ...)."""
-        standard: Tensor = self.layers((features - self.centre) / self.scale)
-        return standard * self.spread + self.mean
 
 
 @dataclass(frozen=True)
@@ -189,7 +152,7 @@ def _train(
     """By Adam, then L-BFGS."""
     steepness = training.gradients.square().mean().clamp(min=1e-300)
     parameters, n = list(network.parameters()), len(training.points)
-    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    optimiser = Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(n_epochs, 1))
     for _ in range(n_epochs):
         for rows in torch.randperm(n, generator=generator).split(BATCH_SIZE):
@@ -199,7 +162,7 @@ def _train(
         schedule.step()
     if n_refinements == 0:
         return
-    refiner = torch.optim.LBFGS(
+    refiner = LBFGS(
         parameters,
         max_iter=n_refinements,
         history_size=LBFGS_HISTORY_SIZE,
@@ -225,7 +188,7 @@ def _held_out(n: int, generator: torch.Generator) -> Tensor:
 def _checked_source(source: DiffusionMap | nn.Module, features: Features | None, n_features: int) -> nn.Module:
     if features is not None and len(features.names) != n_features:
         raise InputError(f"{len(features.names)} features for points of {n_features}: give those of the points")
-    module = NystroemModule(source).double() if isinstance(source, DiffusionMap) else source
+    module = nystroem_module(source) if isinstance(source, DiffusionMap) else source
     if isinstance(module, NystroemModule) and len(module.origin) != n_features:
         raise InputError(f"points of {n_features} features for a map of {len(module.origin)}: give those of the map")
     return module
@@ -279,7 +242,7 @@ def distill(
 
     Args:
         source: a fitted map, of which all coordinates are taken, or a module from features to coordinates in double
-            precision, such as a `NystroemModule` of the chosen ones.
+            precision, such as a `nystroem_module` of the chosen ones.
         features: of positions, whose values the rows of X are; none for bare points.
         X: shape=(n, n_features), in the order of time.
         seed: of the split, the perturbations and the network; the same seed gives the same bytes with one thread.

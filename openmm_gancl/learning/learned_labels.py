@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,20 +12,25 @@ from scipy.spatial import cKDTree
 
 from ..coordinates.features import Features, SineCosine, heavy_atom_distances
 from ..coordinates.geometry import embedded, wrap
+from ..coordinates.label_modules import WithTorsions
+from ..coordinates.module_tensors import part_of
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, slow_from_description
 from ..coordinates.torch_modules import features_module
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
 from .diffusion_map import MAX_DENSE_POINTS, DiffusionMap
 from .spectrum import Selection, select_coordinates
-from .torch_map import WithTorsions, coordinates_module
+from .torch_map import coordinates_module
 
 KERNEL_RANK = 8
 """The labels' kernels reach as far as the neighbour of this rank."""
 
 OUTLIER_FRACTION, DOMAIN_MARGIN = 0.005, 3.0
 """Fraction of the training labels beyond the domain at either end before it is widened by so many kernel widths."""
+
+TENSOR = "tensor."
+"""Prefix of the names of the module's tensors in a file."""
 
 N_NEIGHBOURS = 8
 """Training frames whose labels predict those of another frame."""
@@ -45,16 +51,28 @@ class LearnedLabels:
     widths: FloatArray
 
     def save(self, path: Path) -> None:
-        """Write one npz file."""
-        np.savez(path, centres=self.centres, widths=self.widths, slow=json.dumps(self.slow.describe()))
+        """Write one npz file: arrays and JSON, no code."""
+        tensors = {f"{TENSOR}{name}": tensor.numpy() for name, tensor in self.slow.tensors().items()}
+        slow = json.dumps(self.slow.describe(), sort_keys=True)
+        np.savez(path, centres=self.centres, widths=self.widths, slow=slow, **tensors)
 
 
 def load_labels(path: Path) -> LearnedLabels:
-    """Read what `LearnedLabels.save` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        slow = slow_from_description(json.loads(str(stored["slow"])))
-        assert isinstance(slow, ModuleCoordinates)
-        return LearnedLabels(slow, stored["centres"], stored["widths"])
+    """Read what `LearnedLabels.save` wrote; the file can run nothing.
+
+    Raises:
+        InputError: it was not, or it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            tensors = {name: torch.as_tensor(stored[name]) for name in stored.files if name.startswith(TENSOR)}
+            slow = slow_from_description(json.loads(str(stored["slow"])), part_of(tensors, TENSOR))
+            labels = LearnedLabels(slow, stored["centres"], stored["widths"])  # type: ignore[arg-type]
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, BadZipFile) as error:
+        raise InputError(
+            f"{path} holds no learned labels ({first_line(error)}): learn them again with `gancl slow`"
+        ) from None
+    return labels
 
 
 @dataclass(frozen=True, eq=False)

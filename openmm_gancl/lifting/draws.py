@@ -4,8 +4,9 @@
 state, has ``E[w | s] = exp(-beta F(s))``, with F the free energy per unit of s: no restraint and no relaxation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,23 @@ class Draws:
         coordinates: shape=(n, n_coordinates), of the chart; the labels are among them.
         labels: shape=(n, d).
         log_density: shape=(n,), log q(y | s) of what each was drawn from.
+        log_label_density: shape=(n,), log p(s) of what each label was drawn from.
         log_target: shape=(n,), ``-beta U + log J + 0.5 log det Z``; minus infinity where the reason is not ``ok``.
         gradients: shape=(n, n_coordinates), of the log target; zero where it is minus infinity.
         reason: shape=(n,), one of `openmm_gancl.lifting.lifts.REASONS`.
         round: shape=(n,), in which each was drawn.
+        evaluations: shape=(n,), of the real potential that each cost.
     """
 
     coordinates: FloatArray
     labels: FloatArray
     log_density: FloatArray
+    log_label_density: FloatArray
     log_target: FloatArray
     gradients: FloatArray
     reason: NDArray[np.str_]
     round: IntArray
+    evaluations: IntArray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,8 +60,21 @@ class Draws:
 
     @property
     def force_evaluations(self) -> int:
-        """One each, but for those outside the chart."""
-        return int((self.reason != "outside").sum())
+        """Of all."""
+        return int(self.evaluations.sum())
+
+    def put(self, rows: IntArray, others: "Draws") -> "Draws":
+        """With other draws in place of some.
+
+        Args:
+            rows: shape=(m,), of which.
+            others: m draws.
+        """
+        changed = {}
+        for part in fields(self):
+            changed[part.name] = getattr(self, part.name).copy()
+            changed[part.name][rows] = getattr(others, part.name)
+        return replace(self, **changed)
 
     def select(self, which: Any) -> "Draws":
         """The draws of a mask or of indices."""
@@ -67,6 +85,17 @@ def join_draws(parts: Sequence[Draws]) -> Draws:
     """Several draws as one."""
     names = [part.name for part in fields(Draws)]
     return Draws(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def save_draws(draws: Draws, path: Path) -> None:
+    """Write all of them as one npz file."""
+    np.savez(path, **{part.name: getattr(draws, part.name) for part in fields(Draws)})
+
+
+def load_draws(path: Path) -> Draws:
+    """Read what `save_draws` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return Draws(**dict(stored.items()))
 
 
 def mixture_log_density(
@@ -91,9 +120,11 @@ def draw(
     labels: FloatArray,
     rng: np.random.Generator,
     *,
+    log_label_density: FloatArray | None = None,
     round_number: int = 0,
     platform: str = "Reference",
     workers: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """Draw once at each label from a mixture of generators, and weigh.
 
@@ -103,24 +134,84 @@ def draw(
         shares: shape=(n_generators,), the probability of each.
         labels: shape=(n, d).
         rng: of all that is drawn.
+        log_label_density: shape=(n,), log p(s), recorded; zero by default.
         round_number: recorded.
         platform: an OpenMM platform.
         workers: local processes.
+        progress: called with the number of evaluations made, as they are made.
     """
     coordinates, inside = _sampled(generators, shares, labels, rng)
-    n, chart = len(labels), generators[0].chart
-    log_density = np.zeros(n)
+    log_density = np.zeros(len(labels))
     log_density[inside] = mixture_log_density(generators, shares, coordinates[inside])
-    log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers)
+    found = _evaluated(
+        system, generators[0].chart, coordinates, labels, log_density, inside, platform, workers, progress
+    )
+    recorded = np.zeros(len(labels)) if log_label_density is None else log_label_density
+    return replace(found, log_label_density=recorded, round=np.full(len(labels), round_number))
+
+
+def draw_base(
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    base: FloatArray,
+    labels: FloatArray,
+    *,
+    platform: str = "Reference",
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Draws:
+    """What given base numbers draw at labels, weighed.
+
+    Args:
+        system: the real system.
+        generator: of the draws.
+        base: shape=(n, n_base).
+        labels: shape=(n, d).
+        platform: an OpenMM platform.
+        workers: local processes.
+        progress: called with the number of evaluations made, as they are made.
+    """
+    coordinates, log_density = generator.transform(base, labels)
+    inside = generator.inside(coordinates)
+    return _evaluated(system, generator.chart, coordinates, labels, log_density, inside, platform, workers, progress)
+
+
+def weigh_draws(draws: Draws, log_weights: FloatArray) -> Draws:
+    """Draws with the weights of the paths that led to them; minus infinity stays so.
+
+    Args:
+        draws: at the ends of their paths.
+        log_weights: shape=(n,), log w of the paths.
+    """
+    ok = np.isfinite(log_weights)
+    log_target = np.where(ok, draws.log_target, -np.inf)
+    return replace(draws, log_density=np.where(ok, np.where(ok, log_target, 0.0) - log_weights, 0.0))
+
+
+def _evaluated(
+    system: MolecularSystem,
+    chart: Chart,
+    coordinates: FloatArray,
+    labels: FloatArray,
+    log_density: FloatArray,
+    inside: BoolArray,
+    platform: str,
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> Draws:
+    """Drawn coordinates, one evaluation each, but for those outside."""
+    log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers, progress)
     wrong = (reason == "ok") & ~np.isfinite(log_density)
     return Draws(
         coordinates=coordinates,
         labels=labels,
         log_density=np.where(wrong, 0.0, log_density),
+        log_label_density=np.zeros(len(labels)),
         log_target=np.where(wrong, -np.inf, log_target),
         gradients=np.where(wrong[:, None], 0.0, gradients),
         reason=np.where(wrong, "nan", reason),
-        round=np.full(n, round_number),
+        round=np.zeros(len(labels), dtype=np.int64),
+        evaluations=inside.astype(np.int64),
     )
 
 
@@ -139,7 +230,13 @@ def _sampled(
 
 
 def log_targets(
-    system: MolecularSystem, chart: Chart, coordinates: FloatArray, inside: BoolArray, platform: str, workers: int = 1
+    system: MolecularSystem,
+    chart: Chart,
+    coordinates: FloatArray,
+    inside: BoolArray,
+    platform: str,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[FloatArray, FloatArray, NDArray[np.str_]]:
     """``-beta U + log J + 0.5 log det Z`` of coordinates, its gradients, and why it is minus infinity.
 
@@ -150,6 +247,7 @@ def log_targets(
         inside: shape=(n,), which are in the chart; the others are not evaluated.
         platform: an OpenMM platform.
         workers: local processes.
+        progress: called with the number of evaluations made, as they are made.
 
     Returns:
         log target, shape=(n,); gradients, shape=(n, n_coordinates), zero where it is minus infinity; reason,
@@ -159,7 +257,7 @@ def log_targets(
     positions = np.full((n, chart.n_atoms, 3), np.nan)
     positions[inside] = chart.to_cartesian(coordinates[inside])
     xml = openmm.XmlSerializer.serialize(system.system)
-    energies, forces = evaluate(xml, positions, platform, workers=workers)
+    energies, forces = evaluate(xml, positions, platform, workers=workers, progress=progress)
     log_target = -energies / system.kT + chart.log_jacobian(coordinates)
     log_target[inside] += system.constraints.log_fixman(positions[inside], system.masses)
     finite = np.isfinite(log_target) & np.isfinite(forces).all(axis=(1, 2))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
+from ..engine.optimisers import LBFGS
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
 from ..free_energy.weight_statistics import log_mean_weight
@@ -117,7 +118,7 @@ def _fit_exponents(choices: _Choices, weights: FloatArray, penalty: float) -> tu
         part = _Choices(choices.scores[rows], choices.chosen[rows])
         return (importance[rows] * part.log_ratios(raw.clamp(min=0.0))).sum() / importance[rows].sum()
 
-    optimiser = torch.optim.LBFGS([raw], max_iter=60, line_search_fn="strong_wolfe")
+    optimiser = LBFGS([raw], max_iter=60, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()

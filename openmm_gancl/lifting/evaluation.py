@@ -1,5 +1,6 @@
 """One evaluation a structure: energies and forces of many structures, in tasks."""
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -68,6 +69,7 @@ def evaluate(
     with_forces: bool = True,
     workers: int = 1,
     executor: Executor | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Energies and forces of structures, one evaluation each.
 
@@ -78,6 +80,7 @@ def evaluate(
         with_forces: whether forces are wanted.
         workers: local processes.
         executor: run there instead.
+        progress: called with the number of structures evaluated, as they are.
 
     Returns:
         energies, shape=(n,), kJ/mol; forces, shape=(n, n_atoms, 3), kJ/mol/nm, empty if not wanted; NaN where a
@@ -85,7 +88,14 @@ def evaluate(
     """
     starts = range(0, len(positions), TASK_SIZE)
     tasks = [EvaluationTask(system_xml, platform, positions[i : i + TASK_SIZE], with_forces) for i in starts]
-    found = run_tasks(evaluate_task, tasks, workers=workers, executor=executor)
+    counts = iter([int(np.isfinite(task.positions).all(axis=(1, 2)).sum()) for task in tasks])
+    found = run_tasks(
+        evaluate_task,
+        tasks,
+        workers=workers,
+        executor=executor,
+        progress=None if progress is None else lambda: progress(next(counts)),
+    )
     n_rows = positions.shape[1] if with_forces else 0
     energies = np.concatenate([part for part, _ in found]) if found else np.empty(0)
     forces = np.concatenate([part for _, part in found]) if found else np.empty((0, n_rows, 3))

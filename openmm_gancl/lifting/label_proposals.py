@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.special import ive, logsumexp
-from scipy.stats import truncnorm
 
 from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import restraint_terms
@@ -86,6 +85,8 @@ class UniformProposal:
 
     def sample_encoder(self, cv_values: FloatArray, rng: np.random.Generator) -> FloatArray:
         """See `LabelProposal.sample_encoder`."""
+        from scipy.stats import truncnorm  # takes a second
+
         columns = []
         for xi, strength, domain in self._columns(cv_values):
             if domain is None:
@@ -96,6 +97,8 @@ class UniformProposal:
 
     def log_encoder(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
         """See `LabelProposal.log_encoder`."""
+        from scipy.stats import truncnorm
+
         total = np.zeros(len(labels))
         for column, (xi, strength, domain) in zip(labels.T, self._columns(cv_values), strict=True):
             total += _log_kernel(column - xi, strength, True) if domain is None else truncnorm.logpdf(column, **domain)

@@ -6,20 +6,23 @@ the distribution of w (a regression of log w has not). With mean forces G that a
 Gaussian process). No weight is truncated.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
+from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
+from ..free_energy.basins import BasinPopulation, weighted_populations
 from ..free_energy.cox_process import CORRELATION_LENGTHS
 from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
+from ..free_energy.label_tables import LabelTables
 from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
 from ..units import FloatArray
 
@@ -38,13 +41,14 @@ MAX_STEPS = 40
 OUTLIER = 10.0
 """Median deviations from the fitted slope at which a mean force is cut: rare clashes have huge ones."""
 
+FINE_BINS = 144
+"""Along each coordinate, over which populations are sums."""
+
 PARTS_OF_A_BIN = 3
 """Along each coordinate, over which a bin's mean is taken."""
 
 SLOPE_VARIANCE, MAX_SLOPE = 30.0, 80.0
 """Of single mean forces where there is nothing else, and where they are cut; kT and the labels' units."""
-
-ROWS_AT_ONCE = 4000
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,19 @@ class LabelRegression:
     dispersion: float
     outliers: float
 
+    @classmethod
+    def of_arrays(cls, functions: LabelFunctions, arrays: Mapping[str, Any]) -> "LabelRegression":
+        """What `arrays` gave, with the same functions."""
+        numbers: dict[str, Any] = {name: part if np.ndim(part) else float(part) for name, part in arrays.items()}
+        return cls(functions, **numbers)
+
+    def arrays(self) -> list[tuple[str, Any]]:
+        """Names and numbers, the functions left out, for a file."""
+        return [(part.name, getattr(self, part.name)) for part in fields(self) if part.name != "functions"]
+
     def log_density(self, labels: FloatArray) -> FloatArray:
         """eta at labels, shape=(n,)."""
-        return np.asarray(self.functions(labels) @ self.coefficients)
+        return LabelTables(self.functions, labels).combine(self.coefficients)
 
     def surface(
         self, axes: Axes, temperature: float, force_evaluations: int, bins: int | None = None
@@ -103,22 +117,8 @@ class LabelRegression:
         return FreeEnergySurface.of_reduced(energy, error, edges, axes, temperature, force_evaluations)
 
 
-def _weighted_product(columns: NDArray[np.float32], weights: FloatArray) -> FloatArray:
-    """``columns^T diag(weights) columns``, a few rows at a time, which saves a copy of all."""
-    product = np.zeros((columns.shape[1], columns.shape[1]))
-    for i in range(0, len(columns), ROWS_AT_ONCE):
-        part = columns[i : i + ROWS_AT_ONCE]
-        product += (part * weights[i : i + ROWS_AT_ONCE, None].astype(np.float32)).T @ part
-    return product
-
-
 class _Data:
-    """Weights, mean forces and the basis at their labels.
-
-    Attributes:
-        values: shape=(n, n_functions), float32.
-        slopes: shape=(d n, n_functions), float32.
-    """
+    """Weights, mean forces and the basis at their labels."""
 
     def __init__(
         self,
@@ -132,26 +132,16 @@ class _Data:
         self.shift = float(log_weights[finite].max())
         self.log_weights = log_weights - self.shift
         self.shares = shares
-        n, d = labels.shape
-        self.values = np.empty((n, len(functions)), dtype=np.float32)
-        self.slopes = np.empty((0 if forces is None else d, n, len(functions)), dtype=np.float32)
-        for i in range(0, n, ROWS_AT_ONCE):
-            rows = slice(i, i + ROWS_AT_ONCE)
-            if forces is None:
-                self.values[rows] = functions(labels[rows])
-            else:
-                self.values[rows], *slopes = functions.with_slopes(labels[rows])
-                for axis, slope in enumerate(slopes):
-                    self.slopes[axis, rows] = slope
-        self.forces = np.empty((0, n)) if forces is None else forces.T
-        self.value_matrix = _weighted_product(self.values, shares)
+        self.tables = LabelTables(functions, labels)
+        self.forces = np.empty((0, len(labels))) if forces is None else np.ascontiguousarray(forces.T)
+        self.value_matrix = self.tables.products(self.tables.wave_sums(shares))
 
     def eta(self, coefficients: FloatArray) -> FloatArray:
-        return np.asarray(self.values @ coefficients.astype(np.float32), dtype=float)
+        return self.tables.combine(coefficients)
 
-    def ratios(self, coefficients: FloatArray) -> FloatArray:
+    def ratios(self, eta: FloatArray) -> FloatArray:
         """w exp(-eta), shape=(n,); of mean one."""
-        return np.exp(np.minimum(self.log_weights - self.eta(coefficients), 600.0))
+        return np.asarray(np.exp(np.minimum(self.log_weights - eta, 600.0)))
 
 
 @dataclass
@@ -161,38 +151,36 @@ class _Pass:
     dispersion: float
     matrix: FloatArray
     right: FloatArray
-    residual_weights: FloatArray
+    weights: FloatArray
     residuals: FloatArray
     outliers: float
 
 
 def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
-    ratios = data.ratios(coefficients)
+    ratios = data.ratios(data.eta(coefficients))
     total = data.shares.sum()
     dispersion = max(float((data.shares * (ratios - 1) ** 2).sum() / total), 0.1)
     if first:
         dispersion = min(dispersion, 5.0)
-    k = len(coefficients)
-    empty = np.empty((0, len(ratios)))
-    if not len(data.slopes):
-        return _Pass(dispersion, np.zeros((k, k)), np.zeros(k), empty, empty, 0.0)
-    narrow = coefficients.astype(np.float32)
-    fitted = np.stack([slope @ narrow for slope in data.slopes]).astype(float)
+    k, n_axes = len(coefficients), len(data.forces)
+    if not n_axes:
+        return _Pass(dispersion, np.zeros((k, k)), np.zeros(k), np.empty(0), data.forces, 0.0)
+    fitted = np.stack([data.tables.combine(coefficients, axis) for axis in range(n_axes)])
     residuals = data.forces - fitted
     carried = data.shares * ratios
-    each = np.tile(carried, (len(residuals), 1))
+    each = np.tile(carried, (n_axes, 1))
     median = float(np.quantile(np.abs(residuals), 0.5, weights=each, method="inverted_cdf"))
     limit = OUTLIER * max(median / 0.6745, 0.3)
-    outliers = float((carried * (np.abs(residuals) > limit)).sum() / (carried.sum() * len(residuals)))
+    outliers = float((carried * (np.abs(residuals) > limit)).sum() / (carried.sum() * n_axes))
     residuals = np.clip(residuals, -limit, limit)
     # of the estimating function r (G - eta'): its variance, for one lift
-    variance = max(float((data.shares * ratios**2 * residuals**2).sum() / (total * len(residuals))), 1e-3)
+    variance = max(float((data.shares * ratios**2 * residuals**2).sum() / (total * n_axes)), 1e-3)
     weights = carried / variance
-    matrix, right = np.zeros((k, k)), np.zeros(k)
-    for slope, aim in zip(data.slopes, fitted + residuals, strict=True):
-        matrix += _weighted_product(slope, weights)
-        right += slope.T @ (weights * aim).astype(np.float32)
-    return _Pass(dispersion, matrix, right, np.tile(weights, (len(residuals), 1)), residuals, outliers)
+    sums, matrix, right = data.tables.wave_sums(weights), np.zeros((k, k)), np.zeros(k)
+    for axis in range(n_axes):
+        matrix += data.tables.products(sums, axis, axis)
+        right += data.tables.project(weights * (fitted[axis] + residuals[axis]), axis)
+    return _Pass(dispersion, matrix, right, weights, residuals, outliers)
 
 
 def _score(data: _Data, one: _Pass, precision: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray, float]:
@@ -202,24 +190,29 @@ def _score(data: _Data, one: _Pass, precision: FloatArray, start: FloatArray) ->
     factor = cho_factor(information, lower=True)
     shares = data.shares
 
-    def objective(trial: FloatArray) -> float:
-        eta = data.eta(trial)
-        deviance = shares @ (np.exp(np.minimum(data.log_weights - eta, 600.0)) + eta)
+    def objective(trial: FloatArray, ratios: FloatArray, eta: FloatArray) -> float:
         forces = 0.5 * trial @ one.matrix @ trial - one.right @ trial
-        return float(deviance / one.dispersion + forces + 0.5 * (precision * trial**2).sum())
+        return float(shares @ (ratios + eta) / one.dispersion + forces + 0.5 * (precision * trial**2).sum())
 
-    coefficients, current = start, objective(start)
+    coefficients, eta = start, data.eta(start)
+    ratios = data.ratios(eta)
+    current = objective(start, ratios, eta)
     for _ in range(MAX_STEPS):
-        pull = (shares * (data.ratios(coefficients) - 1)).astype(np.float32)
-        gradient = (data.values.T @ pull).astype(float) / one.dispersion
+        gradient = data.tables.project(shares * (ratios - 1)) / one.dispersion
         gradient += one.right - one.matrix @ coefficients - precision * coefficients
         step, size = cho_solve(factor, gradient), 1.0
-        while (trial := objective(coefficients + size * step)) > current and size > 1e-3:
+        along = data.eta(step)
+        while True:
+            trial, eta_there = coefficients + size * step, eta + size * along
+            ratios_there = data.ratios(eta_there)
+            found = objective(trial, ratios_there, eta_there)
+            if found <= current or size <= 1e-3:
+                break
             size *= 0.5
-        if trial > current:
+        if found > current:
             break
-        change, current = current - trial, trial
-        coefficients = coefficients + size * step
+        change, current = current - found, found
+        coefficients, eta, ratios = trial, eta_there, ratios_there
         if change < 1e-2:
             break
     log_determinant = 2 * np.log(np.diag(factor[0])).sum()
@@ -230,13 +223,14 @@ def _covariance(data: _Data, one: _Pass, coefficients: FloatArray, information: 
     """Of the coefficients: what the draws' own scatter makes of them, and what the prior leaves open."""
     k = len(coefficients)
     scatter = np.zeros((k, k))
-    pulls = data.shares * (data.ratios(coefficients) - 1) / one.dispersion
-    for i in range(0, len(pulls), ROWS_AT_ONCE):
-        rows = slice(i, i + ROWS_AT_ONCE)
-        scores = data.values[rows] * pulls[rows, None].astype(np.float32)
-        for slope, weight, residual in zip(data.slopes, one.residual_weights, one.residuals, strict=True):
-            scores += slope[rows] * (weight[rows] * residual[rows])[:, None].astype(np.float32)
-        scatter += scores.T @ scores
+    pulls = [data.shares * (data.ratios(data.eta(coefficients)) - 1) / one.dispersion]
+    pulls += [one.weights * residuals for residuals in one.residuals]
+    # of a draw's value, and of its mean force along each axis
+    kinds = [None, *range(len(one.residuals))]
+    for i, first in enumerate(kinds):
+        for j, second in enumerate(kinds[: i + 1]):
+            part = data.tables.products(data.tables.wave_sums(pulls[i] * pulls[j]), first, second)
+            scatter += part if i == j else part + part.T
     prior = information - data.value_matrix / one.dispersion - one.matrix
     factor = cho_factor(information, lower=True)
     half = cho_solve(factor, scatter + prior)
@@ -304,10 +298,10 @@ def fit_label_regression(
 
 def _first_guess(data: _Data, functions: LabelFunctions) -> FloatArray:
     """By least squares of the logarithms: off by the work lost, and good enough to start from."""
-    matrix = data.value_matrix.astype(float)
+    matrix = data.value_matrix.copy()
     matrix[np.diag_indices_from(matrix)] += functions.prior_precision(CORRELATION_LENGTHS[1])
     logs = np.maximum(data.log_weights, -LOG_RANGE)
-    return np.linalg.solve(matrix, (data.values.T @ (data.shares * logs).astype(np.float32)).astype(float))
+    return np.asarray(np.linalg.solve(matrix, data.tables.project(data.shares * logs)))
 
 
 def _levelled(data: _Data, coefficients: FloatArray) -> FloatArray:
@@ -329,17 +323,39 @@ def regression_of_mean_forces(
         functions: the basis.
     """
     functions = functions or LabelFunctions(axes)
+    tables = LabelTables(functions, labels)
     matrix = np.diag(functions.prior_precision(FIRST_LENGTH))
-    right = np.zeros(len(functions))
-    for i in range(0, len(labels), ROWS_AT_ONCE):
-        rows = slice(i, i + ROWS_AT_ONCE)
-        for part, slope in zip(functions.with_slopes(labels[rows])[1:], slopes[rows].T, strict=True):
-            matrix += part.T @ part / SLOPE_VARIANCE
-            right += part.T @ np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE
+    right, sums = np.zeros(len(functions)), tables.wave_sums(np.full(len(labels), 1 / SLOPE_VARIANCE))
+    for axis, slope in enumerate(slopes.T):
+        matrix += tables.products(sums, axis, axis)
+        right += tables.project(np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE, axis)
     covariance = np.linalg.inv(matrix)
-    return LabelRegression(functions, covariance @ right, covariance, FIRST_LENGTH, 1.0, 0.0)
+    return LabelRegression(functions, np.asarray(covariance @ right), np.asarray(covariance), FIRST_LENGTH, 1.0, 0.0)
 
 
 def integrate_mean_forces(axes: Axes, labels: FloatArray, slopes: FloatArray, places: FloatArray) -> FloatArray:
     """`regression_of_mean_forces` at places, shape=(n_places,)."""
     return regression_of_mean_forces(axes, labels, slopes).log_density(places)
+
+
+def regression_populations(
+    regression: LabelRegression, axes: Axes, basins: Sequence[Basin], temperature: float
+) -> list[BasinPopulation]:
+    """Populations and free-energy differences of basins: integrals of the fitted density, errors linearised.
+
+    Args:
+        regression: the fit.
+        axes: the labels, one or two.
+        basins: boxes in them.
+        temperature: K.
+    """
+    places = bin_centres(grid_edges(axes, FINE_BINS))
+    values = regression.functions(places)
+    log_density = values @ regression.coefficients
+
+    def error_of_sum(terms: FloatArray) -> float:
+        slope = terms @ values
+        return float(np.sqrt(slope @ regression.covariance @ slope))
+
+    weights = np.exp(log_density - log_density.max())
+    return weighted_populations(basins, weights, places, temperature, error_of_sum)

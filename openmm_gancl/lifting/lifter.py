@@ -16,7 +16,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.slow_coordinates import checked_constants, checked_labels
-from ..engine.packing import Copies, copies_in_a_context
+from ..engine.packing import Copies
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.random_numbers import named_rng, openmm_seed
 from ..engine.tasks import run_tasks
@@ -28,7 +28,7 @@ from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .label_proposals import LabelProposal, UniformProposal
 from .lifts import Lifts, Mode, join_lifts
-from .packed_relaxation import run_packed, why_not_packed_lifts
+from .packed_relaxation import copies_of_lifts, run_packed
 from .proposals import Proposals, propose, propose_reverse
 from .relaxation import TASK_SIZE, Relaxed, Relaxer, RelaxProtocol, RelaxTask, relax
 from .requirements import check_exact
@@ -67,7 +67,8 @@ class Lifter:
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead of local processes.
         packed: lifts side by side in one Context; by default many on a graphics card, where the System can be packed,
-            and one elsewhere, which is faster there.
+            and one elsewhere, which is faster there; but 32 wherever a restraint of learned labels would cost each a
+            call of torch a step.
 
     Raises:
         InputError: the model does not fit the system, the System has no exact lifts, or a number that cannot be.
@@ -115,8 +116,7 @@ class Lifter:
         if executor is None:
             PlatformChoice.read(self.platform).check_here()
         self.model = _on_device_of(model, self.platform)
-        why_not = why_not_packed_lifts(system.system, system.slow)
-        self.packed = copies_in_a_context(packed, why_not, self.platform, system.n_atoms)
+        self.packed = copies_of_lifts(packed, system.system, system.slow, self.force_constants, self.platform)
         self.workers, self.executor = workers, executor
         self._system_xml = openmm.XmlSerializer.serialize(system.system)
         self.label_proposal = label_proposal or UniformProposal(system.slow, self.force_constants, system.kT)

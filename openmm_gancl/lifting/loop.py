@@ -4,34 +4,45 @@ Each round draws from a fixed mixture of all generators so far and keeps that de
 the past, and the first, wide generator bounds their tails. Rounds are joined by shares that are fixed beforehand.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openmm
 import torch
+from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from ..coordinates.slow_coordinates import ParticleCoordinates
+from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates
 from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..free_energy.grid import bin_centres
+from ..free_energy.label_functions import LabelFunctions
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..generator.invertible import InvertibleGenerator
 from ..generator.score_fit import fit_triangular, transported_gradients
+from ..generator.trained_for import system_metadata
 from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..reference.wide_components import other_components, with_angles
 from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
+from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
-from .draws import Draws, draw, join_draws
+from .draws import Draws, draw, join_draws, load_draws, save_draws
+from .evaluation import evaluate
 from .label_regression import LabelRegression, fit_label_regression, integrate_mean_forces
 from .wide_densities import (
     WideRegressions,
     condition_indices,
     fit_wide_regressions,
+    functions_over,
     set_wide_densities,
     wide_log_densities,
     wide_regressions_of_mean_forces,
@@ -65,6 +76,10 @@ FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
 
 
+FIRST = "rounds/00/frames"
+"""The first step."""
+
+
 def _of_round(values: tuple[float, ...], number: int) -> float:
     return values[min(number, len(values) - 1)]
 
@@ -87,17 +102,20 @@ class LoopOptions:
         """The windows of so many labels and wide torsions."""
         return replace(self.windows, n=self.windows.n * max(1, n_axes - 1))
 
-    def n_draws(self, max_evaluations: int, n_axes: int = 1) -> list[int]:
+    def n_draws(self, max_evaluations: int, of_frames: int) -> list[int]:
         """Of each round, so that everything together costs what is allowed.
+
+        Args:
+            max_evaluations: of all.
+            of_frames: evaluations of the first frames.
 
         Raises:
             InputError: too few evaluations for one round.
         """
-        of_windows = self.windows_over(n_axes).force_evaluations
-        left = max_evaluations - of_windows
+        left = max_evaluations - of_frames
         if left < self.n_first:
-            least = of_windows + self.n_first
-            raise InputError(f"`max_evaluations` {max_evaluations} is less than windows and one round need: {least}")
+            least = of_frames + self.n_first
+            raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")
         rounds: list[int] = []
         while left > 0:
             planned = max(sum(rounds), (len(rounds) + 1) * self.n_first)
@@ -132,6 +150,15 @@ class Placement:
         even = np.full(energies.shape, EVERYWHERE_SHARE / energies.size)
         return cls(edges, even + (1.0 - EVERYWHERE_SHARE) * low / low.sum())
 
+    def log_density(self, labels: FloatArray) -> FloatArray:
+        """log p(s) of labels in the domain, shape=(n,)."""
+        cells = [
+            np.clip(np.searchsorted(axis, part, side="right") - 1, 0, len(axis) - 2)
+            for axis, part in zip(self.edges, labels.T, strict=True)
+        ]
+        area = np.prod([axis[1] - axis[0] for axis in self.edges])
+        return np.asarray(np.log(self.probabilities[tuple(cells)] / area))
+
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Labels, shape=(n, d)."""
         cells = rng.choice(self.probabilities.size, n, p=self.probabilities.ravel())
@@ -157,6 +184,57 @@ class Round:
 
 
 @dataclass(frozen=True)
+class RoundOfDraws:
+    """What a round drew, and the regression of all draws up to it.
+
+    Attributes:
+        draws: of this round alone.
+        regression: of the weights and mean forces of all rounds so far.
+        wide_regressions: over labels and wide torsions, where there are any.
+    """
+
+    draws: Draws
+    regression: LabelRegression
+    wide_regressions: WideRegressions | None = None
+
+
+def save_round(found: RoundOfDraws, folder: Path) -> None:
+    """Write ``lifts.npz`` and ``regression.npz``."""
+    save_draws(found.draws, folder / "lifts.npz")
+    wide = found.wide_regressions.regressions if found.wide_regressions else ()
+    arrays = {f"{i}.{name}": part for i, one in enumerate((found.regression, *wide)) for name, part in one.arrays()}
+    np.savez(folder / "regression.npz", **arrays)
+
+
+def load_round(folder: Path, slow: SlowCoordinates) -> RoundOfDraws:
+    """Read what `save_round` wrote, over the same labels."""
+    with np.load(folder / "regression.npz", allow_pickle=False) as stored:
+        parts: dict[int, dict[str, Any]] = defaultdict(dict)
+        for name, part in stored.items():
+            number, _, of_fit = name.partition(".")
+            parts[int(number)][of_fit] = part
+    regression = LabelRegression.of_arrays(LabelFunctions(slow), parts[0])
+    wide = [LabelRegression.of_arrays(functions_over(slow, i), part) for i, part in list(parts.items())[1:]]
+    return RoundOfDraws(load_draws(folder / "lifts.npz"), regression, WideRegressions(tuple(wide)) if wide else None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of the loop's work.
+
+    Attributes:
+        name: ``rounds/NN/frames``, ``rounds/NN/model``, ``rounds/NN/lifts``, ``model``, fitted to all, or
+            ``lifts/NN``, drawn when that is there.
+        compute: gives `ForceFrames`, an `InvertibleGenerator` or a `RoundOfDraws`; the loop stays as it was.
+        accept: takes what was computed, now or in another process; the next step needs it.
+    """
+
+    name: str
+    compute: Callable[[], Any]
+    accept: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
 class Learned:
     """What the loop learned.
 
@@ -173,6 +251,19 @@ class Learned:
     regression: LabelRegression
     surface: FreeEnergySurface
     history: tuple[Round, ...]
+
+
+def round_shares(draws: Draws) -> FloatArray:
+    """How much each draw counts in the surface, by its round alone, shape=(n,)."""
+    return np.array(ROUND_SHARES)[np.minimum(draws.round, len(ROUND_SHARES) - 1)]
+
+
+def pooled_log_weights(draws: Draws) -> FloatArray:
+    """Log-weights to the equilibrium without restraint of all rounds, the labels' densities included, shape=(n,).
+
+    The mean of each round is unbiased; rounds are averaged by their shares, fixed beforehand, times their sizes.
+    """
+    return draws.log_weights - draws.log_label_density + np.log(round_shares(draws))
 
 
 def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
@@ -196,59 +287,127 @@ class _Structures:
     weights: FloatArray
 
 
-class _Loop:
-    """The state of the loop between rounds.
+class Loop:
+    """The closed loop as a series of steps, each of which may be stored and taken up again.
 
     Args:
         system: the real system.
         seed: of all random numbers.
+        max_evaluations: of the real potential, windows and lost work included.
+        target_error: kT; rounds end where the surface's median error bar is smaller.
         options: how evaluations are spent.
         platform: an OpenMM platform.
         workers: local processes.
+        progress: called with the number of evaluations made in a step, as they are made.
+        more_draws: further rounds, which the last model draws from too; not counted in `max_evaluations`.
+
+    Raises:
+        InputError: labels that are no coordinates of a chart, or too few evaluations.
     """
 
-    def __init__(self, system: MolecularSystem, seed: int, options: LoopOptions, platform: str, workers: int):
+    def __init__(
+        self,
+        system: MolecularSystem,
+        *,
+        seed: int,
+        max_evaluations: int,
+        target_error: float | None = None,
+        options: LoopOptions = LoopOptions(),
+        platform: str = "Reference",
+        workers: int = 1,
+        progress: Callable[[int], None] | None = None,
+        more_draws: Sequence[int] = (),
+    ):
         self.system, self.seed, self.options = system, seed, options
-        self.platform, self.workers = platform, workers
+        self.platform, self.workers, self.progress = platform, workers, progress
+        self.target_error, self.more_draws = target_error, more_draws
         self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(self.chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
         self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
+        self.max_evaluations = max_evaluations
+        options.n_draws(max_evaluations, options.windows_over(len(self._conditions)).force_evaluations)
         self.edges = grid_edges(system.slow)
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
         self.regression: LabelRegression | None = None
         self.wide_regressions: WideRegressions | None = None
-        frames = self._first_frames()
-        self.force_evaluations = frames.force_evaluations
-        self.frames = self._structures_of(frames)
+        self.history: list[Round] = []
+        self.force_evaluations = 0
 
-    def _first_frames(self) -> ForceFrames:
+    def steps(self) -> Iterator[Step]:
+        """The steps in order; each is accepted before the next one is asked for."""
+        yield Step(FIRST, self._sample, self._accept_frames)
+        for number, n in enumerate(self.options.n_draws(self.max_evaluations, self.force_evaluations)):
+            yield Step(f"rounds/{number:02d}/model", self._fit, self.generators.append)
+            yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
+            if self.target_error is not None and self.surface().median_error < self.target_error * self.system.kT:
+                break
+        # for whoever draws next; what was drawn knows nothing of it
+        yield Step("model", self._fit, self.generators.append)
+        for number, n in enumerate(self.more_draws):
+            yield Step(f"lifts/{number:02d}", partial(self._draw, n), self._accept_round)
+
+    def _sample(self) -> ForceFrames:
         """Of windows over labels and wide torsions, or that begin with the other components of particles anywhere."""
-        system, rng = self.system, named_rng(self.seed, "frames")
-        windows, displaced = self.options.windows_over(len(self._conditions)), None
+        sampled, rng = self.system, named_rng(self.seed, "frames")
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
-            torsions = torsions_of(system.topology, self.chart, self.wide)
-            system = with_more_labels(system, torsions, WIDE_FORCE_CONSTANT)
-        if isinstance(system.slow, ParticleCoordinates):
-            displaced = other_components(system.slow, system.positions)
-        frames = sample_short_windows(system, rng, windows, self.platform, displaced)
-        if isinstance(self.chart, CartesianCoordinates) and displaced is not None:
-            self.chart = with_angles(self.chart, frames.positions, displaced)
-            self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
-        return frames
+            torsions = torsions_of(sampled.topology, self.chart, self.wide)
+            sampled = with_more_labels(sampled, torsions, WIDE_FORCE_CONSTANT)
+        windows = self.options.windows_over(len(self._conditions))
+        return sample_short_windows(sampled, rng, windows, self.platform, self.progress, self._other_components)
 
-    def _structures_of(self, frames: ForceFrames) -> _Structures:
+    @property
+    def _other_components(self) -> ParticleCoordinates | None:
+        """Of the labelled particles."""
+        slow = self.system.slow
+        return other_components(slow, self.system.positions) if isinstance(slow, ParticleCoordinates) else None
+
+    def frames_of(self, positions: FloatArray, log_weights: FloatArray | None = None) -> ForceFrames:
+        """Frames of the user's own in place of windows, for one evaluation each.
+
+        Args:
+            positions: shape=(n, n_atoms, 3), nm.
+            log_weights: shape=(n,), equal by default.
+
+        Raises:
+            InputError: frames of other atoms or of another state, so many that nothing is left to draw, or none that
+                OpenMM can evaluate.
+        """
+        positions = np.asarray(positions, dtype=float)
+        log_weights = np.zeros(len(positions)) if log_weights is None else np.asarray(log_weights, dtype=float)
+        expected = (len(log_weights), self.system.n_atoms, 3)
+        if positions.shape != expected or not np.isfinite(positions).all() or np.isnan(log_weights).any():
+            raise InputError(f"`frames` have shape {positions.shape}: give finite numbers of shape {expected}")
+        if not self.system.state.inside(positions).all():
+            raise InputError("some `frames` lie outside the declared state: drop them")
+        positions, _ = hydrogens_in_order(self.system, positions)
+        self.options.n_draws(self.max_evaluations, len(positions))
+        xml = openmm.XmlSerializer.serialize(self.system.system)
+        _, forces = evaluate(xml, positions, self.platform, workers=self.workers, progress=self.progress)
+        usable = np.isfinite(forces).all(axis=(1, 2))
+        if not usable.any():
+            raise InputError("OpenMM has no forces for any of the frames: see that they are of this system")
+        # truncated: a frame that weighs more than hundred others would be the only one
+        weights = np.exp(np.minimum(log_weights[usable] - logsumexp(log_weights[usable]) + np.log(usable.sum()), 4.6))
+        return ForceFrames(positions[usable], forces[usable], weights, len(positions))
+
+    def _accept_frames(self, frames: ForceFrames) -> None:
+        components = self._other_components
+        if isinstance(self.chart, CartesianCoordinates) and components is not None:
+            self.chart = with_angles(self.chart, frames.positions, components)
+            self.wide = wide_torsion_indices(self.system.topology, self.chart, self.system.state)
         chart, system = self.chart, self.system
         coordinates = chart.to_internal(frames.positions)
         forces = in_chart_frame(chart, frames.positions, frames.forces)
         gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
-        return _Structures(coordinates, gradients, np.ones(len(coordinates)))
+        self.frames = _Structures(coordinates, gradients, frames.weights)
+        self.force_evaluations += frames.force_evaluations
 
     def _training_structures(self) -> _Structures:
         """Frames, and all draws with their weights over the local mean, truncated: they train, and estimate nothing."""
         frames, number = self.frames, len(self.drawn)
-        weights = np.full(len(frames.weights), _of_round(FRAME_WEIGHTS, number))
+        weights = frames.weights * _of_round(FRAME_WEIGHTS, number)
         if self.regression is None:
             return _Structures(frames.coordinates, frames.gradients, weights)
         past = join_draws(self.drawn)
@@ -257,7 +416,7 @@ class _Loop:
         else:
             ratios = past.log_weights + self._log_wide(past)[:, -1]
             ratios -= self.wide_regressions.log_density(past.coordinates[:, self._conditions])
-            # forces at a structure are right whatever its weight: even weights are noise that is not added
+            # forces at a structure are right whatever its weight, which a poor first regression makes noise
             ratios = np.minimum(0.5 * ratios, 0.0)
         of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
         used = of_draws > LEAST_TRAINING_WEIGHT
@@ -267,19 +426,21 @@ class _Loop:
             np.concatenate([weights, of_draws[used]]),
         )
 
-    def fit(self) -> None:
-        """Add a generator, fitted to frames and to all draws so far."""
+    def _fit(self) -> InvertibleGenerator:
+        """A generator fitted to frames and to all draws so far."""
         data = self._training_structures()
         fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights, self.wide)
-        generator = InvertibleGenerator(fitted, self.chart, self.system.slow)
+        generator = InvertibleGenerator(fitted, self.chart, self.system.slow, system_metadata(self.system))
         if len(self.wide):
-            if self.wide_regressions is None:
-                slopes = mean_forces(generator, data.coordinates, data.gradients)
-                conditions = data.coordinates[:, self._conditions]
-                self.wide_regressions = wide_regressions_of_mean_forces(self.system.slow, conditions, slopes)
+            regressions = self.wide_regressions or self._first_wide_regressions(generator)
             share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(self.wide)
-            set_wide_densities(fitted, self.wide_regressions, data.coordinates[:, self._conditions], share)
-        self.generators.append(generator)
+            set_wide_densities(fitted, regressions, data.coordinates[:, self._conditions], share)
+        return generator
+
+    def _first_wide_regressions(self, generator: InvertibleGenerator) -> WideRegressions:
+        """Of the mean forces on frames."""
+        slopes = mean_forces(generator, self.frames.coordinates, self.frames.gradients)
+        return wide_regressions_of_mean_forces(self.system.slow, self.frames.coordinates[:, self._conditions], slopes)
 
     @property
     def _conditions(self) -> IntArray:
@@ -295,15 +456,15 @@ class _Loop:
         """Log density of the wide torsions in the mixtures that they were drawn from, shape=(n, n_wide)."""
         result = np.empty((len(draws), len(self.wide)))
         for number in np.unique(draws.round):
-            rows, n = draws.round == number, int(number) + 1
+            rows, n = draws.round == number, min(int(number) + 1, len(self.generators))
             result[rows] = wide_log_densities(self.generators[:n], self._shares(n), draws.coordinates[rows])
         return result
 
     def placement(self) -> Placement:
         """Where the next round's labels are drawn from."""
         places = bin_centres(self.edges)
-        if self.regression is None and self.wide_regressions is not None:
-            energies = -self.wide_regressions.log_marginal(places)
+        if self.regression is None and len(self.wide):
+            energies = -self._first_wide_regressions(self.generators[0]).log_marginal(places)
         elif self.regression is None:
             labels = self.frames.coordinates[:, self.chart.label_indices]
             slopes = mean_forces(self.generators[0], self.frames.coordinates, self.frames.gradients)
@@ -313,48 +474,55 @@ class _Loop:
         ceiling = self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
         return Placement.below(self.edges, energies.reshape([len(axis) - 1 for axis in self.edges]), ceiling)
 
-    def draw(self, n: int) -> None:
-        """A round of draws from the mixture of all generators so far."""
+    def _draw(self, n: int) -> RoundOfDraws:
+        """A round of draws from the mixture of all generators so far, and the regressions with them."""
         number = len(self.drawn)
         rng = named_rng(self.seed, "round", number)
         shares = self._shares(len(self.generators))
-        labels = self.placement().sample(n, rng)
-        found = draw(
+        placement = self.placement()
+        labels = placement.sample(n, rng)
+        draws = draw(
             self.system,
             self.generators,
             shares,
             labels,
             rng,
+            log_label_density=placement.log_density(labels),
             round_number=number,
             platform=self.platform,
             workers=self.workers,
+            progress=self.progress,
         )
-        self.drawn.append(found)
-        self.force_evaluations += found.force_evaluations
+        return self._regressions_with(draws)
 
-    def estimate(self) -> LabelRegression:
-        """Regress all draws' weights and mean forces, each round with its share."""
-        pooled = join_draws(self.drawn)
+    def _regressions_with(self, draws: Draws) -> RoundOfDraws:
+        """Of all draws' weights and mean forces, each round with its share."""
+        pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
         ok, slopes = pooled.reason == "ok", np.zeros((len(pooled), len(self._conditions)))
         slopes[ok] = mean_forces(self.generators[-1], pooled.coordinates[ok], pooled.gradients[ok])
-        shares = np.array(ROUND_SHARES)[np.minimum(pooled.round, len(ROUND_SHARES) - 1)]
-        d = len(self.system.slow.names)
-        self.regression = fit_label_regression(
-            self.system.slow, pooled.labels, pooled.log_weights, slopes[:, :d], shares, start=self.regression
+        shares, d = round_shares(pooled), len(slow.names)
+        regression = fit_label_regression(
+            slow, pooled.labels, pooled.log_weights, slopes[:, :d], shares, start=self.regression
         )
-        if len(self.wide):
-            conditions, log_wide = pooled.coordinates[:, self._conditions], self._log_wide(pooled)
-            self.wide_regressions = fit_wide_regressions(
-                self.system.slow, conditions, pooled.log_weights, log_wide, slopes, shares, self.wide_regressions
-            )
-        return self.regression
+        if not len(self.wide):
+            return RoundOfDraws(draws, regression)
+        start = self.wide_regressions or self._first_wide_regressions(self.generators[0])
+        conditions, log_wide = pooled.coordinates[:, self._conditions], self._log_wide(pooled)
+        wide = fit_wide_regressions(slow, conditions, pooled.log_weights, log_wide, slopes, shares, start)
+        return RoundOfDraws(draws, regression, wide)
+
+    def _accept_round(self, found: RoundOfDraws) -> None:
+        self.drawn.append(found.draws)
+        self.regression, self.wide_regressions = found.regression, found.wide_regressions
+        self.force_evaluations += found.draws.force_evaluations
+        self.history.append(self._record())
 
     def surface(self) -> FreeEnergySurface:
         """The surface of the regression so far."""
         assert self.regression is not None
         return self.regression.surface(self.system.slow, self.system.temperature, self.force_evaluations)
 
-    def record(self, surface: FreeEnergySurface) -> Round:
+    def _record(self) -> Round:
         """What the last round was worth."""
         assert self.regression is not None
         last = self.drawn[-1]
@@ -362,13 +530,22 @@ class _Loop:
         low = eta > eta.max() - self.options.ceiling
         ratios = np.exp(last.log_weights[low] - eta[low])
         effective = ratios.sum() ** 2 / max((ratios**2).sum(), 1e-300) / len(ratios)
-        return Round(self.force_evaluations, float(effective), float(ratios.mean()), surface.median_error)
+        return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error)
+
+    def learned(self) -> Learned:
+        """What all steps gave."""
+        assert self.regression is not None
+        return Learned(
+            self.generators[-1], join_draws(self.drawn), self.regression, self.surface(), tuple(self.history)
+        )
 
 
 def learn(
     system: MolecularSystem,
     *,
     seed: int,
+    frames: FloatArray | None = None,
+    log_weights: FloatArray | None = None,
     max_evaluations: int = 35_000,
     target_error: float | None = None,
     options: LoopOptions = LoopOptions(),
@@ -384,6 +561,8 @@ def learn(
     Args:
         system: the real system; its labels are torsions or particle components.
         seed: of all random numbers.
+        frames: shape=(n, n_atoms, 3), nm, your own, in place of short windows; each costs one evaluation.
+        log_weights: shape=(n,), of the frames; equal by default.
         max_evaluations: of the real potential, windows and lost work included.
         target_error: kT; rounds end where the surface's median error bar is smaller.
         options: how evaluations are spent.
@@ -394,20 +573,22 @@ def learn(
     Raises:
         InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
     """
-    history = []
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
-        loop = _Loop(system, seed, options, platform, workers)
-        for n in options.n_draws(max_evaluations, len(loop._conditions)):
-            loop.fit()
-            loop.draw(n)
-            regression = loop.estimate()
-            surface = loop.surface()
-            history.append(loop.record(surface))
-            if progress is not None:
-                progress(history[-1])
-            if target_error is not None and surface.median_error < target_error * system.kT:
-                break
-        # for whoever draws next; what was drawn knows nothing of it
-        loop.fit()
-    return Learned(loop.generators[-1], join_draws(loop.drawn), regression, surface, tuple(history))
+        loop = Loop(
+            system,
+            seed=seed,
+            max_evaluations=max_evaluations,
+            target_error=target_error,
+            options=options,
+            platform=platform,
+            workers=workers,
+        )
+        for step in loop.steps():
+            if frames is not None and step.name == FIRST:
+                step.accept(loop.frames_of(frames, log_weights))
+            else:
+                step.accept(step.compute())
+            if progress is not None and step.name.endswith("lifts"):
+                progress(loop.history[-1])
+        return loop.learned()

@@ -22,7 +22,16 @@ import openmm
 
 from ..coordinates.restraint_energies import restraint_energies
 from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates
-from ..engine.packing import CopyLattice, broken_copies, feels_copies, per_copy, start_guarded, why_not_packed
+from ..engine.packing import (
+    Copies,
+    CopyLattice,
+    broken_copies,
+    copies_in_a_context,
+    feels_copies,
+    per_copy,
+    start_guarded,
+    why_not_packed,
+)
 from ..engine.platforms import PlatformChoice, PotentialEnergy
 from ..engine.serialization import deserialized
 from ..engine.tasks import run_tasks
@@ -31,17 +40,39 @@ from ..reference.potential import ReferenceParameters
 from ..units import BoolArray, FloatArray, IntArray, masses_of, numbers, thermal_energy
 from .relaxation import TASK_SIZE, PathContext, PathSystem, Relaxed, RelaxProtocol, RelaxTask
 
+MAX_LEARNED_COPIES = 256
+"""Restrained to learned labels, in one Context."""
+
 COPY_MARGIN = 0.5
 """nm that a copy in a cell may grow beyond twice the median extent; the reach is a whole number of them."""
 
 
 def why_not_packed_lifts(system: openmm.System, slow: SlowCoordinates) -> str:
     """Why lifts of a System cannot be packed, and the remedy, in a sentence; empty where they can."""
-    if isinstance(slow, ModuleCoordinates):
-        return "learned labels cannot be computed for packed copies: use packed=1"
-    if isinstance(slow, ParticleCoordinates) and feels_copies(system):
-        return "labels are places of particles, and copies in a GBSAOBCForce are moved apart: use packed=1"
+    if isinstance(slow, ParticleCoordinates | ModuleCoordinates) and feels_copies(system):
+        return "labels may be places of particles, and copies in a GBSAOBCForce are moved apart: use packed=1"
     return why_not_packed(system)
+
+
+def copies_of_lifts(
+    copies: Copies, system: openmm.System, slow: SlowCoordinates, force_constants: FloatArray, platform: str
+) -> int:
+    """How many lifts share a Context; see `openmm_gancl.engine.packing.copies_in_a_context`.
+
+    A restraint of learned labels costs a call of torch a step, which takes little longer for many copies than for
+    one: by default a task's lifts share it, on every platform. Each copy adds parameters to the Context, so that more
+    gain little.
+
+    Raises:
+        InputError: less than one, or so many as cannot be packed.
+    """
+    why_not = why_not_packed_lifts(system, slow)
+    learned = isinstance(slow, ModuleCoordinates) and bool(np.any(force_constants))
+    if learned and copies == "auto":
+        return 1 if why_not else TASK_SIZE
+    if learned and copies != "auto" and copies > MAX_LEARNED_COPIES:
+        raise InputError(f"{copies} copies restrained to learned labels in one Context: at most {MAX_LEARNED_COPIES}")
+    return copies_in_a_context(copies, why_not, platform, system.getNumParticles())
 
 
 def _lattice_of(task: RelaxTask, masses: FloatArray) -> CopyLattice:

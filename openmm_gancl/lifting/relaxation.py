@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import openmm
 
-from ..coordinates.slow_coordinates import SlowCoordinates, repeated
+from ..coordinates.copies import repeated
+from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.packing import CopyLattice, add_guard, pack_force, pack_system
 from ..engine.platform_rng import seed_reference_platform
 from ..engine.platforms import REAL_GROUP, REFERENCE_GROUP, make_context, put_in_group

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
@@ -60,13 +61,14 @@ def check_reverse(
             f"label {np.round(label, 3).tolist()}: a reverse check needs at least 4 lifts and 4 frames with a weight"
         )
     rng = named_rng(seed, "reverse check")
-    log_forward, log_both = log_mean_weight(forward), log_bar(forward, reverse)
-    differences = []
-    for _ in range(n_bootstrap):
-        first = forward[rng.integers(0, len(forward), len(forward))]
-        second = reverse[rng.integers(0, len(reverse), len(reverse))]
-        if np.isfinite(first).any():
-            differences.append(log_mean_weight(first) - log_bar(first, second))
+    log_forward, log_both = log_mean_weight(forward), float(log_bar(forward, reverse))
+    pairs = [[rng.integers(0, len(part), len(part)) for part in (forward, reverse)] for _ in range(n_bootstrap)]
+    first, second = (
+        part[np.array(drawn)] for part, drawn in zip((forward, reverse), zip(*pairs, strict=True), strict=True)
+    )
+    some = np.isfinite(first).any(axis=1)
+    first, second = first[some], second[some]
+    differences = logsumexp(first, axis=1) - np.log(len(forward)) - log_bar(first, second)
     error = float(np.std(differences, ddof=1))
     # log mean(w) of few lifts lies low by about variance / 2n; the bootstrap measures that bias and takes it off
     difference = 2 * (log_forward - log_both) - float(np.mean(differences))

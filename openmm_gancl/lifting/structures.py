@@ -14,7 +14,8 @@ from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, run_tasks
 from ..errors import InputError
-from ..generator.model import LiftingModel, atom_names
+from ..generator.model import LiftingModel
+from ..generator.trained_for import atom_names
 from ..reference.chart import InternalCoordinates
 from ..reference.potential import ReferenceParameters
 from ..sampling.langevin import RestrainedDynamics, Walkers, join_walkers, sample_task, window_tasks

@@ -22,7 +22,7 @@ from ..coordinates.basin import Basin
 from ..coordinates.restraint_energies import log_boltzmann_factors
 from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
-from ..free_energy.basins import BasinPopulation
+from ..free_energy.basins import BasinPopulation, weighted_populations
 from ..free_energy.cox_process import CORRELATION_LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
 from ..free_energy.grid import bin_centres, bin_indices
 from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
@@ -372,25 +372,7 @@ def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature
         One row a basin; infinite errors where no end point lies in it.
     """
     weights = np.exp(ends.log_weights - ends.log_weights.max())
-    everywhere = weights / weights.sum()
-    inside = [np.where(basin.contains(ends.cv_values), everywhere, 0.0) for basin in basins]
-    kT = thermal_energy(temperature)
-
-    def relative_error(part: FloatArray, whole: FloatArray) -> float:
-        """Of the ratio of their sums."""
-        if part.sum() == 0.0 or whole.sum() == 0.0:
-            return float("inf")
-        return ends.error_of_sum(part / part.sum() - whole / whole.sum())
-
-    rows = []
-    for basin, part in zip(basins, inside, strict=True):
-        population = float(part.sum())
-        with np.errstate(divide="ignore", invalid="ignore"):
-            free_energy = float(-kT * np.log(part.sum() / inside[0].sum()))
-        against_all, against_first = relative_error(part, everywhere), relative_error(part, inside[0])
-        error = population * against_all if population > 0.0 else float("inf")
-        rows.append(BasinPopulation(basin.name, population, error, free_energy, kT * against_first))
-    return rows
+    return weighted_populations(basins, weights, ends.cv_values, temperature, ends.error_of_sum)
 
 
 def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:

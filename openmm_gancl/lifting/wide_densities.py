@@ -83,7 +83,7 @@ def wide_log_densities(
         with torch.no_grad():
             basis = of_map.narrow.condition.basis(conditions)
             logs = [
-                of_map.circular[i].inverse(conditions[:, len(of_map.label_indices) + i], basis)[1].numpy()
+                of_map.circular[i].inverse(conditions[:, len(of_map.label_indices) + i], basis)[1].numpy()  # type: ignore[operator]
                 for i in range(of_map.n_wide)
             ]
         terms.append(np.log(share) + np.cumsum(np.stack(logs, axis=1), axis=1))
@@ -95,6 +95,11 @@ def condition_indices(of_map: TriangularMap) -> FloatArray:
     return np.concatenate([of_map.label_indices.numpy(), of_map.circular_indices[: of_map.n_wide].numpy()])
 
 
+def functions_over(slow: SlowCoordinates, n_wide: int) -> LabelFunctions:
+    """The basis over labels and the first wide torsions."""
+    return LabelFunctions(ConditionAxes.of(slow, n_wide), FUNCTIONS_BY_AXIS * (len(slow.names) + n_wide))
+
+
 def wide_regressions_of_mean_forces(
     slow: SlowCoordinates, conditions: FloatArray, slopes: FloatArray
 ) -> WideRegressions:
@@ -102,8 +107,7 @@ def wide_regressions_of_mean_forces(
     d = len(slow.names)
     found = []
     for known in range(d + 1, conditions.shape[1] + 1):
-        axes = ConditionAxes.of(slow, known - d)
-        functions = LabelFunctions(axes, FUNCTIONS_BY_AXIS * known)
+        axes, functions = ConditionAxes.of(slow, known - d), functions_over(slow, known - d)
         found.append(regression_of_mean_forces(axes, conditions[:, :known], slopes[:, :known], functions))
     return WideRegressions(tuple(found))
 
@@ -132,7 +136,6 @@ def fit_wide_regressions(
     found = []
     for i in range(log_wide.shape[1]):
         axes, known = ConditionAxes.of(slow, i + 1), d + i + 1
-        functions = LabelFunctions(axes, FUNCTIONS_BY_AXIS * known)
         found.append(
             fit_label_regression(
                 axes,
@@ -141,7 +144,7 @@ def fit_wide_regressions(
                 slopes[rows, :known],
                 shares[rows],
                 start=start.regressions[i] if start else None,
-                functions=functions,
+                functions=functions_over(slow, i + 1),
             )
         )
     return WideRegressions(tuple(found))

@@ -8,7 +8,7 @@ from openmm import app, unit
 
 from ..engine.platform_rng import preserve_platform_rng
 from ..errors import InputError
-from ..generator.model import load_model
+from ..generator.model import load_lifting_model
 from ..lifting.lifter import Lifter
 from ..lifting.requirements import why_not_exact
 from ..system.molecular_system import MolecularSystem
@@ -126,7 +126,7 @@ class LiftMCMCMove(MCMCMove):
             settings = self._settings
             lifter = Lifter(
                 system,
-                load_model(settings["model"]),
+                load_lifting_model(settings["model"]),
                 relax_steps=settings["relax_steps"],
                 mode="unrestrained",
                 label_proposal=labels_of(settings["surface"], system),
@@ -149,7 +149,7 @@ class LiftMCMCMove(MCMCMove):
             system,
             sampler_state.positions,
             temperature=thermodynamic_state.temperature,
-            slow=load_model(self._settings["model"]).slow,
+            slow=load_lifting_model(self._settings["model"]).slow,
             force_constants=self._settings["force_constants"],
             friction=self._settings["friction"],
             time_step=self._settings["time_step"],

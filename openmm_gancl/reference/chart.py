@@ -393,7 +393,25 @@ def chart_from_description(description: dict[str, Any]) -> Chart:
     fields = {key: value for key, value in description.items() if key != "kind"}
     kinds: dict[str, Any] = {"internal": InternalCoordinates, "cartesian": CartesianCoordinates}
     chart: Chart = kinds[description["kind"]](**fields)
+    if isinstance(chart, InternalCoordinates):
+        _check_rows(chart)
     return chart
+
+
+def _check_rows(chart: InternalCoordinates) -> None:
+    """Refuse a Z-matrix that builds an atom twice or from atoms that are not there yet, and numbers that fit no row."""
+    n, built = chart.n_atoms, set[int]()
+    remedy = "get the file again"
+    for row, (atom, *partners) in enumerate(chart.z_matrix.tolist()):
+        there = partners[: min(row, 3)]
+        if not 0 <= atom < n or atom in built or not set(there) <= built or len(set(there)) < len(there):
+            raise InputError(f"row {row} of the Z-matrix builds no atom: {remedy}")
+        built.add(atom)
+    shapes = len(chart.torsion_folds) == max(n - 3, 0) and len(chart.fixed_lengths) == n - 1
+    if not shapes or (chart.torsion_folds < 1).any() or not (chart.fixed_lengths >= 0).all():
+        raise InputError(f"folds or lengths do not fit the rows of the Z-matrix: {remedy}")
+    if ((chart.label_indices < 0) | (chart.label_indices >= chart.n_coordinates)).any():
+        raise InputError(f"labels {chart.label_indices.tolist()} are no coordinates of the Z-matrix: {remedy}")
 
 
 def _fixed_lengths(z_matrix: IntArray, constraints: Constraints) -> FloatArray:

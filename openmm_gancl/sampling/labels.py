@@ -1,7 +1,6 @@
 """Labels to sample at: scattered, on a grid, or far from one another."""
 
 import numpy as np
-from scipy.stats import qmc
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import SlowCoordinates
@@ -10,6 +9,8 @@ from ..units import FloatArray, IntArray
 
 def scattered_labels(slow: SlowCoordinates, n: int, rng: np.random.Generator) -> FloatArray:
     """Labels that fill the domain evenly: a scrambled Sobol sequence, shape=(n, d)."""
+    from scipy.stats import qmc  # takes a second
+
     sequence = qmc.Sobol(len(slow.names), rng=rng)
     points = sequence.random_base2(max(int(np.ceil(np.log2(max(n, 1)))), 0))[:n]
     return np.asarray(qmc.scale(points, slow.domain[:, 0], slow.domain[:, 1]))

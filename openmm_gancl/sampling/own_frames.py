@@ -68,23 +68,56 @@ def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path])
     return np.asarray(loaded.xyz, dtype=float)
 
 
-def load_own_frames(
+def hydrogens_in_order(system: MolecularSystem, positions: FloatArray) -> tuple[FloatArray, int]:
+    """Frames with the hydrogens of CH2, CH3 and NH3 groups turned the same way around as in the system's structure.
+
+    Nothing physical distinguishes them, but internal coordinates do: a generator of frames with both orders has two
+    modes of each such group.
+
+    Args:
+        system: the system.
+        positions: shape=(n, n_atoms, 3), nm.
+
+    Returns:
+        positions, shape=(n, n_atoms, 3), and how many frames were changed.
+    """
+    bonded: dict[int, list[int]] = {atom.index: [] for atom in system.topology.atoms()}
+    for one, other in system.topology.bonds():
+        bonded[one.index].append(other.index)
+        bonded[other.index].append(one.index)
+    symbols = [atom.element.symbol if atom.element else "" for atom in system.topology.atoms()]
+    ordered, changed = positions.copy(), np.zeros(len(positions), dtype=bool)
+    for centre, neighbours in bonded.items():
+        hydrogens = [i for i in neighbours if symbols[i] == "H"]
+        if len(neighbours) != 4 or len(hydrogens) not in (2, 3):
+            continue
+        first, second = hydrogens[:2]
+        third = hydrogens[2] if len(hydrogens) == 3 else next(i for i in neighbours if i not in hydrogens)
+
+        def turn(frames: FloatArray, atoms: tuple[int, ...] = (first, second, third), at: int = centre) -> FloatArray:
+            return np.asarray(np.linalg.det(frames[:, atoms] - frames[:, [at]]))
+
+        wrong = turn(positions) * turn(np.asarray(system.positions)[None]) < 0
+        ordered[wrong, first], ordered[wrong, second] = positions[wrong, second], positions[wrong, first]
+        changed |= wrong
+    return ordered, int(changed.sum())
+
+
+def read_own_frames(
     system: MolecularSystem,
     top: Path,
     trajectories: Sequence[Path],
     log_weights: Path | None,
-    seed: int,
     note: Callable[[str], None],
-) -> FloatArray:
-    """Frames inside the declared state, resampled by weight if there are weights, shape=(n, n_atoms, 3).
+) -> tuple[FloatArray, FloatArray]:
+    """Frames inside the declared state, shape=(n, n_atoms, 3), and their log-weights, shape=(n,).
 
     Args:
         system: the system.
         top: their topology.
         trajectories: files that mdtraj reads.
-        log_weights: one a frame, in the order of the files.
-        seed: of the resampling.
-        note: called with what was dropped.
+        log_weights: one a frame, in the order of the files; zeros by default.
+        note: called with what was dropped or changed.
 
     Raises:
         InputError: files that cannot be read or are of another molecule.
@@ -97,6 +130,34 @@ def load_own_frames(
     positions, values = positions[inside], values[inside]
     if not len(positions):
         raise InputError("every frame lies outside the declared state: see the card's [state]")
+    positions, changed = hydrogens_in_order(system, positions)
+    if changed:
+        note(f"hydrogens of {changed} frames were brought into the order that they have in the system's structure")
+    return positions, values
+
+
+def load_own_frames(
+    system: MolecularSystem,
+    top: Path,
+    trajectories: Sequence[Path],
+    log_weights: Path | None,
+    seed: int,
+    note: Callable[[str], None],
+) -> FloatArray:
+    """`read_own_frames`, resampled by weight if there are weights, shape=(n, n_atoms, 3).
+
+    Args:
+        system: the system.
+        top: their topology.
+        trajectories: files that mdtraj reads.
+        log_weights: one a frame, in the order of the files.
+        seed: of the resampling.
+        note: called with what was dropped or changed.
+
+    Raises:
+        InputError: files that cannot be read or are of another molecule.
+    """
+    positions, values = read_own_frames(system, top, trajectories, log_weights, note)
     if log_weights is None:
         return positions
     weights = np.exp(values - logsumexp(values))

@@ -1,6 +1,8 @@
 """Short restrained windows that start from one another: a generator's first frames, with the forces on them."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -28,14 +30,26 @@ class ForceFrames:
     Attributes:
         positions: shape=(n, n_atoms, 3), nm.
         forces: shape=(n, n_atoms, 3), kJ/mol/nm, without the restraint's.
-        labels: shape=(n, d), the restraint's centre.
+        weights: shape=(n,), how much each counts in a fit.
         force_evaluations: what they cost.
     """
 
     positions: FloatArray
     forces: FloatArray
-    labels: FloatArray
+    weights: FloatArray
     force_evaluations: int
+
+
+def save_force_frames(frames: ForceFrames, path: Path) -> None:
+    """Write frames as one npz file."""
+    np.savez(path, **asdict(frames))
+
+
+def load_force_frames(path: Path) -> ForceFrames:
+    """Read what `save_force_frames` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored.items())
+    return ForceFrames(**{**arrays, "force_evaluations": int(arrays["force_evaluations"])})
 
 
 @dataclass(frozen=True)
@@ -55,9 +69,14 @@ class ShortWindows:
     stride: int = 4
 
     @property
+    def evaluations_each(self) -> int:
+        """Of one window: steps, and one for the real forces on each frame."""
+        return self.steering_steps + self.n_frames * (self.stride + 1)
+
+    @property
     def force_evaluations(self) -> int:
-        """Of all: steps, and one for the real forces on each frame."""
-        return self.n * (self.steering_steps + self.n_frames * (self.stride + 1))
+        """Of all windows."""
+        return self.n * self.evaluations_each
 
 
 def sample_short_windows(
@@ -65,6 +84,7 @@ def sample_short_windows(
     rng: np.random.Generator,
     windows: ShortWindows = ShortWindows(),
     platform: str = "Reference",
+    progress: Callable[[int], None] | None = None,
     displaced: ParticleCoordinates | None = None,
 ) -> ForceFrames:
     """Frames of windows scattered over the labels' domain, each begun at the end of the nearest one that is done.
@@ -76,51 +96,95 @@ def sample_short_windows(
         rng: of labels and dynamics.
         windows: how many, and how long.
         platform: an OpenMM platform.
+        progress: called with the number of evaluations made, after each window.
         displaced: components that each window begins with anywhere in their domain; nothing holds them there.
 
     Raises:
         InputError: the dynamics failed, or left the declared state everywhere.
     """
     slow, periods = system.slow, system.slow.periods
-    biased = openmm.XmlSerializer.clone(system.system)
-    put_in_group(biased, REAL_GROUP)
-    restraint = add_restraint(biased, slow, system.force_constants, RESTRAINT_GROUP)
-    integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, system.time_step)
-    context = make_context(biased, integrator, platform, openmm_seed(rng))
+    dynamics = RestrainedDynamics(system, windows, platform, rng)
     waiting = list(scattered_labels(slow, windows.n, rng))
     spans = np.where(np.isfinite(periods), periods, slow.domain[:, 1] - slow.domain[:, 0])
     reached = [slow.transform(system.positions[None])[0]]
     ends = [np.asarray(system.positions)]
-    positions, forces, labels = [], [], []
-    turns = np.diff(np.linspace(0, windows.steering_steps, STEERING_PARTS + 1).round().astype(int))
+    found: list[tuple[FloatArray, FloatArray]] = []
     while waiting:
         gaps = wrap(np.array(waiting)[:, None] - np.array(reached), periods) / spans
         i, j = np.unravel_index((gaps**2).sum(axis=2).argmin(), gaps.shape[:2])
         label = waiting.pop(int(i))
-        context.setPositions(ends[j] if displaced is None else displaced_positions(ends[j], displaced, rng))
-        context.setVelocitiesToTemperature(system.temperature, openmm_seed(rng))
-        way = wrap(label - reached[j], periods)
+        start = ends[j] if displaced is None else displaced_positions(ends[j], displaced, rng)
+        found.append(dynamics.run(start, reached[j], label))
+        reached.append(label)
+        ends.append(found[-1][0][-1])
+        if progress is not None:
+            progress(windows.evaluations_each)
+    positions, forces = (np.concatenate([one[k] for one in found]) for k in (0, 1))
+    inside = system.state.inside(positions)
+    if not inside.any():
+        raise InputError("no frame of the training windows lies in the declared state: see the card's `state`")
+    weights = np.ones(int(inside.sum()))
+    return ForceFrames(positions[inside], forces[inside], weights, windows.force_evaluations)
+
+
+class RestrainedDynamics:
+    """Dynamics under a restraint that moves to a label and stays there.
+
+    Args:
+        system: the real system.
+        windows: how long.
+        platform: an OpenMM platform.
+        rng: of the dynamics.
+        friction: 1/ps; the system's own by default.
+    """
+
+    def __init__(
+        self,
+        system: MolecularSystem,
+        windows: ShortWindows,
+        platform: str,
+        rng: np.random.Generator,
+        friction: float | None = None,
+    ):
+        self.system, self.windows, self.rng = system, windows, rng
+        biased = openmm.XmlSerializer.clone(system.system)
+        put_in_group(biased, REAL_GROUP)
+        self.restraint = add_restraint(biased, system.slow, system.force_constants, RESTRAINT_GROUP)
+        self.integrator = openmm.LangevinMiddleIntegrator(
+            system.temperature, system.friction if friction is None else friction, system.time_step
+        )
+        self.context = make_context(biased, self.integrator, platform, openmm_seed(rng))
+        self.turns = np.diff(np.linspace(0, windows.steering_steps, STEERING_PARTS + 1).round().astype(int))
+
+    def run(self, start: FloatArray, begin: FloatArray, label: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Positions and real forces of the frames, shape=(n_frames, n_atoms, 3) each.
+
+        Args:
+            start: shape=(n_atoms, 3), nm.
+            begin: shape=(d,), where the restraint begins.
+            label: shape=(d,), where it ends.
+
+        Raises:
+            InputError: the dynamics failed.
+        """
+        self.context.setPositions(start)
+        self.context.setVelocitiesToTemperature(self.system.temperature, openmm_seed(self.rng))
+        way = wrap(label - begin, self.system.slow.periods)
+        positions, forces = [], []
         try:
-            for part, steps in enumerate(turns, start=1):
-                restraint.move(context, reached[j] + way * part / STEERING_PARTS)
-                integrator.step(int(steps))
-            for _ in range(windows.n_frames):
-                integrator.step(windows.stride)
-                state = context.getState(positions=True, forces=True, groups={REAL_GROUP})
+            for part, steps in enumerate(self.turns, start=1):
+                self.restraint.move(self.context, begin + way * part / STEERING_PARTS)
+                self.integrator.step(int(steps))
+            for _ in range(self.windows.n_frames):
+                self.integrator.step(self.windows.stride)
+                state = self.context.getState(positions=True, forces=True, groups={REAL_GROUP})
                 positions.append(numbers(state.getPositions(asNumpy=True)))
                 forces.append(numbers(state.getForces(asNumpy=True)))
-                labels.append(label)
-            if not (np.isfinite(positions[-1]).all() and np.isfinite(forces[-1]).all()):
+            if not (np.isfinite(positions).all() and np.isfinite(forces).all()):
                 raise openmm.OpenMMException("positions or forces are NaN")
         except openmm.OpenMMException as error:
             raise InputError(f"a training window failed ({error}): choose a shorter time step") from None
-        reached.append(label)
-        ends.append(positions[-1])
-    frames = ForceFrames(np.array(positions), np.array(forces), np.array(labels), windows.force_evaluations)
-    inside = system.state.inside(frames.positions)
-    if not inside.any():
-        raise InputError("no frame of the training windows lies in the declared state: see the card's `state`")
-    return ForceFrames(frames.positions[inside], frames.forces[inside], frames.labels[inside], frames.force_evaluations)
+        return np.array(positions), np.array(forces)
 
 
 def displaced_positions(positions: FloatArray, displaced: ParticleCoordinates, rng: np.random.Generator) -> FloatArray:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..sampling.windows import WINDOWS_PER_TASK, sample_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .folder import RunFolder
-from .options import RunOptions, Settings
+from .options import LoopSettings, RunOptions, Settings
 
 EQUILIBRATION_STEPS = 1000
 
@@ -34,6 +35,23 @@ class Reporter(Protocol):
     def note(self, message: str) -> None:
         """One sentence."""
         ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: of its folder.
+        work: writes its files into a folder.
+        results: names of those that are copied to the top of the run folder.
+        accept: takes the folder of the finished stage, before the next one is asked for.
+    """
+
+    name: str
+    work: Callable[[Path], None]
+    results: tuple[str, ...] = ()
+    accept: Callable[[Path], None] = lambda _: None
 
 
 class TaskCounter:
@@ -61,7 +79,7 @@ class Run:
         system: the system.
         folder: the run folder, locked.
         options: as given.
-        settings: the numbers that follow.
+        numbers: that follow from the options.
         platform: the OpenMM platform, chosen once.
         workers: local processes.
         reporter: of progress and notes.
@@ -70,10 +88,22 @@ class Run:
     system: MolecularSystem
     folder: RunFolder
     options: RunOptions
-    settings: Settings
+    numbers: Settings | LoopSettings
     platform: str
     workers: int
     reporter: Reporter
+
+    @property
+    def settings(self) -> Settings:
+        """Of a run whose lifts are relaxed."""
+        assert isinstance(self.numbers, Settings)
+        return self.numbers
+
+    @property
+    def loop_settings(self) -> LoopSettings:
+        """Of a run of the closed loop."""
+        assert isinstance(self.numbers, LoopSettings)
+        return self.numbers
 
     def seed(self, *name: Name) -> int:
         """The seed of one call: a pure function of the run's seed and the call's name."""

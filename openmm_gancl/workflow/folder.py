@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import copy_atomically, write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, LOCK = "manifest.json", "lock"
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
@@ -233,7 +233,7 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
         try:
             self.save()
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             work(temporary)
             entry["checksums"] = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
             os.rename(temporary, target)
@@ -250,10 +250,20 @@ class RunFolder:
             with contextlib.nullcontext() if entry["done"] else contextlib.suppress(OSError):
                 self.save()
 
-    def publish(self, stage: str, names: list[str]) -> None:
+    def publish(self, stage: str, names: Sequence[str]) -> None:
         """Copy files of a finished stage to the top of the folder."""
         for name in names:
             copy_atomically(self.file(stage, name), self.path / name)
+
+    def forget(self, stage: str) -> None:
+        """Have a finished stage computed again."""
+        self.manifest["stages"][stage] |= {"done": False, "checksums": {}}
+        self.save()
+
+    def last_model(self) -> str | None:
+        """The stage with the newest model, if one is finished."""
+        with_model = [name for name in self.manifest["stages"] if name == "train" or name.split("/")[-1] == "model"]
+        return next((name for name in reversed(with_model) if self.is_done(name)), None)
 
     def seconds(self) -> dict[str, float]:
         """Wall time of each stage, repeated attempts included."""

@@ -13,6 +13,7 @@ Preset = Literal["default", "quick"]
 Acceptance = Literal["weights", "metropolis"]
 Slow = Literal["torsions", "diffusion-map"]
 Restrain = Literal["labels", "torsions", "none"]
+Generator = Literal["triangular", "product"]
 N_THREADS = 1
 """Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
 
@@ -29,6 +30,8 @@ class RunOptions:
 
     Attributes:
         preset: default (minutes) or quick (under one minute, for trials and tests).
+        generator: triangular (correlated coordinates of known density: a lift costs one evaluation), or product
+            (independent terms, relaxed). Triangular by default, where the labels are the card's.
         relax_steps: steps of each relaxation, or ``auto`` to measure the best count.
         lifts: lifts that the surface is made of, without those of the reverse check.
         max_evaluations: force evaluations that the run may not exceed.
@@ -46,6 +49,7 @@ class RunOptions:
     """
 
     preset: Preset = "default"
+    generator: Generator | None = None
     relax_steps: int | Literal["auto"] | None = None
     lifts: int | None = None
     max_evaluations: int | None = None
@@ -59,6 +63,16 @@ class RunOptions:
     restrain: Restrain | None = None
     seed: int = 0
     platform: str = "auto"
+
+    @property
+    def draws_from(self) -> Generator:
+        """The generator, the preset's where none is named."""
+        return self.generator or ("triangular" if self.slow == "torsions" else "product")
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether lifts are relaxed."""
+        return self.draws_from == "product"
 
     @property
     def chain(self) -> bool:
@@ -117,6 +131,36 @@ class Settings:
     n_check_lifts: int
 
 
+@dataclass(frozen=True)
+class LoopSettings:
+    """Every number of a run of the closed loop, as stored in its manifest.
+
+    Attributes:
+        n_windows: short restrained windows, the first frames.
+        steering_steps: Langevin steps on the way to each.
+        frames_per_window: frames kept of each.
+        stride: steps from frame to frame.
+        n_first: draws of the first round.
+        ceiling: kT, up to which labels are placed.
+        max_evaluations: of the real potential, without the check's.
+        check_evaluations: that the check may cost.
+    """
+
+    n_windows: int
+    steering_steps: int
+    frames_per_window: int
+    stride: int
+    n_first: int
+    ceiling: float
+    max_evaluations: int
+    check_evaluations: int
+
+
+LOOP_PRESETS: dict[str, LoopSettings] = {
+    "default": LoopSettings(30, 100, 25, 4, 2000, 10.0, 35_000, 7_000),
+    "quick": LoopSettings(30, 100, 25, 4, 2000, 10.0, 14_000, 2_800),
+}
+
 PRESETS: dict[str, Settings] = {
     "default": Settings(
         n_windows=192,
@@ -161,9 +205,14 @@ LEARNED_LABEL_SETTINGS: dict[str, dict[str, int]] = {
 """What differs from the presets where labels are learned."""
 
 
+OF_RELAXATIONS = ("relax_steps", "latent", "acceptance", "restrain")
+"""Options that only lifts that are relaxed have."""
+
+
 def _check(options: RunOptions) -> None:
     choices_of = {
         "preset": get_args(Preset),
+        "generator": (*get_args(Generator), None),
         "acceptance": get_args(Acceptance),
         "slow": get_args(Slow),
         "restrain": (*get_args(Restrain), None),
@@ -172,6 +221,14 @@ def _check(options: RunOptions) -> None:
         if getattr(options, name) not in choices:
             allowed = " or ".join(choice for choice in choices if choice)
             raise InputError(f"{name} is {getattr(options, name)!r}: choose {allowed}")
+    for name in () if options.relaxes else OF_RELAXATIONS:
+        if getattr(options, name) != getattr(RunOptions, name):
+            raise InputError(
+                f"`{name}` is of lifts that are relaxed, and the triangular generator's are not: add "
+                f"`generator='product'`, or leave it out"
+            )
+    if options.slow != "torsions" and not options.relaxes:
+        raise InputError("learned labels need the product generator so far: leave `generator` out, or say product")
     for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
         if getattr(options, name) != getattr(RunOptions, name):
             raise InputError(f"`{name}` is of learned labels: add `slow='diffusion-map'`, or leave it out")
@@ -188,8 +245,27 @@ def _check(options: RunOptions) -> None:
         raise InputError(f"`target_error` is {options.target_error:g}: give a positive number of kT")
 
 
+def loop_settings_of(options: RunOptions) -> LoopSettings:
+    """The numbers of a run of the closed loop that follow from options and preset.
+
+    Raises:
+        InputError: an option has a value that no run can have.
+    """
+    _check(options)
+    base = LOOP_PRESETS[options.preset]
+    most = UNLIMITED if options.target_error is not None else base.max_evaluations
+    if options.lifts is not None:
+        most = base.n_windows * (base.steering_steps + base.frames_per_window * (base.stride + 1)) + options.lifts
+    if options.max_evaluations is not None:
+        most = min(most, options.max_evaluations) if options.lifts is not None else options.max_evaluations
+    n_first = base.n_first if options.lifts is None else min(base.n_first, max(options.lifts // 4, 32))
+    return replace(
+        base, max_evaluations=most, n_first=n_first, check_evaluations=min(base.check_evaluations, most // 5)
+    )
+
+
 def settings_of(options: RunOptions) -> Settings:
-    """The numbers that follow from options and preset.
+    """The numbers of a run whose lifts are relaxed that follow from options and preset.
 
     Raises:
         InputError: an option has a value that no run can have.
@@ -213,8 +289,11 @@ def settings_of(options: RunOptions) -> Settings:
 
 def effective(options: RunOptions) -> dict[str, Any]:
     """Options with the preset's numbers filled in, JSON-ready: what two runs are compared by."""
+    filled: dict[str, Any] = {"generator": options.draws_from}
+    if not options.relaxes:
+        return {**asdict(options), **filled}
     settings = settings_of(options)
-    filled = {
+    filled |= {
         "relax_steps": settings.relax_steps or "auto",
         "lifts": settings.n_lifts if settings.n_lifts < UNLIMITED else None,
         "latent": settings.latent,
@@ -233,7 +312,9 @@ def check_same_options(given: RunOptions, stored: Mapping[str, Any], resolved_pl
     if ours["platform"] in ("auto", resolved_platform):
         ours["platform"] = stored["platform"]
     # what others follow from comes first
-    for field in sorted(fields(RunOptions), key=lambda field: field.name not in ("slow", "preset", "acceptance")):
+    for field in sorted(
+        fields(RunOptions), key=lambda field: field.name not in ("slow", "generator", "preset", "acceptance")
+    ):
         was, now = stored.get(field.name, field.default), ours[field.name]
         if was != now:
             begun, requested = (

@@ -5,6 +5,7 @@ import platform as host_platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,36 @@ from typing import Any
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.tasks import available_workers
 from ..errors import InputError
+from ..lifting.loop import FIRST, Loop
 from ..lifting.requirements import why_not_exact
 from ..reference.chart import chart_for
 from ..system.library import load_system
 from ..system.molecular_system import MolecularSystem
+from ..units import FloatArray
 from .budget import least_evaluations
-from .context import Reporter, Run
+from .context import Reporter, Run, Stage
 from .folder import RunFolder, is_run_folder, locked, prepare_folder
 from .labelling import labelling_of
-from .options import N_THREADS, RunOptions, Settings, check_same_options, effective, settings_of
+from .options import (
+    N_THREADS,
+    LoopSettings,
+    RunOptions,
+    Settings,
+    check_same_options,
+    effective,
+    loop_settings_of,
+    settings_of,
+)
 from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
+from .stages.rounds import loop_options, loop_stages, own_frames_stage
 from .stages.sample import sample_stage
 from .stages.slow import requested_features, slow_stage
 from .stages.surface import surface_stage
 from .stages.train import train_stage
 from .summary import Summary, load_summary
 
-STAGES: dict[str, Callable[[Run, Path], None]] = {
+RELAXED_STAGES: dict[str, Callable[[Run, Path], None]] = {
     "sample": sample_stage,
     "slow": slow_stage,
     "train": train_stage,
@@ -37,13 +50,16 @@ STAGES: dict[str, Callable[[Run, Path], None]] = {
     "surface": surface_stage,
 }
 RESULTS = {
-    "sample": ["top.pdb"],
-    "slow": ["slow.pt", "slow.png"],
-    "train": ["model.pt"],
-    "lift": ["lifts.npz", "reverse.npz", "lifts.dcd"],
-    "surface": ["fes.npz", "fes.dat", "fes.png"],
+    "sample": ("top.pdb",),
+    "slow": ("slow.pt", "slow.png"),
+    "train": ("model.safetensors",),
+    "lift": ("lifts.npz", "reverse.npz", "lifts.dcd"),
+    "surface": ("fes.npz", "fes.dat", "fes.png"),
 }
 """Files of each stage that are copied to the top of the run folder, except for the surface over the card's labels."""
+
+LAST_OF = {"sample": FIRST, "train": "rounds/00/model", "lift": "surface", "surface": "surface"}
+"""Stages of the closed loop that the commands of single stages end with."""
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
 
@@ -67,16 +83,15 @@ class Outcome:
     summary: Summary | None
 
 
-def stages_of(options: RunOptions) -> list[str]:
-    """The stages of a run, in order; labels of the card need not be learned."""
-    return [name for name in STAGES if name != "slow" or options.slow != "torsions"]
-
-
-def _results(run: Run, stage: str) -> list[str]:
-    extra = []
-    if stage == "surface" and labelling_of(run).learned is not None:
-        extra = [f"{run.card_surface}.{suffix}" for suffix in ("npz", "dat", "png")]
-    return RESULTS[stage] + extra
+def _relaxed_stages(run: Run) -> Iterator[Stage]:
+    """Of lifts that are relaxed; labels of the card need not be learned."""
+    for name, work in RELAXED_STAGES.items():
+        if name == "slow" and run.options.slow == "torsions":
+            continue
+        extra: tuple[str, ...] = ()
+        if name == "surface" and labelling_of(run).learned is not None:
+            extra = tuple(f"{run.card_surface}.{suffix}" for suffix in ("npz", "dat", "png"))
+        yield Stage(name, partial(work, run), RESULTS[name] + extra)
 
 
 def _versions() -> dict[str, str]:
@@ -128,21 +143,36 @@ def _check_budget(options: RunOptions, settings: Settings) -> None:
         )
 
 
-def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions) -> RunFolder:
-    settings = settings_of(options)
-    _check_budget(options, settings)
-    if reason := why_not_exact(system.system, system.topology):
-        raise InputError(reason)
-    # a system without a chart is refused before anything is sampled
+def _numbers_of(options: RunOptions) -> Settings | LoopSettings:
+    return settings_of(options) if options.relaxes else loop_settings_of(options)
+
+
+def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settings | LoopSettings) -> None:
+    """See that a run can be begun before anything is sampled.
+
+    Raises:
+        InputError: too few evaluations, or a system without a chart.
+    """
+    if isinstance(numbers, LoopSettings):
+        Loop(system, seed=0, max_evaluations=numbers.max_evaluations, options=loop_options(numbers))
+        return
+    _check_budget(options, numbers)
     chart_for(system.topology, system.slow, system.positions, system.constraints)
     if options.slow != "torsions":
         requested_features(system, options)
+
+
+def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions) -> RunFolder:
+    numbers = _numbers_of(options)
+    if reason := why_not_exact(system.system, system.topology):
+        raise InputError(reason)
+    _check_numbers(system, options, numbers)
     return RunFolder.create(
         path,
         {
             "system": _system_record(system, source),
             "options": effective(options),
-            "settings": asdict(settings),
+            "settings": asdict(numbers),
             "seed": options.seed,
             "versions": _versions(),
             "platform": _chosen_platform(system, options.platform),
@@ -175,7 +205,7 @@ def open_run(
         raise InputError(f"{path} is not a run folder (it has no manifest.json): make one with `gancl run`")
     system = None if target is None else load_system(target)
     requested = options or RunOptions()
-    settings_of(requested)
+    _numbers_of(requested)
     prepare_folder(path)
     with locked(path, reporter.note):
         if is_run_folder(path):
@@ -190,37 +220,122 @@ def open_run(
             assert system is not None and target is not None
             folder = _begin(path, system, target, requested)
         stored = folder.manifest["options"]
+        begun = RunOptions(**{field.name: stored.get(field.name, field.default) for field in fields(RunOptions)})
+        kind = Settings if begun.relaxes else LoopSettings
         opened = Run(
             system=system,
             folder=folder,
-            options=RunOptions(**{field.name: stored.get(field.name, field.default) for field in fields(RunOptions)}),
-            settings=Settings(**folder.manifest["settings"]),
+            options=begun,
+            numbers=kind(**folder.manifest["settings"]),
             platform=folder.manifest["platform"],
-            workers=workers or available_workers(),
+            # single evaluations of a molecule are too short for other processes to be worth their start
+            workers=workers or (available_workers() if begun.relaxes else 1),
             reporter=reporter,
         )
         with limited_threads(folder.manifest["threads"]):
             yield opened
 
 
+def _last_stage(options: RunOptions, until: str, folder: Path) -> str:
+    """The stage that a command ends with."""
+    if until == "slow" and options.slow == "torsions":
+        raise InputError(f"the slow coordinates of {folder} are torsions: begin a run with `slow='diffusion-map'`")
+    return until if options.relaxes else LAST_OF[until]
+
+
+@contextmanager
+def _loop_run(path: Path, target: str | None, options: RunOptions | None, **how: Any) -> Iterator[Run]:
+    """Open a run of the closed loop.
+
+    Raises:
+        InputError: it is a run whose lifts are relaxed.
+    """
+    with open_run(path, target, options, **how) as opened:
+        if opened.options.relaxes:
+            raise InputError(
+                f"{path} is a run of the product generator, which learns from frames of restrained windows"
+            )
+        yield opened
+
+
+def use_own_frames(
+    path: str | os.PathLike[str],
+    target: str | None,
+    options: RunOptions | None,
+    frames: Callable[[MolecularSystem], tuple[FloatArray, FloatArray]],
+    *,
+    reporter: Reporter,
+    workers: int | None = None,
+) -> Outcome:
+    """Put frames of the user's own in place of a run's first windows, and fit the first model to them.
+
+    Args:
+        path: the run folder, begun or not; what it has of later stages is forgotten.
+        target: a system's name or card; None for the one that the folder was begun with.
+        options: None for those that the folder was begun with.
+        frames: gives positions, shape=(n, n_atoms, 3), nm, and log-weights, shape=(n,), of a system.
+        reporter: of progress and notes.
+        workers: local processes.
+
+    Raises:
+        InputError: bad input, or a folder that does not fit it.
+    """
+    with _loop_run(Path(path), target, options, reporter=reporter, workers=workers) as opened:
+        positions, log_weights = frames(opened.system)
+        later = tuple(name for name in opened.folder.manifest["stages"] if name != FIRST)
+        opened.folder.run_stage(FIRST, partial(own_frames_stage, opened, positions, log_weights), later)
+        _advance(opened, "train")
+        return _outcome(opened)
+
+
+def lift_more(path: str | os.PathLike[str], n: int, *, reporter: Reporter, workers: int | None = None) -> Outcome:
+    """Draw more lifts from the last model of a finished run, and make its surface of all of them.
+
+    Args:
+        path: the run folder.
+        n: lifts.
+        reporter: of progress and notes.
+        workers: local processes.
+
+    Raises:
+        InputError: it is not finished, or a run whose lifts are relaxed.
+    """
+    with _loop_run(Path(path), None, None, reporter=reporter, workers=workers) as opened:
+        folder = opened.folder
+        if not folder.is_done("surface"):
+            raise InputError(f"{path} is not finished: go on with `gancl lift {path}` first")
+        folder.manifest.setdefault("more_lifts", []).append(n)
+        folder.forget("surface")
+        _advance(opened, "surface")
+        return _outcome(opened)
+
+
+def _verify_finished(folder: RunFolder) -> None:
+    """Compare the files of all stages up to the first one that is missing."""
+    for name in folder.manifest["stages"]:
+        if not folder.is_done(name):
+            return
+        folder.verify(name)
+
+
 def _advance(run: Run, until: str) -> None:
     """Verify the finished stages, compute the others up to and including ``until``, publish their results."""
-    names, folder = stages_of(run.options), run.folder
-    if until not in names:
-        raise InputError(f"the slow coordinates of {folder.path} are torsions: begin a run with `slow='diffusion-map'`")
-    wanted = names[: names.index(until) + 1]
-    first = next((name for name in names if not folder.is_done(name)), "")
-    for name in names[: names.index(first)] if first else names:
-        folder.verify(name)
-    if not all(folder.is_done(name) for name in wanted):
-        start_workers(run.workers)
+    folder, last, passed, started = run.folder, _last_stage(run.options, until, run.folder.path), set(), False
+    _verify_finished(folder)
     with remembered_interrupts() as check:
-        for i, name in enumerate(wanted):
+        for stage in _relaxed_stages(run) if run.options.relaxes else loop_stages(run):
             check()
-            if not folder.is_done(name):
-                work = STAGES[name]
-                folder.run_stage(name, lambda out, work=work: work(run, out), tuple(names[i + 1 :]))  # type: ignore[misc]
-            folder.publish(name, _results(run, name))
+            passed.add(stage.name)
+            if not folder.is_done(stage.name):
+                if not started:
+                    start_workers(run.workers)
+                    started = True
+                later = tuple(name for name in folder.manifest["stages"] if name not in passed)
+                folder.run_stage(stage.name, stage.work, later)
+            folder.publish(stage.name, stage.results)
+            if stage.name == last:
+                break
+            stage.accept(folder.path / stage.name)
 
 
 def run(
@@ -249,12 +364,16 @@ def run(
     """
     with open_run(Path(path), target, options, reporter, workers) as opened:
         _advance(opened, until)
-        folder = opened.folder
-        done = tuple(name for name in STAGES if folder.is_done(name))
-        return Outcome(
-            folder=folder.path,
-            done=done,
-            seconds=folder.seconds(),
-            evaluations_spent=folder.evaluations_spent(),
-            summary=load_summary(folder.file("surface", "summary.json")) if "surface" in done else None,
-        )
+        return _outcome(opened)
+
+
+def _outcome(opened: Run) -> Outcome:
+    folder = opened.folder
+    done = tuple(name for name in folder.manifest["stages"] if folder.is_done(name))
+    return Outcome(
+        folder=folder.path,
+        done=done,
+        seconds=folder.seconds(),
+        evaluations_spent=folder.evaluations_spent(),
+        summary=load_summary(folder.file("surface", "summary.json")) if "surface" in done else None,
+    )

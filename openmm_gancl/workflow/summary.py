@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import InputError
 from ..files import finite
@@ -17,36 +17,30 @@ MIN_EFFECTIVE_SAMPLES = 20.0
 """Effective samples below which a bootstrapped error bar says nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The results of a finished run.
 
     Attributes:
         system: its name.
         preset: of the run.
-        acceptance: weights or metropolis.
         n_lifts: lifts that the surface is made of.
         reasons: how many of them ended for each reason.
-        relax_steps: steps of each.
         effective_sample_size: Kish's, of the weights to the unrestrained equilibrium.
         pareto_index: tail index of the weights, less the surface itself, below 10 kT; NaN below 25 lifts.
-        pooled_z: forward against reverse; NaN if no label could be checked.
+        pooled_z: lifts against real frames; NaN if no label could be checked.
         n_checked: labels of that check.
         efficiency: median over them of the mode-aware effective sample size per lift; NaN if there is none.
         median_error: of the surface below 10 kT, kT.
         target_error: requested, kT, or None.
-        encoder: fitted, prior (the fitted one was no better) or none (no latent).
         force_evaluations: that the result depends on.
         basins: rows of the basin table.
-        accepted: fraction of Metropolis proposals taken, or None.
     """
 
     system: str
     preset: str
-    acceptance: str
     n_lifts: int
     reasons: dict[str, int]
-    relax_steps: int
     effective_sample_size: float
     pareto_index: float
     pooled_z: float
@@ -54,29 +48,30 @@ class Summary:
     efficiency: float
     median_error: float
     target_error: float | None
-    encoder: str
     force_evaluations: int
     basins: list[dict[str, Any]]
-    accepted: float | None = None
+
+    better_model: ClassVar[str] = "allow more evaluations"
+    lighter_tail: ClassVar[str] = "allow more evaluations"
 
     def doubts(self) -> list[str]:
         """Why the result is not to be trusted; empty if it is."""
         doubts = []
         if abs(self.pooled_z) > Z_THRESHOLD:
             doubts.append(
-                f"lifts and reverse relaxations of real frames disagree (pooled z = {self.pooled_z:.1f}): "
-                "the lifts miss something that is real; train on more windows, or relax for more steps"
+                f"lifts and real frames disagree (pooled z = {self.pooled_z:.1f}): the lifts miss something that is "
+                f"real; {self.better_model}"
             )
         elif not math.isfinite(self.pooled_z):
-            doubts.append("no label could be checked against real frames: use more windows, or more relax steps")
+            doubts.append(f"no label could be checked against real frames: {self.better_model}")
         if self.pareto_index > MAX_PARETO_INDEX:
             doubts.append(
                 f"a few weights decide (Pareto index {self.pareto_index:.2f}, above {MAX_PARETO_INDEX}): "
-                "the error bars are too small; relax for more steps"
+                f"the error bars are too small; {self.lighter_tail}"
             )
         if self.effective_sample_size < MIN_EFFECTIVE_SAMPLES:
             doubts.append(
-                f"the effective sample size is {self.effective_sample_size:.1f}: use more lifts or more relax steps"
+                f"the effective sample size is {self.effective_sample_size:.1f}: use more lifts, or {self.lighter_tail}"
             )
         return doubts
 
@@ -84,6 +79,35 @@ class Summary:
     def trusted(self) -> bool:
         """Whether exit code 0 is deserved; the quick preset is a trial and always is."""
         return self.preset == "quick" or not self.doubts()
+
+    def rows(self, evaluations_spent: int) -> list[tuple[str, str]]:
+        """Names and values for people.
+
+        Args:
+            evaluations_spent: force evaluations of all attempts.
+        """
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
+        z = f"z = {formatted(self.pooled_z, '+.2f')} over {self.n_checked} labels"
+        target = "" if self.target_error is None else f" (requested: {self.target_error:g} kT)"
+        return [
+            ("system", f"{self.system}, preset {self.preset}"),
+            ("lifts", f"{self.n_lifts}{self.kind_of_lift()}: {reasons}"),
+            ("effective sample size", f"{formatted(self.effective_sample_size, '.0f')}"),
+            ("Pareto index", f"{formatted(self.pareto_index, '.2f')} (above {MAX_PARETO_INDEX}: not to be trusted)"),
+            ("lifts against real frames", f"{z} (beyond {Z_THRESHOLD:g}: not to be trusted)"),
+            ("mode-aware efficiency", f"{formatted(self.efficiency, '.2f')} effective samples a lift"),
+            ("median error below 10 kT", f"{formatted(self.median_error, '.2f')} kT{target}"),
+            ("force evaluations", f"{self.force_evaluations:,}{self.extra_evaluations(evaluations_spent)}"),
+        ]
+
+    def kind_of_lift(self) -> str:
+        """What a lift was, after their number."""
+        return ""
+
+    def extra_evaluations(self, evaluations_spent: int) -> str:
+        """What was evaluated beyond what the result depends on."""
+        redone = evaluations_spent - self.force_evaluations
+        return f" ({evaluations_spent:,} with redone work)" if redone else ""
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready; a number that does not exist is None."""
@@ -94,16 +118,88 @@ class Summary:
         path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RelaxedSummary(Summary):
+    """Of a run whose lifts were relaxed.
+
+    Attributes:
+        acceptance: weights or metropolis.
+        relax_steps: steps of each lift.
+        encoder: fitted, prior (the fitted one was no better) or none (no latent).
+        accepted: fraction of Metropolis proposals taken, or None.
+    """
+
+    acceptance: str
+    relax_steps: int
+    encoder: str
+    accepted: float | None = None
+
+    better_model: ClassVar[str] = "train on more windows, or relax for more steps"
+    lighter_tail: ClassVar[str] = "relax for more steps"
+
+    def kind_of_lift(self) -> str:
+        """How long each was relaxed."""
+        return f" of {self.relax_steps} steps"
+
+    def rows(self, evaluations_spent: int) -> list[tuple[str, str]]:
+        """With the encoder, and the acceptance of a chain."""
+        rows = super().rows(evaluations_spent)
+        encoder = {
+            "fitted": "fitted encoder kept",
+            "prior": "r = p(z) (the fitted one was no better)",
+            "none": "none (latent 0)",
+        }[self.encoder]
+        rows.insert(len(rows) - 1, ("encoder", encoder))
+        if self.accepted is not None:
+            rows.insert(2, ("Metropolis acceptance", f"{self.accepted:.3f}"))
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSummary(Summary):
+    """Of a run of the closed loop.
+
+    Attributes:
+        generator: what drew the lifts.
+        check_evaluations: of the check against real frames, beside all others.
+        rounds: what each round was worth.
+    """
+
+    generator: str
+    check_evaluations: int
+    rounds: list[dict[str, Any]]
+
+    def doubts(self) -> list[str]:
+        """With a target that was not reached."""
+        doubts = super().doubts()
+        if self.target_error is not None and not self.median_error <= self.target_error:
+            doubts.append(
+                f"the median error is {self.median_error:.2f} kT, not {self.target_error:g} as requested: "
+                f"{self.better_model}"
+            )
+        return doubts
+
+    def kind_of_lift(self) -> str:
+        """Of which generator, and in how many rounds."""
+        return f" of the {self.generator} generator in {len(self.rounds)} rounds"
+
+    def extra_evaluations(self, evaluations_spent: int) -> str:
+        """With the check's."""
+        redone = evaluations_spent - self.force_evaluations - self.check_evaluations
+        return f", and {self.check_evaluations:,} of the check" + (f", {redone:,} of redone work" if redone > 0 else "")
+
+
 def load_summary(path: Path) -> Summary:
     """Read what `Summary.save` wrote."""
     try:
         content = json.loads(path.read_text())
-        values = {field.name: content[field.name] for field in fields(Summary)}
+        kind = LoopSummary if "generator" in content else RelaxedSummary
+        values = {field.name: content[field.name] for field in fields(kind)}
     except (OSError, ValueError, KeyError):
         raise InputError(f"{path} cannot be read: remove {path.parent} to make it again") from None
     for name in ("effective_sample_size", "pareto_index", "pooled_z", "efficiency", "median_error"):
         values[name] = math.nan if values[name] is None else values[name]
-    return Summary(**values)
+    return kind(**values)
 
 
 def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spent: int, plot: Path) -> str:
@@ -115,30 +211,9 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
         evaluations_spent: force evaluations of all attempts.
         plot: path of the picture.
     """
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
-    encoder = {
-        "fitted": "fitted encoder kept",
-        "prior": "r = p(z) (the fitted one was no better)",
-        "none": "none (latent 0)",
-    }[summary.encoder]
-    z = f"z = {formatted(summary.pooled_z, '+.2f')} over {summary.n_checked} labels"
-    target = "" if summary.target_error is None else f" (requested: {summary.target_error:g} kT)"
-    redone = "" if evaluations_spent == summary.force_evaluations else f" ({evaluations_spent:,} with redone work)"
     heading = "not to be trusted" if summary.preset != "quick" else "a trial, not to be trusted"
-    rows = [
-        ("system", f"{summary.system}, preset {summary.preset}"),
-        ("lifts", f"{summary.n_lifts} of {summary.relax_steps} steps: {reasons}"),
-        ("effective sample size", f"{formatted(summary.effective_sample_size, '.0f')}"),
-        ("Pareto index", f"{formatted(summary.pareto_index, '.2f')} (above {MAX_PARETO_INDEX}: not to be trusted)"),
-        ("forward against reverse", f"{z} (beyond {Z_THRESHOLD:g}: not to be trusted)"),
-        ("mode-aware efficiency", f"{formatted(summary.efficiency, '.2f')} effective samples a lift"),
-        ("median error below 10 kT", f"{formatted(summary.median_error, '.2f')} kT{target}"),
-        ("encoder", encoder),
-        ("force evaluations", f"{summary.force_evaluations:,}{redone}"),
-        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())),
-    ]
-    if summary.accepted is not None:
-        rows.insert(2, ("Metropolis acceptance", f"{summary.accepted:.3f}"))
+    rows = summary.rows(evaluations_spent)
+    rows.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())))
     width = max(len(name) for name, _ in rows)
     lines = [f"{heading}: {doubt}" for doubt in summary.doubts()]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]

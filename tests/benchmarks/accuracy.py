@@ -5,7 +5,7 @@
 prints one JSON line: ``rms_kT`` and ``finite_fraction`` of RUN/fes.npz below 10 kT (of RUN/fes_phi_psi.npz below 8 kT,
 and nothing else, where labels were learned), and ``coverage_68``: the
 fraction of all reference windows below 10 kT whose free energy, from this script's own unpooled lifts with
-RUN/model.pt, lies within one standard error (the reference's included, one offset fitted).
+RUN/model.safetensors, lies within one standard error (the reference's included, one offset fitted).
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main():
     arguments = parser.parse_args()
     if not (arguments.run / "fes.npz").is_file():
         sys.exit(f"error: {arguments.run} is not a finished run: give a folder that `gancl run` has finished")
-    model = load_model(arguments.run / "model.pt")
+    model = load_model(arguments.run / "model.safetensors")
     system = load_system(model.metadata["system"])
     with np.load(REFERENCES / f"{system.name}.npz") as stored:
         reference = dict(stored)

@@ -35,7 +35,7 @@ def main():
     system = load_system("alanine_dipeptide_vacuum")
     frames = load_frames(arguments.run / "sample" / "frames.npz")
     models = {
-        "gan": load_model(arguments.run / "model.pt"),
+        "gan": load_model(arguments.run / "model.safetensors"),
         "baseline": train(system, frames, seed=0, options=TrainingOptions(latent_size=0)),
     }
     with np.load(REFERENCE) as reference:

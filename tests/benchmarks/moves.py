@@ -2,9 +2,9 @@
 
     python tests/benchmarks/moves.py RUN
 
-takes model.pt and fes.npz of RUN (a finished `gancl run alanine_dipeptide_vacuum -o RUN`) and prints one JSON line: the
-time of an attempt over that of a single lift (median of five, 96 of each in turn), and acceptance rates of 300 attempts
-with 50 steps of dynamics in between.
+takes model.safetensors and fes.npz of RUN (a finished `gancl run alanine_dipeptide_vacuum -o RUN`) and prints one JSON
+line: the time of an attempt over that of a single lift (median of five, 96 of each in turn), and acceptance rates of
+300 attempts with 50 steps of dynamics in between.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     arguments = parser.parse_args()
-    system, model = load_system("alanine_dipeptide_vacuum"), load_model(arguments.run / "model.pt")
+    system, model = load_system("alanine_dipeptide_vacuum"), load_model(arguments.run / "model.safetensors")
     simulation, accepted = simulation_of(system), {}
     for name, surface in (("uniform", None), ("surface", arguments.run / "fes.npz")):
         move = LiftMove(simulation, model, relax_steps=RELAX_STEPS, seed=1, platform="Reference", surface=surface)

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.water MODEL FOLDER
 
-takes a lifting model of the solute (RUN/model.pt of ``gancl run alanine_dipeptide_gbsa -o RUN``), brings the same
+takes a lifting model of the solute (model.safetensors of ``gancl run alanine_dipeptide_gbsa -o RUN``), brings the same
 structure to 36 windows by either way with the same number of MD steps, samples each for the same number, and prints
 one line a seeding: label error at the start, steps to equilibrate (automatic, mean over windows), the surface's median
 error below 6 kT, and how far the surfaces lie apart in combined errors. Each finished seeding is kept in FOLDER.

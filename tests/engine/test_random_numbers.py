@@ -22,7 +22,7 @@ from tests.tiny_run import PRESETS
 PACKAGE = Path(random_numbers.__file__).parents[1]
 AS_IT_IS = random_numbers._sequence
 TOY = "double_well_oscillators"
-QUICK = ("--preset", "quick", "--platform", "Reference", "--workers", "1", "--seed", "5")
+QUICK = ("--preset", "quick", "--generator", "product", "--platform", "Reference", "--workers", "1", "--seed", "5")
 RUNS = {
     "free labels, one chain": (TOY, "--acceptance", "metropolis"),
     "restrained, rounds of lifts": (TOY, "--target-error", "0.3", "--relax-steps", "auto"),
@@ -117,7 +117,9 @@ def test_no_two_streams_of_other_commands_meet(tmp_path, monkeypatch, chain_fram
     recorded = Recorded(monkeypatch)
     frames = ("--top", top, "--cv", "torsion:0,1,2,3", "--log-weights", weights)
     for result in (
-        gancl("train", "bonded_chain", "--traj", trajectory, *frames, "--latent", 0, "-o", tmp_path / "model.pt"),
+        gancl(
+            "train", "bonded_chain", "--traj", trajectory, *frames, "--latent", 0, "-o", tmp_path / "model.safetensors"
+        ),
         gancl("fes", trajectory, *frames, "--temperature", 300, "-o", tmp_path / "fes"),
     ):
         assert result.exit_code == 0, result.stderr

@@ -1,6 +1,7 @@
 """Learned slow coordinates inside a Context: restraint and collective variables by both backends, and native ones."""
 
 import copy
+import json
 import subprocess
 import sys
 
@@ -127,7 +128,7 @@ def test_restrained_windows_of_learned_labels(mixed, frames):
 
 
 def test_module_coordinates_come_back_from_their_description(mixed, frames):
-    again = slow_from_description(mixed.describe())
+    again = slow_from_description(json.loads(json.dumps(mixed.describe())), mixed.tensors())
     assert isinstance(again, ModuleCoordinates) and again.names == ("phi", mixed.names[1])
     assert again.periods.tolist() == [2 * np.pi, np.inf]
     np.testing.assert_array_equal(again.transform(frames.positions), mixed.transform(frames.positions))

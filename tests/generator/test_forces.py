@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 
 import numpy as np
 import openmm
@@ -18,14 +17,13 @@ from torch import nn
 from openmm_gancl import (
     InputError,
     ModuleCoordinates,
-    load_model,
     load_system,
     sample_windows,
     system_from_objects,
     torch_force,
 )
 from openmm_gancl.coordinates.restraint_energies import restraint_energies
-from openmm_gancl.coordinates.torch_modules import slow_as_module
+from openmm_gancl.coordinates.slow_coordinates import slow_as_module
 from openmm_gancl.engine.restraint_forces import coordinate_forces, make_restraint
 from openmm_gancl.engine.serialization import deserialized_system, refuse_code
 from openmm_gancl.engine.tasks import run_tasks
@@ -412,26 +410,6 @@ def test_code_in_a_system_of_a_card_is_refused(models, capsys):
     assert "run" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("temperature", -3.0),
-        ("temperature", None),
-        ("temperature", "hot"),
-        ("chart", {}),
-        ("chart", {"kind": "polar"}),
-        ("slow", {"kind": "module"}),
-        ("latent_size", "four"),
-        ("atom_names", 5),
-    ],
-)
-def test_a_model_that_tells_what_cannot_be_is_refused(models, tmp_path, key, value):
-    _, model = models["bonded_chain"]
-    replace(model, metadata={**model.metadata, key: value}).save(tmp_path / "model.pt")
-    with pytest.raises(InputError, match="describes a model that cannot be"):
-        load_model(tmp_path / "model.pt")
-
-
 def system_with(system, slow, forces=None):
     return system_from_objects(
         system.topology,
@@ -444,8 +422,7 @@ def system_with(system, slow, forces=None):
 
 
 @pytest.mark.parametrize("fault", ["shape", "nan", "dtype", "atoms"])
-def test_broken_networks_are_refused_before_a_context(models, fault, tmp_path):
-    """Also when they come from a file."""
+def test_broken_networks_are_refused_before_a_context(models, fault):
     _, model = models["bonded_chain"]
 
     class Generator(nn.Module):
@@ -467,9 +444,8 @@ def test_broken_networks_are_refused_before_a_context(models, fault, tmp_path):
     from openmm_gancl.generator.model import with_generator
 
     broken = with_generator(model, Generator(model.networks.generator, fault), model.chart, model.slow)
-    broken.save(tmp_path / "broken.pt")
     with pytest.raises(InputError, match="networks"):
-        torch_force(load_model(tmp_path / "broken.pt"), "reference")
+        torch_force(broken, "reference")
 
 
 def test_broken_modules_of_any_force_are_refused():

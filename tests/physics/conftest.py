@@ -25,7 +25,7 @@ def stored(make):
     @lru_cache
     @wraps(make)
     def read(models, *key):
-        path = models.folder / f"{make.__name__}-{'-'.join(map(str, key))}.pt"
+        path = models.folder / f"{make.__name__}-{'-'.join(map(str, key))}.safetensors"
         if not path.exists():
             part = path.with_suffix(f".{os.getpid()}")
             make(models, *key).save(part)

@@ -27,10 +27,10 @@ NAME = DOUBLE_WELL.name
 @pytest.fixture(scope="module")
 def files(models, tmp_path_factory):
     folder, system = tmp_path_factory.mktemp("move"), models.system(NAME)
-    models.with_prior_encoder(NAME, "trained", 2).save(folder / "model.pt")
+    models.with_prior_encoder(NAME, "trained", 2).save(folder / "model.safetensors")
     with (folder / "top.pdb").open("w") as file:
         app.PDBFile.writeFile(system.topology, 10 * system.positions, file)
-    return {"model": folder / "model.pt", "topology": folder / "top.pdb"}
+    return {"model": folder / "model.safetensors", "topology": folder / "top.pdb"}
 
 
 def move_of(system, files):

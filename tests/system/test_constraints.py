@@ -122,8 +122,8 @@ def test_particles_cannot_be_constrained():
 
 def test_a_model_knows_its_constraints(rigid, tmp_path):
     model = untrained_model(rigid, seed=1)
-    model.save(tmp_path / "model.pt")
-    load_model(tmp_path / "model.pt").check_system(rigid)
+    model.save(tmp_path / "model.safetensors")
+    load_model(tmp_path / "model.safetensors").check_system(rigid)
     with pytest.raises(InputError, match="12 constrained bonds, user has 0"):
         Lifter(dipeptide(None), model)
 

@@ -58,7 +58,7 @@ def test_a_run_leaves_both_surfaces_and_the_labels(finished):
             assert known.any() and surface["energy"][known].min() == 0.0
         # where no frame lies nothing is known
         assert not np.isfinite(own["energy"]).all()
-    for name in ("slow.pt", "slow.png", "fes_phi.png", "fes_phi.dat", "fes.png", "lifts.dcd", "model.pt"):
+    for name in ("slow.pt", "slow.png", "fes_phi.png", "fes_phi.dat", "fes.png", "lifts.dcd", "model.safetensors"):
         assert (folder / name).stat().st_size > 0, name
     assert any(note.startswith("Kept ") for note in notes) and any("circular R^2" in note for note in notes)
     report = json.loads((folder / "slow" / "report.json").read_text())
@@ -164,7 +164,7 @@ def test_features_and_torsions_that_are_not_there(options, message, tmp_path):
 
 
 def test_a_run_over_torsions_has_no_slow_stage(tmp_path):
-    torsions = RunOptions(preset="quick", platform="Reference", latent=0)
+    torsions = RunOptions(preset="quick", generator="product", platform="Reference", latent=0)
     run(tmp_path / "run", torsions, until="sample")
     result = gancl("slow", tmp_path / "run")
     assert result.exit_code == 2 and "begin a run with --slow diffusion-map" in result.stderr

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ from openmm_gancl.workflow.options import RunOptions, effective, settings_of
 from tests.tiny_run import PRESETS
 
 SYSTEM = "double_well_oscillators"
-QUICK = RunOptions(preset="quick", platform="Reference")
+QUICK = RunOptions(preset="quick", generator="product", platform="Reference")
 STAGES = ("sample", "train", "lift", "surface")
 SCRIPT = Path(__file__).parents[1] / "tiny_run.py"
 
@@ -86,6 +88,21 @@ def finished(tmp_path_factory):
         return run(folder)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """By a stage's name, or ``end``: a run that has come just before it, its stages asked for one by one."""
+    top, folders = tmp_path_factory.mktemp("begun"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_options, "PRESETS", PRESETS)
+        assert run(top / "run", until="sample").done == STAGES[:1]
+        for stage, following in itertools.pairwise([*STAGES, "end"]):
+            if stage != "sample":
+                outcome = pipeline.run(top / "run", None, None, reporter=Notes(), workers=1, until=stage)
+                assert outcome.done == STAGES[: STAGES.index(stage) + 1]
+            folders[following] = Path(shutil.copytree(top / "run", top / f"before {following}"))
+    return folders
+
+
 def manifest(folder):
     return json.loads((folder / MANIFEST).read_text())
 
@@ -109,7 +126,7 @@ def test_a_run_leaves_the_results_of_the_contract(finished):
         assert str(lifts["mode"]) == "restrained"
     assert (folder / "fes.dat").read_text().startswith("#! FIELDS x free error")
     assert (folder / "fes.png").read_bytes().startswith(b"\x89PNG")
-    assert load_model(folder / "model.pt").latent_size == 1
+    assert load_model(folder / "model.safetensors").latent_size == 1
     assert finished.done == STAGES
     assert not list(folder.glob("*.tmp")) and not (folder / "lock").exists()
 
@@ -133,7 +150,7 @@ def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
 
 def test_the_manifest_says_what_the_run_was_made_with(finished):
     stored = manifest(finished.folder)
-    assert stored["schema_version"] == 1 and stored["threads"] == 1 and stored["seed"] == 0
+    assert stored["schema_version"] == 2 and stored["threads"] == 1 and stored["seed"] == 0
     assert stored["platform"] == "Reference" and stored["versions"]["openmm"]
     assert stored["system"]["card"]["name"] == SYSTEM
     for name, entry in stored["stages"].items():
@@ -183,21 +200,23 @@ def test_another_seed_gives_another_surface(finished, tmp_path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, tmp_path, monkeypatch):
-    folder, work = tmp_path / "run", pipeline.STAGES[stage]
+def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, begun, tmp_path, monkeypatch):
+    folder, work = tmp_path / "run", pipeline.RELAXED_STAGES[stage]
+    if stage in begun:
+        shutil.copytree(begun[stage], folder)
 
     def begin_and_stop(opened, out):
         (out / "half.npz").write_text("half")
         opened.folder.spend(1000)
         interrupt()
 
-    monkeypatch.setitem(pipeline.STAGES, stage, begin_and_stop)
+    monkeypatch.setitem(pipeline.RELAXED_STAGES, stage, begin_and_stop)
     with pytest.raises(KeyboardInterrupt):
         run(folder)
     kept = STAGES[: STAGES.index(stage)]
     assert [name for name in STAGES if (folder / name).exists()] == list(kept)
     made = {name: (folder / name).stat().st_ctime_ns for name in kept}
-    monkeypatch.setitem(pipeline.STAGES, stage, work)
+    monkeypatch.setitem(pipeline.RELAXED_STAGES, stage, work)
     outcome = run(folder)
     assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
     assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
@@ -206,25 +225,19 @@ def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, 
 
 def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):
     for name in STAGES:
-        monkeypatch.setitem(pipeline.STAGES, name, interrupt)
+        monkeypatch.setitem(pipeline.RELAXED_STAGES, name, interrupt)
     (finished.folder / "fes.png").unlink()
     assert run(finished.folder).summary == finished.summary
     assert (finished.folder / "fes.png").exists()
 
 
-def test_stages_can_be_asked_for_one_by_one(finished, tmp_path):
-    folder = tmp_path / "run"
-    assert run(folder, until="sample").done == ("sample",)
-    assert pipeline.run(folder, None, None, reporter=Notes(), workers=1, until="train").done == ("sample", "train")
-    run(folder)
-    assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
+def test_stages_can_be_asked_for_one_by_one(finished, begun):
+    assert (begun["end"] / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
 
 
 @pytest.fixture
-def sampled(tmp_path):
-    folder = tmp_path / "run"
-    run(folder, until="sample")
-    return folder
+def sampled(begun, tmp_path):
+    return Path(shutil.copytree(begun["train"], tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +280,7 @@ def test_a_changed_card_is_refused(sampled, tmp_path):
 def test_another_version_is_refused(sampled):
     stored = manifest(sampled)
     (sampled / MANIFEST).write_text(json.dumps({**stored, "schema_version": 99}))
-    with pytest.raises(InputError, match="schema version 99, this program reads 1"):
+    with pytest.raises(InputError, match="schema version 99, this program reads 2"):
         run(sampled)
 
 
@@ -326,9 +339,9 @@ def test_a_lock_of_another_host_is_respected(tmp_path):
 
 def test_a_full_disk_is_reported_and_finished_stages_stay(sampled, monkeypatch):
     def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.pt")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
 
-    monkeypatch.setitem(pipeline.STAGES, "train", full)
+    monkeypatch.setitem(pipeline.RELAXED_STAGES, "train", full)
     with pytest.raises(OSError, match="No space left"):
         run(sampled)
     assert (sampled / "sample" / "frames.npz").exists() and not list(sampled.glob("*.tmp"))
@@ -394,9 +407,9 @@ def test_relax_steps_can_be_measured(tmp_path):
     [
         (RunOptions(preset="slow"), "choose default or quick"),
         (RunOptions(acceptance="luck"), "choose weights or metropolis"),
-        (RunOptions(relax_steps=0), "`relax_steps` is 0: give at least 1"),
+        (RunOptions(generator="product", relax_steps=0), "`relax_steps` is 0: give at least 1"),
         (RunOptions(lifts=3), "`lifts` is 3"),
-        (RunOptions(latent=-1), "`latent` is -1"),
+        (RunOptions(generator="product", latent=-1), "`latent` is -1"),
         (RunOptions(target_error=-0.5), "`target_error` is -0.5"),
     ],
 )
@@ -412,7 +425,7 @@ def test_effective_options_name_the_numbers_of_the_preset():
 
 
 def test_labels_outside_the_domain_and_models_of_another_molecule_are_refused(finished):
-    system, model = load_system(SYSTEM), load_model(finished.folder / "model.pt")
+    system, model = load_system(SYSTEM), load_model(finished.folder / "model.safetensors")
     with pytest.raises(InputError, match="outside the domain"):
         Lifter(system, model, platform="Reference").lift(np.array([[9.0]]), seed=0)
     with pytest.raises(InputError, match="atoms"):
@@ -461,9 +474,8 @@ def test_surfaces_are_drawn_over_one_and_two_labels(tmp_path):
     ax.figure.savefig(tmp_path / "one.png")
 
 
-def kill_and_resume(arguments, folder, delay, script=(sys.executable, str(SCRIPT))):
+def kill_and_resume(command, folder, delay, resume):
     """Kill the whole process group some time after the run has begun, then run to the end."""
-    command = [*script, "run", *arguments, "-o", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     while not (folder / MANIFEST).exists() and process.poll() is None:
         time.sleep(0.02)
@@ -471,22 +483,35 @@ def kill_and_resume(arguments, folder, delay, script=(sys.executable, str(SCRIPT
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    resume()
     return (folder / "fes.npz").read_bytes()
 
 
 def test_killed_at_a_random_moment_it_gives_the_same_bytes(finished, tmp_path):
     delay = np.random.default_rng(time.time_ns()).uniform(0.0, sum(finished.seconds.values()))
-    arguments = [SYSTEM, "--preset", "quick", "--platform", "Reference", "--workers", "2"]
-    expected = (finished.folder / "fes.npz").read_bytes()
-    assert kill_and_resume(arguments, tmp_path / "run", delay) == expected, delay
+    folder, expected = tmp_path / "run", (finished.folder / "fes.npz").read_bytes()
+    arguments = [
+        SYSTEM,
+        "--preset",
+        "quick",
+        "--generator",
+        "product",
+        "--platform",
+        "Reference",
+        "--workers",
+        "2",
+        "-o",
+        str(folder),
+    ]
+    command = [sys.executable, str(SCRIPT), "run", *arguments]
+    assert kill_and_resume(command, folder, delay, lambda: run(folder)) == expected, delay
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", [SYSTEM, "alanine_dipeptide_vacuum"])
 def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
     script = (sys.executable, "-m", "openmm_gancl.cli")
-    arguments = [system, "--preset", "quick", "--platform", "Reference"]
+    arguments = [system, "--preset", "quick", "--generator", "product", "--platform", "Reference"]
     subprocess.run([*script, "run", *arguments, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
     expected = (tmp_path / "whole" / "fes.npz").read_bytes()
     seconds = pipeline.run(tmp_path / "whole", None, None, reporter=Notes()).seconds
@@ -496,7 +521,9 @@ def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
         stage = trial % len(STAGES)
         delay = rng.uniform(starts[stage], ends[stage])
         folder = tmp_path / f"killed_{trial}"
-        assert kill_and_resume(arguments, folder, delay, script) == expected, (trial, STAGES[stage], delay)
+        command = [*script, "run", *arguments, "-o", str(folder)]
+        resume = partial(subprocess.run, command, check=True, capture_output=True)
+        assert kill_and_resume(command, folder, delay, resume) == expected, (trial, STAGES[stage], delay)
 
 
 def test_an_interrupt_that_python_loses_stops_the_next_stage(monkeypatch):

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ...generator.model import load_model
-from ...lifting.lifts import Lifts, join_lifts, save_lifts
+from ...generator.model import load_lifting_model
+from ...lifting.lifts import join_lifts, save_lifts
 from ...lifting.relaxation import TASK_SIZE
 from ...lifting.reverse_check import ReverseCheck, check_lifts, pooled_z
 from ...lifting.weights import accept_metropolis
 from ...system.molecular_system import MolecularSystem
 from ...trajectories.files import set_dcd_title
+from ...units import FloatArray
 from ..budget import most_lifts
 from ..context import Run
 from ..labelling import Plan, labelling_of, plan_of
@@ -69,12 +70,12 @@ class _Rounds:
                 self._analyse()
 
 
-def _save_trajectory(lifts: Lifts, system: MolecularSystem, path: Path) -> None:
-    """One frame a lift with a weight, in the order of lifts.npz."""
+def save_trajectory(lifted: FloatArray, system: MolecularSystem, path: Path) -> None:
+    """Write positions, shape=(n, n_atoms, 3), nm: of each lift with a weight, in the order of lifts.npz."""
     import mdtraj
 
     topology = mdtraj.Topology.from_openmm(system.topology)
-    positions = lifts.positions[lifts.ok].astype(np.float32)
+    positions = lifted.astype(np.float32)
     mdtraj.Trajectory(positions, topology).save_dcd(str(path))
     if path.stat().st_size < positions.nbytes:  # the writer does not check what the disk reports
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -87,7 +88,7 @@ def _check_record(check: ReverseCheck) -> dict[str, Any]:
 
 def lift_stage(run: Run, out: Path) -> None:
     """Lifts, their reverse relaxations, and what both say about each other."""
-    model = load_model(run.folder.file("train", "model.pt"))
+    model = load_lifting_model(run.folder.file("train", "model.safetensors"))
     relax_steps = run.train_report()["relax_steps"]
     plan = plan_of(run, model, relax_steps)
     rounds = _Rounds(run, plan, most_lifts(run, relax_steps))
@@ -105,7 +106,7 @@ def lift_stage(run: Run, out: Path) -> None:
         extra["card_labels"] = run.system.slow.transform(lifts.positions)
     save_lifts(lifts, out / "lifts.npz", **extra)
     save_lifts(reverse, out / "reverse.npz")
-    _save_trajectory(lifts, run.system, out / "lifts.dcd")
+    save_trajectory(lifts.positions[lifts.ok], run.system, out / "lifts.dcd")
     checks = check_lifts(forward, reverse, seed=run.seed("lift", "check", "bootstrap"))
     record = {
         "checks": [_check_record(check) for check in checks],

@@ -7,7 +7,7 @@ from ...system.molecular_system import MolecularSystem
 from ..context import Run, restrained_windows
 
 
-def _save_structure(system: MolecularSystem, path: Path) -> None:
+def save_structure(system: MolecularSystem, path: Path) -> None:
     """A PDB file without OpenMM's header: its remark has the date, and lifts are in vacuum, without a box."""
     from openmm.app import PDBFile
 
@@ -36,4 +36,4 @@ def sample_stage(run: Run, out: Path) -> None:
         if part.dropped:
             dropped = ", ".join(f"{count} {reason}" for reason, count in part.dropped.items())
             run.reporter.note(f"dropped {dropped} of {len(part) + sum(part.dropped.values())} frames ({name})")
-    _save_structure(run.system, out / "top.pdb")
+    save_structure(run.system, out / "top.pdb")

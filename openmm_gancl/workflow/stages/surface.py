@@ -27,7 +27,7 @@ from ...lifting.surface import (
 from ...units import FloatArray
 from ..context import Run
 from ..labelling import labelling_of
-from ..summary import Summary
+from ..summary import RelaxedSummary
 
 
 def _pareto_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: float) -> float:
@@ -37,7 +37,8 @@ def _pareto_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: fl
     return pareto_index(ends.log_weights[low] + energies[low])
 
 
-def _save_surface(surface: FreeEnergySurface, basins: tuple[Basin, ...], out: Path, name: str) -> None:
+def save_surface(surface: FreeEnergySurface, basins: tuple[Basin, ...], out: Path, name: str) -> None:
+    """Write a surface as ``.npz``, ``.dat`` and ``.png``."""
     surface.save(out / f"{name}.npz")
     surface.save_dat(out / f"{name}.dat")
     plot_surface(surface, basins=basins).figure.savefig(out / f"{name}.png", dpi=150)
@@ -60,9 +61,9 @@ def _learned_surfaces(run: Run, lifts: Lifts, cost: int, out: Path, progress: Pr
             progress=in_turn(progress, number, 3),
         )
 
-    _save_surface(over(own, learned[:, : len(own.names)], 1), (), out, "fes")
+    save_surface(over(own, learned[:, : len(own.names)], 1), (), out, "fes")
     surface = over(run.system.slow, card_labels, 2)
-    _save_surface(surface, run.system.basins, out, run.card_surface)
+    save_surface(surface, run.system.basins, out, run.card_surface)
     return LiftAnalysis(surface, replace(ends, cv_values=card_labels))
 
 
@@ -75,14 +76,14 @@ def surface_stage(run: Run, out: Path) -> None:
     with run.parts("surface") as progress:
         if labelling_of(run).learned is None:
             analysis = analyse_lifts(lifts, force_evaluations=cost, progress=progress)
-            _save_surface(analysis.surface, system.basins, out, "fes")
+            save_surface(analysis.surface, system.basins, out, "fes")
         else:
             analysis = _learned_surfaces(run, lifts, cost, out, progress)
     surface = analysis.surface
     basins = basin_populations(analysis.ends, system.basins, system.temperature)
     efficiencies = [check["efficiency"] for check in checks["checks"]]
     encoder = run.train_report().get("encoder")
-    Summary(
+    RelaxedSummary(
         system=system.name,
         preset=run.options.preset,
         acceptance=run.options.acceptance,

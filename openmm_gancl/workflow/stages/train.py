@@ -94,5 +94,5 @@ def train_stage(run: Run, out: Path) -> None:
         model = with_encoder_of(fit.model, model)
         report["encoder"] = {name: value for name, value in vars(fit).items() if name != "model"}
         report["force_evaluations"] += fit.force_evaluations
-    model.save(out / "model.pt")
+    model.save(out / "model.safetensors")
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")

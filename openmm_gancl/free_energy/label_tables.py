@@ -1,0 +1,171 @@
+"""Label functions at many places, kept as tables of their factors: sums over places without a row for each function.
+
+A product of two functions is again a sum of cosines and sines, of at most twice the order:
+``cos(a) cos(b) = (cos(a + b) + cos(a - b)) / 2``. So all sums over places of products of two functions follow from
+those of single waves, which are one matrix product of two narrow tables.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..units import FloatArray, IntArray
+from .label_functions import LabelFunctions
+
+ROWS_AT_ONCE = 1000
+
+
+class LabelTables:
+    """Label functions and their slopes at n places.
+
+    A wave of one axis is ``cos(m phase - q pi / 2)``, m not negative; column 0 of its table is one, column 2 m - 1 the
+    cosine and column 2 m the sine.
+
+    Args:
+        functions: the functions.
+        places: shape=(n, d).
+    """
+
+    def __init__(self, functions: LabelFunctions, places: FloatArray):
+        self.functions = functions
+        self._numbers, self._quarters = functions.waves()
+        self._scales = np.where(self._numbers > 0, np.sqrt(2.0), 1.0)
+        most = 2 * self._numbers.max(axis=0)
+        self._tables = [_waves(functions.phases(places, axis), m) for axis, m in enumerate(most)]
+        # of all axes but the first, products up to twice the order; functions need the first of them alone
+        grid = list(np.ndindex(*(2 * most[1:] + 1)))
+        rest = np.array(grid, dtype=np.int64).reshape(len(grid), -1)
+        order = (((rest + 1) // 2) * functions.steps[1:]).sum(axis=1)
+        low = np.flatnonzero(order <= 2 * (self._numbers * functions.steps).sum(axis=1).max() + 1e-9)
+        self._rest = rest[low[np.argsort(order[low], kind="stable")]]
+        self._radix = np.concatenate([[1], np.cumprod(2 * most[1:-1] + 1)])[: len(most) - 1]
+        keys = self._rest @ self._radix
+        self._by_key = np.argsort(keys)
+        self._keys = keys[self._by_key]
+
+    def _blocks(self, n_left: int, n_right: int) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+        """The first columns of both tables: of the first axis, and of products of the others."""
+        for i in range(0, len(self._tables[0]), ROWS_AT_ONCE):
+            rows = slice(i, i + ROWS_AT_ONCE)
+            left, *others = (table[rows] for table in self._tables)
+            if len(others) == 1:
+                # in the order of the table itself
+                yield rows, left[:, :n_left], others[0][:, :n_right]
+                continue
+            right = np.ones((len(left), n_right))
+            for table, columns in zip(others, self._rest[:n_right].T, strict=True):
+                right *= table[:, columns]
+            yield rows, left[:, :n_left], right
+
+    def _found(self, axis: int | None) -> tuple[IntArray, IntArray, FloatArray]:
+        """Where the functions, or their slopes along an axis, stand in both tables, and their factors."""
+        columns, factors = zip(
+            *(
+                _column(self._numbers[:, i], self._quarters[:, i] - (i == axis), self._factors(i, axis))
+                for i in range(len(self._tables))
+            ),
+            strict=True,
+        )
+        return columns[0], self._right_columns(columns), np.prod(factors, axis=0)
+
+    def _factors(self, i: int, axis: int | None) -> FloatArray:
+        rate = self._numbers[:, i] * self.functions.rates[i] if i == axis else 1.0
+        return np.asarray(self._scales[:, i] * rate)
+
+    def _right_columns(self, columns: tuple[IntArray, ...]) -> IntArray:
+        key = np.zeros(columns[0].shape, dtype=np.int64)
+        for one, radix in zip(columns[1:], self._radix, strict=True):
+            key += one * radix
+        return np.asarray(self._by_key[np.searchsorted(self._keys, key)])
+
+    def combine(self, coefficients: FloatArray, axis: int | None = None) -> FloatArray:
+        """The sum of functions, or of their slopes along an axis, times coefficients at each place, shape=(n,)."""
+        left, right, factors = self._found(axis)
+        table = np.zeros((left.max() + 1, right.max() + 1))
+        np.add.at(table, (left, right), factors * coefficients)
+        result = np.empty(len(self._tables[0]))
+        for rows, of_first, of_rest in self._blocks(*table.shape):
+            result[rows] = np.einsum("ij,ij->i", of_first @ table, of_rest)
+        return result
+
+    def project(self, weights: FloatArray, axis: int | None = None) -> FloatArray:
+        """The sum over places of weights times each function, or its slope, shape=(n_functions,).
+
+        Args:
+            weights: shape=(n,).
+            axis: of the slopes; functions without one.
+        """
+        left, right, factors = self._found(axis)
+        return np.asarray(factors * self._sums(weights, left.max() + 1, right.max() + 1)[left, right])
+
+    def wave_sums(self, weights: FloatArray) -> FloatArray:
+        """What `products` needs: sums over places of weights times all waves.
+
+        Args:
+            weights: shape=(n,).
+        """
+        return self._sums(weights, self._tables[0].shape[1], len(self._rest))
+
+    def _sums(self, weights: FloatArray, n_left: int, n_right: int) -> FloatArray:
+        sums = np.zeros((n_left, n_right))
+        for rows, of_first, of_rest in self._blocks(n_left, n_right):
+            sums += of_first.T @ (of_rest * weights[rows, None])
+        return sums
+
+    def products(self, sums: FloatArray, first: int | None = None, second: int | None = None) -> FloatArray:
+        """Sums over places of products of two functions, or slopes, shape=(n_functions, n_functions).
+
+        Args:
+            sums: from `wave_sums`.
+            first: the axis of the first one's slope; the function itself without one.
+            second: the same of the second one.
+        """
+        n, d = self._numbers.shape
+        by_axis = [self._pairs(axis, first == axis, second == axis) for axis in range(d)]
+        result = np.zeros((n, n))
+        for signs in np.ndindex(*(2,) * d):
+            columns, factors = zip(*(pairs[sign] for pairs, sign in zip(by_axis, signs, strict=True)), strict=True)
+            term = sums[columns[0], self._right_columns(columns)]
+            for factor in factors:
+                term *= factor
+            result += term
+        return result
+
+    def _pairs(self, axis: int, first: bool, second: bool) -> list[tuple[IntArray, FloatArray]]:
+        """One axis' factors of any two functions as a sum of two waves: columns and factors, shape=(n, n) each."""
+        waves, which = np.unique(
+            np.stack([self._numbers[:, axis], self._quarters[:, axis]], axis=1), axis=0, return_inverse=True
+        )
+        which = which.ravel()
+        m, q = waves.T
+        scale = np.where(m > 0, np.sqrt(2.0), 1.0)
+        rate = m * self.functions.rates[axis]
+        factors = 0.5 * np.multiply.outer(scale * (rate if first else 1.0), scale * (rate if second else 1.0))
+        q_first, q_second = (q - first)[:, None], (q - second)[None, :]
+        apart = m[:, None] - m
+        # cos(-m phase - q pi / 2) = cos(m phase + q pi / 2)
+        turned = np.where(apart < 0, q_second - q_first, q_first - q_second)
+        result = []
+        for number, quarters in ((m[:, None] + m, q_first + q_second), (np.abs(apart), turned)):
+            column, factor = _column(number, quarters, factors)
+            result.append((column[which][:, which], factor[which][:, which]))
+        return result
+
+
+def _column(numbers: IntArray, quarters: IntArray, factors: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Columns of waves in an axis' table, and factors with their signs: a sine of no wave is zero."""
+    sine = quarters % 2
+    signs = np.where(quarters % 4 < 2, 1.0, -1.0) * ((sine == 0) | (numbers > 0))
+    return np.where(numbers > 0, 2 * numbers - 1 + sine, 0), factors * signs
+
+
+def _waves(phases: FloatArray, most: int) -> FloatArray:
+    """1, cos(phase), sin(phase), cos(2 phase), ... sin(most phase), shape=(n, 2 most + 1)."""
+    result = np.empty((len(phases), 2 * most + 1))
+    turn = np.exp(1j * phases)
+    wave = np.ones_like(turn)
+    result[:, 0] = 1.0
+    for m in range(1, most + 1):
+        wave *= turn
+        result[:, 2 * m - 1], result[:, 2 * m] = wave.real, wave.imag
+    return result

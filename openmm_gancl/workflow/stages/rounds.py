@@ -1,0 +1,205 @@
+"""The closed loop in a run folder: ``rounds/NN/{frames,model,lifts}``, the last model, the check and the surface."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...files import finite
+from ...free_energy.grid import bin_centres
+from ...free_energy.weight_statistics import effective_sample_size, pareto_index
+from ...generator.model import load_model
+from ...lifting.frame_check import check_frames, labels_of_check
+from ...lifting.label_regression import regression_populations
+from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, round_shares, save_round
+from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
+from ...units import FloatArray
+from ..context import Run, Stage
+from ..options import LoopSettings
+from ..summary import LoopSummary
+from .lift import save_trajectory
+from .sample import save_structure
+from .surface import save_surface
+
+MODEL = ("model.safetensors",)
+RESULTS = ("fes.npz", "fes.dat", "fes.png", "lifts.npz", "lifts.dcd", "top.pdb")
+"""Files that are copied to the top of the run folder."""
+
+CHECK_CEILING = 6.0
+"""kT, up to which labels are checked."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How the result of a step is kept.
+
+    Attributes:
+        save: writes it into a folder.
+        load: reads it from there.
+    """
+
+    save: Callable[[Any, Path], None]
+    load: Callable[[Path], Any]
+
+
+def loop_options(settings: LoopSettings) -> LoopOptions:
+    """Of the loop, from a run's settings."""
+    windows = ShortWindows(settings.n_windows, settings.steering_steps, settings.frames_per_window, settings.stride)
+    return LoopOptions(windows, settings.n_first, settings.ceiling)
+
+
+def loop_of(run: Run) -> Loop:
+    """The loop of a run, which counts what it evaluates."""
+    return Loop(
+        run.system,
+        seed=run.seed("loop"),
+        max_evaluations=run.loop_settings.max_evaluations,
+        target_error=run.options.target_error,
+        options=loop_options(run.loop_settings),
+        platform=run.platform,
+        workers=run.workers,
+        progress=run.folder.spend,
+        more_draws=run.folder.manifest.get("more_lifts", ()),
+    )
+
+
+def own_frames_stage(run: Run, positions: FloatArray, log_weights: FloatArray, out: Path) -> None:
+    """Frames of the user's own in place of the first windows."""
+    loop = loop_of(run)
+    with run.reporter.step("evaluating frames", 1) as done:
+        save_force_frames(loop.frames_of(positions, log_weights), out / "frames.npz")
+        done(1)
+
+
+def kept_as(run: Run, step: Step) -> Stored:
+    """The files of a step: frames, a model, or lifts with their regression."""
+    if step.name.endswith("frames"):
+        return Stored(
+            lambda frames, out: save_force_frames(frames, out / "frames.npz"),
+            lambda folder: load_force_frames(folder / "frames.npz"),
+        )
+    if step.name.endswith("model"):
+        return Stored(
+            lambda generator, out: generator.save(out / "model.safetensors"),
+            lambda folder: load_model(folder / "model.safetensors"),
+        )
+
+    return Stored(save_round, lambda folder: load_round(folder, run.system.slow))
+
+
+def title_of(name: str) -> str:
+    """What a step does, for people."""
+    kind = name.split("/")[-1]
+    if kind.isdigit():
+        return "lifting more"
+    if kind == "lifts":
+        return f"lifting, round {int(name.split('/')[1]) + 1}"
+    return {"frames": "sampling", "model": "fitting"}[kind]
+
+
+def compute_and_save(run: Run, step: Step, stored: Stored, out: Path) -> None:
+    """One step, whose result goes into a folder."""
+    with run.reporter.step(title_of(step.name), 1) as done:
+        stored.save(step.compute(), out)
+        done(1)
+
+
+def check_stage(run: Run, loop: Loop, out: Path) -> None:
+    """Draws of the last model against independent frames."""
+    assert loop.regression is not None
+    places = bin_centres(loop.edges)
+    log_density = loop.regression.log_density(places)
+    low = places[log_density > log_density.max() - CHECK_CEILING]
+    n_labels = labels_of_check(run.loop_settings.check_evaluations)
+    with run.reporter.step("checking", 1) as done:
+        check = check_frames(
+            run.system, loop.generators[-1], low, n_labels, seed=run.seed("check"), platform=run.platform
+        )
+        run.folder.spend(check.check_evaluations)
+        done(1)
+    record = {**asdict(check), "checks": [{**asdict(one), "label": one.label.tolist()} for one in check.checks]}
+    (out / "checks.json").write_text(json.dumps(finite(record), indent=1) + "\n")
+
+
+def surface_stage(run: Run, loop: Loop, out: Path) -> None:
+    """The surface, its picture, all lifts, and the summary."""
+    system, learned = run.system, loop.learned()
+    draws, regression = learned.draws, learned.regression
+    with run.reporter.step("surface", 1) as done:
+        save_surface(learned.surface, system.basins, out, "fes")
+        done(1)
+    np.savez_compressed(
+        out / "lifts.npz",
+        labels=draws.labels,
+        cv_values=draws.labels,
+        log_weights=pooled_log_weights(draws),
+        log_density=draws.log_density,
+        log_label_density=draws.log_label_density,
+        reason=draws.reason.astype("U10"),
+        round=draws.round,
+        names=np.array(system.slow.names),
+        periods=system.slow.periods,
+        temperature=system.temperature,
+        generator=run.options.draws_from,
+        relaxation="none",
+    )
+    save_trajectory(loop.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd")
+    save_structure(system, out / "top.pdb")
+    populations = regression_populations(regression, system.slow, system.basins, system.temperature)
+    _summary(run, loop, learned, [asdict(row) for row in populations]).save(out / "summary.json")
+
+
+def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
+    system, draws = run.system, learned.draws
+    checks = json.loads(run.folder.file("check", "checks.json").read_text())
+    eta = learned.regression.log_density(draws.labels)
+    low = eta > eta.max() - loop.options.ceiling
+    in_surface = draws.log_weights - eta + np.log(round_shares(draws))
+    reasons, counts = np.unique(draws.reason, return_counts=True)
+    return LoopSummary(
+        system=system.name,
+        preset=run.options.preset,
+        n_lifts=len(draws),
+        reasons=dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
+        effective_sample_size=effective_sample_size(pooled_log_weights(draws)),
+        pareto_index=pareto_index(in_surface[low]),
+        pooled_z=_number(checks["pooled_z"]),
+        n_checked=len(checks["checks"]),
+        efficiency=_number(checks["efficiency"]),
+        median_error=learned.surface.median_error / system.kT,
+        target_error=run.options.target_error,
+        force_evaluations=learned.surface.force_evaluations,
+        check_evaluations=checks["check_evaluations"],
+        basins=basins,
+        generator=run.options.draws_from,
+        rounds=[asdict(one) for one in learned.history],
+    )
+
+
+def _number(stored: float | None) -> float:
+    return float("nan") if stored is None else float(stored)
+
+
+def loop_stages(run: Run) -> Iterator[Stage]:
+    """The steps of the loop, the check and the surface; the next one is asked for when this one is accepted."""
+    loop = loop_of(run)
+    for step in loop.steps():
+        yield _stage_of(run, step)
+        if step.name == "model":
+            yield Stage("check", partial(check_stage, run, loop))
+    yield Stage("surface", partial(surface_stage, run, loop), RESULTS)
+
+
+def _stage_of(run: Run, step: Step) -> Stage:
+    stored = kept_as(run, step)
+    return Stage(
+        step.name,
+        partial(compute_and_save, run, step, stored),
+        MODEL if step.name == "model" else (),
+        # read again: a run that was taken up goes on with the same numbers
+        lambda folder: step.accept(stored.load(folder)),
+    )

@@ -1,0 +1,196 @@
+"""Runs of the closed loop: their folder, taken up again, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from openmm_gancl.errors import InputError
+from openmm_gancl.free_energy.surface import load_surface
+from openmm_gancl.generator.model import load_model
+from openmm_gancl.system.library import load_system
+from openmm_gancl.workflow import options as run_options
+from openmm_gancl.workflow import run as pipeline
+from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.options import LoopSettings, RunOptions
+from openmm_gancl.workflow.stages import rounds
+from tests.workflow.test_run import Notes
+
+SYSTEM = "double_well_oscillators"
+TINY = LoopSettings(
+    n_windows=10,
+    steering_steps=50,
+    frames_per_window=10,
+    stride=4,
+    n_first=2500,
+    ceiling=10.0,
+    max_evaluations=9600,
+    check_evaluations=2000,
+)
+QUICK = RunOptions(preset="quick", platform="Reference")
+STAGES = (
+    *("rounds/00/frames", "rounds/00/model", "rounds/00/lifts"),
+    *("rounds/01/model", "rounds/01/lifts", "model", "check", "surface"),
+)
+RESULTS = ("fes.npz", "fes.dat", "fes.png", "lifts.npz", "lifts.dcd", "top.pdb", "model.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(run_options, "LOOP_PRESETS", {"quick": TINY})
+
+
+def run(folder, options=QUICK, target=SYSTEM, **rest):
+    return pipeline.run(folder, target, options, **{"reporter": Notes(), "workers": 1, **rest})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_options, "LOOP_PRESETS", {"quick": TINY})
+        return run(tmp_path_factory.mktemp("loop") / "run")
+
+
+def contents(folder):
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+
+
+def test_a_run_leaves_the_results_of_the_contract(finished):
+    folder = finished.folder
+    assert finished.done == STAGES
+    assert all((folder / name).is_file() for name in RESULTS)
+    with np.load(folder / "lifts.npz", allow_pickle=False) as lifts:
+        n = len(lifts["labels"])
+        names = {"cv_values", "log_weights", "log_density", "reason", "round", "names", "temperature"}
+        assert names <= set(lifts.files)
+        assert lifts["log_weights"].shape == lifts["log_density"].shape == lifts["round"].shape == (n,)
+        assert str(lifts["generator"]) == "triangular" and str(lifts["relaxation"]) == "none"
+    assert load_model(folder / "model.safetensors").metadata["system"] == SYSTEM
+    assert not list(folder.rglob("*.tmp")) and not (folder / "lock").exists()
+    summary = finished.summary
+    assert summary.force_evaluations == int(np.load(folder / "fes.npz")["force_evaluations"]) <= TINY.max_evaluations
+    assert summary.n_checked == 1 and 0 < summary.check_evaluations <= TINY.max_evaluations // 5
+
+
+def exact_difference(kT):
+    """Of the wells, kJ/mol: the fast degrees of freedom are harmonic, so that x has a closed form."""
+    x = np.linspace(-1.6, 1.6, 20_001)
+    energies = 10.0 * (x**2 - 1) ** 2 + 0.5 * kT * (0.8 + 0.3) * np.tanh(2 * x)
+    density = np.exp(-energies / kT)
+    return -kT * np.log(density[x > 0].sum() / density[x < 0].sum())
+
+
+def test_the_surface_is_right(finished):
+    system = load_system(SYSTEM)
+    rows = {row["name"]: row for row in finished.summary.basins}
+    error = rows["right"]["free_energy_error"]
+    assert error < 0.05 * system.kT
+    assert abs(rows["right"]["free_energy"] - exact_difference(system.kT)) < 3.5 * error
+    assert np.isfinite(load_surface(finished.folder / "fes.npz").energy).all()
+
+
+def test_trajectory_and_weights_have_the_same_rows(finished):
+    import mdtraj
+
+    with np.load(finished.folder / "lifts.npz", allow_pickle=False) as lifts:
+        finite = np.isfinite(lifts["log_weights"])
+        frames = mdtraj.load(str(finished.folder / "lifts.dcd"), top=str(finished.folder / "top.pdb"))
+        assert len(frames) == finite.sum()
+        labels = load_system(SYSTEM).slow.transform(frames.xyz.astype(float))
+        assert np.abs(labels - lifts["labels"][finite]).max() < 1e-6
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, tmp_path, monkeypatch):
+    folder, run_stage = tmp_path / "run", pipeline.RunFolder.run_stage
+
+    def stop(self, name, work, later=()):
+        def begin_and_stop(out):
+            (out / "half.npz").write_text("half")
+            self.spend(100)
+            raise KeyboardInterrupt
+
+        return run_stage(self, name, begin_and_stop if name == stage else work, later)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.RunFolder, "run_stage", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    kept = STAGES[: STAGES.index(stage)]
+    assert [name for name in STAGES if (folder / name).exists()] == list(kept)
+    made = {name: (folder / name).stat().st_ctime_ns for name in kept}
+    outcome = run(folder, workers=2)
+    assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
+    assert contents(folder) == contents(finished.folder)
+    assert outcome.evaluations_spent == finished.evaluations_spent + 100
+
+
+def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):
+    monkeypatch.setattr(rounds, "compute_and_save", lambda *_: 1 / 0)
+    (finished.folder / "fes.png").unlink()
+    assert run(finished.folder).summary == finished.summary
+    assert (finished.folder / "fes.png").exists()
+
+
+def test_commands_of_single_stages_end_where_they_say(finished, tmp_path):
+    for until, last in (("sample", 1), ("train", 2), ("lift", len(STAGES))):
+        assert run(tmp_path / "run", until=until).done == STAGES[:last]
+    assert contents(tmp_path / "run") == contents(finished.folder)
+
+
+def test_a_changed_file_of_a_round_is_refused(tmp_path):
+    folder = run(tmp_path / "run", until="train").folder
+    file = folder / "rounds" / "00" / "frames" / "frames.npz"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"frames.npz has changed since it was written: restore it, or remove"):
+        run(folder)
+
+
+def test_what_was_evaluated_is_counted(finished):
+    """By stages, lost attempts included; the check's beside the others."""
+    stages = json.loads((finished.folder / MANIFEST).read_text())["stages"]
+    spent = {name: sum(one["force_evaluations"] for one in entry["attempts"]) for name, entry in stages.items()}
+    assert spent["rounds/00/frames"] == 10 * (50 + 10 * 5)
+    assert spent["check"] == finished.summary.check_evaluations
+    loop = sum(cost for name, cost in spent.items() if name.startswith("rounds"))
+    assert loop == finished.summary.force_evaluations
+    assert finished.evaluations_spent == loop + spent["check"]
+
+
+def test_another_seed_gives_another_surface(finished, tmp_path):
+    other = run(tmp_path / "run", replace(QUICK, seed=1))
+    assert (other.folder / "fes.npz").read_bytes() != (finished.folder / "fes.npz").read_bytes()
+
+
+def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
+    options = replace(QUICK, target_error=0.001, max_evaluations=3600)
+    doubts = run(tmp_path / "run", options).summary.doubts()
+    assert any("not 0.001 as requested" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"relax_steps": 100}, "`relax_steps` is of lifts that are relaxed"),
+        ({"latent": 0}, "`latent` is of lifts that are relaxed"),
+        ({"acceptance": "metropolis"}, "`acceptance` is of lifts that are relaxed"),
+        ({"restrain": "none"}, "`restrain` is of lifts that are relaxed"),
+        ({"generator": "triangular", "slow": "diffusion-map"}, "learned labels need the product generator"),
+        ({"generator": "normal"}, "choose triangular or product"),
+        ({"max_evaluations": 3000}, "less than frames and one round need: 3500"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "run", replace(QUICK, **options))
+    assert not (tmp_path / "run" / MANIFEST).exists()
+
+
+def test_a_run_of_another_generator_is_refused(finished):
+    with pytest.raises(InputError, match=r"begun with `generator='triangular'`, now `generator='product'`"):
+        run(finished.folder, replace(QUICK, generator="product"))

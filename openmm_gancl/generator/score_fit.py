@@ -39,11 +39,17 @@ STRUCTURES_AN_ORDER = 3000
 HELD_OUT_BLOCK, HELD_OUT_EVERY = 25, 4
 """Structures that are held out together, and one block in how many."""
 
-MAX_LOSS = 50.0
-"""kT below the median at which a held-out likelihood is cut."""
+MAX_RESIDUAL = 5.0
+"""Of a held-out gradient, in the map's numbers: a larger one is cut."""
+
+MAX_COLUMNS = 4000
+"""Unknowns of a precision in one equation: more take minutes to solve for."""
 
 MIN_EVIDENCE = 4.0
 """Standard errors that a cubic term must be away from zero."""
+
+PRECISION_EVIDENCE, LINEAR_EVIDENCE = 4.0, 0.5
+"""Variances that the square of a coefficient of a precision, or of a mean, must exceed."""
 
 MAX_DEPTH = 3
 """Of the dependencies of numbers on others by cubic terms."""
@@ -81,7 +87,7 @@ NARROW_OPTIONS = (
     NarrowOptions(4, 1, 0.5),
     NarrowOptions(4, 2, 0.2),
 )
-"""Tried in turn, and chosen by the likelihood of structures that were held out."""
+"""Tried in turn, and chosen by the gradients of structures that were held out."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +255,8 @@ class _Equations:
         orders: shape=(n_features,), of the features.
         roughness: shape=(n_features,).
         of_precision: which features are multiplied by y.
+        squares: shape=(k,), sums of the gradients' squares.
+        total: sum of the weights.
     """
 
     matrix: FloatArray
@@ -256,6 +264,8 @@ class _Equations:
     orders: IntArray
     roughness: FloatArray
     of_precision: IntArray
+    squares: FloatArray
+    total: float
 
     @classmethod
     def of(cls, data: "_NarrowData", rows: BoolArray, precision_order: int) -> "_Equations":
@@ -292,13 +302,15 @@ class _Equations:
         of_pairs[:, a, b] = of_pairs[:, b, a] = expansion.coefficients @ moments
         blocks = matrix[n:, n:].reshape(len(of_precision), k, len(of_precision), k)
         blocks[:] = of_pairs[expansion.pairs].transpose(0, 2, 1, 3)
-        return cls(matrix, right, orders, roughness, of_precision)
+        squares = data.weights[chosen] @ data.gradients[chosen] ** 2
+        return cls(matrix, right, orders, roughness, of_precision, squares, float(data.weights[chosen].sum()))
 
     def __add__(self, other: "_Equations") -> "_Equations":
-        return replace(self, matrix=self.matrix + other.matrix, right=self.right + other.right)
+        names = ("matrix", "right", "squares", "total")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def solve(self, options: NarrowOptions) -> "LinearGradient":
-        """The least squares with a ridge, with as many functions as asked for."""
+        """The least squares with a ridge, with as many functions as asked for, each shrunk by its own evidence."""
         k, n_features = self.right.shape[1], len(self.orders)
         of_mean = np.flatnonzero(self.orders <= options.order)
         chosen = np.flatnonzero(self.orders[self.of_precision] <= options.precision_order)
@@ -309,11 +321,23 @@ class _Equations:
         penalty = np.concatenate([(smooth * (self.roughness > 0))[of_mean], np.repeat(smooth[of_precision], k)])
         matrix = self.matrix[np.ix_(columns, columns)]
         matrix[np.diag_indices_from(matrix)] += options.ridge * penalty + 1e-6
-        solution = cho_solve(cho_factor(matrix, overwrite_a=True), self.right[columns])
+        inverse = cho_solve(cho_factor(matrix, overwrite_a=True), np.eye(len(matrix)), overwrite_b=True)
+        right, n = self.right[columns], len(of_mean)
+        solution = inverse @ right
+        residual = np.maximum(self.squares - (solution * right).sum(axis=0), 0.0) / self.total
+        variance = np.diag(inverse)[:, None] * residual
         linear = np.zeros((n_features, k))
-        linear[of_mean] = solution[: len(of_mean)]
-        precision = solution[len(of_mean) :].reshape(-1, k, k)
-        return LinearGradient(linear, 0.5 * (precision + precision.transpose(0, 2, 1)), of_precision)
+        linear[of_mean] = solution[:n] * _garrote(solution[:n], variance[:n], LINEAR_EVIDENCE)
+        precision, of_it = (part[n:].reshape(-1, k, k) for part in (solution, variance))
+        precision = 0.5 * (precision + precision.transpose(0, 2, 1))
+        kept = _garrote(precision, 0.25 * (of_it + of_it.transpose(0, 2, 1)), PRECISION_EVIDENCE)
+        kept[0, np.arange(k), np.arange(k)] = 1.0
+        return LinearGradient(linear, kept * precision, of_precision)
+
+
+def _garrote(coefficients: FloatArray, variances: FloatArray, evidence: float) -> FloatArray:
+    """Factors by which coefficients within their noise vanish (Breiman 1995, doi 10.1080/00401706.1995.10484371)."""
+    return np.maximum(0.0, 1.0 - evidence * variances / np.maximum(coefficients**2, 1e-300))
 
 
 @dataclass(frozen=True)
@@ -443,28 +467,30 @@ class _NarrowData:
             scale=torch.as_tensor(self.scales),
         )
 
-    def log_likelihood(self, narrow: NarrowCoordinates, rows: BoolArray) -> FloatArray:
-        """log q of some structures given their conditions, shape=(n_rows,)."""
+    def residual(self, narrow: NarrowCoordinates, rows: BoolArray) -> float:
+        """Mean square of what a map leaves of some structures' gradients, in its own numbers, absurd ones cut."""
         chosen = np.flatnonzero(rows)
         chosen = chosen[:: max(1, len(chosen) // MAX_PROJECTED)]
-        with torch.no_grad():
-            values = torch.as_tensor(self.centres + self.scales * self.y[chosen])
-            normals, log_volume = narrow.inverse(values, torch.as_tensor(self.conditions[chosen]))
-        logs = (-0.5 * (normals**2).sum(dim=1) - log_volume).numpy()
-        # one structure that no candidate explains must not choose
-        logs = np.maximum(logs, np.median(logs) - MAX_LOSS)
-        return np.asarray(logs @ self.plain_weights[chosen] / self.plain_weights[chosen].sum())
+        arrays = (torch.as_tensor(part[chosen]) for part in (self.conditions, self.y, self.gradients))
+        numbers, gradients = (part.numpy() for part in narrow.numbers_and_gradients(*arrays))
+        squares = np.minimum((numbers + gradients) ** 2, MAX_RESIDUAL**2).mean(axis=1)
+        return float(squares @ self.weights[chosen] / self.weights[chosen].sum())
 
 
 def _fit_narrow(data: _NarrowData, options: FitOptions) -> NarrowCoordinates:
     """The narrow coordinates' map: candidates compared on held-out structures, the best one fitted to all."""
     effective = data.plain_weights.sum() ** 2 / (data.plain_weights**2).sum()
-    candidates = [one for one in options.narrow if effective >= STRUCTURES_AN_ORDER * one.precision_order]
-    candidates = candidates or [options.narrow[0]]
+    orders, k = data.condition.orders.numpy(), data.y.shape[1]
+    candidates = [
+        one
+        for one in options.narrow
+        if effective >= STRUCTURES_AN_ORDER * one.precision_order
+        and (one.precision_order == 0 or k * (orders <= one.precision_order).sum() <= MAX_COLUMNS)
+    ] or [options.narrow[0]]
     held_out = np.arange(len(data.y)) // HELD_OUT_BLOCK % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     if not held_out.any():
         candidates = candidates[:1]
-    best, chosen, used = -np.inf, candidates[0], -1
+    best, chosen, used = np.inf, candidates[0], -1
     for order in sorted({one.precision_order for one in candidates}):
         if chosen.precision_order < used:
             # a precision of this many functions was no better: nor is one of more
@@ -473,9 +499,9 @@ def _fit_narrow(data: _NarrowData, options: FitOptions) -> NarrowCoordinates:
         typical, used = _typical_factor(training), order
         for candidate in (one for one in candidates if one.precision_order == order and len(candidates) > 1):
             narrow = data.narrow(training.solve(candidate), typical, options)
-            found = data.log_likelihood(narrow, held_out)
-            if found > best:
-                best, chosen, whole = float(found), candidate, training + rest
+            found = data.residual(narrow, held_out)
+            if found < best:
+                best, chosen, whole = found, candidate, training + rest
     if len(candidates) == 1:
         whole = training + rest
     narrow = data.narrow(whole.solve(chosen), _typical_factor(whole), options)

@@ -17,7 +17,7 @@ import torch
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.threads import torch_threads
 from ..errors import InputError
@@ -29,8 +29,9 @@ from ..generator.invertible import InvertibleGenerator
 from ..generator.network_training import LEAST_STRUCTURES, NetworkOptions, with_network
 from ..generator.score_fit import fit_triangular, transported_gradients
 from ..generator.trained_for import system_metadata
-from ..reference.chart import InternalCoordinates, chart_for
+from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
+from ..reference.wide_components import other_components, with_angles
 from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
@@ -366,13 +367,19 @@ class Loop:
             yield Step(f"lifts/{number:02d}", partial(self._draw, n), self._accept_round)
 
     def _sample(self) -> ForceFrames:
+        """Of windows over labels and wide torsions, or that begin with the other components of particles anywhere."""
         sampled, rng = self.system, named_rng(self.seed, "frames")
-        if len(self.wide):
-            assert isinstance(self.chart, InternalCoordinates)
+        if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(sampled.topology, self.chart, self.wide)
             sampled = with_more_labels(sampled, torsions, WIDE_FORCE_CONSTANT)
         windows = self.options.windows_over(len(self._conditions))
-        return sample_short_windows(sampled, rng, windows, self.platform, self.progress)
+        return sample_short_windows(sampled, rng, windows, self.platform, self.progress, self._other_components)
+
+    @property
+    def _other_components(self) -> ParticleCoordinates | None:
+        """Of the labelled particles."""
+        slow = self.system.slow
+        return other_components(slow, self.system.positions) if isinstance(slow, ParticleCoordinates) else None
 
     def frames_of(self, positions: FloatArray, log_weights: FloatArray | None = None) -> ForceFrames:
         """Frames of the user's own in place of windows, for one evaluation each.
@@ -404,6 +411,10 @@ class Loop:
         return ForceFrames(positions[usable], forces[usable], weights, len(positions))
 
     def _accept_frames(self, frames: ForceFrames) -> None:
+        components = self._other_components
+        if isinstance(self.chart, CartesianCoordinates) and components is not None:
+            self.chart = with_angles(self.chart, frames.positions, components)
+            self.wide = wide_torsion_indices(self.system.topology, self.chart, self.system.state)
         chart, system = self.chart, self.system
         coordinates = chart.to_internal(frames.positions)
         forces = in_chart_frame(chart, frames.positions, frames.forces)
@@ -423,6 +434,8 @@ class Loop:
         else:
             ratios = past.log_weights + self._log_wide(past)[:, -1]
             ratios -= self.wide_regressions.log_density(past.coordinates[:, self._conditions])
+            # forces at a structure are right whatever its weight, which a poor first regression makes noise
+            ratios = np.minimum(0.5 * ratios, 0.0)
         of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
         used = of_draws > LEAST_TRAINING_WEIGHT
         return _Structures(

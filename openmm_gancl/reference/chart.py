@@ -264,15 +264,24 @@ class InternalCoordinates:
 
 @dataclass(frozen=True, eq=False)
 class CartesianCoordinates:
-    """Flattened positions of particles in an external field, nm.
+    """Flattened positions of particles in an external field, nm; some of them as angles.
+
+    An angle ``2 atan((x - centre) / scale)`` spans the whole line as a torsion spans its circle, so that a circular
+    density with a uniform share leaves out no mode: that share has the tails of a Cauchy density.
 
     Args:
         n_atoms: number of particles.
         label_components: shape=(d, 2), rows of particle index and axis (0, 1, 2) that are slow coordinates.
+        turned: shape=(k,), the coordinates that are angles; none by default.
+        centres: shape=(k,), nm, where such an angle is zero.
+        scales: shape=(k,), nm, from there to where it is a quarter of a turn.
     """
 
     n_atoms: int
     label_components: IntArray
+    turned: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    centres: FloatArray = field(default_factory=lambda: np.empty(0))
+    scales: FloatArray = field(default_factory=lambda: np.empty(0))
     kind: ClassVar[str] = "cartesian"
     constraints: ClassVar[Constraints] = UNCONSTRAINED
 
@@ -285,6 +294,8 @@ class CartesianCoordinates:
                 f"particles from 0 to {self.n_atoms - 1} and axes from 0 to 2"
             )
         object.__setattr__(self, "label_components", components)
+        for name, kind in (("turned", np.int64), ("centres", float), ("scales", float)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind).reshape(-1))
 
     @property
     def n_coordinates(self) -> int:
@@ -294,7 +305,7 @@ class CartesianCoordinates:
     @property
     def periodic(self) -> BoolArray:
         """See `Chart.periodic`."""
-        return np.zeros(self.n_coordinates, dtype=bool)
+        return np.isin(np.arange(self.n_coordinates), self.turned)
 
     @property
     def folds(self) -> IntArray:
@@ -308,19 +319,25 @@ class CartesianCoordinates:
 
     def to_cartesian(self, coordinates: FloatArray) -> FloatArray:
         """See `Chart.to_cartesian`."""
-        return np.array(coordinates, dtype=float).reshape(-1, self.n_atoms, 3)
+        flat = np.array(coordinates, dtype=float).reshape(-1, self.n_coordinates)
+        flat[:, self.turned] = self.centres + self.scales * np.tan(0.5 * flat[:, self.turned])
+        return flat.reshape(-1, self.n_atoms, 3)
 
     def to_internal(self, positions: FloatArray) -> FloatArray:
         """See `Chart.to_internal`; here the exact inverse."""
-        return np.array(positions, dtype=float).reshape(-1, self.n_coordinates)
+        flat = np.array(positions, dtype=float).reshape(-1, self.n_coordinates)
+        flat[:, self.turned] = 2.0 * np.arctan((flat[:, self.turned] - self.centres) / self.scales)
+        return flat
 
     def inside(self, coordinates: FloatArray) -> BoolArray:
         """See `Chart.inside`: everywhere."""
         return np.ones(len(coordinates), dtype=bool)
 
     def log_jacobian(self, coordinates: FloatArray) -> FloatArray:
-        """See `Chart.log_jacobian`: zero."""
-        return np.zeros(len(coordinates))
+        """See `Chart.log_jacobian`: zero but for angles."""
+        angles = np.asarray(coordinates, dtype=float).reshape(-1, self.n_coordinates)[:, self.turned]
+        with np.errstate(divide="ignore"):
+            return np.asarray((np.log(0.5 * self.scales) - 2.0 * np.log(np.abs(np.cos(0.5 * angles)))).sum(axis=1))
 
     def describe(self) -> dict[str, Any]:
         """See `Chart.describe`."""
@@ -328,6 +345,11 @@ class CartesianCoordinates:
             "kind": self.kind,
             "n_atoms": self.n_atoms,
             "label_components": self.label_components.tolist(),
+            **(
+                {name: getattr(self, name).tolist() for name in ("turned", "centres", "scales")}
+                if len(self.turned)
+                else {}
+            ),
         }
 
 

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 from ..coordinates.torch_modules import torsion_angles
 from ..system.constraints import Constraints
 from ..units import FloatArray
-from .chart import Chart, InternalCoordinates
+from .chart import CartesianCoordinates, Chart, InternalCoordinates
+
+
+def _register_angles(module: nn.Module, chart: Chart) -> None:
+    """The Cartesian coordinates of a chart that are angles, as buffers of a module."""
+    none = np.empty(0)
+    parts = (chart.turned, chart.centres, chart.scales) if isinstance(chart, CartesianCoordinates) else (none,) * 3
+    for name, part in zip(("turned", "centres", "scales"), parts, strict=True):
+        module.register_buffer(name, torch.as_tensor(np.array(part, dtype=np.int64 if name == "turned" else float)))
 
 
 class ChartCoordinates(nn.Module):
@@ -16,9 +24,13 @@ class ChartCoordinates(nn.Module):
     bonds: Tensor
     angles: Tensor
     torsions: Tensor
+    turned: Tensor
+    centres: Tensor
+    scales: Tensor
 
     def __init__(self, chart: Chart):
         super().__init__()
+        _register_angles(self, chart)
         self.is_internal = isinstance(chart, InternalCoordinates)
         for name, columns in (("bonds", 2), ("angles", 3), ("torsions", 4)):
             atoms = getattr(chart, name) if self.is_internal else np.empty((0, columns), dtype=np.int64)
@@ -27,7 +39,9 @@ class ChartCoordinates(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Nm and radians."""
         if not self.is_internal:
-            return positions.reshape(-1)
+            flat = positions.reshape(-1)
+            angles = 2 * torch.atan((flat[self.turned] - self.centres) / self.scales)
+            return flat.index_copy(0, self.turned, angles)
         bond, angle = positions[self.bonds], positions[self.angles]
         u, v = angle[:, 0] - angle[:, 1], angle[:, 2] - angle[:, 1]
         sine = torch.linalg.vector_norm(torch.linalg.cross(u, v), dim=1)
@@ -53,6 +67,9 @@ class ChartPositions(nn.Module):
 
     lengths: Tensor
     free: Tensor
+    turned: Tensor
+    centres: Tensor
+    scales: Tensor
 
     def __init__(self, chart: Chart):
         super().__init__()
@@ -67,11 +84,13 @@ class ChartPositions(nn.Module):
         self.rows = rows
         self.register_buffer("lengths", torch.as_tensor(np.array(fixed)))
         self.register_buffer("free", torch.as_tensor(np.flatnonzero(fixed == 0)))
+        _register_angles(self, chart)
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """Coordinates, shape=(n, n_coordinates), to positions, shape=(n, n_atoms, 3), nm."""
         if not self.is_internal:
-            return coordinates.reshape(-1, self.n_atoms, 3)
+            lines = self.centres + self.scales * torch.tan(0.5 * coordinates[:, self.turned])
+            return coordinates.index_copy(1, self.turned, lines).reshape(-1, self.n_atoms, 3)
         nb, na = self.n_bonds, self.n_bonds + self.n_angles
         angles, torsions = coordinates[:, nb:na], coordinates[:, na:]
         bonds = self.lengths.repeat(coordinates.shape[0], 1).index_copy(1, self.free, coordinates[:, :nb])
@@ -95,7 +114,12 @@ class ChartPositions(nn.Module):
     def log_jacobian(self, coordinates: Tensor) -> Tensor:
         """Log of Cartesian volume per volume of coordinates, shape=(n,); NaN or -inf outside the chart."""
         nb, na = self.n_bonds, self.n_bonds + self.n_angles
-        return 2 * torch.log(coordinates[:, :nb]).sum(dim=1) + torch.log(torch.sin(coordinates[:, nb:na])).sum(dim=1)
+        cosines = torch.cos(0.5 * coordinates[:, self.turned])
+        of_angles = (torch.log(0.5 * self.scales) - 2 * torch.log(torch.abs(cosines))).sum(dim=1)
+        if not self.is_internal:
+            return of_angles
+        lengths, angles = coordinates[:, :nb], coordinates[:, nb:na]
+        return 2 * torch.log(lengths).sum(dim=1) + torch.log(torch.sin(angles)).sum(dim=1) + of_angles
 
 
 def log_fixman(positions: Tensor, constraints: Constraints, masses: FloatArray) -> Tensor:

@@ -15,7 +15,7 @@ from .zmatrix import bond_graph
 
 
 def wide_torsion_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArray:
-    """The coordinates of a chart that are wide torsions, shape=(n_wide,); none of a Cartesian chart.
+    """The coordinates of a chart that are wide torsions, shape=(n_wide,); of a Cartesian chart its angles.
 
     A torsion is wide if it turns a whole branch about a bond outside rings, has no rotational symmetry (methyls have),
     is no label, and is no peptide bond that the state keeps trans. Where the state declares nothing a double bond is
@@ -27,7 +27,7 @@ def wide_torsion_indices(topology: Any, chart: Chart, state: DeclaredState) -> I
         state: the declared state.
     """
     if not isinstance(chart, InternalCoordinates):
-        return np.empty(0, dtype=np.int64)
+        return np.flatnonzero(chart.periodic)
     bridges = {frozenset(bond) for bond in nx.bridges(bond_graph(topology))}
     declared = {frozenset(bond) for bond in state.trans_peptides[:, 1:3].tolist()}
     partner = dict(chart.z_matrix[:, :2].tolist())

@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.geometry import wrap
+from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.platforms import make_context, put_in_group
 from ..engine.random_numbers import openmm_seed
 from ..engine.restraint_forces import add_restraint
@@ -84,6 +85,7 @@ def sample_short_windows(
     windows: ShortWindows = ShortWindows(),
     platform: str = "Reference",
     progress: Callable[[int], None] | None = None,
+    displaced: ParticleCoordinates | None = None,
 ) -> ForceFrames:
     """Frames of windows scattered over the labels' domain, each begun at the end of the nearest one that is done.
 
@@ -95,6 +97,7 @@ def sample_short_windows(
         windows: how many, and how long.
         platform: an OpenMM platform.
         progress: called with the number of evaluations made, after each window.
+        displaced: components that each window begins with anywhere in their domain; nothing holds them there.
 
     Raises:
         InputError: the dynamics failed, or left the declared state everywhere.
@@ -110,7 +113,8 @@ def sample_short_windows(
         gaps = wrap(np.array(waiting)[:, None] - np.array(reached), periods) / spans
         i, j = np.unravel_index((gaps**2).sum(axis=2).argmin(), gaps.shape[:2])
         label = waiting.pop(int(i))
-        found.append(dynamics.run(ends[j], reached[j], label))
+        start = ends[j] if displaced is None else displaced_positions(ends[j], displaced, rng)
+        found.append(dynamics.run(start, reached[j], label))
         reached.append(label)
         ends.append(found[-1][0][-1])
         if progress is not None:
@@ -181,3 +185,10 @@ class RestrainedDynamics:
         except openmm.OpenMMException as error:
             raise InputError(f"a training window failed ({error}): choose a shorter time step") from None
         return np.array(positions), np.array(forces)
+
+
+def displaced_positions(positions: FloatArray, displaced: ParticleCoordinates, rng: np.random.Generator) -> FloatArray:
+    """Positions with some components drawn evenly from their domain, shape=(n_atoms, 3), nm."""
+    moved = np.array(positions)
+    moved[displaced.components[:, 0], displaced.components[:, 1]] = rng.uniform(*displaced.domain.T)
+    return moved

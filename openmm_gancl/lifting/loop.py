@@ -37,9 +37,12 @@ from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
+from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_weights
 from .draws import Draws, draw, join_draws, load_draws, save_draws
 from .evaluation import evaluate
-from .label_regression import LabelRegression, fit_label_regression, integrate_mean_forces
+from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces
+from .marginal_surfaces import fit_marginal_regression, some_axes
+from .placement import GridPlacement, KernelPlacement, Placement, placement_of_arrays, scattered_places
 from .wide_densities import (
     WideRegressions,
     condition_indices,
@@ -52,9 +55,6 @@ from .wide_densities import (
 
 NEWEST_SHARE = 0.9
 """Of a round's draws, from the newest generator; the older ones share the rest."""
-
-EVERYWHERE_SHARE = 0.1
-"""Of a round's labels, evenly over the domain."""
 
 ROUND_SHARES = (0.1, 0.3, 0.6, 1.0)
 """How much a draw of each round counts in the surface; later rounds like the last."""
@@ -83,6 +83,9 @@ DRAWS_OF_A_NETWORK = 3 * LEAST_STRUCTURES
 
 N_PILOT = 300
 """Labels at which a map with and without its network are compared."""
+
+MAX_GRID_LABELS = 2
+"""Over more labels no grid has few enough cells."""
 
 FIRST = "rounds/00/frames"
 """The first step."""
@@ -137,47 +140,6 @@ class LoopOptions:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """p(s): even within the cells of a grid.
-
-    Attributes:
-        edges: of each label.
-        probabilities: shape=(n_0, ...), of the cells.
-    """
-
-    edges: tuple[FloatArray, ...]
-    probabilities: FloatArray
-
-    @classmethod
-    def below(cls, edges: tuple[FloatArray, ...], energies: FloatArray, ceiling: float) -> "Placement":
-        """Even over all cells below a ceiling, with a share everywhere.
-
-        Args:
-            edges: of the grid.
-            energies: shape=(n_0, ...), kT.
-            ceiling: above the lowest, kT.
-        """
-        low = energies < energies.min() + ceiling
-        even = np.full(energies.shape, EVERYWHERE_SHARE / energies.size)
-        return cls(edges, even + (1.0 - EVERYWHERE_SHARE) * low / low.sum())
-
-    def log_density(self, labels: FloatArray) -> FloatArray:
-        """log p(s) of labels in the domain, shape=(n,)."""
-        cells = [
-            np.clip(np.searchsorted(axis, part, side="right") - 1, 0, len(axis) - 2)
-            for axis, part in zip(self.edges, labels.T, strict=True)
-        ]
-        area = np.prod([axis[1] - axis[0] for axis in self.edges])
-        return np.asarray(np.log(self.probabilities[tuple(cells)] / area))
-
-    def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Labels, shape=(n, d)."""
-        cells = rng.choice(self.probabilities.size, n, p=self.probabilities.ravel())
-        widths = np.array([axis[1] - axis[0] for axis in self.edges])
-        return np.asarray(bin_centres(self.edges)[cells] + (rng.random((n, len(widths))) - 0.5) * widths)
-
-
-@dataclass(frozen=True)
 class Round:
     """One round of the loop.
 
@@ -201,20 +163,23 @@ class RoundOfDraws:
     Attributes:
         draws: of this round alone.
         regression: of the weights and mean forces of all rounds so far.
+        placement: what the round's labels were drawn from.
         wide_regressions: over labels and wide torsions, where there are any.
     """
 
     draws: Draws
     regression: LabelRegression
+    placement: Placement
     wide_regressions: WideRegressions | None = None
 
 
 def save_round(found: RoundOfDraws, folder: Path) -> None:
-    """Write ``lifts.npz`` and ``regression.npz``."""
+    """Write ``lifts.npz``, ``regression.npz`` and ``placement.npz``."""
     save_draws(found.draws, folder / "lifts.npz")
     wide = found.wide_regressions.regressions if found.wide_regressions else ()
     arrays = {f"{i}.{name}": part for i, one in enumerate((found.regression, *wide)) for name, part in one.arrays()}
     np.savez(folder / "regression.npz", **arrays)
+    np.savez(folder / "placement.npz", **found.placement.arrays())  # type: ignore[arg-type]
 
 
 def load_round(folder: Path, slow: SlowCoordinates) -> RoundOfDraws:
@@ -226,7 +191,10 @@ def load_round(folder: Path, slow: SlowCoordinates) -> RoundOfDraws:
             parts[int(number)][of_fit] = part
     regression = LabelRegression.of_arrays(LabelFunctions(slow), parts[0])
     wide = [LabelRegression.of_arrays(functions_over(slow, i), part) for i, part in list(parts.items())[1:]]
-    return RoundOfDraws(load_draws(folder / "lifts.npz"), regression, WideRegressions(tuple(wide)) if wide else None)
+    with np.load(folder / "placement.npz", allow_pickle=False) as arrays:
+        placement = placement_of_arrays(dict(arrays))
+    of_wide = WideRegressions(tuple(wide)) if wide else None
+    return RoundOfDraws(load_draws(folder / "lifts.npz"), regression, placement, of_wide)
 
 
 @dataclass(frozen=True)
@@ -253,8 +221,10 @@ class Learned:
         generator: fitted to all draws.
         draws: of all rounds.
         regression: of their weights and mean forces.
-        surface: the free-energy surface over the labels.
+        surface: the free-energy surface over the labels, the first two of more.
         history: one entry a round.
+        placements: what the labels of each round were drawn from.
+        doubts: sentences, where the result may be blind.
     """
 
     generator: InvertibleGenerator
@@ -262,6 +232,32 @@ class Learned:
     regression: LabelRegression
     surface: FreeEnergySurface
     history: tuple[Round, ...]
+    placements: tuple[Placement, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    def surface_over(self, *names: str) -> FreeEnergySurface:
+        """The surface over one or two of the labels, the others averaged over.
+
+        Args:
+            names: of labels.
+
+        Raises:
+            InputError: there is no such label.
+        """
+        slow = self.generator.slow
+        if not names or not set(names) <= set(slow.names):
+            raise InputError(
+                f"labels {', '.join(names)} are not among {', '.join(slow.names)}: give one or two of them"
+            )
+        indices = [slow.names.index(name) for name in names]
+        return marginal_surface(
+            self.generator,
+            self.draws,
+            self.placements,
+            indices,
+            self.surface.temperature,
+            self.surface.force_evaluations,
+        )
 
 
 def round_shares(draws: Draws) -> FloatArray:
@@ -287,6 +283,31 @@ def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradien
     indices = condition_indices(of_map)
     moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(indices), of_map.periodic.numpy())
     return np.asarray(gradients[:, indices] + moved)
+
+
+def marginal_surface(
+    generator: InvertibleGenerator,
+    draws: Draws,
+    placements: Sequence[Placement],
+    indices: Sequence[int],
+    temperature: float,
+    force_evaluations: int,
+) -> FreeEnergySurface:
+    """The surface over some of the labels, the others averaged over.
+
+    Args:
+        generator: whose map frees the mean forces of noise.
+        draws: of all rounds.
+        placements: of each round.
+        indices: of one or two labels.
+        temperature: K.
+        force_evaluations: to record.
+    """
+    slow, ok = generator.slow, draws.reason == "ok"
+    slopes = np.zeros(draws.labels.shape)
+    slopes[ok] = mean_forces(generator, draws.coordinates[ok], draws.gradients[ok])[:, : len(slow.names)]
+    regression = fit_marginal_regression(slow, indices, draws, placements, slopes, round_shares(draws))
+    return regression.surface(some_axes(slow, indices), temperature, force_evaluations)
 
 
 @dataclass(frozen=True)
@@ -344,9 +365,9 @@ class Loop:
                 f"`max_evaluations` {max_evaluations} leaves {sum(n_draws)} draws, too few to train a network: give at "
                 f"least {least}, or `generator='triangular'`"
             )
-        self.edges = grid_edges(system.slow)
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
+        self.placements: list[Placement] = []
         self.regression: LabelRegression | None = None
         self.wide_regressions: WideRegressions | None = None
         self.history: list[Round] = []
@@ -517,17 +538,20 @@ class Loop:
 
     def placement(self) -> Placement:
         """Where the next round's labels are drawn from."""
-        places = bin_centres(self.edges)
+        slow, ceiling = self.system.slow, self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
         if self.regression is None and len(self.wide):
-            energies = -self._first_wide_regressions(self.generators[0]).log_marginal(places)
+            log_density = self._first_wide_regressions(self.generators[0]).log_marginal
         elif self.regression is None:
             labels = self.frames.coordinates[:, self.chart.label_indices]
             slopes = mean_forces(self.generators[0], self.frames.coordinates, self.frames.gradients)
-            energies = -integrate_mean_forces(self.system.slow, labels, slopes, places)
+            log_density = regression_of_mean_forces(slow, labels, slopes).log_density
         else:
-            energies = -self.regression.log_density(places)
-        ceiling = self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
-        return Placement.below(self.edges, energies.reshape([len(axis) - 1 for axis in self.edges]), ceiling)
+            log_density = self.regression.log_density
+        if len(slow.names) > MAX_GRID_LABELS:
+            return KernelPlacement.below(slow, log_density, ceiling)
+        edges = grid_edges(slow)
+        energies = -log_density(bin_centres(edges)).reshape([len(axis) - 1 for axis in edges])
+        return GridPlacement.below(edges, energies, ceiling)
 
     def _draw(self, n: int) -> RoundOfDraws:
         """A round of draws from the mixture of all generators so far, and the regressions with them."""
@@ -548,9 +572,9 @@ class Loop:
             workers=self.workers,
             progress=self.progress,
         )
-        return self._regressions_with(draws)
+        return self._regressions_with(draws, placement)
 
-    def _regressions_with(self, draws: Draws) -> RoundOfDraws:
+    def _regressions_with(self, draws: Draws, placement: Placement) -> RoundOfDraws:
         """Of all draws' weights and mean forces, each round with its share."""
         pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
         ok, slopes = pooled.reason == "ok", np.zeros((len(pooled), len(self._conditions)))
@@ -560,38 +584,75 @@ class Loop:
             slow, pooled.labels, pooled.log_weights, slopes[:, :d], shares, start=self.regression
         )
         if not len(self.wide):
-            return RoundOfDraws(draws, regression)
+            return RoundOfDraws(draws, regression, placement)
         start = self.wide_regressions or self._first_wide_regressions(self.generators[0])
         conditions, log_wide = pooled.coordinates[:, self._conditions], self._log_wide(pooled)
         wide = fit_wide_regressions(slow, conditions, pooled.log_weights, log_wide, slopes, shares, start)
-        return RoundOfDraws(draws, regression, wide)
+        return RoundOfDraws(draws, regression, placement, wide)
 
     def _accept_round(self, found: RoundOfDraws) -> None:
         self.drawn.append(found.draws)
+        self.placements.append(found.placement)
         self.regression, self.wide_regressions = found.regression, found.wide_regressions
         self.force_evaluations += found.draws.force_evaluations
         self.history.append(self._record())
 
     def surface(self) -> FreeEnergySurface:
-        """The surface of the regression so far."""
+        """The surface of the regression so far; over the first two labels of more."""
         assert self.regression is not None
+        if len(self.system.slow.names) > MAX_GRID_LABELS:
+            of_run = (self.system.temperature, self.force_evaluations)
+            pooled = join_draws(self.drawn)
+            return marginal_surface(self.generators[-1], pooled, self.placements, (0, 1), *of_run)
         return self.regression.surface(self.system.slow, self.system.temperature, self.force_evaluations)
 
     def _record(self) -> Round:
         """What the last round was worth."""
-        assert self.regression is not None
-        last = self.drawn[-1]
-        eta = self.regression.log_density(last.labels)
-        low = eta > eta.max() - self.options.ceiling
-        ratios = np.exp(last.log_weights[low] - eta[low])
+        ratios = self._ratios(self.drawn[-1])
         effective = ratios.sum() ** 2 / max((ratios**2).sum(), 1e-300) / len(ratios)
         return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error)
+
+    def doubts(self) -> Iterator[str]:
+        """Where the result so far may be blind."""
+        last = self.drawn[-1]
+        log_weights = pooled_log_weights(last)
+        yield from doubts_about_weights(self.wide_names, last.coordinates[:, self.wide], log_weights)
+        yield from doubts_about_rounds(self._ratios(last))
+        n_windows = self.options.windows_over(len(self._conditions)).n
+        yield from doubts_about_coordinates(self.system, len(self.wide), n_windows)
+
+    @property
+    def wide_names(self) -> tuple[str, ...]:
+        """Of the wide torsions or components."""
+        if isinstance(self.chart, InternalCoordinates):
+            return torsions_of(self.system.topology, self.chart, self.wide).names if len(self.wide) else ()
+        return tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in self.wide.tolist())
+
+    @property
+    def places(self) -> FloatArray:
+        """Labels that fill the domain evenly, shape=(n, d)."""
+        slow = self.system.slow
+        few = len(slow.names) <= MAX_GRID_LABELS
+        return bin_centres(grid_edges(slow)) if few else scattered_places(slow)
+
+    def _ratios(self, draws: Draws) -> FloatArray:
+        """Weights over the surface of all rounds, of draws at labels below the ceiling, shape=(n_low,)."""
+        assert self.regression is not None
+        eta = self.regression.log_density(draws.labels)
+        low = eta > eta.max() - self.options.ceiling
+        return np.exp(draws.log_weights[low] - eta[low])
 
     def learned(self) -> Learned:
         """What all steps gave."""
         assert self.regression is not None
         return Learned(
-            self.generators[-1], join_draws(self.drawn), self.regression, self.surface(), tuple(self.history)
+            self.generators[-1],
+            join_draws(self.drawn),
+            self.regression,
+            self.surface(),
+            tuple(self.history),
+            tuple(self.placements),
+            tuple(self.doubts()),
         )
 
 
@@ -610,8 +671,9 @@ def learn(
 ) -> Learned:
     """Learn a generator and a free-energy surface of a system from its forces alone.
 
-    A mode of other coordinates than the labels (a rotamer, say) that no training window reached is not proposed, and
-    neither the weights nor the error bars can tell: label what turns, or compare with windows from other structures.
+    Torsions that turn and are no labels (rotamers, hydroxyls), and components of labelled particles with several modes,
+    have densities with a uniform share: every mode of theirs is proposed. Forms of rings, and modes of coordinates that
+    windows show as one, are not looked for, and neither weights nor error bars can tell: see `Learned.doubts`.
 
     Args:
         system: the real system; its labels are torsions or particle components.

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ...files import finite
-from ...free_energy.grid import bin_centres
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
 from ...generator.network_training import NetworkOptions
@@ -113,7 +112,7 @@ def compute_and_save(run: Run, step: Step, stored: Stored, out: Path) -> None:
 def check_stage(run: Run, loop: Loop, out: Path) -> None:
     """Draws of the last model against independent frames."""
     assert loop.regression is not None
-    places = bin_centres(loop.edges)
+    places = loop.places
     log_density = loop.regression.log_density(places)
     low = places[log_density > log_density.max() - CHECK_CEILING]
     n_labels = labels_of_check(run.loop_settings.check_evaluations)
@@ -179,6 +178,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         basins=basins,
         generator=run.options.draws_from,
         rounds=[asdict(one) for one in learned.history],
+        blind=list(learned.doubts),
     )
 
 

@@ -1,0 +1,100 @@
+"""Where a result may be blind, in sentences: modes that are only being discovered, and those that nothing looks for."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from ..coordinates.slow_coordinates import ParticleCoordinates
+from ..reference.zmatrix import bond_graph
+from ..system.molecular_system import MolecularSystem
+from ..units import FloatArray
+
+SECTORS = 12
+"""Of a wide coordinate's circle, whose weights are looked at."""
+
+LEAST_MASS, FEWEST_DRAWS = 0.02, 10.0
+"""Of a sector: less mass is not worth a sentence; fewer effective draws are a discovery."""
+
+LARGEST_SHARE = 0.1
+"""Of all weight, that a single draw may have."""
+
+DISAGREEMENT = 5.0
+"""Standard errors."""
+
+STATES_EACH = 3
+"""Of a wide torsion."""
+
+
+def doubts_about_weights(names: Sequence[str], angles: FloatArray, log_weights: FloatArray) -> Iterator[str]:
+    """Of draws to the equilibrium over labels.
+
+    Args:
+        names: of the wide coordinates.
+        angles: shape=(n, n_wide), radians.
+        log_weights: shape=(n,), the label's density included.
+    """
+    weights = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
+    if weights.max() > LARGEST_SHARE:
+        yield (
+            f"one draw has {weights.max():.0%} of all weight: a mode is being discovered, or the generator fits "
+            "badly; allow more evaluations"
+        )
+    for name, values in zip(names, angles.T, strict=True):
+        sectors = np.floor(np.mod(values + np.pi, 2 * np.pi) / (2 * np.pi) * SECTORS).astype(np.int64) % SECTORS
+        mass = np.bincount(sectors, weights, SECTORS)
+        effective = mass**2 / np.maximum(np.bincount(sectors, weights**2, SECTORS), 1e-300)
+        for i in np.flatnonzero((mass > LEAST_MASS) & (effective < FEWEST_DRAWS)):
+            low = 360 // SECTORS * i - 180
+            yield (
+                f"{name} has {mass[i]:.0%} of its weight between {low} and {low + 360 // SECTORS} degrees, and that "
+                f"from {effective[i]:.0f} effective draws: a mode is being discovered; allow more evaluations"
+            )
+
+
+def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:
+    """Of the last round's weights over the surface of all rounds, shape=(n,)."""
+    error = ratios.std() / np.sqrt(len(ratios))
+    if abs(ratios.mean() - 1.0) > DISAGREEMENT * error:
+        yield (
+            f"weights of the last round are {ratios.mean():.2f} times those of all rounds ({error:.2f}): what it found "
+            "is new; allow more evaluations"
+        )
+
+
+def doubts_about_coordinates(system: MolecularSystem, n_wide: int, n_windows: int) -> Iterator[str]:
+    """Of what is looked for at all.
+
+    Args:
+        system: the real system.
+        n_wide: wide torsions.
+        n_windows: first windows.
+    """
+    if isinstance(system.slow, ParticleCoordinates):
+        yield from _doubts_about_particles(system.slow, system.n_atoms)
+        return
+    if STATES_EACH**n_wide > n_windows:
+        yield (
+            f"{n_wide} wide torsions have some {STATES_EACH**n_wide} combinations of states, and {n_windows} windows "
+            "began in that many at most: give frames of your own, or label what matters"
+        )
+    yield from _doubts_about_rings(system.topology)
+
+
+def _doubts_about_particles(slow: ParticleCoordinates, n_particles: int) -> Iterator[str]:
+    others = n_particles - len(set(slow.components[:, 0].tolist()))
+    if others:
+        yield f"no modes were looked for of {others} particles without a label: only those that windows met are there"
+
+
+def _doubts_about_rings(topology: Any) -> Iterator[str]:
+    """A flat ring has one form: every atom of it has three neighbours at most."""
+    graph, names = bond_graph(topology), [atom.name for atom in topology.atoms()]
+    for ring in nx.cycle_basis(graph):
+        if any(graph.degree[atom] > 3 for atom in ring):
+            yield (
+                f"the ring of {', '.join(names[atom] for atom in sorted(ring))} is not proposed in forms that no "
+                "window met: give frames of each form"
+            )

@@ -1,0 +1,129 @@
+"""Modes of coordinates that are no labels: a loop that starts in one of them finds all, with the right weights.
+
+Surfaces against quadrature within 3.5 sigma at a combined error of at most 0.05 kT; what leaves modes out is found
+beyond 5 sigma.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from openmm_gancl import load_system
+from openmm_gancl.coordinates.basin import Basin
+from openmm_gancl.generator.invertible import InvertibleGenerator
+from openmm_gancl.generator.score_fit import FitOptions, fit_triangular
+from openmm_gancl.lifting import loop as of_loop
+from openmm_gancl.lifting.draws import draw
+from openmm_gancl.lifting.label_regression import regression_populations
+from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
+from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
+from openmm_gancl.reference.wide_torsions import wide_torsion_indices
+from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
+
+from . import pentane as pentane_module
+from .exact import FORKED, KT
+from .pentane import pentane
+from .statistics import score
+
+FORK, PENTANE = "forked_oscillator", "pentane"
+LIMIT, REJECTED, MAX_ERROR = 3.5, 5.0, 0.05
+OPTIONS = LoopOptions(ShortWindows(n=20), n_first=500)
+BASINS = {
+    FORK: (Basin("left", (np.array([[-1.0, 0.0]]),)), Basin("right", (np.array([[0.0, 1.0]]),))),
+    PENTANE: (
+        Basin("gauche", (np.array([[-2.0, 2.0]]),)),
+        Basin("trans", (np.array([[2.0, np.pi]]), np.array([[-np.pi, -2.0]]))),
+    ),
+}
+
+
+@cache
+def system_of(name):
+    return load_system(name) if name == FORK else pentane()
+
+
+def exact_surface(name, labels):
+    """-log of the integral over all other coordinates, kT."""
+    return FORKED.surface(labels) / KT if name == FORK else pentane_module.surface(labels)
+
+
+def exact_difference(name):
+    """Of the second basin from the first, kT."""
+    grid = np.linspace(*system_of(name).slow.domain[0], 7201)
+    grid = 0.5 * (grid[1:] + grid[:-1])
+    density = np.exp(-exact_surface(name, grid))
+    second = grid > 0 if name == FORK else np.abs(grid) > 2.0
+    return -np.log(density[second].sum() / density[~second].sum())
+
+
+def difference_and_error(name, learned):
+    """The same of a loop, and its error bar, kT."""
+    rows = regression_populations(learned.regression, system_of(name).slow, BASINS[name], 300.0)
+    return rows[1].free_energy / KT, rows[1].free_energy_error / KT
+
+
+@pytest.mark.parametrize("name", [FORK, PENTANE])
+def test_the_loop_finds_all_modes(name):
+    learned = learn(system_of(name), seed=1, max_evaluations=8000, options=OPTIONS)
+    assert learned.generator.map.n_wide == 1
+    found, error = difference_and_error(name, learned)
+    assert error < MAX_ERROR
+    assert abs(found - exact_difference(name)) < LIMIT * error
+    exact = exact_surface(name, learned.surface.centres[0])
+    low = exact < exact.min() + 8.0
+    off = learned.surface.energy[low] / KT - exact[low]
+    assert (off - off.mean()).std() < MAX_ERROR
+    assert learned.history[-1].effective_fraction > 0.7
+
+
+def test_a_loop_without_the_second_mode_shows(monkeypatch):
+    """The twin: a normal density of the fork's fast coordinate, and windows that begin where the structure is."""
+    monkeypatch.setattr(of_loop.Loop, "_other_components", None)
+    learned = learn(system_of(FORK), seed=1, max_evaluations=8000, options=OPTIONS)
+    assert learned.generator.map.n_wide == 0
+    found, error = difference_and_error(FORK, learned)
+    assert error < MAX_ERROR
+    assert abs(found - exact_difference(FORK)) > REJECTED * error
+
+
+@cache
+def one_mode(name):
+    """Chart, its wide coordinate, coordinates and gradients of structures in one mode of it alone."""
+    system = system_of(name)
+    chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
+    if name == FORK:
+        chart = CartesianCoordinates(1, system.slow.components, turned=[1], centres=[0.0], scales=[0.3])
+    wide = wide_torsion_indices(system.topology, chart, system.state)
+    frames = sample_short_windows(system, np.random.default_rng(1), ShortWindows(n=20))
+    coordinates = chart.to_internal(frames.positions)
+    forces = in_chart_frame(chart, frames.positions, frames.forces)
+    gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
+    angles = coordinates[:, wide[0]]
+    here = angles > 0 if name == FORK else np.abs(angles) > 2.0
+    assert here.sum() > 200
+    return chart, wide, coordinates[here], gradients[here]
+
+
+@pytest.mark.parametrize("name", [FORK, PENTANE])
+def test_the_uniform_share_reaches_a_mode_that_no_structure_showed(name):
+    """``w exp(F(s))`` has mean one at all labels; the twin counts a share that was not drawn from."""
+    system, (chart, wide, *structures) = system_of(name), one_mode(name)
+    labels = np.random.default_rng(2).uniform(*system.slow.domain[0], (20_000, 1))
+    with_share, without = (
+        InvertibleGenerator(
+            fit_triangular(chart, system.slow, *structures, wide=wide, options=FitOptions(uniform_share=share)),
+            chart,
+            system.slow,
+        )
+        for share in (0.3, 0.0)
+    )
+    free_energies = exact_surface(name, labels[:, 0])
+    drawn, left_out = (
+        draw(system, [one], np.ones(1), labels, np.random.default_rng(3)) for one in (with_share, without)
+    )
+    right = score(drawn.log_weights + free_energies, 0.0)
+    wrong = score(left_out.log_target - with_share.log_density(left_out.coordinates) + free_energies, 0.0)
+    assert right.relative_error < MAX_ERROR and abs(right.z) < LIMIT, right
+    assert abs(wrong.z) > REJECTED, wrong

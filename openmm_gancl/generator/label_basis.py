@@ -89,12 +89,19 @@ class LabelBasis(nn.Module):
         return self.origin.numpy() + span.numpy() * rng.random((n, len(span)))
 
 
-def baseline_order(d: int) -> int:
-    """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
+def highest_order(d: int, most: int) -> int:
+    """The highest order, at least one, with at most so many products of d coordinates."""
 
     def n_functions(order: int) -> int:
         # of j coordinates at work, each cosine or sine, orders that add up to at most the highest
         return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
 
-    orders = range(1, MAX_BASIS_ORDER + 1)
-    return max(order for order in orders if order == 1 or n_functions(order) <= MAX_BASIS_FUNCTIONS)
+    order = 1
+    while d and n_functions(order + 1) <= most:
+        order += 1
+    return order
+
+
+def baseline_order(d: int) -> int:
+    """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
+    return min(MAX_BASIS_ORDER, highest_order(d, MAX_BASIS_FUNCTIONS))

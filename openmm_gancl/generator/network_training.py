@@ -51,9 +51,9 @@ class NetworkOptions:
 
     n_layers: int = 2
     hidden: int = 128
-    n_steps: int = 3000
+    n_steps: int = 1500
     batch: int = 256
-    rate: float = 2e-3
+    rate: float = 5e-3
     held_out: float = 0.1
     scores: float = 1.0
     likelihood: float = 0.0

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from openmm_gancl.generator.generator_file import load_generator, save_generator
 
 from openmm_gancl import InputError
 from openmm_gancl.coordinates.slow_coordinates import ParticleCoordinates
 from openmm_gancl.generator.coupling import CouplingNetwork
 from openmm_gancl.generator.invertible import InvertibleGenerator
+from openmm_gancl.generator.model import load_model
 from openmm_gancl.generator.network_training import (
     NetworkOptions,
     TrainingNumbers,
@@ -179,8 +179,8 @@ def test_the_map_it_was_trained_on_stays_as_it_was(trained):
 def test_the_file_keeps_the_network(bent, trained, tmp_path):
     chart, slow, coordinates, _ = bent
     generator = InvertibleGenerator(trained[1], chart, slow)
-    save_generator(generator, tmp_path / "model.safetensors")
-    read = load_generator(tmp_path / "model.safetensors")
+    generator.save(tmp_path / "model.safetensors")
+    read = load_model(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(read.log_density(coordinates[:50]), generator.log_density(coordinates[:50]))
 
 

@@ -429,7 +429,8 @@ class Loop:
             raise InputError("OpenMM has no forces for any of the frames: see that they are of this system")
         # truncated: a frame that weighs more than hundred others would be the only one
         weights = np.exp(np.minimum(log_weights[usable] - logsumexp(log_weights[usable]) + np.log(usable.sum()), 4.6))
-        return ForceFrames(positions[usable], forces[usable], weights, len(positions))
+        labels = self.system.slow.transform(positions[usable])
+        return ForceFrames(positions[usable], forces[usable], labels, weights, len(positions))
 
     def _accept_frames(self, frames: ForceFrames) -> None:
         components = self._other_components

@@ -30,12 +30,14 @@ class ForceFrames:
     Attributes:
         positions: shape=(n, n_atoms, 3), nm.
         forces: shape=(n, n_atoms, 3), kJ/mol/nm, without the restraint's.
+        labels: shape=(n, d), the restraint's centre; of your own frames, their own labels.
         weights: shape=(n,), how much each counts in a fit.
         force_evaluations: what they cost.
     """
 
     positions: FloatArray
     forces: FloatArray
+    labels: FloatArray
     weights: FloatArray
     force_evaluations: int
 
@@ -123,8 +125,8 @@ def sample_short_windows(
     inside = system.state.inside(positions)
     if not inside.any():
         raise InputError("no frame of the training windows lies in the declared state: see the card's `state`")
-    weights = np.ones(int(inside.sum()))
-    return ForceFrames(positions[inside], forces[inside], weights, windows.force_evaluations)
+    labels = np.repeat(reached[1:], windows.n_frames, axis=0)[inside]
+    return ForceFrames(positions[inside], forces[inside], labels, np.ones(len(labels)), windows.force_evaluations)
 
 
 class RestrainedDynamics:

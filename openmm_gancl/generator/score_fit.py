@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, lstsq
 from torch import Tensor
 
 from ..coordinates.slow_coordinates import Axes
@@ -59,6 +59,9 @@ CUBIC_OUTLIER = 6.0
 
 MAX_PROJECTED = 2000
 """Structures at which a precision is factorised."""
+
+DEPENDENT = 1e-10
+"""Relative size of what is taken for rounding where waves depend on each other."""
 
 TAPER_START = 2.0
 """Radians from its origin at which a narrow torsion begins to take the velocity of `transported_gradients` away."""
@@ -230,7 +233,8 @@ class _Expansion:
         # the expansion is exact: any places at which the waves differ will do
         places = condition.places(2 * len(made.numbers), named_rng(0, "fixed", "expansion"))
         values, waves = condition(torch.as_tensor(places)).numpy()[:, features], made.waves(places)
-        found = cho_solve(cho_factor(waves @ waves.T), waves @ (values[:, a] * values[:, b]))
+        # half waves of an axis without a period depend on each other, all but exactly
+        found = lstsq(waves.T, values[:, a] * values[:, b], cond=DEPENDENT, lapack_driver="gelsy")[0]
         return replace(made, coefficients=found.T)
 
     def waves(self, conditions: FloatArray) -> FloatArray:

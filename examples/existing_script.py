@@ -1,6 +1,6 @@
 """An OpenMM script of alanine dipeptide that starts in C7eq, with two lines added: lifts cross what dynamics do not.
 
-gancl run alanine_dipeptide_vacuum -o runs/ala2
+gancl run alanine_dipeptide_vacuum --generator product -o runs/ala2
 python examples/existing_script.py runs/ala2
 
 It prints the population of C7ax and how often the molecule went there and back, compared with plain dynamics of as

@@ -1,6 +1,6 @@
 """All-atom structures at given labels: exact lifts in vacuum, and in a box of water the solute steered there.
 
-gancl run alanine_dipeptide_vacuum -o runs/ala2
+gancl run alanine_dipeptide_vacuum --generator product -o runs/ala2
 python examples/structures_at.py runs/ala2/model.safetensors [--preset quick]
 
 It writes vacuum.pdb and water.pdb, one model a structure, and says which guarantee each has.

@@ -24,6 +24,7 @@ from .free_energy.plots import plot_surface as plot_surface
 from .free_energy.surface import FreeEnergySurface as FreeEnergySurface
 from .free_energy.surface import load_surface as load_surface
 from .generator.forces import torch_force as torch_force
+from .generator.invertible import InvertibleGenerator as InvertibleGenerator
 from .generator.model import LiftingModel as LiftingModel
 from .generator.model import load_model as load_model
 from .generator.training import train as train
@@ -32,6 +33,8 @@ from .learning.diffusion_map import DiffusionMap as DiffusionMap
 from .learning.learned_labels import learn_slow_coordinates as learn_slow_coordinates
 from .lifting.lifter import Lifter as Lifter
 from .lifting.lifts import Lifts as Lifts
+from .lifting.loop import Learned as Learned
+from .lifting.loop import learn as learn
 from .lifting.structures import structures_at as structures_at
 from .lifting.surface import surface_from_lifts as surface_from_lifts
 from .moves.lift_move import LiftMove as LiftMove

@@ -17,6 +17,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = (
+    "workflow/test_learned_run.py",
+    "workflow/test_run.py",
+    "physics/test_umbrella.py",
+    "physics/test_in_context.py",
+    "physics/test_density.py",
+    "test_quality.py",
+    "test_bytes.py",
+    "test_examples.py",
+)
+"""Files that take longest come first, so that no worker of pytest-xdist has one of them left alone at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
 def pytest_addoption(parser):
     text = "run as if openmm-torch were not installed"
     parser.addoption("--without-openmmtorch", action="store_true", help=text)

@@ -23,7 +23,7 @@ def run(folder, *arguments):
 def quick_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     gancl = ("-m", "openmm_gancl.cli", "run", "alanine_dipeptide_vacuum", "-o", "run", "--preset", "quick")
-    run(folder, *gancl, "--generator", "product", "--latent", "0", "--lifts", "128")
+    run(folder, *gancl, "--generator", "product", "--latent", "0", "--lifts", "128", "--workers", "1")
     return folder / "run"
 
 

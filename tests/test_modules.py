@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,7 @@ def test_only_the_command_line_knows_the_command_line():
             assert not any(other.split(".")[0] == "cli" for other in others), name
 
 
+@cache
 def loaded_modules(statement):
     script = f"{statement}\nimport sys\nprint(*sys.modules)"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -15,9 +15,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Preset = Annotated[str, typer.Option(help="default (minutes) or quick (under one minute, for trials and tests).")]
 Generator = Annotated[
     str | None,
-    typer.Option(
-        help="triangular (a lift costs one evaluation; the default for the card's labels), or product (relaxed lifts)."
-    ),
+    typer.Option(help="gan, triangular (no network on top; the default of quick) or product (lifts are relaxed)."),
 ]
 RelaxSteps = Annotated[
     str | None, typer.Option(metavar="N|auto", help="Steps of each relaxation, or auto to measure the best count.")

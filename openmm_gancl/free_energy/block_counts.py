@@ -165,8 +165,9 @@ class BlockCounts:
     def normalised(self, multiplicities: FloatArray) -> FloatArray:
         """Scaled so that every stratum keeps its number of samples; an empty stratum stays as it was."""
         scaled = np.array(multiplicities, dtype=float)
+        alone = len(self.correlation) == 1
         for s in range(len(self.correlation)):
-            mine = self.stratum == s
+            mine = slice(None) if alone else self.stratum == s  # a slice copies nothing
             present = scaled[:, mine] @ self.sizes[mine]
             factors = np.where(present > 0, self.sizes[mine].sum() / np.where(present > 0, present, 1.0), 1.0)
             scaled[:, mine] *= factors[:, None]

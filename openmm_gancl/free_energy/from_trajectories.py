@@ -1,8 +1,8 @@
 """Free-energy surfaces from trajectories: density estimates of equilibrated, weighted frames."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +46,7 @@ class TrajectoryAnalysis:
         basins: populations and free energies, relative to the first.
         minima: shape=(n_basins, d), the lowest place of each; NaN where nothing is known.
         barriers: the lowest ways between them.
-        convergence: over the length of the trajectories.
+        settling: computes `convergence`, which takes as long again as the surface, when it is first wanted.
         windows: weights and overlap of umbrella windows; None without.
         notes: what the user should know, one sentence each.
         doubts: why the result is not to be trusted; empty if it is.
@@ -59,10 +59,15 @@ class TrajectoryAnalysis:
     basins: list[BasinPopulation]
     minima: FloatArray
     barriers: list[Barrier]
-    convergence: Convergence
+    settling: Callable[[], Convergence] = field(repr=False)
     windows: WindowWeights | None
     notes: list[str]
     doubts: list[str]
+
+    @cached_property
+    def convergence(self) -> Convergence:
+        """Over the length of the trajectories."""
+        return self.settling()
 
 
 def _edges(series: Series, d: int, blocks: Blocks, bins: int | None) -> tuple[FloatArray, ...]:
@@ -269,7 +274,7 @@ def analyse(
         basins=masses_of_basins(rows, names, draws, thermal_energy(temperature)),
         minima=np.array([places[i] if i >= 0 else np.full(d, np.nan) for i in lowest]),
         barriers=basin_barriers(surface, deviations, lowest, names),
-        convergence=convergence_of(surface, density, rows, names, draws),
+        settling=partial(convergence_of, surface, density, rows, names, draws),
         windows=weighted.windows,
         notes=notes,
         doubts=doubts,

@@ -85,7 +85,7 @@ class CouplingNetwork(nn.Module):
 
     def __init__(self, k: int, n_features: int, n_layers: int = 2, hidden: int = 128):
         super().__init__()
-        self.size = [n_layers, hidden]
+        self.k, self.size = k, [n_layers, hidden]
         even = torch.as_tensor(np.arange(k) % 2 == 0)
         masks = [even if layer % 2 == 0 else ~even for layer in range(n_layers)]
         self.layers = nn.ModuleList([AffineCoupling(mask, n_features, hidden) for mask in masks])

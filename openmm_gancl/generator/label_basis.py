@@ -95,7 +95,14 @@ def n_functions(d: int, order: int) -> int:
     return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(d + 1))
 
 
+def highest_order(d: int, most: int) -> int:
+    """The highest order, at least one, with at most so many products of d coordinates."""
+    order = 1
+    while d and n_functions(d, order + 1) <= most:
+        order += 1
+    return order
+
+
 def baseline_order(d: int) -> int:
     """The highest order, up to `MAX_BASIS_ORDER`, with at most `MAX_BASIS_FUNCTIONS` products of d coordinates."""
-    orders = range(1, MAX_BASIS_ORDER + 1)
-    return max(order for order in orders if order == 1 or n_functions(d, order) <= MAX_BASIS_FUNCTIONS)
+    return min(MAX_BASIS_ORDER, highest_order(d, MAX_BASIS_FUNCTIONS))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve, lstsq
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from torch import Tensor
 
 from ..coordinates.slow_coordinates import Axes
@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..reference.chart import Chart
 from ..units import BoolArray, FloatArray, IntArray
 from .circular import CircularDensity
-from .label_basis import LabelBasis
+from .label_basis import LabelBasis, highest_order
 from .triangular import MAX_SKEW, Condition, CubicTerms, NarrowCoordinates, TriangularMap
 
 ROBUST_SIZE = 3.0
@@ -60,9 +60,6 @@ CUBIC_OUTLIER = 6.0
 MAX_PROJECTED = 2000
 """Structures at which a precision is factorised."""
 
-DEPENDENT = 1e-10
-"""Relative size of what is taken for rounding where waves depend on each other."""
-
 TAPER_START = 2.0
 """Radians from its origin at which a narrow torsion begins to take the velocity of `transported_gradients` away."""
 
@@ -88,9 +85,12 @@ NARROW_OPTIONS = (
     NarrowOptions(3, 0, 2.0),
     NarrowOptions(4, 0, 0.2),
     NarrowOptions(4, 1, 0.5),
-    NarrowOptions(4, 2, 0.2),
+    NarrowOptions(6, 2, 0.2),
 )
 """Tried in turn, and chosen by the gradients of structures that were held out."""
+
+MAX_FUNCTIONS = 330
+"""Of labels and wide torsions in a mean: with more of these the order is lower."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class FitOptions:
     harmonics: int = 2
     circular_order: int = 2
     circular_ridge: float = 0.5
-    lost_gain: float = 0.005
-    least_cubic: float = 0.012
+    lost_gain: float = 0.02
+    least_cubic: float = 0.006
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,13 @@ def robust_weights(gradients: FloatArray, weights: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Expansion:
-    """Products of any two features as sums of waves, products of a cosine or sine of each axis: there are fewer waves.
+    """Products of any two features as sums of waves, products of a cosine or sine of each axis: these are fewer.
 
     Attributes:
         condition: of the features.
-        numbers: shape=(n_waves, n_conditions), in each axis' phase.
+        numbers: shape=(n_waves, n_conditions), in each axis' phase; none if waves would not be fewer.
         quarters: shape=(n_waves, n_conditions), one for a sine.
-        coefficients: shape=(n_pairs, n_waves).
+        coefficients: shape=(n_pairs, n_terms).
         pairs: shape=(n_features, n_features), which pair any two features are.
     """
 
@@ -230,15 +230,23 @@ class _Expansion:
         pairs = np.empty((len(features), len(features)), dtype=np.int64)
         pairs[a, b] = pairs[b, a] = np.arange(len(a))
         made = cls(condition, numbers[kept], quarters[kept], np.empty(0), pairs)
-        # the expansion is exact: any places at which the waves differ will do
+        if len(made.numbers) >= len(a):
+            return replace(made, numbers=numbers[:0], quarters=quarters[:0], coefficients=np.eye(len(a)))
+        # the expansion is exact: any places will do
         places = condition.places(2 * len(made.numbers), named_rng(0, "fixed", "expansion"))
-        values, waves = condition(torch.as_tensor(places)).numpy()[:, features], made.waves(places)
-        # half waves of an axis without a period depend on each other, all but exactly
-        found = lstsq(waves.T, values[:, a] * values[:, b], cond=DEPENDENT, lapack_driver="gelsy")[0]
-        return replace(made, coefficients=found.T)
+        values = condition(torch.as_tensor(places)).numpy()[:, features]
+        return replace(made, coefficients=_least_squares(made.terms(places, values).T, values[:, a] * values[:, b]).T)
 
-    def waves(self, conditions: FloatArray) -> FloatArray:
-        """At conditions, shape=(n_waves, n)."""
+    def terms(self, conditions: FloatArray, features: FloatArray) -> FloatArray:
+        """What products are sums of, waves or, if they are no fewer, the products themselves, shape=(n_terms, n).
+
+        Args:
+            conditions: shape=(n, n_conditions).
+            features: shape=(n, n_features), those of the expansion there.
+        """
+        if not len(self.numbers):
+            a, b = np.triu_indices(features.shape[1])
+            return features.T[a] * features.T[b]
         result = np.ones((len(self.numbers), len(conditions)))
         for i, phase in enumerate(self.condition.phases(torch.as_tensor(conditions)).numpy().T):
             used = np.flatnonzero(self.numbers[:, i])
@@ -247,6 +255,15 @@ class _Expansion:
             table = np.concatenate([np.cos(angles), np.sin(angles)])
             result[used] *= table[which + len(numbers) * self.quarters[used, i]]
         return result
+
+
+def _least_squares(columns: FloatArray, values: FloatArray) -> FloatArray:
+    """The smallest solution: along an axis without a period waves are nearly dependent."""
+    orthogonal, factor = np.linalg.qr(columns)
+    size = np.abs(np.diag(factor))
+    if size.min() > 1e-6 * size.max():
+        return np.asarray(solve_triangular(factor, orthogonal.T @ values))
+    return np.asarray(np.linalg.lstsq(columns, values, rcond=None)[0])
 
 
 @dataclass(frozen=True)
@@ -286,7 +303,7 @@ class _Equations:
         a, b = np.triu_indices(k)
         matrix = np.zeros((n + len(of_precision) * k,) * 2)
         right = np.zeros((len(matrix), k))
-        moments = np.zeros((len(expansion.numbers), len(a)))
+        moments = np.zeros((expansion.coefficients.shape[1], len(a)))
         chosen = np.flatnonzero(rows)
         for i in range(0, len(chosen), ROWS_AT_ONCE):
             part = chosen[i : i + ROWS_AT_ONCE]
@@ -300,7 +317,10 @@ class _Equations:
             matrix[:n, :n] += sums[:n]
             right[:n] += sums[n:].T
             of_each = np.ascontiguousarray(y.T)
-            moments += expansion.waves(data.conditions[part]) @ (of_each[a] * (of_each * weights.T)[b]).T
+            moments += (
+                expansion.terms(data.conditions[part], features[:, of_precision])
+                @ (of_each[a] * (of_each * weights.T)[b]).T
+            )
         matrix[n:, :n] = matrix[:n, n:].T
         of_pairs = np.empty((len(expansion.coefficients), k, k))
         of_pairs[:, a, b] = of_pairs[:, b, a] = expansion.coefficients @ moments
@@ -739,6 +759,7 @@ def fit_triangular(
     weights = np.ones(len(coordinates)) if weights is None else np.asarray(weights, dtype=float)
     _check_structures(chart, slow, coordinates, gradients, weights)
     weights = weights / weights.mean()
+    options = _with_few_functions(options, len(roles.labels) + len(roles.wide))
     condition = condition_of(slow, roles, folds, max(one.order for one in options.narrow), options)
     basis = condition.basis
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
@@ -772,6 +793,12 @@ def fit_triangular(
             )
         )
     return assembled(chart, roles, circular, narrow)
+
+
+def _with_few_functions(options: FitOptions, n_axes: int) -> FitOptions:
+    """The same with orders of the mean that have no more than `MAX_FUNCTIONS`."""
+    highest = highest_order(n_axes, MAX_FUNCTIONS)
+    return replace(options, narrow=tuple(replace(one, order=min(one.order, highest)) for one in options.narrow))
 
 
 def condition_of(slow: Axes, roles: Roles, folds: IntArray, order: int, options: FitOptions) -> Condition:
@@ -821,7 +848,8 @@ def untrained_triangular(
         rng: of the random parts.
         strength: of these, in standard deviations.
     """
-    roles, options = Roles.of(chart), FitOptions()
+    roles = Roles.of(chart)
+    options = _with_few_functions(FitOptions(), len(roles.labels))
     condition = condition_of(slow, roles, chart.folds, max(one.order for one in options.narrow), options)
     k, n_features = len(roles.narrow), len(condition.orders)
     first = (condition.orders <= 1).numpy()[:, None]

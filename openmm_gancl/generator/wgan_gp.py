@@ -18,6 +18,7 @@ from ..engine.optimisers import LBFGS, Adam
 from ..engine.random_numbers import Name, named_rng, torch_rng, torch_seeded
 from ..reference.chart import Chart
 from ..units import FloatArray
+from .critic import critic_loss
 from .networks import Critic, Generator, coordinate_losses, standardise
 
 LIKELIHOOD_BATCH_SIZE = 2048
@@ -265,14 +266,11 @@ def _critic_step(
         drawn = sampler.draw(labels, sampler.latents(len(labels)))
     fake = _features(sampler.generator, labels, drawn)
     mixing = torch.rand(len(labels), 1, generator=sampler.random)
-    between = (mixing * real + (1 - mixing) * fake).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(labels, between).sum(), between, create_graph=True)
-    penalty = (((gradient**2).sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
-    gap = critic(labels, fake).mean() - critic(labels, real).mean()
+    loss, gap = critic_loss(lambda features: critic(labels, features), real, fake, mixing, options.gradient_penalty)
     optimiser.zero_grad()
-    (gap + options.gradient_penalty * penalty).backward()
+    loss.backward()
     optimiser.step()
-    return -gap.item()
+    return gap.item()
 
 
 def marginal_loss(generator: Generator, labels: Tensor, coordinates: Tensor, latents: Tensor, price: float) -> Tensor:

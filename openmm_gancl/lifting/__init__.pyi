@@ -3,12 +3,15 @@
 from .draws import Draws as Draws
 from .draws import draw as draw
 from .encoder import fit_encoder as fit_encoder
+from .frame_check import check_frames as check_frames
 from .label_proposals import KernelProposal as KernelProposal
 from .label_proposals import LabelProposal as LabelProposal
 from .label_proposals import TabulatedProposal as TabulatedProposal
 from .label_proposals import UniformProposal as UniformProposal
 from .label_regression import LabelRegression as LabelRegression
 from .label_regression import fit_label_regression as fit_label_regression
+from .latent_relaxation import LatentMoves as LatentMoves
+from .latent_relaxation import lift_latent as lift_latent
 from .lifter import Lifter as Lifter
 from .lifts import Lifts as Lifts
 from .loop import Learned as Learned

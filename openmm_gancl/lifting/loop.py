@@ -18,13 +18,15 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates
-from ..engine.random_numbers import named_rng
+from ..engine.random_numbers import named_rng, named_seed
 from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
 from ..free_energy.surface import FreeEnergySurface, grid_edges
+from ..free_energy.weight_statistics import effective_sample_size
 from ..generator.invertible import InvertibleGenerator
+from ..generator.network_training import LEAST_STRUCTURES, NetworkOptions, with_network
 from ..generator.score_fit import fit_triangular, transported_gradients
 from ..generator.trained_for import system_metadata
 from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
@@ -76,6 +78,12 @@ FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
 
 
+DRAWS_OF_A_NETWORK = 3 * LEAST_STRUCTURES
+"""Of which about a third counts."""
+
+N_PILOT = 300
+"""Labels at which a map with and without its network are compared."""
+
 MAX_GRID_LABELS = 2
 """Over more labels no grid has few enough cells."""
 
@@ -95,11 +103,14 @@ class LoopOptions:
         windows: the first frames; as many again for each label or wide torsion from the third on.
         n_first: draws of the first round; the second has twice as many, later ones as many as all before.
         ceiling: kT above the minimum, up to which labels are placed.
+        network: on top of the last map, where a pilot of both finds it better; none by default. The rounds draw from
+            maps alone: what a network adds to them is worth less than its training.
     """
 
     windows: ShortWindows = field(default_factory=ShortWindows)
     n_first: int = 2000
     ceiling: float = 10.0
+    network: NetworkOptions | None = None
 
     def windows_over(self, n_axes: int) -> ShortWindows:
         """The windows of so many labels and wide torsions."""
@@ -115,9 +126,9 @@ class LoopOptions:
         Raises:
             InputError: too few evaluations for one round.
         """
-        left = max_evaluations - of_frames
+        left = max_evaluations - of_frames - (2 * N_PILOT if self.network else 0)
         if left < self.n_first:
-            least = of_frames + self.n_first
+            least = max_evaluations - left + self.n_first
             raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")
         rounds: list[int] = []
         while left > 0:
@@ -323,7 +334,7 @@ class Loop:
         more_draws: further rounds, which the last model draws from too; not counted in `max_evaluations`.
 
     Raises:
-        InputError: labels that are no coordinates of a chart, or too few evaluations.
+        InputError: labels that are no coordinates of a chart, or too few evaluations for a round, or for a network.
     """
 
     def __init__(
@@ -347,7 +358,13 @@ class Loop:
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
         self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
         self.max_evaluations = max_evaluations
-        options.n_draws(max_evaluations, options.windows_over(len(self._conditions)).force_evaluations)
+        n_draws = options.n_draws(max_evaluations, options.windows_over(len(self._conditions)).force_evaluations)
+        if options.network and sum(n_draws) < DRAWS_OF_A_NETWORK:
+            least = max_evaluations - sum(n_draws) + DRAWS_OF_A_NETWORK
+            raise InputError(
+                f"`max_evaluations` {max_evaluations} leaves {sum(n_draws)} draws, too few to train a network: give at "
+                f"least {least}, or `generator='triangular'`"
+            )
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
         self.placements: list[Placement] = []
@@ -359,13 +376,14 @@ class Loop:
     def steps(self) -> Iterator[Step]:
         """The steps in order; each is accepted before the next one is asked for."""
         yield Step(FIRST, self._sample, self._accept_frames)
-        for number, n in enumerate(self.options.n_draws(self.max_evaluations, self.force_evaluations)):
-            yield Step(f"rounds/{number:02d}/model", self._fit, self.generators.append)
+        n_draws = self.options.n_draws(self.max_evaluations, self.force_evaluations)
+        for number, n in enumerate(n_draws):
+            yield Step(f"rounds/{number:02d}/model", self._fit, self._accept_model)
             yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
             if self.target_error is not None and self.surface().median_error < self.target_error * self.system.kT:
                 break
         # for whoever draws next; what was drawn knows nothing of it
-        yield Step("model", self._fit, self.generators.append)
+        yield Step("model", self._fit_with_network, self._accept_model)
         for number, n in enumerate(self.more_draws):
             yield Step(f"lifts/{number:02d}", partial(self._draw, n), self._accept_round)
 
@@ -457,6 +475,43 @@ class Loop:
             share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(self.wide)
             set_wide_densities(fitted, regressions, data.coordinates[:, self._conditions], share)
         return generator
+
+    def _fit_with_network(self) -> InvertibleGenerator:
+        """A generator fitted to all so far, with a network on top if a pilot finds it better."""
+        plain, options = self._fit(), self.options.network
+        if options is None:
+            return plain
+        data, seed = self._training_structures(), named_seed(self.seed, "network")
+        try:
+            made = with_network(plain, data.coordinates, data.gradients, data.weights, seed=seed, options=options)
+        except InputError as error:  # too few structures of any weight, after all
+            return replace(plain, metadata={**plain.metadata, "pilot": {"used": "triangular", "reason": str(error)}})
+        found = {name: self._pilot(one, name) for name, one in (("triangular", plain), ("gan", made))}
+        chosen = made if found["gan"] > found["triangular"] else plain
+        record = {**found, "evaluations": 2 * N_PILOT, "used": "gan" if chosen is made else "triangular"}
+        return replace(chosen, metadata={**chosen.metadata, "pilot": record})
+
+    def _pilot(self, generator: InvertibleGenerator, name: str) -> float:
+        """Effective samples a draw at labels of the next round, of draws that nothing else is made of."""
+        assert self.regression is not None
+        labels = self.placement().sample(N_PILOT, named_rng(self.seed, "pilot", "labels"))
+        found = draw(
+            self.system,
+            [generator],
+            np.ones(1),
+            labels,
+            named_rng(self.seed, "pilot", name),
+            platform=self.platform,
+            workers=self.workers,
+            progress=self.progress,
+        )
+        eta = self.regression.log_density(labels)
+        low = eta > eta.max() - self.options.ceiling
+        return effective_sample_size(found.log_weights[low] - eta[low]) / max(int(low.sum()), 1)
+
+    def _accept_model(self, generator: InvertibleGenerator) -> None:
+        self.generators.append(generator)
+        self.force_evaluations += generator.metadata.get("pilot", {}).get("evaluations", 0)
 
     def _first_wide_regressions(self, generator: InvertibleGenerator) -> WideRegressions:
         """Of the mean forces on frames."""

@@ -13,7 +13,7 @@ Preset = Literal["default", "quick"]
 Acceptance = Literal["weights", "metropolis"]
 Slow = Literal["torsions", "diffusion-map"]
 Restrain = Literal["labels", "torsions", "none"]
-Generator = Literal["triangular", "product"]
+Generator = Literal["gan", "triangular", "product"]
 N_THREADS = 1
 """Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
 
@@ -30,8 +30,9 @@ class RunOptions:
 
     Attributes:
         preset: default (minutes) or quick (under one minute, for trials and tests).
-        generator: triangular (correlated coordinates of known density: a lift costs one evaluation), or product
-            (independent terms, relaxed). Triangular by default, where the labels are the card's.
+        generator: triangular (correlated coordinates of known density: a lift costs one evaluation), gan (with a
+            trained invertible network on top of the last one), or product (independent terms, relaxed). By default
+            product where labels are learned, else gan, and triangular with the quick preset.
         relax_steps: steps of each relaxation, or ``auto`` to measure the best count.
         lifts: lifts that the surface is made of, without those of the reverse check.
         max_evaluations: force evaluations that the run may not exceed.
@@ -67,7 +68,11 @@ class RunOptions:
     @property
     def draws_from(self) -> Generator:
         """The generator, the preset's where none is named."""
-        return self.generator or ("triangular" if self.slow == "torsions" else "product")
+        if self.generator is not None:
+            return self.generator
+        if self.slow != "torsions":
+            return "product"
+        return "triangular" if self.preset == "quick" else "gan"
 
     @property
     def relaxes(self) -> bool:
@@ -144,6 +149,7 @@ class LoopSettings:
         ceiling: kT, up to which labels are placed.
         max_evaluations: of the real potential, without the check's.
         check_evaluations: that the check may cost.
+        network_steps: of the network's training; none without a network.
     """
 
     n_windows: int
@@ -154,11 +160,12 @@ class LoopSettings:
     ceiling: float
     max_evaluations: int
     check_evaluations: int
+    network_steps: int
 
 
 LOOP_PRESETS: dict[str, LoopSettings] = {
-    "default": LoopSettings(30, 100, 25, 4, 2000, 10.0, 35_000, 7_000),
-    "quick": LoopSettings(30, 100, 25, 4, 2000, 10.0, 14_000, 2_800),
+    "default": LoopSettings(30, 100, 25, 4, 2000, 10.0, 35_000, 7_000, 1000),
+    "quick": LoopSettings(30, 100, 25, 4, 2000, 10.0, 14_000, 2_800, 300),
 }
 
 PRESETS: dict[str, Settings] = {
@@ -221,12 +228,6 @@ def _check(options: RunOptions) -> None:
         if getattr(options, name) not in choices:
             allowed = " or ".join(choice for choice in choices if choice)
             raise InputError(f"{name} is {getattr(options, name)!r}: choose {allowed}")
-    for name in () if options.relaxes else OF_RELAXATIONS:
-        if getattr(options, name) != getattr(RunOptions, name):
-            raise InputError(
-                f"`{name}` is of lifts that are relaxed, and the triangular generator's are not: add "
-                f"`generator='product'`, or leave it out"
-            )
     if options.slow != "torsions" and not options.relaxes:
         raise InputError("learned labels need the product generator so far: leave `generator` out, or say product")
     for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
@@ -236,6 +237,12 @@ def _check(options: RunOptions) -> None:
         raise InputError("a Metropolis chain over all lifts needs unrestrained ones: leave `restrain` out, or say none")
     if options.slow == "torsions" and options.restrain == "torsions":
         raise InputError("`restrain='torsions'` is of learned labels: add `slow='diffusion-map'`, or say labels")
+    for name in () if options.relaxes else OF_RELAXATIONS:
+        if getattr(options, name) != getattr(RunOptions, name):
+            raise InputError(
+                f"`{name}` is of lifts that are relaxed, and those of the {options.draws_from} generator are not: add "
+                "`generator='product'`, or leave it out"
+            )
     smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
     for name, least in smallest.items():
         value = getattr(options, name)
@@ -259,9 +266,9 @@ def loop_settings_of(options: RunOptions) -> LoopSettings:
     if options.max_evaluations is not None:
         most = min(most, options.max_evaluations) if options.lifts is not None else options.max_evaluations
     n_first = base.n_first if options.lifts is None else min(base.n_first, max(options.lifts // 4, 32))
-    return replace(
-        base, max_evaluations=most, n_first=n_first, check_evaluations=min(base.check_evaluations, most // 5)
-    )
+    check = min(base.check_evaluations, most // 5)
+    steps = base.network_steps if options.draws_from == "gan" else 0
+    return replace(base, max_evaluations=most, n_first=n_first, check_evaluations=check, network_steps=steps)
 
 
 def settings_of(options: RunOptions) -> Settings:

@@ -163,15 +163,17 @@ class LoopSummary(Summary):
         generator: what drew the lifts.
         check_evaluations: of the check against real frames, beside all others.
         rounds: what each round was worth.
+        blind: sentences, where the lifts may miss a mode.
     """
 
     generator: str
     check_evaluations: int
     rounds: list[dict[str, Any]]
+    blind: list[str]
 
     def doubts(self) -> list[str]:
-        """With a target that was not reached."""
-        doubts = super().doubts()
+        """With modes that may be missed, and a target that was not reached."""
+        doubts = [*self.blind, *super().doubts()]
         if self.target_error is not None and not self.median_error <= self.target_error:
             doubts.append(
                 f"the median error is {self.median_error:.2f} kT, not {self.target_error:g} as requested: "

@@ -17,7 +17,10 @@ import numpy as np
 
 from openmm_gancl.engine.tasks import available_workers
 from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.model import load_model
+from openmm_gancl.lifting.draws import draw
+from openmm_gancl.lifting.frame_check import restraint_labels
 from openmm_gancl.lifting.lifter import Lifter
 from openmm_gancl.system.library import load_system
 
@@ -35,12 +38,20 @@ def surface_accuracy(path, reference, kT, ceiling=CEILING):
     return float((deviation - deviation.mean()).std()), float(finite.sum() / low.sum())
 
 
+def window_log_weights(system, model, labels, arguments):
+    """Of lifts in the restraint's windows at labels, those of one label after the other."""
+    if isinstance(model, InvertibleGenerator):
+        rng = np.random.default_rng(arguments.seed)
+        near = np.concatenate([restraint_labels(system, label, arguments.lifts, rng) for label in labels])
+        return draw(system, [model], np.ones(1), near, rng, workers=arguments.workers).log_weights
+    lifter = Lifter(system, model, relax_steps=arguments.relax_steps, workers=arguments.workers, platform="Reference")
+    return lifter.lift(np.repeat(labels, arguments.lifts, axis=0), seed=arguments.seed).log_weights
+
+
 def label_coverage(system, model, reference, arguments):
     """Fraction of labels within one standard error, root mean square z, and the number of labels."""
     low = np.flatnonzero(reference["window_free_energy_kT"] < CEILING)
-    lifter = Lifter(system, model, relax_steps=arguments.relax_steps, workers=arguments.workers, platform="Reference")
-    labels = np.repeat(reference["labels"][low], arguments.lifts, axis=0)
-    log_weights = lifter.lift(labels, seed=arguments.seed).log_weights.reshape(len(low), -1)
+    log_weights = window_log_weights(system, model, reference["labels"][low], arguments).reshape(len(low), -1)
     rng = np.random.default_rng(arguments.seed)
     free = -np.array([log_mean_weight(row) for row in log_weights])
     own = np.array([bootstrap_log_mean(row, rng, 400).std() for row in log_weights])
@@ -52,7 +63,7 @@ def label_coverage(system, model, reference, arguments):
         "coverage_68": round(float((np.abs(z) < 1).mean()), 4),
         "n_labels": len(low),
         "lifts_per_label": arguments.lifts,
-        "relax_steps": arguments.relax_steps,
+        "relax_steps": 0 if isinstance(model, InvertibleGenerator) else arguments.relax_steps,
         "rms_z": round(float(np.sqrt((z**2).mean())), 3),
         "label_rms_kT": round(float(np.std(difference - np.average(difference, weights=error**-2))), 4),
         "ess_fraction": round(float(np.mean(fractions)), 3),

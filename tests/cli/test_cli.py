@@ -210,7 +210,7 @@ def test_what_cannot_end_well_is_refused_before_the_work(tmp_path, finished):
     refused(gancl("run", "alanine_dipeptide_water", "-o", tmp_path / "a"), "use umbrella windows")
     own = ("train", SYSTEM, "--traj", "no.dcd", "--top", "no.pdb", "-o")
     refused(gancl(*own, tmp_path / "nowhere" / "m.safetensors"), "there is no folder")
-    refused(gancl(*own, tmp_path), "is a folder: name a file in it")
+    refused(gancl(*own, tmp_path), "holds other files", "name a new folder")
     refused(gancl("export", folder, "-o", tmp_path), "is a folder: name a file in it")
     assert not list(tmp_path.parent.glob("*.tmp"))
 
@@ -407,6 +407,7 @@ def test_the_doctor_names_a_remedy(monkeypatch):
         raise ImportError("libX.so: no such file")
 
     monkeypatch.setattr(doctor, "_openmm_platforms", broken)
+    monkeypatch.setattr(doctor, "_openmmtorch", list)
     result = gancl("doctor")
     problem = next(line for line in result.stdout.splitlines() if line.startswith("problem"))
     assert result.exit_code == 2 and "libX.so" in problem and "reinstall" in problem

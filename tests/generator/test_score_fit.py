@@ -18,6 +18,7 @@ from openmm_gancl.generator.score_fit import (
 )
 from openmm_gancl.generator.triangular import Condition, CubicTerms, NarrowCoordinates
 from openmm_gancl.reference.chart import CartesianCoordinates, InternalCoordinates
+from tests.free_energy.test_label_functions import axes
 from tests.generator.random_map import random_circular, random_map, with_wide
 
 ANGLE = FirstAxes(("angle",), np.array([2 * np.pi]), np.array([[-np.pi, np.pi]]), ("radians",))
@@ -255,6 +256,28 @@ def test_circular_fits_do_not_depend_on_the_scale_of_the_weights():
         fit_triangular(chart, ANGLE, at.detach().numpy(), gradients, np.full(n, scale), wide) for scale in (1.0, 1e-3)
     ]
     assert torch.allclose(maps[0].circular[0].coefficients, maps[1].circular[0].coefficients)
+
+
+@pytest.mark.parametrize(("kinds", "folds"), [("p", []), ("p", [3]), ("po", [3]), ("o", []), ("pp", [3, 2])])
+def test_products_of_features_are_sums_of_waves(kinds, folds):
+    """Exact within the domain and beyond it, where functions without a period are constant."""
+    condition = Condition(LabelBasis(axes(kinds), 3), len(kinds), folds, 3)
+    features = np.flatnonzero(condition.orders.numpy() <= 2)
+    made = score_fit._Expansion.of(condition, features)
+    places = condition.places(200, np.random.default_rng(3))
+    places[:20, : len(kinds)] += 7.0
+    values = condition(torch.as_tensor(places)).numpy()[:, features]
+    found = made.coefficients @ made.terms(places, values)
+    a, b = np.triu_indices(len(features))
+    assert np.abs(found - (values[:, a] * values[:, b]).T).max() < 1e-10
+    assert (made.pairs[a, b] == np.arange(len(a))).all() and (made.pairs == made.pairs.T).all()
+    assert made.coefficients.shape[1] <= len(a)
+
+
+def test_means_of_many_labels_have_lower_orders():
+    """One more label must not multiply the functions beyond what structures determine."""
+    orders = [score_fit._with_few_functions(FitOptions(), d).narrow[-1].order for d in (1, 2, 3, 4, 5)]
+    assert orders == [6, 6, 5, 4, 3]
 
 
 def test_random_parts_have_what_the_fit_uses():

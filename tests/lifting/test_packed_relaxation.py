@@ -8,10 +8,10 @@ import pytest
 
 from openmm_gancl import InputError, Lifter, ModuleCoordinates, load_system
 from openmm_gancl.coordinates.features import Distances, Features, SineCosine
+from openmm_gancl.coordinates.label_modules import WithTorsions
 from openmm_gancl.coordinates.torch_modules import features_module
 from openmm_gancl.engine.packing import CopyLattice, copies_in_a_context, pack_system, why_not_packed
 from openmm_gancl.generator import untrained_model
-from openmm_gancl.learning.torch_map import WithTorsions
 from openmm_gancl.lifting.packed_relaxation import _packed_paths, copies_of_lifts, relax_packed, why_not_packed_lifts
 from openmm_gancl.lifting.relaxation import TASK_SIZE, relax
 

@@ -49,11 +49,15 @@ def analyse(series, log_weights=None, **options):
     return from_trajectories.analyse(Observations(series, len(series.names), TEMPERATURE, log_weights), **options)
 
 
-def z_scores(periodic, inefficiency, method, seed, effective=EFFECTIVE):
-    """Deviations of one series' surface from the truth over its bars; where 50 effective counts lie."""
+def drawn_values(periodic, inefficiency, seed, effective=EFFECTIVE):
+    """One series of the known density."""
     rng = np.random.default_rng(seed)
     normals = correlated_normals(effective * inefficiency, inefficiency, rng)
-    values = np.interp(ndtr(normals), cumulative(periodic), GRID)
+    return np.interp(ndtr(normals), cumulative(periodic), GRID)
+
+
+def z_scores(values, periodic, inefficiency, method):
+    """Deviations of one series' surface from the truth over its bars; where 50 effective counts lie."""
     analysis = analyse(series_of(values, periodic), method=method, bins=BINS, discard=0)
     surface, (edges,) = analysis.surface, analysis.surface.edges
     exact = -KT * np.log(np.diff(np.interp(edges, GRID, cumulative(periodic))))
@@ -68,10 +72,21 @@ def z_scores(periodic, inefficiency, method, seed, effective=EFFECTIVE):
 CASES = [(periodic, inefficiency) for periodic in (True, False) for inefficiency in (1, 20, 200)]
 
 
-@pytest.fixture(scope="module", params=["kde", "histogram"])
-def pooled(request):
-    scores = [z_scores(*CASES[seed % len(CASES)], request.param, seed) for seed in range(200)]
-    return np.abs(np.concatenate(scores))
+@pytest.fixture(scope="module")
+def scores():
+    """By method, of the same 200 series."""
+    found = {"kde": [], "histogram": []}
+    for seed in range(200):
+        case = CASES[seed % len(CASES)]
+        values = drawn_values(*case, seed)
+        for method, parts in found.items():
+            parts.append(z_scores(values, *case, method))
+    return {method: np.abs(np.concatenate(parts)) for method, parts in found.items()}
+
+
+@pytest.fixture(params=["kde", "histogram"])
+def pooled(request, scores):
+    return scores[request.param]
 
 
 def test_bars_cover(pooled):
@@ -83,7 +98,8 @@ def test_blocks_shorter_than_the_correlation_do_not_cover(monkeypatch):
     """The twin: every frame counts as independent, blocks are of 3 frames."""
     monkeypatch.setattr("openmm_gancl.trajectories.blocks._inefficiency", lambda values, periods: 1.0)
     monkeypatch.setattr("openmm_gancl.trajectories.blocks.MAX_BLOCKS", 10**7)
-    scores = np.abs(np.concatenate([z_scores(True, 200, "histogram", seed, 1500) for seed in range(2)]))
+    parts = [z_scores(drawn_values(True, 200, seed, 1500), True, 200, "histogram") for seed in range(2)]
+    scores = np.abs(np.concatenate(parts))
     assert (scores < 1.0).mean() < 0.5
 
 

@@ -16,7 +16,7 @@ from .statistics import z_limit
 
 pytestmark = pytest.mark.openmmtorch
 
-N_FRAMES, STRIDE, N_BLOCKS, N_EXACT = 600, 20, 20, 200_000
+N_FRAMES, STRIDE, N_BLOCKS, N_EXACT = 400, 20, 20, 200_000
 KAPPA = np.array([40.0])
 
 

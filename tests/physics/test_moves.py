@@ -143,7 +143,7 @@ def test_what_scripts_add_keeps_the_equilibrium(models, added, exact, kind):
 def test_two_moves_on_one_simulation_keep_the_equilibrium(models):
     """Of one seed; each attempt of one is followed by one of the other, with no dynamics in between."""
     system = models.system(NAME)
-    one = move_of(system, models.with_prior_encoder(NAME, "trained", 2), 200)
+    one = move_of(system, models.with_prior_encoder(NAME, "trained", 2), 60)
     other = move_of(system, models.with_prior_encoder(NAME, "untrained", 2), 200, simulation=one.simulation)
 
     class Both:

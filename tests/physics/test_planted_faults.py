@@ -149,7 +149,7 @@ def test_encoder_ratio_dropped_where_the_latent_was_drawn_from_it(models, monkey
     of information, the latent determines much of the coordinates.
     """
     system, n = models.system("double_well_oscillators"), 8000
-    options = TrainingOptions(latent_size=4, generator_steps=300, information_price=1.0)
+    options = TrainingOptions(latent_size=4, generator_steps=150, information_price=1.0)
     model = train_model(system, *models.frames("double_well_oscillators"), seed=2, options=options)
     model = with_encoder(model, np.array([0.0, 1.0, 1.0]), 16, 1)
     lifter = lifter_of(models, "double_well_oscillators", model, relax_steps=1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openmm_gancl.free_energy import from_trajectories
 from openmm_gancl.free_energy.from_trajectories import analyse
 from openmm_gancl.trajectories import UmbrellaWindows
 from openmm_gancl.trajectories.observations import Observations
@@ -124,9 +125,24 @@ def frames(form):
     return sampled(form, centres_of(form), 3)
 
 
+@pytest.fixture(scope="module")
+def analyses(form, frames):
+    """By both methods, of windows that are weighed once: weights do not depend on the method."""
+    weighed, weigh = [], from_trajectories.weigh_windows
+
+    def once(observations, blocks):
+        if not weighed:
+            weighed.append(weigh(observations, blocks))
+        return weighed[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(from_trajectories, "weigh_windows", once)
+        return {method: analysed(form, centres_of(form), frames, method=method) for method in ("kde", "histogram")}
+
+
 @pytest.mark.parametrize("method", ["kde", "histogram"])
-def test_windows_give_the_exact_surface(form, frames, method):
-    analysis = analysed(form, centres_of(form), frames, method=method)
+def test_windows_give_the_exact_surface(form, analyses, method):
+    analysis = analyses[method]
     z, share = scores(form, analysis)
     assert share > 0.6 and len(z) > 100, share
     assert np.abs(z).max() < z_limit(len(z)), z

@@ -27,6 +27,7 @@ TINY = LoopSettings(
     ceiling=10.0,
     max_evaluations=9600,
     check_evaluations=2000,
+    network_steps=20,
 )
 QUICK = RunOptions(preset="quick", platform="Reference")
 STAGES = (
@@ -181,7 +182,7 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
         ({"acceptance": "metropolis"}, "`acceptance` is of lifts that are relaxed"),
         ({"restrain": "none"}, "`restrain` is of lifts that are relaxed"),
         ({"generator": "triangular", "slow": "diffusion-map"}, "learned labels need the product generator"),
-        ({"generator": "normal"}, "choose triangular or product"),
+        ({"generator": "normal"}, "choose gan or triangular or product"),
         ({"max_evaluations": 3000}, "less than frames and one round need: 3500"),
     ],
 )
@@ -194,3 +195,17 @@ def test_options_that_mean_nothing_are_refused(options, message, tmp_path):
 def test_a_run_of_another_generator_is_refused(finished):
     with pytest.raises(InputError, match=r"begun with `generator='triangular'`, now `generator='product'`"):
         run(finished.folder, replace(QUICK, generator="product"))
+
+
+def test_a_network_is_trained_and_a_pilot_decides(tmp_path):
+    """Twenty steps are not enough to be better for sure: the run says which of both its model is."""
+    options = replace(QUICK, generator="gan", max_evaluations=9600)
+    outcome = run(tmp_path / "run", options)
+    pilot = load_model(tmp_path / "run" / "model.safetensors").metadata["pilot"]
+    assert pilot["used"] == ("gan" if pilot["gan"] > pilot["triangular"] else "triangular")
+    assert outcome.summary.force_evaluations <= 9600 and pilot["evaluations"] == 600
+    assert outcome.summary.generator == "gan"
+    again = run(tmp_path / "again", options)
+    assert contents(tmp_path / "run") == contents(again.folder)
+    with pytest.raises(InputError, match=r"leaves 2600 draws, too few to train a network: give at least 4600"):
+        run(tmp_path / "few", replace(options, max_evaluations=4200))

@@ -12,6 +12,7 @@ import numpy as np
 from ...files import finite
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
+from ...generator.network_training import NetworkOptions
 from ...lifting.frame_check import check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
 from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, round_shares, save_round
@@ -48,7 +49,8 @@ class Stored:
 def loop_options(settings: LoopSettings) -> LoopOptions:
     """Of the loop, from a run's settings."""
     windows = ShortWindows(settings.n_windows, settings.steering_steps, settings.frames_per_window, settings.stride)
-    return LoopOptions(windows, settings.n_first, settings.ceiling)
+    network = NetworkOptions(n_steps=settings.network_steps) if settings.network_steps else None
+    return LoopOptions(windows, settings.n_first, settings.ceiling, network)
 
 
 def loop_of(run: Run) -> Loop:
@@ -176,6 +178,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         basins=basins,
         generator=run.options.draws_from,
         rounds=[asdict(one) for one in learned.history],
+        blind=list(learned.doubts),
     )
 
 
@@ -200,5 +203,16 @@ def _stage_of(run: Run, step: Step) -> Stage:
         partial(compute_and_save, run, step, stored),
         MODEL if step.name == "model" else (),
         # read again: a run that was taken up goes on with the same numbers
-        lambda folder: step.accept(stored.load(folder)),
+        lambda folder: _accept(run, step, stored.load(folder)),
     )
+
+
+def _accept(run: Run, step: Step, value: Any) -> None:
+    step.accept(value)
+    pilot = value.metadata.get("pilot") if step.name == "model" else None
+    if pilot is not None and pilot["used"] != run.options.draws_from:
+        why = pilot.get("reason") or (
+            f"the network was no better than the map below it ({pilot['gan']:.2f} and {pilot['triangular']:.2f} "
+            "effective samples a lift of a pilot)"
+        )
+        run.reporter.note(f"{why}: the model is the map alone")

@@ -40,7 +40,8 @@ class NetworkOptions:
         n_steps: of Adam, with a cosine schedule.
         batch: structures a step.
         rate: learning rate at the start.
-        held_out: fraction of structures that choose the best step.
+        held_out: fraction of structures that choose the best step; of a critic alone, which knows no density, the last
+            one is kept.
         scores: weight of the score loss, of a mean square a number.
         likelihood: weight of the likelihood, in nats a structure.
         adversarial: weight of the critic's gap.
@@ -58,9 +59,9 @@ class NetworkOptions:
     scores: float = 1.0
     likelihood: float = 0.0
     adversarial: float = 0.0
-    critic_steps: int = 2
-    critic_rate: float = 1e-3
-    gradient_penalty: float = 1.0
+    critic_steps: int = 3
+    critic_rate: float = 2e-3
+    gradient_penalty: float = 0.1
 
 
 LEAST_STRUCTURES = 1000
@@ -304,6 +305,7 @@ def train_network(
     data = TrainingNumbers.of(result, coordinates, gradients, weights)
     network.float().requires_grad_(True)
     training = _Training(network, data, options, seed)
+    knows_density = options.scores + options.likelihood > 0
     losses, best = [training.held_out_loss()], copy.deepcopy(network.state_dict())
     for step in range(1, options.n_steps + 1):
         training.step()
@@ -311,7 +313,7 @@ def train_network(
             progress(step, options.n_steps)
         if step % CHECK_EVERY == 0 or step == options.n_steps:
             losses.append(training.held_out_loss())
-            if losses[-1] <= min(losses):
+            if losses[-1] <= min(losses) or not knows_density:
                 best = copy.deepcopy(network.state_dict())
     network.load_state_dict(best)
     narrow.set_network(network.double().requires_grad_(False))
@@ -356,5 +358,5 @@ def with_network(
         generator.map, coordinates, gradients, weights, seed=seed, options=options, progress=progress
     )
     # what a file keeps
-    found = {"steps": options.n_steps, "held_out_loss": [losses[0], min(losses)]}
+    found = {"steps": options.n_steps, "held_out_losses": losses}
     return replace(generator, map=made, metadata={**generator.metadata, "network": found})

@@ -51,7 +51,7 @@ TERMS = {
 }
 SETTINGS = {
     "alanine_dipeptide_vacuum": {"n_steps": 1000},
-    "forked_oscillator": {"n_steps": 2000, "n_layers": 6, "hidden": 64},
+    "forked_oscillator": {"n_steps": 1000, "n_layers": 6, "hidden": 64},
 }
 
 

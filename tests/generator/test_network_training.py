@@ -75,6 +75,16 @@ def test_so_do_likelihood_and_a_critic_beside_it(bent, trained, terms):
     assert min(losses) < losses[0]
 
 
+def test_a_critic_alone_keeps_its_last_step(bent, trained):
+    _, _, coordinates, gradients = bent
+    options = NetworkOptions(hidden=8, n_steps=20, batch=64, scores=0.0, adversarial=1.0)
+    found, losses = train_network(
+        trained[0], coordinates, gradients, np.ones(len(coordinates)), seed=4, options=options
+    )
+    assert np.isfinite(losses).all() and len(losses) == 2
+    assert any(float(layer.network[4].weight.abs().max()) > 0 for layer in found.narrow.network.layers)
+
+
 def test_a_network_that_is_there_goes_on(bent, trained):
     _, _, coordinates, gradients = bent
     options = NetworkOptions(hidden=16, n_steps=1, batch=128)
@@ -151,7 +161,7 @@ def test_the_density_is_that_of_the_jacobian(generator):
 def test_metadata_say_what_was_trained(generator):
     found = generator.metadata["network"]
     assert generator.metadata["kept"] == 1 and found["steps"] == 60
-    assert found["held_out_loss"][1] < found["held_out_loss"][0]
+    assert len(found["held_out_losses"]) == 2 and found["held_out_losses"][1] < found["held_out_losses"][0]
 
 
 def test_too_few_structures_are_refused(bent, trained):

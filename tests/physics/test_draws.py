@@ -129,7 +129,7 @@ def test_the_loop_finds_the_surface():
 
 
 def test_rounds_joined_with_later_densities_show():
-    """The deterministic mixture with densities that were fitted on these very draws; rounds of 64.
+    """The deterministic mixture with densities that were fitted on these very draws; rounds of 32.
 
     Fitted by moments: forces of this toy are linear in what is drawn, and say the same whatever was drawn.
     """
@@ -141,10 +141,10 @@ def test_rounds_joined_with_later_densities_show():
         return InvertibleGenerator(made, chart, system.slow)
 
     rng, right, wrong = np.random.default_rng(7), [], []
-    for _ in range(300):
+    for _ in range(140):
         made, parts = [normal(np.array([0.0, 0.0, 0.2]), np.full(3, 0.12))], []
         for _ in range(n_rounds):
-            labels = rng.uniform(-0.2, 0.2, (64, 1))
+            labels = rng.uniform(-0.2, 0.2, (32, 1))
             parts.append(draw(system, made[-1:], np.ones(1), labels, rng))
             past = np.concatenate([one.coordinates for one in parts])
             ratios = np.concatenate([one.log_weights - exact_log_density(name, one.labels) for one in parts])
@@ -157,7 +157,7 @@ def test_rounds_joined_with_later_densities_show():
             exact = exact_log_density(name, part.labels)
             right.append(np.exp(part.log_weights - exact))
             wrong.append(np.exp(part.log_target - densities + np.log(n_rounds) - exact))
-    means = [np.array(one).reshape(-1, n_rounds * 64).mean(axis=1) for one in (right, wrong)]
+    means = [np.array(one).reshape(-1, n_rounds * 32).mean(axis=1) for one in (right, wrong)]
     z = [(mean.mean() - 1) / (mean.std(ddof=1) / len(mean) ** 0.5) for mean in means]
     assert abs(z[0]) < 3.5, z
     assert abs(z[1]) > REJECTED, z

@@ -218,8 +218,8 @@ class Learned:
     """What the loop learned.
 
     Attributes:
-        generator: fitted to all draws.
-        draws: of all rounds.
+        model: the generator, fitted to all draws.
+        lifts: of all rounds.
         regression: of their weights and mean forces.
         surface: the free-energy surface over the labels, the first two of more.
         history: one entry a round.
@@ -227,8 +227,8 @@ class Learned:
         doubts: sentences, where the result may be blind.
     """
 
-    generator: InvertibleGenerator
-    draws: Draws
+    model: InvertibleGenerator
+    lifts: Draws
     regression: LabelRegression
     surface: FreeEnergySurface
     history: tuple[Round, ...]
@@ -244,15 +244,15 @@ class Learned:
         Raises:
             InputError: there is no such label.
         """
-        slow = self.generator.slow
+        slow = self.model.slow
         if not names or not set(names) <= set(slow.names):
             raise InputError(
                 f"labels {', '.join(names)} are not among {', '.join(slow.names)}: give one or two of them"
             )
         indices = [slow.names.index(name) for name in names]
         return marginal_surface(
-            self.generator,
-            self.draws,
+            self.model,
+            self.lifts,
             self.placements,
             indices,
             self.surface.temperature,

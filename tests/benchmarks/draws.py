@@ -68,7 +68,7 @@ def main():
     torch.set_num_threads(1)
     system = load_system("alanine_dipeptide_vacuum")
     learned = learn(system, seed=1, max_evaluations=30_000)
-    draws, chart = learned.draws, learned.generator.chart
+    draws, chart = learned.lifts, learned.model.chart
     ok = np.flatnonzero(draws.reason == "ok")
     rows = np.resize(ok, N_FIT)
     fit = [
@@ -83,7 +83,7 @@ def main():
         for _ in range(REPEATS)
     ]
     record = {
-        "draw_ratio": round(draw_ratio(system, learned.generator), 2),
+        "draw_ratio": round(draw_ratio(system, learned.model), 2),
         "fit_seconds": round(float(np.median(fit)), 2),
         "surface_seconds": round(float(np.median(surface)), 2),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

@@ -70,7 +70,7 @@ class Problem:
 def alanine(system, seed):
     """Of a run of the loop; its draws weigh as they do when the loop trains."""
     learned = learn(system, seed=seed, max_evaluations=MAX_EVALUATIONS)
-    draws = learned.draws
+    draws = learned.lifts
     ratios = draws.log_weights - learned.regression.log_density(draws.labels)
     weights = np.exp(np.minimum(ratios, LOG_TRUNCATION))
     used = np.flatnonzero(weights > LEAST_TRAINING_WEIGHT)
@@ -80,7 +80,7 @@ def alanine(system, seed):
     chosen = cells[rng.integers(0, len(cells), N_LIFTS)]
     labels = edges[chosen] + rng.random(chosen.shape) * (edges[1] - edges[0])
     structures = draws.coordinates[used], draws.gradients[used], weights[used]
-    return Problem(learned.generator, *structures, labels, exact[tuple(chosen.T)])
+    return Problem(learned.model, *structures, labels, exact[tuple(chosen.T)])
 
 
 def forked(system, seed):

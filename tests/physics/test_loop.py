@@ -39,7 +39,7 @@ def test_the_surface_is_right_within_its_bars(learned):
 
 
 def test_weights_and_evaluations_are_counted(learned):
-    draws, surface = learned.draws, learned.surface
+    draws, surface = learned.lifts, learned.surface
     windows = LoopOptions().windows.force_evaluations
     assert surface.force_evaluations == windows + draws.force_evaluations <= 13_000
     assert [one.force_evaluations for one in learned.history][-1] == surface.force_evaluations
@@ -50,11 +50,11 @@ def test_weights_and_evaluations_are_counted(learned):
 def test_the_density_of_another_label_shows(learned):
     """The twin: the last round's weights with the density at labels a tenth of a turn away."""
     system = load_system("alanine_dipeptide_vacuum")
-    last = learned.draws.select(learned.draws.round == learned.draws.round.max())
+    last = learned.lifts.select(learned.lifts.round == learned.lifts.round.max())
     moved = last.coordinates.copy()
-    moved[:, learned.generator.chart.label_indices] += 2 * np.pi / 10
+    moved[:, learned.model.chart.label_indices] += 2 * np.pi / 10
     z = []
-    for log_density in (last.log_density, learned.generator.log_density(moved)):
+    for log_density in (last.log_density, learned.model.log_density(moved)):
         log_weights = np.where(last.reason == "ok", last.log_target - log_density, -np.inf)
         surface = fit_label_regression(system.slow, last.labels, log_weights).surface(system.slow, 300.0, 0)
         difference, error = deviations(surface, system.kT)
@@ -70,9 +70,9 @@ def test_the_same_seed_gives_the_same_numbers():
         learn(system, seed=seed, max_evaluations=3000, options=options, workers=workers)
         for seed, workers in ((3, 1), (3, 2), (4, 1))
     )
-    assert np.array_equal(first.draws.log_weights, second.draws.log_weights)
+    assert np.array_equal(first.lifts.log_weights, second.lifts.log_weights)
     assert np.array_equal(first.surface.energy, second.surface.energy)
-    assert not np.array_equal(first.draws.log_weights, other.draws.log_weights)
+    assert not np.array_equal(first.lifts.log_weights, other.lifts.log_weights)
 
 
 def test_rounds_end_at_the_target_error():

@@ -67,7 +67,7 @@ def difference_and_error(name, learned):
 @pytest.mark.parametrize("name", [FORK, PENTANE])
 def test_the_loop_finds_all_modes(name):
     learned = learn(system_of(name), seed=1, max_evaluations=8000, options=OPTIONS)
-    assert learned.generator.map.n_wide == 1
+    assert learned.model.map.n_wide == 1
     found, error = difference_and_error(name, learned)
     assert error < MAX_ERROR
     assert abs(found - exact_difference(name)) < LIMIT * error
@@ -82,7 +82,7 @@ def test_a_loop_without_the_second_mode_shows(monkeypatch):
     """The twin: a normal density of the fork's fast coordinate, and windows that begin where the structure is."""
     monkeypatch.setattr(of_loop.Loop, "_other_components", None)
     learned = learn(system_of(FORK), seed=1, max_evaluations=8000, options=OPTIONS)
-    assert learned.generator.map.n_wide == 0
+    assert learned.model.map.n_wide == 0
     found, error = difference_and_error(FORK, learned)
     assert error < MAX_ERROR
     assert abs(found - exact_difference(FORK)) > REJECTED * error

@@ -129,7 +129,7 @@ def check_stage(run: Run, loop: Loop, out: Path) -> None:
 def surface_stage(run: Run, loop: Loop, out: Path) -> None:
     """The surface, its picture, all lifts, and the summary."""
     system, learned = run.system, loop.learned()
-    draws, regression = learned.draws, learned.regression
+    draws, regression = learned.lifts, learned.regression
     with run.reporter.step("surface", 1) as done:
         save_surface(learned.surface, system.basins, out, "fes")
         done(1)
@@ -155,7 +155,7 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
 
 
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
-    system, draws = run.system, learned.draws
+    system, draws = run.system, learned.lifts
     checks = json.loads(run.folder.file("check", "checks.json").read_text())
     eta = learned.regression.log_density(draws.labels)
     low = eta > eta.max() - loop.options.ceiling

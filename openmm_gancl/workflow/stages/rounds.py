@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...files import finite
+from ...free_energy.basins import BasinPopulation, weighted_populations
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
 from ...generator.network_training import NetworkOptions
@@ -129,10 +131,13 @@ def check_stage(run: Run, loop: Loop, out: Path) -> None:
 def surface_stage(run: Run, loop: Loop, out: Path) -> None:
     """The surface, its picture, all lifts, and the summary."""
     system, learned = run.system, loop.learned()
-    draws, regression = learned.lifts, learned.regression
-    with run.reporter.step("surface", 1) as done:
-        save_surface(learned.surface, system.basins, out, "fes")
+    draws, pairs = learned.lifts, pairs_of(run)
+    with run.reporter.step("surface", 1 + len(pairs)) as done:
+        save_surface(learned.surface, () if pairs else system.basins, out, "fes")
         done(1)
+        for number, pair in enumerate(pairs, start=1):
+            save_surface(learned.surface_over(*pair), (), out, "_".join(["fes", *pair]))
+            done(1 + number)
     np.savez_compressed(
         out / "lifts.npz",
         labels=draws.labels,
@@ -150,8 +155,26 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
     )
     save_trajectory(loop.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd")
     save_structure(system, out / "top.pdb")
-    populations = regression_populations(regression, system.slow, system.basins, system.temperature)
-    _summary(run, loop, learned, [asdict(row) for row in populations]).save(out / "summary.json")
+    _summary(run, loop, learned, [asdict(row) for row in _populations(run, learned)]).save(out / "summary.json")
+
+
+def pairs_of(run: Run) -> list[tuple[str, str]]:
+    """Of more than two labels, each pair has a surface of its own."""
+    names = run.system.slow.names
+    return list(combinations(names, 2)) if len(names) > 2 else []
+
+
+def _populations(run: Run, learned: Learned) -> list[BasinPopulation]:
+    """Of basins: integrals of the regression, or of more than two labels sums of weights."""
+    system, draws = run.system, learned.lifts
+    if not pairs_of(run):
+        return regression_populations(learned.regression, system.slow, system.basins, system.temperature)
+    log_weights = pooled_log_weights(draws)
+    weights = np.exp(log_weights - log_weights.max())
+    # of independent lifts, whose number was fixed beforehand
+    return weighted_populations(
+        system.basins, weights, draws.labels, system.temperature, lambda terms: float(np.sqrt((terms**2).sum()))
+    )
 
 
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
@@ -193,7 +216,8 @@ def loop_stages(run: Run) -> Iterator[Stage]:
         yield _stage_of(run, step)
         if step.name == "model":
             yield Stage("check", partial(check_stage, run, loop))
-    yield Stage("surface", partial(surface_stage, run, loop), RESULTS)
+    pictures = tuple("_".join(["fes", *pair]) + suffix for pair in pairs_of(run) for suffix in (".npz", ".dat", ".png"))
+    yield Stage("surface", partial(surface_stage, run, loop), RESULTS + pictures)
 
 
 def _stage_of(run: Run, step: Step) -> Stage:

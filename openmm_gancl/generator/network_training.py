@@ -51,10 +51,10 @@ class NetworkOptions:
     """
 
     n_layers: int = 2
-    hidden: int = 128
-    n_steps: int = 1500
+    hidden: int = 64
+    n_steps: int = 2000
     batch: int = 256
-    rate: float = 5e-3
+    rate: float = 1e-2
     held_out: float = 0.1
     scores: float = 1.0
     likelihood: float = 0.0
@@ -148,8 +148,7 @@ def _log_density(network: CouplingNetwork, numbers: Tensor, features: Tensor) ->
 
 def score_loss(network: CouplingNetwork, data: TrainingNumbers, weights: Tensor) -> Tensor:
     """Weighted mean square of (gradient of the network's log density - gradient), a number a coordinate."""
-    at = data.numbers.detach().requires_grad_(True)
-    (score,) = torch.autograd.grad(_log_density(network, at, data.features).sum(), at, create_graph=True)
+    score = network.score(data.numbers, data.features)
     return (weights * ((score - data.gradients) ** 2).mean(dim=1)).sum() / weights.sum()
 
 
@@ -239,7 +238,8 @@ class _Training:
         """Of the terms that know the density; the likelihood where there is only a critic."""
         options, data, total = self.options, self.held_out, 0.0
         if options.scores > 0:
-            total += options.scores * float(score_loss(self.network, data, data.weights * data.trust).detach())
+            with torch.no_grad():
+                total += options.scores * float(score_loss(self.network, data, data.weights * data.trust))
         if options.likelihood > 0 or options.scores == 0:
             weight = options.likelihood if options.likelihood > 0 else 1.0
             with torch.no_grad():

@@ -46,3 +46,16 @@ def test_the_volume_is_that_of_the_jacobian(network):
     jacobian = torch.autograd.functional.jacobian(lambda x: network(x, features)[0][0], numbers)[:, 0]
     _, log_volume = network(numbers, features)
     assert torch.linalg.slogdet(jacobian)[1].item() == pytest.approx(log_volume.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_the_score_is_the_gradient_of_the_log_density(n_layers):
+    torch.manual_seed(3)
+    network = CouplingNetwork(7, 3, n_layers, hidden=16)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    numbers, features = numbers_and_features(20)
+    numbers.requires_grad_(True)
+    base, log_volume = network.inverse(numbers, features)
+    (exact,) = torch.autograd.grad((-0.5 * (base**2).sum(dim=1) - log_volume).sum(), numbers)
+    assert torch.abs(network.score(numbers, features) - exact).max() < 1e-10 * torch.abs(exact).max()

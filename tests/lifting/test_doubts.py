@@ -1,0 +1,69 @@
+"""Sentences on where a result may be blind: said where they apply, and not where they do not."""
+
+import numpy as np
+import pytest
+from openmm import app
+
+from openmm_gancl import load_system
+from openmm_gancl.lifting.doubts import (
+    _doubts_about_rings,
+    doubts_about_coordinates,
+    doubts_about_rounds,
+    doubts_about_weights,
+)
+
+
+def angles(n):
+    return np.random.default_rng(1).uniform(-np.pi, np.pi, (n, 1))
+
+
+def test_even_weights_leave_no_doubt():
+    assert not list(doubts_about_weights(["chi"], angles(2000), np.zeros(2000)))
+    assert not list(doubts_about_rounds(np.random.default_rng(2).exponential(1.0, 2000)))
+
+
+def test_a_mode_of_few_draws_is_said():
+    turned = np.full((2000, 1), 1.0)
+    turned[:3] = -1.8
+    log_weights = np.zeros(2000)
+    log_weights[:3] = np.log(100.0)
+    (sentence,) = doubts_about_weights(["chi"], turned, log_weights)
+    assert sentence.startswith("chi has 13% of its weight between -120 and -90 degrees, and that from 3 effective")
+
+
+def test_one_draw_with_much_weight_is_said():
+    log_weights = np.zeros(1000)
+    log_weights[0] = np.log(500.0)
+    assert "one draw has 33% of all weight" in next(iter(doubts_about_weights([], np.empty((1000, 0)), log_weights)))
+
+
+def test_rounds_that_disagree_are_said():
+    (sentence,) = doubts_about_rounds(1.5 * np.random.default_rng(2).exponential(1.0, 2000))
+    assert "weights of the last round are 1.47 times" in sentence
+
+
+@pytest.mark.parametrize(("n_wide", "n_windows", "said"), [(2, 60, False), (5, 180, True)])
+def test_many_combinations_are_said(n_wide, n_windows, said):
+    found = list(doubts_about_coordinates(load_system("alanine_dipeptide_vacuum"), n_wide, n_windows))
+    assert bool(found) == said
+
+
+def ring_of_three(n_hydrogens):
+    topology = app.Topology()
+    residue = topology.addResidue("RNG", topology.addChain())
+    ring = [topology.addAtom(f"C{i}", app.Element.getBySymbol("C"), residue) for i in range(3)]
+    for i in range(3):
+        topology.addBond(ring[i - 1], ring[i])
+        for _ in range(n_hydrogens):
+            topology.addBond(ring[i], topology.addAtom("H", app.Element.getBySymbol("H"), residue))
+    return topology
+
+
+def test_rings_that_are_not_flat_are_said():
+    assert not list(_doubts_about_rings(ring_of_three(1)))
+    (sentence,) = _doubts_about_rings(ring_of_three(2))
+    assert sentence.startswith("the ring of C0, C1, C2 is not proposed in forms")
+
+
+def test_particles_without_labels():
+    assert not list(doubts_about_coordinates(load_system("forked_oscillator"), 1, 30))

@@ -1,0 +1,81 @@
+"""Which coordinates are wide: torsions by chemistry, components of particles by the frames that were seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openmm import app
+
+from openmm_gancl import load_system
+from openmm_gancl.coordinates.slow_coordinates import Torsions
+from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
+from openmm_gancl.reference.gradients import log_density_gradients
+from openmm_gancl.reference.wide_components import other_components, separate_modes, with_angles
+from openmm_gancl.reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
+
+VALINE = Path(__file__).parents[1] / "data" / "valine_dipeptide.pdb"
+
+
+def names_of(topology, positions, slow, state):
+    chart = chart_for(topology, slow, positions)
+    return torsions_of(topology, chart, wide_torsion_indices(topology, chart, state)).names
+
+
+def test_side_chains_turn_and_methyls_and_peptide_bonds_do_not():
+    pdb = app.PDBFile(str(VALINE))
+    dipeptide = load_system("alanine_dipeptide_vacuum")
+    declared = replace(dipeptide.state, trans_peptides=np.array([[0, 4, 6, 8], [8, 20, 22, 24]]))
+    positions = np.array(pdb.getPositions(asNumpy=True)._value)
+    slow = Torsions(("phi", "psi"), np.array([[4, 6, 8, 20], [6, 8, 20, 22]]))
+    assert names_of(pdb.topology, positions, slow, declared) == ("VAL2:CG1-CB-CA-N",)
+    free = replace(declared, trans_peptides=declared.trans_peptides[:0])
+    assert len(names_of(pdb.topology, positions, slow, free)) == 3
+
+
+def test_labels_are_not_wide_and_what_they_leave_out_is():
+    system = load_system("alanine_dipeptide_vacuum")
+    chart = chart_for(system.topology, system.slow, system.positions)
+    assert not len(wide_torsion_indices(system.topology, chart, system.state))
+    psi = Torsions(("psi",), system.slow.atoms[1:])
+    assert names_of(system.topology, system.positions, psi, system.state) == ("ALA2:C-N-CA-C",)
+
+
+def test_more_labels_come_after_those_there_are():
+    system = load_system("bonded_chain")
+    more = with_more_labels(system, Torsions(("other",), np.array([[4, 2, 1, 0]])), 77.0)
+    assert more.slow.names == (*system.slow.names, "other") and more.force_constants[-1] == 77.0
+    assert len(system.slow.names) == 1
+
+
+@pytest.mark.parametrize(("centres", "found"), [((0.0,), None), ((-0.3, 0.3), 2), ((-1.0, 0.0, 1.2), 3)])
+def test_modes_of_frames(centres, found):
+    rng = np.random.default_rng(1)
+    values = np.concatenate([rng.normal(centre, 0.04, 200) for centre in centres])
+    modes = separate_modes(values)
+    assert modes is None if found is None else np.allclose(modes, centres, atol=0.02)
+
+
+def test_even_values_are_one_mode():
+    assert separate_modes(np.random.default_rng(1).uniform(size=500)) is None
+
+
+def test_components_with_modes_become_angles_and_back():
+    system = load_system("forked_oscillator")
+    components = other_components(system.slow, system.positions)
+    assert components.components.tolist() == [[0, 1], [0, 2]]
+    rng = np.random.default_rng(2)
+    positions = rng.normal(0.0, 0.05, (400, 1, 3))
+    positions[:, 0, 1] += np.where(rng.random(400) < 0.5, 0.3, -0.3)
+    chart = with_angles(CartesianCoordinates(1, system.slow.components), positions, components)
+    assert chart.turned.tolist() == [1] and chart.periodic.tolist() == [False, True, False]
+    angles = chart.to_internal(positions)
+    assert np.allclose(chart.to_cartesian(angles), positions, atol=1e-12)
+    assert np.allclose(np.abs(angles[:, 1]), np.pi / 2, atol=0.8)
+    step = 1e-6 * np.array([0.0, 1.0, 0.0])
+    stretched = chart.to_cartesian(angles + step)[:, 0, 1] - chart.to_cartesian(angles - step)[:, 0, 1]
+    assert np.allclose(np.log(stretched / 2e-6), chart.log_jacobian(angles), atol=1e-6)
+    forces = rng.normal(size=positions.shape)
+    found = log_density_gradients(chart, angles, forces, 2.5, system.constraints, system.masses)
+    difference = (chart.log_jacobian(angles + step) - chart.log_jacobian(angles - step)) / 2e-6
+    assert np.allclose(found[:, 1], forces[:, 0, 1] / 2.5 * stretched / 2e-6 + difference, rtol=1e-5, atol=1e-5)

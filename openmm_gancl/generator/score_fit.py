@@ -761,7 +761,6 @@ def fit_triangular(
     weights = weights / weights.mean()
     options = _with_few_functions(options, len(roles.labels) + len(roles.wide))
     condition = condition_of(slow, roles, folds, max(one.order for one in options.narrow), options)
-    basis = condition.basis
     conditions = coordinates[:, np.concatenate([roles.labels, roles.circular])]
     periodic = chart.periodic[roles.narrow]
     fast = coordinates[:, roles.narrow], gradients[:, roles.narrow]
@@ -774,9 +773,23 @@ def fit_triangular(
         narrow, conditions, values, gradients[:, roles.narrow], conditions.shape[1], periodic
     )
     slopes += gradients[:, np.concatenate([roles.labels, roles.circular])]
+    circular = _circular_densities(condition, roles, folds, conditions, slopes, weights, options)
+    return assembled(chart, roles, circular, narrow)
+
+
+def _circular_densities(
+    condition: Condition,
+    roles: Roles,
+    folds: IntArray,
+    conditions: FloatArray,
+    slopes: FloatArray,
+    weights: FloatArray,
+    options: FitOptions,
+) -> list[CircularDensity]:
+    """Of wide torsions, each given the labels and the earlier ones, and of symmetric rotors, given all of these."""
+    basis = condition.basis
     functions = basis(torch.as_tensor(conditions[:, : condition.n_axes])).numpy()
-    orders = basis.orders_of_axes.numpy()
-    circular = []
+    orders, circular = basis.orders_of_axes.numpy(), []
     for i, index in enumerate(roles.circular):
         known = len(roles.labels) + min(i, len(roles.wide))
         usable = (basis.total_orders.numpy() <= options.circular_order) & (orders[:, known:] == 0).all(axis=1)
@@ -792,7 +805,7 @@ def fit_triangular(
                 options,
             )
         )
-    return assembled(chart, roles, circular, narrow)
+    return circular
 
 
 def _with_few_functions(options: FitOptions, n_axes: int) -> FitOptions:
@@ -852,8 +865,10 @@ def untrained_triangular(
     options = _with_few_functions(FitOptions(), len(roles.labels))
     condition = condition_of(slow, roles, chart.folds, max(one.order for one in options.narrow), options)
     k, n_features = len(roles.narrow), len(condition.orders)
-    first = (condition.orders <= 1).numpy()[:, None]
-    mean, log_width = (first * rng.normal(0.0, strength, (n_features, k)) for _ in range(2))
+    smooth = np.flatnonzero(condition.orders.numpy() <= 1)
+    mean, log_width = np.zeros((n_features, k)), np.zeros((n_features, k))
+    for part in (mean, log_width):
+        part[smooth] = rng.normal(0.0, strength, (len(smooth), k))
     coupling = np.zeros((n_features, k, k))
     coupling[0] = np.tril(rng.normal(0.0, strength / k**0.5, (k, k)), -1)
     narrow = NarrowCoordinates(

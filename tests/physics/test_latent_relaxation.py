@@ -19,7 +19,7 @@ from .statistics import score, z_limit
 from .toy_generators import NAMES, domain, exact_log_density, generator
 
 N_LIFTS = {("trained", 1): 1500, ("trained", 5): 1000, ("trained", 50): 300}
-N_LIFTS |= {("bad", 1): 8000, ("bad", 5): 3000, ("bad", 50): 500}
+N_LIFTS |= {("bad", 1): 12_000, ("bad", 5): 3500, ("bad", 50): 900}
 DEMAND = {"trained": (0.05, 200), "bad": (0.15, 50)}
 BAD = {"double_well_oscillators": "shuffled", "narrow_barrier": "untrained", "bonded_chain": "untrained"}
 """An untrained generator of the double well would leave a few effective lifts of ten thousand."""

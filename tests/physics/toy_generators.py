@@ -52,7 +52,7 @@ def generator(name, kind):
             kinds = ["bond"] * chart.n_bonds + ["angle"] * chart.n_angles + ["torsion"] * chart.n_torsions
         scales = np.array([SCALES[one] for one in kinds])
         origin = chart.to_internal(system.positions[None])[0]
-        made = untrained_triangular(chart, system.slow, origin, scales, np.random.default_rng(2))
+        made = untrained_triangular(chart, system.slow, origin, scales, np.random.default_rng(2), strength=0.2)
     else:
         if kind == "shuffled":
             coordinates = coordinates.copy()

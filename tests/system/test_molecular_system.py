@@ -18,6 +18,7 @@ from openmm_gancl.units import GAS_CONSTANT
 
 ALA2 = "alanine_dipeptide_vacuum"
 NAMES = {
+    "ala_ala_vacuum",
     "alanine_dipeptide_gbsa",
     "alanine_dipeptide_water",
     ALA2,

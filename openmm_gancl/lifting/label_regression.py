@@ -44,6 +44,9 @@ OUTLIER = 10.0
 FINE_BINS = 144
 """Along each coordinate, over which populations are sums."""
 
+NEVER_CUT = 0.99
+"""Of all weight: slopes that more draws have are a sharp feature, which the fit has not found yet, and no clashes."""
+
 PARTS_OF_A_BIN = 3
 """Along each coordinate, over which a bin's mean is taken."""
 
@@ -169,8 +172,10 @@ def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
     residuals = data.forces - fitted
     carried = data.shares * ratios
     each = np.tile(carried, (n_axes, 1))
-    median = float(np.quantile(np.abs(residuals), 0.5, weights=each, method="inverted_cdf"))
-    limit = OUTLIER * max(median / 0.6745, 0.3)
+    median, most = (
+        float(np.quantile(np.abs(residuals), part, weights=each, method="inverted_cdf")) for part in (0.5, NEVER_CUT)
+    )
+    limit = max(OUTLIER * max(median / 0.6745, 0.3), most)
     outliers = float((carried * (np.abs(residuals) > limit)).sum() / (carried.sum() * n_axes))
     residuals = np.clip(residuals, -limit, limit)
     # of the estimating function r (G - eta'): its variance, for one lift

@@ -142,7 +142,7 @@ def test_rounds_joined_with_later_densities_show():
         return InvertibleGenerator(made, chart, system.slow)
 
     rng, right, wrong = np.random.default_rng(7), [], []
-    for _ in range(140):
+    for _ in range(200):
         made, parts = [normal(np.array([0.0, 0.0, 0.2]), np.full(3, 0.12))], []
         for _ in range(n_rounds):
             labels = rng.uniform(-0.2, 0.2, (32, 1))

@@ -129,7 +129,7 @@ def drawn(system, scales, n=300):
 
 def test_zeros_have_a_reason(alanine):
     chart = generator_of(alanine, 0.1).chart
-    draws = drawn(alanine, scales_of(chart, 0.02, 0.7, 0.9))
+    draws = drawn(alanine, scales_of(chart, 0.02, 0.7, 0.9), n=1000)
     found = dict(zip(*np.unique(draws.reason, return_counts=True), strict=True))
     assert set(found) <= set(REASONS) and found["outside"] > 10 and found["state"] > 10
     zero = draws.reason != "ok"

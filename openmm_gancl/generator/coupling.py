@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .networks import perceptron
+
 MAX_LOG_SCALE = 1.0
 """Of one layer."""
 
@@ -41,13 +43,7 @@ class AffineCoupling(nn.Module):
         self.register_buffer("kept_index", torch.nonzero(~moved)[:, 0])
         self.register_buffer("moved_index", torch.nonzero(moved)[:, 0])
         self.n_moved, self.max_log_scale = int(moved.sum()), MAX_LOG_SCALE
-        self.network = nn.Sequential(
-            nn.Linear(len(self.kept_index) + n_features, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, 2 * self.n_moved),
-        ).double()
+        self.network = perceptron(len(self.kept_index) + n_features, hidden, 2 * self.n_moved).double()
         last = self.network[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .networks import perceptron
+
 
 class NumberCritic(nn.Module):
     """Scores (numbers, features of the conditions), by whose means real and generated numbers are compared.
@@ -20,9 +22,7 @@ class NumberCritic(nn.Module):
 
     def __init__(self, k: int, n_features: int, hidden: int):
         super().__init__()
-        self.score = nn.Sequential(
-            nn.Linear(k + n_features, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
-        )
+        self.score = perceptron(k + n_features, hidden, 1)
 
     def forward(self, numbers: Tensor, features: Tensor) -> Tensor:
         """Numbers, shape=(n, k), and features, shape=(n, n_features), to scores, shape=(n,)."""

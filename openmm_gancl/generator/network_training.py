@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.optimisers import Adam
 from ..engine.random_numbers import named_rng, torch_rng, torch_seeded
 from ..engine.threads import torch_threads
 from ..errors import InputError
@@ -26,7 +27,7 @@ from ..units import FloatArray
 from .coupling import CouplingNetwork, NoNetwork
 from .critic import NumberCritic, critic_loss
 from .invertible import InvertibleGenerator
-from .score_fit import robust_weights
+from .score_fit import effective_structures, robust_weights
 from .triangular import NarrowCoordinates, TriangularMap
 
 
@@ -173,7 +174,7 @@ class _Adversary:
             self.critic = NumberCritic(k, n_features, options.hidden)
         self.network, self.options = network, options
         self.random = torch_rng(seed, "network", "drawn")
-        self.optimiser = torch.optim.Adam(self.critic.parameters(), lr=options.critic_rate, betas=(0.0, 0.9))
+        self.optimiser = Adam(self.critic.parameters(), lr=options.critic_rate, betas=(0.0, 0.9))
 
     def drawn(self, features: Tensor) -> Tensor:
         """The network's numbers at conditions, shape=(n, k)."""
@@ -225,7 +226,7 @@ class _Training:
             if options.adversarial > 0
             else None
         )
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=options.rate)
+        self.optimiser = Adam(network.parameters(), lr=options.rate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, options.n_steps)
 
     def batch(self) -> TrainingNumbers:
@@ -346,9 +347,7 @@ def with_network(
         InputError: structures are too few, or not finite, or no loss has a weight.
     """
     weights = np.asarray(weights, dtype=float)
-    if bad := int((~np.isfinite(coordinates).all(axis=1) | ~np.isfinite(gradients).all(axis=1)).sum()):
-        raise InputError(f"{bad} training structures have gradients that are not finite: leave them out")
-    effective = weights.sum() ** 2 / max((weights**2).sum(), 1e-300)
+    effective = effective_structures(coordinates, gradients, weights)
     if not effective >= LEAST_STRUCTURES:
         raise InputError(
             f"a network needs {LEAST_STRUCTURES} effective training structures, and there are {effective:.0f}: "

@@ -27,7 +27,8 @@ NETWORK_BASIS_ORDER = 2
 """Of the label basis that the networks see."""
 
 
-def _perceptron(n_inputs: int, hidden: int, n_outputs: int) -> nn.Sequential:
+def perceptron(n_inputs: int, hidden: int, n_outputs: int) -> nn.Sequential:
+    """Two hidden layers."""
     return nn.Sequential(
         Linear(n_inputs, hidden),
         nn.SiLU(),
@@ -76,7 +77,7 @@ class Generator(nn.Module):
         # the smooth ones of the same functions are the network's input for a label
         self.register_buffer("coarse", torch.nonzero(self.basis.total_orders <= NETWORK_BASIS_ORDER)[:, 0])
         self.baseline = nn.Parameter(torch.zeros(self.basis.size, self.n_raw, dtype=torch.float64))
-        self.correction = _perceptron(len(self.coarse) + latent_size, hidden, self.n_raw).double()
+        self.correction = perceptron(len(self.coarse) + latent_size, hidden, self.n_raw).double()
         with torch.no_grad():
             # close to the baseline, and yet every latent matters from the first step
             first, last = self.correction[0], self.correction[-1]
@@ -193,7 +194,7 @@ class Critic(nn.Module):
     def __init__(self, slow: SlowCoordinates, n_coordinates: int, hidden: int = 128):
         super().__init__()
         self.coarse = LabelBasis(slow, NETWORK_BASIS_ORDER)
-        self.score = _perceptron(self.coarse.size + 2 * n_coordinates, hidden, 1)
+        self.score = perceptron(self.coarse.size + 2 * n_coordinates, hidden, 1)
 
     def forward(self, labels: Tensor, features: Tensor) -> Tensor:
         """Labels (n, d) and features (n, 2 n_coordinates) to scores (n,)."""

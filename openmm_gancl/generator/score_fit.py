@@ -718,6 +718,22 @@ def _fit_circular(
     return CircularDensity(torch.as_tensor(functions), torch.as_tensor(found), fold, options.uniform_share)
 
 
+def effective_structures(coordinates: FloatArray, gradients: FloatArray, weights: FloatArray) -> float:
+    """How many structures of equal weight they are worth.
+
+    Args:
+        coordinates: shape=(n, n_coordinates).
+        gradients: shape=(n, n_coordinates).
+        weights: shape=(n,).
+
+    Raises:
+        InputError: some are not finite.
+    """
+    if bad := int((~np.isfinite(coordinates).all(axis=1) | ~np.isfinite(gradients).all(axis=1)).sum()):
+        raise InputError(f"{bad} training structures have gradients that are not finite: leave them out")
+    return float(weights.sum() ** 2 / max((weights**2).sum(), 1e-300))
+
+
 def _check_structures(
     chart: Chart, slow: Axes, coordinates: FloatArray, gradients: FloatArray, weights: FloatArray
 ) -> None:
@@ -725,9 +741,7 @@ def _check_structures(
         raise InputError(
             f"{', '.join(slow.names)}: labels are no coordinates of the chart: use torsions or particle components"
         )
-    if bad := int((~np.isfinite(coordinates).all(axis=1) | ~np.isfinite(gradients).all(axis=1)).sum()):
-        raise InputError(f"{bad} training structures have gradients that are not finite: leave them out")
-    effective = weights.sum() ** 2 / max((weights**2).sum(), 1e-300)
+    effective = effective_structures(coordinates, gradients, weights)
     if not effective >= 20:
         raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
 

@@ -31,6 +31,7 @@ from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.folder import MANIFEST
 from openmm_gancl.workflow.run import Outcome
 from openmm_gancl.workflow.summary import Summary, load_summary, summary_text
+from tests.planted import Planted
 from tests.tiny_run import PRESETS
 
 SYSTEM = "double_well_oscillators"
@@ -140,22 +141,6 @@ def test_the_newest_model_of_a_closed_loop_is_exported(tmp_path):
     ):
         np.testing.assert_array_equal(ours, theirs.numpy())
     assert json.loads(extra["metadata.json"])["kind"] == "invertible"
-
-
-class Planted(torch.nn.Module):
-    """TorchScript that runs when it is read."""
-
-    def forward(self, labels):
-        return labels
-
-    @torch.jit.export
-    def __getstate__(self):
-        return self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: bool):
-        self.training = state
-        print("planted code runs")
 
 
 def test_a_run_with_planted_code_is_refused_and_runs_nothing(finished, tmp_path, capfd):

@@ -23,6 +23,7 @@ from openmm_gancl.generator.trained_for import system_metadata
 from openmm_gancl.learning.learned_labels import learn_slow_coordinates, load_labels
 from openmm_gancl.reference.chart import chart_for
 from tests.generator.random_map import random_map
+from tests.planted import Planted
 
 NAMES = ["no latent", "latent", "encoder", "learned labels", "distilled labels", "windows", "invertible", "network"]
 LIFTING = [name for name in NAMES if name not in ("invertible", "network")]
@@ -252,22 +253,6 @@ def test_learned_labels_of_a_run_are_arrays_and_json(tmp_path):
     np.savez(tmp_path / "short.npz", **{name: a for name, a in arrays.items() if not name.endswith("scales")})
     with pytest.raises(InputError, match=r"short.npz holds no learned labels \(the tensor .*scales is missing\)"):
         load_labels(tmp_path / "short.npz")
-
-
-class Planted(torch.nn.Module):
-    """TorchScript that runs when it is read."""
-
-    def forward(self, labels):
-        return labels
-
-    @torch.jit.export
-    def __getstate__(self):
-        return self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: bool):
-        self.training = state
-        print("planted code runs")
 
 
 class Evil:

@@ -9,7 +9,9 @@ import typer
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every random number; the same seed gives the same result.")]
 Platform = Annotated[str, typer.Option(help="An OpenMM platform, or auto to measure once.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; all cores by default.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Local processes; by default all cores, or one if lifts are not relaxed.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Preset = Annotated[str, typer.Option(help="default (minutes) or quick (under one minute, for trials and tests).")]

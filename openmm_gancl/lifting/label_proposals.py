@@ -101,7 +101,7 @@ class UniformProposal:
 
         total = np.zeros(len(labels))
         for column, (xi, strength, domain) in zip(labels.T, self._columns(cv_values), strict=True):
-            total += _log_kernel(column - xi, strength, True) if domain is None else truncnorm.logpdf(column, **domain)
+            total += log_kernel(column - xi, strength, True) if domain is None else truncnorm.logpdf(column, **domain)
         return total
 
     def log_ratio(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
@@ -242,13 +242,13 @@ class KernelProposal:
     def log_ratio(self, labels: FloatArray, cv_values: FloatArray) -> FloatArray:
         """See `LabelProposal.log_ratio`; p(s) itself drops out."""
         kernels = [
-            _log_kernel(labels[:, i] - cv_values[:, i], width**-2.0, self.periodic[i])
+            log_kernel(labels[:, i] - cv_values[:, i], width**-2.0, self.periodic[i])
             for i, width in enumerate(self.encoder_widths)
         ]
         return np.sum(kernels, axis=0) - self._mean_over_centres(self._log_overlap, cv_values)
 
     def _log_kernel(self, i: int, difference: FloatArray) -> FloatArray:
-        return _log_kernel(difference, self.widths[i] ** -2.0, self.periodic[i])
+        return log_kernel(difference, self.widths[i] ** -2.0, self.periodic[i])
 
     def _log_overlap(self, i: int, difference: FloatArray) -> FloatArray:
         return _log_overlap(difference, self.widths[i] ** -2.0, self.encoder_widths[i] ** -2.0, self.periodic[i])
@@ -275,7 +275,7 @@ class KernelProposal:
         return np.where(self.periodic, turned, normal)
 
 
-def _log_kernel(difference: FloatArray, precision: float, periodic: bool) -> FloatArray:
+def log_kernel(difference: FloatArray, precision: float, periodic: bool) -> FloatArray:
     """Log density of a kernel of 1 / width^2 = precision."""
     if periodic:
         return np.asarray(precision * (np.cos(difference) - 1.0) - np.log(2 * np.pi * ive(0, precision)))
@@ -285,7 +285,7 @@ def _log_kernel(difference: FloatArray, precision: float, periodic: bool) -> Flo
 def _log_overlap(difference: FloatArray, one: float, other: float, periodic: bool) -> FloatArray:
     """Log integral of the product of two kernels of these precisions that lie so far apart."""
     if not periodic:
-        return _log_kernel(difference, 1.0 / (1.0 / one + 1.0 / other), False)
+        return log_kernel(difference, 1.0 / (1.0 / one + 1.0 / other), False)
     size = np.sqrt(one**2 + other**2 + 2.0 * one * other * np.cos(difference))
     norms = 2 * np.pi * ive(0, one) * ive(0, other)
     return np.asarray(np.log(ive(0, size) / norms) + size - one - other)

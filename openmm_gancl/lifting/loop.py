@@ -36,7 +36,7 @@ from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_mo
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, IntArray
+from ..units import BoolArray, FloatArray, IntArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_weights
 from .draws import Draws, draw, join_draws, load_draws, save_draws
 from .evaluation import evaluate
@@ -380,7 +380,8 @@ class Loop:
         for number, n in enumerate(n_draws):
             yield Step(f"rounds/{number:02d}/model", self._fit, self._accept_model)
             yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
-            if self.target_error is not None and self.surface().median_error < self.target_error * self.system.kT:
+            reached = self.history[-1].median_error
+            if self.target_error is not None and reached < self.target_error * self.system.kT:
                 break
         # for whoever draws next; what was drawn knows nothing of it
         yield Step("model", self._fit_with_network, self._accept_model)
@@ -468,7 +469,9 @@ class Loop:
 
     def _fit(self) -> InvertibleGenerator:
         """A generator fitted to frames and to all draws so far."""
-        data = self._training_structures()
+        return self._fit_to(self._training_structures())
+
+    def _fit_to(self, data: _Structures) -> InvertibleGenerator:
         fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights, self.wide)
         generator = InvertibleGenerator(fitted, self.chart, self.system.slow, system_metadata(self.system))
         if len(self.wide):
@@ -479,10 +482,10 @@ class Loop:
 
     def _fit_with_network(self) -> InvertibleGenerator:
         """A generator fitted to all so far, with a network on top if a pilot finds it better."""
-        plain, options = self._fit(), self.options.network
+        data, options = self._training_structures(), self.options.network
+        plain, seed = self._fit_to(data), named_seed(self.seed, "network")
         if options is None:
             return plain
-        data, seed = self._training_structures(), named_seed(self.seed, "network")
         try:
             made = with_network(plain, data.coordinates, data.gradients, data.weights, seed=seed, options=options)
         except InputError as error:  # too few structures of any weight, after all
@@ -494,7 +497,6 @@ class Loop:
 
     def _pilot(self, generator: InvertibleGenerator, name: str) -> float:
         """Effective samples a draw at labels of the next round, of draws that nothing else is made of."""
-        assert self.regression is not None
         labels = self.placement().sample(N_PILOT, named_rng(self.seed, "pilot", "labels"))
         found = draw(
             self.system,
@@ -506,9 +508,8 @@ class Loop:
             workers=self.workers,
             progress=self.progress,
         )
-        eta = self.regression.log_density(labels)
-        low = eta > eta.max() - self.options.ceiling
-        return effective_sample_size(found.log_weights[low] - eta[low]) / max(int(low.sum()), 1)
+        log_ratios, low = self.log_ratios(found)
+        return effective_sample_size(log_ratios[low]) / max(int(low.sum()), 1)
 
     def _accept_model(self, generator: InvertibleGenerator) -> None:
         self.generators.append(generator)
@@ -636,12 +637,16 @@ class Loop:
         few = len(slow.names) <= MAX_GRID_LABELS
         return bin_centres(grid_edges(slow)) if few else scattered_places(slow)
 
-    def _ratios(self, draws: Draws) -> FloatArray:
-        """Weights over the surface of all rounds, of draws at labels below the ceiling, shape=(n_low,)."""
+    def log_ratios(self, draws: Draws) -> tuple[FloatArray, BoolArray]:
+        """Log-weights less the surface of all rounds, and which labels lie below the ceiling, shape=(n,) each."""
         assert self.regression is not None
         eta = self.regression.log_density(draws.labels)
-        low = eta > eta.max() - self.options.ceiling
-        return np.exp(draws.log_weights[low] - eta[low])
+        return draws.log_weights - eta, eta > eta.max() - self.options.ceiling
+
+    def _ratios(self, draws: Draws) -> FloatArray:
+        """Weights over the surface of all rounds, of draws at labels below the ceiling, shape=(n_low,)."""
+        log_ratios, low = self.log_ratios(draws)
+        return np.exp(log_ratios[low])
 
     def learned(self) -> Learned:
         """What all steps gave."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.special import i0e, logsumexp, ndtr, ndtri
+from scipy.special import logsumexp, ndtr, ndtri
 from scipy.stats import qmc
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import Axes
 from ..free_energy.grid import bin_centres
 from ..units import BoolArray, FloatArray
+from .label_proposals import log_kernel
 
 EVERYWHERE_SHARE = 0.1
 """Of the labels, evenly over the domain."""
@@ -164,11 +165,9 @@ class KernelPlacement:
         total = np.zeros((len(labels), len(self.centres)))
         for i, (width, (low, high)) in enumerate(zip(self.widths, self.domain, strict=True)):
             away = labels[:, i, None] - self.centres[:, i]
-            if self.periodic[i]:
-                total += width**-2.0 * (np.cos(away) - 1.0) - np.log(2 * np.pi * i0e(width**-2.0))
-            else:
-                inside = ndtr((high - self.centres[:, i]) / width) - ndtr((low - self.centres[:, i]) / width)
-                total -= 0.5 * (away / width) ** 2 + np.log(np.sqrt(2 * np.pi) * width * inside)
+            total += log_kernel(away, width**-2.0, self.periodic[i])
+            if not self.periodic[i]:
+                total -= np.log(ndtr((high - self.centres[:, i]) / width) - ndtr((low - self.centres[:, i]) / width))
         return total
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:

@@ -10,6 +10,7 @@ from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
 from ..free_energy.weight_statistics import log_bar, log_mean_weight
 from ..units import FloatArray, IntArray
+from .draws import Draws
 from .lifts import Lifts
 
 Z_THRESHOLD = 4.0
@@ -112,7 +113,7 @@ def pooled_z(checks: list[ReverseCheck]) -> float:
     return float(difference / np.sqrt(sum(check.error**2 for check in checks)))
 
 
-def reason_counts(lifts: Lifts) -> dict[str, int]:
+def reason_counts(lifts: Lifts | Draws) -> dict[str, int]:
     """How many lifts ended for each reason."""
     return dict(Counter(lifts.reason.tolist()))
 

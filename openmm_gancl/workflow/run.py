@@ -199,7 +199,7 @@ def open_run(
         target: a system's name or card; None takes the folder's own.
         options: None takes the folder's own.
         reporter: of progress and notes.
-        workers: local processes; all cores by default.
+        workers: local processes; by default all cores where lifts are relaxed, else this process alone.
     """
     if target is None and not is_run_folder(path):
         raise InputError(f"{path} is not a run folder (it has no manifest.json): make one with `gancl run`")
@@ -356,7 +356,8 @@ def run(
         target: a system's name or card; None for the one that the folder was begun with.
         options: None for those that the folder was begun with.
         reporter: of progress and notes.
-        workers: local processes; all cores by default. Results do not depend on it.
+        workers: local processes; by default all cores where lifts are relaxed, else this process alone. Results do not
+            depend on it.
         until: the last stage wanted.
 
     Raises:

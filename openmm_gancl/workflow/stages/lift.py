@@ -82,7 +82,8 @@ def save_trajectory(lifted: FloatArray, system: MolecularSystem, path: Path) -> 
     set_dcd_title(path, "lifts by openmm_gancl")
 
 
-def _check_record(check: ReverseCheck) -> dict[str, Any]:
+def check_record(check: ReverseCheck) -> dict[str, Any]:
+    """JSON-ready."""
     return {**asdict(check), "label": check.label.tolist()}
 
 
@@ -109,7 +110,7 @@ def lift_stage(run: Run, out: Path) -> None:
     save_trajectory(lifts.positions[lifts.ok], run.system, out / "lifts.dcd")
     checks = check_lifts(forward, reverse, seed=run.seed("lift", "check", "bootstrap"))
     record = {
-        "checks": [_check_record(check) for check in checks],
+        "checks": [check_record(check) for check in checks],
         "pooled_z": pooled_z(checks) if checks else None,
         "rounds": rounds.record,
         "accepted": float(extra["accepted"].mean()) if run.options.chain else None,

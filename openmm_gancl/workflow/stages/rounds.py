@@ -18,12 +18,13 @@ from ...generator.network_training import NetworkOptions
 from ...lifting.frame_check import check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
 from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, round_shares, save_round
+from ...lifting.reverse_check import reason_counts
 from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
 from ..context import Run, Stage
 from ..options import LoopSettings
 from ..summary import LoopSummary
-from .lift import save_trajectory
+from .lift import check_record, save_trajectory
 from .sample import save_structure
 from .surface import save_surface
 
@@ -90,7 +91,6 @@ def kept_as(run: Run, step: Step) -> Stored:
             lambda generator, out: generator.save(out / "model.safetensors"),
             lambda folder: load_model(folder / "model.safetensors"),
         )
-
     return Stored(save_round, lambda folder: load_round(folder, run.system.slow))
 
 
@@ -124,7 +124,7 @@ def check_stage(run: Run, loop: Loop, out: Path) -> None:
         )
         run.folder.spend(check.check_evaluations)
         done(1)
-    record = {**asdict(check), "checks": [{**asdict(one), "label": one.label.tolist()} for one in check.checks]}
+    record = {**asdict(check), "checks": [check_record(one) for one in check.checks]}
     (out / "checks.json").write_text(json.dumps(finite(record), indent=1) + "\n")
 
 
@@ -136,7 +136,8 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
         save_surface(learned.surface, () if pairs else system.basins, out, "fes")
         done(1)
         for number, pair in enumerate(pairs, start=1):
-            save_surface(learned.surface_over(*pair), (), out, "_".join(["fes", *pair]))
+            surface = learned.surface if number == 1 else learned.surface_over(*pair)
+            save_surface(surface, (), out, "_".join(["fes", *pair]))
             done(1 + number)
     np.savez_compressed(
         out / "lifts.npz",
@@ -180,15 +181,13 @@ def _populations(run: Run, learned: Learned) -> list[BasinPopulation]:
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
     system, draws = run.system, learned.lifts
     checks = json.loads(run.folder.file("check", "checks.json").read_text())
-    eta = learned.regression.log_density(draws.labels)
-    low = eta > eta.max() - loop.options.ceiling
-    in_surface = draws.log_weights - eta + np.log(round_shares(draws))
-    reasons, counts = np.unique(draws.reason, return_counts=True)
+    log_ratios, low = loop.log_ratios(draws)
+    in_surface = log_ratios + np.log(round_shares(draws))
     return LoopSummary(
         system=system.name,
         preset=run.options.preset,
         n_lifts=len(draws),
-        reasons=dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
+        reasons=reason_counts(draws),
         effective_sample_size=effective_sample_size(pooled_log_weights(draws)),
         pareto_index=pareto_index(in_surface[low]),
         pooled_z=_number(checks["pooled_z"]),

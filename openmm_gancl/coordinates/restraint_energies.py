@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from scipy.special import ive
 
 from ..units import BoolArray, FloatArray
 from .geometry import embedded
@@ -63,3 +64,33 @@ def log_boltzmann_factors(
     scales = np.sqrt(np.concatenate([force_constants[rows] for rows in (~periodic, periodic, periodic)]))
     points, others = (scales * embedded(values, slow.periods) for values in (places, centres))
     return np.asarray(-0.5 * cdist(points, others, "sqeuclidean"))
+
+
+def sample_restraint(
+    slow: "SlowCoordinates", force_constants: FloatArray, centres: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """Labels from the Boltzmann distribution of restraints alone, one for each, shape=(n, d).
+
+    Args:
+        slow: the slow coordinates.
+        force_constants: shape=(d,), positive, in units of kT.
+        centres: shape=(n, d).
+        rng: of the labels.
+    """
+    columns = [
+        rng.vonmises(middle, constant) if np.isfinite(period) else rng.normal(middle, constant**-0.5)
+        for middle, constant, period in zip(centres.T, force_constants, slow.periods, strict=True)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def log_restraint_integral(slow: "SlowCoordinates", force_constants: FloatArray) -> float:
+    """log of the integral of ``exp(-U_C / kT)`` over the labels: a circle of each period, or the whole line.
+
+    Args:
+        slow: the slow coordinates.
+        force_constants: shape=(d,), positive, in units of kT.
+    """
+    periodic = np.isfinite(slow.periods)
+    circle = np.log(2 * np.pi * ive(0, force_constants))
+    return float(np.where(periodic, circle, 0.5 * np.log(2 * np.pi / force_constants)).sum())

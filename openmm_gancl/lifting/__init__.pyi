@@ -14,6 +14,7 @@ from .latent_relaxation import LatentMoves as LatentMoves
 from .latent_relaxation import lift_latent as lift_latent
 from .lifter import Lifter as Lifter
 from .lifts import Lifts as Lifts
+from .lifts import Reweighted as Reweighted
 from .loop import Learned as Learned
 from .loop import LoopOptions as LoopOptions
 from .loop import learn as learn

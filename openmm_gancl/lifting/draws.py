@@ -143,8 +143,16 @@ def draw(
     coordinates, inside = _sampled(generators, shares, labels, rng)
     log_density = np.zeros(len(labels))
     log_density[inside] = mixture_log_density(generators, shares, coordinates[inside])
-    found = _evaluated(
-        system, generators[0].chart, coordinates, labels, log_density, inside, platform, workers, progress
+    found = weigh_coordinates(
+        system,
+        generators[0].chart,
+        coordinates,
+        labels,
+        log_density,
+        inside,
+        platform=platform,
+        workers=workers,
+        progress=progress,
     )
     recorded = np.zeros(len(labels)) if log_label_density is None else log_label_density
     return replace(found, log_label_density=recorded, round=np.full(len(labels), round_number))
@@ -173,7 +181,17 @@ def draw_base(
     """
     coordinates, log_density = generator.transform(base, labels)
     inside = generator.inside(coordinates)
-    return _evaluated(system, generator.chart, coordinates, labels, log_density, inside, platform, workers, progress)
+    return weigh_coordinates(
+        system,
+        generator.chart,
+        coordinates,
+        labels,
+        log_density,
+        inside,
+        platform=platform,
+        workers=workers,
+        progress=progress,
+    )
 
 
 def weigh_draws(draws: Draws, log_weights: FloatArray) -> Draws:
@@ -188,18 +206,31 @@ def weigh_draws(draws: Draws, log_weights: FloatArray) -> Draws:
     return replace(draws, log_density=np.where(ok, np.where(ok, log_target, 0.0) - log_weights, 0.0))
 
 
-def _evaluated(
+def weigh_coordinates(
     system: MolecularSystem,
     chart: Chart,
     coordinates: FloatArray,
     labels: FloatArray,
     log_density: FloatArray,
     inside: BoolArray,
+    *,
     platform: str,
-    workers: int,
-    progress: Callable[[int], None] | None,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> Draws:
-    """Drawn coordinates, one evaluation each, but for those outside."""
+    """Coordinates of known density, drawn or of frames, for one evaluation each.
+
+    Args:
+        system: the real system.
+        chart: of the coordinates.
+        coordinates: shape=(n, n_coordinates).
+        labels: shape=(n, d), among them.
+        log_density: shape=(n,), log q(y | s).
+        inside: shape=(n,), which may have a weight; the others are not evaluated.
+        platform: an OpenMM platform.
+        workers: local processes.
+        progress: called with the number of evaluations made, as they are made.
+    """
     log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers, progress)
     wrong = (reason == "ok") & ~np.isfinite(log_density)
     return Draws(

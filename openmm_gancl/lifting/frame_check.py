@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..coordinates.restraint_energies import sample_restraint
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
@@ -86,7 +87,7 @@ def check_frames(
     dynamics = RestrainedDynamics(system, WINDOW, platform, rng, FRICTION)
     own = slow.transform(system.positions[None])[0]
     last, at = dynamics.run(system.positions, own, own)[0][-1], own
-    checks, likelihoods = [], []
+    checks, likelihoods, constants = [], [], system.force_constants / system.kT
     for i, label in enumerate(labels):
         positions, _ = dynamics.run(last, at, label)
         last, at = positions[-1], label
@@ -95,7 +96,7 @@ def check_frames(
             continue
         backward, log_density = _log_weights(system, generator, frames, platform)
         likelihoods.append(log_density)
-        near = restraint_labels(system, label, N_DRAWS, rng)
+        near = sample_restraint(slow, constants, np.tile(label, (N_DRAWS, 1)), rng)
         forward = draw(system, [generator], np.ones(1), near, rng, platform=platform).log_weights
         try:
             checks.append(check_reverse(label, forward, backward, seed=named_seed(seed, "frame check", i)))
@@ -108,24 +109,6 @@ def check_frames(
         log_likelihood=float(np.mean(np.concatenate(likelihoods))) if likelihoods else float("nan"),
         check_evaluations=evaluations_of_check(len(labels)),
     )
-
-
-def restraint_labels(system: MolecularSystem, centre: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
-    """Labels from the Boltzmann distribution of a restraint alone, shape=(n, d).
-
-    Args:
-        system: whose force constants it has.
-        centre: shape=(d,).
-        n: labels.
-        rng: their generator.
-    """
-    columns = []
-    for middle, constant, period in zip(centre, system.force_constants / system.kT, system.slow.periods, strict=True):
-        if np.isfinite(period):
-            columns.append(rng.vonmises(middle, constant, n))
-        else:
-            columns.append(rng.normal(middle, constant**-0.5, n))
-    return np.stack(columns, axis=1)
 
 
 def _log_weights(

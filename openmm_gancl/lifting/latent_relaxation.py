@@ -14,17 +14,28 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import logsumexp
 
+from ..free_energy.weight_statistics import effective_sample_size
 from ..generator.invertible import InvertibleGenerator
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
-from .draws import Draws, draw_base, weigh_draws
+from .draws import Draws, draw_base, weigh_coordinates, weigh_draws
 
 STEPS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 """Step sizes that a pilot chooses from."""
 
 PILOT = 100
-"""Lifts of a pilot."""
+"""Lifts of a pilot of steps."""
+
+MOVES = (5, 15)
+"""Numbers of moves that a pilot chooses from, besides none."""
+
+PILOT_LABELS, PILOT_EVALUATIONS = 4, 1280
+"""Labels, and evaluations of each number of moves, by which they are compared."""
+
+CLEARLY_BETTER = 1.2
+"""Times as many effective lifts an evaluation as without moves."""
 
 TURN = 0.3
 """Standard deviation of a uniform number's step, in turns, at a step size of one."""
@@ -94,6 +105,109 @@ def lift_latent(
         current = current.put(rows[taken], proposed.select(taken))
         log_weights[rows] += (following - fraction) * current.log_weights[rows]
     return weigh_draws(replace(current, evaluations=evaluations), log_weights)
+
+
+def relax_back(
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    coordinates: FloatArray,
+    rng: np.random.Generator,
+    moves: LatentMoves,
+    *,
+    platform: str = "Reference",
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Draws:
+    """The way back of `lift_latent`, from real frames: ``E[1/w]`` at a label is ``P(w > 0) / E[w]`` of lifts there.
+
+    The frames' moves come in the opposite order, each leaves the same distribution invariant, and the sum is the same.
+
+    Args:
+        system: the real system.
+        generator: whose base numbers move.
+        coordinates: shape=(n, n_coordinates), of equilibrium frames at their own labels.
+        rng: of all that is drawn.
+        moves: those of the lifts.
+        platform: an OpenMM platform.
+        workers: local processes.
+        progress: called with the number of evaluations made, as they are made.
+    """
+    labels = coordinates[:, generator.chart.label_indices]
+    base, log_density = generator.invert(coordinates)
+    evaluated = partial(draw_base, system, generator, platform=platform, workers=workers, progress=progress)
+    everywhere = np.ones(len(labels), dtype=bool)
+    found = weigh_coordinates(
+        system,
+        generator.chart,
+        coordinates,
+        labels,
+        log_density,
+        everywhere,
+        platform=platform,
+        workers=workers,
+        progress=progress,
+    )
+    here, current = found, found.log_weights.copy()
+    evaluations = found.evaluations.copy()
+    rows = np.flatnonzero(found.reason == "ok")
+    fractions = moves.fractions()
+    log_weights = np.where(np.isfinite(current), (fractions[-1] - fractions[-2]) * current, -np.inf)
+    for before, fraction in reversed(list(pairwise(fractions[:-1]))):
+        tried = moves.propose(base[rows], generator.map.n_circular, rng)
+        proposed = evaluated(tried, labels[rows])
+        evaluations[rows] += proposed.evaluations
+        taken = _accepted(current[rows], proposed.log_weights, fraction, rng)
+        base[rows[taken]] = tried[taken]
+        current[rows[taken]] = proposed.log_weights[taken]
+        log_weights[rows] += (fraction - before) * current[rows]
+    return weigh_draws(replace(here, evaluations=evaluations), log_weights)
+
+
+def choose_moves(
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    labels: FloatArray,
+    rng: np.random.Generator,
+    *,
+    platform: str = "Reference",
+) -> tuple[LatentMoves, int]:
+    """How many moves give the most effective lifts an evaluation, none among them, and what the pilot cost.
+
+    Each number of moves has lifts of its own at a few labels, as many as cost the same. Few draws look far better than
+    they are where their weights are uneven, for the heaviest are not among them. So draws without moves are judged at
+    the ends of the longest paths: of weight r there, their effective fraction is ``Z / E[exp(r)]``.
+
+    Args:
+        system: the real system.
+        generator: whose base numbers move.
+        labels: shape=(n, d), to choose from.
+        rng: of the pilot.
+        platform: an OpenMM platform.
+    """
+    step, cost = choose_step(system, generator, labels, rng, platform=platform)
+    chosen, found = labels[rng.integers(0, len(labels), PILOT_LABELS)], {}
+    for n in MOVES:
+        n_lifts = PILOT_EVALUATIONS // (PILOT_LABELS * (n + 1))
+        repeated = np.repeat(chosen, n_lifts, axis=0)
+        lifts = lift_latent(system, generator, repeated, rng, LatentMoves(n, step), platform=platform)
+        cost += lifts.force_evaluations
+        parts = [lifts.select(slice(i, i + n_lifts)) for i in range(0, len(lifts), n_lifts)]
+        found[n] = sum(effective_sample_size(part.log_weights) for part in parts) / PILOT_EVALUATIONS
+    # parts are those of the longest paths now
+    without = float(np.exp(np.mean([_log_fraction_without_moves(generator, part) for part in parts])))
+    best = max(found, key=lambda n: found[n])
+    return LatentMoves(best if found[best] > CLEARLY_BETTER * without else 0, step), cost
+
+
+def _log_fraction_without_moves(generator: InvertibleGenerator, lifts: Draws) -> float:
+    """Log of effective samples a draw, from relaxed lifts at one label; at most zero."""
+    ok = np.isfinite(lifts.log_weights)
+    if not ok.any():
+        return -np.inf
+    log_paths = lifts.log_weights[ok]
+    log_draws = lifts.log_target[ok] - generator.log_density(lifts.coordinates[ok])
+    log_integral = logsumexp(log_paths) - np.log(len(lifts))
+    return float(min(log_integral - logsumexp(log_paths + log_draws) + logsumexp(log_paths), 0.0))
 
 
 def _accepted(now: FloatArray, new: FloatArray, fraction: float, rng: np.random.Generator) -> BoolArray:

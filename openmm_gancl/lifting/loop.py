@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import openmm
-import torch
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
@@ -27,7 +26,7 @@ from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import effective_sample_size
 from ..generator.invertible import InvertibleGenerator
 from ..generator.network_training import LEAST_STRUCTURES, NetworkOptions, with_network
-from ..generator.score_fit import fit_triangular, transported_gradients
+from ..generator.score_fit import fit_triangular
 from ..generator.trained_for import system_metadata
 from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
@@ -42,10 +41,11 @@ from .draws import Draws, draw, join_draws, load_draws, save_draws
 from .evaluation import evaluate
 from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces
 from .marginal_surfaces import fit_marginal_regression, some_axes
+from .mean_forces import mean_forces
 from .placement import GridPlacement, KernelPlacement, Placement, placement_of_arrays, scattered_places
+from .reweighting import check_same_molecule, overlap_of, reweight_draws
 from .wide_densities import (
     WideRegressions,
-    condition_indices,
     fit_wide_regressions,
     functions_over,
     set_wide_densities,
@@ -225,6 +225,8 @@ class Learned:
         history: one entry a round.
         placements: what the labels of each round were drawn from.
         doubts: sentences, where the result may be blind.
+        overlap: with what the lifts were drawn for, where they were reweighted: by how much that divides the number of
+            effective lifts. Of a few per cent, neither surface nor error bars are to be trusted.
     """
 
     model: InvertibleGenerator
@@ -234,6 +236,30 @@ class Learned:
     history: tuple[Round, ...]
     placements: tuple[Placement, ...] = ()
     doubts: tuple[str, ...] = ()
+    overlap: float = 1.0
+
+    def reweight(self, system: MolecularSystem, *, platform: str = "Reference", workers: int = 1) -> "Learned":
+        """The same lifts and their surface for another temperature or force field, one evaluation each.
+
+        Args:
+            system: of the same atoms, labels and constraints.
+            platform: an OpenMM platform.
+            workers: local processes.
+
+        Raises:
+            InputError: another molecule.
+        """
+        model, before, slow = self.model, self.lifts, self.model.slow
+        check_same_molecule(model.metadata["atom_names"], slow, model.chart.constraints, system)
+        draws = reweight_draws(before, model.chart, system, platform=platform, workers=workers)
+        regression = _regression_of(model, draws, start=self.regression)
+        of_surface = system.temperature, self.surface.force_evaluations + len(draws)
+        if len(slow.names) > MAX_GRID_LABELS:
+            surface = marginal_surface(model, draws, self.placements, (0, 1), *of_surface)
+        else:
+            surface = regression.surface(slow, *of_surface)
+        overlap = overlap_of(pooled_log_weights(before), pooled_log_weights(draws))
+        return replace(self, lifts=draws, regression=regression, surface=surface, overlap=overlap)
 
     def surface_over(self, *names: str) -> FreeEnergySurface:
         """The surface over one or two of the labels, the others averaged over.
@@ -273,16 +299,22 @@ def pooled_log_weights(draws: Draws) -> FloatArray:
     return draws.log_weights - draws.log_label_density + np.log(round_shares(draws))
 
 
-def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
-    """Slopes of the log target along labels and wide torsions while narrow ones move along, shape=(n, d + n_wide)."""
-    of_map = generator.map
-    labels, circular = of_map.label_indices.numpy(), of_map.circular_indices.numpy()
-    conditions = coordinates[:, np.concatenate([labels, circular])]
-    values = of_map.narrow_values(torch.as_tensor(coordinates)).numpy()
-    of_narrow = gradients[:, of_map.narrow_indices.numpy()]
-    indices = condition_indices(of_map)
-    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(indices), of_map.periodic.numpy())
-    return np.asarray(gradients[:, indices] + moved)
+def _regression_of(
+    generator: InvertibleGenerator, draws: Draws, start: LabelRegression | None, slopes: FloatArray | None = None
+) -> LabelRegression:
+    """Of all draws' weights and mean forces, each round with its share."""
+    slopes = slopes_of(generator, draws) if slopes is None else slopes
+    d, shares = draws.labels.shape[1], round_shares(draws)
+    return fit_label_regression(generator.slow, draws.labels, draws.log_weights, slopes[:, :d], shares, start=start)
+
+
+def slopes_of(generator: InvertibleGenerator, draws: Draws) -> FloatArray:
+    """Mean forces of draws along labels and wide torsions, zero where there is no weight, shape=(n, d + n_wide)."""
+    ok = draws.reason == "ok"
+    of_ok = mean_forces(generator, draws.coordinates[ok], draws.gradients[ok])
+    slopes = np.zeros((len(draws), of_ok.shape[1]))
+    slopes[ok] = of_ok
+    return slopes
 
 
 def marginal_surface(
@@ -303,9 +335,8 @@ def marginal_surface(
         temperature: K.
         force_evaluations: to record.
     """
-    slow, ok = generator.slow, draws.reason == "ok"
-    slopes = np.zeros(draws.labels.shape)
-    slopes[ok] = mean_forces(generator, draws.coordinates[ok], draws.gradients[ok])[:, : len(slow.names)]
+    slow = generator.slow
+    slopes = slopes_of(generator, draws)[:, : len(slow.names)]
     regression = fit_marginal_regression(slow, indices, draws, placements, slopes, round_shares(draws))
     return regression.surface(some_axes(slow, indices), temperature, force_evaluations)
 
@@ -579,12 +610,8 @@ class Loop:
     def _regressions_with(self, draws: Draws, placement: Placement) -> RoundOfDraws:
         """Of all draws' weights and mean forces, each round with its share."""
         pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
-        ok, slopes = pooled.reason == "ok", np.zeros((len(pooled), len(self._conditions)))
-        slopes[ok] = mean_forces(self.generators[-1], pooled.coordinates[ok], pooled.gradients[ok])
-        shares, d = round_shares(pooled), len(slow.names)
-        regression = fit_label_regression(
-            slow, pooled.labels, pooled.log_weights, slopes[:, :d], shares, start=self.regression
-        )
+        slopes, shares = slopes_of(self.generators[-1], pooled), round_shares(pooled)
+        regression = _regression_of(self.generators[-1], pooled, self.regression, slopes)
         if not len(self.wide):
             return RoundOfDraws(draws, regression, placement)
         start = self.wide_regressions or self._first_wide_regressions(self.generators[0])

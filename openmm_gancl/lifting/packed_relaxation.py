@@ -40,8 +40,8 @@ from ..reference.potential import ReferenceParameters
 from ..units import BoolArray, FloatArray, IntArray, masses_of, numbers, thermal_energy
 from .relaxation import TASK_SIZE, PathContext, PathSystem, Relaxed, RelaxProtocol, RelaxTask
 
-MAX_LEARNED_COPIES = 256
-"""Restrained to learned labels, in one Context."""
+SHARED_COPIES, MAX_SHARED_COPIES = 128, 256
+"""That share a call of an invertible generator a step by default, and of any torch module at most, in one Context."""
 
 COPY_MARGIN = 0.5
 """nm that a copy in a cell may grow beyond twice the median extent; the reach is a whole number of them."""
@@ -55,23 +55,28 @@ def why_not_packed_lifts(system: openmm.System, slow: SlowCoordinates) -> str:
 
 
 def copies_of_lifts(
-    copies: Copies, system: openmm.System, slow: SlowCoordinates, force_constants: FloatArray, platform: str
+    copies: Copies,
+    system: openmm.System,
+    slow: SlowCoordinates,
+    force_constants: FloatArray,
+    platform: str,
+    torch_a_step: bool = False,
 ) -> int:
     """How many lifts share a Context; see `openmm_gancl.engine.packing.copies_in_a_context`.
 
     A restraint of learned labels costs a call of torch a step, which takes little longer for many copies than for
     one: by default a task's lifts share it, on every platform. Each copy adds parameters to the Context, so that more
-    gain little.
+    gain little. Of an invertible generator (`torch_a_step`), whose call is the dearer one, 128 share it.
 
     Raises:
         InputError: less than one, or so many as cannot be packed.
     """
     why_not = why_not_packed_lifts(system, slow)
-    learned = isinstance(slow, ModuleCoordinates) and bool(np.any(force_constants))
-    if learned and copies == "auto":
-        return 1 if why_not else TASK_SIZE
-    if learned and copies != "auto" and copies > MAX_LEARNED_COPIES:
-        raise InputError(f"{copies} copies restrained to learned labels in one Context: at most {MAX_LEARNED_COPIES}")
+    shared = torch_a_step or (isinstance(slow, ModuleCoordinates) and bool(np.any(force_constants)))
+    if shared and copies == "auto":
+        return 1 if why_not else SHARED_COPIES if torch_a_step else TASK_SIZE
+    if shared and copies != "auto" and copies > MAX_SHARED_COPIES:
+        raise InputError(f"{copies} copies share one call of torch a step: at most {MAX_SHARED_COPIES}")
     return copies_in_a_context(copies, why_not, platform, system.getNumParticles())
 
 
@@ -229,11 +234,15 @@ _PER_PATH = ("labels", "positions", "velocities", "runnable")
 def _joined(tasks: Sequence[RelaxTask]) -> RelaxTask:
     """One task of all paths, with the seed of the first."""
     arrays: dict[str, Any] = {name: np.concatenate([getattr(task, name) for task in tasks]) for name in _PER_PATH}
-    parameters = ReferenceParameters(
-        np.concatenate([task.parameters.centres for task in tasks]),
-        np.concatenate([task.parameters.widths for task in tasks]),
-    )
-    return replace(tasks[0], **arrays, parameters=parameters)
+    return replace(tasks[0], **arrays, parameters=_all_parameters([task.parameters for task in tasks]))
+
+
+def _all_parameters(parts: Sequence[ReferenceParameters | FloatArray]) -> ReferenceParameters | FloatArray:
+    terms = [part for part in parts if isinstance(part, ReferenceParameters)]
+    if not terms:
+        return np.concatenate([np.asarray(part) for part in parts])
+    centres, widths = (np.concatenate([getattr(one, name) for one in terms]) for name in ("centres", "widths"))
+    return ReferenceParameters(centres, widths)
 
 
 def _divided(relaxed: Relaxed, tasks: Sequence[RelaxTask]) -> list[Relaxed]:

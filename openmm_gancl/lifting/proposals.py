@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..generator.density_reference import DensityReference
 from ..generator.model import LiftingModel
 from ..reference.potential import ReferenceParameters, ReferencePotential
-from ..units import FloatArray
+from ..units import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,15 @@ class Proposals:
     Attributes:
         labels: shape=(n, d).
         latents: shape=(n, latent_size).
-        parameters: n references, with the restraint as that of the label coordinates.
+        parameters: n references, with the restraint as that of the label coordinates; of a generator with a density
+            the restraints' centres, shape=(n, d).
         coordinates: shape=(n, n_coordinates), x0 in the chart; NaN in reverse until the path has run.
         log_encoder: shape=(n,), log r(z | x, s) at the real end; NaN of lifts until the path has run.
     """
 
     labels: FloatArray
     latents: FloatArray
-    parameters: ReferenceParameters
+    parameters: ReferenceParameters | FloatArray
     coordinates: FloatArray
     log_encoder: FloatArray
 
@@ -79,3 +81,24 @@ def propose_reverse(
     parameters = model.reference_parameters(labels, latents)
     parameters = restraint_reference(parameters, model, labels, force_constants, kT)
     return Proposals(labels, latents, parameters, np.full_like(coordinates, np.nan), log_encoder)
+
+
+def propose_density(
+    reference: DensityReference, labels: FloatArray, frames: FloatArray | None, rng: np.random.Generator
+) -> tuple[Proposals, BoolArray]:
+    """Draw labels from their restraints and configurations from a generator, or take frames; no latents.
+
+    Args:
+        reference: the generator's potential under restraints.
+        labels: shape=(n, d), the restraints' centres.
+        frames: shape=(n, n_atoms, 3), nm, for the way back.
+        rng: the task's generator.
+
+    Returns:
+        the proposals, and which may have a weight.
+    """
+    n, chart = len(labels), reference.generator.chart
+    coordinates, inside = np.full((n, chart.n_coordinates), np.nan), np.ones(n, dtype=bool)
+    if frames is None:
+        coordinates, inside = reference.sample(labels, rng)
+    return Proposals(labels, np.empty((n, 0)), labels, coordinates, np.zeros(n)), inside

@@ -20,8 +20,9 @@ from ..engine.random_numbers import named_rng, openmm_seed
 from ..engine.restraint_forces import Restraint, add_restraint
 from ..engine.serialization import deserialized
 from ..errors import InputError
+from ..generator.density_reference import DensityReference
 from ..reference.chart import Chart
-from ..reference.potential import ReferenceParameters, ReferencePotential
+from ..reference.potential import Reference, ReferenceParameters, ReferencePotential
 from ..units import BoolArray, FloatArray, IntArray, masses_of, number, numbers, thermal_energy, whole_number
 
 CLASH_ENERGY = 1e10
@@ -66,7 +67,7 @@ class RelaxProtocol:
         return len(self.schedule) - 1
 
 
-CommonToPaths = tuple[str, Chart, SlowCoordinates, FloatArray, float]
+CommonToPaths = tuple[str, Chart, SlowCoordinates, FloatArray, float, DensityReference | None]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class RelaxTask:
         positions: shape=(n, n_atoms, 3), where the paths start, nm.
         velocities: shape=(n, n_atoms, 3), nm/ps.
         runnable: shape=(n,), False where there is nothing to run (a draw outside the chart).
+        density: the reference of a generator with a density; that of independent terms by default.
     """
 
     system_xml: str
@@ -98,10 +100,11 @@ class RelaxTask:
     seed: int
     reverse: bool
     labels: FloatArray
-    parameters: ReferenceParameters
+    parameters: ReferenceParameters | FloatArray
     positions: FloatArray
     velocities: FloatArray
     runnable: BoolArray
+    density: DensityReference | None = None
 
     def on(self, platform: str) -> "RelaxTask":
         """The same on another platform."""
@@ -109,8 +112,14 @@ class RelaxTask:
 
     @property
     def common(self) -> CommonToPaths:
-        """What its System depends on: the potential, the chart, the labels, their constants, the temperature."""
-        return self.system_xml, self.chart, self.slow, self.force_constants, self.protocol.temperature
+        """What its System depends on: potential, chart, labels, their constants, temperature, and reference."""
+        constants, temperature = self.force_constants, self.protocol.temperature
+        return self.system_xml, self.chart, self.slow, constants, temperature, self.density
+
+    @property
+    def reference(self) -> Reference:
+        """Where paths have their other end."""
+        return self.density or ReferencePotential(self.chart, thermal_energy(self.protocol.temperature))
 
 
 @dataclass(frozen=True)
@@ -242,7 +251,7 @@ class PathSystem:
     system: openmm.System
     lattice: CopyLattice | None
     restraint: Restraint
-    reference: ReferencePotential
+    reference: Reference
     reference_forces: list[openmm.Force]
 
     @classmethod
@@ -254,14 +263,18 @@ class PathSystem:
             lattice: where packed copies belong; None for a System as it is.
             copies: how many.
         """
-        system_xml, chart, slow, constants, temperature = common
+        system_xml, chart, slow, constants, temperature, density = common
         single = deserialized(system_xml)
         system = openmm.XmlSerializer.clone(single) if lattice is None else pack_system(single, copies, lattice)
         put_in_group(system, REAL_GROUP)
         n_atoms = single.getNumParticles()
         restraint = add_restraint(system, repeated(slow, copies, n_atoms), np.tile(constants, copies), REAL_GROUP)
-        reference = ReferencePotential(chart, thermal_energy(temperature))
-        forces = [pack_force(force, copies, n_atoms) for force in reference.forces(REFERENCE_GROUP)]
+        reference: Reference
+        if density is not None:
+            reference, forces = density, density.forces(REFERENCE_GROUP, copies)
+        else:
+            native = ReferencePotential(chart, thermal_energy(temperature))
+            reference, forces = native, [pack_force(one, copies, n_atoms) for one in native.forces(REFERENCE_GROUP)]
         for force in forces:
             system.addForce(force)
         return cls(system, lattice, restraint, reference, forces)

@@ -28,6 +28,7 @@ from ..free_energy.grid import bin_centres, bin_indices
 from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import log_mean_weight
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
+from .label_regression import fit_label_regression
 from .lifts import Lifts
 from .reverse_check import window_ids
 
@@ -133,6 +134,10 @@ class _Mixture:
     """The windows of restrained lifts as one mixture; a single flat window for unrestrained ones."""
 
     def __init__(self, lifts: Lifts, tick: Callable[[], None]):
+        if lifts.mode == "fixed":
+            raise InputError(
+                "lifts at fixed labels say nothing of how much each label weighs by themselves: use surface_from_lifts"
+            )
         self.tick = tick
         self.lifts, self.kT = lifts, thermal_energy(lifts.temperature)
         self.restrained = lifts.mode == "restrained"
@@ -346,10 +351,10 @@ def analyse_lifts(
 def surface_from_lifts(
     lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
 ) -> FreeEnergySurface:
-    """The free-energy surface over the labels, from the end points of weighted lifts.
+    """The free-energy surface over the labels: from the end points of lifts, or a regression of weights at fixed ones.
 
     Args:
-        lifts: restrained or unrestrained; failed ones included, since they count in the mean.
+        lifts: of one Lifter; failed ones included, since they count in the mean.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
         force_evaluations: to record; those of the lifts by default.
         passes: how often surface and window free energies are fitted in turn.
@@ -357,7 +362,12 @@ def surface_from_lifts(
     Raises:
         InputError: if no lift has a weight, or there are more than two labels.
     """
-    return analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes).surface
+    if lifts.mode != "fixed":
+        return analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes).surface
+    slopes = lifts.mean_forces if lifts.mean_forces.shape[1] else None
+    regression = fit_label_regression(lifts.slow, lifts.labels, lifts.log_weights, slopes)
+    cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
+    return regression.surface(lifts.slow, lifts.temperature, cost, bins)
 
 
 def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature: float) -> list[BasinPopulation]:

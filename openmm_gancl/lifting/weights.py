@@ -4,13 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coordinates.restraint_energies import restraint_energies
+from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
-from ..reference.potential import ReferencePotential
 from ..system.constraints import MAX_CONSTRAINT_ERROR
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .label_proposals import LabelProposal
-from .lifts import Lifts
+from .lifts import Lifts, evaluations_of_paths
 from .proposals import Proposals
 from .relaxation import CLASH_ENERGY, Relaxed, RelaxTask
 
@@ -23,18 +23,30 @@ def path_work(relaxed: Relaxed, reference_energies: FloatArray, reverse: bool) -
 
 
 def _ends(
-    model: LiftingModel, task: RelaxTask, proposals: Proposals, relaxed: Relaxed
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Positions at both ends, the real and the reference one, coordinates at the latter, log r(z | x, s)."""
+    model: LiftingModel | InvertibleGenerator, task: RelaxTask, proposals: Proposals, relaxed: Relaxed
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Positions at both ends, the real and the reference one, and coordinates at the latter."""
     if task.reverse:
-        return task.positions, relaxed.positions, model.chart.to_internal(relaxed.positions), proposals.log_encoder
-    at_the_end = model.chart.to_internal(relaxed.positions)
-    log_encoder = model.log_encoder(proposals.latents, at_the_end, proposals.labels)
-    return relaxed.positions, task.positions, proposals.coordinates, log_encoder
+        return task.positions, relaxed.positions, model.chart.to_internal(relaxed.positions)
+    return relaxed.positions, task.positions, proposals.coordinates
+
+
+def _log_latents(
+    model: LiftingModel | InvertibleGenerator, proposals: Proposals, real_end: FloatArray, reverse: bool
+) -> tuple[FloatArray, FloatArray]:
+    """log p(z | s) and log r(z | x, s), shape=(n,) each; zero where there are no latents."""
+    if isinstance(model, InvertibleGenerator):
+        none = np.zeros(len(proposals.labels))
+        return none, none
+    log_prior = model.log_prior(proposals.latents, proposals.labels)
+    if reverse:
+        return log_prior, proposals.log_encoder
+    at_the_end = model.chart.to_internal(real_end)
+    return log_prior, model.log_encoder(proposals.latents, at_the_end, proposals.labels)
 
 
 def weigh(
-    model: LiftingModel,
+    model: LiftingModel | InvertibleGenerator,
     system: MolecularSystem,
     task: RelaxTask,
     proposals: Proposals,
@@ -44,29 +56,26 @@ def weigh(
     """Turn the paths of one task into lifts with their exact log-weights (task number 0).
 
     Args:
-        model: the lifting model.
+        model: of the proposals.
         system: the real system, with its declared state.
         task: what was run.
         proposals: what it was run from.
         relaxed: what it brought back.
         label_proposal: p(s) of unrestrained lifts; None for restrained ones.
     """
-    kT, chart, labels = system.kT, model.chart, proposals.labels
-    reference = ReferencePotential(chart, kT)
+    kT, labels, reference = system.kT, proposals.labels, task.reference
     with np.errstate(all="ignore"):
-        real_end, start, reference_end, log_encoder = _ends(model, task, proposals, relaxed)
+        real_end, start, reference_end = _ends(model, task, proposals, relaxed)
         cv_values = system.slow.transform(real_end)
         work = path_work(relaxed, reference.energies(reference_end, proposals.parameters), task.reverse)
-        log_prior = model.log_prior(proposals.latents, labels)
-        log_encoder_label = np.zeros(len(labels))
-        if label_proposal is not None:
-            work = work - restraint_energies(system.slow, task.force_constants, cv_values, labels)
-            log_encoder_label = label_proposal.log_ratio(labels, cv_values)
+        restraint = restraint_energies(system.slow, task.force_constants, cv_values, labels)
+        work = work if label_proposal is None else work - restraint
+        log_prior, log_encoder = _log_latents(model, proposals, real_end, task.reverse)
+        log_encoder_label = label_proposal.log_ratio(labels, cv_values) if label_proposal else np.zeros(len(labels))
         log_weights = (
             -work / kT
-            + chart.log_jacobian(reference_end)
+            + reference.log_volume(reference_end, proposals.parameters)
             + system.constraints.log_fixman(start, system.masses)
-            + reference.log_partition(proposals.parameters)
             + log_encoder
             - log_prior
             + log_encoder_label
@@ -85,11 +94,15 @@ def weigh(
         task=np.zeros(len(labels), dtype=np.int64),
         latents=proposals.latents,
         positions=real_end,
+        energies=np.where(reason == "ok", relaxed.real_energies - restraint, np.nan),
+        mean_forces=np.empty((len(labels), 0)),
+        evaluations=np.where(reason == "outside", 0, evaluations_of_paths(1, task.protocol.relax_steps)),
         slow=system.slow,
         force_constants=task.force_constants,
         mode="restrained" if label_proposal is None else "unrestrained",
         temperature=system.temperature,
         relax_steps=task.protocol.relax_steps,
+        system=system,
     )
 
 

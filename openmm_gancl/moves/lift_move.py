@@ -159,7 +159,7 @@ class LiftMove:
             raise InputError(f"acceptance is {acceptance!r}: choose exchange or metropolis")
         if surface is not None and label_proposal is not None:
             raise InputError("surface and label_prior both say where to propose: give one")
-        self.simulation, self.acceptance, self.seed = simulation, acceptance, seed
+        self.simulation, self.model, self.acceptance, self.seed = simulation, model, acceptance, seed
         self.history: list[LiftRecord] = []
         self.reporters: list[Report] = []
         with preserve_platform_rng():
@@ -297,7 +297,7 @@ class LiftMove:
             "temperature": self.system.temperature,
             "force_constants": self.lifter.force_constants.tolist(),
             "force field": self.system.force_field_hash,
-            "model": self.lifter.model.fingerprint,
+            "model": self.model.fingerprint,
             "first label": self.lifter.label_proposal.sample(1, named_rng(0, "fixed", "first label"))[0].tolist(),
         }
 

@@ -8,7 +8,7 @@ the one of its narrow limit, ``kappa / kT = 1 / (m width)^2``.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import openmm
@@ -37,6 +37,22 @@ class ReferenceParameters:
 
 TermsOfForce = list[list[tuple[Any, ...]]]
 """Numbers of each term of one force, by reference and term."""
+
+
+class Reference(Protocol):
+    """Where the paths of lifts have their other end: a potential that can be drawn from."""
+
+    def energies(self, coordinates: FloatArray, parameters: Any) -> FloatArray:
+        """U_B in kJ/mol of one configuration under each reference, shape=(n,)."""
+        ...
+
+    def log_volume(self, coordinates: FloatArray, parameters: Any) -> FloatArray:
+        """What log w has besides the energies, shape=(n,)."""
+        ...
+
+    def set_parameters(self, forces: list[openmm.Force], parameters: Any, indices: Any, context: Any) -> None:
+        """Write the parameters of one reference, or of one for each packed copy, into the forces of a Context."""
+        ...
 
 
 class ReferencePotential:
@@ -78,6 +94,10 @@ class ReferencePotential:
         normal = np.log(np.sqrt(2 * np.pi) * parameters.widths)
         torsion = np.log(2 * np.pi * ive(0, self.concentrations(parameters)))
         return np.asarray(np.where(self.chart.periodic, torsion, normal).sum(axis=1))
+
+    def log_volume(self, coordinates: FloatArray, parameters: ReferenceParameters) -> FloatArray:
+        """What log w has besides the energies: log J of a configuration and log Z of its reference, shape=(n,)."""
+        return self.chart.log_jacobian(coordinates) + self.log_partition(parameters)
 
     def forces(self, force_group: int) -> list[openmm.Force]:
         """The native forces, with placeholder parameters until `set_parameters`."""

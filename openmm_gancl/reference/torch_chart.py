@@ -19,7 +19,7 @@ def _register_angles(module: nn.Module, chart: Chart) -> None:
 
 
 class ChartCoordinates(nn.Module):
-    """`Chart.to_internal` of one configuration: positions, shape=(n_atoms, 3), to shape=(n_coordinates,)."""
+    """`Chart.to_internal`: positions, shape=(n_atoms, 3) or (n, n_atoms, 3), to shape=(n_coordinates,) or with n."""
 
     bonds: Tensor
     angles: Tensor
@@ -39,19 +39,24 @@ class ChartCoordinates(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Nm and radians."""
         if not self.is_internal:
-            flat = positions.reshape(-1)
-            angles = 2 * torch.atan((flat[self.turned] - self.centres) / self.scales)
-            return flat.index_copy(0, self.turned, angles)
-        bond, angle = positions[self.bonds], positions[self.angles]
-        u, v = angle[:, 0] - angle[:, 1], angle[:, 2] - angle[:, 1]
-        sine = torch.linalg.vector_norm(torch.linalg.cross(u, v), dim=1)
+            flat = positions.flatten(-2)
+            angles = 2 * torch.atan((flat.index_select(-1, self.turned) - self.centres) / self.scales)
+            return flat.index_copy(-1, self.turned, angles)
+        bond = self._between(positions, self.bonds[:, 0], self.bonds[:, 1])
+        u = self._between(positions, self.angles[:, 1], self.angles[:, 0])
+        v = self._between(positions, self.angles[:, 1], self.angles[:, 2])
+        sine = torch.linalg.vector_norm(torch.linalg.cross(u, v), dim=-1)
         return torch.cat(
             [
-                torch.linalg.vector_norm(bond[:, 0] - bond[:, 1], dim=1),
-                torch.atan2(sine, (u * v).sum(dim=1)),
+                torch.linalg.vector_norm(bond, dim=-1),
+                torch.atan2(sine, (u * v).sum(dim=-1)),
                 torsion_angles(positions, self.torsions),
-            ]
+            ],
+            dim=-1,
         )
+
+    def _between(self, positions: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        return positions.index_select(-2, other) - positions.index_select(-2, one)
 
 
 def _unit(vectors: Tensor) -> Tensor:

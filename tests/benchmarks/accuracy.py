@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from openmm_gancl.coordinates.restraint_energies import sample_restraint
 from openmm_gancl.engine.tasks import available_workers
 from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.model import load_model
 from openmm_gancl.lifting.draws import draw
-from openmm_gancl.lifting.frame_check import restraint_labels
 from openmm_gancl.lifting.lifter import Lifter
 from openmm_gancl.system.library import load_system
 
@@ -42,7 +42,8 @@ def window_log_weights(system, model, labels, arguments):
     """Of lifts in the restraint's windows at labels, those of one label after the other."""
     if isinstance(model, InvertibleGenerator):
         rng = np.random.default_rng(arguments.seed)
-        near = np.concatenate([restraint_labels(system, label, arguments.lifts, rng) for label in labels])
+        constants = system.force_constants / system.kT
+        near = sample_restraint(system.slow, constants, np.repeat(labels, arguments.lifts, axis=0), rng)
         return draw(system, [model], np.ones(1), near, rng, workers=arguments.workers).log_weights
     lifter = Lifter(system, model, relax_steps=arguments.relax_steps, workers=arguments.workers, platform="Reference")
     return lifter.lift(np.repeat(labels, arguments.lifts, axis=0), seed=arguments.seed).log_weights

@@ -7,7 +7,7 @@ import torch
 from openmm_gancl import load_system
 from openmm_gancl.generator import score_fit
 from openmm_gancl.generator.invertible import InvertibleGenerator
-from openmm_gancl.lifting.loop import mean_forces
+from openmm_gancl.lifting.mean_forces import mean_forces
 from openmm_gancl.reference.chart import chart_for
 from tests.generator.random_map import random_map
 from tests.physics.statistics import z_limit

@@ -13,7 +13,7 @@ from openmm_gancl import load_system
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
 from openmm_gancl.lifting import latent_relaxation
 from openmm_gancl.lifting.draws import Draws
-from openmm_gancl.lifting.latent_relaxation import STEPS, LatentMoves, choose_step, lift_latent
+from openmm_gancl.lifting.latent_relaxation import STEPS, LatentMoves, choose_moves, choose_step, lift_latent
 
 from .statistics import score, z_limit
 from .toy_generators import NAMES, domain, exact_log_density, generator
@@ -64,14 +64,22 @@ def test_moves_are_worth_something_and_are_counted():
     assert sizes[1] > 1.3 * sizes[0], sizes
 
 
-@pytest.fixture
-def shifted(monkeypatch):
-    """A target in closed form: standard normal base numbers moved by `SHIFT`, r = SHIFT eps - SHIFT^2 / 2, so Z = 1."""
+def shift_target(monkeypatch, shift, k):
+    """A target in closed form: k normal base numbers moved by a shift, r = shift eps - shift^2 / 2 each, so Z = 1."""
 
     def exact(system, generator, base, labels, **_):
-        n, r = len(base), (SHIFT * base[:, 1:] - 0.5 * SHIFT**2).sum(axis=1)
-        zero = np.zeros(n)
-        return Draws(base, labels, -r, zero, zero, base, np.full(n, "ok"), zero.astype(int), np.ones(n, dtype=int))
+        n, zero = len(base), np.zeros(len(base))
+        return Draws(
+            base,
+            labels,
+            generator.log_density(base),
+            zero,
+            zero,
+            base,
+            np.full(n, "ok"),
+            zero.astype(int),
+            np.ones(n, dtype=int),
+        )
 
     monkeypatch.setattr(latent_relaxation, "draw_base", exact)
 
@@ -80,10 +88,22 @@ def shifted(monkeypatch):
             n_circular = 1
 
         def sample_base(self, n, rng):
-            return np.column_stack([rng.random(n), rng.standard_normal((n, 2))])
+            return np.column_stack([rng.random(n), rng.standard_normal((n, k))])
+
+        def log_density(self, base):
+            """Of a target that is one."""
+            return -(shift * base[:, 1:] - 0.5 * shift**2).sum(axis=1)
+
+    return Base()
+
+
+@pytest.fixture
+def shifted(monkeypatch):
+    """Scores of lifts of two numbers moved by `SHIFT`."""
+    generator = shift_target(monkeypatch, SHIFT, 2)
 
     def scored_lifts(moves):
-        found = lift_latent(None, Base(), np.zeros((40_000, 1)), np.random.default_rng(1), moves)
+        found = lift_latent(None, generator, np.zeros((40_000, 1)), np.random.default_rng(1), moves)
         return score(found.log_weights, 0.0)
 
     return scored_lifts
@@ -141,6 +161,14 @@ def test_the_pilot_takes_a_step_of_its_list_and_says_what_it_cost():
     labels = np.linspace(-1.2, 1.2, 50)[:, None]
     step, cost = choose_step(system, made(NAMES[0], "bad"), labels, np.random.default_rng(1))
     assert step in STEPS and latent_relaxation.PILOT < cost <= 7 * latent_relaxation.PILOT
+
+
+@pytest.mark.parametrize(("shift", "moves"), [(0.3, False), (2.5, True)])
+def test_a_pilot_takes_moves_where_they_give_more_at_the_same_price(monkeypatch, shift, moves):
+    """Of four numbers: log-weights have a variance of 0.4, or of 25, where each draw is as good as lost."""
+    generator = shift_target(monkeypatch, shift, 4)
+    chosen, cost = choose_moves(None, generator, np.zeros((10, 1)), np.random.default_rng(1))
+    assert (chosen.n > 0) == moves and 0 < cost < 8 * latent_relaxation.PILOT_EVALUATIONS
 
 
 def test_the_same_generator_of_random_numbers_gives_the_same_lifts():

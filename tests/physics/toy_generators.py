@@ -7,6 +7,7 @@ import numpy as np
 from openmm_gancl import load_system
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.score_fit import fit_triangular, untrained_triangular
+from openmm_gancl.generator.trained_for import system_metadata
 from openmm_gancl.reference.chart import chart_for
 from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
 from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
@@ -59,7 +60,7 @@ def generator(name, kind):
             rng = np.random.default_rng(3)
             coordinates[:, chart.label_indices] = rng.permutation(coordinates[:, chart.label_indices])
         made = fit_triangular(chart, system.slow, coordinates, gradients)
-    return InvertibleGenerator(made, chart, system.slow)
+    return InvertibleGenerator(made, chart, system.slow, system_metadata(system))
 
 
 def domain(name):

@@ -1,0 +1,21 @@
+"""Mean forces along labels and wide torsions, freed of most of their noise by the generator's map."""
+
+import numpy as np
+import torch
+
+from ..generator.invertible import InvertibleGenerator
+from ..generator.score_fit import transported_gradients
+from ..units import FloatArray
+from .wide_densities import condition_indices
+
+
+def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradients: FloatArray) -> FloatArray:
+    """Slopes of the log target along labels and wide torsions while narrow ones move along, shape=(n, d + n_wide)."""
+    of_map = generator.map
+    labels, circular = of_map.label_indices.numpy(), of_map.circular_indices.numpy()
+    conditions = coordinates[:, np.concatenate([labels, circular])]
+    values = of_map.narrow_values(torch.as_tensor(coordinates)).numpy()
+    of_narrow = gradients[:, of_map.narrow_indices.numpy()]
+    indices = condition_indices(of_map)
+    moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(indices), of_map.periodic.numpy())
+    return np.asarray(gradients[:, indices] + moved)

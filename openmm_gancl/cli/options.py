@@ -19,8 +19,13 @@ Generator = Annotated[
     str | None,
     typer.Option(help="gan, triangular (no network on top; the default of quick) or product (lifts are relaxed)."),
 ]
+Relax = Annotated[
+    str | None,
+    typer.Option(help="none, latent (moves of base numbers), auto (a pilot decides), or context (of product alone)."),
+]
 RelaxSteps = Annotated[
-    str | None, typer.Option(metavar="N|auto", help="Steps of each relaxation, or auto to measure the best count.")
+    str | None,
+    typer.Option(metavar="N|auto", help="Steps of each relaxation, auto to measure the best count; moves of latent."),
 ]
 LiftCount = Annotated[int | None, typer.Option("--lifts", help="Lifts that the surface is made of.")]
 MaxEvaluations = Annotated[

@@ -129,6 +129,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         output: shared.Output = None,
         preset: shared.Preset = "default",
         generator: shared.Generator = None,
+        relax: shared.Relax = None,
         relax_steps: shared.RelaxSteps = None,
         lifts: shared.LiftCount = None,
         max_evaluations: shared.MaxEvaluations = None,
@@ -152,6 +153,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
             options = run_options(
                 preset=preset,
                 generator=generator,
+                relax=relax,
                 relax_steps=relax_steps,
                 lifts=lifts,
                 max_evaluations=max_evaluations,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openmm
@@ -40,6 +40,7 @@ from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_
 from .draws import Draws, draw, join_draws, load_draws, save_draws
 from .evaluation import evaluate
 from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces
+from .latent_relaxation import LatentMoves, choose_moves, choose_step, lift_latent
 from .marginal_surfaces import fit_marginal_regression, some_axes
 from .mean_forces import mean_forces
 from .placement import GridPlacement, KernelPlacement, Placement, placement_of_arrays, scattered_places
@@ -87,6 +88,9 @@ N_PILOT = 300
 MAX_GRID_LABELS = 2
 """Over more labels no grid has few enough cells."""
 
+LEAST_PILOTED = 10_000
+"""Evaluations of a round in which a pilot may choose moves, which costs some thousand."""
+
 FIRST = "rounds/00/frames"
 """The first step."""
 
@@ -105,12 +109,17 @@ class LoopOptions:
         ceiling: kT above the minimum, up to which labels are placed.
         network: on top of the last map, where a pilot of both finds it better; none by default. The rounds draw from
             maps alone: what a network adds to them is worth less than its training.
+        relax: how draws of later rounds are relaxed: none, latent (moves of base numbers, at fixed labels), or auto:
+            latent in rounds where a pilot finds it clearly better an evaluation.
+        n_moves: of latent relaxation.
     """
 
     windows: ShortWindows = field(default_factory=ShortWindows)
     n_first: int = 2000
     ceiling: float = 10.0
     network: NetworkOptions | None = None
+    relax: Literal["none", "latent", "auto"] = "none"
+    n_moves: int = 10
 
     def windows_over(self, n_axes: int) -> ShortWindows:
         """The windows of so many labels and wide torsions."""
@@ -164,12 +173,14 @@ class RoundOfDraws:
         draws: of this round alone.
         regression: of the weights and mean forces of all rounds so far.
         placement: what the round's labels were drawn from.
+        pilot_evaluations: of the choice of moves.
         wide_regressions: over labels and wide torsions, where there are any.
     """
 
     draws: Draws
     regression: LabelRegression
     placement: Placement
+    pilot_evaluations: int = 0
     wide_regressions: WideRegressions | None = None
 
 
@@ -178,7 +189,7 @@ def save_round(found: RoundOfDraws, folder: Path) -> None:
     save_draws(found.draws, folder / "lifts.npz")
     wide = found.wide_regressions.regressions if found.wide_regressions else ()
     arrays = {f"{i}.{name}": part for i, one in enumerate((found.regression, *wide)) for name, part in one.arrays()}
-    np.savez(folder / "regression.npz", **arrays)
+    np.savez(folder / "regression.npz", pilot_evaluations=found.pilot_evaluations, **arrays)
     np.savez(folder / "placement.npz", **found.placement.arrays())  # type: ignore[arg-type]
 
 
@@ -186,15 +197,17 @@ def load_round(folder: Path, slow: SlowCoordinates) -> RoundOfDraws:
     """Read what `save_round` wrote, over the same labels."""
     with np.load(folder / "regression.npz", allow_pickle=False) as stored:
         parts: dict[int, dict[str, Any]] = defaultdict(dict)
+        pilot_evaluations = int(stored["pilot_evaluations"])
         for name, part in stored.items():
             number, _, of_fit = name.partition(".")
-            parts[int(number)][of_fit] = part
+            if of_fit:
+                parts[int(number)][of_fit] = part
     regression = LabelRegression.of_arrays(LabelFunctions(slow), parts[0])
     wide = [LabelRegression.of_arrays(functions_over(slow, i), part) for i, part in list(parts.items())[1:]]
     with np.load(folder / "placement.npz", allow_pickle=False) as arrays:
         placement = placement_of_arrays(dict(arrays))
     of_wide = WideRegressions(tuple(wide)) if wide else None
-    return RoundOfDraws(load_draws(folder / "lifts.npz"), regression, placement, of_wide)
+    return RoundOfDraws(load_draws(folder / "lifts.npz"), regression, placement, pilot_evaluations, of_wide)
 
 
 @dataclass(frozen=True)
@@ -308,6 +321,11 @@ def _regression_of(
     return fit_label_regression(generator.slow, draws.labels, draws.log_weights, slopes[:, :d], shares, start=start)
 
 
+def was_relaxed(draws: Draws) -> BoolArray:
+    """Which draws moved, shape=(n,): those that cost more than one evaluation."""
+    return np.asarray(draws.evaluations > 1)
+
+
 def slopes_of(generator: InvertibleGenerator, draws: Draws) -> FloatArray:
     """Mean forces of draws along labels and wide torsions, zero where there is no weight, shape=(n, d + n_wide)."""
     ok = draws.reason == "ok"
@@ -396,6 +414,11 @@ class Loop:
                 f"`max_evaluations` {max_evaluations} leaves {sum(n_draws)} draws, too few to train a network: give at "
                 f"least {least}, or `generator='triangular'`"
             )
+        if options.relax == "latent" and len(n_draws) < 2:
+            raise InputError(
+                f"`max_evaluations` {max_evaluations} is one round, whose draws are not relaxed: allow more, or leave "
+                "`relax` out"
+            )
         self.generators: list[InvertibleGenerator] = []
         self.drawn: list[Draws] = []
         self.placements: list[Placement] = []
@@ -417,7 +440,7 @@ class Loop:
         # for whoever draws next; what was drawn knows nothing of it
         yield Step("model", self._fit_with_network, self._accept_model)
         for number, n in enumerate(self.more_draws):
-            yield Step(f"lifts/{number:02d}", partial(self._draw, n), self._accept_round)
+            yield Step(f"lifts/{number:02d}", partial(self._draw, n, of_lifts=True), self._accept_round)
 
     def _sample(self) -> ForceFrames:
         """Of windows over labels and wide torsions, or that begin with the other components of particles anywhere."""
@@ -488,6 +511,8 @@ class Loop:
         else:
             ratios = past.log_weights + self._log_wide(past)[:, -1]
             ratios -= self.wide_regressions.log_density(past.coordinates[:, self._conditions])
+            relaxed = was_relaxed(past)
+            ratios[relaxed] = past.log_weights[relaxed] - self.regression.log_density(past.labels[relaxed])
             # forces at a structure are right whatever its weight, which a poor first regression makes noise
             ratios = np.minimum(0.5 * ratios, 0.0)
         of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
@@ -586,44 +611,80 @@ class Loop:
         energies = -log_density(bin_centres(edges)).reshape([len(axis) - 1 for axis in edges])
         return GridPlacement.below(edges, energies, ceiling)
 
-    def _draw(self, n: int) -> RoundOfDraws:
-        """A round of draws from the mixture of all generators so far, and the regressions with them."""
-        number = len(self.drawn)
-        rng = named_rng(self.seed, "round", number)
-        shares = self._shares(len(self.generators))
-        placement = self.placement()
-        labels = placement.sample(n, rng)
-        draws = draw(
-            self.system,
-            self.generators,
-            shares,
-            labels,
-            rng,
-            log_label_density=placement.log_density(labels),
-            round_number=number,
-            platform=self.platform,
-            workers=self.workers,
-            progress=self.progress,
-        )
-        return self._regressions_with(draws, placement)
+    def _draw(self, n: int, of_lifts: bool = False) -> RoundOfDraws:
+        """A round from the mixture of all generators so far, and the regressions with it.
 
-    def _regressions_with(self, draws: Draws, placement: Placement) -> RoundOfDraws:
+        Draws that are relaxed come from the newest generator alone, and are fewer, unless it is their number that is
+        given.
+        """
+        number, placement = len(self.drawn), self.placement()
+        rng = named_rng(self.seed, "round", number)
+        moves, cost = self._moves(placement, rng) if self._relaxes(n) else (LatentMoves(0, 0.0), 0)
+        left = n if of_lifts else max((n - cost) // (moves.n + 1), 1)
+        labels = placement.sample(left, rng)
+        if moves.n:
+            draws = lift_latent(
+                self.system,
+                self.generators[-1],
+                labels,
+                rng,
+                moves,
+                platform=self.platform,
+                workers=self.workers,
+                progress=self.progress,
+            )
+        else:
+            draws = draw(
+                self.system,
+                self.generators,
+                self._shares(len(self.generators)),
+                labels,
+                rng,
+                platform=self.platform,
+                workers=self.workers,
+                progress=self.progress,
+            )
+        log_label_density = placement.log_density(labels)
+        draws = replace(draws, log_label_density=log_label_density, round=np.full(len(labels), number))
+        return self._regressions_with(draws, placement, cost)
+
+    def _relaxes(self, n: int) -> bool:
+        """Whether a round is relaxed, or a pilot may choose to; not the first, whose map knows frames alone."""
+        relax = self.options.relax
+        return len(self.drawn) > 0 and (relax == "latent" or (relax == "auto" and n >= LEAST_PILOTED))
+
+    def _moves(self, placement: Placement, rng: np.random.Generator) -> tuple[LatentMoves, int]:
+        """Of base numbers, from a pilot at labels of the round, and what that cost."""
+        labels, generator = placement.sample(N_PILOT, rng), self.generators[-1]
+        if self.options.relax == "auto":
+            moves, cost = choose_moves(self.system, generator, labels, rng, platform=self.platform)
+        else:
+            step, cost = choose_step(self.system, generator, labels, rng, platform=self.platform)
+            moves = LatentMoves(self.options.n_moves, step)
+        if self.progress is not None:
+            self.progress(cost)
+        return moves, cost
+
+    def _regressions_with(self, draws: Draws, placement: Placement, pilot_evaluations: int) -> RoundOfDraws:
         """Of all draws' weights and mean forces, each round with its share."""
         pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
         slopes, shares = slopes_of(self.generators[-1], pooled), round_shares(pooled)
         regression = _regression_of(self.generators[-1], pooled, self.regression, slopes)
         if not len(self.wide):
-            return RoundOfDraws(draws, regression, placement)
+            return RoundOfDraws(draws, regression, placement, pilot_evaluations)
         start = self.wide_regressions or self._first_wide_regressions(self.generators[0])
-        conditions, log_wide = pooled.coordinates[:, self._conditions], self._log_wide(pooled)
-        wide = fit_wide_regressions(slow, conditions, pooled.log_weights, log_wide, slopes, shares, start)
-        return RoundOfDraws(draws, regression, placement, wide)
+        # wide torsions that moved have no density of their own any more
+        rows = np.flatnonzero(~was_relaxed(pooled))
+        drawn, conditions = pooled.select(rows), pooled.coordinates[rows][:, self._conditions]
+        log_wide = self._log_wide(drawn)
+        wide = fit_wide_regressions(slow, conditions, drawn.log_weights, log_wide, slopes[rows], shares[rows], start)
+        return RoundOfDraws(draws, regression, placement, pilot_evaluations, wide)
 
     def _accept_round(self, found: RoundOfDraws) -> None:
         self.drawn.append(found.draws)
         self.placements.append(found.placement)
         self.regression, self.wide_regressions = found.regression, found.wide_regressions
-        self.force_evaluations += found.draws.force_evaluations
+        self.force_evaluations += found.draws.force_evaluations + found.pilot_evaluations
         self.history.append(self._record())
 
     def surface(self) -> FreeEnergySurface:

@@ -14,6 +14,7 @@ Acceptance = Literal["weights", "metropolis"]
 Slow = Literal["torsions", "diffusion-map"]
 Restrain = Literal["labels", "torsions", "none"]
 Generator = Literal["gan", "triangular", "product"]
+Relax = Literal["none", "latent", "context", "auto"]
 N_THREADS = 1
 """Of torch and the linear algebra: the networks are small, and more threads than free cores cost a factor."""
 
@@ -33,7 +34,11 @@ class RunOptions:
         generator: triangular (correlated coordinates of known density: a lift costs one evaluation), gan (with a
             trained invertible network on top of the last one), or product (independent terms, relaxed). By default
             product where labels are learned, else gan, and triangular with the quick preset.
-        relax_steps: steps of each relaxation, or ``auto`` to measure the best count.
+        relax: how lifts are relaxed: none, latent (moves of base numbers), auto (latent where a pilot finds that
+            clearly better an evaluation), or context (in an OpenMM Context: product alone, and its only way). None by
+            default, of product context.
+        relax_steps: steps of each relaxation in a Context, or ``auto`` to measure the best count; or moves of latent
+            relaxation.
         lifts: lifts that the surface is made of, without those of the reverse check.
         max_evaluations: force evaluations that the run may not exceed.
         target_error: median error of the surface below 10 kT, in kT, at which the lifting stops.
@@ -51,6 +56,7 @@ class RunOptions:
 
     preset: Preset = "default"
     generator: Generator | None = None
+    relax: Relax | None = None
     relax_steps: int | Literal["auto"] | None = None
     lifts: int | None = None
     max_evaluations: int | None = None
@@ -76,8 +82,13 @@ class RunOptions:
 
     @property
     def relaxes(self) -> bool:
-        """Whether lifts are relaxed."""
+        """Whether lifts are relaxed in a Context."""
         return self.draws_from == "product"
+
+    @property
+    def relaxed_by(self) -> Relax:
+        """How lifts are relaxed, where nothing is said, too."""
+        return "context" if self.relaxes else self.relax or "none"
 
     @property
     def chain(self) -> bool:
@@ -150,6 +161,7 @@ class LoopSettings:
         max_evaluations: of the real potential, without the check's.
         check_evaluations: that the check may cost.
         network_steps: of the network's training; none without a network.
+        moves: of latent relaxation, where it is chosen.
     """
 
     n_windows: int
@@ -161,6 +173,7 @@ class LoopSettings:
     max_evaluations: int
     check_evaluations: int
     network_steps: int
+    moves: int = 10
 
 
 LOOP_PRESETS: dict[str, LoopSettings] = {
@@ -212,14 +225,15 @@ LEARNED_LABEL_SETTINGS: dict[str, dict[str, int]] = {
 """What differs from the presets where labels are learned."""
 
 
-OF_RELAXATIONS = ("relax_steps", "latent", "acceptance", "restrain")
-"""Options that only lifts that are relaxed have."""
+OF_CONTEXTS = ("latent", "acceptance", "restrain")
+"""Options that only lifts that are relaxed in a Context have."""
 
 
 def _check(options: RunOptions) -> None:
     choices_of = {
         "preset": get_args(Preset),
         "generator": (*get_args(Generator), None),
+        "relax": (*get_args(Relax), None),
         "acceptance": get_args(Acceptance),
         "slow": get_args(Slow),
         "restrain": (*get_args(Restrain), None),
@@ -237,12 +251,7 @@ def _check(options: RunOptions) -> None:
         raise InputError("a Metropolis chain over all lifts needs unrestrained ones: leave `restrain` out, or say none")
     if options.slow == "torsions" and options.restrain == "torsions":
         raise InputError("`restrain='torsions'` is of learned labels: add `slow='diffusion-map'`, or say labels")
-    for name in () if options.relaxes else OF_RELAXATIONS:
-        if getattr(options, name) != getattr(RunOptions, name):
-            raise InputError(
-                f"`{name}` is of lifts that are relaxed, and those of the {options.draws_from} generator are not: add "
-                "`generator='product'`, or leave it out"
-            )
+    _check_relaxation(options)
     smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
     for name, least in smallest.items():
         value = getattr(options, name)
@@ -250,6 +259,35 @@ def _check(options: RunOptions) -> None:
             raise InputError(f"`{name}` is {value}: give at least {least}")
     if options.target_error is not None and not options.target_error > 0:
         raise InputError(f"`target_error` is {options.target_error:g}: give a positive number of kT")
+
+
+def _check_relaxation(options: RunOptions) -> None:
+    generator = options.draws_from
+    if options.relaxes:
+        if options.relax not in (None, "context", "auto"):
+            raise InputError(
+                f"`relax='{options.relax}'` needs a generator with a density: leave it out, or say "
+                "`generator='triangular'`"
+            )
+        return
+    if options.relax == "context":
+        raise InputError(
+            f"a run of the {generator} generator keeps its labels fixed, which a Context does not: say "
+            "`relax='latent'`, add `generator='product'`, or use Lifter in a script"
+        )
+    for name in OF_CONTEXTS:
+        if getattr(options, name) != getattr(RunOptions, name):
+            raise InputError(
+                f"`{name}` is of lifts that are relaxed in a Context, and those of the {generator} generator are not: "
+                "add `generator='product'`, or leave it out"
+            )
+    if options.relax_steps is not None and (options.relaxed_by != "latent" or options.relax_steps == "auto"):
+        raise InputError(
+            f"`relax_steps` is of lifts that are relaxed, and those of the {generator} generator are not: add "
+            "`relax='latent'` and a number of moves, or `generator='product'`, or leave it out"
+        )
+    if options.lifts is not None and options.relaxed_by != "none":
+        raise InputError("how many lifts are relaxed follows from their price: give `max_evaluations`, not `lifts`")
 
 
 def loop_settings_of(options: RunOptions) -> LoopSettings:
@@ -268,7 +306,10 @@ def loop_settings_of(options: RunOptions) -> LoopSettings:
     n_first = base.n_first if options.lifts is None else min(base.n_first, max(options.lifts // 4, 32))
     check = min(base.check_evaluations, most // 5)
     steps = base.network_steps if options.draws_from == "gan" else 0
-    return replace(base, max_evaluations=most, n_first=n_first, check_evaluations=check, network_steps=steps)
+    moves = options.relax_steps if isinstance(options.relax_steps, int) else base.moves
+    return replace(
+        base, max_evaluations=most, n_first=n_first, check_evaluations=check, network_steps=steps, moves=moves
+    )
 
 
 def settings_of(options: RunOptions) -> Settings:
@@ -296,7 +337,7 @@ def settings_of(options: RunOptions) -> Settings:
 
 def effective(options: RunOptions) -> dict[str, Any]:
     """Options with the preset's numbers filled in, JSON-ready: what two runs are compared by."""
-    filled: dict[str, Any] = {"generator": options.draws_from}
+    filled: dict[str, Any] = {"generator": options.draws_from, "relax": options.relaxed_by}
     if not options.relaxes:
         return {**asdict(options), **filled}
     settings = settings_of(options)

@@ -163,6 +163,24 @@ def test_what_was_evaluated_is_counted(finished):
     assert finished.evaluations_spent == loop + spent["check"]
 
 
+def test_rounds_that_are_relaxed(tmp_path):
+    """Later rounds are moved, cost what they may, and are the same when the run is taken up between them."""
+    options = replace(QUICK, relax="latent", relax_steps=4)
+    whole = run(tmp_path / "whole", options)
+    with np.load(whole.folder / "lifts.npz") as lifts:
+        cost = [lifts["evaluations"][lifts["round"] == number] for number in (0, 1)]
+        assert str(lifts["relaxation"]) == "latent"
+    assert (cost[0] == 1).all() and cost[1].max() == 5 and len(cost[1]) == (9600 - 1000 - 2500 - 700) // 5
+    stages = json.loads((whole.folder / MANIFEST).read_text())["stages"]
+    spent = sum(stages["rounds/01/lifts"]["attempts"][0][name] for name in ("force_evaluations",))
+    assert spent == cost[1].sum() + 700  # and the pilot of the step
+    assert whole.summary.force_evaluations == 1000 + cost[0].sum() + spent <= 9600
+    assert whole.summary.median_error < 0.2
+    begun = run(tmp_path / "begun", options, until="train")
+    assert begun.summary is None
+    assert contents(run(tmp_path / "begun", options).folder) == contents(whole.folder)
+
+
 def test_another_seed_gives_another_surface(finished, tmp_path):
     other = run(tmp_path / "run", replace(QUICK, seed=1))
     assert (other.folder / "fes.npz").read_bytes() != (finished.folder / "fes.npz").read_bytes()
@@ -178,6 +196,11 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
     ("options", "message"),
     [
         ({"relax_steps": 100}, "`relax_steps` is of lifts that are relaxed"),
+        ({"relax": "latent", "relax_steps": "auto"}, "`relax_steps` is of lifts that are relaxed"),
+        ({"relax": "latent", "lifts": 5000}, "give `max_evaluations`, not `lifts`"),
+        ({"relax": "context"}, "keeps its labels fixed"),
+        ({"relax": "latent", "generator": "product"}, "needs a generator with a density"),
+        ({"relax": "hot"}, "choose none or latent or context or auto"),
         ({"latent": 0}, "`latent` is of lifts that are relaxed"),
         ({"acceptance": "metropolis"}, "`acceptance` is of lifts that are relaxed"),
         ({"restrain": "none"}, "`restrain` is of lifts that are relaxed"),

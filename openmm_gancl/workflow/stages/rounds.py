@@ -22,7 +22,7 @@ from ...lifting.reverse_check import reason_counts
 from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
 from ..context import Run, Stage
-from ..options import LoopSettings
+from ..options import LoopSettings, Relax
 from ..summary import LoopSummary
 from .lift import check_record, save_trajectory
 from .sample import save_structure
@@ -49,11 +49,12 @@ class Stored:
     load: Callable[[Path], Any]
 
 
-def loop_options(settings: LoopSettings) -> LoopOptions:
+def loop_options(settings: LoopSettings, relax: Relax = "none") -> LoopOptions:
     """Of the loop, from a run's settings."""
     windows = ShortWindows(settings.n_windows, settings.steering_steps, settings.frames_per_window, settings.stride)
     network = NetworkOptions(n_steps=settings.network_steps) if settings.network_steps else None
-    return LoopOptions(windows, settings.n_first, settings.ceiling, network)
+    relaxation = relax if relax != "context" else "none"
+    return LoopOptions(windows, settings.n_first, settings.ceiling, network, relaxation, settings.moves)
 
 
 def loop_of(run: Run) -> Loop:
@@ -63,7 +64,7 @@ def loop_of(run: Run) -> Loop:
         seed=run.seed("loop"),
         max_evaluations=run.loop_settings.max_evaluations,
         target_error=run.options.target_error,
-        options=loop_options(run.loop_settings),
+        options=loop_options(run.loop_settings, run.options.relaxed_by),
         platform=run.platform,
         workers=run.workers,
         progress=run.folder.spend,
@@ -152,7 +153,8 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
         periods=system.slow.periods,
         temperature=system.temperature,
         generator=run.options.draws_from,
-        relaxation="none",
+        relaxation=run.options.relaxed_by,
+        evaluations=draws.evaluations,
     )
     save_trajectory(loop.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd")
     save_structure(system, out / "top.pdb")

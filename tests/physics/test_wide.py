@@ -5,15 +5,12 @@ beyond 5 sigma.
 """
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-from openmm import app
 
 from openmm_gancl import load_system
 from openmm_gancl.coordinates.basin import Basin
-from openmm_gancl.coordinates.slow_coordinates import Torsions
 from openmm_gancl.free_energy.grid import bin_centres
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.score_fit import FitOptions, fit_triangular
@@ -25,12 +22,12 @@ from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
 from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
 from openmm_gancl.reference.wide_torsions import wide_torsion_indices
 from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
-from openmm_gancl.system.molecular_system import system_from_objects
 
 from . import pentane as pentane_module
 from .exact import FORKED, KT
 from .pentane import pentane
 from .statistics import score
+from .valine import PDB, valine
 
 FORK, PENTANE = "forked_oscillator", "pentane"
 LIMIT, REJECTED, MAX_ERROR = 3.5, 5.0, 0.05
@@ -134,9 +131,6 @@ def test_the_uniform_share_reaches_a_mode_that_no_structure_showed(name):
     assert abs(wrong.z) > REJECTED, wrong
 
 
-VALINE = Path(__file__).parents[1] / "data" / "valine_dipeptide.pdb"
-
-
 @pytest.mark.slow
 def test_rotamers_of_valine():
     """Of chi1, which is no label: populations of 0.490, 0.247 and 0.264, each +- 0.007; about 170 s.
@@ -144,21 +138,16 @@ def test_rotamers_of_valine():
     The reference (``valine_dipeptide_vacuum.npz``: 1.5e7 steps twice under a static bias over phi, psi and chi1,
     reweighted) is good for 0.14 kT a bin: a surface without error would deviate so much.
     """
-    pdb = app.PDBFile(str(VALINE))
-    force_field = app.ForceField("amber14/protein.ff14SB.xml")
-    made = force_field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=None)
-    slow = Torsions(("phi", "psi"), np.array([[4, 6, 8, 20], [6, 8, 20, 22]]))
-    system = system_from_objects(pdb.topology, made, pdb.positions, temperature=300.0, slow=slow, time_step=0.001)
-    learned = learn(system, seed=1, max_evaluations=50_000)
-    draws = learned.draws.select(learned.draws.round >= 2)
+    learned = learn(valine(), seed=1, max_evaluations=50_000)
+    draws = learned.lifts.select(learned.lifts.round >= 2)
     weights = np.exp(pooled_log_weights(draws))
-    chi = draws.coordinates[:, learned.generator.map.circular_indices[0]]
+    chi = draws.coordinates[:, learned.model.map.circular_indices[0]]
     third = np.floor(np.mod(chi, 2 * np.pi) / (2 * np.pi / 3)).astype(int)
     # trans, gauche plus, gauche minus
     populations = np.bincount(third, weights, 3)[[1, 0, 2]] / weights.sum()
-    with np.load(VALINE.with_name("valine_dipeptide_vacuum.npz")) as reference:
+    with np.load(PDB.with_name("valine_dipeptide_vacuum.npz")) as reference:
         exact, low = reference["free_energy_kT"], reference["free_energy_kT"] < 8.4
         assert np.abs(populations - reference["populations"][:3]).max() < 0.1, populations
     places = bin_centres((np.linspace(-np.pi, np.pi, 49),) * 2)
-    difference = (learned.surface.energy_at(places).reshape(48, 48) / system.kT - exact)[low]
+    difference = (learned.surface.energy_at(places).reshape(48, 48) / KT - exact)[low]
     assert (difference - difference.mean()).std() < 0.35

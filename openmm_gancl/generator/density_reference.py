@@ -58,6 +58,33 @@ class DensityModule(nn.Module):
         return self.kT * (log_volume - log_density).sum() + (self.constants * restraint).sum()
 
 
+def density_force(
+    generator: InvertibleGenerator,
+    kT: float,
+    constants: FloatArray,
+    copies: int = 1,
+    *,
+    prefix: str = "",
+    backend: Backend = "auto",
+) -> openmm.Force:
+    """U_B of a generator as a TorchForce or a PythonForce; the restraints' centres are ``label_0``, ``label_1``, ...
+
+    Args:
+        generator: whose density it is.
+        kT: kJ/mol.
+        constants: shape=(d,), of the restraints; zeros leave them out.
+        copies: packed, in one call; the centres are those of the first copy, then of the next.
+        prefix: of the parameters' names.
+        backend: ``torch``, ``python`` or ``auto``.
+    """
+    centres = np.tile(generator.slow.domain.mean(axis=1), (copies, 1))
+    module = taking_numbers(DensityModule(generator, kT, constants), "energy", [centres.size])
+    parameters = {f"{prefix}label_{i}": float(centre) for i, centre in enumerate(centres.ravel())}
+    positions = generator.typical_positions(centres).reshape(-1, 3)
+    check_module(module, positions, parameters, with_forces=False)
+    return module_force(module, parameters, backend)
+
+
 @dataclass(frozen=True, eq=False)
 class DensityReference:
     """See `openmm_gancl.reference.potential.Reference`; its parameters are the restraints' centres, shape=(n, d).
@@ -104,21 +131,9 @@ class DensityReference:
 
     def forces(self, force_group: int, copies: int = 1) -> list[openmm.Force]:
         """A TorchForce, or a PythonForce, of all copies together."""
-        module = DensityModule(self.generator, self.kT, self.constants)
-        centres = np.tile(self.generator.slow.domain.mean(axis=1), (copies, 1))
-        scripted = taking_numbers(module, "energy", [centres.size])
-        parameters = {f"label_{i}": float(centre) for i, centre in enumerate(centres.ravel())}
-        typical, _ = self.generator.transform(np.repeat(self._middle(), copies, axis=0), centres)
-        positions = self.generator.chart.to_cartesian(typical).reshape(-1, 3)
-        check_module(scripted, positions, parameters, with_forces=False)
-        force = module_force(scripted, parameters, self.backend)
+        force = density_force(self.generator, self.kT, self.constants, copies, backend=self.backend)
         force.setForceGroup(force_group)
         return [force]
-
-    def _middle(self) -> FloatArray:
-        """Base numbers of a typical draw, shape=(1, n_base)."""
-        n_circular = self.generator.map.n_circular
-        return np.concatenate([np.full((1, n_circular), 0.5), np.zeros((1, self.generator.map.narrow.n))], axis=1)
 
     def set_parameters(
         self, forces: list[openmm.Force], parameters: FloatArray, indices: NDArray[Any], context: openmm.Context

@@ -12,14 +12,16 @@ from ..errors import InputError
 from ..reference.chart import CartesianCoordinates
 from ..trajectories.static_bias import TabulatedBias
 from ..units import FloatArray, thermal_energy
+from .density_reference import density_force
 from .force_modules import ReferenceModule, TabulatedBiasModule
+from .invertible import InvertibleGenerator
 from .model import LiftingModel
 
 Kind = Literal["slow_bias", "reference", "proposal"]
 
 
 def torch_force(
-    model: LiftingModel,
+    model: LiftingModel | InvertibleGenerator,
     kind: Kind,
     *,
     force_constants: float | FloatArray | None = None,
@@ -28,7 +30,7 @@ def torch_force(
     force_group: int = 0,
     backend: Backend = "auto",
 ) -> openmm.Force:
-    """A part of a lifting model as a force for a System of its atoms; the System may be copied and written as XML.
+    """A part of a model as a force for a System of its atoms; the System may be copied and written as XML.
 
     ====================  ========================================  ================================================
     kind                  energy                                    global parameters of the Context
@@ -38,6 +40,9 @@ def torch_force(
     ``slow_bias`` with    the table at xi, times a factor           ``slow_bias_factor``
     ``bias``
     ``reference``         U_B that the generator writes at s and z  ``label_0``, ...; ``latent_0``, ...
+    ``reference`` of an   ``-kT log(q(y | s) / J(y))`` with the     ``label_0``, ...: centres of the restraint that
+    invertible generator  labels s that the structure has; J is     ``force_constants`` adds
+                          the volume of the chart
     ``proposal``          log q(x0 | s, z); forces: x0 - x          ``label_0``, ...; ``latent_0``, ...
     ====================  ========================================  ================================================
 
@@ -62,11 +67,18 @@ def torch_force(
     constants = checked_constants(0.0 if force_constants is None else force_constants, model.slow)
     if bias is not None and (kind != "slow_bias" or force_constants is not None):
         raise InputError("a bias is one of slow_bias, and instead of its restraint: give one of the two")
-    model.check_networks()
+    if isinstance(model, InvertibleGenerator) and kind == "proposal":
+        raise InputError(
+            "proposals of an invertible generator are drawn by Lifter: of it a force is reference or slow_bias"
+        )
+    if isinstance(model, InvertibleGenerator) and kind == "reference":
+        force = density_force(model, _thermal(model), constants, prefix=prefix, backend=backend)
+        force.setForceGroup(force_group)
+        return force
     place, proposes = _typical(model), kind == "proposal"
     if kind == "slow_bias":
         module, parameters = _slow_bias(model, constants) if bias is None else _tabulated(model, bias)
-    elif kind in ("reference", "proposal"):
+    elif isinstance(model, LiftingModel) and kind in ("reference", "proposal"):
         module, parameters = _reference(model, kind, None if force_constants is None else constants)
         place = np.zeros_like(place) if proposes else place
     else:
@@ -78,25 +90,28 @@ def torch_force(
     return force
 
 
-def _thermal(model: LiftingModel) -> float:
+def _thermal(model: LiftingModel | InvertibleGenerator) -> float:
     return thermal_energy(model.metadata["temperature"])
 
 
-def _typical(model: LiftingModel) -> FloatArray:
+def _typical(model: LiftingModel | InvertibleGenerator) -> FloatArray:
     """A configuration that the model itself proposes, shape=(n_atoms, 3), nm, at which its parts must work."""
     middle = model.slow.domain.mean(axis=1)[None]
+    if isinstance(model, InvertibleGenerator):
+        return model.typical_positions(middle)[0]
+    model.check_networks()
     rng = named_rng(0, "fixed", "typical configuration")
     parameters = model.reference_parameters(middle, model.sample_latents(middle, rng))
     return model.chart.to_cartesian(parameters.centres)[0]
 
 
-def _slow_bias(model: LiftingModel, constants: FloatArray) -> tuple[Any, dict[str, float]]:
+def _slow_bias(model: LiftingModel | InvertibleGenerator, constants: FloatArray) -> tuple[Any, dict[str, float]]:
     slow = slow_as_module(model.slow)
     centres = {f"slow_centre_{i}": float(low) for i, low in enumerate(slow.domain.mean(axis=1))}
     return restraint_module(slow), {**centres, **{f"slow_constant_{i}": float(k) for i, k in enumerate(constants)}}
 
 
-def _tabulated(model: LiftingModel, bias: TabulatedBias) -> tuple[Any, dict[str, float]]:
+def _tabulated(model: LiftingModel | InvertibleGenerator, bias: TabulatedBias) -> tuple[Any, dict[str, float]]:
     slow, d = slow_as_module(model.slow), len(model.slow.names)
     if not isinstance(bias, TabulatedBias) or bias.n_variables != d:
         given = f"over {bias.n_variables} variable(s)" if isinstance(bias, TabulatedBias) else type(bias).__name__

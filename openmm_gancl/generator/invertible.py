@@ -85,6 +85,12 @@ class InvertibleGenerator:
         coordinates, log_density = self._in_parts(self._scripted, base, labels)
         return coordinates, log_density
 
+    def typical_positions(self, labels: FloatArray) -> FloatArray:
+        """What the middle of the base numbers draws at labels, shape=(n, n_atoms, 3), nm."""
+        base = np.zeros((len(labels), self.map.n_circular + self.map.narrow.n))
+        base[:, : self.map.n_circular] = 0.5
+        return self.chart.to_cartesian(self.transform(base, labels)[0])
+
     def invert(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Coordinates to base numbers, shape=(n, n_base), and log q(y | s), shape=(n,)."""
         base, log_density = self._in_parts(self._scripted.inverse, coordinates)

@@ -7,6 +7,7 @@ import numpy as np
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
+from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..reference.chart import Chart, InternalCoordinates
 from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
@@ -71,7 +72,17 @@ def check_exact(system: MolecularSystem, chart: Chart) -> None:
         )
 
 
+def refuse_invertible(model: Any, what: str) -> None:
+    """Raise an `InputError` where a generator is invertible and a product generator is needed."""
+    if isinstance(model, InvertibleGenerator):
+        raise InputError(
+            f"the model is an invertible generator, and {what} one of the product generator: give a model of "
+            "gancl.train, or of `gancl run --generator product`"
+        )
+
+
 def _refuse(simulation: Any, model: Any) -> None:
+    refuse_invertible(model, "moves take")
     if not hasattr(simulation, "context") or not isinstance(model, LiftingModel):
         raise InputError(
             f"given are a {type(simulation).__name__} and a {type(model).__name__}: give an openmm.app.Simulation and "

@@ -25,7 +25,7 @@ from ..system.simulation import as_system
 from ..trajectories.blocks import equilibrated_from
 from ..units import FloatArray, IntArray, numbers, whole_number
 from .lifter import Lifter
-from .requirements import system_of_simulation, why_not_exact
+from .requirements import refuse_invertible, system_of_simulation, why_not_exact
 
 N_OBSERVATIONS = 40
 """Frames of an equilibration from which its length is estimated."""
@@ -211,6 +211,7 @@ def _target_of(
     system: Any, model: LiftingModel, time_step: float | None
 ) -> tuple[MolecularSystem, IntArray | None, str | None]:
     """What structures are made of; where no lift is exact, also where the model's atoms are in it, and why none is."""
+    refuse_invertible(model, "structures_at takes")
     if not isinstance(model, LiftingModel) or not hasattr(system, "topology"):
         given = f"{type(system).__name__} and {type(model).__name__}"
         raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")

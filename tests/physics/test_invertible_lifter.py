@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from openmm_gancl import InputError, Lifter, load_system, surface_from_lifts
+from openmm_gancl import InputError, Lifter, load_system, structures_at, surface_from_lifts
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.density_reference import DensityReference
 from openmm_gancl.generator.invertible import InvertibleGenerator
@@ -203,6 +203,12 @@ def test_options_that_mean_nothing_are_refused(options, message):
     name = DOUBLE_WELL.name
     with pytest.raises(InputError, match=message):
         Lifter(load_system(name), made(name, "trained"), **options).lift(np.zeros((1, 1)), seed=1)
+
+
+def test_what_takes_the_product_generator_alone_says_so():
+    system = load_system(DOUBLE_WELL.name)
+    with pytest.raises(InputError, match="structures_at takes one of the product generator"):
+        structures_at(system, made(DOUBLE_WELL.name, "trained"), [[0.0]])
 
 
 def test_a_product_generator_relaxes_in_a_context_alone():

@@ -157,12 +157,14 @@ class Round:
         effective_fraction: effective draws to a draw of this round, of weights over their local mean.
         mean_ratio: of these ratios: one, but for chance, where the surface of all rounds fits this one.
         median_error: of the surface, kJ/mol.
+        moves: of each draw's base numbers.
     """
 
     force_evaluations: int
     effective_fraction: float
     mean_ratio: float
     median_error: float
+    moves: int = 0
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,8 @@ class Learned:
         check_same_molecule(model.metadata["atom_names"], slow, model.chart.constraints, system)
         draws = reweight_draws(before, model.chart, system, platform=platform, workers=workers)
         regression = _regression_of(model, draws, start=self.regression)
-        of_surface = system.temperature, self.surface.force_evaluations + len(draws)
+        cost = draws.force_evaluations - before.force_evaluations
+        of_surface = system.temperature, self.surface.force_evaluations + cost
         if len(slow.names) > MAX_GRID_LABELS:
             surface = marginal_surface(model, draws, self.placements, (0, 1), *of_surface)
         else:
@@ -700,7 +703,8 @@ class Loop:
         """What the last round was worth."""
         ratios = self._ratios(self.drawn[-1])
         effective = ratios.sum() ** 2 / max((ratios**2).sum(), 1e-300) / len(ratios)
-        return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error)
+        moves = int(self.drawn[-1].evaluations.max(initial=1)) - 1
+        return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error, moves)
 
     def doubts(self) -> Iterator[str]:
         """Where the result so far may be blind."""

@@ -25,7 +25,7 @@ from .toy_generators import NAMES, domain, exact_log_density, generator, structu
 GENERATORS = ("trained", "shuffled", "untrained")
 N_DRAWS = {"trained": 3000, "shuffled": 20_000, "untrained": 30_000}
 DEMAND = {"trained": (0.05, 200), "shuffled": (0.05, 200), "untrained": (0.15, 50)}
-N_SCORES = len(NAMES) * len(GENERATORS) + 2
+N_SCORES = len(NAMES) * len(GENERATORS) + 3
 REJECTED = 5.0
 
 
@@ -127,6 +127,30 @@ def test_the_loop_finds_the_surface():
     assert np.sqrt(np.mean((difference / surface.error[low]) ** 2)) < 2.0
     assert learned.history[-1].force_evaluations == surface.force_evaluations <= 8000
     assert all(abs(one.mean_ratio - 1.0) < 0.15 for one in learned.history)
+
+
+def wide_torsions(inside=None):
+    """Of a generator whose torsions are normal with a width of four radians, most weights those of the cut."""
+    system, chart = system_and_chart(CHAIN.name)
+    scales = np.concatenate(
+        [np.full(chart.n_bonds, 0.02), np.full(chart.n_angles, 0.2), np.full(chart.n_torsions, 4.0)]
+    )
+    origin = chart.to_internal(system.positions[None])[0]
+    made = untrained_triangular(chart, system.slow, origin, scales, np.random.default_rng(2), strength=0.0)
+    generator = InvertibleGenerator(made, chart, system.slow)
+    if inside is not None:
+        object.__setattr__(generator, "inside", inside)
+    labels = np.random.default_rng(4).uniform(*domain(CHAIN.name), (20_000, 1))
+    found = draw(system, [generator], np.ones(1), labels, np.random.default_rng(5))
+    return score(found.log_weights - exact_log_density(CHAIN.name, labels), 0.0)
+
+
+def test_a_narrow_torsion_that_is_not_cut_at_half_a_turn_shows():
+    """Beyond it the same structure is counted again."""
+    _, chart = system_and_chart(CHAIN.name)
+    right, wrong = wide_torsions(), wide_torsions(chart.inside)
+    assert right.relative_error < 0.05 and abs(right.z) < z_limit(N_SCORES), right
+    assert wrong.z > REJECTED, wrong
 
 
 def test_rounds_joined_with_later_densities_show():

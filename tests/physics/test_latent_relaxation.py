@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy.special import i0
 
 from openmm_gancl import load_system
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
@@ -65,7 +66,10 @@ def test_moves_are_worth_something_and_are_counted():
 
 
 def shift_target(monkeypatch, shift, k):
-    """A target in closed form: k normal base numbers moved by a shift, r = shift eps - shift^2 / 2 each, so Z = 1."""
+    """A target in closed form: k normal base numbers moved by a shift, and a von Mises of the circular one.
+
+    ``r = shift eps - shift^2 / 2`` each, and ``cos(2 pi t) - log I_0(1)``, so Z = 1.
+    """
 
     def exact(system, generator, base, labels, **_):
         n, zero = len(base), np.zeros(len(base))
@@ -92,18 +96,19 @@ def shift_target(monkeypatch, shift, k):
 
         def log_density(self, base):
             """Of a target that is one."""
-            return -(shift * base[:, 1:] - 0.5 * shift**2).sum(axis=1)
+            circular = np.cos(2 * np.pi * base[:, 0]) - np.log(i0(1.0))
+            return -circular - (shift * base[:, 1:] - 0.5 * shift**2).sum(axis=1)
 
     return Base()
 
 
 @pytest.fixture
 def shifted(monkeypatch):
-    """Scores of lifts of two numbers moved by `SHIFT`."""
-    generator = shift_target(monkeypatch, SHIFT, 2)
+    """Scores of lifts of two numbers that are moved, by `SHIFT` if nothing is said."""
 
-    def scored_lifts(moves):
-        found = lift_latent(None, generator, np.zeros((40_000, 1)), np.random.default_rng(1), moves)
+    def scored_lifts(moves, shift=SHIFT, n=40_000):
+        generator = shift_target(monkeypatch, shift, 2)
+        found = lift_latent(None, generator, np.zeros((n, 1)), np.random.default_rng(1), moves)
         return score(found.log_weights, 0.0)
 
     return scored_lifts
@@ -153,6 +158,21 @@ def test_walks_that_forget_the_base_distribution_show(shifted):
             return base + self.step * rng.standard_normal(base.shape)
 
     wrong = shifted(Walk(10, STEP))
+    assert abs(wrong.z) > REJECTED, wrong
+
+
+def test_circular_numbers_moved_as_if_they_were_normal_show(shifted):
+    """They lean to zero then, and are uniform no longer: by one per cent of the mean."""
+
+    @dataclass(frozen=True)
+    class AllNormal(LatentMoves):
+        def propose(self, base, n_circular, rng):
+            moved = np.sqrt(1.0 - self.step**2) * base + self.step * rng.standard_normal(base.shape)
+            moved[:, :n_circular] %= 1.0
+            return moved
+
+    right, wrong = (shifted(kind(10, 0.2), shift=0.0, n=100_000) for kind in (LatentMoves, AllNormal))
+    assert right.relative_error < 0.05 and abs(right.z) < 3.5, right
     assert abs(wrong.z) > REJECTED, wrong
 
 

@@ -1,9 +1,13 @@
 """The one statistic of the exactness tests, and what a family of tests may cost in false alarms."""
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pytest
 from scipy.stats import norm
+
+from openmm_gancl.free_energy import from_trajectories
 
 FALSE_ALARM = float(2 * norm.sf(3.5))
 """Of a whole family of tests: two-sided 3.5 sigma, 4.7e-4."""
@@ -40,3 +44,18 @@ def score(log_weights, log_z, seed=0, n_bootstrap=400):
 
 def as_record(result):
     return asdict(result)
+
+
+@contextmanager
+def weighed_once():
+    """Analyses of the same frames, by one method after the other: blocks and weights do not depend on the method."""
+    made, of = [], from_trajectories._Weighted.of
+
+    def once(observations, discard):
+        if not made:
+            made.append(of(observations, discard))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(from_trajectories._Weighted, "of", staticmethod(once))
+        yield

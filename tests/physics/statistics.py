@@ -47,15 +47,16 @@ def as_record(result):
 
 
 @contextmanager
-def weighed_once():
-    """Analyses of the same frames, by one method after the other: blocks and weights do not depend on the method."""
-    made, of = [], from_trajectories._Weighted.of
+def counted_once():
+    """Analyses of the same frames by one method after the other, which take blocks, weights and counts alike."""
+    kept, of, count = {}, from_trajectories._Weighted.of, from_trajectories._Weighted.counts
 
-    def once(observations, discard):
-        if not made:
-            made.append(of(observations, discard))
-        return made[0]
+    def once(name, compute, *arguments):
+        if name not in kept:
+            kept[name] = compute(*arguments)
+        return kept[name]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(from_trajectories._Weighted, "of", staticmethod(once))
+        patch.setattr(from_trajectories._Weighted, "of", staticmethod(lambda *given: once("weighted", of, *given)))
+        patch.setattr(from_trajectories._Weighted, "counts", lambda *given: once("counts", count, *given))
         yield

@@ -15,7 +15,7 @@ from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
-from .statistics import weighed_once
+from .statistics import counted_once
 
 TEMPERATURE, EFFECTIVE, BINS = 300.0, 4000, 40
 KT = thermal_energy(TEMPERATURE)
@@ -81,7 +81,7 @@ def scores():
     for seed in range(200):
         case = CASES[seed % len(CASES)]
         values = drawn_values(*case, seed)
-        with weighed_once():
+        with counted_once():
             for method, parts in found.items():
                 parts.append(z_scores(values, *case, method))
     return {method: np.abs(np.concatenate(parts)) for method, parts in found.items()}

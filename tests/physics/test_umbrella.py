@@ -17,7 +17,7 @@ from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
-from .statistics import weighed_once, z_limit
+from .statistics import counted_once, z_limit
 
 TEMPERATURE = 300.0
 KT = thermal_energy(TEMPERATURE)
@@ -128,7 +128,7 @@ def frames(form):
 @pytest.fixture(scope="module")
 def analyses(form, frames):
     """By both methods."""
-    with weighed_once():
+    with counted_once():
         return {method: analysed(form, centres_of(form), frames, method=method) for method in ("kde", "histogram")}
 
 

@@ -1,13 +1,9 @@
 """The one statistic of the exactness tests, and what a family of tests may cost in false alarms."""
 
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pytest
 from scipy.stats import norm
-
-from openmm_gancl.free_energy import from_trajectories
 
 FALSE_ALARM = float(2 * norm.sf(3.5))
 """Of a whole family of tests: two-sided 3.5 sigma, 4.7e-4."""
@@ -44,19 +40,3 @@ def score(log_weights, log_z, seed=0, n_bootstrap=400):
 
 def as_record(result):
     return asdict(result)
-
-
-@contextmanager
-def counted_once():
-    """Analyses of the same frames by one method after the other, which take blocks, weights and counts alike."""
-    kept, of, count = {}, from_trajectories._Weighted.of, from_trajectories._Weighted.counts
-
-    def once(name, compute, *arguments):
-        if name not in kept:
-            kept[name] = compute(*arguments)
-        return kept[name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(from_trajectories._Weighted, "of", staticmethod(lambda *given: once("weighted", of, *given)))
-        patch.setattr(from_trajectories._Weighted, "counts", lambda *given: once("counts", count, *given))
-        yield

@@ -15,7 +15,7 @@ from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
-from .statistics import counted_once
+from .analyses import counted_once
 
 TEMPERATURE, EFFECTIVE, BINS = 300.0, 4000, 40
 KT = thermal_energy(TEMPERATURE)

@@ -17,7 +17,8 @@ from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
-from .statistics import counted_once, z_limit
+from .analyses import counted_once
+from .statistics import z_limit
 
 TEMPERATURE = 300.0
 KT = thermal_energy(TEMPERATURE)

@@ -18,14 +18,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 LONG = (
+    "workflow/test_loop_run.py",
+    "physics/test_learned_labels.py",
+    "physics/test_moves.py",
     "workflow/test_learned_run.py",
-    "workflow/test_run.py",
-    "physics/test_umbrella.py",
     "physics/test_in_context.py",
-    "physics/test_density.py",
-    "test_quality.py",
-    "test_bytes.py",
     "test_examples.py",
+    "physics/test_umbrella.py",
+    "physics/test_sde.py",
+    "physics/test_unrestrained.py",
+    "physics/test_exactness.py",
+    "physics/test_constraints.py",
+    "physics/test_planted_faults.py",
+    "workflow/test_run.py",
+    "test_quality.py",
+    "physics/test_windows.py",
+    "test_bytes.py",
+    "engine/test_random_numbers.py",
+    "cli/test_cli.py",
+    "physics/test_density.py",
+    "generator/test_forces.py",
 )
 """Files that take longest come first, so that no worker of pytest-xdist has one of them left alone at the end."""
 

@@ -172,6 +172,23 @@ def test_loading_a_system_loads_no_torch():
     assert "torch" not in loaded
 
 
+TRAINED = """
+import openmm_gancl as gancl
+from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.sampling.short_windows import ShortWindows
+system = gancl.load_system("double_well_oscillators")
+frames = gancl.sample_windows(system, n_windows=8, steps_per_window=50, frames_per_window=5, platform="Reference")
+gancl.train(system, frames, seed=1, options=gancl.TrainingOptions(generator_steps=2))
+learn(system, seed=1, max_evaluations=4000, options=LoopOptions(ShortWindows(n=10), n_first=500))
+"""
+
+
+def test_training_and_learning_load_no_compiler():
+    """torch's, whose import takes seconds, and which some of its functions load only to leave it alone."""
+    loaded = loaded_modules(TRAINED)
+    assert "torch" in loaded and not {"torch._dynamo", "torch._inductor", "sympy"} & loaded
+
+
 def test_every_public_name_resolves():
     assert len(set(openmm_gancl.__all__)) == len(openmm_gancl.__all__)
     for name in openmm_gancl.__all__:

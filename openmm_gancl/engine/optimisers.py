@@ -15,6 +15,7 @@ class LBFGS(torch.optim.LBFGS):
     """`torch.optim.LBFGS`, to the bit."""
 
     add_param_group = _plain(Optimizer.add_param_group)
+    zero_grad = _plain(Optimizer.zero_grad)
 
 
 class Adam(torch.optim.Adam):

@@ -235,7 +235,8 @@ def count_blocks(
         shape, group = (last - first, grid.size), csr_array((last - first, grid.size))
         for piece, block in frames.pieces(first, last):
             group = group + csr_array((piece.over_tilt(tilt), (block, piece.cells.clip(min=0))), shape=shape)
-            np.add.at(boxed, first + block, piece.weights(boxes))
+            for box, weights in enumerate(piece.weights(boxes).T):
+                boxed[first:last, box] += np.bincount(block, weights, minlength=last - first)
         counts.append(group)
     cells, regions = Rows(vstack(counts, format="csr"), None, None), Rows(boxed, None, None)
     if response is not None:

@@ -42,6 +42,7 @@ class LabelTables:
         keys = self._rest @ self._radix
         self._by_key = np.argsort(keys)
         self._keys = keys[self._by_key]
+        self._places: dict[int | None, tuple[IntArray, IntArray, FloatArray]] = {}
 
     def _blocks(self, n_left: int, n_right: int) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
         """The first columns of both tables: of the first axis, and of products of the others."""
@@ -59,6 +60,11 @@ class LabelTables:
 
     def _found(self, axis: int | None) -> tuple[IntArray, IntArray, FloatArray]:
         """Where the functions, or their slopes along an axis, stand in both tables, and their factors."""
+        if axis not in self._places:
+            self._places[axis] = self._find(axis)
+        return self._places[axis]
+
+    def _find(self, axis: int | None) -> tuple[IntArray, IntArray, FloatArray]:
         columns, factors = zip(
             *(
                 _column(self._numbers[:, i], self._quarters[:, i] - (i == axis), self._factors(i, axis))

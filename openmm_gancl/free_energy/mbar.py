@@ -23,6 +23,9 @@ free energies."""
 MIN_RESPONSIBILITY = 1e-6
 """Responsibility below which a window does not enter the curvature and the overlap."""
 
+ROWS_AT_ONCE = 1000
+"""Frames whose responsibilities are multiplied at once."""
+
 MIN_OVERLAP = 1e-3
 """Fraction of one window's frames that another one must explain, for the two to count as neighbours."""
 
@@ -118,10 +121,20 @@ class _Likelihood:
 
 
 def _products(responsibilities: csr_array) -> FloatArray:
-    near = responsibilities.copy()
-    near.data[near.data < MIN_RESPONSIBILITY] = 0.0
-    near.eliminate_zeros()
-    return np.asarray((near.T @ near).toarray())
+    """Dense over the few windows that a batch of frames sees: its frames are most often of one window."""
+    n_frames, n_windows = responsibilities.shape
+    total, starts = np.zeros((n_windows, n_windows)), responsibilities.indptr
+    for first in range(0, n_frames, ROWS_AT_ONCE):
+        starts_here = starts[first : first + ROWS_AT_ONCE + 1]
+        part, sizes = slice(starts_here[0], starts_here[-1]), np.diff(starts_here)
+        near = responsibilities.data[part] >= MIN_RESPONSIBILITY
+        windows = responsibilities.indices[part][near]
+        seen = np.bincount(windows, minlength=n_windows) > 0
+        columns, places = np.flatnonzero(seen), np.cumsum(seen) - 1
+        dense = np.zeros((len(sizes), len(columns)))
+        dense[np.repeat(np.arange(len(sizes)), sizes)[near], places[windows]] = responsibilities.data[part][near]
+        total[np.ix_(columns, columns)] += dense.T @ dense
+    return total
 
 
 def _curvature(products: FloatArray, counts: IntArray) -> FloatArray:

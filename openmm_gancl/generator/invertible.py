@@ -27,6 +27,9 @@ from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 ROWS_AT_ONCE = 250
 """Whose matrices fit a core's cache."""
 
+ROWS_BEFORE_SCRIPT = 50_000
+"""Of a molecule's map: to compile it takes as long as that gains with so many."""
+
 MAX_LAYERS, MAX_HIDDEN = 64, 4096
 """Of a network in a file, before it is made."""
 
@@ -39,6 +42,23 @@ ROUND_TRIP = 1e-8
 _NARROW = ("mean", "log_width", "coupling", "varying", "variation", "origin", "scale")
 _CUBIC = ("left", "right", "shifts", "widths", "skews")
 """Tensors of a file."""
+
+
+class _Runner:
+    """A map that is compiled once this pays, to the same bits."""
+
+    def __init__(self, of_map: TriangularMap):
+        self.map: Any = of_map.eval().requires_grad_(False)
+        self._rows = 0
+
+    @cached_property
+    def scripted(self) -> Any:
+        return torch.jit.script(self.map)
+
+    def module(self, n_rows: int) -> Any:
+        """The map or what was compiled of it, for so many rows more."""
+        self._rows += n_rows
+        return self.scripted if self._rows > ROWS_BEFORE_SCRIPT else self.map
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +81,11 @@ class InvertibleGenerator:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_scripted"}
+        return {name: value for name, value in self.__dict__.items() if name != "_runner"}
 
     @cached_property
-    def _scripted(self) -> Any:
-        return torch.jit.script(self.map.eval().requires_grad_(False))
+    def _runner(self) -> _Runner:
+        return _Runner(self.map)
 
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says what does not fit."""
@@ -82,7 +102,7 @@ class InvertibleGenerator:
 
     def transform(self, base: FloatArray, labels: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Base numbers, shape=(n, n_base), to coordinates and their log density."""
-        coordinates, log_density = self._in_parts(self._scripted, base, labels)
+        coordinates, log_density = self._in_parts("forward", base, labels)
         return coordinates, log_density
 
     def typical_positions(self, labels: FloatArray) -> FloatArray:
@@ -93,7 +113,7 @@ class InvertibleGenerator:
 
     def invert(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Coordinates to base numbers, shape=(n, n_base), and log q(y | s), shape=(n,)."""
-        base, log_density = self._in_parts(self._scripted.inverse, coordinates)
+        base, log_density = self._in_parts("inverse", coordinates)
         return base, log_density
 
     def log_density(self, coordinates: FloatArray) -> FloatArray:
@@ -102,11 +122,12 @@ class InvertibleGenerator:
 
     def inside(self, coordinates: FloatArray) -> BoolArray:
         """Which draws are in the chart, with narrow torsions within half a turn of their origin, shape=(n,)."""
-        near = self._scripted.inside(torch.as_tensor(coordinates)).numpy()
+        near = self._runner.map.inside(torch.as_tensor(coordinates)).numpy()
         return np.asarray(near & self.chart.inside(coordinates))
 
     @torch_threads(1)
-    def _in_parts(self, function: Any, *arrays: FloatArray) -> list[FloatArray]:
+    def _in_parts(self, method: str, *arrays: FloatArray) -> list[FloatArray]:
+        function = getattr(self._runner.module(len(arrays[0])), method)
         with torch.no_grad():
             parts = [
                 function(*(torch.as_tensor(array[i : i + ROWS_AT_ONCE]) for array in arrays))
@@ -123,7 +144,7 @@ class InvertibleGenerator:
 
         Forward takes base numbers and labels to coordinates and their log density; ``inverse`` takes coordinates back.
         """
-        self._parts().export(self._scripted, path)
+        self._parts().export(self._runner.scripted, path)
 
     def _parts(self) -> ModelParts:
         narrow, order = self.map.narrow, self.map.narrow.condition.order

@@ -1,5 +1,6 @@
 """The generator with numpy arrays: the map's numbers, reproducible, and draws outside the chart told apart."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 from openmm_gancl import load_system
+from openmm_gancl.generator import invertible
+from openmm_gancl.generator.coupling import CouplingNetwork
 from openmm_gancl.generator.invertible import ROWS_AT_ONCE, InvertibleGenerator
 from openmm_gancl.reference.chart import chart_for
 from tests.generator.random_map import random_map
@@ -32,6 +35,32 @@ def test_draws_are_those_of_the_map(generator, n):
     expected = generator.map(torch.as_tensor(base), torch.as_tensor(labels(n)))
     assert np.allclose(coordinates, expected[0].numpy(), rtol=0, atol=1e-11)
     assert np.allclose(log_density, expected[1].numpy(), rtol=0, atol=1e-10)
+
+
+def with_network(generator):
+    """A copy with a network that does something on top of its map."""
+    made = copy.deepcopy(generator)
+    narrow, rng = made.map.narrow, torch.Generator().manual_seed(1)
+    network = CouplingNetwork(narrow.n, narrow.condition.n_network_features)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=rng)
+    narrow.set_network(network.requires_grad_(False))
+    return made
+
+
+@pytest.mark.parametrize("changed", [copy.deepcopy, with_network])
+def test_compiled_it_gives_the_same_bits(generator, changed, monkeypatch):
+    """At every call: a run that is taken up again has not passed as many rows as one that went on."""
+    made = changed(generator)
+    base = made.sample_base(600, np.random.default_rng(2))
+    coordinates, log_density = made.transform(base, labels(600))
+    eager = coordinates, log_density, *made.invert(coordinates)
+    assert made._runner.module(0) is made.map
+    monkeypatch.setattr(invertible, "ROWS_BEFORE_SCRIPT", 0)
+    for call in range(4):
+        found = *made.transform(base, labels(600)), *made.invert(coordinates)
+        assert all(np.array_equal(one, other) for one, other in zip(found, eager, strict=True)), call
+    assert isinstance(made._runner.module(0), torch.jit.ScriptModule)
 
 
 def test_draws_are_inverted(generator):

@@ -15,6 +15,8 @@ from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
+from .analyses import counted_once
+
 TEMPERATURE, EFFECTIVE, BINS = 300.0, 4000, 40
 KT = thermal_energy(TEMPERATURE)
 GRID = np.linspace(-np.pi, np.pi, 20001)
@@ -79,8 +81,9 @@ def scores():
     for seed in range(200):
         case = CASES[seed % len(CASES)]
         values = drawn_values(*case, seed)
-        for method, parts in found.items():
-            parts.append(z_scores(values, *case, method))
+        with counted_once():
+            for method, parts in found.items():
+                parts.append(z_scores(values, *case, method))
     return {method: np.abs(np.concatenate(parts)) for method, parts in found.items()}
 
 

@@ -5,18 +5,19 @@ being a function of one coordinate. The limits on |z| are family-wise over all b
 rate of 3.5 sigma; only bins with an error bar of at most 0.05 kT count, and they must be most of them.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from openmm_gancl.free_energy import from_trajectories
 from openmm_gancl.free_energy.from_trajectories import analyse
 from openmm_gancl.trajectories import UmbrellaWindows
 from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.units import thermal_energy
 
+from .analyses import counted_once
 from .statistics import z_limit
 
 TEMPERATURE = 300.0
@@ -127,16 +128,8 @@ def frames(form):
 
 @pytest.fixture(scope="module")
 def analyses(form, frames):
-    """By both methods, of windows that are weighed once: weights do not depend on the method."""
-    weighed, weigh = [], from_trajectories.weigh_windows
-
-    def once(observations, blocks):
-        if not weighed:
-            weighed.append(weigh(observations, blocks))
-        return weighed[0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(from_trajectories, "weigh_windows", once)
+    """By both methods."""
+    with counted_once():
         return {method: analysed(form, centres_of(form), frames, method=method) for method in ("kde", "histogram")}
 
 
@@ -149,11 +142,20 @@ def test_windows_give_the_exact_surface(form, analyses, method):
     assert not analysis.doubts and analysis.effective_samples > 200
 
 
+LINE_CENTRES = np.linspace(-1.7, 1.7, 16)[:, None]
+
+
+@cache
+def line_frames(seed):
+    """One short sampling of the line."""
+    return sampled("line", LINE_CENTRES, seed, 4_800)
+
+
 def covered(repetitions):
     """Share of bins, pooled over repetitions, within one error bar; the line's errors add up over its barrier."""
-    centres, pooled = np.linspace(-1.7, 1.7, 16)[:, None], []
+    pooled = []
     for seed in range(repetitions):
-        analysis = analysed("line", centres, sampled("line", centres, seed, 4_800), method="histogram")
+        analysis = analysed("line", LINE_CENTRES, line_frames(seed), method="histogram")
         pooled.append(np.abs(deviations("line", analysis.surface)[0]))
     return (np.concatenate(pooled) < 1.0).mean()
 
@@ -165,12 +167,12 @@ def test_bars_cover():
 
 def test_basins_and_barriers_are_right_within_their_bars():
     """Of the line, twenty samplings: the free energy between its wells, and the barrier from either side."""
-    centres, scores = np.linspace(-1.7, 1.7, 16)[:, None], []
+    scores = []
     x = np.linspace(-1.8, 1.8, 36_001)
     density, top = np.exp(-line_energy(x)), 0.0421
     between = np.log(density[x < top].sum() / density[x > top].sum())
     for seed in range(20):
-        analysis = analysed("line", centres, sampled("line", centres, seed, 4_800))
+        analysis = analysed("line", LINE_CENTRES, line_frames(seed))
         second = analysis.basins[1]
         (barrier,) = analysis.barriers
         (edges,) = analysis.surface.edges

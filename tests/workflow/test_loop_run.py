@@ -1,6 +1,7 @@
 """Runs of the closed loop: their folder, taken up again, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -106,29 +107,39 @@ def test_trajectory_and_weights_have_the_same_rows(finished):
         assert np.abs(labels - lifts["labels"][finite]).max() < 1e-6
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run that is interrupted in every stage in turn, and as it was left each time."""
+    top = tmp_path_factory.mktemp("interrupted")
+    run_stage, left = pipeline.RunFolder.run_stage, {}
+    for stage in STAGES:
+
+        def stop(self, name, work, later=(), stage=stage):
+            def begin_and_stop(out):
+                (out / "half.npz").write_text("half")
+                self.spend(100)
+                raise KeyboardInterrupt
+
+            return run_stage(self, name, begin_and_stop if name == stage else work, later)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_options, "LOOP_PRESETS", {"quick": TINY})
+            patch.setattr(pipeline.RunFolder, "run_stage", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run(top / "run")
+        left[stage] = shutil.copytree(top / "run", top / stage.replace("/", "-"))
+    return left
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, tmp_path, monkeypatch):
-    folder, run_stage = tmp_path / "run", pipeline.RunFolder.run_stage
-
-    def stop(self, name, work, later=()):
-        def begin_and_stop(out):
-            (out / "half.npz").write_text("half")
-            self.spend(100)
-            raise KeyboardInterrupt
-
-        return run_stage(self, name, begin_and_stop if name == stage else work, later)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline.RunFolder, "run_stage", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(folder)
-    kept = STAGES[: STAGES.index(stage)]
+def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, interrupted):
+    folder, kept = interrupted[stage], STAGES[: STAGES.index(stage)]
     assert [name for name in STAGES if (folder / name).exists()] == list(kept)
     made = {name: (folder / name).stat().st_ctime_ns for name in kept}
     outcome = run(folder, workers=2)
     assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
     assert contents(folder) == contents(finished.folder)
-    assert outcome.evaluations_spent == finished.evaluations_spent + 100
+    assert outcome.evaluations_spent == finished.evaluations_spent + 100 * (len(kept) + 1)
 
 
 def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):

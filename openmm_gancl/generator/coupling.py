@@ -52,20 +52,20 @@ class AffineCoupling(nn.Module):
     def shift_and_log_scale(self, numbers: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Of the moved numbers, from the kept ones, which are the same before and after."""
         # far numbers move nothing further: the tails stay those of the base
-        kept = 4.0 * torch.tanh(numbers[:, self.kept_index] / 4.0)
+        kept = 4.0 * torch.tanh(numbers.index_select(1, self.kept_index) / 4.0)
         raw = self.network(torch.cat([kept, features], dim=1))
         return raw[:, : self.n_moved], self.max_log_scale * torch.tanh(raw[:, self.n_moved :])
 
     def forward(self, numbers: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers, shape=(n, k), to numbers, and the log volume, shape=(n,)."""
         shift, log_scale = self.shift_and_log_scale(numbers, features)
-        moved = numbers[:, self.moved_index] * torch.exp(log_scale) + shift
+        moved = numbers.index_select(1, self.moved_index) * torch.exp(log_scale) + shift
         return numbers.index_copy(1, self.moved_index, moved), log_scale.sum(dim=1)
 
     def inverse(self, numbers: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse of `forward`, with the log volume that it has there."""
         shift, log_scale = self.shift_and_log_scale(numbers, features)
-        moved = (numbers[:, self.moved_index] - shift) * torch.exp(-log_scale)
+        moved = (numbers.index_select(1, self.moved_index) - shift) * torch.exp(-log_scale)
         return numbers.index_copy(1, self.moved_index, moved), log_scale.sum(dim=1)
 
     @torch.jit.unused
@@ -119,7 +119,8 @@ class CouplingNetwork(nn.Module):
         masks = [even if layer % 2 == 0 else ~even for layer in range(n_layers)]
         self.layers = nn.ModuleList([AffineCoupling(mask, n_features, hidden) for mask in masks])
         self.reverse_layers = nn.ModuleList(list(self.layers)[::-1])
-        self.halves = [torch.nonzero(half)[:, 0].tolist() for half in (even, ~even)]
+        self.halves = [torch.nonzero(half)[:, 0] for half in (even, ~even)]
+        self.order = torch.argsort(torch.cat(self.halves))
 
     def forward(self, numbers: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers, shape=(n, k), and features, shape=(n, n_features), to numbers and the log volume, shape=(n,)."""
@@ -144,7 +145,7 @@ class CouplingNetwork(nn.Module):
 
         So a loss of it is differentiated once; through autograd it would be twice, at a third more time.
         """
-        halves, passed = [numbers[:, half] for half in self.halves], []
+        halves, passed = [numbers.index_select(1, half) for half in self.halves], []
         for i in range(len(self.layers) - 1, -1, -1):
             halves[i % 2], one = self.layers[i].undo(halves[1 - i % 2], halves[i % 2], features)
             passed.append(one)
@@ -152,5 +153,4 @@ class CouplingNetwork(nn.Module):
         for i, layer in enumerate(self.layers):
             gradients[i % 2], added = layer.pull(gradients[i % 2], passed.pop())
             gradients[1 - i % 2] = gradients[1 - i % 2] + added
-        order = np.argsort(np.concatenate([np.array(half, dtype=np.int64) for half in self.halves]))
-        return torch.cat(gradients, dim=1)[:, torch.as_tensor(order)]
+        return torch.cat(gradients, dim=1).index_select(1, self.order)

@@ -323,6 +323,27 @@ class NarrowCoordinates(nn.Module):
         return numbers, pulled * torch.exp(log_width)
 
     @torch.jit.unused
+    def normals_and_gradients(
+        self, conditions: Tensor, coordinates: Tensor, gradients: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Normal numbers of coordinates, any network left out, and their log density's gradient, shape=(n, k) each.
+
+        Args:
+            conditions: shape=(n, n_conditions).
+            coordinates: shape=(n, k).
+            gradients: shape=(n, k), of the log density of the coordinates.
+        """
+        y = (coordinates - self.origin) / self.scale
+        numbers, pulled = self.numbers_and_gradients(conditions, y, gradients * self.scale)
+        with torch.no_grad():
+            normals, _ = self.tails.inverse(self.cubic.inverse(numbers)[0])
+        normals.requires_grad_(True)
+        widened, log_slopes = self.tails(normals)
+        again, log_cubic = self.cubic(widened)
+        (found,) = torch.autograd.grad((again * pulled).sum() + log_slopes.sum() + log_cubic.sum(), normals)
+        return normals.detach(), found
+
+    @torch.jit.unused
     def _pulled(self, features: Tensor, gradients: Tensor) -> Tensor:
         """Gradients in deviations d, shape=(n, k), as gradients in the steps ``d - a d``: the last coordinate first."""
         matrix, earlier = self.coupling.reshape(self.n, self.n), self.varying % self.n

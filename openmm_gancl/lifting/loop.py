@@ -37,7 +37,7 @@ from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_win
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_weights
-from .draws import Draws, draw, join_draws, load_draws, save_draws
+from .draws import Draws, draw, draw_base, join_draws, load_draws, save_draws
 from .evaluation import evaluate
 from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces
 from .latent_relaxation import LatentMoves, choose_moves, choose_step, lift_latent
@@ -549,26 +549,31 @@ class Loop:
             made = with_network(plain, data.coordinates, data.gradients, data.weights, seed=seed, options=options)
         except InputError as error:  # too few structures of any weight, after all
             return replace(plain, metadata={**plain.metadata, "pilot": {"used": "triangular", "reason": str(error)}})
-        found = {name: self._pilot(one, name) for name, one in (("triangular", plain), ("gan", made))}
+        found = dict(zip(("triangular", "gan"), self._pilot([plain, made]), strict=True))
         chosen = made if found["gan"] > found["triangular"] else plain
         record = {**found, "evaluations": 2 * N_PILOT, "used": "gan" if chosen is made else "triangular"}
         return replace(chosen, metadata={**chosen.metadata, "pilot": record})
 
-    def _pilot(self, generator: InvertibleGenerator, name: str) -> float:
-        """Effective samples a draw at labels of the next round, of draws that nothing else is made of."""
+    def _pilot(self, generators: Sequence[InvertibleGenerator]) -> list[float]:
+        """Effective samples a draw of each, of draws that nothing else is made of.
+
+        At the same labels of the next round, from the same base numbers: what differs is the generators, not luck.
+        """
         labels = self.placement().sample(N_PILOT, named_rng(self.seed, "pilot", "labels"))
-        found = draw(
-            self.system,
-            [generator],
-            np.ones(1),
-            labels,
-            named_rng(self.seed, "pilot", name),
-            platform=self.platform,
-            workers=self.workers,
-            progress=self.progress,
-        )
-        log_ratios, low = self.log_ratios(found)
-        return effective_sample_size(log_ratios[low]) / max(int(low.sum()), 1)
+        base, found = generators[0].sample_base(N_PILOT, named_rng(self.seed, "pilot", "base")), []
+        for one in generators:
+            draws = draw_base(
+                self.system,
+                one,
+                base,
+                labels,
+                platform=self.platform,
+                workers=self.workers,
+                progress=self.progress,
+            )
+            log_ratios, low = self.log_ratios(draws)
+            found.append(effective_sample_size(log_ratios[low]) / max(int(low.sum()), 1))
+        return found
 
     def _accept_model(self, generator: InvertibleGenerator) -> None:
         self.generators.append(generator)

@@ -50,8 +50,8 @@ TERMS = {
     "scores+adversarial": {"scores": 1.0, "adversarial": 0.01},
 }
 SETTINGS = {
-    "alanine_dipeptide_vacuum": {"n_steps": 1000},
-    "forked_oscillator": {"n_steps": 1000, "n_layers": 6, "hidden": 64},
+    "alanine_dipeptide_vacuum": {},
+    "forked_oscillator": {"n_steps": 1000, "batch": 256, "n_layers": 6},
 }
 
 

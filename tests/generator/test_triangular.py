@@ -107,6 +107,18 @@ def test_wider_tails_rise_and_know_their_slope():
     assert torch.abs(again - at).max() < 1e-12 and torch.abs(same - log_slopes).max() < 1e-12
 
 
+def test_gradients_in_the_normal_numbers_are_those_of_the_whole_map(alanine):
+    """Written out for the linear part; here by differentiation of everything."""
+    narrow, rng = alanine.narrow, np.random.default_rng(2)
+    conditions = torch.as_tensor(narrow.condition.places(40, rng))
+    normals = torch.as_tensor(1.3 * rng.standard_normal((40, narrow.n))).requires_grad_(True)
+    gradients = torch.as_tensor(rng.standard_normal((40, narrow.n)))
+    coordinates, log_volume = narrow(normals, conditions)
+    (exact,) = torch.autograd.grad((coordinates * gradients).sum() + log_volume.sum(), normals)
+    again, found = narrow.normals_and_gradients(conditions, coordinates.detach(), gradients)
+    assert torch.abs(again - normals).max() < 1e-9 and torch.abs(found - exact).max() < 1e-9
+
+
 def numbers(n, k, seed=0):
     return torch.as_tensor(2.0 * np.random.default_rng(seed).standard_normal((n, k)))
 

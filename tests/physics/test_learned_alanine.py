@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    options = RunOptions(slow="diffusion-map", platform="Reference")
+    options = RunOptions(generator="product", slow="diffusion-map", platform="Reference")
     folder = tmp_path_factory.mktemp("alanine") / "run"
     return pipeline.run(folder, "alanine_dipeptide_vacuum", options, reporter=LogReporter())
 

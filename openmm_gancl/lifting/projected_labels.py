@@ -81,13 +81,49 @@ def _sizes(sums: FloatArray, squares: FloatArray, edges: tuple[FloatArray, ...],
         return np.fmax(squares / sums, near[1] / near[0])
 
 
+def weighted_histogram(
+    axes: Axes, values: FloatArray, log_weights: FloatArray, temperature: float, force_evaluations: int
+) -> FreeEnergySurface:
+    """The surface over one or two coordinates of weighted draws.
+
+    Learned labels fill a part of their domain with sharp edges, which smoothing blurs: nothing is smoothed. Error bars
+    are those of sums of independent weights; a bin in which few of them decide is unknown.
+
+    Args:
+        axes: the coordinates.
+        values: shape=(n, d), of each draw.
+        log_weights: shape=(n,), to the equilibrium; minus infinity where a draw failed.
+        temperature: K.
+        force_evaluations: to record.
+
+    Raises:
+        InputError: the draws are too few.
+    """
+    ok = np.isfinite(log_weights)
+    edges = grid_edges(axes, N_BINS[len(axes.names)])
+    index, logs = bin_indices(values[ok], edges, axes.periods), log_weights[ok]
+    weights, inside = np.exp(logs - logs.max(initial=-np.inf)), index >= 0
+    n_bins = int(np.prod([len(axis) - 1 for axis in edges]))
+    sums, squares = (np.bincount(index[inside], weights[inside] ** p, n_bins).astype(float) for p in (1, 2))
+    sizes = _sizes(sums, squares, edges, axes)
+    known = sums > MIN_EFFECTIVE * sizes
+    if not known.any():
+        raise InputError(
+            f"the lifts are too few for a surface over {', '.join(axes.names)}: lift more, or allow more evaluations"
+        )
+    log_sums, variance = np.log(sums[known]), sizes[known] / sums[known]
+    low = log_sums > log_sums.max() - ALIGNMENT_CEILING
+    # of each bin less the mean of those below the ceiling
+    own = variance * np.where(low, 1 - 2 / low.sum(), 1.0) + variance[low].sum() / low.sum() ** 2
+    energy, error = np.full(n_bins, np.inf), np.full(n_bins, np.inf)
+    energy[known], error[known] = log_sums.max() - log_sums, np.sqrt(own.clip(min=0.0))
+    return FreeEnergySurface.of_reduced(energy, error, edges, axes, temperature, force_evaluations)
+
+
 def projected_surface(
     learned: Learned, slow: SlowCoordinates, values: FloatArray | None = None, after_round: int = -1
 ) -> FreeEnergySurface:
     """The surface over the first one or two of any coordinates, from the weights of draws at other labels.
-
-    A histogram of weights: learned labels fill a part of their domain with sharp edges, which smoothing blurs. Error
-    bars are those of sums of independent weights; a bin in which few of them decide is unknown.
 
     Args:
         learned: with the draws.
@@ -98,28 +134,15 @@ def projected_surface(
     Raises:
         InputError: the draws are too few.
     """
-    draws, axes = learned.lifts, FirstAxes.of(slow, max(N_BINS))
+    axes, of_run = FirstAxes.of(slow, max(N_BINS)), learned.surface
     values = values_of(learned, slow) if values is None else values
-    later = draws.round > after_round
-    used = np.isfinite(draws.log_weights) & (later if later.any() else ~later)
-    edges = grid_edges(axes, N_BINS[len(axes.names)])
-    index = bin_indices(values[used, : len(axes.names)], edges, axes.periods)
-    log_weights = pooled_log_weights(draws)[used]
-    weights, inside = np.exp(log_weights - log_weights.max(initial=-np.inf)), index >= 0
-    n_bins = int(np.prod([len(axis) - 1 for axis in edges]))
-    sums, squares = (np.bincount(index[inside], weights[inside] ** p, n_bins).astype(float) for p in (1, 2))
-    sizes = _sizes(sums, squares, edges, axes)
-    known = sums > MIN_EFFECTIVE * sizes
-    if not known.any():
-        raise InputError(
-            f"the lifts are too few for a surface over {', '.join(axes.names)}: lift more, or allow more evaluations"
-        )
-    logs = np.log(sums[known])
-    variance = sizes[known] / sums[known]
-    low = logs > logs.max() - ALIGNMENT_CEILING
-    # of each bin less the mean of those below the ceiling
-    own = variance * np.where(low, 1 - 2 / low.sum(), 1.0) + variance[low].sum() / low.sum() ** 2
-    energy, error = np.full(n_bins, np.inf), np.full(n_bins, np.inf)
-    energy[known], error[known] = logs.max() - logs, np.sqrt(own.clip(min=0.0))
-    of_run = learned.surface
-    return FreeEnergySurface.of_reduced(energy, error, edges, axes, of_run.temperature, of_run.force_evaluations)
+    used = learned.lifts.round > after_round
+    if not used.any():
+        used = ~used
+    return weighted_histogram(
+        axes,
+        values[used, : len(axes.names)],
+        pooled_log_weights(learned.lifts)[used],
+        of_run.temperature,
+        of_run.force_evaluations,
+    )

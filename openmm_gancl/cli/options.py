@@ -39,7 +39,7 @@ Acceptance = Annotated[str, typer.Option(help="weights, or metropolis (unrestrai
 Latent = Annotated[
     int | None, typer.Option(help="Dimension of the generator's latent; 0 is the conditional-Gaussian baseline.")
 ]
-Slow = Annotated[str, typer.Option(help="torsions (the card's labels), or diffusion-map (labels learned from frames).")]
+Slow = Annotated[str, typer.Option(help="torsions (the card's labels), or diffusion-map (learned ones too).")]
 Features = Annotated[
     str,
     typer.Option(help="Of the diffusion map: distances[:SEL], torsions:NAMES, positions:SEL; comma-separated."),

@@ -18,6 +18,9 @@ from .lifts import Reweighted as Reweighted
 from .loop import Learned as Learned
 from .loop import LoopOptions as LoopOptions
 from .loop import learn as learn
+from .projected_labels import projected_surface as projected_surface
+from .projected_labels import structures_to_learn as structures_to_learn
+from .projected_labels import weighted_histogram as weighted_histogram
 from .reverse_check import check_lifts as check_lifts
 from .sde import StochasticSystem as StochasticSystem
 from .sde import lift_sde as lift_sde

@@ -33,7 +33,7 @@ class RunOptions:
         preset: default (minutes) or quick (under one minute, for trials and tests).
         generator: triangular (correlated coordinates of known density: a lift costs one evaluation), gan (with a
             trained invertible network on top of the last one), or product (independent terms, relaxed). By default
-            product where labels are learned, else gan, and triangular with the quick preset.
+            gan, and triangular with the quick preset.
         relax: how lifts are relaxed: none, latent (moves of base numbers), auto (latent where a pilot finds that
             clearly better an evaluation), or context (in an OpenMM Context: product alone, and its only way). None by
             default, of product context.
@@ -44,7 +44,8 @@ class RunOptions:
         target_error: median error of the surface below 10 kT, in kT, at which the lifting stops.
         acceptance: weights, or metropolis (unrestrained lifts and one chain over all of them).
         latent: dimension of the generator's latent; 0 is the conditional-Gaussian baseline.
-        slow: torsions (the card's labels), or diffusion-map (labels learned from the sampled frames).
+        slow: torsions (the card's labels), or diffusion-map (labels learned from the sampled frames or the first
+            rounds' lifts, which the product generator lifts at and all others are projected on).
         features: of the diffusion map, comma-separated.
         keep: the card's torsions that are labels together with the learned ones, comma-separated.
         coordinates: learned labels at most.
@@ -76,8 +77,6 @@ class RunOptions:
         """The generator, the preset's where none is named."""
         if self.generator is not None:
             return self.generator
-        if self.slow != "torsions":
-            return "product"
         return "triangular" if self.preset == "quick" else "gan"
 
     @property
@@ -242,8 +241,6 @@ def _check(options: RunOptions) -> None:
         if getattr(options, name) not in choices:
             allowed = " or ".join(choice for choice in choices if choice)
             raise InputError(f"{name} is {getattr(options, name)!r}: choose {allowed}")
-    if options.slow != "torsions" and not options.relaxes:
-        raise InputError("learned labels need the product generator so far: leave `generator` out, or say product")
     for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
         if getattr(options, name) != getattr(RunOptions, name):
             raise InputError(f"`{name}` is of learned labels: add `slow='diffusion-map'`, or leave it out")

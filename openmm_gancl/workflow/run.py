@@ -37,7 +37,7 @@ from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
 from .stages.rounds import loop_options, loop_stages, own_frames_stage
 from .stages.sample import sample_stage
-from .stages.slow import requested_features, slow_stage
+from .stages.slow import OF_LABELS, requested_features, slow_stage
 from .stages.surface import surface_stage
 from .stages.train import train_stage
 from .summary import Summary, load_summary
@@ -51,14 +51,14 @@ RELAXED_STAGES: dict[str, Callable[[Run, Path], None]] = {
 }
 RESULTS = {
     "sample": ("top.pdb",),
-    "slow": ("slow.pt", "slow.png"),
+    "slow": OF_LABELS,
     "train": ("model.safetensors",),
     "lift": ("lifts.npz", "reverse.npz", "lifts.dcd"),
     "surface": ("fes.npz", "fes.dat", "fes.png"),
 }
 """Files of each stage that are copied to the top of the run folder, except for the surface over the card's labels."""
 
-LAST_OF = {"sample": FIRST, "train": "rounds/00/model", "lift": "surface", "surface": "surface"}
+LAST_OF = {"sample": FIRST, "slow": "slow", "train": "rounds/00/model", "lift": "surface", "surface": "surface"}
 """Stages of the closed loop that the commands of single stages end with."""
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
@@ -153,13 +153,13 @@ def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settin
     Raises:
         InputError: too few evaluations, or a system without a chart.
     """
+    if options.slow != "torsions":
+        requested_features(system, options)
     if isinstance(numbers, LoopSettings):
         Loop(system, seed=0, max_evaluations=numbers.max_evaluations, options=loop_options(numbers))
         return
     _check_budget(options, numbers)
     chart_for(system.topology, system.slow, system.positions, system.constraints)
-    if options.slow != "torsions":
-        requested_features(system, options)
 
 
 def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions) -> RunFolder:

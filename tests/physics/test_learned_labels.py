@@ -108,6 +108,22 @@ def test_an_encoder_that_is_not_normalised_shows(free_paths, monkeypatch):
     assert abs(right.z) < z_limit(N_SCORES) and abs(wrong.z) > REJECTED, (right, wrong)
 
 
+class Dropped(KernelProposal):
+    """The twin: log r(s | x) is left out, and only p(s) divided by."""
+
+    def log_ratio(self, labels, cv_values):
+        return -self.log_prior(labels)
+
+
+@pytest.mark.openmmtorch
+@pytest.mark.parametrize("learned", ["learned"], indirect=True)
+def test_log_r_that_is_dropped_shows(free_paths, monkeypatch):
+    """Of learned labels alone: beside a torsion 1 / p(s) has so heavy a tail that its mean says nothing."""
+    monkeypatch.setattr(free_paths.lifter, "label_proposal", Dropped(**vars(free_paths.lifter.label_proposal)))
+    wrong = score(free_paths.log_weights(), CHAIN.log_z())
+    assert abs(wrong.z) > REJECTED, wrong
+
+
 @pytest.mark.openmmtorch
 def test_free_lifts_agree_with_their_reverse(free_paths, learned, models):
     system, labels, _ = learned

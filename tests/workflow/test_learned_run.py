@@ -20,7 +20,7 @@ from tests.workflow.test_run import Notes, Steps, reported_often
 pytestmark = pytest.mark.openmmtorch
 
 SYSTEM = "bonded_chain"
-LEARNED = RunOptions(preset="quick", platform="Reference", slow="diffusion-map", latent=0)
+LEARNED = RunOptions(preset="quick", generator="product", platform="Reference", slow="diffusion-map", latent=0)
 
 
 @pytest.fixture(autouse=True, scope="module")

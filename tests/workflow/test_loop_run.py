@@ -215,7 +215,6 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
         ({"latent": 0}, "`latent` is of lifts that are relaxed"),
         ({"acceptance": "metropolis"}, "`acceptance` is of lifts that are relaxed"),
         ({"restrain": "none"}, "`restrain` is of lifts that are relaxed"),
-        ({"generator": "triangular", "slow": "diffusion-map"}, "learned labels need the product generator"),
         ({"generator": "normal"}, "choose gan or triangular or product"),
         ({"max_evaluations": 3000}, "less than frames and one round need: 3500"),
     ],

@@ -15,9 +15,11 @@ from ...free_energy.basins import BasinPopulation, weighted_populations
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
 from ...generator.network_training import NetworkOptions
+from ...learning.learned_labels import load_labels
 from ...lifting.frame_check import check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
 from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, round_shares, save_round
+from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
 from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
@@ -26,6 +28,7 @@ from ..options import LoopSettings, Relax
 from ..summary import LoopSummary
 from .lift import check_record, save_trajectory
 from .sample import save_structure
+from .slow import OF_LABELS, slow_stage_of_draws
 from .surface import save_surface
 
 MODEL = ("model.safetensors",)
@@ -132,9 +135,14 @@ def check_stage(run: Run, loop: Loop, out: Path) -> None:
 def surface_stage(run: Run, loop: Loop, out: Path) -> None:
     """The surface, its picture, all lifts, and the summary."""
     system, learned = run.system, loop.learned()
-    draws, pairs = learned.lifts, pairs_of(run)
+    draws, pairs, more = learned.lifts, pairs_of(run), dict[str, FloatArray]()
     with run.reporter.step("surface", 1 + len(pairs)) as done:
-        save_surface(learned.surface, () if pairs else system.basins, out, "fes")
+        if run.options.slow == "torsions":
+            save_surface(learned.surface, () if pairs else system.basins, out, "fes")
+        else:
+            more["learned_labels"] = _learned_surface(run, learned, out)
+        if run.options.slow != "torsions" and not pairs:
+            save_surface(learned.surface, system.basins, out, run.card_surface)
         done(1)
         for number, pair in enumerate(pairs, start=1):
             surface = learned.surface if number == 1 else learned.surface_over(*pair)
@@ -155,10 +163,20 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
         generator=run.options.draws_from,
         relaxation=run.options.relaxed_by,
         evaluations=draws.evaluations,
+        **more,  # type: ignore[arg-type]
     )
     save_trajectory(loop.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd")
     save_structure(system, out / "top.pdb")
     _summary(run, loop, learned, [asdict(row) for row in _populations(run, learned)]).save(out / "summary.json")
+
+
+def _learned_surface(run: Run, learned: Learned, out: Path) -> FloatArray:
+    """Save the surface over the first one or two learned labels; all labels of all draws, shape=(n, d)."""
+    slow = load_labels(run.folder.file("slow", "labels.npz")).slow
+    last_round = json.loads(run.folder.file("slow", "report.json").read_text())["last_round"]
+    values = values_of(learned, slow)
+    save_surface(projected_surface(learned, slow, values, last_round), (), out, "fes")
+    return values
 
 
 def pairs_of(run: Run) -> list[tuple[str, str]]:
@@ -212,13 +230,27 @@ def _number(stored: float | None) -> float:
 
 def loop_stages(run: Run) -> Iterator[Stage]:
     """The steps of the loop, the check and the surface; the next one is asked for when this one is accepted."""
-    loop = loop_of(run)
+    loop, learning = loop_of(run), run.options.slow != "torsions"
     for step in loop.steps():
+        # what is drawn from here on knows nothing of the draws that labels are learned from
+        if learning and (step.name == "model" or len(loop.drawn) == _n_rounds_to_learn(loop)):
+            learning = False
+            yield Stage("slow", partial(slow_stage_of_draws, run, loop), OF_LABELS)
         yield _stage_of(run, step)
         if step.name == "model":
             yield Stage("check", partial(check_stage, run, loop))
-    pictures = tuple("_".join(["fes", *pair]) + suffix for pair in pairs_of(run) for suffix in (".npz", ".dat", ".png"))
+    names = ["_".join(["fes", *pair]) for pair in pairs_of(run)]
+    if run.options.slow != "torsions" and not names:
+        names = [run.card_surface]
+    pictures = tuple(name + suffix for name in names for suffix in (".npz", ".dat", ".png"))
     yield Stage("surface", partial(surface_stage, run, loop), RESULTS + pictures)
+
+
+def _n_rounds_to_learn(loop: Loop) -> int:
+    """Rounds that labels are learned from: two, or one of two."""
+    of_frames = loop.force_evaluations - sum(draws.force_evaluations for draws in loop.drawn)
+    n_rounds = len(loop.options.n_draws(loop.max_evaluations, of_frames))
+    return min(2, max(n_rounds - 1, 1))
 
 
 def _stage_of(run: Run, step: Step) -> Stage:

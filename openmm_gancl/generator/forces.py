@@ -67,14 +67,8 @@ def torch_force(
     constants = checked_constants(0.0 if force_constants is None else force_constants, model.slow)
     if bias is not None and (kind != "slow_bias" or force_constants is not None):
         raise InputError("a bias is one of slow_bias, and instead of its restraint: give one of the two")
-    if isinstance(model, InvertibleGenerator) and kind == "proposal":
-        raise InputError(
-            "proposals of an invertible generator are drawn by Lifter: of it a force is reference or slow_bias"
-        )
-    if isinstance(model, InvertibleGenerator) and kind == "reference":
-        force = density_force(model, _thermal(model), constants, prefix=prefix, backend=backend)
-        force.setForceGroup(force_group)
-        return force
+    if isinstance(model, InvertibleGenerator) and kind != "slow_bias":
+        return _density(model, kind, constants, prefix, force_group, backend)
     place, proposes = _typical(model), kind == "proposal"
     if kind == "slow_bias":
         module, parameters = _slow_bias(model, constants) if bias is None else _tabulated(model, bias)
@@ -86,6 +80,18 @@ def torch_force(
     parameters = {prefix + name: value for name, value in parameters.items()}
     check_module(module, place, parameters, with_forces=proposes)
     force = module_force(module, parameters, backend, with_forces=proposes)
+    force.setForceGroup(force_group)
+    return force
+
+
+def _density(
+    model: InvertibleGenerator, kind: str, constants: FloatArray, prefix: str, force_group: int, backend: Backend
+) -> openmm.Force:
+    if kind != "reference":
+        raise InputError(
+            f"an invertible generator has no force of kind {kind!r}: ask for reference or slow_bias; Lifter draws from it"
+        )
+    force = density_force(model, _thermal(model), constants, prefix=prefix, backend=backend)
     force.setForceGroup(force_group)
     return force
 

@@ -73,5 +73,5 @@ def test_without_a_restraint_the_label_has_no_force():
 
 
 def test_what_it_has_no_force_for_is_refused():
-    with pytest.raises(InputError, match="drawn by Lifter"):
+    with pytest.raises(InputError, match="Lifter draws from it"):
         torch_force(generator(DOUBLE_WELL.name, "trained"), "proposal")

@@ -40,9 +40,8 @@ def torch_force(
     ``slow_bias`` with    the table at xi, times a factor           ``slow_bias_factor``
     ``bias``
     ``reference``         U_B that the generator writes at s and z  ``label_0``, ...; ``latent_0``, ...
-    ``reference`` of an   ``-kT log(q(y | s) / J(y))`` with the     ``label_0``, ...: centres of the restraint that
-    invertible generator  labels s that the structure has; J is     ``force_constants`` adds
-                          the volume of the chart
+    ``reference`` of an   ``-kT log(q(y | s) / J(y))``, s being     ``label_0``, ...: centres of the restraint that
+    invertible generator  the structure's own labels                ``force_constants`` adds
     ``proposal``          log q(x0 | s, z); forces: x0 - x          ``label_0``, ...; ``latent_0``, ...
     ====================  ========================================  ================================================
 
@@ -54,8 +53,8 @@ def torch_force(
         model: the lifting model.
         kind: see the table.
         force_constants: of the labels, one number or shape=(d,): kJ/mol (torsions), kJ/mol/nm^2 (particles) or kJ/mol
-            (learned); of ``slow_bias`` the default of its parameters, without which it is zero. With it a
-            label that is a coordinate of the chart has its restraint as its reference, as in lifts.
+            (learned); of ``slow_bias`` the default of its parameters, without which it is zero. With it a label that
+            is a coordinate of the chart has its restraint as its reference, as in lifts.
         bias: over the labels, of ``slow_bias`` instead of the restraint.
         prefix: of the parameters' names, where two forces of a kind are in one System.
         force_group: to put it in.
@@ -79,7 +78,10 @@ def torch_force(
         raise InputError(f"there is no force of kind {kind!r}: choose slow_bias, reference or proposal")
     parameters = {prefix + name: value for name, value in parameters.items()}
     check_module(module, place, parameters, with_forces=proposes)
-    force = module_force(module, parameters, backend, with_forces=proposes)
+    return _in_group(module_force(module, parameters, backend, with_forces=proposes), force_group)
+
+
+def _in_group(force: openmm.Force, force_group: int) -> openmm.Force:
     force.setForceGroup(force_group)
     return force
 
@@ -89,11 +91,10 @@ def _density(
 ) -> openmm.Force:
     if kind != "reference":
         raise InputError(
-            f"an invertible generator has no force of kind {kind!r}: ask for reference or slow_bias; Lifter draws from it"
+            f"an invertible generator has no force of kind {kind!r}, and Lifter draws from it: ask for reference or "
+            "slow_bias"
         )
-    force = density_force(model, _thermal(model), constants, prefix=prefix, backend=backend)
-    force.setForceGroup(force_group)
-    return force
+    return _in_group(density_force(model, _thermal(model), constants, prefix=prefix, backend=backend), force_group)
 
 
 def _thermal(model: LiftingModel | InvertibleGenerator) -> float:

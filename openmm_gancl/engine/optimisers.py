@@ -34,7 +34,8 @@ class Adam(torch.optim.Adam):
 class Muon(Optimizer):
     """Steps along the averaged gradient with its singular values made one (Jordan et al. 2024).
 
-    Of kellerjordan.github.io/posts/muon; the largest have elements of about the rate's size, as Adam's have.
+    Of kellerjordan.github.io/posts/muon; the largest have elements of about the rate's size, as Adam's have. That of
+    torch (from 2.9 on) computes in bfloat16, which loses digits, and time on a CPU.
 
     Args:
         parameters: matrices.

@@ -360,7 +360,10 @@ class NarrowCoordinates(nn.Module):
     @torch.jit.unused
     def transport(self, conditions: Tensor, coordinates: Tensor, gradients: Tensor, n: int) -> Tensor:
         """``v . g + div v`` of the velocity ``v = dy/dc`` at fixed normals along the first n conditions."""
-        features = self.condition(conditions)
+        conditions = conditions.detach().requires_grad_(True)
+        with torch.enable_grad():
+            differentiable = self.condition(conditions)
+        features = differentiable.detach()
         mean, _ = self.mean_and_log_width(features)
         deviation = (coordinates - self.origin) / self.scale - mean
         gradients = gradients * self.scale
@@ -369,9 +372,7 @@ class NarrowCoordinates(nn.Module):
         # of each feature: the velocity is linear in the features' slopes
         by_feature = gradients @ self.mean.T + (solved * steps + 1.0) @ self.log_width.T
         by_feature[:, 1:] -= (solved[:, i] * deviation[:, j]) @ self.variation.T
-        with torch.enable_grad():
-            moved = conditions.detach().requires_grad_(True)
-            (slopes,) = torch.autograd.grad((by_feature.detach() * self.condition(moved)).sum(), moved)
+        (slopes,) = torch.autograd.grad(differentiable, conditions, by_feature)
         return slopes[:, :n]
 
 

@@ -372,7 +372,9 @@ class NarrowCoordinates(nn.Module):
         # of each feature: the velocity is linear in the features' slopes
         by_feature = gradients @ self.mean.T + (solved * steps + 1.0) @ self.log_width.T
         by_feature[:, 1:] -= (solved[:, i] * deviation[:, j]) @ self.variation.T
-        (slopes,) = torch.autograd.grad(differentiable, conditions, by_feature)
+        with torch.enable_grad():  # of a sum: gradients of several outputs import torch's compiler
+            total = (by_feature.detach() * differentiable).sum()
+        (slopes,) = torch.autograd.grad(total, conditions)
         return slopes[:, :n]
 
 

@@ -111,7 +111,7 @@ def rigid_generator():
 
 def test_with_constraints():
     system, generator = rigid_generator()
-    lifter = Lifter(system, generator, relax="context", relax_steps=4)
+    lifter = Lifter(system, generator, relax="context", relax_steps=2)
     assert lifter.packed == 1
     lifts = lifter.lift(np.full((320, 1), LABEL), seed=3)
     check(score(lifts.log_weights, window_by_quadrature()[0]), "trained")

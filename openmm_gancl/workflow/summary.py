@@ -182,8 +182,10 @@ class LoopSummary(Summary):
         return doubts
 
     def kind_of_lift(self) -> str:
-        """Of which generator, and in how many rounds."""
-        return f" of the {self.generator} generator in {len(self.rounds)} rounds"
+        """Of which generator, in how many rounds, and how the last was relaxed."""
+        moves = self.rounds[-1]["moves"] if self.rounds else 0
+        relaxed = f", the last relaxed by {moves} moves" if moves else ""
+        return f" of the {self.generator} generator in {len(self.rounds)} rounds{relaxed}"
 
     def extra_evaluations(self, evaluations_spent: int) -> str:
         """With the check's."""

@@ -187,7 +187,8 @@ def test_rounds_that_are_relaxed(tmp_path):
     assert spent == cost[1].sum() + 700  # and the pilot of the step
     assert whole.summary.force_evaluations == 1000 + cost[0].sum() + spent <= 9600
     assert whole.summary.median_error < 0.2 and [one["moves"] for one in whole.summary.rounds] == [0, 4]
-    begun = run(tmp_path / "begun", options, until="train")
+    assert "the last relaxed by 4 moves" in whole.summary.kind_of_lift()
+    run(tmp_path / "begun", options, until="train")
     assert begun.summary is None
     assert contents(run(tmp_path / "begun", options).folder) == contents(whole.folder)
 

@@ -65,7 +65,6 @@ def free_lifter(learned, generator):
     return pilot
 
 
-@pytest.mark.openmmtorch
 def test_free_lifts_measure_the_whole_partition_function(learned, generator):
     lifter, untrained = free_lifter(learned, generator), generator.metadata["n_frames"] == 0
     paths = run_paths(
@@ -99,7 +98,6 @@ def free_paths(learned):
     return run_paths(lifter, lifter.label_proposal.sample(3000, np.random.default_rng(6)), seed=7)
 
 
-@pytest.mark.openmmtorch
 def test_an_encoder_that_is_not_normalised_shows(free_paths, monkeypatch):
     right = score(free_paths.log_weights(), CHAIN.log_z())
     lifter = free_paths.lifter
@@ -115,7 +113,6 @@ class Dropped(KernelProposal):
         return -self.log_prior(labels)
 
 
-@pytest.mark.openmmtorch
 @pytest.mark.parametrize("learned", ["learned"], indirect=True)
 def test_log_r_that_is_dropped_shows(free_paths, monkeypatch):
     """Of learned labels alone: beside a torsion 1 / p(s) has so heavy a tail that its mean says nothing."""
@@ -124,7 +121,6 @@ def test_log_r_that_is_dropped_shows(free_paths, monkeypatch):
     assert abs(wrong.z) > REJECTED, wrong
 
 
-@pytest.mark.openmmtorch
 def test_free_lifts_agree_with_their_reverse(free_paths, learned, models):
     system, labels, _ = learned
     frames = exact_frames(models.system(CHAIN.name), CHAIN, 1000, np.random.default_rng(10))

@@ -188,7 +188,7 @@ def test_rounds_that_are_relaxed(tmp_path):
     assert whole.summary.force_evaluations == 1000 + cost[0].sum() + spent <= 9600
     assert whole.summary.median_error < 0.2 and [one["moves"] for one in whole.summary.rounds] == [0, 4]
     assert "the last relaxed by 4 moves" in whole.summary.kind_of_lift()
-    run(tmp_path / "begun", options, until="train")
+    begun = run(tmp_path / "begun", options, until="train")
     assert begun.summary is None
     assert contents(run(tmp_path / "begun", options).folder) == contents(whole.folder)
 

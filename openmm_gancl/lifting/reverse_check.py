@@ -96,7 +96,12 @@ def check_lifts(forward: Lifts, reverse: Lifts, *, seed: int) -> list[ReverseChe
 
     Returns:
         the check of each label with at least four of both, in the order of the labels.
+
+    Raises:
+        InputError: lifts at fixed labels, where every frame has a label of its own.
     """
+    if "fixed" in (forward.mode, reverse.mode):
+        raise InputError("frames at fixed labels share none: compare a generator with frames by lifting.check_frames")
     checks = []
     for i, label in enumerate(np.unique(reverse.labels, axis=0)):
         lifts, back = (part.log_weights[(part.labels == label).all(axis=1)] for part in (forward, reverse))

@@ -15,7 +15,7 @@ from openmm_gancl.generator.density_reference import DensityReference
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.score_fit import fit_triangular
 from openmm_gancl.generator.trained_for import system_metadata
-from openmm_gancl.lifting import latent_relaxation
+from openmm_gancl.lifting import check_lifts, latent_relaxation
 from openmm_gancl.lifting.surface import weighted_ends
 from openmm_gancl.reference.chart import chart_for
 from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
@@ -175,6 +175,8 @@ def test_surface_of_lifts_at_fixed_labels():
     assert np.std(difference) < 0.05 and surface.force_evaluations == 3000
     with pytest.raises(InputError, match="use surface_from_lifts"):
         weighted_ends(lifts)
+    with pytest.raises(InputError, match=r"by lifting.check_frames"):
+        check_lifts(lifts, lifts, seed=1)
 
 
 def test_auto_keeps_what_its_pilot_found_for_lifts_and_frames():

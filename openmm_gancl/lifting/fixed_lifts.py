@@ -13,7 +13,7 @@ from ..units import FloatArray
 from .draws import Draws
 from .latent_relaxation import LatentMoves, lift_latent, relax_back
 from .lifts import Lifts
-from .mean_forces import mean_forces
+from .mean_forces import slopes_of
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ class FixedLifter:
     def _lifts(self, draws: Draws, moves: LatentMoves) -> Lifts:
         system, chart, n = self.system, self.generator.chart, len(draws)
         ok, d = np.isfinite(draws.log_weights), len(system.slow.names)
-        positions, slopes = np.full((n, system.n_atoms, 3), np.nan), np.zeros((n, d))
+        positions = np.full((n, system.n_atoms, 3), np.nan)
         positions[ok] = chart.to_cartesian(draws.coordinates[ok])
-        slopes[ok] = mean_forces(self.generator, draws.coordinates[ok], draws.gradients[ok])[:, :d]
         energies = np.full(n, np.nan)
         of_volume = chart.log_jacobian(draws.coordinates[ok])
         of_volume = of_volume + system.constraints.log_fixman(positions[ok], system.masses)
@@ -106,7 +105,7 @@ class FixedLifter:
             latents=np.empty((n, 0)),
             positions=positions,
             energies=energies,
-            mean_forces=slopes,
+            mean_forces=slopes_of(self.generator, draws)[:, :d],
             evaluations=draws.evaluations,
             slow=system.slow,
             force_constants=np.zeros(d),

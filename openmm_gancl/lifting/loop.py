@@ -42,7 +42,7 @@ from .evaluation import evaluate
 from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces
 from .latent_relaxation import LatentMoves, choose_moves, choose_step, lift_latent
 from .marginal_surfaces import fit_marginal_regression, some_axes
-from .mean_forces import mean_forces
+from .mean_forces import mean_forces, slopes_of
 from .placement import GridPlacement, KernelPlacement, Placement, placement_of_arrays, scattered_places
 from .reweighting import check_same_molecule, overlap_of, reweight_draws
 from .wide_densities import (
@@ -267,7 +267,7 @@ class Learned:
         model, before, slow = self.model, self.lifts, self.model.slow
         check_same_molecule(model.metadata["atom_names"], slow, model.chart.constraints, system)
         draws = reweight_draws(before, model.chart, system, platform=platform, workers=workers)
-        regression = _regression_of(model, draws, start=self.regression)
+        regression = _regression_of(slow, draws, slopes_of(model, draws), self.regression)
         cost = draws.force_evaluations - before.force_evaluations
         of_surface = system.temperature, self.surface.force_evaluations + cost
         if len(slow.names) > MAX_GRID_LABELS:
@@ -316,26 +316,16 @@ def pooled_log_weights(draws: Draws) -> FloatArray:
 
 
 def _regression_of(
-    generator: InvertibleGenerator, draws: Draws, start: LabelRegression | None, slopes: FloatArray | None = None
+    slow: SlowCoordinates, draws: Draws, slopes: FloatArray, start: LabelRegression | None
 ) -> LabelRegression:
     """Of all draws' weights and mean forces, each round with its share."""
-    slopes = slopes_of(generator, draws) if slopes is None else slopes
-    d, shares = draws.labels.shape[1], round_shares(draws)
-    return fit_label_regression(generator.slow, draws.labels, draws.log_weights, slopes[:, :d], shares, start=start)
+    of_labels, shares = slopes[:, : len(slow.names)], round_shares(draws)
+    return fit_label_regression(slow, draws.labels, draws.log_weights, of_labels, shares, start=start)
 
 
 def was_relaxed(draws: Draws) -> BoolArray:
     """Which draws moved, shape=(n,): those that cost more than one evaluation."""
     return np.asarray(draws.evaluations > 1)
-
-
-def slopes_of(generator: InvertibleGenerator, draws: Draws) -> FloatArray:
-    """Mean forces of draws along labels and wide torsions, zero where there is no weight, shape=(n, d + n_wide)."""
-    ok = draws.reason == "ok"
-    of_ok = mean_forces(generator, draws.coordinates[ok], draws.gradients[ok])
-    slopes = np.zeros((len(draws), of_ok.shape[1]))
-    slopes[ok] = of_ok
-    return slopes
 
 
 def marginal_surface(
@@ -677,7 +667,7 @@ class Loop:
         """Of all draws' weights and mean forces, each round with its share."""
         pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
         slopes, shares = slopes_of(self.generators[-1], pooled), round_shares(pooled)
-        regression = _regression_of(self.generators[-1], pooled, self.regression, slopes)
+        regression = _regression_of(slow, pooled, slopes, self.regression)
         if not len(self.wide):
             return RoundOfDraws(draws, regression, placement, pilot_evaluations)
         start = self.wide_regressions or self._first_wide_regressions(self.generators[0])

@@ -6,6 +6,7 @@ import torch
 from ..generator.invertible import InvertibleGenerator
 from ..generator.score_fit import transported_gradients
 from ..units import FloatArray
+from .draws import Draws
 from .wide_densities import condition_indices
 
 
@@ -19,3 +20,12 @@ def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradien
     indices = condition_indices(of_map)
     moved = transported_gradients(of_map.narrow, conditions, values, of_narrow, len(indices), of_map.periodic.numpy())
     return np.asarray(gradients[:, indices] + moved)
+
+
+def slopes_of(generator: InvertibleGenerator, draws: Draws) -> FloatArray:
+    """Mean forces of draws along labels and wide torsions, zero where there is no weight, shape=(n, d + n_wide)."""
+    ok = draws.reason == "ok"
+    of_ok = mean_forces(generator, draws.coordinates[ok], draws.gradients[ok])
+    slopes = np.zeros((len(draws), of_ok.shape[1]))
+    slopes[ok] = of_ok
+    return slopes

@@ -91,6 +91,9 @@ MAX_GRID_LABELS = 2
 LEAST_PILOTED = 10_000
 """Evaluations of a round in which a pilot may choose moves, which costs some thousand."""
 
+HOPED_FRACTION = 0.6
+"""Effective draws to a draw, where a target error is asked for."""
+
 FIRST = "rounds/00/frames"
 """The first step."""
 
@@ -141,11 +144,20 @@ class LoopOptions:
             raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")
         rounds: list[int] = []
         while left > 0:
-            planned = max(sum(rounds), (len(rounds) + 1) * self.n_first)
-            # a rest that is smaller than its round belongs to this one
-            rounds.append(left if left < 2 * planned else planned)
+            rounds.append(self.next_draws(rounds, left))
             left -= rounds[-1]
         return rounds
+
+    def next_draws(self, rounds: Sequence[int], left: int) -> int:
+        """Of the round that follows.
+
+        Args:
+            rounds: draws of each so far.
+            left: draws that are allowed yet.
+        """
+        planned = max(sum(rounds), (len(rounds) + 1) * self.n_first)
+        # a rest that is smaller than its round belongs to this one
+        return left if left < 2 * planned else planned
 
 
 @dataclass(frozen=True)
@@ -368,7 +380,7 @@ class Loop:
         system: the real system.
         seed: of all random numbers.
         max_evaluations: of the real potential, windows and lost work included.
-        target_error: kT; rounds end where the surface's median error bar is smaller.
+        target_error: kT; rounds end where the surface's median error bar is no larger, and draw what that takes.
         options: how evaluations are spent.
         platform: an OpenMM platform.
         workers: local processes.
@@ -423,17 +435,36 @@ class Loop:
     def steps(self) -> Iterator[Step]:
         """The steps in order; each is accepted before the next one is asked for."""
         yield Step(FIRST, self._sample, self._accept_frames)
-        n_draws = self.options.n_draws(self.max_evaluations, self.force_evaluations)
-        for number, n in enumerate(n_draws):
+        left, rounds = sum(self.options.n_draws(self.max_evaluations, self.force_evaluations)), list[int]()
+        while left > 0 and not self._reached_target():
+            number, n = len(rounds), self._n_next(rounds, left)
             yield Step(f"rounds/{number:02d}/model", self._fit, self._accept_model)
             yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
-            reached = self.history[-1].median_error
-            if self.target_error is not None and reached < self.target_error * self.system.kT:
-                break
+            rounds.append(n)
+            left -= n
         # for whoever draws next; what was drawn knows nothing of it
         yield Step("model", self._fit_with_network, self._accept_model)
         for number, n in enumerate(self.more_draws):
             yield Step(f"lifts/{number:02d}", partial(self._draw, n, of_lifts=True), self._accept_round)
+
+    def _reached_target(self) -> bool:
+        """Whether the last round's median error is the target or less."""
+        target = self.target_error
+        return target is not None and bool(self.history) and self.history[-1].median_error <= target * self.system.kT
+
+    def _n_next(self, rounds: Sequence[int], left: int) -> int:
+        """Draws of the next round; on the way to a target error half of what the error so far asks for, if fewer.
+
+        Errors go with the inverse root of the effective draws. Half: the next map is better than those before.
+        """
+        planned = self.options.next_draws(rounds, left)
+        if self.target_error is None or not self.history:
+            return planned
+        effective = sum(one.effective_fraction * n for one, n in zip(self.history, rounds, strict=True))
+        ratio = self.history[-1].median_error / (self.target_error * self.system.kT)
+        asked = 0.5 * effective * (ratio**2 - 1.0) / HOPED_FRACTION
+        least = max(self.options.n_first // 4, sum(rounds) // 8)
+        return min(planned, max(round(asked), least)) if np.isfinite(asked) else planned
 
     def _sample(self) -> ForceFrames:
         """Of windows over labels and wide torsions, or that begin with the other components of particles anywhere."""
@@ -774,7 +805,7 @@ def learn(
         frames: shape=(n, n_atoms, 3), nm, your own, in place of short windows; each costs one evaluation.
         log_weights: shape=(n,), of the frames; equal by default.
         max_evaluations: of the real potential, windows and lost work included.
-        target_error: kT; rounds end where the surface's median error bar is smaller.
+        target_error: kT; rounds end where the surface's median error bar is no larger, and draw what that takes.
         options: how evaluations are spent.
         platform: an OpenMM platform.
         workers: local processes.

@@ -14,14 +14,14 @@ from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..sampling.labels import spread
-from ..sampling.short_windows import RestrainedDynamics, ShortWindows
+from ..sampling.short_windows import MovingRestraint, ShortWindows
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .draws import draw, log_targets
 from .reverse_check import ReverseCheck, check_reverse, pooled_z
 
-FRICTION = 10.0
-"""1/ps of the windows' dynamics: what they sample does not depend on it, and energies equilibrate in 0.1 ps."""
+LONGEST_STEP = 0.002
+"""ps: frames are compared, not only learned from."""
 
 WINDOW = ShortWindows(n=1, steering_steps=300, n_frames=12, stride=50)
 
@@ -84,7 +84,7 @@ def check_frames(
     slow = system.slow
     candidates = places[rng.permutation(len(places))[: 4 * n_labels]]
     labels = candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n_labels)]
-    dynamics = RestrainedDynamics(system, WINDOW, platform, rng, FRICTION)
+    dynamics = MovingRestraint(system, WINDOW, platform, rng, LONGEST_STEP)
     own = slow.transform(system.positions[None])[0]
     last, at = dynamics.run(system.positions, own, own)[0][-1], own
     checks, likelihoods, constants = [], [], system.force_constants / system.kT

@@ -8,7 +8,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.geometry import wrap
-from ..coordinates.slow_coordinates import ParticleCoordinates
+from ..coordinates.slow_coordinates import ParticleCoordinates, Torsions
 from ..engine.platforms import make_context, put_in_group
 from ..engine.random_numbers import openmm_seed
 from ..engine.restraint_forces import add_restraint
@@ -21,6 +21,17 @@ REAL_GROUP, RESTRAINT_GROUP = 0, 1
 
 STEERING_PARTS = 5
 """In which a restraint moves to the next label."""
+
+SHORTER_OR_SOFTER = "choose a shorter time step, or smaller force constants"
+
+HYDROGEN_MASS = 4.0
+"""amu, at least, of hydrogens on flexible bonds while windows are sampled."""
+
+FRICTION = 10.0
+"""1/ps, at least, of molecules: the heat of pulling is gone within 0.1 ps."""
+
+LONGEST_STEP = 0.003
+"""ps, with heavy hydrogens; twice the system's own step where that is shorter."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def sample_short_windows(
         InputError: the dynamics failed, or left the declared state everywhere.
     """
     slow, periods = system.slow, system.slow.periods
-    dynamics = RestrainedDynamics(system, windows, platform, rng)
+    dynamics = MovingRestraint(system, windows, platform, rng)
     waiting = list(scattered_labels(slow, windows.n, rng))
     spans = np.where(np.isfinite(periods), periods, slow.domain[:, 1] - slow.domain[:, 0])
     reached = [slow.transform(system.positions[None])[0]]
@@ -124,20 +135,26 @@ def sample_short_windows(
     positions, forces = (np.concatenate([one[k] for one in found]) for k in (0, 1))
     inside = system.state.inside(positions)
     if not inside.any():
-        raise InputError("no frame of the training windows lies in the declared state: see the card's `state`")
+        raise InputError(
+            "no frame of the training windows lies in the declared state: see the card's `state`, or the windows blew "
+            f"up: {SHORTER_OR_SOFTER}"
+        )
     labels = np.repeat(reached[1:], windows.n_frames, axis=0)[inside]
     return ForceFrames(positions[inside], forces[inside], labels, np.ones(len(labels)), windows.force_evaluations)
 
 
-class RestrainedDynamics:
+class MovingRestraint:
     """Dynamics under a restraint that moves to a label and stays there.
+
+    Without constraints positions are distributed alike whatever the masses: hydrogens are made heavy, and longer steps
+    go farther for the same price.
 
     Args:
         system: the real system.
         windows: how long.
         platform: an OpenMM platform.
         rng: of the dynamics.
-        friction: 1/ps; the system's own by default.
+        longest_step: ps, with heavy hydrogens.
     """
 
     def __init__(
@@ -146,15 +163,15 @@ class RestrainedDynamics:
         windows: ShortWindows,
         platform: str,
         rng: np.random.Generator,
-        friction: float | None = None,
+        longest_step: float = LONGEST_STEP,
     ):
         self.system, self.windows, self.rng = system, windows, rng
         biased = openmm.XmlSerializer.clone(system.system)
         put_in_group(biased, REAL_GROUP)
         self.restraint = add_restraint(biased, system.slow, system.force_constants, RESTRAINT_GROUP)
-        self.integrator = openmm.LangevinMiddleIntegrator(
-            system.temperature, system.friction if friction is None else friction, system.time_step
-        )
+        step = _with_heavy_hydrogens(biased, system, longest_step)
+        friction = max(system.friction, FRICTION) if isinstance(system.slow, Torsions) else system.friction
+        self.integrator = openmm.LangevinMiddleIntegrator(system.temperature, friction, step)
         self.context = make_context(biased, self.integrator, platform, openmm_seed(rng))
         self.turns = np.diff(np.linspace(0, windows.steering_steps, STEERING_PARTS + 1).round().astype(int))
 
@@ -185,8 +202,23 @@ class RestrainedDynamics:
             if not (np.isfinite(positions).all() and np.isfinite(forces).all()):
                 raise openmm.OpenMMException("positions or forces are NaN")
         except openmm.OpenMMException as error:
-            raise InputError(f"a training window failed ({error}): choose a shorter time step") from None
+            raise InputError(f"a training window failed ({error}): {SHORTER_OR_SOFTER}") from None
         return np.array(positions), np.array(forces)
+
+
+def _with_heavy_hydrogens(sampled: openmm.System, system: MolecularSystem, longest_step: float) -> float:
+    """Make the hydrogens of a molecule without constraints heavy, and say how long a step may be, ps.
+
+    With constraints positions are distributed by the masses, too: they and the step stay as they are.
+    """
+    atoms = system.topology.atoms()
+    hydrogens = [atom.index for atom in atoms if atom.element is not None and atom.element.symbol == "H"]
+    if not hydrogens or sampled.getNumConstraints():
+        return system.time_step
+    for i in hydrogens:
+        if system.masses[i] > 0:
+            sampled.setParticleMass(i, max(HYDROGEN_MASS, float(system.masses[i])))
+    return min(longest_step, 2 * system.time_step)
 
 
 def displaced_positions(positions: FloatArray, displaced: ParticleCoordinates, rng: np.random.Generator) -> FloatArray:

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InputError
 
@@ -120,7 +120,11 @@ class SystemCard(_Table):
     system_xml: str | None = Field(None, description="serialized OpenMM System, relative to the card")
     toy: ToyCard | None = None
     labels: list[LabelCard] = Field(min_length=1)
-    force_constants: list[Positive] = Field(description="one a label: kJ/mol (torsions), kJ/mol/nm^2 (coordinates)")
+    force_constants: list[Positive] = Field(
+        # what older cards call it
+        validation_alias=AliasChoices("force_constants", "restraint"),
+        description="one a label: kJ/mol (torsions), kJ/mol/nm^2 (coordinates)",
+    )
     state: StateCard = Field(default_factory=StateCard)
     basins: list[BasinCard] = Field(default_factory=list)
 

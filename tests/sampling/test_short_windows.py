@@ -13,7 +13,7 @@ from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.restraint_forces import add_restraint
 from openmm_gancl.lifting.evaluation import evaluate
 from openmm_gancl.reference.chart import chart_for
-from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
+from openmm_gancl.sampling.short_windows import MovingRestraint, ShortWindows, sample_short_windows
 from openmm_gancl.system.molecular_system import system_from_objects
 
 FEW = ShortWindows(n=6, steering_steps=50, n_frames=5, stride=2)
@@ -83,12 +83,47 @@ def test_a_window_begins_at_the_end_of_the_nearest(system, monkeypatch):
         assert np.array_equal(start, ends[int(gaps.argmin())])
 
 
-@pytest.mark.parametrize(("name", "time_step"), [("alanine_dipeptide_vacuum", 0.08), ("double_well_oscillators", 10.0)])
-def test_a_failure_has_a_remedy(name, time_step):
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("alanine_dipeptide_vacuum", {"force_constants": np.array([1e8, 1e8])}),
+        ("double_well_oscillators", {"time_step": 10.0}),
+    ],
+)
+def test_a_failure_has_a_remedy(name, changed):
     """The Reference platform goes on with NaN, which a system without chirality has no state to leave by."""
-    system = replace(load_system(name), time_step=time_step)
-    with pytest.raises(InputError, match=r"a training window failed \(.*\): choose a shorter time step"):
+    system = replace(load_system(name), **changed)
+    with pytest.raises(InputError, match=r"windows? (failed \(|lies).*: choose a shorter time step, or smaller"):
         sample_short_windows(system, np.random.default_rng(1), FEW)
+
+
+def test_a_long_time_step_of_the_system_is_not_taken(system, frames):
+    long = sample_short_windows(replace(system, time_step=0.08), np.random.default_rng(1), FEW)
+    assert np.array_equal(long.positions, frames.positions)
+
+
+def alanine_dipeptide(constraints, massless=()):
+    pdb = app.PDBFile(str(Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"))
+    force_field = app.ForceField("amber14/protein.ff14SB.xml")
+    made = force_field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=constraints)
+    for atom in massless:
+        made.setParticleMass(atom, 0.0)
+    slow = load_system("alanine_dipeptide_vacuum").slow
+    return system_from_objects(pdb.topology, made, pdb.positions, temperature=300.0, slow=slow, time_step=0.001)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "massless", "mass", "step"), [(None, (1,), 4.0, 0.002), (app.HBonds, (), None, 0.001)]
+)
+def test_hydrogens_are_heavy_where_bonds_are_flexible(constraints, massless, mass, step):
+    """With constraints the positions' distribution has the masses in it; an atom without mass stays where it is."""
+    system = alanine_dipeptide(constraints, massless)
+    found = MovingRestraint(system, FEW, "Reference", np.random.default_rng(1))
+    masses = np.array([found.context.getSystem().getParticleMass(i)._value for i in range(system.n_atoms)])
+    heavy = [atom.element.symbol == "H" and system.masses[atom.index] > 0 for atom in system.topology.atoms()]
+    expected = system.masses if mass is None else np.where(heavy, mass, system.masses)
+    assert np.array_equal(masses, expected) and (masses == 0).sum() == len(massless)
+    assert found.integrator.getStepSize()._value == step
 
 
 class Nowhere:
@@ -105,7 +140,7 @@ def test_frames_outside_the_state_are_left_out(system, frames):
     some = sample_short_windows(replace(system, state=EverySecond()), np.random.default_rng(1), FEW)
     assert np.array_equal(some.positions, frames.positions[::2]) and np.array_equal(some.forces, frames.forces[::2])
     assert some.force_evaluations == frames.force_evaluations
-    with pytest.raises(InputError, match="no frame of the training windows lies in the declared state: see"):
+    with pytest.raises(InputError, match="windows lies in the declared state: see the card's `state`, or the"):
         sample_short_windows(replace(system, state=Nowhere()), np.random.default_rng(1), FEW)
 
 
@@ -119,11 +154,7 @@ def test_a_toy_without_bonds():
 
 def test_constrained_bonds_keep_their_lengths():
     """In every frame, though the structure that they begin with has others; the chart gives the frames back."""
-    vacuum = load_system("alanine_dipeptide_vacuum")
-    pdb = app.PDBFile(str(Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"))
-    force_field = app.ForceField("amber14/protein.ff14SB.xml")
-    rigid = force_field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
-    system = system_from_objects(pdb.topology, rigid, pdb.positions, temperature=300.0, slow=vacuum.slow)
+    system = alanine_dipeptide(app.HBonds)
     frames = sample_short_windows(system, np.random.default_rng(1), FEW)
     assert system.constraints.violations(system.positions[None])[0] > 1e-3
     assert system.constraints.violations(frames.positions).max() < 2e-5

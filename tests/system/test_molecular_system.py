@@ -230,6 +230,15 @@ def test_copy_then_edit_then_load(tmp_path, ala2):
         copy_system("nothing", tmp_path / "other")
 
 
+def test_force_constants_have_the_name_of_older_cards(tmp_path, ala2):
+    folder = copy_system(ALA2, tmp_path / "mine")
+    edit(folder, "force_constants", "restraint")
+    assert np.array_equal(load_system(folder).force_constants, ala2.force_constants)
+    edit(folder, "restraint", "restraints")
+    with pytest.raises(InputError, match="unknown key 'restraints'.*key 'force_constants' is missing: add it"):
+        load_system(folder)
+
+
 def test_a_name_means_the_shipped_system_even_next_to_a_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     edit(copy_system("narrow_barrier", "narrow_barrier"), "300.0", "350.0")

@@ -2,31 +2,69 @@
 
 A frame x of restrained dynamics has a log-weight of its own: the real log target less the generator's log density. With
 labels drawn from the restraint, ``E_frames[1/w] = 1/E_draws[w]``: where it does not hold, frames or draws miss
-something. The windows begin at the system's own structure, and see no mode that they do not reach.
+something. The windows share no start with those of training: each is pulled, hot, to a label and to values of all wide
+torsions at random, whether the generator takes these for wide or not, and runs freely from there. Its frames stay in
+one mode, in general not as often as that mode is populated: draws are compared within the same mode.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.special import chdtrc, logsumexp
 
+from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import sample_restraint
+from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
+from ..reference.chart import Chart, InternalCoordinates
+from ..reference.wide_components import other_components
+from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
 from ..sampling.labels import spread
-from ..sampling.short_windows import MovingRestraint, ShortWindows
+from ..sampling.short_windows import MovingRestraint, ShortWindows, displaced_positions
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray
-from .draws import draw, log_targets
+from ..units import BoolArray, FloatArray, IntArray
+from .draws import weigh_coordinates
 from .reverse_check import ReverseCheck, check_reverse, pooled_z
 
 LONGEST_STEP = 0.002
 """ps: frames are compared, not only learned from."""
 
-WINDOW = ShortWindows(n=1, steering_steps=300, n_frames=12, stride=50)
+PULL = ShortWindows(n=1, steering_steps=200, n_frames=1, stride=1)
+"""To labels and wide torsions."""
+
+HOT = 2.0
+"""Times the temperature, while pulling."""
+
+WIDE_FORCE_CONSTANT = 200.0
+"""kJ/mol, of wide torsions while pulling."""
+
+WINDOW = ShortWindows(n=1, steering_steps=200, n_frames=10, stride=100)
+"""At the temperature, without a restraint of wide torsions: 0.4 ps to cool, and frames 0.2 ps apart, which are all but
+independent (the z-scores of a right generator have a standard deviation of 0.95; 1.17 with frames 0.1 ps apart)."""
 
 N_DRAWS = 64
 """At each label."""
+
+N_PROPOSED = 2048
+"""Drawn at each label, to find `N_DRAWS` in the mode of its frames; only these are evaluated."""
+
+FEWEST_PROPOSED = 8
+"""Draws in a mode that is compared."""
+
+MODE_WIDTH = np.pi / 3
+"""Of a wide torsion, about the mean of a window's frames."""
+
+STAYS = 0.9
+"""Of a window's frames, within that width."""
+
+NOTEWORTHY = 0.02
+"""Share of the weight at a label that a mode without draws may have, unsaid."""
+
+NEAR, NEAR_WIDTHS = 0.35, 5.0
+"""Radians, or standard deviations of a particle's draws: frames farther from every draw are in a mode of their own."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +77,10 @@ class FrameCheck:
         efficiency: median over them of the mode-aware effective samples a draw; NaN if there is none.
         log_likelihood: mean log q(y | s) of the frames, which no generator has seen.
         check_evaluations: what all this cost.
+        p_value: of chi-squared of the differences between labels, a common offset left out; NaN of fewer than two.
+        unseen: sentences, where frames have a mode that the generator does not draw.
+        wide_names: of the wide torsions or components.
+        wide_angles: shape=(n_labels, n_frames, n_wide), of the frames; NaN outside the declared state.
     """
 
     checks: list[ReverseCheck]
@@ -46,17 +88,112 @@ class FrameCheck:
     efficiency: float
     log_likelihood: float
     check_evaluations: int
+    p_value: float = float("nan")
+    unseen: tuple[str, ...] = ()
+    wide_names: tuple[str, ...] = ()
+    wide_angles: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))
+
+
+EVALUATIONS_A_LABEL = PULL.evaluations_each + WINDOW.evaluations_each + WINDOW.n_frames + N_DRAWS
 
 
 def evaluations_of_check(n_labels: int) -> int:
-    """Evaluations at so many labels; one window more, to equilibrate, comes first."""
-    return n_labels and (n_labels + 1) * WINDOW.evaluations_each + n_labels * (WINDOW.n_frames + N_DRAWS)
+    """Evaluations at so many labels."""
+    return n_labels * EVALUATIONS_A_LABEL
 
 
 def labels_of_check(max_evaluations: int) -> int:
     """How many labels can be checked for so many evaluations."""
-    each = WINDOW.evaluations_each + WINDOW.n_frames + N_DRAWS
-    return max((max_evaluations - WINDOW.evaluations_each) // each, 0)
+    return max_evaluations // EVALUATIONS_A_LABEL
+
+
+def differences_p_value(checks: Sequence[ReverseCheck]) -> float:
+    """Of chi-squared of the labels' differences about their common offset; NaN for fewer than two.
+
+    A common offset is a factor of all weights, which no surface feels.
+    """
+    errors = np.array([one.error for one in checks])
+    if len(checks) < 2 or not (errors > 0).all():
+        return float("nan")
+    differences = np.array([one.difference for one in checks])
+    offset = np.average(differences, weights=errors**-2.0)
+    return float(chdtrc(len(checks) - 1, (((differences - offset) / errors) ** 2).sum()))
+
+
+class _IndependentWindows:
+    """Frames of windows that begin in modes of their own.
+
+    Args:
+        system: the real system.
+        generator: whose chart says which torsions are wide.
+        platform: an OpenMM platform.
+        rng: of the windows.
+    """
+
+    def __init__(
+        self, system: MolecularSystem, generator: InvertibleGenerator, platform: str, rng: np.random.Generator
+    ):
+        self.system, self.chart, self.rng = system, generator.chart, rng
+        self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
+        self.others: ParticleCoordinates | None = None
+        pulled = replace(system, temperature=HOT * system.temperature)
+        self.names: tuple[str, ...] = ()
+        if isinstance(self.chart, InternalCoordinates) and len(self.wide):
+            torsions = torsions_of(system.topology, self.chart, self.wide)
+            pulled, self.names = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT), torsions.names
+        elif isinstance(system.slow, ParticleCoordinates):
+            self.others = other_components(system.slow, system.positions)
+            self.names = tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in self.wide.tolist())
+        self.pulled = pulled
+        self.pull = MovingRestraint(pulled, PULL, platform, rng, LONGEST_STEP)
+        self.hold = MovingRestraint(system, WINDOW, platform, rng, LONGEST_STEP)
+        self.last = np.asarray(system.positions)
+
+    def frames(self, label: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """A window at a label: coordinates, shape=(n_frames, n_coordinates), and which lie in the declared state."""
+        slow, start = self.pulled.slow, self.last
+        turned = self.rng.uniform(-np.pi, np.pi, len(slow.names) - len(label))
+        if self.others is not None:
+            start = displaced_positions(start, self.others, self.rng)
+        begin, centre = slow.transform(start[None])[0], np.concatenate([label, turned])
+        try:
+            start = self.pull.run(start, begin, centre)[0][-1]
+            positions, _ = self.hold.run(start, label, label)
+        except InputError:  # it failed, hot as it was
+            return np.full((WINDOW.n_frames, self.chart.n_coordinates), np.nan), np.zeros(WINDOW.n_frames, dtype=bool)
+        inside = np.asarray(self.system.state.inside(positions))
+        if inside[-1]:
+            self.last = positions[-1]
+        return self.chart.to_internal(positions), inside
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """Where the wide torsions of a window's frames stay.
+
+    Attributes:
+        wide: shape=(n_wide,), indices of coordinates.
+        centres: shape=(n_wide,), radians; NaN where frames move about.
+        frames: shape=(n, n_coordinates), those in it.
+    """
+
+    wide: IntArray
+    centres: FloatArray
+    frames: FloatArray
+
+    @classmethod
+    def of(cls, wide: IntArray, coordinates: FloatArray) -> "_Mode":
+        """Of frames, shape=(n, n_coordinates)."""
+        angles = coordinates[:, wide]
+        centres = np.angle(np.exp(1j * angles).mean(axis=0))
+        stays = (np.abs(wrap(angles - centres, np.full(len(wide), 2 * np.pi))) < MODE_WIDTH).mean(axis=0) > STAYS
+        mode = cls(wide, np.where(stays, centres, np.nan), coordinates)
+        return replace(mode, frames=coordinates[mode.holds(coordinates)])
+
+    def holds(self, coordinates: FloatArray) -> BoolArray:
+        """Which of them are in it, shape=(n,)."""
+        off = np.abs(wrap(coordinates[:, self.wide] - self.centres, np.full(len(self.wide), 2 * np.pi)))
+        return np.asarray(~(off >= MODE_WIDTH).any(axis=1))
 
 
 def check_frames(
@@ -80,26 +217,24 @@ def check_frames(
     """
     if not n_labels:
         return FrameCheck([], float("nan"), float("nan"), float("nan"), 0)
-    rng = named_rng(seed, "frame check")
-    slow = system.slow
+    rng, slow = named_rng(seed, "frame check"), system.slow
     candidates = places[rng.permutation(len(places))[: 4 * n_labels]]
     labels = candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n_labels)]
-    dynamics = MovingRestraint(system, WINDOW, platform, rng, LONGEST_STEP)
-    own = slow.transform(system.positions[None])[0]
-    last, at = dynamics.run(system.positions, own, own)[0][-1], own
-    checks, likelihoods, constants = [], [], system.force_constants / system.kT
+    windows = _IndependentWindows(system, generator, platform, rng)
+    angles = np.full((len(labels), WINDOW.n_frames, len(windows.wide)), np.nan)
+    checks, likelihoods, unseen = list[ReverseCheck](), list[FloatArray](), dict[str, None]()
     for i, label in enumerate(labels):
-        positions, _ = dynamics.run(last, at, label)
-        last, at = positions[-1], label
-        frames = positions[system.state.inside(positions)]
-        if not len(frames):
+        coordinates, inside = windows.frames(label)
+        angles[i, inside] = coordinates[inside][:, windows.wide]
+        if not inside.any():
             continue
-        backward, log_density = _log_weights(system, generator, frames, platform)
-        likelihoods.append(log_density)
-        near = sample_restraint(slow, constants, np.tile(label, (N_DRAWS, 1)), rng)
-        forward = draw(system, [generator], np.ones(1), near, rng, platform=platform).log_weights
+        found = _compare(system, generator, label, _Mode.of(windows.wide, coordinates[inside]), rng, platform)
+        likelihoods.append(found.log_density)
+        if found.unseen is not None:
+            unseen[found.unseen] = None
+            continue
         try:
-            checks.append(check_reverse(label, forward, backward, seed=named_seed(seed, "frame check", i)))
+            checks.append(check_reverse(label, found.forward, found.backward, seed=named_seed(seed, "frame check", i)))
         except InputError:  # too few of them have a weight
             continue
     return FrameCheck(
@@ -108,15 +243,106 @@ def check_frames(
         efficiency=float(np.median([one.efficiency for one in checks])) if checks else float("nan"),
         log_likelihood=float(np.mean(np.concatenate(likelihoods))) if likelihoods else float("nan"),
         check_evaluations=evaluations_of_check(len(labels)),
+        p_value=differences_p_value(checks),
+        unseen=tuple(unseen),
+        wide_names=windows.names,
+        wide_angles=angles,
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Draws and frames at one label.
+
+    Attributes:
+        forward: shape=(n,), log-weights of draws, in the mode of the frames where there are enough.
+        backward: shape=(m,), of the frames.
+        log_density: shape=(m,), of the frames.
+        unseen: a sentence, where the generator does not draw what the frames show.
+    """
+
+    forward: FloatArray
+    backward: FloatArray
+    log_density: FloatArray
+    unseen: str | None
+
+
+def _compare(
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    label: FloatArray,
+    mode: _Mode,
+    rng: np.random.Generator,
+    platform: str,
+) -> _Compared:
+    """Draws, with labels from the restraint, and frames in their mode."""
+    frames, n = mode.frames, len(mode.frames)
+    # a torsion's turn is the generator's choice: none of a frame is too far from its origin
+    everywhere, at = np.ones(n, dtype=bool), np.tile(label, (n, 1))
+    backward, log_density = _log_weights(system, generator, frames, at, everywhere, platform)
+    near = sample_restraint(system.slow, system.force_constants / system.kT, np.tile(label, (N_PROPOSED, 1)), rng)
+    drawn, _ = generator.sample(near, rng)
+    chosen = np.flatnonzero(mode.holds(drawn))
+    few = len(chosen) < FEWEST_PROPOSED
+    rows = (np.arange(N_PROPOSED) if few else chosen)[:N_DRAWS]
+    forward, _ = _log_weights(system, generator, drawn[rows], near[rows], generator.inside(drawn[rows]), platform)
+    far, unseen = _far_coordinates(generator.chart, frames, drawn), None
+    if len(far) or (few and _may_matter(forward, backward)):
+        unseen = _unseen(system, generator.chart, far if len(far) else mode.wide, frames)
+    return _Compared(forward, backward, log_density, unseen)
+
+
+def _far_coordinates(chart: Chart, frames: FloatArray, drawn: FloatArray) -> IntArray:
+    """Torsions, or components of particles, in which most frames are far from every draw."""
+    torsions = np.flatnonzero(chart.periodic) if isinstance(chart, InternalCoordinates) else np.arange(frames.shape[1])
+    found = []
+    for i in np.setdiff1d(torsions, chart.label_indices):
+        period = np.array([2 * np.pi if chart.periodic[i] else np.inf])
+        gaps = np.abs(wrap((frames[:, i, None] - drawn[:, i])[..., None], period))[..., 0]
+        near = NEAR if chart.periodic[i] else NEAR_WIDTHS * drawn[:, i].std()
+        if (gaps.min(axis=1) > near).mean() > 0.5:
+            found.append(i)
+    return np.array(found, dtype=np.int64)
+
+
+def _may_matter(forward: FloatArray, backward: FloatArray) -> bool:
+    """Whether a mode that is hardly ever drawn may have weight.
+
+    A frame's weight over the mean weight of draws is its mode's population over the share of draws in that mode.
+    """
+    forward, backward = (part[np.isfinite(part)] for part in (forward, backward))
+    if not len(forward) or not len(backward):
+        return False
+    ratio = float(np.median(backward)) - (logsumexp(forward) - np.log(len(forward)))
+    return bool(ratio > np.log(NOTEWORTHY * N_PROPOSED / FEWEST_PROPOSED))
+
+
+def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: FloatArray) -> str:
+    """A sentence on frames in a mode that is not drawn."""
+    if isinstance(chart, InternalCoordinates):
+        at = np.degrees(np.angle(np.exp(1j * frames[:, indices]).mean(axis=0)))
+        places = zip(torsions_of(system.topology, chart, indices).names, at, strict=True)
+        where = " and ".join(f"{name} is near {angle:.0f} degrees" for name, angle in places)
+    else:
+        where = " and ".join(f"particle {i // 3} has another {'xyz'[i % 3]}" for i in indices.tolist())
+    return (
+        f"frames of the check stay where {where}, in a mode that the generator does not draw: label it, or give frames "
+        "of it"
     )
 
 
 def _log_weights(
-    system: MolecularSystem, generator: InvertibleGenerator, frames: FloatArray, platform: str
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    coordinates: FloatArray,
+    labels: FloatArray,
+    inside: BoolArray,
+    platform: str,
 ) -> tuple[FloatArray, FloatArray]:
-    """Log-weights of frames and their log densities, shape=(n,) each; a torsion's turn is the generator's choice."""
-    coordinates = generator.chart.to_internal(frames)
-    log_density = generator.log_density(coordinates)
-    everywhere = np.ones(len(frames), dtype=bool)
-    log_target, _, _ = log_targets(system, generator.chart, coordinates, everywhere, platform)
-    return log_target - log_density, log_density
+    """Log-weights of draws or frames and their log densities, shape=(n,) each."""
+    log_density = np.full(len(coordinates), -np.inf)
+    log_density[inside] = generator.log_density(coordinates[inside])
+    found = weigh_coordinates(
+        system, generator.chart, coordinates, labels, np.where(inside, log_density, 0.0), inside, platform=platform
+    )
+    return found.log_weights, log_density

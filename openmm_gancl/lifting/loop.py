@@ -115,6 +115,7 @@ class LoopOptions:
         relax: how draws of later rounds are relaxed: none, latent (moves of base numbers, at fixed labels), or auto:
             latent in rounds where a pilot finds it clearly better an evaluation.
         n_moves: of latent relaxation.
+        wide: whether coordinates with several modes that are no labels are looked for; for tests of what says so.
     """
 
     windows: ShortWindows = field(default_factory=ShortWindows)
@@ -123,6 +124,7 @@ class LoopOptions:
     network: NetworkOptions | None = None
     relax: Literal["none", "latent", "auto"] = "none"
     n_moves: int = 10
+    wide: bool = True
 
     def windows_over(self, n_axes: int) -> ShortWindows:
         """The windows of so many labels and wide torsions."""
@@ -410,7 +412,7 @@ class Loop:
         self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(self.chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
-        self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
+        self.wide = self._wide_indices()
         self.max_evaluations = max_evaluations
         n_draws = options.n_draws(max_evaluations, options.windows_over(len(self._conditions)).force_evaluations)
         if options.network and sum(n_draws) < DRAWS_OF_A_NETWORK:
@@ -431,6 +433,10 @@ class Loop:
         self.wide_regressions: WideRegressions | None = None
         self.history: list[Round] = []
         self.force_evaluations = 0
+
+    def _wide_indices(self) -> IntArray:
+        found = wide_torsion_indices(self.system.topology, self.chart, self.system.state)
+        return found if self.options.wide else found[:0]
 
     def steps(self) -> Iterator[Step]:
         """The steps in order; each is accepted before the next one is asked for."""
@@ -479,7 +485,9 @@ class Loop:
     def _other_components(self) -> ParticleCoordinates | None:
         """Of the labelled particles."""
         slow = self.system.slow
-        return other_components(slow, self.system.positions) if isinstance(slow, ParticleCoordinates) else None
+        if not self.options.wide or not isinstance(slow, ParticleCoordinates):
+            return None
+        return other_components(slow, self.system.positions)
 
     def frames_of(self, positions: FloatArray, log_weights: FloatArray | None = None) -> ForceFrames:
         """Frames of the user's own in place of windows, for one evaluation each.
@@ -515,7 +523,7 @@ class Loop:
         components = self._other_components
         if isinstance(self.chart, CartesianCoordinates) and components is not None:
             self.chart = with_angles(self.chart, frames.positions, components)
-            self.wide = wide_torsion_indices(self.system.topology, self.chart, self.system.state)
+            self.wide = self._wide_indices()
         chart, system = self.chart, self.system
         coordinates = chart.to_internal(frames.positions)
         forces = in_chart_frame(chart, frames.positions, frames.forces)

@@ -8,7 +8,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.geometry import wrap
-from ..coordinates.slow_coordinates import ParticleCoordinates, Torsions
+from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.platforms import make_context, put_in_group
 from ..engine.random_numbers import openmm_seed
 from ..engine.restraint_forces import add_restraint
@@ -147,7 +147,7 @@ class MovingRestraint:
     """Dynamics under a restraint that moves to a label and stays there.
 
     Without constraints positions are distributed alike whatever the masses: hydrogens are made heavy, and longer steps
-    go farther for the same price.
+    go farther for the same price. With constraints masses and step are the system's own.
 
     Args:
         system: the real system.
@@ -169,8 +169,13 @@ class MovingRestraint:
         biased = openmm.XmlSerializer.clone(system.system)
         put_in_group(biased, REAL_GROUP)
         self.restraint = add_restraint(biased, system.slow, system.force_constants, RESTRAINT_GROUP)
-        step = _with_heavy_hydrogens(biased, system, longest_step)
-        friction = max(system.friction, FRICTION) if isinstance(system.slow, Torsions) else system.friction
+        hydrogens, friction, step = _hydrogens(system), system.friction, system.time_step
+        if hydrogens:
+            friction = max(friction, FRICTION)
+        if hydrogens and not system.system.getNumConstraints():
+            step = min(longest_step, 2 * step)
+            for i in hydrogens:
+                biased.setParticleMass(i, max(HYDROGEN_MASS, float(system.masses[i])))
         self.integrator = openmm.LangevinMiddleIntegrator(system.temperature, friction, step)
         self.context = make_context(biased, self.integrator, platform, openmm_seed(rng))
         self.turns = np.diff(np.linspace(0, windows.steering_steps, STEERING_PARTS + 1).round().astype(int))
@@ -206,19 +211,11 @@ class MovingRestraint:
         return np.array(positions), np.array(forces)
 
 
-def _with_heavy_hydrogens(sampled: openmm.System, system: MolecularSystem, longest_step: float) -> float:
-    """Make the hydrogens of a molecule without constraints heavy, and say how long a step may be, ps.
-
-    With constraints positions are distributed by the masses, too: they and the step stay as they are.
-    """
+def _hydrogens(system: MolecularSystem) -> list[int]:
+    """Those that move."""
     atoms = system.topology.atoms()
-    hydrogens = [atom.index for atom in atoms if atom.element is not None and atom.element.symbol == "H"]
-    if not hydrogens or sampled.getNumConstraints():
-        return system.time_step
-    for i in hydrogens:
-        if system.masses[i] > 0:
-            sampled.setParticleMass(i, max(HYDROGEN_MASS, float(system.masses[i])))
-    return min(longest_step, 2 * system.time_step)
+    found = [atom.index for atom in atoms if atom.element is not None and atom.element.symbol == "H"]
+    return [i for i in found if system.masses[i] > 0]
 
 
 def displaced_positions(positions: FloatArray, displaced: ParticleCoordinates, rng: np.random.Generator) -> FloatArray:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,17 @@ from ..lifting.reverse_check import Z_THRESHOLD
 
 MIN_EFFECTIVE_SAMPLES = 20.0
 """Effective samples below which a bootstrapped error bar says nothing."""
+
+UNKNOWN_IS_NAN = {"effective_sample_size", "pareto_index", "pooled_z", "p_value", "efficiency", "median_error"}
+
+LEAST_P_VALUE = 1e-4
+"""Of chi-squared of a check: one in 10,000 runs of a right generator has less."""
+
+FEWEST_LABELS = 3
+"""Of a check."""
+
+MIN_EFFICIENCY = 0.05
+"""Effective samples a lift, against real frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,24 +173,62 @@ class LoopSummary(Summary):
     Attributes:
         generator: what drew the lifts.
         check_evaluations: of the check against real frames, beside all others.
+        p_value: of chi-squared of the check's labels about their common offset; NaN of fewer than two.
         rounds: what each round was worth.
         blind: sentences, where the lifts may miss a mode.
+        missing: sentences, where the check found one that they miss.
+        modes: rows of the table of wide coordinates, `openmm_gancl.lifting.wide_modes.ModeRow`.
+        changed_windows: of the check, in which a wide coordinate changed its mode.
     """
 
     generator: str
     check_evaluations: int
+    p_value: float
     rounds: list[dict[str, Any]]
     blind: list[str]
+    missing: list[str]
+    modes: list[dict[str, Any]]
+    changed_windows: int
+
+    @property
+    def trusted(self) -> bool:
+        """Whether exit code 0 is deserved: of a trial, whether no mode is known to be missing."""
+        return not (self.missing if self.preset == "quick" else self.doubts())
 
     def doubts(self) -> list[str]:
-        """With modes that may be missed, and a target that was not reached."""
-        doubts = [*self.blind, *super().doubts()]
+        """With modes that may be missed, a check that says little, and a target that was not reached."""
+        doubts = [*self.missing, *self.blind, *super().doubts()]
+        if self.p_value < LEAST_P_VALUE:
+            doubts.append(
+                f"lifts and real frames differ from label to label (chi-squared, p = {self.p_value:.1g}, below "
+                f"{LEAST_P_VALUE:g}): {self.better_model}"
+            )
+        if 0 < self.n_checked < FEWEST_LABELS:
+            doubts.append(
+                f"only {self.n_checked} labels could be checked against real frames, fewer than {FEWEST_LABELS}: "
+                f"{self.better_model}"
+            )
+        if self.efficiency < MIN_EFFICIENCY:
+            doubts.append(
+                f"against real frames a lift is worth {self.efficiency:.3f} effective samples, less than "
+                f"{MIN_EFFICIENCY:g}: {self.better_model}"
+            )
         if self.target_error is not None and not self.median_error <= self.target_error:
             doubts.append(
                 f"the median error is {self.median_error:.2f} kT, not {self.target_error:g} as requested: "
                 f"{self.better_model}"
             )
         return doubts
+
+    def rows(self, evaluations_spent: int) -> list[tuple[str, str]]:
+        """With the check's differences between labels."""
+        rows = super().rows(evaluations_spent)
+        p_value = f"p = {formatted(self.p_value, '.2g')} (below {LEAST_P_VALUE:g}: not to be trusted)"
+        rows.insert(5, ("differences between labels", p_value))
+        if self.modes:
+            changed = f"{self.changed_windows} of the check's windows"
+            rows.insert(6, ("changes of a wide coordinate's mode", changed))
+        return rows
 
     def kind_of_lift(self) -> str:
         """Of which generator, in how many rounds, and how the last was relaxed."""
@@ -201,7 +250,7 @@ def load_summary(path: Path) -> Summary:
         values = {field.name: content[field.name] for field in fields(kind)}
     except (OSError, ValueError, KeyError):
         raise InputError(f"{path} cannot be read: remove {path.parent} to make it again") from None
-    for name in ("effective_sample_size", "pareto_index", "pooled_z", "efficiency", "median_error"):
+    for name in UNKNOWN_IS_NAN & values.keys():
         values[name] = math.nan if values[name] is None else values[name]
     return kind(**values)
 
@@ -221,4 +270,19 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
     width = max(len(name) for name, _ in rows)
     lines = [f"{heading}: {doubt}" for doubt in summary.doubts()]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, *basin_table(summary.basins), "", f"surface: {plot}"])
+    tables = [*basin_table(summary.basins), *mode_table(getattr(summary, "modes", []))]
+    return "\n".join([*lines, *tables, "", f"surface: {plot}"])
+
+
+def mode_table(modes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of the table of wide coordinates, as dictionaries of `ModeRow`; none for none."""
+    if not modes:
+        return []
+    width = max(len("wide coordinate"), *(len(row["name"]) for row in modes))
+    lines = [f"{'wide coordinate':<{width}}  degrees       frames  lifts  check  population"]
+    for row in modes:
+        between = f"{math.degrees(row['low']):.0f} to {math.degrees(row['high']):.0f}"
+        parts = "  ".join(f"{formatted(row[name], '.2f'):>5}" for name in ("lifts", "check"))
+        population = f"{row['weight']:.3f} +- {row['weight_error']:.3f}"
+        lines.append(f"{row['name']:<{width}}  {between:<12}  {row['frames']:>6.2f}  {parts}  {population}")
+    return ["", *lines]

@@ -235,7 +235,7 @@ def test_force_constants_have_the_name_of_older_cards(tmp_path, ala2):
     edit(folder, "force_constants", "restraint")
     assert np.array_equal(load_system(folder).force_constants, ala2.force_constants)
     edit(folder, "restraint", "restraints")
-    with pytest.raises(InputError, match="unknown key 'restraints'.*key 'force_constants' is missing: add it"):
+    with pytest.raises(InputError, match=r"unknown key 'restraints'.*key 'force_constants' is missing: add it"):
         load_system(folder)
 
 

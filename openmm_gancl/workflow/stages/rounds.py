@@ -16,11 +16,13 @@ from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
 from ...generator.network_training import NetworkOptions
 from ...learning.learned_labels import load_labels
+from ...lifting.draws import Draws
 from ...lifting.frame_check import check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
 from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, round_shares, save_round
 from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
+from ...lifting.wide_modes import mode_rows, windows_that_changed
 from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
 from ..context import Run, Stage
@@ -128,7 +130,11 @@ def check_stage(run: Run, loop: Loop, out: Path) -> None:
         )
         run.folder.spend(check.check_evaluations)
         done(1)
-    record = {**asdict(check), "checks": [check_record(one) for one in check.checks]}
+    record = {
+        **asdict(check),
+        "checks": [check_record(one) for one in check.checks],
+        "wide_angles": check.wide_angles.tolist(),
+    }
     (out / "checks.json").write_text(json.dumps(finite(record), indent=1) + "\n")
 
 
@@ -212,6 +218,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         pareto_index=pareto_index(in_surface[low]),
         pooled_z=_number(checks["pooled_z"]),
         n_checked=len(checks["checks"]),
+        p_value=_number(checks["p_value"]),
         efficiency=_number(checks["efficiency"]),
         median_error=learned.surface.median_error / system.kT,
         target_error=run.options.target_error,
@@ -221,7 +228,23 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         generator=run.options.draws_from,
         rounds=[asdict(one) for one in learned.history],
         blind=list(learned.doubts),
+        missing=checks["unseen"],
+        **_modes(loop, draws, checks["wide_angles"]),
     )
+
+
+def _modes(loop: Loop, draws: Draws, of_check: list[Any]) -> dict[str, Any]:
+    """The table of wide coordinates; the check's frames outside the declared state are left out."""
+    if not len(loop.wide):
+        return {"modes": [], "changed_windows": 0}
+    lifts, log_weights = draws.coordinates[:, loop.wide], pooled_log_weights(draws)
+    check = np.array(of_check, dtype=float).reshape(len(of_check), -1, len(loop.wide))
+    known = check[np.isfinite(check).all(axis=2)]
+    rows = mode_rows(loop.wide_names, loop.frames.coordinates[:, loop.wide], lifts, log_weights, known)
+    return {
+        "modes": [asdict(row) for row in rows],
+        "changed_windows": windows_that_changed(check, lifts, log_weights),
+    }
 
 
 def _number(stored: float | None) -> float:

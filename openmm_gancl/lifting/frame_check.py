@@ -2,9 +2,9 @@
 
 A frame x of restrained dynamics has a log-weight of its own: the real log target less the generator's log density. With
 labels drawn from the restraint, ``E_frames[1/w] = 1/E_draws[w]``: where it does not hold, frames or draws miss
-something. The windows share no start with those of training: each is pulled, hot, to a label and to values of all wide
-torsions at random, whether the generator takes these for wide or not, and runs freely from there. Its frames stay in
-one mode, in general not as often as that mode is populated: draws are compared within the same mode.
+something. The windows share no start with those of training: each is pulled, hot, to a label and to wide torsions all
+over the circle, whether the generator takes these for wide or not, and runs freely from there. Its frames stay in one
+mode, in general not as often as that mode is populated: draws are compared within the same mode.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart, InternalCoordinates
 from ..reference.wide_components import other_components
 from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
-from ..sampling.labels import spread
+from ..sampling.labels import scattered_labels, spread
 from ..sampling.short_windows import MovingRestraint, ShortWindows, displaced_positions
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
@@ -126,21 +126,29 @@ class _IndependentWindows:
     Args:
         system: the real system.
         generator: whose chart says which torsions are wide.
+        n: windows; the wide torsions that they are pulled to fill the circle evenly.
         platform: an OpenMM platform.
         rng: of the windows.
     """
 
     def __init__(
-        self, system: MolecularSystem, generator: InvertibleGenerator, platform: str, rng: np.random.Generator
+        self,
+        system: MolecularSystem,
+        generator: InvertibleGenerator,
+        n: int,
+        platform: str,
+        rng: np.random.Generator,
     ):
         self.system, self.chart, self.rng = system, generator.chart, rng
         self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
         self.others: ParticleCoordinates | None = None
         pulled = replace(system, temperature=HOT * system.temperature)
         self.names: tuple[str, ...] = ()
+        self.turned = np.empty((n, 0))
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(system.topology, self.chart, self.wide)
             pulled, self.names = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT), torsions.names
+            self.turned = scattered_labels(torsions, n, rng)
         elif isinstance(system.slow, ParticleCoordinates):
             self.others = other_components(system.slow, system.positions)
             self.names = tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in self.wide.tolist())
@@ -149,13 +157,12 @@ class _IndependentWindows:
         self.hold = MovingRestraint(system, WINDOW, platform, rng, LONGEST_STEP)
         self.last = np.asarray(system.positions)
 
-    def frames(self, label: FloatArray) -> tuple[FloatArray, BoolArray]:
-        """A window at a label: coordinates, shape=(n_frames, n_coordinates), and which lie in the declared state."""
+    def frames(self, i: int, label: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Coordinates of window i at a label, shape=(n_frames, n_coordinates), and which are in the declared state."""
         slow, start = self.pulled.slow, self.last
-        turned = self.rng.uniform(-np.pi, np.pi, len(slow.names) - len(label))
         if self.others is not None:
             start = displaced_positions(start, self.others, self.rng)
-        begin, centre = slow.transform(start[None])[0], np.concatenate([label, turned])
+        begin, centre = slow.transform(start[None])[0], np.concatenate([label, self.turned[i]])
         try:
             start = self.pull.run(start, begin, centre)[0][-1]
             positions, _ = self.hold.run(start, label, label)
@@ -220,11 +227,11 @@ def check_frames(
     rng, slow = named_rng(seed, "frame check"), system.slow
     candidates = places[rng.permutation(len(places))[: 4 * n_labels]]
     labels = candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n_labels)]
-    windows = _IndependentWindows(system, generator, platform, rng)
+    windows = _IndependentWindows(system, generator, len(labels), platform, rng)
     angles = np.full((len(labels), WINDOW.n_frames, len(windows.wide)), np.nan)
     checks, likelihoods, unseen = list[ReverseCheck](), list[FloatArray](), dict[str, None]()
     for i, label in enumerate(labels):
-        coordinates, inside = windows.frames(label)
+        coordinates, inside = windows.frames(i, label)
         angles[i, inside] = coordinates[inside][:, windows.wide]
         if not inside.any():
             continue

@@ -1,0 +1,119 @@
+"""The check against independent frames: silent where the generator is right, and a name where it misses a mode."""
+
+import copy
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.special import erfc
+
+from openmm_gancl import load_system
+from openmm_gancl.generator.circular import CircularDensity
+from openmm_gancl.generator.invertible import InvertibleGenerator
+from openmm_gancl.lifting import frame_check
+from openmm_gancl.lifting.frame_check import (
+    check_frames,
+    differences_p_value,
+    evaluations_of_check,
+    labels_of_check,
+)
+from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.lifting.reverse_check import ReverseCheck
+from openmm_gancl.sampling.short_windows import ShortWindows
+
+from ..physics.pentane import pentane
+
+FORK, PENTANE = "forked_oscillator", "pentane"
+PLACES = {
+    FORK: np.linspace(-0.25, 0.25, 41)[:, None],
+    PENTANE: np.radians(np.concatenate([np.linspace(-80, -50, 20), np.linspace(50, 80, 20)]))[:, None],
+}
+N_LABELS = 6
+
+
+@cache
+def system_of(name):
+    return load_system(name) if name == FORK else pentane()
+
+
+@cache
+def learned(name, wide=True):
+    options = LoopOptions(ShortWindows(n=20), n_first=500, wide=wide)
+    return learn(system_of(name), seed=1, max_evaluations=8000, options=options)
+
+
+def check(name, model, n=N_LABELS, seed=3):
+    return check_frames(system_of(name), model, PLACES[name], n, seed=seed)
+
+
+@pytest.mark.parametrize("name", [FORK, PENTANE])
+def test_a_right_generator_leaves_no_doubt(name):
+    """Chi-squared below 1e-4 in one of 10,000; each z-score beyond 4.5 in one of 20,000 for 6 labels."""
+    found = check(name, learned(name).model)
+    assert len(found.checks) == N_LABELS and not found.unseen
+    assert found.p_value > 1e-4 and max(abs(one.z) for one in found.checks) < 4.5
+    assert abs(found.pooled_z) < 4.0 and found.efficiency > 0.3
+    assert found.wide_angles.shape == (N_LABELS, 10, 1) and np.isfinite(found.wide_angles).all()
+
+
+@pytest.mark.parametrize(("name", "what"), [(FORK, "particle 0 has another y"), (PENTANE, "C5-C4-C3-C2 is near")])
+def test_a_mode_that_is_not_drawn_has_a_name(name, what):
+    """The twin: nothing is looked for, and training sees the structure's own mode."""
+    found = check(name, learned(name, wide=False).model)
+    assert found.unseen and all(what in sentence for sentence in found.unseen), found.unseen
+    assert len(found.checks) < N_LABELS
+
+
+def even(model):
+    """The same generator, its wide torsion drawn evenly: right weights, which differ from mode to mode."""
+    of_map = copy.deepcopy(model.map)
+    before = of_map.circular[0]
+    of_map.circular[0] = CircularDensity(before.functions, 0.0 * before.coefficients, 1, 1.0)
+    return InvertibleGenerator(of_map, model.chart, model.slow, model.metadata)
+
+
+@pytest.mark.parametrize(("width", "right"), [(frame_check.MODE_WIDTH, True), (10.0, False)])
+def test_draws_are_compared_within_the_mode_of_a_window(width, right, monkeypatch):
+    """The twin compares them with draws of all modes, of which the window's frames are no sample."""
+    monkeypatch.setattr(frame_check, "MODE_WIDTH", width)
+    found = check(PENTANE, even(learned(PENTANE).model), n=16)
+    assert len(found.checks) == 16 and not found.unseen
+    assert (found.p_value > 1e-4) == right, found.p_value
+
+
+def test_differences_between_labels_show_where_no_offset_does(monkeypatch):
+    """Frames and draws have the same density: what is planted is in the draws' weights alone."""
+    real = frame_check._log_weights
+
+    def planted(system, generator, coordinates, labels, inside, platform):
+        log_weights, log_density = real(system, generator, coordinates, labels, inside, platform)
+        is_frame = (labels == labels[0]).all()
+        return log_weights + (0.0 if is_frame else 1.0 * np.sign(labels[0, 0])), log_density
+
+    monkeypatch.setattr(frame_check, "_log_weights", planted)
+    found = check(FORK, learned(FORK).model)
+    assert found.p_value < 1e-4 and abs(found.pooled_z) < max(abs(one.z) for one in found.checks)
+
+
+def one_check(difference, error):
+    return ReverseCheck(np.zeros(1), 0.0, 0.0, error, difference, difference / error, 0.5, 64, 10)
+
+
+def test_chi_squared_of_differences():
+    errors = np.array([0.1, 0.2, 0.1, 0.4])
+    checks = [one_check(0.1 * i, error) for i, error in enumerate(errors)]
+    values = 0.1 * np.arange(4)
+    mean = np.average(values, weights=errors**-2)
+    chi2 = (((values - mean) / errors) ** 2).sum()
+    closed_form = erfc(np.sqrt(chi2 / 2)) + np.sqrt(2 * chi2 / np.pi) * np.exp(-chi2 / 2)
+    assert differences_p_value(checks) == pytest.approx(closed_form)
+    shifted = [replace(one, difference=one.difference + 5.0) for one in checks]
+    assert differences_p_value(shifted) == pytest.approx(differences_p_value(checks))
+    assert np.isnan(differences_p_value(checks[:1]))
+
+
+def test_no_labels_say_nothing():
+    found = check_frames(system_of(FORK), learned(FORK).model, PLACES[FORK], 0, seed=1)
+    assert not found.checks and np.isnan(found.p_value) and found.check_evaluations == 0
+    assert labels_of_check(evaluations_of_check(5)) == 5

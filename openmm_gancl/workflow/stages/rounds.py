@@ -238,7 +238,8 @@ def _modes(loop: Loop, draws: Draws, of_check: list[Any]) -> dict[str, Any]:
     if not len(loop.wide):
         return {"modes": [], "changed_windows": 0}
     lifts, log_weights = draws.coordinates[:, loop.wide], pooled_log_weights(draws)
-    check = np.array(of_check, dtype=float).reshape(len(of_check), -1, len(loop.wide))
+    # none where nothing was checked
+    check = np.array(of_check, dtype=float).reshape(len(of_check), -1 if of_check else 0, len(loop.wide))
     known = check[np.isfinite(check).all(axis=2)]
     rows = mode_rows(loop.wide_names, loop.frames.coordinates[:, loop.wide], lifts, log_weights, known)
     return {

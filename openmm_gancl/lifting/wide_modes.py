@@ -133,5 +133,6 @@ def windows_that_changed(check: FloatArray, lifts: FloatArray, log_weights: Floa
     for i in range(lifts.shape[1]):
         modes = _modes_of(check[..., i], mode_edges(lifts[:, i], weights))
         known = np.isfinite(check[..., i])
-        changed |= [len(set(one[there].tolist())) > 1 for one, there in zip(modes, known, strict=True)]
+        several = [len(set(one[there].tolist())) > 1 for one, there in zip(modes, known, strict=True)]
+        changed |= np.array(several, dtype=bool)
     return int(changed.sum())

@@ -92,9 +92,9 @@ def run(name, evaluations, seed):
         seconds = time.perf_counter() - begun
         record = {"name": name, "evaluations": evaluations, "seed": seed, "code": ended.returncode}
         record["seconds"] = round(seconds)
-        if not (out / "summary.json").exists():
+        if not (out / "surface" / "summary.json").exists():
             return {**record, "error": ended.stderr.strip().splitlines()[-1:]}
-        found = json.loads((out / "summary.json").read_text())
+        found = json.loads((out / "surface" / "summary.json").read_text())
     return {
         **record,
         "ess": round(found["effective_sample_size"]),

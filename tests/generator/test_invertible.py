@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ import torch
 
 from openmm_gancl import load_system
 from openmm_gancl.generator import invertible
-from openmm_gancl.generator.coupling import CouplingNetwork
 from openmm_gancl.generator.invertible import ROWS_AT_ONCE, InvertibleGenerator
 from openmm_gancl.reference.chart import chart_for
 from tests.generator.random_map import random_map
+from tests.physics.toy_generators import with_network
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +38,7 @@ def test_draws_are_those_of_the_map(generator, n):
     assert np.allclose(log_density, expected[1].numpy(), rtol=0, atol=1e-10)
 
 
-def with_network(generator):
-    """A copy with a network that does something on top of its map."""
-    made = copy.deepcopy(generator)
-    narrow, rng = made.map.narrow, torch.Generator().manual_seed(1)
-    network = CouplingNetwork(narrow.n, narrow.condition.n_network_features)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1, generator=rng)
-    narrow.set_network(network.requires_grad_(False))
-    return made
-
-
-@pytest.mark.parametrize("changed", [copy.deepcopy, with_network])
+@pytest.mark.parametrize("changed", [copy.deepcopy, partial(with_network, strength=0.1)])
 def test_compiled_it_gives_the_same_bits(generator, changed, monkeypatch):
     """At every call: a run that is taken up again has not passed as many rows as one that went on."""
     made = changed(generator)

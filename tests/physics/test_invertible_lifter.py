@@ -28,8 +28,8 @@ from .toy_generators import domain, exact_log_density, generator
 
 NAMES = (DOUBLE_WELL.name, CHAIN.name)
 BAD = {DOUBLE_WELL.name: "shuffled", CHAIN.name: "untrained"}
-DEMAND = {"trained": (0.05, 200), "bad": (0.15, 50)}
-N_FORWARD = {("trained", 3): 400, ("trained", 30): 512, ("bad", 30): 768}
+DEMAND = {"trained": (0.05, 200), "bad": (0.15, 50), "random gan": (0.05, 200)}
+N_FORWARD = {("trained", 3): 400, ("trained", 30): 512, ("bad", 30): 768, ("random gan", 10): 512}
 FIXED = {"none": None, "latent": 8}
 N_SCORES = len(NAMES) * (len(N_FORWARD) + 1 + len(FIXED)) + 1
 REJECTED = 5.0

@@ -17,15 +17,17 @@ from openmm_gancl.lifting.draws import Draws
 from openmm_gancl.lifting.latent_relaxation import STEPS, LatentMoves, choose_moves, choose_step, lift_latent
 
 from .statistics import score, z_limit
-from .toy_generators import NAMES, domain, exact_log_density, generator
+from .toy_generators import NAMES, NETWORKS, domain, exact_log_density, generator
 
 N_LIFTS = {("trained", 1): 1500, ("trained", 5): 1000, ("trained", 50): 300}
 N_LIFTS |= {("bad", 1): 12_000, ("bad", 5): 3500, ("bad", 50): 900}
-DEMAND = {"trained": (0.05, 200), "bad": (0.15, 50)}
+N_OF_NETWORKS = {1: 1500, 5: 1000, 50: 300}
+N_LIFTS |= {(kind, n): N_OF_NETWORKS[n] for kind in NETWORKS for n in N_OF_NETWORKS}
+DEMAND = {"trained": (0.05, 200), "bad": (0.15, 50), **dict.fromkeys(NETWORKS, (0.05, 200))}
 BAD = {"double_well_oscillators": "shuffled", "narrow_barrier": "untrained", "bonded_chain": "untrained"}
 """An untrained generator of the double well would leave a few effective lifts of ten thousand."""
 
-CASES = [(name, kind, n) for name in NAMES for kind, n in N_LIFTS if (name, kind) != ("narrow_barrier", "trained")]
+CASES = [(name, kind, n) for name in NAMES for kind, n in N_LIFTS if name != "narrow_barrier" or kind == "bad"]
 N_SCORES = len(CASES)
 REJECTED = 5.0
 STEP = 0.5

@@ -1,10 +1,13 @@
 """Generators of the toys with an exact answer, and that answer."""
 
+import copy
 from functools import cache
 
 import numpy as np
+import torch
 
 from openmm_gancl import load_system
+from openmm_gancl.generator.coupling import CouplingNetwork
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.score_fit import fit_triangular, untrained_triangular
 from openmm_gancl.generator.trained_for import system_metadata
@@ -17,6 +20,9 @@ from .exact import CHAIN, EXACT, KT, log_integral
 NAMES = ("double_well_oscillators", "narrow_barrier", "bonded_chain")
 SCALES = {"bond": 0.03, "angle": 0.35, "torsion": 0.8, "cartesian": 0.15}
 """Of untrained generators."""
+
+NETWORKS = {"gan": 0.03, "random gan": 0.1}
+"""Parameters' standard deviations of a network on top of a trained map: a small change of it, and one that harms."""
 
 
 def exact_log_density(name, labels):
@@ -43,8 +49,26 @@ def structures(name):
     return coordinates, log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
 
 
+def with_network(made, strength):
+    """A copy with a network that nothing has trained on top of its map.
+
+    Args:
+        made: the generator.
+        strength: standard deviation of the network's parameters.
+    """
+    changed = copy.deepcopy(made)
+    narrow, rng = changed.map.narrow, torch.Generator().manual_seed(1)
+    network = CouplingNetwork(narrow.n, narrow.condition.n_network_features)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=strength, generator=rng)
+    narrow.set_network(network.requires_grad_(False))
+    return changed
+
+
 @cache
 def generator(name, kind):
+    if kind in NETWORKS:
+        return with_network(generator(name, "trained"), NETWORKS[kind])
     system, chart = system_and_chart(name)
     coordinates, gradients = structures(name)
     if kind == "untrained":

@@ -23,7 +23,7 @@ from ..reference.chart import Chart, InternalCoordinates
 from ..reference.wide_components import other_components
 from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
 from ..sampling.labels import scattered_labels, spread
-from ..sampling.short_windows import MovingRestraint, ShortWindows, displaced_positions
+from ..sampling.short_windows import MovingRestraint, ShortWindows, displaced_positions, step_of_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .draws import weigh_coordinates
@@ -41,9 +41,13 @@ HOT = 2.0
 WIDE_FORCE_CONSTANT = 200.0
 """kJ/mol, of wide torsions while pulling."""
 
-WINDOW = ShortWindows(n=1, steering_steps=200, n_frames=10, stride=100)
-"""At the temperature, without a restraint of wide torsions: 0.4 ps to cool, and frames 0.2 ps apart, which are all but
-independent (the z-scores of a right generator have a standard deviation of 0.95; 1.17 with frames 0.1 ps apart)."""
+N_FRAMES, APART, LEAST_STRIDE = 10, 0.2, 100
+"""Of a window at the temperature, after two such times to cool: frames, ps from one to the next, and steps at least.
+With so many frames all but independent, z-scores of a right generator have a standard deviation of 0.95 (alanine
+dipeptide, 96 labels; 1.17 with frames 0.1 ps apart)."""
+
+FRICTION = 10.0
+"""1/ps, of these windows: what they sample does not depend on it."""
 
 N_DRAWS = 64
 """At each label."""
@@ -94,17 +98,20 @@ class FrameCheck:
     wide_angles: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))
 
 
-EVALUATIONS_A_LABEL = PULL.evaluations_each + WINDOW.evaluations_each + WINDOW.n_frames + N_DRAWS
+def window_of(system: MolecularSystem) -> ShortWindows:
+    """The part of a window that frames are taken from."""
+    stride = max(LEAST_STRIDE, int(np.ceil(APART / step_of_windows(system, LONGEST_STEP) - 1e-9)))
+    return ShortWindows(n=1, steering_steps=2 * stride, n_frames=N_FRAMES, stride=stride)
 
 
-def evaluations_of_check(n_labels: int) -> int:
+def evaluations_of_check(system: MolecularSystem, n_labels: int) -> int:
     """Evaluations at so many labels."""
-    return n_labels * EVALUATIONS_A_LABEL
+    return n_labels * (PULL.evaluations_each + window_of(system).evaluations_each + N_FRAMES + N_DRAWS)
 
 
-def labels_of_check(max_evaluations: int) -> int:
+def labels_of_check(system: MolecularSystem, max_evaluations: int) -> int:
     """How many labels can be checked for so many evaluations."""
-    return max_evaluations // EVALUATIONS_A_LABEL
+    return max_evaluations // evaluations_of_check(system, 1)
 
 
 def differences_p_value(checks: Sequence[ReverseCheck]) -> float:
@@ -153,8 +160,8 @@ class _IndependentWindows:
             self.others = other_components(system.slow, system.positions)
             self.names = tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in self.wide.tolist())
         self.pulled = pulled
-        self.pull = MovingRestraint(pulled, PULL, platform, rng, LONGEST_STEP)
-        self.hold = MovingRestraint(system, WINDOW, platform, rng, LONGEST_STEP)
+        self.pull = MovingRestraint(pulled, PULL, platform, rng, LONGEST_STEP, FRICTION)
+        self.hold = MovingRestraint(system, window_of(system), platform, rng, LONGEST_STEP, FRICTION)
         self.last = np.asarray(system.positions)
 
     def frames(self, i: int, label: FloatArray) -> tuple[FloatArray, BoolArray]:
@@ -167,7 +174,7 @@ class _IndependentWindows:
             start = self.pull.run(start, begin, centre)[0][-1]
             positions, _ = self.hold.run(start, label, label)
         except InputError:  # it failed, hot as it was
-            return np.full((WINDOW.n_frames, self.chart.n_coordinates), np.nan), np.zeros(WINDOW.n_frames, dtype=bool)
+            return np.full((N_FRAMES, self.chart.n_coordinates), np.nan), np.zeros(N_FRAMES, dtype=bool)
         inside = np.asarray(self.system.state.inside(positions))
         if inside[-1]:
             self.last = positions[-1]
@@ -228,7 +235,7 @@ def check_frames(
     candidates = places[rng.permutation(len(places))[: 4 * n_labels]]
     labels = candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n_labels)]
     windows = _IndependentWindows(system, generator, len(labels), platform, rng)
-    angles = np.full((len(labels), WINDOW.n_frames, len(windows.wide)), np.nan)
+    angles = np.full((len(labels), N_FRAMES, len(windows.wide)), np.nan)
     checks, likelihoods, unseen = list[ReverseCheck](), list[FloatArray](), dict[str, None]()
     for i, label in enumerate(labels):
         coordinates, inside = windows.frames(i, label)
@@ -249,7 +256,7 @@ def check_frames(
         pooled_z=pooled_z(checks),
         efficiency=float(np.median([one.efficiency for one in checks])) if checks else float("nan"),
         log_likelihood=float(np.mean(np.concatenate(likelihoods))) if likelihoods else float("nan"),
-        check_evaluations=evaluations_of_check(len(labels)),
+        check_evaluations=evaluations_of_check(system, len(labels)),
         p_value=differences_p_value(checks),
         unseen=tuple(unseen),
         wide_names=windows.names,

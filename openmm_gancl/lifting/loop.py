@@ -16,7 +16,7 @@ import openmm
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates
+from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates, Torsions
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.threads import torch_threads
 from ..errors import InputError
@@ -31,7 +31,7 @@ from ..generator.trained_for import system_metadata
 from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..reference.wide_components import other_components, with_angles
-from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
+from ..reference.wide_torsions import labels_in_rings, torsions_of, wide_torsion_indices, with_more_labels
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
@@ -412,6 +412,11 @@ class Loop:
         self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(self.chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
+        if isinstance(system.slow, Torsions) and (closed := labels_in_rings(system.topology, system.slow)):
+            raise InputError(
+                f"label {closed[0]} turns a bond of a ring, which cannot turn all the way round: label torsions "
+                "outside rings (psi alone of proline), or make windows of your own for `gancl fes`"
+            )
         self.wide = self._wide_indices()
         self.max_evaluations = max_evaluations
         n_draws = options.n_draws(max_evaluations, options.windows_over(len(self._conditions)).force_evaluations)

@@ -41,6 +41,19 @@ def wide_torsion_indices(topology: Any, chart: Chart, state: DeclaredState) -> I
     return np.array(found, dtype=np.int64)
 
 
+def labels_in_rings(topology: Any, slow: Torsions) -> list[str]:
+    """Names of the labels that turn a bond of a ring, which lets them turn a little alone.
+
+    Args:
+        topology: an ``openmm.app.Topology``.
+        slow: the labels.
+    """
+    bridges = {frozenset(bond) for bond in nx.bridges(bond_graph(topology))}
+    bonds = [frozenset(atoms[1:3]) for atoms in slow.atoms.tolist()]
+    bonded = {frozenset(bond) for bond in bond_graph(topology).edges}
+    return [name for name, bond in zip(slow.names, bonds, strict=True) if bond in bonded - bridges]
+
+
 def torsions_of(topology: Any, chart: InternalCoordinates, indices: IntArray) -> Torsions:
     """Torsions of a chart by the names of their atoms, and of their residue where the topology has several."""
     atoms = chart.torsions[indices - chart.n_bonds - chart.n_angles]

@@ -155,6 +155,7 @@ class MovingRestraint:
         platform: an OpenMM platform.
         rng: of the dynamics.
         longest_step: ps, with heavy hydrogens.
+        friction: 1/ps, at least; `FRICTION` of molecules with hydrogens by default.
     """
 
     def __init__(
@@ -164,19 +165,20 @@ class MovingRestraint:
         platform: str,
         rng: np.random.Generator,
         longest_step: float = LONGEST_STEP,
+        friction: float | None = None,
     ):
         self.system, self.windows, self.rng = system, windows, rng
         biased = openmm.XmlSerializer.clone(system.system)
         put_in_group(biased, REAL_GROUP)
         self.restraint = add_restraint(biased, system.slow, system.force_constants, RESTRAINT_GROUP)
-        hydrogens, friction, step = _hydrogens(system), system.friction, system.time_step
-        if hydrogens:
-            friction = max(friction, FRICTION)
-        if hydrogens and not system.system.getNumConstraints():
-            step = min(longest_step, 2 * step)
+        hydrogens = _hydrogens(system)
+        if _are_heavy(system):
             for i in hydrogens:
                 biased.setParticleMass(i, max(HYDROGEN_MASS, float(system.masses[i])))
-        self.integrator = openmm.LangevinMiddleIntegrator(system.temperature, friction, step)
+        least = (FRICTION if hydrogens else 0.0) if friction is None else friction
+        self.integrator = openmm.LangevinMiddleIntegrator(
+            system.temperature, max(system.friction, least), step_of_windows(system, longest_step)
+        )
         self.context = make_context(biased, self.integrator, platform, openmm_seed(rng))
         self.turns = np.diff(np.linspace(0, windows.steering_steps, STEERING_PARTS + 1).round().astype(int))
 
@@ -216,6 +218,15 @@ def _hydrogens(system: MolecularSystem) -> list[int]:
     atoms = system.topology.atoms()
     found = [atom.index for atom in atoms if atom.element is not None and atom.element.symbol == "H"]
     return [i for i in found if system.masses[i] > 0]
+
+
+def _are_heavy(system: MolecularSystem) -> bool:
+    return bool(_hydrogens(system)) and not system.system.getNumConstraints()
+
+
+def step_of_windows(system: MolecularSystem, longest: float = LONGEST_STEP) -> float:
+    """Time step of a `MovingRestraint`, ps: longer than the system's own where hydrogens are heavy."""
+    return min(longest, 2 * system.time_step) if _are_heavy(system) else system.time_step
 
 
 def displaced_positions(positions: FloatArray, displaced: ParticleCoordinates, rng: np.random.Generator) -> FloatArray:

@@ -97,7 +97,7 @@ def run(name, budget, seed):
     places = learned.lifts.labels
     log_density = learned.regression.log_density(places)
     low = places[log_density > log_density.max() - CHECK_CEILING]
-    check = check_frames(system, learned.model, low, labels_of_check(budget // 5), seed=seed)
+    check = check_frames(system, learned.model, low, labels_of_check(system, budget // 5), seed=seed)
     cpu = time.process_time() - begun
     edges, exact, error, populations = reference_of(name)
     below = exact < CEILING

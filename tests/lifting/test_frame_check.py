@@ -116,4 +116,4 @@ def test_chi_squared_of_differences():
 def test_no_labels_say_nothing():
     found = check_frames(system_of(FORK), learned(FORK).model, PLACES[FORK], 0, seed=1)
     assert not found.checks and np.isnan(found.p_value) and found.check_evaluations == 0
-    assert labels_of_check(evaluations_of_check(5)) == 5
+    assert labels_of_check(system_of(FORK), evaluations_of_check(system_of(FORK), 5)) == 5

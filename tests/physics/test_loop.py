@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from openmm import app
 
-from openmm_gancl import InputError, load_system
+from openmm_gancl import InputError, Torsions, load_system
 from openmm_gancl.lifting.label_regression import fit_label_regression
-from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.lifting.loop import Loop, LoopOptions, learn
+from openmm_gancl.system.molecular_system import system_from_objects
 
 REFERENCE = Path(__file__).parents[1] / "data" / "alanine_dipeptide_vacuum.npz"
 REFERENCE_ERROR = 0.044
@@ -88,3 +90,20 @@ def test_rounds_end_at_the_target_error():
 def test_too_few_evaluations_are_refused():
     with pytest.raises(InputError, match=r"`max_evaluations` 100 is less than frames and one round need: \d+"):
         learn(load_system("bonded_chain"), seed=0, max_evaluations=100)
+
+
+def test_a_label_that_turns_a_bond_of_a_ring_is_refused():
+    """Phi of proline; psi is outside the ring."""
+    pdb = app.PDBFile(str(REFERENCE.parent / "molecules" / "pro.pdb"))
+    made = app.ForceField("amber14/protein.ff14SB.xml").createSystem(pdb.topology, nonbondedMethod=app.NoCutoff)
+
+    index = {(atom.residue.name, atom.name): atom.index for atom in pdb.topology.atoms()}
+    backbone = [index[key] for key in [("ACE", "C"), ("PRO", "N"), ("PRO", "CA"), ("PRO", "C"), ("NME", "N")]]
+
+    def labelled(*names):
+        slow = Torsions(names, np.array([backbone[:4] if name == "phi" else backbone[1:] for name in names]))
+        return system_from_objects(pdb.topology, made, pdb.positions, temperature=300.0, slow=slow)
+
+    with pytest.raises(InputError, match="label phi turns a bond of a ring, which cannot turn all the way round"):
+        Loop(labelled("phi", "psi"), seed=1, max_evaluations=20_000)
+    assert Loop(labelled("psi"), seed=1, max_evaluations=20_000)

@@ -123,7 +123,7 @@ def check_stage(run: Run, loop: Loop, out: Path) -> None:
     places = loop.places
     log_density = loop.regression.log_density(places)
     low = places[log_density > log_density.max() - CHECK_CEILING]
-    n_labels = labels_of_check(run.loop_settings.check_evaluations)
+    n_labels = labels_of_check(run.system, run.loop_settings.check_evaluations)
     with run.reporter.step("checking", 1) as done:
         check = check_frames(
             run.system, loop.generators[-1], low, n_labels, seed=run.seed("check"), platform=run.platform

@@ -19,7 +19,7 @@ MIN_EFFECTIVE_SAMPLES = 20.0
 UNKNOWN_IS_NAN = {"effective_sample_size", "pareto_index", "pooled_z", "p_value", "efficiency", "median_error"}
 
 LEAST_P_VALUE = 1e-4
-"""Of chi-squared of a check: one in 10,000 runs of a right generator has less."""
+"""Of chi-squared of a check: errors come of ten frames a label, and one right run in 1,000 may have less."""
 
 FEWEST_LABELS = 3
 """Of a check."""

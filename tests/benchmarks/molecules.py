@@ -3,7 +3,7 @@
     python -m tests.benchmarks.molecules [--names ser val ...] [--evaluations 70000] [--seed 1] [--table]
 
 ``gancl run CARD --generator triangular --max-evaluations N`` in vacuum at 300 K (ff14SB, 1 fs), one molecule after the
-other, labelled by phi and psi of its second residue: ACE-X-NME of tests/data/molecules (built with ideal geometry,
+other, labelled by phi and psi of its second residue (proline by psi): ACE-X-NME of tests/data/molecules (ideal geometry,
 hydrogens added, minimised), ACE-ALA-ALA-NME with its first pair labelled alone, and n-butane of a serialized System by
 its torsion. It writes one file a molecule under tests/benchmarks/results/molecules, and a killed command goes on where
 it was.
@@ -60,13 +60,15 @@ def card_of(name):
             labels=label("torsion", "atoms = [0, 1, 2, 3]"),
             state="",
         )
+    # phi of proline turns a bond of its ring
+    names = ("psi",) if name == "pro" else ("phi", "psi")
     structure = systems_root() / "ala_ala_vacuum" / "structure.pdb" if name == "ala_ala" else DATA / f"{name}.pdb"
     return CARD.format(
         name=name,
         structure=structure,
-        constants="[200.0, 200.0]",
+        constants=str([200.0] * len(names)),
         potential=FORCE_FIELD,
-        labels=label("phi", 'torsion = "phi:2"') + label("psi", 'torsion = "psi:2"'),
+        labels="".join(label(one, f'torsion = "{one}:2"') for one in names),
         state=("" if name == "gly" else 'chirality = "L"\n') + "trans_peptides = true",
     )
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.molecules [--names ser val ...] [--evaluations 70000] [--seed 1] [--table]
 
 ``gancl run CARD --generator triangular --max-evaluations N`` in vacuum at 300 K (ff14SB, 1 fs), one molecule after the
-other, labelled by phi and psi of its second residue (proline by psi): ACE-X-NME of tests/data/molecules (ideal geometry,
-hydrogens added, minimised), ACE-ALA-ALA-NME with its first pair labelled alone, and n-butane of a serialized System by
+other, labelled by phi and psi of its second residue (proline by psi): ACE-X-NME of tests/data/molecules (ideal
+geometry, hydrogens added, minimised), ACE-ALA-ALA-NME with its first pair labelled alone, and n-butane of a serialized System by
 its torsion. It writes one file a molecule under tests/benchmarks/results/molecules, and a killed command goes on where
 it was.
 

@@ -4,9 +4,9 @@
 
 ``gancl run CARD --generator triangular --max-evaluations N`` in vacuum at 300 K (ff14SB, 1 fs), one molecule after the
 other, labelled by phi and psi of its second residue (proline by psi): ACE-X-NME of tests/data/molecules (ideal
-geometry, hydrogens added, minimised), ACE-ALA-ALA-NME with its first pair labelled alone, and n-butane of a serialized System by
-its torsion. It writes one file a molecule under tests/benchmarks/results/molecules, and a killed command goes on where
-it was.
+geometry, hydrogens added, minimised), ACE-ALA-ALA-NME with its first pair labelled alone, and n-butane of a serialized
+System by its torsion. It writes one file a molecule under tests/benchmarks/results/molecules, and a killed command goes
+on where it was.
 
 ``code``: exit code. ``ess``: effective samples of the weights to the equilibrium. ``modes``: of each wide coordinate,
 with populations.

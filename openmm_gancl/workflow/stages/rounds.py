@@ -255,6 +255,11 @@ def _number(stored: float | None) -> float:
 def loop_stages(run: Run) -> Iterator[Stage]:
     """The steps of the loop, the check and the surface; the next one is asked for when this one is accepted."""
     loop, learning = loop_of(run), run.options.slow != "torsions"
+    if loop.wide_names:
+        run.reporter.note(
+            f"{', '.join(loop.wide_names)}: not labelled, and free to turn; windows are scattered over them, and lifts may "
+            "take any value"
+        )
     for step in loop.steps():
         # what is drawn from here on knows nothing of the draws that labels are learned from
         if learning and (step.name == "model" or len(loop.drawn) == _n_rounds_to_learn(loop)):

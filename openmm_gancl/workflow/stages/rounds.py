@@ -257,8 +257,8 @@ def loop_stages(run: Run) -> Iterator[Stage]:
     loop, learning = loop_of(run), run.options.slow != "torsions"
     if loop.wide_names:
         run.reporter.note(
-            f"{', '.join(loop.wide_names)}: not labelled, and free to turn; windows are scattered over them, and lifts may "
-            "take any value"
+            f"{', '.join(loop.wide_names)}: not labelled, and free to turn; windows are scattered over them, and lifts "
+            "may take any value"
         )
     for step in loop.steps():
         # what is drawn from here on knows nothing of the draws that labels are learned from

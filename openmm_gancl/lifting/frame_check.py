@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart, InternalCoordinates
 from ..reference.wide_components import other_components
-from ..reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
+from ..reference.wide_torsions import torsions_of, wide_names, wide_torsion_indices, with_more_labels
 from ..sampling.labels import scattered_labels, spread
 from ..sampling.short_windows import MovingRestraint, ShortWindows, displaced_positions, step_of_windows
 from ..system.molecular_system import MolecularSystem
@@ -150,15 +150,14 @@ class _IndependentWindows:
         self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
         self.others: ParticleCoordinates | None = None
         pulled = replace(system, temperature=HOT * system.temperature)
-        self.names: tuple[str, ...] = ()
+        self.names = wide_names(system.topology, self.chart, self.wide)
         self.turned = np.empty((n, 0))
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(system.topology, self.chart, self.wide)
-            pulled, self.names = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT), torsions.names
+            pulled = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT)
             self.turned = scattered_labels(torsions, n, rng)
         elif isinstance(system.slow, ParticleCoordinates):
             self.others = other_components(system.slow, system.positions)
-            self.names = tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in self.wide.tolist())
         self.pulled = pulled
         self.pull = MovingRestraint(pulled, PULL, platform, rng, LONGEST_STEP, FRICTION)
         self.hold = MovingRestraint(system, window_of(system), platform, rng, LONGEST_STEP, FRICTION)
@@ -269,7 +268,7 @@ class _Compared:
     """Draws and frames at one label.
 
     Attributes:
-        forward: shape=(n,), log-weights of draws, in the mode of the frames where there are enough.
+        forward: shape=(n,), log-weights of draws in the mode of the frames; none where these are too few.
         backward: shape=(m,), of the frames.
         log_density: shape=(m,), of the frames.
         unseen: a sentence, where the generator does not draw what the frames show.
@@ -303,7 +302,8 @@ def _compare(
     far, unseen = _far_coordinates(generator.chart, frames, drawn), None
     if len(far) or (few and _may_matter(forward, backward)):
         unseen = _unseen(system, generator.chart, far if len(far) else mode.wide, frames)
-    return _Compared(forward, backward, log_density, unseen)
+    # draws of all modes are no measure of one
+    return _Compared(forward[:0] if few else forward, backward, log_density, unseen)
 
 
 def _far_coordinates(chart: Chart, frames: FloatArray, drawn: FloatArray) -> IntArray:
@@ -333,15 +333,15 @@ def _may_matter(forward: FloatArray, backward: FloatArray) -> bool:
 
 def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: FloatArray) -> str:
     """A sentence on frames in a mode that is not drawn."""
+    names = wide_names(system.topology, chart, indices)
     if isinstance(chart, InternalCoordinates):
         at = np.degrees(np.angle(np.exp(1j * frames[:, indices]).mean(axis=0)))
-        places = zip(torsions_of(system.topology, chart, indices).names, at, strict=True)
-        where = " and ".join(f"{name} is near {angle:.0f} degrees" for name, angle in places)
+        places = [f"{name} is near {angle:.0f} degrees" for name, angle in zip(names, at, strict=True)]
     else:
-        where = " and ".join(f"particle {i // 3} has another {'xyz'[i % 3]}" for i in indices.tolist())
+        places = [f"{name} is elsewhere" for name in names]
     return (
-        f"frames of the check stay where {where}, in a mode that the generator does not draw: label it, or give frames "
-        "of it"
+        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator does not draw: label it, "
+        "or give frames of it"
     )
 
 

@@ -31,7 +31,7 @@ from ..generator.trained_for import system_metadata
 from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..reference.wide_components import other_components, with_angles
-from ..reference.wide_torsions import labels_in_rings, torsions_of, wide_torsion_indices, with_more_labels
+from ..reference.wide_torsions import labels_in_rings, torsions_of, wide_names, wide_torsion_indices, with_more_labels
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
 from ..system.molecular_system import MolecularSystem
@@ -757,9 +757,7 @@ class Loop:
     @property
     def wide_names(self) -> tuple[str, ...]:
         """Of the wide torsions or components."""
-        if isinstance(self.chart, InternalCoordinates):
-            return torsions_of(self.system.topology, self.chart, self.wide).names if len(self.wide) else ()
-        return tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in self.wide.tolist())
+        return wide_names(self.system.topology, self.chart, self.wide)
 
     @property
     def places(self) -> FloatArray:

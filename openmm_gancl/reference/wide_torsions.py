@@ -60,6 +60,13 @@ def torsions_of(topology: Any, chart: InternalCoordinates, indices: IntArray) ->
     return Torsions(tuple(_name(topology, quadruple) for quadruple in atoms.tolist()), atoms)
 
 
+def wide_names(topology: Any, chart: Chart, indices: IntArray) -> tuple[str, ...]:
+    """Names of coordinates of a chart: torsions, or components of particles."""
+    if isinstance(chart, InternalCoordinates):
+        return torsions_of(topology, chart, indices).names if len(indices) else ()
+    return tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in indices.tolist())
+
+
 def _name(topology: Any, atoms: list[int]) -> str:
     every = list(topology.atoms())
     residue = every[atoms[1]].residue

@@ -57,7 +57,7 @@ def test_a_right_generator_leaves_no_doubt(name):
     assert found.wide_angles.shape == (N_LABELS, 10, 1) and np.isfinite(found.wide_angles).all()
 
 
-@pytest.mark.parametrize(("name", "what"), [(FORK, "particle 0 has another y"), (PENTANE, "C5-C4-C3-C2 is near")])
+@pytest.mark.parametrize(("name", "what"), [(FORK, "particle 0, y is elsewhere"), (PENTANE, "C5-C4-C3-C2 is near")])
 def test_a_mode_that_is_not_drawn_has_a_name(name, what):
     """The twin: nothing is looked for, and training sees the structure's own mode."""
     found = check(name, learned(name, wide=False).model)

@@ -131,6 +131,18 @@ def test_the_uniform_share_reaches_a_mode_that_no_structure_showed(name):
     assert abs(wrong.z) > REJECTED, wrong
 
 
+def test_frames_of_one_mode_alone_lead_to_all_of_them():
+    """Frames of the user's own, all trans about the bond that turns: the uniform share draws the others."""
+    system, (chart, wide, *_) = system_of(PENTANE), one_mode(PENTANE)
+    frames = sample_short_windows(system, np.random.default_rng(1), ShortWindows(n=20)).positions
+    trans = frames[np.abs(chart.to_internal(frames)[:, wide[0]]) > 2.0]
+    assert len(trans) > 400
+    learned = learn(system, seed=1, max_evaluations=8000, options=OPTIONS, frames=trans)
+    found, error = difference_and_error(PENTANE, learned)
+    assert error < MAX_ERROR and abs(found - exact_difference(PENTANE)) < LIMIT * error
+    assert learned.history[0].effective_fraction < 0.3 < 0.8 < learned.history[-1].effective_fraction
+
+
 @pytest.mark.slow
 def test_rotamers_of_valine():
     """Of chi1, which is no label: populations of 0.490, 0.247 and 0.264, each +- 0.007; about 170 s.

@@ -176,7 +176,7 @@ class LoopSettings:
 
 
 LOOP_PRESETS: dict[str, LoopSettings] = {
-    "default": LoopSettings(30, 100, 25, 4, 2000, 10.0, 35_000, 7_000, 600),
+    "default": LoopSettings(30, 100, 25, 4, 2000, 10.0, 35_000, 14_000, 600),
     "quick": LoopSettings(30, 100, 25, 4, 2000, 10.0, 14_000, 2_800, 200),
 }
 

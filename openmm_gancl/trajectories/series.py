@@ -4,18 +4,16 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..coordinates.specification import CollectiveVariable, parse_cv
 from ..errors import InputError, first_line
 from ..units import FloatArray, IntArray
-from .files import FORMATS_WITH_TIMES, load_topology, read_chunks, silent_readers
 
-MAX_BOND_LENGTH = 1.0
-"""nm; a longer bond crosses the box."""
-
+if TYPE_CHECKING:
+    from ..coordinates.specification import CollectiveVariable
+    from .bonds import BondCheck
 
 @dataclass(frozen=True)
 class Series:
@@ -28,6 +26,8 @@ class Series:
         values: shape=(n, d), single precision.
         starts: shape=(n_files + 1,), where each trajectory begins; the last entry is n.
         time: shape=(n,), ps; None where the files hold none.
+        labels: of the coordinates, as a paper would print them; empty where they are the names.
+        resolved: the atoms that each depends on, as the topology's file names them; empty where they are not known.
     """
 
     names: tuple[str, ...]
@@ -36,6 +36,8 @@ class Series:
     values: Any
     starts: IntArray
     time: Any = None
+    labels: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
 
     @property
     def n_files(self) -> int:
@@ -63,27 +65,32 @@ def read_series(
     Raises:
         InputError: a file cannot be read, is of another molecule, or holds NaN.
     """
+    from ..coordinates.specification import parse_cv
+    from .bonds import BondCheck
+    from .files import FORMATS_WITH_TIMES, read_chunks
+    from .topologies import load_topology, suffix_of
+
     if stride < 1:
         raise InputError(f"`stride` is {stride}: give at least 1")
     if not paths:
         raise InputError("no trajectory is given: name at least one file")
     topology = load_topology(top)
     variables = [parse_cv(cv, topology) for cv in cvs]
-    timed = all(path.suffix in FORMATS_WITH_TIMES for path in paths)
+    check = BondCheck(variables, topology)
+    timed = all(suffix_of(path) in FORMATS_WITH_TIMES for path in paths)
     values, times, starts = array("f"), array("f"), [0]
-    with silent_readers():
-        for path in paths:
-            done = 0
-            for chunk in read_chunks(path, top, topology, stride):
-                values.frombytes(_values(chunk, variables, path, done, stride).tobytes())
-                if timed:
-                    times.frombytes(np.asarray(chunk.time, dtype=np.float32).tobytes())
-                done += len(chunk)
-            if not done:
-                raise InputError(f"{path} holds no frame: leave it out")
-            starts.append(starts[-1] + done)
-            if progress is not None:
-                progress()
+    for path in paths:
+        done = 0
+        for chunk in read_chunks(path, topology, stride):
+            values.frombytes(_values(chunk, variables, check, path, done, stride).tobytes())
+            if timed:
+                times.frombytes(np.asarray(chunk.time, dtype=np.float32).tobytes())
+            done += len(chunk)
+        if not done:
+            raise InputError(f"{path} holds no frame: leave it out")
+        starts.append(starts[-1] + done)
+        if progress is not None:
+            progress()
     return Series(
         names=tuple(variable.name for variable in variables),
         periods=np.array([variable.period for variable in variables]),
@@ -91,27 +98,14 @@ def read_series(
         values=np.frombuffer(values, dtype=np.float32).reshape(-1, len(variables)),
         starts=np.array(starts),
         time=np.frombuffer(times, dtype=np.float32) if timed else None,
+        labels=tuple(variable.label for variable in variables),
+        resolved=tuple(variable.resolved for variable in variables),
     )
 
 
-def _check_whole(chunk: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
-    """Refuse a molecule that the box cuts in two, where the minimum image does not mend it."""
-    if not len(variable.bonds) or (chunk.unitcell_lengths is not None and not variable.needs_whole):
-        return
-    lengths = np.linalg.norm(chunk.xyz[:, variable.bonds[:, 0]] - chunk.xyz[:, variable.bonds[:, 1]], axis=2)
-    boxes = chunk.unitcell_lengths
-    limit = MAX_BOND_LENGTH if boxes is None else 0.5 * boxes.min(axis=1, keepdims=True)
-    broken = lengths > limit
-    if broken.any():
-        frame, bond = np.argwhere(broken)[0]
-        a, b = variable.bonds[bond]
-        raise InputError(
-            f"{where(int(frame))}: the bond between atoms {a} and {b} is {lengths[frame, bond]:.2f} nm long, so the "
-            f"molecule is cut by the box: make molecules whole (mdtraj's make_molecules_whole, say) for {variable.name}"
-        )
-
-
-def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, done: int, stride: int) -> Any:
+def _values(
+    chunk: Any, variables: Sequence["CollectiveVariable"], check: "BondCheck", path: Path, done: int, stride: int
+) -> Any:
     def where(row: int) -> str:
         return f"{path}, frame {(done + row) * stride}"
 
@@ -119,8 +113,7 @@ def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, don
     bad = ~np.isfinite(chunk.xyz[:, used]).all(axis=(1, 2))
     if bad.any():
         raise InputError(f"{where(int(bad.argmax()))}: a coordinate is NaN or infinite: cut the trajectory before it")
-    for variable in variables:
-        _check_whole(chunk, variable, where)
+    check(chunk, where)
     values = np.stack([np.asarray(variable.compute(chunk), dtype=np.float32) for variable in variables], axis=1)
     undefined = ~np.isfinite(values).all(axis=1)
     if undefined.any():

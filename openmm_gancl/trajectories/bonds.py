@@ -1,0 +1,130 @@
+"""Whether frames are what their topology and their box say: one check of the lengths of bonds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..coordinates.residues import atom_label
+from ..coordinates.specification import CollectiveVariable
+from ..errors import InputError
+from ..units import BoolArray, FloatArray
+
+MAX_BOND_LENGTH, MAX_BEAD_DISTANCE = 0.3, 1.0
+"""nm; longer bonds of atoms, and of beads of coarse models, are none."""
+
+MAX_ATOM_DENSITY = 300.0
+"""Atoms per cubic nm, that no box holds; water has 100, and dense solids less than 200."""
+
+
+def _is_atomistic(topology: Any) -> bool:
+    """Whether particles are atoms, not beads: a residue has a whole backbone, or an atom is hydrogen."""
+    for residue in topology.residues:
+        names = {atom.name for atom in residue.atoms}
+        symbols = {atom.element.symbol for atom in residue.atoms if atom.element is not None}
+        if {"N", "CA", "C"} <= names or "H" in symbols:
+            return True
+    return False
+
+
+class BondCheck:
+    """Refuses frames in which a bond that a collective variable rests on is longer than any bond.
+
+    Args:
+        variables: the collective variables.
+        topology: an mdtraj.Topology.
+    """
+
+    def __init__(self, variables: list[CollectiveVariable], topology: Any):
+        self.topology, self.variables = topology, variables
+        self.longest = MAX_BOND_LENGTH if _is_atomistic(topology) else MAX_BEAD_DISTANCE
+
+    def _refuse(self, where: str, variable: CollectiveVariable, bond: Any, length: float, boxed: bool) -> None:
+        first, second = (atom_label(self.topology, int(i)) for i in sorted(bond))
+        if boxed and variable.needs_whole:
+            remedy = "make molecules whole (mdtraj's make_molecules_whole, say)"
+        elif boxed:
+            remedy = "name other atoms if a gap or the end of a chain lies between them, or give the frames their own box"
+        else:
+            remedy = (
+                "name other atoms if a gap or the end of a chain lies between them, or make molecules whole (mdtraj's "
+                "make_molecules_whole, say) if the box cut them"
+            )
+        image = " by the minimum image" if boxed and not variable.needs_whole else ""
+        raise InputError(
+            f"{where}: {first} and {second} are {length:.2f} nm apart{image}, but {variable.name} takes them as bonded: {remedy}"
+        )
+
+    def _check_boxes(self, frames: Any, where: Callable[[int], str]) -> None:
+        """Refuse boxes that cannot hold the frames."""
+        lengths = frames.unitcell_lengths
+        vectors = np.asarray(frames.unitcell_vectors, dtype=float)
+        with np.errstate(all="ignore"):
+            volumes = np.abs(np.linalg.det(vectors))
+            a, b, c = vectors.transpose(1, 0, 2)
+            areas = [np.linalg.norm(np.cross(*pair), axis=1) for pair in ((b, c), (c, a), (a, b))]
+            heights = np.min([volumes / area for area in areas], axis=0)
+            possible = (heights > 2 * self.longest) & (volumes * MAX_ATOM_DENSITY > self.topology.n_atoms)
+        if not possible.all():
+            row = int(possible.argmin())
+            shown = " x ".join(f"{x:.3g}" for x in lengths[row])
+            raise InputError(
+                f"{where(row)}: a box of {shown} nm cannot hold these {self.topology.n_atoms} atoms: remove the box, or "
+                "give the one that the frames were made in"
+            )
+
+    def __call__(self, frames: Any, where: Callable[[int], str]) -> None:
+        """Check some frames.
+
+        Args:
+            frames: an mdtraj.Trajectory.
+            where: the name of a frame, for messages.
+
+        Raises:
+            InputError: a bond is too long, or a box too small.
+        """
+        import mdtraj
+
+        boxed = frames.unitcell_lengths is not None
+        if boxed and any(len(variable.atoms) > 1 for variable in self.variables):
+            self._check_boxes(frames, where)
+        for variable in self.variables:
+            if not len(variable.bonds):
+                continue
+            image = boxed and not variable.needs_whole
+            lengths = mdtraj.compute_distances(frames, variable.bonds, periodic=image)
+            broken: BoolArray = ~(lengths <= self.longest)
+            if broken.any():
+                row, bond = np.argwhere(broken)[0]
+                self._refuse(where(int(row)), variable, variable.bonds[bond], float(lengths[row, bond]), boxed)
+            if image and len(variable.atoms) == 2:
+                self._check_ends(frames, variable, where)
+
+    def _check_ends(self, frames: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
+        """Refuse a distance within a molecule that reaches further than half the box: its minimum image is another."""
+        import mdtraj
+
+        along = path_along(variable.bonds, *map(int, variable.atoms))
+        if along is None:
+            return
+        steps = mdtraj.compute_displacements(frames, along, periodic=True).sum(axis=1)
+        image = mdtraj.compute_displacements(frames, [variable.atoms], periodic=True)[:, 0]
+        other = np.linalg.norm(steps - image, axis=1) > 0.01
+        if other.any():
+            row = int(other.argmax())
+            far, near = (float(np.linalg.norm(vectors[row])) for vectors in (steps, image))
+            raise InputError(
+                f"{where(row)}: along its bonds {variable.name} is {far:.2f} nm, by the minimum image {near:.2f} nm: "
+                "the molecule reaches over half of the box; write the frames whole and without a box"
+            )
+
+
+def path_along(bonds: Any, first: int, last: int) -> FloatArray | None:
+    """Bonds from an atom to another in order, shape=(m, 2); None where none lead there."""
+    import networkx
+
+    graph = networkx.Graph([tuple(map(int, bond)) for bond in bonds])
+    if first not in graph or last not in graph or not networkx.has_path(graph, first, last):
+        return None
+    path = networkx.shortest_path(graph, first, last)
+    return np.array(list(zip(path[:-1], path[1:], strict=True)))

@@ -68,7 +68,7 @@ def atom_label(topology: Any, atom: int) -> str:
     return f"{found.name} of {residue_label(found.residue, chain=True)}"
 
 
-def atoms_label(topology: Any, atoms: Sequence[int]) -> str:
+def atoms_label(topology: Any, atoms: Iterable[int]) -> str:
     """Names of some atoms by residue, in order, as in ``C of A/ACE1, N CA C of A/ALA2``."""
     groups: list[tuple[Any, list[str]]] = []
     for atom in (topology.atom(int(i)) for i in atoms):

@@ -20,6 +20,7 @@ from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
+from .ranges import surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
@@ -68,24 +69,6 @@ class TrajectoryAnalysis:
     def convergence(self) -> Convergence:
         """Over the length of the trajectories."""
         return self.settling()
-
-
-def _edges(series: Series, d: int, blocks: Blocks, bins: int | None) -> tuple[FloatArray, ...]:
-    """Bin edges over one period, or over what the frames that are used reach."""
-    edges = []
-    runs = np.flatnonzero(np.append(True, blocks.start[1:] != blocks.stop[:-1]))  # where something was cut between
-    spans = list(zip(blocks.start[runs], np.append(blocks.stop[runs[1:] - 1], blocks.stop[-1]), strict=True))
-    for i in range(d):
-        period = float(series.periods[i])
-        if np.isfinite(period):
-            low, high = -period / 2, period / 2
-        else:
-            low = min(float(series.values[begin:end, i].min()) for begin, end in spans)
-            high = max(float(series.values[begin:end, i].max()) for begin, end in spans)
-        if not high > low:
-            raise InputError(f"{series.names[i]} is {low:g} in every frame: choose a coordinate that moves")
-        edges.append(np.linspace(low, high, (bins or DEFAULT_BINS[d]) + 1))
-    return tuple(edges)
 
 
 def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> Basin:
@@ -233,6 +216,7 @@ def analyse(
     method: Method = "kde",
     discard: int | Literal["auto"] = "auto",
     basins: Sequence[Basin] = (),
+    ranges: Sequence[tuple[float, float]] = (),
     n_bootstrap: int = 100,
     seed: int = 0,
 ) -> TrajectoryAnalysis:
@@ -248,6 +232,8 @@ def analyse(
         method: kde (von Mises on periodic coordinates, else Gaussian, reflected at the ends) or histogram.
         discard: frames to cut from each trajectory, or ``auto``.
         basins: boxes whose populations to report; found on the surface by default.
+        ranges: low and high of each coordinate without a period, in its unit; as far as enough samples reach by
+            default.
         n_bootstrap: replicates.
         seed: of the bootstrap.
 
@@ -258,8 +244,9 @@ def analyse(
     _check_asked(d, method)
     basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in basins]
     weighted = _Weighted.of(observations, discard)
-    edges = _edges(series, d, weighted.blocks, bins)
-    counts = weighted.counts(series, FineGrid(edges, series.periods[:d]), basins)
+    bins_and_spans = surface_range(series, d, weighted.blocks, bins, ranges)
+    edges, grid = bins_and_spans.edges, bins_and_spans.grid(series.periods[:d])
+    counts = weighted.counts(series, grid, basins)
     density, draws = estimate_density(counts, method), counts.draws(n_bootstrap, seed)
     surface, deviations = _surface(density, edges, series, temperature, draws)
     masks: BoolArray = box_masks(surface, basins) if basins else find_basins(surface)

@@ -1,5 +1,6 @@
 """Whether frames are what their topology and their box say: one check of the lengths of bonds."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,19 +41,18 @@ class BondCheck:
         self.longest = MAX_BOND_LENGTH if _is_atomistic(topology) else MAX_BEAD_DISTANCE
 
     def _refuse(self, where: str, variable: CollectiveVariable, bond: Any, length: float, boxed: bool) -> None:
-        first, second = (atom_label(self.topology, int(i)) for i in sorted(bond))
+        first, second = sorted(map(int, bond))
+        whole = "make molecules whole (mdtraj's make_molecules_whole, say)"
+        gap = "name other atoms if a gap or the end of a chain lies between them"
         if boxed and variable.needs_whole:
-            remedy = "make molecules whole (mdtraj's make_molecules_whole, say)"
-        elif boxed:
-            remedy = "name other atoms if a gap or the end of a chain lies between them, or give the frames their own box"
+            remedy = whole
         else:
-            remedy = (
-                "name other atoms if a gap or the end of a chain lies between them, or make molecules whole (mdtraj's "
-                "make_molecules_whole, say) if the box cut them"
-            )
+            remedy = f"{gap}, or {'give the frames the box they were made in' if boxed else whole}"
         image = " by the minimum image" if boxed and not variable.needs_whole else ""
+        names = " and ".join(atom_label(self.topology, atom) for atom in (first, second))
         raise InputError(
-            f"{where}: {first} and {second} are {length:.2f} nm apart{image}, but {variable.name} takes them as bonded: {remedy}"
+            f"{where}: the bond between atoms {first} and {second} ({names}), which {variable.name} rests on, is "
+            f"{length:.2f} nm long{image}: {remedy}"
         )
 
     def _check_boxes(self, frames: Any, where: Callable[[int], str]) -> None:
@@ -69,7 +69,7 @@ class BondCheck:
             row = int(possible.argmin())
             shown = " x ".join(f"{x:.3g}" for x in lengths[row])
             raise InputError(
-                f"{where(row)}: a box of {shown} nm cannot hold these {self.topology.n_atoms} atoms: remove the box, or "
+                f"{where(row)}: a box of {shown} nm cannot hold these {self.topology.n_atoms} atoms: remove it, or "
                 "give the one that the frames were made in"
             )
 
@@ -104,7 +104,7 @@ class BondCheck:
         """Refuse a distance within a molecule that reaches further than half the box: its minimum image is another."""
         import mdtraj
 
-        along = path_along(variable.bonds, *map(int, variable.atoms))
+        along = _path_along(variable.bonds, *map(int, variable.atoms))
         if along is None:
             return
         steps = mdtraj.compute_displacements(frames, along, periodic=True).sum(axis=1)
@@ -119,7 +119,7 @@ class BondCheck:
             )
 
 
-def path_along(bonds: Any, first: int, last: int) -> FloatArray | None:
+def _path_along(bonds: Any, first: int, last: int) -> FloatArray | None:
     """Bonds from an atom to another in order, shape=(m, 2); None where none lead there."""
     import networkx
 
@@ -127,4 +127,4 @@ def path_along(bonds: Any, first: int, last: int) -> FloatArray | None:
     if first not in graph or last not in graph or not networkx.has_path(graph, first, last):
         return None
     path = networkx.shortest_path(graph, first, last)
-    return np.array(list(zip(path[:-1], path[1:], strict=True)))
+    return np.array(list(itertools.pairwise(path)))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..coordinates.specification import CollectiveVariable
     from .bonds import BondCheck
 
+
 @dataclass(frozen=True)
 class Series:
     """Collective variables of the frames of one or more trajectories.

@@ -129,5 +129,7 @@ def load_topology(top: Any) -> Any:
             ) from None
     topology = getattr(top, "topology", top)
     if not isinstance(topology, mdtraj.Topology):
-        raise InputError(f"`top` is a {type(top).__name__}: give a file's name, an mdtraj.Topology or mdtraj.Trajectory")
+        raise InputError(
+            f"`top` is a {type(top).__name__}: give a file's name, an mdtraj.Topology or mdtraj.Trajectory"
+        )
     return topology

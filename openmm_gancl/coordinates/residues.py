@@ -1,5 +1,6 @@
 """Residues as the files name them, by chain, number and insertion code, and the torsions of their atoms."""
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -93,7 +94,7 @@ def _torsions(kind: str, topology: Any) -> IntArray:
         residues = {topology.atom(a).residue.index, topology.atom(b).residue.index}
         return len(residues) == 1 or not residues <= bonded or frozenset((a, b)) in bonds
 
-    kept = [all(may_be_bonded(int(a), int(b)) for a, b in zip(row[:-1], row[1:], strict=True)) for row in rows]
+    kept = [all(may_be_bonded(int(a), int(b)) for a, b in itertools.pairwise(row)) for row in rows]
     return np.asarray(rows[np.array(kept, dtype=bool)])
 
 

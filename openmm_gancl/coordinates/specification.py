@@ -1,4 +1,4 @@
-"""Collective variables of trajectories, named as on the command line: ``phi:B/52A``, ``distance:0,7``, ``rg:protein``."""
+"""Collective variables of trajectories, named as on the command line: ``phi:2``, ``distance:0,7``, ``rg:protein``."""
 
 import itertools
 from collections.abc import Callable, Iterable

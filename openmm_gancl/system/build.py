@@ -7,8 +7,8 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from ..coordinates.slow_coordinates import SlowCoordinates, slow_from_description
 from ..coordinates.residues import backbone_atoms, from_openmm
+from ..coordinates.slow_coordinates import SlowCoordinates, slow_from_description
 from ..engine.serialization import deserialized_system, refuse_code
 from ..errors import InputError, first_line
 from ..units import FloatArray, number

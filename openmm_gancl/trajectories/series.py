@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, first_line
+from ..files import load_arrays
 from ..units import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -144,8 +145,10 @@ def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: 
     if not path.is_file():
         raise InputError(f"there is no file {path}: give the {what} of the frames")
     try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+        values = load_arrays(path) if path.suffix == ".npy" else np.loadtxt(path)
         values = np.atleast_1d(np.asarray(values, dtype=float))
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
     if values.size != values.shape[0]:

@@ -68,12 +68,8 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return int(found)
 
 
-MAX_RADIANS = 2 * np.pi + 1e-6
-"""Beyond it an angle is given in degrees by mistake."""
-
-
 def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
-    """Refuse angles that look like degrees: they would be wrapped, silently, into others.
+    """Refuse angles beyond a whole period, which look like degrees: they would be wrapped, silently, into others.
 
     Args:
         values: shape=(..., d).
@@ -81,10 +77,13 @@ def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
         what: they are of.
 
     Raises:
-        InputError: a periodic one is beyond 2 pi.
+        InputError: a periodic one is beyond its period.
     """
-    if (far := np.isfinite(periods) & (np.abs(values) > MAX_RADIANS)).any():
-        raise InputError(f"{what} {values[far][0]:g} is beyond 2 pi: give radians (numpy.radians of degrees)")
+    if (far := np.isfinite(periods) & (np.abs(values) > periods + 1e-6)).any():
+        period = np.broadcast_to(periods, np.shape(values))[far][0]
+        if np.isclose(period, 2 * np.pi):
+            raise InputError(f"{what} {values[far][0]:g} is beyond 2 pi: give radians (numpy.radians of degrees)")
+        raise InputError(f"{what} {values[far][0]:g} is beyond the period {period:g}: give the coordinate's own unit")
 
 
 def checked_temperature(temperature: float) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
@@ -18,6 +19,63 @@ if TYPE_CHECKING:
     from ..trajectories.observations import Observations
 
 SUFFIXES = (".npz", ".dat", ".png")
+
+TRAJECTORY_SUFFIXES = [
+    ".dcd",
+    ".xtc",
+    ".trr",
+    ".nc",
+    ".ncdf",
+    ".netcdf",
+    ".h5",
+    ".hdf5",
+    ".lh5",
+    ".binpos",
+    ".mdcrd",
+    ".crd",
+    ".pdb",
+    ".pdbx",
+    ".cif",
+    ".gro",
+    ".lammpstrj",
+    ".xyz",
+    ".arc",
+    ".gsd",
+    ".dtr",
+    ".stk",
+    ".tng",
+]
+"""What names of trajectories end in; other files after ``--colvar`` are tables too."""
+
+MANY_FILES = ("--colvar", "--hills")
+
+
+def _each_with_its_option(arguments: list[str]) -> list[str]:
+    """``--colvar A B`` as ``--colvar A --colvar B``: options of files take all that follow, up to a trajectory."""
+    spread: list[str] = []
+    option = ""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            name, mark, _ = argument.partition("=")
+            option = name if name in MANY_FILES else ""
+            if option and mark:
+                spread.append(argument)
+                continue
+        elif option and arguments[i - 1] != option:
+            if Path(argument).suffix.lower() in TRAJECTORY_SUFFIXES:
+                option = ""
+            else:
+                spread.append(option)
+        spread.append(argument)
+    return spread
+
+
+class FilesCommand(TyperCommand):
+    """A command whose options of files take several of them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Divide them first."""
+        return super().parse_args(ctx, _each_with_its_option(args))
 
 
 def _prefix(output: Path | None) -> Path:
@@ -39,6 +97,14 @@ def _method(text: str) -> Any:
     return text
 
 
+def _bound(text: str) -> float:
+    """A number, or one with pi as PLUMED has it; "nan" is refused where it is used."""
+    from ..trajectories.periods import plumed_number
+
+    value = plumed_number(text)
+    return value if value == value else float(text)
+
+
 def _basin(text: str, d: int) -> Any:
     import numpy as np
 
@@ -46,16 +112,16 @@ def _basin(text: str, d: int) -> Any:
 
     name, *bounds = text.split(":")
     try:
-        box = np.array([float(bound) for bound in bounds]).reshape(d, 2)
+        box = np.array([_bound(bound) for bound in bounds]).reshape(d, 2)
     except ValueError:
         form = ":".join(["name", *["low:high"] * d])
-        raise InputError(f"--basin {text} is not understood: give {form}, in radians or nm") from None
+        raise InputError(f"--basin {text} is not understood: give {form}, in the coordinate's unit") from None
     return Basin(name, (box,))
 
 
 def _range(text: str) -> tuple[float, float]:
     try:
-        low, high = (float(bound) for bound in text.split(":"))
+        low, high = (_bound(bound) for bound in text.split(":"))
     except ValueError:
         raise InputError(f"--bias-range {text} is not understood: give low:high, in radians or nm") from None
     if not low < high:
@@ -85,8 +151,6 @@ def _bias(
         return lambda periods: metadynamics_bias(metadynamics, periods=periods, limits=limits)
     if opes is None:
         return None
-    if barrier is None:
-        raise InputError("--opes needs the barrier that OPES was given: add --opes-barrier, kJ/mol")
     return lambda periods: opes_bias(
         opes, temperature=temperature, barrier=barrier, periods=periods, bias_factor=bias_factor
     )
@@ -120,18 +184,48 @@ Trajectories = Annotated[
 ]
 Top = Annotated[Path | None, typer.Option(help="Topology of the trajectories, a PDB file, say.")]
 LogWeights = Annotated[Path | None, typer.Option(help="Log-weights of the frames, npy or text, one a frame.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights themselves, likewise.")]
 Colvars = Annotated[
     list[Path] | None,
-    typer.Option(help="A COLVAR file as PLUMED writes it, for column:NAME and --bias-columns; repeatable."),
+    typer.Option(
+        help="Tables for column:NAME and --bias-columns: COLVAR files of PLUMED, xvg of GROMACS, colvars.traj, cpptraj's "
+        "dat, CSV, plain columns (column:2 is the second); one or more, wildcards too."
+    ),
 ]
-BiasColumns = Annotated[
-    str | None, typer.Option(help="Columns of the COLVAR file, a,b, whose sum is the bias (kJ/mol).")
+BiasColumns = Annotated[str | None, typer.Option(help="Columns of these tables, a,b or *.bias, whose sum is the bias.")]
+HillsFiles = Annotated[
+    list[Path] | None,
+    typer.Option(help="HILLS of PLUMED: undone as at each frame, less c(t); alone, their centres are the frames."),
 ]
 Windows = Annotated[
     Path | None,
-    typer.Option(help="Umbrella windows, CSV: file, centre_0, kappa_0 (kJ/mol, nm, radians), centre_1, kappa_1."),
+    typer.Option(
+        help="Umbrella windows, CSV: file, centre_0, kappa_0 (kJ/mol, the coordinate's unit), centre_1, kappa_1; or "
+        "metadata of WHAM."
+    ),
 ]
-Form = Annotated[str, typer.Option(help="harmonic, kappa (x - s)^2 / 2, or cosine, kappa (1 - cos(x - s)).")]
+Form = Annotated[
+    str,
+    typer.Option(
+        help="harmonic, kappa (x - s)^2 / 2; cosine, kappa (1 - cos(x - s)); or amber, kappa (x - s)^2, without the half."
+    ),
+]
+CentreUnit = Annotated[
+    str | None,
+    typer.Option(help="Of the windows' centres: degrees, radians, nm, angstrom; the coordinate's by default."),
+]
+KappaUnit = Annotated[
+    str | None, typer.Option(help="Of kappa, as kcal/mol/rad^2, kJ/mol/degree^2, kcal/mol/angstrom^2.")
+]
+InputUnit = Annotated[
+    str,
+    typer.Option(
+        help="Of energies in the files, kJ/mol, kcal/mol or kT, and of columns that tell none, as kcal/mol,degrees."
+    ),
+]
+EnergyColumn = Annotated[
+    str | None, typer.Option(help="Potential energy without restraints, for windows of several temperatures.")
+]
 Metadynamics = Annotated[
     Path | None, typer.Option(help="The biasDir of OpenMM's Metadynamics: undone by its last bias.")
 ]
@@ -140,9 +234,12 @@ BiasRanges = Annotated[
     typer.Option(help="minValue:maxValue of a Metadynamics variable without a period; once for each."),
 ]
 Opes = Annotated[
-    Path | None, typer.Option(help="numpy.savez of openmm-opes' getState(), or its biasDir: undone likewise.")
+    Path | None,
+    typer.Option(help="numpy.savez of openmm-opes' getState(), or its biasDir; KERNELS or STATE of PLUMED: likewise."),
 ]
-OpesBarrier = Annotated[float | None, typer.Option(help="The barrier that OPES was given, kJ/mol.")]
+OpesBarrier = Annotated[
+    float | None, typer.Option(help="The barrier that OPES was given, kJ/mol; PLUMED's files tell it.")
+]
 OpesBiasFactor = Annotated[
     float | None, typer.Option(help="The bias factor that OPES was given; barrier / kT if none was.")
 ]
@@ -157,28 +254,28 @@ Unit = Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is
 Basins = Annotated[
     list[str] | None,
     typer.Option(
-        help="name:low:high, or name:low:high:low:high; radians or nm; repeatable, the first is zero; found on the "
+        help="name:low:high, or name:low:high:low:high; the coordinate's unit; repeatable, the first is zero; found on the "
         "surface if none is given."
     ),
 ]
 
 
 def _read(
-    windows: Path | None, form: str, n_trajectories: int, temperature: float, reporter: Any, **sources: Any
+    windows: Path | None, table_options: dict[str, Any], n_trajectories: int, reporter: Any, **sources: Any
 ) -> "Observations":
     """What was observed, with progress."""
     from ..trajectories.observations import read
-    from ..trajectories.umbrella import read_windows
+    from ..trajectories.window_table import read_table_of_windows
 
-    if windows is None and form != "harmonic":
-        raise InputError("`form` goes with `windows`: add it, or leave it out")
-    table = None if windows is None else read_windows(windows, temperature, form)
-    n_files = (n_trajectories or (len(table) if table else 0)) or 1
+    odd = [name for name, value in table_options.items() if value not in (None, "harmonic")]
+    if windows is None and odd:
+        raise InputError(f"`{odd[0]}` goes with `windows`: add it, or leave it out")
+    d = len(sources["bias_cvs"] or sources["cvs"])
+    table = None if windows is None else read_table_of_windows(windows, **table_options, d=d)
+    n_files = (n_trajectories or (len(table.files) if table else 0)) or 1
     with reporter.step("reading", n_files) as done:
         finished = iter(range(1, n_files + 1))
-        observations = read(
-            temperature=temperature, windows=table, progress=lambda: done(next(finished, n_files)), **sources
-        )
+        observations = read(windows=table, progress=lambda: done(next(finished, n_files)), **sources)
         done(n_files)
     return observations
 
@@ -190,10 +287,16 @@ def fes(
     top: Top = None,
     output: shared.Output = None,
     log_weights: LogWeights = None,
+    weights: Weights = None,
     colvar: Colvars = None,
     bias_columns: BiasColumns = None,
+    hills: HillsFiles = None,
     windows: Windows = None,
     window_form: Form = "harmonic",
+    centre_unit: CentreUnit = None,
+    kappa_unit: KappaUnit = None,
+    energy_column: EnergyColumn = None,
+    input_unit: InputUnit = "kJ/mol",
     metadynamics: Metadynamics = None,
     bias_range: BiasRanges = None,
     opes: Opes = None,
@@ -222,16 +325,20 @@ def fes(
         prefix, reporter = _prefix(output), make_reporter()
         observations = _read(
             windows,
-            window_form,
+            {"form": window_form, "centre_unit": centre_unit, "kappa_unit": kappa_unit},
             len(trajectories or []),
-            temperature,
             reporter,
+            temperature=temperature,
             paths=trajectories or [],
             top=top,
             cvs=cv,
             log_weights=log_weights,
+            weights=weights,
             colvar=colvar or [],
             bias_columns=bias_columns.split(",") if bias_columns else [],
+            hills=hills or [],
+            energy_column=energy_column,
+            input_unit=input_unit,
             bias=bias,
             bias_cvs=bias_cv or [],
             stride=stride,

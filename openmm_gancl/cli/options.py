@@ -58,6 +58,7 @@ Restrain = Annotated[
 
 SPELLED = {
     "basins": "basin",
+    "barrier": "opes-barrier",
     "bias_cvs": "bias-cv",
     "cvs": "cv",
     "form": "window-form",

@@ -11,6 +11,7 @@ import numpy as np
 from ..coordinates.basin import Basin
 from ..coordinates.geometry import wrap
 from ..errors import InputError
+from ..trajectories.bias_checks import bias_differences
 from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
@@ -151,6 +152,24 @@ def _letters(n: int) -> list[str]:
     return [chr(ord("A") + i) if i < 26 else f"A{i}" for i in range(n)]
 
 
+def _growth_doubts(observations: Observations, blocks: Blocks) -> list[str]:
+    """A bias column that still grows among the frames that are used: early ones would count too little."""
+    if not observations.bias_columns or observations.log_weights is None:
+        return []
+    series, frames = observations.series, blocks.frames()
+    starts = np.searchsorted(frames, series.starts)
+    values, bias = np.asarray(series.values[frames], dtype=float), observations.log_weights[frames]
+    found = bias_differences(values, series.periods, bias, starts)
+    if not found.grows:
+        return []
+    names = " + ".join(observations.bias_columns)
+    return [
+        f"{names} still grows, by {found.growth:.1f} kT at the same {', '.join(series.names)} from the first to the last "
+        "third of the run: give PLUMED's rbias column (the bias less c(t)), or the HILLS file by `hills`, or cut more "
+        "by `discard`"
+    ]
+
+
 def _notes(
     observations: Observations, weighted: "_Weighted", discard: int | Literal["auto"]
 ) -> tuple[list[str], list[str]]:
@@ -161,7 +180,11 @@ def _notes(
     if observations.windows is not None and weighted.windows is not None:
         more = window_notes(observations.windows, weighted.windows)
         notes, doubts = more[0] + notes, more[1] + doubts
-    return [*observations.notes, *notes], doubts
+    return [*observations.notes, *notes], [
+        *observations.doubts,
+        *_growth_doubts(observations, weighted.blocks),
+        *doubts,
+    ]
 
 
 def _check_asked(d: int, method: str) -> None:

@@ -9,19 +9,16 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..errors import InputError
-from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
-from .colvar import Colvar, bias_log_weights, read_colvar, rows_of_frames
-from .series import Series, checked_log_weights, read_frame_values, read_log_weights, read_series
+from ..units import ENERGY_UNITS, FloatArray, IntArray, checked_temperature, energy_unit, thermal_energy
+from .periods import TURNS, check_period, plumed_number
+from .series import Series, checked_log_weights, read_frame_values, read_log_weights, read_series, read_weights
+from .tables import expanded
 
 if TYPE_CHECKING:
+    from .colvar import Colvar
     from .static_bias import StaticBias
     from .umbrella import UmbrellaWindows
-
-FULL_TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
-"""Periods that a coordinate without one may really have."""
-
-MIN_WRAP_FRACTION = 0.8
-"""Of a period, between one frame and the next: the coordinate went across its edge."""
+    from .window_table import WindowTable
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,9 @@ class Observations:
         restrained: columns of the series that the windows restrain.
         free_energies: shape=(n_windows,), kT, about right, that MBAR starts from; None to find some.
         notes: what the user should know, one sentence each.
+        doubts: why the frames may not be what they are taken for.
+        bias_columns: whose sum the log-weights are; empty where they come from elsewhere.
+        energies: shape=(n,), kJ/mol, potential energy without restraints, where windows are of several temperatures.
     """
 
     series: Series
@@ -47,6 +47,9 @@ class Observations:
     restrained: tuple[int, ...] = ()
     free_energies: FloatArray | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    bias_columns: tuple[str, ...] = ()
+    energies: FloatArray | None = None
 
 
 def _external(cv: str) -> tuple[str, str, float | None]:
@@ -54,10 +57,11 @@ def _external(cv: str) -> tuple[str, str, float | None]:
     kind, _, rest = cv.partition(":")
     if kind not in ("column", "npy"):
         return "", cv, None
-    name, _, period = rest.rpartition(":")
-    try:
-        value = 2 * np.pi if period == "2pi" else float(period)
-    except ValueError:
+    name, mark, period = rest.rpartition(":")
+    if not mark:
+        return kind, rest, None
+    value = np.inf if period == "none" else plumed_number(period)
+    if np.isnan(value):
         return kind, rest, None
     if not value > 0.0:
         raise InputError(f"{cv}: the period is {value:g}: give a positive one, or none")
@@ -72,54 +76,97 @@ def _empty_series(starts: IntArray) -> Series:
     return Series((), np.empty(0), (), np.empty((starts[-1], 0), dtype=np.float32), starts)
 
 
-def _base_series(
+@dataclass(frozen=True)
+class _Frames:
+    """Frames with the collective variables that are computed, their rows in the table, and what is said of both."""
+
+    series: Series
+    rows: IntArray | None = None
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def _frames(
     trajectories: Sequence[Path],
     top: Path | None,
     computed: Sequence[str],
-    table: Colvar | None,
+    table: "Colvar | None",
     npy: Sequence[str],
     stride: int,
     progress: Callable[[], None] | None,
-) -> tuple[Series, IntArray | None]:
-    """Frames with the collective variables that are computed, and their rows in the table."""
+    by_file: bool,
+) -> _Frames:
+    """Of trajectories, of the runs (or files) of a table, or of an array."""
     if computed:
         if top is None:
             raise InputError("trajectories need `top`, a PDB file, say: name it")
         series = read_series(trajectories, top, computed, stride=stride, progress=progress)
-        return series, None if table is None else rows_of_frames(table, series, stride)
+        if table is None:
+            return _Frames(series)
+        from .frame_rows import rows_of_frames
+
+        found = rows_of_frames(table, series, stride)
+        return _Frames(series, found.rows, found.notes, found.doubts)
     if table is None:
         n = len(read_frame_values(Path(_external(npy[0])[1]), None))
-        return _empty_series(np.array([0, -(-n // stride)])), None
-    counts = np.bincount(table.file)
-    rows = np.concatenate([np.flatnonzero(table.file == file)[::stride] for file in range(len(counts))])
-    return _empty_series(np.concatenate([[0], np.cumsum(-(-counts // stride))])), rows
+        return _Frames(_empty_series(np.array([0, -(-n // stride)])))
+    part = table.file if by_file else table.run
+    counts = np.bincount(part)
+    rows = np.concatenate([np.flatnonzero(part == i)[::stride] for i in range(len(counts))])
+    return _Frames(_empty_series(np.concatenate([[0], np.cumsum(-(-counts // stride))])), rows)
 
 
-def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntArray | None, stride: int) -> Series:
+@dataclass(frozen=True)
+class _Coordinate:
+    """A collective variable that comes from a file."""
+
+    name: str
+    values: FloatArray
+    period: float
+    unit: str
+
+
+def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, length: str) -> _Coordinate:
+    """A column or an array, within one period around zero."""
+    kind, name, period = _external(cv)
+    series, own, unit = frames.series, np.inf, ""
+    if kind == "column" and table is not None:
+        if (whole := cv.partition(":")[2]) in table.fields:
+            name, period = whole, None  # as a name of ours, phi:2, is no period of 2
+        name = table.name(name)
+        values, own, unit = table.column(name)[frames.rows], table.period(name), table.units.get(name, length)
+    else:
+        # several files are thinned each by itself, so that one array cannot be
+        step = stride if series.n_files == 1 else 1
+        values, name = read_frame_values(Path(name), len(series.values), stride=step), Path(name).stem
+    if not np.isfinite(values).all():
+        raise InputError(f"{cv}, frame {int(np.isfinite(values).argmin())}: not a finite number; remove it")
+    if period is None or np.isfinite(period):  # else it was said that there is none
+        bare = cv if period is None else cv.rpartition(":")[0]
+        check_period(name, bare, values, own if period is None else period, series.starts)
+    period = own if period is None else period
+    turn = next((known for known, size in TURNS.items() if np.isclose(period, size)), None)
+    return _Coordinate(name, values, period, turn or unit)
+
+
+def _joined(cvs: Sequence[str], table: "Colvar | None", frames: _Frames, stride: int, length: str = "") -> Series:
     """All collective variables in the order requested."""
+    series = frames.series
     columns, names, periods, units = [], [], [], []
     computed = iter(range(len(series.names)))
     for cv in cvs:
-        kind, name, period = _external(cv)
-        if not kind:
+        if _is_computed(cv):
             i = next(computed)
             columns.append(series.values[:, i])
+            names.append(cv)
             periods.append(float(series.periods[i]))
             units.append(series.units[i])
         else:
-            if kind == "column" and table is not None:
-                values, own = table.column(name)[rows], table.period(name)
-            else:
-                # several files are thinned each by itself, so that one array cannot be
-                step = stride if series.n_files == 1 else 1
-                values, own = read_frame_values(Path(name), len(series.values), stride=step), np.inf
-                name = Path(name).stem
-            if not np.isfinite(values).all():
-                raise InputError(f"{cv}, frame {int(np.isfinite(values).argmin())}: not a finite number; remove it")
-            periods.append(own if period is None else period)
-            columns.append(wrap(values, periods[-1]).astype(np.float32))
-            units.append("radians" if np.isclose(periods[-1], 2 * np.pi) else "")
-        names.append(name)
+            found = _of_file(cv, table, frames, stride, length)
+            columns.append(wrap(found.values, found.period).astype(np.float32))
+            names.append(found.name)
+            periods.append(found.period)
+            units.append(found.unit)
     same = len(columns) == len(series.names)
     return replace(
         series,
@@ -130,43 +177,26 @@ def _joined(series: Series, cvs: Sequence[str], table: Colvar | None, rows: IntA
     )
 
 
-def _edge_notes(series: Series) -> list[str]:
-    """Notes on coordinates that may be angles but have no period."""
-    notes = []
-    for column, name, period, unit in zip(series.values.T, series.names, series.periods, series.units, strict=True):
-        if np.isfinite(period) or unit:
-            continue  # computed here, so the period is known
-        for turn, size in FULL_TURNS.items():
-            if 0.9 * size < float(np.ptp(column)) <= 1.01 * size:
-                crossings = int((np.abs(np.diff(column)) > MIN_WRAP_FRACTION * size).sum())
-                if crossings:
-                    notes.append(
-                        f"{name} goes across its edge {crossings} times and is treated as not periodic: if it is an "
-                        f"angle in {turn}, give its period, as in column:NAME:{'2pi' if turn == 'radians' else '360'}"
-                    )
-    return notes
-
-
 def _check_sources(
     trajectories: Sequence[Path],
     cvs: Sequence[str],
     colvars: Sequence[Path],
     bias_columns: Sequence[str],
-    **weights: Any,
+    **ways: Any,
 ) -> None:
     """Check that what is requested is available, and that the bias is undone in one way only."""
     computed = [cv for cv in cvs if _is_computed(cv)]
     columns = [cv for cv in cvs if _external(cv)[0] == "column"]
-    given = [f"`{name}`" for name, value in weights.items() if value is not None]
+    given = [f"`{name}`" for name, value in ways.items() if value is not None]
     given += ["`bias_columns`"] * bool(bias_columns)
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given: choose one way to undo the bias")
-    windows = weights["windows"] is not None
+    windows, hills = ways["windows"] is not None, ways["hills"] is not None
     if windows and colvars:
         raise InputError("`windows` names a COLVAR or trajectory file for each window: leave `colvar` out")
     if windows and any(not _is_computed(cv) for cv in cvs) and len(columns) < len(cvs):
         raise InputError("with `windows` all of `cvs` are column:NAME, of COLVAR files, or all are computed: choose")
-    if (columns or bias_columns) and not (colvars or windows):
+    if (columns or bias_columns) and not (colvars or windows or hills):
         raise InputError("columns are requested, but no file that contains them: give `colvar`, in PLUMED's format")
     if colvars and not (columns or bias_columns):
         raise InputError(
@@ -178,49 +208,79 @@ def _check_sources(
         raise InputError("none of `cvs` is computed from the trajectories: leave them out, or name one, as in phi:2")
 
 
-def _check_named(trajectories: Sequence[Path], windows: "UmbrellaWindows") -> None:
+def _check_named(trajectories: Sequence[Path], files: Sequence[Path]) -> None:
     """See that the trajectories given are those of the windows."""
-    given, named = {path.resolve() for path in trajectories}, {path.resolve() for path in windows.files}
+    given, named = {path.resolve() for path in trajectories}, {path.resolve() for path in files}
     if given and given != named:
         odd = sorted(given - named or named - given)[0]
         which = "is given, but not named in the table of windows" if odd in given else "of `windows` is not given"
         raise InputError(f"{odd.name} {which}: name the same files in both, or none on the command line")
 
 
-def _given_log_weights(given: FloatArray | str | Path | None, series: Series, stride: int) -> FloatArray | None:
-    """Of the frames that are taken; None where none are given."""
+def _given_log_weights(
+    given: FloatArray | str | Path | None, weights: FloatArray | str | Path | None, series: Series, stride: int
+) -> FloatArray | None:
+    """Of the frames that are taken, from logarithms or weights; None where none are given."""
+    n, step = len(series.values), stride if series.n_files == 1 else 1
+    if weights is not None:
+        return read_weights(weights, n, step)
     if isinstance(given, str | Path):
-        return read_log_weights(Path(given), len(series.values), stride if series.n_files == 1 else 1)
-    return None if given is None else checked_log_weights(given, len(series.values), "log_weights")
+        return read_log_weights(Path(given), n, step)
+    return None if given is None else checked_log_weights(given, n, "log_weights")
 
 
 def _energies_of(
     bias: "StaticBias | Callable[[FloatArray], StaticBias]", series: Series, columns: tuple[int, ...]
-) -> FloatArray:
-    """Of a static bias at the frames, kJ/mol, shape=(n,)."""
+) -> tuple[FloatArray, tuple[str, ...]]:
+    """Of a static bias at the frames, kJ/mol, shape=(n,), and what is to be said of it."""
     static = bias(series.periods[list(columns)]) if callable(bias) else bias
-    return static.energies(np.asarray(series.values[:, list(columns[: static.n_variables])], dtype=float))
+    values = np.asarray(series.values[:, list(columns[: static.n_variables])], dtype=float)
+    from .static_bias import TabulatedBias, with_fitting_range
+
+    if isinstance(static, TabulatedBias) and static.guessed:
+        static, note = with_fitting_range(static, values, [series.names[i] for i in columns])
+        return static.energies(values), (note,) if note else ()
+    return static.energies(values), ()
 
 
-def _as_windows(given: "UmbrellaWindows | str | Path | None", temperature: float) -> "UmbrellaWindows | None":
-    from .umbrella import read_windows
+def _as_windows(
+    given: "UmbrellaWindows | WindowTable | str | Path | None", d: int
+) -> "UmbrellaWindows | WindowTable | None":
+    if not isinstance(given, str | Path):
+        return given
+    from .window_table import read_table_of_windows
 
-    return read_windows(given, temperature) if isinstance(given, str | Path) else given
+    return read_table_of_windows(given, d=d)
+
+
+def _acting_on(windows: "UmbrellaWindows | WindowTable | None") -> tuple[str, ...]:
+    """Collective variables that the table of windows names itself."""
+    if windows is None:
+        return ()
+    return tuple(getattr(windows, "named", ()) or (windows.coordinates if hasattr(windows, "centres") else ()))
+
+
+def _named_cvs(names: Sequence[str], cvs: Sequence[str], files: Sequence[Path]) -> tuple[str, ...]:
+    """Specifications of names in a table of windows: of those given, or as columns of its files, or as they are."""
+    columns = all(not _is_computed(cv) for cv in cvs)
+    known = {name: cv for cv in reversed(cvs) for name in (cv, _external(cv)[1])}
+    return tuple(known.get(name, f"column:{name}" if columns else name) for name in names)
 
 
 def _check_bias_cvs(
-    cvs: Sequence[str], bias_cvs: Sequence[str], windows: "UmbrellaWindows | None", bias: Any
+    cvs: Sequence[str], bias_cvs: Sequence[str], windows: "UmbrellaWindows | WindowTable | None", bias: Any
 ) -> tuple[str, ...]:
     """What windows or a bias act on."""
-    acting = tuple(bias_cvs) or tuple(cvs)
+    named = _acting_on(windows)
+    acting = _named_cvs(named, [*bias_cvs, *cvs], ()) if named else tuple(bias_cvs) or tuple(cvs)
     if len(set(cvs)) < len(cvs):
         repeated = next(cv for i, cv in enumerate(cvs) if cv in cvs[:i])
         raise InputError(f"`cvs`: {repeated} is given twice: name two different collective variables, or one")
     if bias_cvs and windows is None and bias is None:
         raise InputError("`bias_cvs` says what a bias acts on, but none is given: give `windows` or another bias")
-    if windows is not None and windows.centres.shape[1] > len(acting):
+    if windows is not None and windows.n_coordinates > len(acting):
         raise InputError(
-            f"the windows restrain {windows.centres.shape[1]} collective variables, named are {len(acting)}: "
+            f"the windows restrain {windows.n_coordinates} collective variables, named are {len(acting)}: "
             "name each of them by `bias_cvs`"
         )
     return acting
@@ -230,11 +290,133 @@ def _restrained(windows: "UmbrellaWindows | None", series: Series, columns: tupl
     """Which of these columns of the series the windows restrain."""
     if windows is None:
         return ()
-    restrained = columns[: windows.centres.shape[1]]
+    from .window_checks import check_centres
+
+    restrained = columns[: windows.n_coordinates]
     for i in restrained if windows.form == "cosine" else ():
         if not np.isclose(series.periods[i], 2 * np.pi):
             raise InputError(f"cosine windows restrain angles in radians, {series.names[i]} is none: see its period")
+    check_centres(windows, series, restrained)
     return restrained
+
+
+@dataclass(frozen=True)
+class _Input:
+    """Units of what the user's files hold: of energies, kJ/mol, and of columns whose file tells nothing."""
+
+    energy: float
+    length: str
+
+    @classmethod
+    def of(cls, text: str, temperature: float) -> "_Input":
+        """Words as ``kcal/mol, degrees``."""
+        from .window_table import unit_of_coordinate
+
+        energy, length = 1.0, ""
+        for word in filter(None, map(str.strip, text.split(","))):
+            if "/mol" in word.lower() or word.lower() == "kt":
+                energy = energy_unit(next((u for u in ENERGY_UNITS if u.lower() == word.lower()), word), temperature)
+            else:
+                length = unit_of_coordinate(word)
+        return cls(energy, length)
+
+
+@dataclass(frozen=True)
+class _Undone:
+    """What undoes the bias of frames."""
+
+    log_weights: FloatArray | None = None
+    bias_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _of_columns(
+    table: "Colvar", columns: Sequence[str], units: _Input, frames: _Frames, series: Series, temperature: float
+) -> _Undone:
+    """The sum of bias columns, if it is one function of the collective variables for all runs."""
+    from .bias_checks import bias_differences
+    from .colvar import bias_log_weights, bias_names
+
+    assert frames.rows is not None
+    names = tuple(bias_names(table, columns))
+    logs = bias_log_weights(table, names, temperature, frames.rows, units.energy)
+    if series.n_files > 1 and bias_differences(series.values, series.periods, logs, series.starts).one_for_each_run:
+        raise InputError(
+            f"{' + '.join(names)} at the same {', '.join(series.names)} differs from run to run, as in umbrella "
+            "windows: give a table of them by `windows`, with the restraint of each"
+        )
+    return _Undone(logs, names)
+
+
+def _of_hills(
+    paths: Sequence[Path],
+    table: "Colvar | None",
+    units: _Input,
+    frames: _Frames,
+    series: Series,
+    columns: tuple[int, ...],
+    temperature: float,
+) -> _Undone:
+    """The bias of hills as it was at each frame, less c(t)."""
+    from .hills import check_deposits, hills_log_weights, read_hills
+
+    hills = read_hills(paths, units.energy)
+    if (
+        table is not None
+        and frames.rows is not None
+        and set(hills.names) <= set(table.fields)
+        and table.time is not None
+    ):
+        values = np.stack([table.column(name)[frames.rows] for name in hills.names], axis=1)
+        times = table.time[frames.rows]
+    elif series.time is not None and len(columns) >= len(hills.names):
+        values, times = np.asarray(series.values[:, list(columns[: len(hills.names)])], dtype=float), series.time
+    else:
+        raise InputError(
+            f"the hills of {hills.path} are on {', '.join(hills.names)} over time: give the COLVAR of the run by "
+            "`colvar`, or trajectories that hold times (XTC) and its collective variables by `bias_cvs`"
+        )
+    check_deposits(hills, values, times)
+    return _Undone(hills_log_weights(hills, values, times, temperature))
+
+
+def _table(paths: Sequence[Path], series: bool) -> "Colvar | None":
+    from .colvar import read_colvar
+
+    return read_colvar(paths, series) if paths else None
+
+
+def _windows_of(
+    given: "UmbrellaWindows | WindowTable | None",
+    table: "Colvar | None",
+    units: _Input,
+    frames: _Frames,
+    series: Series,
+    columns: tuple[int, ...],
+    temperature: float,
+    energy_column: str | None,
+) -> "tuple[UmbrellaWindows | None, tuple[int, ...], FloatArray | None]":
+    """Windows in the units of the series, its columns that they restrain, and the frames' energies; checked."""
+    if given is None:
+        if energy_column is not None:
+            raise InputError("`energy_column` is for windows of several temperatures: give `windows`, or leave it out")
+        return None, (), None
+    from .window_checks import check_energies
+    from .window_table import WindowTable
+
+    energies = None
+    if energy_column is not None and (table is None or frames.rows is None):
+        raise InputError("`energy_column` is one of the windows' COLVAR files: give all of `cvs` as column:NAME")
+    if energy_column is not None and table is not None:
+        energies = units.energy * table.column(energy_column)[frames.rows]
+    if isinstance(given, WindowTable):
+        if energies is None:
+            given.check_one_temperature(temperature)
+        given = given.windows([series.units[i] for i in columns[: given.n_coordinates]], temperature)
+    restrained = _restrained(given, series, columns)
+    if table is not None and frames.rows is not None:
+        check_energies(given, series, restrained, table, frames.rows, units.energy)
+    return given, restrained, energies
 
 
 def read(
@@ -244,15 +426,19 @@ def read(
     temperature: float,
     *,
     log_weights: FloatArray | str | Path | None = None,
+    weights: FloatArray | str | Path | None = None,
     colvar: Sequence[str | Path] = (),
     bias_columns: Sequence[str] = (),
-    windows: "UmbrellaWindows | str | Path | None" = None,
+    hills: Sequence[str | Path] = (),
+    windows: "UmbrellaWindows | WindowTable | str | Path | None" = None,
     bias: "StaticBias | Callable[[FloatArray], StaticBias] | None" = None,
     bias_cvs: Sequence[str] = (),
+    energy_column: str | None = None,
+    input_unit: str = "kJ/mol",
     stride: int = 1,
     progress: Callable[[], None] | None = None,
 ) -> Observations:
-    """Read collective variables of frames, and what undoes their bias: one of five ways, or none.
+    """Read collective variables of frames, and what undoes their bias: one of seven ways, or none.
 
     Args:
         paths: trajectories that mdtraj reads; empty if the collective variables are columns or npy files.
@@ -260,38 +446,62 @@ def read(
         cvs: one or two of the surface: as for `parse_cv`, or ``column:NAME`` of a COLVAR file, or ``npy:FILE``.
         temperature: K.
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
-        colvar: COLVAR files, in PLUMED's format.
-        bias_columns: columns of them whose sum is a static bias, kJ/mol.
-        windows: umbrella windows, or a CSV table of harmonic ones (`read_windows`), joined by MBAR.
+        weights: themselves, not their logarithms.
+        colvar: tables of columns (`read_table`): COLVAR files of PLUMED, xvg, colvars, cpptraj, CSV; or wildcards.
+        bias_columns: columns of them whose sum is a static bias.
+        hills: HILLS files of PLUMED, whose bias at each frame is undone; alone, their centres are the frames.
+        windows: umbrella windows, or a table of harmonic ones (`read_windows`), joined by MBAR.
         bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.
         bias_cvs: what windows or bias act on, where that is not ``cvs``.
+        energy_column: potential energy without restraints, where windows are of several temperatures.
+        input_unit: of energies in the files (kJ/mol, kcal/mol, kT), and of columns that tell none, as
+            ``kcal/mol, degrees``.
         stride: take every so many frames.
         progress: called once for each finished file.
 
     Raises:
         InputError: files that cannot be read or do not fit each other.
     """
-    files, colvars, kT = (
-        list(map(Path, paths)),
-        list(map(Path, colvar)),
-        thermal_energy(checked_temperature(temperature)),
-    )
-    windows = _as_windows(windows, temperature)
-    acting = _check_bias_cvs(cvs, bias_cvs, windows, bias)
+    files, tables, hill_files = list(map(Path, paths)), expanded(colvar), expanded(hills)
+    units = _Input.of(input_unit, checked_temperature(temperature))
+    windows = _as_windows(windows, len(bias_cvs or cvs))
+    acting = _check_bias_cvs(cvs, bias_cvs, windows, bias or hill_files or None)
     everything = list(dict.fromkeys([*cvs, *acting]))
-    _check_sources(files, everything, colvars, bias_columns, log_weights=log_weights, windows=windows, bias=bias)
+    ways = {"log_weights": log_weights, "weights": weights, "windows": windows, "bias": bias}
+    _check_sources(files, everything, tables, bias_columns, **ways, hills=hill_files or None)
     computed = [cv for cv in everything if _is_computed(cv)]
     if windows is not None:
-        _check_named(files, windows)
-        files, colvars = (list(windows.files), []) if computed else ([], list(windows.files))
-    table = read_colvar(colvars) if colvars else None
+        _check_named(files, windows.files)
+        files, tables = (list(windows.files), []) if computed else ([], list(windows.files))
+    table = _table(tables or ([] if computed else hill_files), series=bool(tables))
     npy = [cv for cv in everything if _external(cv)[0] == "npy"]
-    base, rows = _base_series(files, None if top is None else Path(top), computed, table, npy, stride, progress)
-    series, columns = _joined(base, everything, table, rows, stride), tuple(everything.index(cv) for cv in acting)
-    logs = _given_log_weights(log_weights, series, stride)
-    if bias_columns and table is not None and rows is not None:
-        logs = bias_log_weights(table, bias_columns, temperature, rows)
+    frames = _frames(
+        files, None if top is None else Path(top), computed, table, npy, stride, progress, windows is not None
+    )
+    series, columns = (
+        _joined(everything, table, frames, stride, units.length),
+        tuple(everything.index(cv) for cv in acting),
+    )
+    undone = _Undone(_given_log_weights(log_weights, weights, series, stride))
+    if bias_columns and table is not None:
+        undone = _of_columns(table, bias_columns, units, frames, series, temperature)
+    if hill_files:
+        undone = _of_hills(hill_files, table, units, frames, series, columns, temperature)
     if bias is not None:
-        logs = _energies_of(bias, series, columns) / kT
-    restrained = _restrained(windows, series, columns)
-    return Observations(series, len(cvs), temperature, logs, windows, restrained, notes=tuple(_edge_notes(series)))
+        bias_energies, notes = _energies_of(bias, series, columns)
+        undone = _Undone(bias_energies / thermal_energy(temperature), notes=notes)
+    joined, restrained, energies = _windows_of(
+        windows, table, units, frames, series, columns, temperature, energy_column
+    )
+    return Observations(
+        series,
+        len(cvs),
+        temperature,
+        undone.log_weights,
+        joined,
+        restrained,
+        notes=(*(table.notes if table else ()), *frames.notes, *undone.notes),
+        doubts=frames.doubts,
+        bias_columns=undone.bias_columns,
+        energies=energies,
+    )

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..coordinates.specification import CollectiveVariable
     from .bonds import BondCheck
 
+MAX_LOG_WEIGHT = 50.0
+"""Above the median, beyond which numbers are hardly logarithms of weights."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -127,7 +130,13 @@ def _values(
 
 def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
     """Log-weights of n frames, shape=(n,), from an npy or text file, or before a stride; -inf is a weight of zero."""
-    return checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
+    values = checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
+    if _looks_like_weights(values):
+        raise InputError(
+            f"{path} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their logarithms: "
+            "give them by `weights`, or, if they are logarithms, less a constant"
+        )
+    return values
 
 
 def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
@@ -140,17 +149,39 @@ def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
     return values
 
 
+def read_weights(weights: FloatArray | str | Path, n: int, stride: int = 1) -> FloatArray:
+    """Log-weights of n frames, shape=(n,), from weights, an array or an npy or text file; some may be zero."""
+    where = str(weights) if isinstance(weights, str | Path) else "weights"
+    if isinstance(weights, str | Path):
+        weights = read_frame_values(Path(weights), n, "weights", stride)
+    values = np.asarray(weights, dtype=float)
+    if (values < 0).any():
+        raise InputError(f"{where} holds negative numbers, as logarithms do: give them by `log_weights`")
+    with np.errstate(divide="ignore"):
+        return checked_log_weights(np.log(values), n, where)
+
+
+def _looks_like_weights(values: FloatArray) -> bool:
+    """Whether numbers are weights themselves: none negative, and normalised, or too uneven for logarithms."""
+    if values.min() < 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
+        return False
+    normalised = any(np.isclose(size, 1.0, rtol=1e-4) for size in (values.sum(), values.mean(), values.max()))
+    small = values.max() < 1.0 and np.median(values) < 0.3 * values.max()
+    return bool(normalised or small or values.max() - np.median(values) > MAX_LOG_WEIGHT)
+
+
 def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: int = 1) -> FloatArray:
     """One number a frame from an npy or text file, shape=(n,); of any length if n is None; or one before a stride."""
     if not path.is_file():
         raise InputError(f"there is no file {path}: give the {what} of the frames")
-    try:
-        values = load_arrays(path) if path.suffix == ".npy" else np.loadtxt(path)
-        values = np.atleast_1d(np.asarray(values, dtype=float))
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
+    if path.suffix == ".npy":
+        stored = load_arrays(path)
+        try:
+            values = np.atleast_1d(np.asarray(stored, dtype=float))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
+    else:
+        values = _text_values(path, what)
     if values.size != values.shape[0]:
         raise InputError(f"{path} holds an array of shape {values.shape}: give one number a frame")
     values = values.ravel()
@@ -159,3 +190,16 @@ def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: 
     if n is not None and len(values) != n:
         raise InputError(f"{path} has {len(values)} {what} for {n} frames: give one a frame")
     return values
+
+
+def _text_values(path: Path, what: str) -> FloatArray:
+    """The only column of a text file, or that beside the time."""
+    from .tables import check_series, read_table
+
+    try:
+        table = read_table(path)
+    except InputError as error:
+        raise InputError(f"{path}: cannot read {what} ({error}): give an npy or text file") from None
+    check_series(table)
+    columns = [i for i in range(len(table.names)) if i != table.time]
+    return table.rows[:, columns[0]] if len(columns) == 1 else table.rows

@@ -4,9 +4,10 @@ Frames sampled under a bias that changes only little any more are undone by the 
 V(xi) / kT (Branduardi, Bussi, Parrinello 2012, doi 10.1021/ct3002464). Cut the part in which the bias still grew.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,12 @@ from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..files import load_arrays
 from ..units import FloatArray, IntArray, checked_temperature, numbers, thermal_energy
+
+EXPONENTS = tuple(np.geomspace(0.005, 0.5, 25))
+"""Of exp(a V), V in kJ/mol: 1 / (kT (bias factor - 1))."""
+
+N_PARTS, MIN_DECISION, MIN_GAIN = 20, 4.0, 0.003
+"""Consecutive parts of the frames, standard errors over them, and log-likelihood of a frame that decide on a range."""
 
 KERNEL_CHUNK = 4_000_000
 """Frames times kernels in one batch."""
@@ -46,11 +53,13 @@ class TabulatedBias:
         table: shape=(n_0, ...), kJ/mol.
         limits: shape=(d, 2), nm or radians; outside, the bias is zero.
         periodic: whether all variables are.
+        guessed: whether the limits are those of one period around zero because none were given.
     """
 
     table: FloatArray
     limits: FloatArray
     periodic: bool
+    guessed: bool = False
 
     @property
     def n_variables(self) -> int:
@@ -170,7 +179,7 @@ def metadynamics_bias(
             f"the bias of {paths[0]} acts on {d} collective variables, named are {len(periods)}: "
             "name each of them by `bias_cvs`"
         )
-    periodic = bool(np.isfinite(periods[:d]).all())
+    periodic, guessed = bool(np.isfinite(periods[:d]).all()), limits is None
     if limits is None and periodic:
         limits = [(-period / 2, period / 2) for period in periods[:d]]
     if limits is None or len(limits) != d:
@@ -182,7 +191,49 @@ def metadynamics_bias(
             raise InputError(
                 f"the range {low:g}:{high:g} is not the period {period:g}: give minValue:maxValue in its unit"
             )
-    return TabulatedBias(total, np.array(limits, dtype=float), periodic)
+    return TabulatedBias(total, np.array(limits, dtype=float), periodic, guessed)
+
+
+def _log_likelihoods(bias: TabulatedBias, values: FloatArray) -> FloatArray:
+    """Of frames under the density exp(a V), the best a >= 0 taken, less that of an even one, shape=(n,)."""
+    energies = bias.energies(values)
+    inner = bias.table[tuple(slice(n) for n in bias.n_intervals)]
+    gains = [exponent * energies - logsumexp(exponent * inner) + np.log(inner.size) for exponent in EXPONENTS]
+    return np.asarray(max(gains, key=np.sum))
+
+
+def with_fitting_range(bias: TabulatedBias, values: FloatArray, names: Sequence[str]) -> tuple[TabulatedBias, str]:
+    """A bias on periodic variables whose range was guessed, on the one that its frames fit, and what to say of it.
+
+    A bias that has been built up is high where the frames go often: their density is about exp(a V), with a small a, of
+    V in its place and of no other. OpenMM's files tell the bias, but not where its grid begins.
+
+    Args:
+        bias: whose limits are guessed.
+        values: shape=(n, d), of the frames.
+        names: of the variables.
+
+    Raises:
+        InputError: the frames do not decide.
+    """
+    periods = np.diff(bias.limits, axis=1)[:, 0]
+    sides = [((-period / 2, period / 2), (0.0, period)) for period in periods]
+    candidates = [replace(bias, limits=np.array(limits), guessed=False) for limits in itertools.product(*sides)]
+    logs = np.array([_log_likelihoods(candidate, values) for candidate in candidates])
+    order = np.argsort(-logs.mean(axis=1))
+    best, other = logs[order[0]], logs[order[1]]
+    parts = np.array([part.mean() for part in np.array_split(best - other, N_PARTS)])
+    ranges = ", ".join(f"{low:.4g}:{high:.4g}" for low, high in candidates[order[0]].limits)
+    if not parts.mean() > MIN_DECISION * max(parts.std() / np.sqrt(len(parts)), 1e-9) or best.mean() < MIN_GAIN:
+        raise InputError(
+            f"the range of the bias on {', '.join(names)} is not in its files, and the frames do not tell it: give "
+            "minValue and maxValue of each variable, as `limits=-3.14159:3.14159`"
+        )
+    if order[0] == 0:
+        return candidates[0], ""
+    return candidates[
+        order[0]
+    ], f"the bias is taken to begin and end at {ranges}, as its frames fit: else give `limits`"
 
 
 def _kernels(path: Path) -> tuple[dict[str, FloatArray], bool]:
@@ -208,18 +259,27 @@ def _kernels(path: Path) -> tuple[dict[str, FloatArray], bool]:
     raise InputError(f"{path} is no state of openmm-opes: {remedy}")
 
 
+def _is_text(path: Path) -> bool:
+    """Whether a file is a table, and no archive of arrays."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(1) in (b"#", b"\x1f", b"\xef")
+
+
 def opes_bias(
     path: str | Path,
     *,
     temperature: float,
-    barrier: float,
     periods: Sequence[float],
+    barrier: float | None = None,
     bias_factor: float | None = None,
 ) -> KernelBias:
-    """The bias of ``openmm_opes.OPES`` with Gaussian kernels, joined over its walkers.
+    """The bias of ``openmm_opes.OPES`` with Gaussian kernels, joined over its walkers; or of PLUMED's OPES_METAD.
 
     Args:
-        path: ``numpy.savez`` of ``OPES.getState()``, or the ``biasDir`` of the run.
+        path: ``numpy.savez`` of ``OPES.getState()``, or the ``biasDir`` of the run; or KERNELS or STATE of PLUMED, which
+            tell barrier and bias factor themselves.
         temperature: K.
         barrier: kJ/mol, as it was given to ``OPES``.
         periods: shape=(d,), ``inf`` where there is none.
@@ -229,6 +289,12 @@ def opes_bias(
         InputError: no such state, or one without kernels.
     """
     kT = thermal_energy(checked_temperature(temperature))
+    if _is_text(Path(path)):
+        from .plumed_opes import plumed_opes_bias
+
+        return plumed_opes_bias(Path(path), temperature=temperature, d=len(periods))
+    if barrier is None:
+        raise InputError(f"{path} needs the barrier that OPES was given, kJ/mol: give `barrier`")
     bias_factor = barrier / kT if bias_factor is None else bias_factor
     if not (barrier > 0 and bias_factor > 1):
         raise InputError(f"a barrier of {barrier:g} kJ/mol and a bias factor of {bias_factor:g} make no OPES bias")

@@ -1,0 +1,98 @@
+"""Angles without their period, and periods in another unit than the values: surfaces cut at an edge, or folded."""
+
+import ast
+import itertools
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..units import FloatArray, IntArray
+
+TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
+"""Periods that a coordinate without one may really have."""
+
+AS_GIVEN = {"radians": "2pi", "degrees": "360"}
+
+MIN_WRAP_FRACTION = 0.8
+"""Of a period, between one frame and the next: the coordinate went across its edge."""
+
+SLACK = 0.01
+"""Of a period, that values may lie beyond it by rounding."""
+
+
+OPERATORS: dict[type, Callable[..., float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+
+
+def plumed_number(text: str) -> float:
+    """A number as PLUMED's input has it: ``-pi/2``, ``2*pi``, ``2pi``, ``-PI``, ``inf``; NaN if it is none."""
+
+    def value(node: Any) -> float:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return float(node.value)
+        if isinstance(node, ast.Name) and node.id in ("pi", "inf"):
+            return float({"pi": np.pi, "inf": np.inf}[node.id])
+        if isinstance(node, ast.UnaryOp | ast.BinOp) and type(node.op) in OPERATORS:
+            sides = (node.operand,) if isinstance(node, ast.UnaryOp) else (node.left, node.right)
+            return OPERATORS[type(node.op)](*map(value, sides))
+        raise ValueError
+
+    try:
+        spelled = re.sub(r"(?<=[\d.)])\s*(?=pi)", "*", text.strip().lower())
+        return value(ast.parse(spelled, mode="eval").body) if len(spelled) < 50 else np.nan
+    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError):
+        return np.nan
+
+
+def _within_a_turn(values: FloatArray, size: float) -> bool:
+    """Whether values lie in -size/2..size/2 or 0..size, and fill most of it."""
+    low, high, slack = float(values.min()), float(values.max()), SLACK * size
+    centred = low >= -size / 2 - slack and high <= size / 2 + slack
+    return (centred or (low >= -slack and high <= size + slack)) and high - low > MIN_WRAP_FRACTION * size
+
+
+def crossings(values: FloatArray, size: float, starts: Sequence[int] | IntArray) -> int:
+    """How often a series jumps across the edge of a period, each trajectory for itself."""
+    if not _within_a_turn(values, size):
+        return 0
+    return sum(
+        int((np.abs(np.diff(values[begin:end])) > MIN_WRAP_FRACTION * size).sum())
+        for begin, end in itertools.pairwise(starts)
+    )
+
+
+def check_period(name: str, cv: str, values: Any, period: float, starts: Sequence[int] | IntArray) -> None:
+    """Refuse a coordinate that goes around and has no period, or one in another unit.
+
+    Args:
+        name: of the coordinate.
+        cv: as it was named, for the remedy.
+        values: shape=(n,), as they were read.
+        period: ``inf`` where there is none.
+        starts: shape=(n_files + 1,), where each trajectory begins.
+
+    Raises:
+        InputError: it goes across the edge of a turn that is not its period.
+    """
+    values = np.asarray(values, dtype=float)
+    for unit, size in TURNS.items():
+        if np.isclose(period, size, rtol=1e-3):
+            continue
+        if np.isfinite(period) and not (period > 10 * size or size > 10 * period):
+            continue  # a symmetric molecule's
+        if count := crossings(values, size, starts):
+            has = "has no period" if not np.isfinite(period) else f"has a period of {period:g}"
+            raise InputError(
+                f"{name} goes across the edge of a full turn {count} times and {has}: give the period of an angle in "
+                f"{unit}, {cv}:{AS_GIVEN[unit]}, or {cv}:none if it is no angle"
+            )

@@ -117,6 +117,8 @@ def _surface(
         temperature=temperature,
         force_evaluations=0,
         units=series.units[:d],
+        labels=series.labels[:d],
+        resolved=series.resolved[:d],
     )
     return surface, deviations
 

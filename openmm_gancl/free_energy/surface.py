@@ -33,6 +33,9 @@ class FreeEnergySurface:
         temperature: K.
         force_evaluations: of the real potential, all that the surface depends on.
         units: of the coordinates, one each; empty where it is not known.
+        labels: of the coordinates, as a paper would print them; empty where they are the names.
+        resolved: the atoms that each coordinate depends on, as the topology's file names them; empty where they are not
+            known.
     """
 
     energy: FloatArray
@@ -43,6 +46,8 @@ class FreeEnergySurface:
     temperature: float
     force_evaluations: int
     units: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
 
     @classmethod
     def of_reduced(
@@ -97,6 +102,8 @@ class FreeEnergySurface:
     def save(self, path: str | Path) -> None:
         """Write ``fes.npz``."""
         edges: dict[str, Any] = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}
+        known = {"labels": self.labels, "resolved": self.resolved}
+        texts: dict[str, Any] = {name: np.array(values) for name, values in known.items() if values}
         np.savez(
             path,
             energy=self.energy,
@@ -107,6 +114,7 @@ class FreeEnergySurface:
             temperature=self.temperature,
             force_evaluations=self.force_evaluations,
             **edges,
+            **texts,
         )
 
     def save_dat(self, path: str | Path, unit: str = "kJ/mol") -> None:
@@ -136,7 +144,10 @@ def _is_whole(surface: FreeEnergySurface) -> bool:
     if any(part.dtype.kind != "f" for part in (surface.energy, surface.error, surface.periods, *surface.edges)):
         return False
     d, shape = surface.energy.ndim, surface.energy.shape
-    one_each = len(surface.names) == len(surface.units) == len(surface.edges) == d and surface.periods.shape == (d,)
+    texts = all(len(part) in (0, d) for part in (surface.labels, surface.resolved))
+    one_each = (
+        texts and len(surface.names) == len(surface.units) == len(surface.edges) == d and surface.periods.shape == (d,)
+    )
     edges = one_each and all(
         axis.shape == (n + 1,) and np.isfinite(axis).all() and (np.diff(axis) > 0.0).all()
         for axis, n in zip(surface.edges, shape, strict=True)
@@ -174,6 +185,8 @@ def load_surface(path: str | Path) -> FreeEnergySurface:
             temperature=float(stored["temperature"]),
             force_evaluations=int(stored["force_evaluations"]),
             units=tuple(map(str, stored["units"])),
+            labels=tuple(map(str, stored.get("labels", ()))),
+            resolved=tuple(map(str, stored.get("resolved", ()))),
         )
         if not _is_whole(surface):
             raise refusal

@@ -152,7 +152,7 @@ def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, leng
 def _joined(cvs: Sequence[str], table: "Colvar | None", frames: _Frames, stride: int, length: str = "") -> Series:
     """All collective variables in the order requested."""
     series = frames.series
-    columns, names, periods, units = [], [], [], []
+    columns, names, periods, units, labels, resolved = [], [], [], [], [], []
     computed = iter(range(len(series.names)))
     for cv in cvs:
         if _is_computed(cv):
@@ -161,18 +161,24 @@ def _joined(cvs: Sequence[str], table: "Colvar | None", frames: _Frames, stride:
             names.append(cv)
             periods.append(float(series.periods[i]))
             units.append(series.units[i])
+            labels.append(series.labels[i])
+            resolved.append(series.resolved[i])
         else:
             found = _of_file(cv, table, frames, stride, length)
             columns.append(wrap(found.values, found.period).astype(np.float32))
             names.append(found.name)
             periods.append(found.period)
             units.append(found.unit)
+            labels.append(found.name)
+            resolved.append("")
     same = len(columns) == len(series.names)
     return replace(
         series,
         names=tuple(names),
         periods=np.array(periods),
         units=tuple(units),
+        labels=tuple(labels),
+        resolved=tuple(resolved),
         values=series.values if same else np.stack(columns, axis=1),
     )
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -188,8 +189,8 @@ Weights = Annotated[Path | None, typer.Option(help="Weights themselves, likewise
 Colvars = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Tables for column:NAME and --bias-columns: COLVAR files of PLUMED, xvg of GROMACS, colvars.traj, cpptraj's "
-        "dat, CSV, plain columns (column:2 is the second); one or more, wildcards too."
+        help="Tables for column:NAME and --bias-columns: COLVAR files of PLUMED, xvg of GROMACS, colvars.traj, "
+        "cpptraj's dat, CSV, plain columns (column:2 is the second); one or more, wildcards too."
     ),
 ]
 BiasColumns = Annotated[str | None, typer.Option(help="Columns of these tables, a,b or *.bias, whose sum is the bias.")]
@@ -207,7 +208,8 @@ Windows = Annotated[
 Form = Annotated[
     str,
     typer.Option(
-        help="harmonic, kappa (x - s)^2 / 2; cosine, kappa (1 - cos(x - s)); or amber, kappa (x - s)^2, without the half."
+        help="harmonic, kappa (x - s)^2 / 2; cosine, kappa (1 - cos(x - s)); or amber, kappa (x - s)^2, without "
+        "the half."
     ),
 ]
 CentreUnit = Annotated[
@@ -218,7 +220,7 @@ KappaUnit = Annotated[
     str | None, typer.Option(help="Of kappa, as kcal/mol/rad^2, kJ/mol/degree^2, kcal/mol/angstrom^2.")
 ]
 InputUnit = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Of energies in the files, kJ/mol, kcal/mol or kT, and of columns that tell none, as kcal/mol,degrees."
     ),
@@ -254,30 +256,68 @@ Unit = Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is
 Basins = Annotated[
     list[str] | None,
     typer.Option(
-        help="name:low:high, or name:low:high:low:high; the coordinate's unit; repeatable, the first is zero; found on the "
-        "surface if none is given."
+        help="name:low:high, or name:low:high:low:high; the coordinate's unit; repeatable, the first is zero; found on "
+        "the surface if none is given."
     ),
 ]
 
 
-def _read(
-    windows: Path | None, table_options: dict[str, Any], n_trajectories: int, reporter: Any, **sources: Any
-) -> "Observations":
+def _read(given: Any, bias: Any, reporter: Any) -> "Observations":
     """What was observed, with progress."""
     from ..trajectories.observations import read
     from ..trajectories.window_table import read_table_of_windows
 
-    odd = [name for name, value in table_options.items() if value not in (None, "harmonic")]
-    if windows is None and odd:
+    options = {"form": given.window_form, "centre_unit": given.centre_unit, "kappa_unit": given.kappa_unit}
+    odd = [name for name, value in options.items() if value not in (None, "harmonic")]
+    if given.windows is None and odd:
         raise InputError(f"`{odd[0]}` goes with `windows`: add it, or leave it out")
-    d = len(sources["bias_cvs"] or sources["cvs"])
-    table = None if windows is None else read_table_of_windows(windows, **table_options, d=d)
-    n_files = (n_trajectories or (len(table.files) if table else 0)) or 1
+    d, table = len(given.bias_cv or given.cv), None
+    if given.windows is not None:
+        table = read_table_of_windows(given.windows, **options, d=d)
+    n_files = (len(given.trajectories or []) or (len(table.files) if table else 0)) or 1
     with reporter.step("reading", n_files) as done:
         finished = iter(range(1, n_files + 1))
-        observations = read(windows=table, progress=lambda: done(next(finished, n_files)), **sources)
+        observations = read(
+            given.trajectories or [],
+            given.top,
+            given.cv,
+            given.temperature,
+            log_weights=given.log_weights,
+            weights=given.weights,
+            colvar=given.colvar or [],
+            bias_columns=given.bias_columns.split(",") if given.bias_columns else [],
+            hills=given.hills or [],
+            windows=table,
+            bias=bias,
+            bias_cvs=given.bias_cv or [],
+            energy_column=given.energy_column,
+            input_unit=given.input_unit,
+            stride=given.stride,
+            progress=lambda: done(next(finished, n_files)),
+        )
         done(n_files)
     return observations
+
+
+def _surface(given: Any) -> None:
+    """Read, analyse and report."""
+    chosen = {"bins": given.bins, "method": _method(given.method), "discard": _discard(given.discard)}
+    basins = tuple(_basin(text, len(given.cv)) for text in given.basin or [])
+    from ..free_energy.from_trajectories import analyse
+    from ..units import checked_temperature, energy_unit
+
+    energy_unit(given.unit, checked_temperature(given.temperature))
+    bias = _bias(
+        given.metadynamics,
+        given.bias_range,
+        given.opes,
+        given.opes_barrier,
+        given.opes_bias_factor,
+        given.temperature,
+    )
+    prefix, reporter = _prefix(given.output), make_reporter()
+    analysis = analyse(_read(given, bias, reporter), basins=basins, seed=given.seed, **chosen)
+    _report(analysis, basins, prefix, given.unit, bias is not None, reporter, given.json_)
 
 
 def fes(
@@ -296,7 +336,7 @@ def fes(
     centre_unit: CentreUnit = None,
     kappa_unit: KappaUnit = None,
     energy_column: EnergyColumn = None,
-    input_unit: InputUnit = "kJ/mol",
+    input_unit: InputUnit = None,
     metadynamics: Metadynamics = None,
     bias_range: BiasRanges = None,
     opes: Opes = None,
@@ -314,34 +354,6 @@ def fes(
     debug: shared.Debug = False,
 ) -> None:
     """Free-energy surface over one or two collective variables, with error bars, from trajectories."""
+    given = SimpleNamespace(**locals())
     with exit_codes(debug):
-        chosen = {"bins": bins, "method": _method(method), "discard": _discard(discard), "seed": seed}
-        basins = tuple(_basin(text, len(cv)) for text in basin or [])
-        from ..free_energy.from_trajectories import analyse
-        from ..units import checked_temperature, energy_unit
-
-        energy_unit(unit, checked_temperature(temperature))
-        bias = _bias(metadynamics, bias_range, opes, opes_barrier, opes_bias_factor, temperature)
-        prefix, reporter = _prefix(output), make_reporter()
-        observations = _read(
-            windows,
-            {"form": window_form, "centre_unit": centre_unit, "kappa_unit": kappa_unit},
-            len(trajectories or []),
-            reporter,
-            temperature=temperature,
-            paths=trajectories or [],
-            top=top,
-            cvs=cv,
-            log_weights=log_weights,
-            weights=weights,
-            colvar=colvar or [],
-            bias_columns=bias_columns.split(",") if bias_columns else [],
-            hills=hills or [],
-            energy_column=energy_column,
-            input_unit=input_unit,
-            bias=bias,
-            bias_cvs=bias_cv or [],
-            stride=stride,
-        )
-        analysis = analyse(observations, basins=basins, **chosen)
-        _report(analysis, basins, prefix, unit, bias is not None, reporter, json_)
+        _surface(given)

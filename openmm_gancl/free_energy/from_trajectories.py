@@ -166,9 +166,9 @@ def _growth_doubts(observations: Observations, blocks: Blocks) -> list[str]:
         return []
     names = " + ".join(observations.bias_columns)
     return [
-        f"{names} still grows, by {found.growth:.1f} kT at the same {', '.join(series.names)} from the first to the last "
-        "third of the run: give PLUMED's rbias column (the bias less c(t)), or the HILLS file by `hills`, or cut more "
-        "by `discard`"
+        f"{names} still grows, by {found.growth:.1f} kT at the same {', '.join(series.names)} from the first to the "
+        "last third of the run: give PLUMED's rbias column (the bias less c(t)), or the HILLS file by `hills`, or cut "
+        "more by `discard`"
     ]
 
 

@@ -66,8 +66,8 @@ def as_json(
         given: whether the basins were given, not found.
     """
     from ..files import finite
-    from .axes import axes_of
     from ..units import energy_unit, thermal_energy
+    from .axes import axes_of
 
     temperature = analysis.surface.temperature
     size, kT, axes = energy_unit(unit, temperature), thermal_energy(temperature), axes_of(analysis.surface, axis_units)

@@ -1,6 +1,7 @@
 """Series of collective variables and biases from text tables (COLVAR files and their like), run by run."""
 
 import fnmatch
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:
     kept: list[IntArray] = []
     runs: list[int] = []
     run, begin = -1, np.inf
-    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+    for first, last in itertools.pairwise(cuts):
         rows = np.arange(first, last)
         if time[first] <= begin + 1.5 * step or run < 0:
             run, begin = run + 1, time[first]

@@ -22,6 +22,9 @@ TOLERANCES = {"radians": 0.05, "nm": 0.01}
 SCALES = {"radians": (1.0, np.pi / 180), "nm": (1.0, 0.1)}
 """Of the units that a column may be in."""
 
+MAX_WITHOUT_ROW = 0.01
+"""Of a trajectory's frames, at its end, that a run which was killed may have left without a row."""
+
 MIN_SPREAD = 5.0
 """Tolerances that a collective variable must vary by, for an agreement to mean something."""
 
@@ -33,7 +36,7 @@ class FrameRows:
     """Rows of frames.
 
     Attributes:
-        rows: shape=(n,), one for each frame.
+        rows: shape=(n,), one for each frame; -1 for a frame that has none, and is to be left out.
         notes: how they were found, where that is not by time or one by one.
         doubts: why the two may not belong together.
     """
@@ -74,6 +77,11 @@ def _by_time(rows: IntArray, times: FloatArray, frame_times: FloatArray) -> Iter
         nearest, missed = _nearest(frame_times, times)
         if missed is None:
             yield _Reading(rows[nearest])
+            return
+        left = len(frame_times) - missed
+        if left <= max(1, MAX_WITHOUT_ROW * len(frame_times)) and frame_times[missed] > times[-1] and missed > 1:
+            there = np.where(np.arange(len(frame_times)) < missed, rows[nearest], -1)
+            yield _Reading(there, f"{left} frames after its last row are left out")
 
 
 def _counts_frames(times: FloatArray | None) -> bool:
@@ -106,6 +114,9 @@ def _by_count(rows: IntArray, times: FloatArray | None, n: int, stride: int, tim
         at_zero = times is not None and abs(times[0]) < 1e-9
         yield _Reading(rows[k - 1 :: k], every.format(k, k), timeless and not at_zero and times is not None)
         yield _Reading(rows[::k], f"{every.format(k, k)}, from the first", False)
+        yield _Reading(
+            np.append(rows[k::k], -1), f"{every.format(k, k)}, and the last frame, which has none, left out", False
+        )
     k, left = divmod(m - 1, n - 1)
     if k > 1 and not left:
         yield _Reading(rows[::k], f"{every.format(k, k)}, from the first", timeless)
@@ -131,9 +142,12 @@ class _Evidence:
 
     def _difference(self, rows: IntArray, frames: slice, i: int, j: int) -> float:
         """Median difference between a column and a computed variable, in tolerances."""
+        there = rows >= 0
+        if not there.any():
+            return np.inf
         unit, period = self.series.units[i], self.series.periods[i]
-        computed = np.asarray(self.series.values[frames, i], dtype=float)
-        values = self.colvar.rows[rows, j]
+        computed = np.asarray(self.series.values[frames, i], dtype=float)[there]
+        values = self.colvar.rows[rows[there], j]
         return min(
             float(np.median(np.abs(wrap(scale * values - computed, period)))) / TOLERANCES[unit]
             for scale in SCALES[unit]
@@ -175,8 +189,8 @@ def _refusal(message: str, times: FloatArray | None, frame_times: FloatArray | N
     if frame_times is None or times is None:
         if readings:
             return InputError(
-                f"{message}, and more than one way to match them: write both with one stride, or give "
-                "trajectories that hold times (XTC)"
+                f"{message}, and the trajectories hold no times to match them by, which could be done in several ways: "
+                "write both with one stride, or give trajectories that hold times (XTC)"
             )
         return InputError(
             f"{message}, and the trajectories hold no times to match them by: write both with one stride, "
@@ -212,6 +226,31 @@ def _matched(evidence: _Evidence, rows: IntArray, frames: slice, stride: int) ->
     return chosen, evidence.contradiction(chosen.rows, frames)
 
 
+def _of_one_run(colvar: Colvar, series: Series) -> FrameRows | None:
+    """Rows of a run in several trajectories, each begun from a checkpoint before the end of the last; None if not so.
+
+    The rows after the checkpoint are of the later trajectory, so that the frames of the earlier one are left out.
+    """
+    if series.time is None or colvar.time is None or (np.diff(colvar.time) < 0).any():
+        return None
+    times = np.asarray(series.time, dtype=float)
+    begins = times[series.starts[:-1]]
+    if not ((np.diff(begins) > 0).all() and (np.diff(times) < 0).any()):
+        return None
+    later = np.repeat(np.append(begins[1:], np.inf), np.diff(series.starts))
+    kept = times < later - _tolerance(times)
+    if kept.mean() < 0.5 or (np.diff(times[kept]) < 0).any():
+        return None
+    nearest, missed = _nearest(times[kept], colvar.time)
+    if missed is not None:
+        return None
+    rows = np.full(len(times), -1)
+    rows[kept] = nearest
+    note = f"{int((~kept).sum())} frames after a checkpoint from which the next trajectory begins are left out"
+    doubt = _Evidence(colvar, series).contradiction(rows, slice(0, len(times)))
+    return FrameRows(rows, (note,), (doubt,) if doubt else ())
+
+
 def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> FrameRows:
     """The row of each frame: file by file, run by run, or one table for all of them.
 
@@ -229,6 +268,8 @@ def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> FrameRows
         if n_tables > 1 and series.n_files > 1:
             raise InputError(f"{n_tables} COLVAR files for {series.n_files} trajectories: give one, or one each")
         table_of_row = np.zeros(len(colvar.run), dtype=np.int64)
+        if n_runs == 1 and (joined := _of_one_run(colvar, series)) is not None:
+            return joined
     ends = series.starts if table_of_row[-1] else series.starts[[0, -1]]
     evidence, chosen = _Evidence(colvar, series), []
     notes: dict[str, None] = {}

@@ -1,8 +1,8 @@
 """Hills of PLUMED's metadynamics: the bias at every frame as it was then, less the constant that grows with it.
 
-The log-weight of a frame is (V(xi, t) - c(t)) / kT, where c(t) is the work that the bias has done on average (Tiwary and
-Parrinello 2015, doi 10.1021/jp504920s). PLUMED writes heights of well-tempered runs times gamma / (gamma - 1), so that
-their sum is the negative of the free energy (`plumed sum_hills`).
+The log-weight of a frame is (V(xi, t) - c(t)) / kT, where c(t) is the work that the bias has done on average (Tiwary
+and Parrinello 2015, doi 10.1021/jp504920s). PLUMED writes heights of well-tempered runs times gamma / (gamma - 1), so
+that their sum is the negative of the free energy (`plumed sum_hills`).
 """
 
 from collections.abc import Sequence

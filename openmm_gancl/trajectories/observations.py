@@ -9,7 +9,7 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..errors import InputError
-from ..units import ENERGY_UNITS, FloatArray, IntArray, checked_temperature, energy_unit, thermal_energy
+from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray, checked_temperature, energy_unit, thermal_energy
 from .periods import TURNS, check_period, plumed_number
 from .series import Series, checked_log_weights, read_frame_values, read_log_weights, read_series, read_weights
 from .tables import expanded
@@ -86,6 +86,15 @@ class _Frames:
     doubts: tuple[str, ...] = ()
 
 
+def _only(series: Series, kept: BoolArray) -> Series:
+    """The frames that are kept."""
+    if kept.all():
+        return series
+    starts = np.concatenate([[0], np.cumsum(kept)])[series.starts]
+    time = None if series.time is None else series.time[kept]
+    return replace(series, values=series.values[kept], starts=starts, time=time)
+
+
 def _frames(
     trajectories: Sequence[Path],
     top: Path | None,
@@ -106,7 +115,8 @@ def _frames(
         from .frame_rows import rows_of_frames
 
         found = rows_of_frames(table, series, stride)
-        return _Frames(series, found.rows, found.notes, found.doubts)
+        kept = found.rows >= 0
+        return _Frames(_only(series, kept), found.rows[kept], found.notes, found.doubts)
     if table is None:
         n = len(read_frame_values(Path(_external(npy[0])[1]), None))
         return _Frames(_empty_series(np.array([0, -(-n // stride)])))
@@ -310,21 +320,23 @@ def _restrained(windows: "UmbrellaWindows | None", series: Series, columns: tupl
 class _Input:
     """Units of what the user's files hold: of energies, kJ/mol, and of columns whose file tells nothing."""
 
-    energy: float
-    length: str
+    energy: float = 1.0
+    length: str = ""
+    said: bool = False
 
     @classmethod
-    def of(cls, text: str, temperature: float) -> "_Input":
+    def of(cls, text: str | None, temperature: float) -> "_Input":
         """Words as ``kcal/mol, degrees``."""
         from .window_table import unit_of_coordinate
 
-        energy, length = 1.0, ""
-        for word in filter(None, map(str.strip, text.split(","))):
+        energy, length, said = 1.0, "", False
+        for word in filter(None, map(str.strip, (text or "").split(","))):
             if "/mol" in word.lower() or word.lower() == "kt":
-                energy = energy_unit(next((u for u in ENERGY_UNITS if u.lower() == word.lower()), word), temperature)
+                name = next((unit for unit in ENERGY_UNITS if unit.lower() == word.lower()), word)
+                energy, said = energy_unit(name, temperature), True
             else:
                 length = unit_of_coordinate(word)
-        return cls(energy, length)
+        return cls(energy, length, said)
 
 
 @dataclass(frozen=True)
@@ -351,7 +363,8 @@ def _of_columns(
             f"{' + '.join(names)} at the same {', '.join(series.names)} differs from run to run, as in umbrella "
             "windows: give a table of them by `windows`, with the restraint of each"
         )
-    return _Undone(logs, names)
+    note = f"{' + '.join(names)} is taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
+    return _Undone(logs, names, () if units.said else (note,))
 
 
 def _of_hills(
@@ -425,6 +438,87 @@ def _windows_of(
     return given, restrained, energies
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """What the user gives, as for `read`."""
+
+    paths: Sequence[str | Path]
+    top: str | Path | None
+    cvs: Sequence[str]
+    temperature: float
+    log_weights: FloatArray | str | Path | None
+    weights: FloatArray | str | Path | None
+    colvar: Sequence[str | Path]
+    bias_columns: Sequence[str]
+    hills: Sequence[str | Path]
+    windows: "UmbrellaWindows | WindowTable | str | Path | None"
+    bias: "StaticBias | Callable[[FloatArray], StaticBias] | None"
+    bias_cvs: Sequence[str]
+    energy_column: str | None
+    input_unit: str | None
+    stride: int
+    progress: Callable[[], None] | None
+
+    def observed(self) -> Observations:
+        """Frames of all files, their collective variables, and what undoes their bias."""
+        files, tables, hills = list(map(Path, self.paths)), expanded(self.colvar), expanded(self.hills)
+        units = _Input.of(self.input_unit, checked_temperature(self.temperature))
+        windows = _as_windows(self.windows, len(self.bias_cvs or self.cvs))
+        acting = _check_bias_cvs(self.cvs, self.bias_cvs, windows, self.bias or hills or None)
+        everything = list(dict.fromkeys([*self.cvs, *acting]))
+        ways = {"log_weights": self.log_weights, "weights": self.weights, "windows": windows, "bias": self.bias}
+        _check_sources(files, everything, tables, self.bias_columns, **ways, hills=hills or None)
+        computed = [cv for cv in everything if _is_computed(cv)]
+        if windows is not None:
+            _check_named(files, windows.files)
+            files, tables = (list(windows.files), []) if computed else ([], list(windows.files))
+        table = _table(tables or ([] if computed else hills), series=bool(tables))
+        frames = self._frames(files, computed, table, [cv for cv in everything if _external(cv)[0] == "npy"])
+        series = _joined(everything, table, frames, self.stride, units.length)
+        columns = tuple(everything.index(cv) for cv in acting)
+        undone = self._undone(table, hills, units, frames, series, columns)
+        joined, restrained, energies = _windows_of(
+            windows, table, units, frames, series, columns, self.temperature, self.energy_column
+        )
+        return Observations(
+            series,
+            len(self.cvs),
+            self.temperature,
+            undone.log_weights,
+            joined,
+            restrained,
+            notes=(*(table.notes if table else ()), *frames.notes, *undone.notes),
+            doubts=frames.doubts,
+            bias_columns=undone.bias_columns,
+            energies=energies,
+        )
+
+    def _frames(
+        self, files: Sequence[Path], computed: Sequence[str], table: "Colvar | None", npy: Sequence[str]
+    ) -> _Frames:
+        top, by_file = None if self.top is None else Path(self.top), self.windows is not None
+        return _frames(files, top, computed, table, npy, self.stride, self.progress, by_file)
+
+    def _undone(
+        self,
+        table: "Colvar | None",
+        hills: Sequence[Path],
+        units: _Input,
+        frames: _Frames,
+        series: Series,
+        columns: tuple[int, ...],
+    ) -> _Undone:
+        """The bias undone, in the one way that is given."""
+        if self.bias_columns and table is not None:
+            return _of_columns(table, self.bias_columns, units, frames, series, self.temperature)
+        if hills:
+            return _of_hills(hills, table, units, frames, series, columns, self.temperature)
+        if self.bias is not None:
+            energies, notes = _energies_of(self.bias, series, columns)
+            return _Undone(energies / thermal_energy(self.temperature), notes=notes)
+        return _Undone(_given_log_weights(self.log_weights, self.weights, series, self.stride))
+
+
 def read(
     paths: Sequence[str | Path],
     top: str | Path | None,
@@ -440,27 +534,27 @@ def read(
     bias: "StaticBias | Callable[[FloatArray], StaticBias] | None" = None,
     bias_cvs: Sequence[str] = (),
     energy_column: str | None = None,
-    input_unit: str = "kJ/mol",
+    input_unit: str | None = None,
     stride: int = 1,
     progress: Callable[[], None] | None = None,
 ) -> Observations:
-    """Read collective variables of frames, and what undoes their bias: one of seven ways, or none.
+    """Read collective variables of frames, and what undoes their bias: one of six ways, or none.
 
     Args:
         paths: trajectories that mdtraj reads; empty if the collective variables are columns or npy files.
         top: their topology.
-        cvs: one or two of the surface: as for `parse_cv`, or ``column:NAME`` of a COLVAR file, or ``npy:FILE``.
+        cvs: one or two of the surface: as for `parse_cv`, or ``column:NAME`` of a table, or ``npy:FILE``.
         temperature: K.
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
         weights: themselves, not their logarithms.
-        colvar: tables of columns (`read_table`): COLVAR files of PLUMED, xvg, colvars, cpptraj, CSV; or wildcards.
+        colvar: tables of columns (COLVAR files of PLUMED, xvg, colvars, cpptraj, CSV), wildcards too.
         bias_columns: columns of them whose sum is a static bias.
         hills: HILLS files of PLUMED, whose bias at each frame is undone; alone, their centres are the frames.
         windows: umbrella windows, or a table of harmonic ones (`read_windows`), joined by MBAR.
         bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.
         bias_cvs: what windows or bias act on, where that is not ``cvs``.
         energy_column: potential energy without restraints, where windows are of several temperatures.
-        input_unit: of energies in the files (kJ/mol, kcal/mol, kT), and of columns that tell none, as
+        input_unit: of energies in tables (kJ/mol by default, kcal/mol, kT), and of columns that tell none, as
             ``kcal/mol, degrees``.
         stride: take every so many frames.
         progress: called once for each finished file.
@@ -468,46 +562,5 @@ def read(
     Raises:
         InputError: files that cannot be read or do not fit each other.
     """
-    files, tables, hill_files = list(map(Path, paths)), expanded(colvar), expanded(hills)
-    units = _Input.of(input_unit, checked_temperature(temperature))
-    windows = _as_windows(windows, len(bias_cvs or cvs))
-    acting = _check_bias_cvs(cvs, bias_cvs, windows, bias or hill_files or None)
-    everything = list(dict.fromkeys([*cvs, *acting]))
-    ways = {"log_weights": log_weights, "weights": weights, "windows": windows, "bias": bias}
-    _check_sources(files, everything, tables, bias_columns, **ways, hills=hill_files or None)
-    computed = [cv for cv in everything if _is_computed(cv)]
-    if windows is not None:
-        _check_named(files, windows.files)
-        files, tables = (list(windows.files), []) if computed else ([], list(windows.files))
-    table = _table(tables or ([] if computed else hill_files), series=bool(tables))
-    npy = [cv for cv in everything if _external(cv)[0] == "npy"]
-    frames = _frames(
-        files, None if top is None else Path(top), computed, table, npy, stride, progress, windows is not None
-    )
-    series, columns = (
-        _joined(everything, table, frames, stride, units.length),
-        tuple(everything.index(cv) for cv in acting),
-    )
-    undone = _Undone(_given_log_weights(log_weights, weights, series, stride))
-    if bias_columns and table is not None:
-        undone = _of_columns(table, bias_columns, units, frames, series, temperature)
-    if hill_files:
-        undone = _of_hills(hill_files, table, units, frames, series, columns, temperature)
-    if bias is not None:
-        bias_energies, notes = _energies_of(bias, series, columns)
-        undone = _Undone(bias_energies / thermal_energy(temperature), notes=notes)
-    joined, restrained, energies = _windows_of(
-        windows, table, units, frames, series, columns, temperature, energy_column
-    )
-    return Observations(
-        series,
-        len(cvs),
-        temperature,
-        undone.log_weights,
-        joined,
-        restrained,
-        notes=(*(table.notes if table else ()), *frames.notes, *undone.notes),
-        doubts=frames.doubts,
-        bias_columns=undone.bias_columns,
-        energies=energies,
-    )
+    undoing = (log_weights, weights, colvar, bias_columns, hills, windows, bias, bias_cvs)
+    return _Sources(paths, top, cvs, temperature, *undoing, energy_column, input_unit, stride, progress).observed()

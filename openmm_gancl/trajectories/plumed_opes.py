@@ -11,8 +11,8 @@ import numpy as np
 from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import FloatArray, thermal_energy
+from .kernel_bias import KernelBias
 from .periods import plumed_number
-from .static_bias import KernelBias
 from .tables import TextTable, column_of, period_of, read_table
 
 COMPRESSION_THRESHOLD = 1.0

@@ -133,8 +133,8 @@ def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
     values = checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
     if _looks_like_weights(values):
         raise InputError(
-            f"{path} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their logarithms: "
-            "give them by `weights`, or, if they are logarithms, less a constant"
+            f"{path} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their "
+            "logarithms: give them by `weights`, or, if they are logarithms, less a constant"
         )
     return values
 

@@ -15,19 +15,16 @@ import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter1d
 from scipy.special import logsumexp
 
-from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..files import load_arrays
 from ..units import FloatArray, IntArray, checked_temperature, numbers, thermal_energy
+from .kernel_bias import KernelBias
 
 EXPONENTS = tuple(np.geomspace(0.005, 0.5, 25))
 """Of exp(a V), V in kJ/mol: 1 / (kT (bias factor - 1))."""
 
 N_PARTS, MIN_DECISION, MIN_GAIN = 20, 4.0, 0.003
 """Consecutive parts of the frames, standard errors over them, and log-likelihood of a frame that decide on a range."""
-
-KERNEL_CHUNK = 4_000_000
-"""Frames times kernels in one batch."""
 
 
 class StaticBias(Protocol):
@@ -91,48 +88,6 @@ class TabulatedBias:
         if not self.periodic:
             energies[((values < low) | (values > high)).any(axis=1)] = 0.0
         return np.asarray(energies, dtype=float)
-
-
-@dataclass(frozen=True)
-class KernelBias:
-    """The bias of OPES, from the kernels of its density estimate (Invernizzi & Parrinello 2020).
-
-    Doi 10.1021/acs.jpclett.0c00497: V = f log(P / Z + exp(-barrier / f)).
-
-    Args:
-        positions: shape=(n_kernels, d).
-        widths: shape=(n_kernels, d).
-        log_weights: shape=(n_kernels,).
-        periods: shape=(d,), ``inf`` where there is none.
-        prefactor: f, kJ/mol.
-        barrier: kJ/mol.
-    """
-
-    positions: FloatArray
-    widths: FloatArray
-    log_weights: FloatArray
-    periods: FloatArray
-    prefactor: float
-    barrier: float
-
-    @property
-    def n_variables(self) -> int:
-        """How many collective variables it acts on."""
-        return self.positions.shape[1]
-
-    def _log_densities(self, values: FloatArray) -> FloatArray:
-        heights, step = self.log_weights - np.log(self.widths).sum(axis=1), max(KERNEL_CHUNK // len(self.positions), 1)
-        parts = []
-        for i in range(0, len(values), step):
-            scaled = wrap(values[i : i + step, None] - self.positions, self.periods) / self.widths
-            parts.append(logsumexp(heights - 0.5 * (scaled**2).sum(axis=-1), axis=1))
-        return np.concatenate(parts)
-
-    def energies(self, values: FloatArray) -> FloatArray:
-        """Of frames, kJ/mol, shape=(n,)."""
-        log_mean = logsumexp(self._log_densities(self.positions)) - np.log(len(self.positions))
-        relative = self._log_densities(np.asarray(values, dtype=float)) - log_mean
-        return np.asarray(self.prefactor * np.logaddexp(relative, -self.barrier / self.prefactor))
 
 
 def _newest(folder: Path, pattern: str, what: str) -> list[Path]:
@@ -278,8 +233,8 @@ def opes_bias(
     """The bias of ``openmm_opes.OPES`` with Gaussian kernels, joined over its walkers; or of PLUMED's OPES_METAD.
 
     Args:
-        path: ``numpy.savez`` of ``OPES.getState()``, or the ``biasDir`` of the run; or KERNELS or STATE of PLUMED, which
-            tell barrier and bias factor themselves.
+        path: ``numpy.savez`` of ``OPES.getState()``, or the ``biasDir`` of the run; or KERNELS or STATE of PLUMED,
+            which tell barrier and bias factor themselves.
         temperature: K.
         barrier: kJ/mol, as it was given to ``OPES``.
         periods: shape=(d,), ``inf`` where there is none.

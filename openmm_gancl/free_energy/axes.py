@@ -129,21 +129,30 @@ def shown_unit(own: str, period: float, wanted: str | None, name: str) -> tuple[
     return wanted, UNITS[wanted][1] / UNITS[own][1]
 
 
-def axes_of(surface: FreeEnergySurface, units: Sequence[str] = ()) -> list[SurfaceAxis]:
-    """How the coordinates of a surface are shown.
+def units_of(
+    names: Sequence[str], own: Sequence[str], periods: FloatArray, units: Sequence[str] = ()
+) -> list[tuple[str, float]]:
+    """The unit that each coordinate is shown in, and its size in the coordinate's own.
 
     Args:
-        surface: the surface.
+        names: of the coordinates.
+        own: their units.
+        periods: shape=(d,), in these.
         units: for each coordinate or for all; degrees for angles and the coordinate's own for others by default.
 
     Raises:
         InputError: a coordinate has no such unit.
     """
+    wanted = _one_each(units, len(names), "units")
+    parts = zip(own, periods.tolist(), wanted, names, strict=True)
+    return [shown_unit(*part) for part in parts]
+
+
+def axes_of(surface: FreeEnergySurface, units: Sequence[str] = ()) -> list[SurfaceAxis]:
+    """How the coordinates of a surface are shown; the units as for `units_of`."""
     labels = surface.labels or tuple(map(_symbols, surface.names))
-    wanted = _one_each(units, len(labels), "units")
-    axes = []
-    for label, name, own, period, unit in zip(
-        labels, surface.names, surface.units, surface.periods, wanted, strict=True
-    ):
-        axes.append(SurfaceAxis(label, *shown_unit(own, float(period), unit, name), float(period)))
-    return axes
+    found = units_of(surface.names, surface.units, surface.periods, units)
+    return [
+        SurfaceAxis(label, unit, size, float(period))
+        for label, (unit, size), period in zip(labels, found, surface.periods, strict=True)
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import InputError
 from ..trajectories.blocks import Blocks
 from ..trajectories.series import Series
-from ..units import FloatArray
+from ..units import FloatArray, numbers
 from .grid import FineGrid, open_edges
 from .surface import DEFAULT_BINS
 
@@ -53,11 +53,14 @@ def _open_ends(values: FloatArray, shares: FloatArray) -> tuple[float, float]:
 def _asked(ranges: Sequence[tuple[float, float]], names: Sequence[str], periods: FloatArray) -> dict[int, FloatArray]:
     """The range of each coordinate that one is given for."""
     open_ = np.flatnonzero(~np.isfinite(periods)).tolist()
-    if len(ranges) not in (0, len(open_), len(names)):
-        raise InputError(f"{len(ranges)} ranges for {len(names)} coordinates: give one for each without a period")
+    limits = numbers(ranges) if len(ranges) else np.empty((0, 2))
+    limits = limits[None] if limits.shape == (2,) else limits
+    if limits.ndim != 2 or limits.shape[1] != 2:
+        raise InputError(f"`ranges` is {ranges!r}: give (low, high) for each coordinate without a period")
+    if len(limits) not in (0, len(open_), len(names)):
+        raise InputError(f"{len(limits)} ranges for {len(names)} coordinates: give one for each without a period")
     found = {}
-    for i, limits in zip(open_ if len(ranges) == len(open_) else range(len(names)), ranges, strict=False):
-        low, high = (float(limit) for limit in limits)
+    for i, (low, high) in zip(open_ if len(limits) == len(open_) else range(len(names)), limits.tolist(), strict=False):
         if not (np.isfinite([low, high]).all() and low < high):
             raise InputError(f"the range {low:g}:{high:g} of {names[i]} is empty: give low:high")
         if np.isfinite(periods[i]) and not np.allclose([low, high], [-periods[i] / 2, periods[i] / 2], rtol=1e-2):

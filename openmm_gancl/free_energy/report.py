@@ -2,12 +2,13 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .from_trajectories import TrajectoryAnalysis
+    from .window_weights import WindowWeights
 
 
 def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str, axis_units: Sequence[str]) -> dict[str, Any]:
@@ -53,6 +54,43 @@ LOWEST_FIRST, AS_GIVEN = "lowest minimum first", "as given"
 """Orders of basins: of those found on the surface, and of boxes."""
 
 
+def _basin_records(analysis: "TrajectoryAnalysis", size: float, shown: Callable[[Any], list[float]]) -> Any:
+    """Basins and barriers, energies over the size of their unit."""
+    basins = [
+        {
+            "name": row.name,
+            "population": row.population,
+            "population_error": row.population_error,
+            "free_energy": row.free_energy / size,
+            "free_energy_error": row.free_energy_error / size,
+            "minimum": shown(place),
+        }
+        for row, place in zip(analysis.basins, analysis.minima, strict=True)
+    ]
+    barriers = [
+        {
+            "names": list(row.names),
+            "place": shown(row.place),
+            "heights": [height / size for height in row.heights],
+            "errors": [error / size for error in row.errors],
+        }
+        for row in analysis.barriers
+    ]
+    return {"basins": basins, "barriers": barriers}
+
+
+def _window_record(windows: "WindowWeights", kT: float) -> dict[str, Any]:
+    """Umbrella windows, energies in the unit in which kT is given."""
+    mbar = windows.mbar
+    return {
+        "files": [str(path) for path in windows.windows.files],
+        "free_energies": (mbar.free_energies * kT).tolist(),
+        "frames": mbar.counts.tolist(),
+        "least_overlap": mbar.weakest_link()[2] if len(mbar.counts) > 1 else None,
+        "left_out": windows.left_out,
+    }
+
+
 def as_json(
     analysis: "TrajectoryAnalysis", unit: str, files: list[str], axis_units: Sequence[str] = (), given: bool = False
 ) -> dict[str, Any]:
@@ -69,9 +107,9 @@ def as_json(
     from ..units import energy_unit, thermal_energy
     from .axes import axes_of
 
-    temperature = analysis.surface.temperature
-    size, kT, axes = energy_unit(unit, temperature), thermal_energy(temperature), axes_of(analysis.surface, axis_units)
-    resolved = analysis.surface.resolved or ("",) * len(axes)
+    surface, blocks = analysis.surface, analysis.blocks
+    size, kT = energy_unit(unit, surface.temperature), thermal_energy(surface.temperature)
+    axes, resolved = axes_of(surface, axis_units), surface.resolved or ("",) * len(surface.names)
 
     def shown(place: Any) -> list[float]:
         return [float(axis.shown(x)) for axis, x in zip(axes, place, strict=True)]
@@ -79,50 +117,24 @@ def as_json(
     results: dict[str, Any] = {
         "files": files,
         "unit": unit,
-        "frames": analysis.blocks.n_frames,
-        "discarded": analysis.blocks.discarded,
-        "inefficiency": [round(g, 2) for g in analysis.blocks.inefficiency],
+        "frames": blocks.n_frames,
+        "discarded": blocks.discarded,
+        "inefficiency": [round(g, 2) for g in blocks.inefficiency],
         "effective_samples": round(analysis.effective_samples, 1),
         "coordinates": [
             {"name": name, "label": axis.label, "unit": axis.unit, "atoms": atoms}
-            for name, axis, atoms in zip(analysis.surface.names, axes, resolved, strict=True)
+            for name, axis, atoms in zip(surface.names, axes, resolved, strict=True)
         ],
         "bandwidths": [float(f"{h:.4g}") for h in shown(analysis.density.bandwidths)],
-        "median_error_kT": round(analysis.surface.median_error / kT, 4),
+        "median_error_kT": round(surface.median_error / kT, 4),
         "basin_order": AS_GIVEN if given else LOWEST_FIRST,
-        "basins": [
-            {
-                "name": row.name,
-                "population": row.population,
-                "population_error": row.population_error,
-                "free_energy": row.free_energy / size,
-                "free_energy_error": row.free_energy_error / size,
-                "minimum": shown(place),
-            }
-            for row, place in zip(analysis.basins, analysis.minima, strict=True)
-        ],
-        "barriers": [
-            {
-                "names": list(row.names),
-                "place": shown(row.place),
-                "heights": [height / size for height in row.heights],
-                "errors": [error / size for error in row.errors],
-            }
-            for row in analysis.barriers
-        ],
+        **_basin_records(analysis, size, shown),
         "warnings": analysis.notes,
         "doubts": analysis.doubts,
         "trusted": not analysis.doubts,
     }
     if analysis.windows is not None:
-        mbar = analysis.windows.mbar
-        results["windows"] = {
-            "files": [str(path) for path in analysis.windows.windows.files],
-            "free_energies": (mbar.free_energies * kT / size).tolist(),
-            "frames": mbar.counts.tolist(),
-            "least_overlap": mbar.weakest_link()[2] if len(mbar.counts) > 1 else None,
-            "left_out": analysis.windows.left_out,
-        }
+        results["windows"] = _window_record(analysis.windows, kT / size)
     return finite(results)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, first_line
+from .arguments import is_trajectory
 from .child import from_child
 from .headers import DCD_TITLE_OFFSET, check_headers, other_atoms
 from .topologies import known_to_mdtraj, suffix_of
@@ -70,17 +71,28 @@ def _chunks(path: Path, topology: Any, stride: int) -> Iterator[Any]:
         raise InputError(f"cannot read {path}, {where} ({first_line(error)}): give matching, whole files") from None
 
 
-def read_chunks(path: Path, topology: Any, stride: int = 1) -> Iterator[Any]:
+def _of_memory(frames: Any, topology: Any, stride: int) -> Iterator[Any]:
+    """Pieces of an mdtraj.Trajectory."""
+    if frames.n_atoms != topology.n_atoms:
+        raise other_atoms(frames, frames.n_atoms, topology.n_atoms)
+    n = max(CHUNK_ATOMS // max(topology.n_atoms, 1), 1)
+    for first in range(0, len(frames), n * stride):
+        yield frames[first : first + n * stride : stride]
+
+
+def read_chunks(path: Any, topology: Any, stride: int = 1) -> Iterator[Any]:
     """Pieces of a trajectory, as mdtraj.Trajectory.
 
     Args:
-        path: the trajectory.
+        path: the trajectory's file, or an mdtraj.Trajectory.
         topology: an mdtraj.Topology.
         stride: take every so many frames.
 
     Raises:
         InputError: the file is missing, damaged or of another molecule.
     """
+    if is_trajectory(path):
+        return _of_memory(path, topology, stride)
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the trajectories' names")
     return from_child(path, topology, lambda: _chunks(path, topology, stride))

@@ -5,7 +5,7 @@ import os
 import struct
 from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 
@@ -21,7 +21,7 @@ def _broken(path: Path, frame: int, what: str) -> InputError:
     return InputError(f"{path} is broken at frame {frame} ({what}): copy it again, or cut it there")
 
 
-def other_atoms(path: Path, found: int, n_atoms: int) -> InputError:
+def other_atoms(path: Any, found: int, n_atoms: int) -> InputError:
     """That a trajectory is of another molecule than its topology."""
     return InputError(
         f"{path} does not have the {n_atoms} atoms of the topology, but {found}: give the topology of these frames"

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import InputError, first_line
 from ..files import load_arrays
-from ..units import FloatArray, IntArray
+from ..units import FloatArray, IntArray, numbers
+from .arguments import is_trajectory, stride_of, trajectories_of, words_of
 
 if TYPE_CHECKING:
     from ..coordinates.specification import CollectiveVariable
@@ -51,9 +52,9 @@ class Series:
 
 
 def read_series(
-    paths: Sequence[Path],
-    top: Path,
-    cvs: Sequence[str],
+    paths: Any,
+    top: Any,
+    cvs: str | Sequence[str],
     *,
     stride: int = 1,
     progress: Callable[[], None] | None = None,
@@ -61,9 +62,9 @@ def read_series(
     """Stream trajectories; what stays in memory is four bytes a frame and collective variable.
 
     Args:
-        paths: files that mdtraj reads.
-        top: their topology.
-        cvs: as for `parse_cv`.
+        paths: files that mdtraj reads, or mdtraj.Trajectory, one or several.
+        top: their topology: a file, mdtraj.Topology or mdtraj.Trajectory.
+        cvs: one or several, as for `parse_cv`.
         stride: take every so many frames.
         progress: called once for each finished file.
 
@@ -75,14 +76,13 @@ def read_series(
     from .files import FORMATS_WITH_TIMES, read_chunks
     from .topologies import load_topology, suffix_of
 
-    if stride < 1:
-        raise InputError(f"`stride` is {stride}: give at least 1")
+    paths, cvs, stride = trajectories_of("paths", paths), words_of("cvs", cvs), stride_of("stride", stride)
     if not paths:
         raise InputError("no trajectory is given: name at least one file")
     topology = load_topology(top)
     variables = [parse_cv(cv, topology) for cv in cvs]
     check = BondCheck(variables, topology)
-    timed = all(suffix_of(path) in FORMATS_WITH_TIMES for path in paths)
+    timed = all(not is_trajectory(path) and suffix_of(path) in FORMATS_WITH_TIMES for path in paths)
     values, times, starts = array("f"), array("f"), [0]
     for path in paths:
         done = 0
@@ -141,7 +141,7 @@ def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
 
 def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
     """Log-weights of n frames, shape=(n,), of which some are finite and none is NaN or plus infinity."""
-    values = np.asarray(log_weights, dtype=float)
+    values = numbers(log_weights)
     if values.shape != (n,):
         raise InputError(f"{where} of shape {values.shape} for {n} frames: give one a frame")
     if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():

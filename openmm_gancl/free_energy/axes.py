@@ -110,7 +110,8 @@ def shown_unit(own: str, period: float, wanted: str | None, name: str) -> tuple[
     Args:
         own: the coordinate's unit; empty where it is not known, and the period may tell.
         period: in that unit.
-        wanted: a unit; degrees for angles and the coordinate's own for others by default.
+        wanted: a unit; degrees for angles and the coordinate's own for others by default. Where that is not known it is
+            the coordinate's own.
         name: of the coordinate, for messages.
 
     Raises:
@@ -123,7 +124,7 @@ def shown_unit(own: str, period: float, wanted: str | None, name: str) -> tuple[
         return wanted, UNITS[wanted][1] / UNITS[own][1] if own in UNITS else 1.0
     wanted = unit_name(wanted)
     if own not in UNITS:
-        raise InputError(f"the unit of {name} is not known, so that it cannot be shown in {wanted}: leave the unit out")
+        return wanted, 1.0  # what is said of a coordinate whose file says nothing
     if UNITS[own][0] != UNITS[wanted][0]:
         raise InputError(f"{name} is in {own}, which no factor turns into {wanted}: choose another unit")
     return wanted, UNITS[wanted][1] / UNITS[own][1]

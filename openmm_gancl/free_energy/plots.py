@@ -215,6 +215,13 @@ def _plot_one(
     _legend_above(ax)
 
 
+def _name_atoms(figure: Any, surface: FreeEnergySurface, axes: Sequence[SurfaceAxis]) -> None:
+    """In small print, the atoms that coordinates depend on."""
+    known = [(axis.label, atoms) for axis, atoms in zip(axes, surface.resolved, strict=False) if atoms]
+    if known:
+        figure.supxlabel("\n".join(f"{label}: {atoms}" for label, atoms in known), fontsize=7, color="0.4")
+
+
 def plot_surface(
     surface: FreeEnergySurface,
     ax: Any = None,
@@ -241,7 +248,9 @@ def plot_surface(
         the axis; ``ax.figure.savefig(path)`` writes it.
     """
     two_dimensional, axes = surface.energy.ndim == 2, axes_of(surface, axis_units)
-    ax = _new_axis(two_dimensional) if ax is None else ax
+    if ax is None:
+        ax = _new_axis(two_dimensional)
+        _name_atoms(ax.figure, surface, axes)
     if not two_dimensional:
         _plot_one(surface, axes[0], ax, basins, minima or {}, unit)
         return ax
@@ -343,6 +352,7 @@ def plot_equilibration(discarded: Sequence[int], inefficiency: Sequence[float], 
     windows = np.arange(len(discarded))
     ax.bar(windows, discarded, color=COLOURS[0], label="cut as equilibration")
     ax.plot(windows, inefficiency, "o", color=COLOURS[1], ms=4, label="statistical inefficiency")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("window")
     ax.set_ylabel("frames")
     ax.set_ylim(bottom=0.0)

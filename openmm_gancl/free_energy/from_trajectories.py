@@ -290,7 +290,7 @@ def analyse(
     weighted = _Weighted.of(observations, discard)
     covered = surface_range(series, d, weighted.blocks, bins, ranges)
     edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)
-    density, draws = estimate_density(counts, method), counts.draws(n_bootstrap, seed)
+    density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)
     surface, deviations = _surface(density, edges, series, temperature, draws)
     masks: BoolArray = box_masks(surface, basins) if basins else find_basins(surface)
     names = [basin.name for basin in basins] or _letters(len(masks))

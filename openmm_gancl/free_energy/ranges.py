@@ -8,11 +8,11 @@ import numpy as np
 from ..errors import InputError
 from ..trajectories.blocks import Blocks
 from ..trajectories.series import Series
-from ..units import FloatArray, numbers
+from ..units import BoolArray, FloatArray, numbers
 from .grid import FineGrid, open_edges
 from .surface import DEFAULT_BINS
 
-END_SAMPLES, MAX_END_FRACTION = 10.0, 0.01
+END_SAMPLES, MAX_END_FRACTION = 10.0, 0.02
 """Independent samples beyond an open end, at most, and of all of them. The outermost sample lies where it lies by
 chance: bins that end with it hold one there, however unlikely it was, and the surface would turn down."""
 
@@ -24,10 +24,21 @@ class SurfaceRange:
     Attributes:
         edges: bin edges, one array a coordinate.
         spans: shape=(d, 2), of the samples.
+        ends: shape=(d, 2), beyond which too few lie.
     """
 
     edges: tuple[FloatArray, ...]
     spans: FloatArray
+    ends: FloatArray
+
+    @property
+    def known(self) -> BoolArray:
+        """The bins within these ends, shape=(n_0, ...)."""
+        inside = []
+        for edges, (low, high) in zip(self.edges, self.ends, strict=True):
+            centres = 0.5 * (edges[1:] + edges[:-1])
+            inside.append((centres >= low) & (centres <= high))
+        return np.asarray(np.logical_and.reduce(np.meshgrid(*inside, indexing="ij")))
 
     def grid(self, periods: FloatArray) -> FineGrid:
         """The grid that densities are estimated on; periods of shape=(d,)."""
@@ -47,7 +58,8 @@ def _open_ends(values: FloatArray, shares: FloatArray) -> tuple[float, float]:
     beyond = np.cumsum(shares[order])
     least = min(END_SAMPLES, MAX_END_FRACTION * beyond[-1])
     low, high = np.searchsorted(beyond, [least, beyond[-1] - least])
-    return float(values[order[low]]), float(values[order[min(high, len(order) - 1)]])
+    first, last = float(values[order[low]]), float(values[order[min(high, len(order) - 1)]])
+    return (first, last) if first < last else (float(values[order[0]]), float(values[order[-1]]))
 
 
 def _asked(ranges: Sequence[tuple[float, float]], names: Sequence[str], periods: FloatArray) -> dict[int, FloatArray]:
@@ -92,7 +104,7 @@ def surface_range(
     lengths = [end - begin for begin, end in runs]
     shares = np.repeat([1.0 / blocks.inefficiency[i] for i in file], lengths)
     n = bins or DEFAULT_BINS[d]
-    edges, spans = [], []
+    edges, spans, ends = [], [], []
     for i, period in enumerate(series.periods[:d].tolist()):
         values = np.concatenate([series.values[begin:end, i] for begin, end in runs]).astype(float)
         span = np.array([values.min(), values.max()])
@@ -101,7 +113,11 @@ def surface_range(
         if np.isfinite(period):
             span = np.array([-period / 2, period / 2])
             edges.append(np.linspace(span[0], span[1], n + 1))
-        elif i in asked:
+            ends.append((-np.inf, np.inf))
+            spans.append(span)
+            continue
+        ends.append(_open_ends(values, shares))
+        if i in asked:
             low, high = asked[i]
             if low >= span[1] or high <= span[0]:
                 raise InputError(
@@ -109,6 +125,7 @@ def surface_range(
                 )
             edges.append(np.linspace(low, high, n + 1))
         else:
-            edges.append(open_edges(*_open_ends(values, shares), span, n))
+            edges.append(open_edges(*ends[-1], span, n))
+            ends[-1] = (-np.inf, np.inf)
         spans.append(span)
-    return SurfaceRange(tuple(edges), np.array(spans))
+    return SurfaceRange(tuple(edges), np.array(spans), np.array(ends))

@@ -1,6 +1,7 @@
 """Whether frames are what their topology and their box say: one check of the lengths of bonds."""
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,9 @@ from ..units import BoolArray, FloatArray
 
 MAX_BOND_LENGTH, MAX_BEAD_DISTANCE = 0.3, 1.0
 """nm; longer bonds of atoms, and of beads of coarse models, are none."""
+
+MIN_FRAMES, MIN_DEVIATION, MAX_SPREADS = 10, 0.02, 8.0
+"""Frames in which a bond must be whole to know its length; nm, and spreads, by which one across the box may differ."""
 
 MAX_ATOM_DENSITY = 300.0
 """Atoms per cubic nm, that no box holds; water has 100, and dense solids less than 200."""
@@ -58,8 +62,9 @@ class BondCheck:
     def _check_boxes(self, frames: Any, where: Callable[[int], str]) -> None:
         """Refuse boxes that cannot hold the frames."""
         lengths = frames.unitcell_lengths
-        vectors = np.asarray(frames.unitcell_vectors, dtype=float)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said below
+            vectors = np.asarray(frames.unitcell_vectors, dtype=float)
             volumes = np.abs(np.linalg.det(vectors))
             a, b, c = vectors.transpose(1, 0, 2)
             areas = [np.linalg.norm(np.cross(*pair), axis=1) for pair in ((b, c), (c, a), (a, b))]
@@ -97,8 +102,30 @@ class BondCheck:
             if broken.any():
                 row, bond = np.argwhere(broken)[0]
                 self._refuse(where(int(row)), variable, variable.bonds[bond], float(lengths[row, bond]), boxed)
+            if image:
+                self._check_images(frames, variable, lengths, where)
             if image and len(variable.atoms) == 2:
                 self._check_ends(frames, variable, where)
+
+    def _check_images(
+        self, frames: Any, variable: CollectiveVariable, lengths: FloatArray, where: Callable[[int], str]
+    ) -> None:
+        """Refuse a box by whose image a bond is not as long as where the box does not cut it."""
+        import mdtraj
+
+        cut = np.abs(mdtraj.compute_distances(frames, variable.bonds, periodic=False) - lengths) > 1e-3
+        for bond in np.flatnonzero(cut.any(axis=0) & ((~cut).sum(axis=0) >= MIN_FRAMES)):
+            whole = lengths[~cut[:, bond], bond]
+            usual = np.median(whole)
+            allowed = max(MIN_DEVIATION, MAX_SPREADS * 1.5 * np.median(np.abs(whole - usual)))
+            wrong = cut[:, bond] & (np.abs(lengths[:, bond] - usual) > allowed)
+            if wrong.any():
+                row = int(wrong.argmax())
+                names = " and ".join(atom_label(self.topology, int(atom)) for atom in variable.bonds[bond])
+                raise InputError(
+                    f"{where(row)}: {names} are {lengths[row, bond]:.3f} nm apart by the minimum image, {usual:.3f} nm "
+                    "where the box does not cut their bond: give the frames the box that they were made in"
+                )
 
     def _check_ends(self, frames: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
         """Refuse a distance within a molecule that reaches further than half the box: its minimum image is another."""

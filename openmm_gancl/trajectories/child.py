@@ -4,6 +4,7 @@ The readers of mdtraj are C code that trusts its input. What a child reads it ha
 process works on the frames before. Where processes cannot fork, frames are read here.
 """
 
+import faulthandler
 import os
 import signal
 import struct
@@ -43,6 +44,7 @@ def _limit(path: Path) -> None:
 
     size = path.stat().st_size
     seconds = MAX_READING_SECONDS + size // MIN_READING_RATE
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     with suppress(OSError, ValueError):  # without /proc the memory has no bound
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -57,6 +59,7 @@ def _read_in_child(pipe: int, path: Path, chunks: Callable[[], Iterator[Any]]) -
         os.dup2(nowhere, 1)  # readers talk
         os.dup2(nowhere, 2)
         warnings.simplefilter("ignore")
+        faulthandler.disable()
         _limit(path)
         try:
             for chunk in chunks():

@@ -132,7 +132,7 @@ def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:
     rows = np.concatenate(kept)
     run_of_row = np.repeat(runs, list(map(len, kept)))
     same = (np.diff(time[rows]) == 0) & (np.diff(run_of_row) == 0)
-    if same.any() and same.mean() <= MAX_REPEATED_TIMES:
+    if 0 < same.sum() <= max(1, MAX_REPEATED_TIMES * len(same)):
         hold = np.append(~same, True)
         rows, run_of_row = rows[hold], run_of_row[hold]
     return rows, run_of_row, len(time) - len(rows)

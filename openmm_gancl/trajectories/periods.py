@@ -20,6 +20,9 @@ AS_GIVEN = {"radians": "2pi", "degrees": "360"}
 MIN_WRAP_FRACTION = 0.8
 """Of a period, between one frame and the next: the coordinate went across its edge."""
 
+MIN_CROSSINGS = 3
+"""Fewer of them may be chance, and leave little at the edge."""
+
 SLACK = 0.01
 """Of a period, that values may lie beyond it by rounding."""
 
@@ -90,7 +93,7 @@ def check_period(name: str, cv: str, values: Any, period: float, starts: Sequenc
             continue
         if np.isfinite(period) and not (period > 10 * size or size > 10 * period):
             continue  # a symmetric molecule's
-        if count := crossings(values, size, starts):
+        if (count := crossings(values, size, starts)) >= MIN_CROSSINGS:
             has = "has no period" if not np.isfinite(period) else f"has a period of {period:g}"
             raise InputError(
                 f"{name} goes across the edge of a full turn {count} times and {has}: give the period of an angle in "

@@ -196,8 +196,10 @@ def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, tempe
     axes, table = grid.places, np.zeros(grid.shape)
     before = np.searchsorted(hills.times, np.asarray(times, dtype=float) - 1e-6, side="left")
     order = np.argsort(before, kind="stable")
-    step = max(-(-n // MAX_UPDATES), 1)
-    edges = np.append(np.arange(0, n, step), n)
+    # c(t) goes with the logarithm of their number: often at the beginning, then seldom
+    edges = np.unique(np.concatenate([[0, n], np.geomspace(1, n, MAX_UPDATES).astype(int)]))
+    if n <= MAX_UPDATES:
+        edges = np.arange(n + 1)
     bias, offsets = np.zeros(len(values)), np.zeros(len(edges))
     ends = np.searchsorted(before[order], np.append(edges[1:], n + 1))
     begin = 0

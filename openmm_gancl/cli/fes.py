@@ -299,8 +299,17 @@ def _read(given: Any, bias: Any, reporter: Any) -> "Observations":
     return observations
 
 
+def _divide(given: Any) -> None:
+    """Tables among the trajectories go where tables are."""
+    paths = given.trajectories or []
+    tables = [path for path in paths if path.suffix.lower() not in TRAJECTORY_SUFFIXES and path.is_file()]
+    given.trajectories = [path for path in paths if path not in tables]
+    given.colvar = [*(given.colvar or []), *tables]
+
+
 def _surface(given: Any) -> None:
     """Read, analyse and report."""
+    _divide(given)
     chosen = {"bins": given.bins, "method": _method(given.method), "discard": _discard(given.discard)}
     basins = tuple(_basin(text, len(given.cv)) for text in given.basin or [])
     from ..free_energy.from_trajectories import analyse

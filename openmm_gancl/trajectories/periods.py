@@ -99,3 +99,15 @@ def check_period(name: str, cv: str, values: Any, period: float, starts: Sequenc
                 f"{name} goes across the edge of a full turn {count} times and {has}: give the period of an angle in "
                 f"{unit}, {cv}:{AS_GIVEN[unit]}, or {cv}:none if it is no angle"
             )
+
+
+def check_same_turn(name: str, own: float, period: float | None) -> None:
+    """Refuse a period that is given for a column whose file tells another one; a part of it may be meant.
+
+    Raises:
+        InputError: the file's is no multiple of it.
+    """
+    if period is None or not np.isfinite([own, period]).all():
+        return
+    if not np.isclose(own / period, max(round(own / period), 1), rtol=1e-3):
+        raise InputError(f"{name} has a period of {own:g} by its file's SET lines, not of {period:g}: leave it out")

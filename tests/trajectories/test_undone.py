@@ -1,5 +1,7 @@
 """What undoes a bias: columns, hills, kernels, weights, on a surface that is known; and what is no such thing."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,21 +118,15 @@ def test_files_that_disagree_about_a_period_are_refused(tmp_path):
 def test_how_a_series_is_split_into_files_never_changes_its_frames(tmp_path_factory, cuts, how):
     folder, (phi, v) = tmp_path_factory.mktemp("split"), biased(2000)
     edges = [0, *sorted(cuts), 2000]
-    texts = [
-        colvar_text({"phi": phi[a:b], "metad.bias": v[a:b]})
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-        if b - a > 4
-    ]
+    texts = [colvar_text({"phi": phi[a:b], "metad.bias": v[a:b]}) for a, b in itertools.pairwise(edges) if b - a > 4]
     paths = [folder / f"C{i}" for i in range(len(texts))] if how == "files" else [folder / "C"]
     for path, text in zip(paths, texts if how == "files" else ["".join(texts)], strict=True):
         path.write_text(text)
     observed = read([], None, ["column:phi"], TEMPERATURE, colvar=paths, bias_columns=["metad.bias"])
-    kept = np.concatenate([np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b - a > 4])
+    kept = np.concatenate([np.arange(a, b) for a, b in itertools.pairwise(edges) if b - a > 4])
     assert np.abs(wrapped(observed.series.values[:, 0] - phi[kept])).max() < 2e-6
     assert observed.log_weights == pytest.approx(v[kept] / KT, abs=1e-6)
-    assert np.diff(observed.series.starts).tolist() == [
-        b - a for a, b in zip(edges[:-1], edges[1:], strict=True) if b - a > 4
-    ]
+    assert np.diff(observed.series.starts).tolist() == [b - a for a, b in itertools.pairwise(edges) if b - a > 4]
 
 
 def test_two_runs_in_one_file_are_both_used(tmp_path):
@@ -149,7 +145,7 @@ def test_two_runs_in_one_file_are_both_used(tmp_path):
 def test_windows_as_one_biased_run_are_recognised(tmp_path):
     rows = window_files(tmp_path)
     sources = {"colvar": [tmp_path / "w*.dat"], "bias_columns": ["restraint.bias"]}
-    with pytest.raises(InputError, match="differs from run to run, as in umbrella windows: .* by `windows`"):
+    with pytest.raises(InputError, match=r"differs from run to run, as in umbrella windows: .* by `windows`"):
         read([], None, ["column:phi"], TEMPERATURE, **sources)
     phi, v = biased(3000)
     for i in range(3):  # runs under one bias are not

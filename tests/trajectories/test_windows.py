@@ -1,4 +1,4 @@
-"""Tables of windows in every unit and form: right with the option, refused or doubted without, never a wrong surface."""
+"""Tables of windows in every unit and form: right with the option, refused or doubted without it."""
 
 import numpy as np
 import pytest
@@ -155,7 +155,7 @@ def test_metadata_of_wham_in_degrees_and_kilocalories(tmp_path):
         (tmp_path / f"s{i}").write_text("".join(f"{0.5 * k:.1f} {x:.4f}\n" for k, x in enumerate(phi)))
         lines.append(f"s{i} {centre / DEGREE:.2f} {KAPPA / 4.184 * DEGREE**2:.8f} 10")
     (tmp_path / "metadata.dat").write_text("\n".join(lines) + "\n")
-    with pytest.raises(InputError, match="metadata of WHAM, .* give `kappa_unit`, kcal/mol or kJ/mol"):
+    with pytest.raises(InputError, match=r"metadata of WHAM, .* give `kappa_unit`, kcal/mol or kJ/mol"):
         read([], None, ["column:2:360"], TEMPERATURE, windows=tmp_path / "metadata.dat")
     table = read_table_of_windows(tmp_path / "metadata.dat", kappa_unit="kcal/mol")
     with pytest.raises(InputError, match="give the period of an angle in degrees, column:2:360"):

@@ -195,8 +195,8 @@ def test_hills_give_the_bias_of_each_frame_and_its_offset(metadynamics):
     folder, _, frames = metadynamics
     hills = read_hills([folder / "HILLS"])
     logs = hills_log_weights(hills, frames[:, 1:2], frames[:, 0], TEMPERATURE)
-    late = frames[:, 0] > 20
-    assert KT * logs[late] == pytest.approx(frames[late, 3], abs=0.15)
+    late = frames[:, 0] > 60.5
+    assert KT * logs[late] == pytest.approx(frames[late, 3], abs=0.15) and np.isneginf(logs[~late][:590]).all()
     assert hills.bias_factor == pytest.approx(8.0) and hills.heights[0] == pytest.approx(1.2)
 
 
@@ -206,6 +206,7 @@ def test_hills_in_batches_are_as_exact_as_one_by_one(metadynamics, monkeypatch):
     exact = hills_log_weights(hills, frames[:, 1:2], frames[:, 0], TEMPERATURE)
     monkeypatch.setattr("openmm_gancl.trajectories.hills.MAX_UPDATES", 200)
     batched = hills_log_weights(hills, frames[:, 1:2], frames[:, 0], TEMPERATURE)
+    exact, batched = (np.where(np.isneginf(logs), 0.0, logs) for logs in (exact, batched))
     # c(t) goes up by a step at each hill, which lies up to a tenth of a kT from the line between two updates
     assert np.abs(batched - exact).max() < 0.15 and np.abs(batched - exact).mean() < 0.03
 
@@ -266,7 +267,7 @@ def test_plain_hills_are_not_rescaled_and_stretched_ones_reach_zero(tmp_path):
         assert np.isinf(hills.bias_factor) and hills.heights.tolist() == [2.0]
         places = np.array([[0.5], [0.5 + 4 * 0.3], [0.5]])
         logs = KT * hills_log_weights(hills, places, np.array([2.0, 2.0, 0.5]), TEMPERATURE)
-        assert logs[0] - logs[1] == pytest.approx(2.0 - far, abs=1e-3) and logs[2] == 0.0
+        assert logs[0] - logs[1] == pytest.approx(2.0 - far, abs=1e-3) and logs[2] == -np.inf
 
 
 def opes_text(phi, weights, width, state=False):

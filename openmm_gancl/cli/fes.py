@@ -346,8 +346,17 @@ def _in_own_unit(ranges: list[tuple[float, float]], observations: "Observations"
     return [(low * size, high * size) for (low, high), size in zip(ranges, [*mine, *[1.0] * len(ranges)], strict=False)]
 
 
+def _divide(given: Any) -> None:
+    """Tables among the trajectories go where tables are."""
+    paths = given.trajectories or []
+    tables = [path for path in paths if path.suffix.lower() not in TRAJECTORY_SUFFIXES and path.is_file()]
+    given.trajectories = [path for path in paths if path not in tables]
+    given.colvar = [*(given.colvar or []), *tables]
+
+
 def _surface(given: Any) -> None:
     """Read, analyse and report."""
+    _divide(given)
     chosen = {"bins": given.bins, "method": _method(given.method), "discard": _discard(given.discard)}
     basins = tuple(_basin(text, len(given.cv)) for text in given.basin or [])
     from ..coordinates.basin import Basin

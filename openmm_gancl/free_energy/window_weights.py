@@ -180,8 +180,8 @@ def strain_notes(weights: WindowWeights) -> tuple[list[str], list[str]]:
     if abs(ratios.mean()) > limit:
         doubts.append(
             f"the restraint energy of the windows' frames, {median:.2g} kT in the median, is "
-            f"{np.exp(ratios.mean()):.2g} times what all windows together predict: check the force constants and centres, their units and form "
-            "(`kappa_unit`, `centre_unit`, `form`)"
+            f"{np.exp(ratios.mean()):.2g} times what all windows together predict: check the force constants and "
+            "centres, their units and form (`kappa_unit`, `centre_unit`, `form`)"
         )
     elif not USUAL_RESTRAINT_ENERGIES[0] < median < USUAL_RESTRAINT_ENERGIES[1]:
         notes.append(

@@ -132,7 +132,7 @@ def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:
     rows = np.concatenate(kept)
     run_of_row = np.repeat(runs, list(map(len, kept)))
     same = (np.diff(time[rows]) == 0) & (np.diff(run_of_row) == 0)
-    if same.any() and same.mean() <= MAX_REPEATED_TIMES:
+    if 0 < same.sum() <= max(1, MAX_REPEATED_TIMES * len(same)):
         hold = np.append(~same, True)
         rows, run_of_row = rows[hold], run_of_row[hold]
     return rows, run_of_row, len(time) - len(rows)
@@ -171,9 +171,11 @@ def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
     for table, *_ in parts if series else ():
         check_series(table)
     first = parts[0][0]
-    for table, *_ in parts:
-        if table.names != first.names:
+    for i, (table, rows, run, notes) in enumerate(parts):
+        if sorted(table.names) != sorted(first.names):
             raise InputError(f"{table.path} has other columns than {first.path}: give files of one kind")
+        if table.names != first.names:
+            parts[i] = table, rows[:, [table.names.index(name) for name in first.names]], run, notes
     before = np.concatenate([[0], np.cumsum([run[-1] + 1 for _, _, run, _ in parts])])
     return Colvar(
         paths=tuple(map(Path, paths)),

@@ -33,6 +33,9 @@ CUTOFF = 6.25
 MAX_UPDATES = 4000
 """Times at which c(t) is computed; between them it is interpolated."""
 
+FILLING = 0.1
+"""Of the hills, while which the bias fills the first basins and c(t) means little: frames of then have no weight."""
+
 MAX_OFFSET = 1.0
 """Widths, in the median, that hills may lie from where the run was at their time."""
 
@@ -184,6 +187,8 @@ def _offset(table: FloatArray, bias_factor: float, kT: float) -> float:
 def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, temperature: float) -> FloatArray:
     """(V(xi, t) - c(t)) / kT of frames, shape=(n,): each under the hills that were there before it.
 
+    Frames of the first tenth of the hills have no weight (-inf): there c(t) has not settled.
+
     Args:
         hills: of the run.
         values: shape=(n, d), collective variables of the hills, in their order.
@@ -196,8 +201,10 @@ def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, tempe
     axes, table = grid.places, np.zeros(grid.shape)
     before = np.searchsorted(hills.times, np.asarray(times, dtype=float) - 1e-6, side="left")
     order = np.argsort(before, kind="stable")
-    step = max(-(-n // MAX_UPDATES), 1)
-    edges = np.append(np.arange(0, n, step), n)
+    # c(t) goes with the logarithm of their number: often at the beginning, then seldom
+    edges = np.unique(np.concatenate([[0, n], np.geomspace(1, n, MAX_UPDATES).astype(int)]))
+    if n <= MAX_UPDATES:
+        edges = np.arange(n + 1)
     bias, offsets = np.zeros(len(values)), np.zeros(len(edges))
     ends = np.searchsorted(before[order], np.append(edges[1:], n + 1))
     begin = 0
@@ -213,7 +220,8 @@ def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, tempe
         begin = ends[i]
         if first < n:
             table += _on_grid(hills, slice(int(first), int(last)), axes)
-    return np.asarray((bias - np.interp(before, edges, offsets)) / kT)
+    logs = (bias - np.interp(before, edges, offsets)) / kT
+    return np.asarray(np.where(before < FILLING * n, -np.inf, logs))
 
 
 def check_deposits(hills: Hills, values: FloatArray, times: FloatArray) -> None:

@@ -11,8 +11,16 @@ from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray, energy_unit, thermal_energy
 from .arguments import ARGUMENTS, is_trajectory
-from .periods import TURNS, check_period, plumed_number
-from .series import Series, checked_log_weights, read_frame_values, read_log_weights, read_series, read_weights
+from .periods import TURNS, check_period, check_same_turn, plumed_number
+from .series import (
+    Series,
+    checked_log_weights,
+    read_frame_values,
+    read_log_weights,
+    read_series,
+    read_weights,
+    weight_notes,
+)
 from .tables import expanded
 
 if TYPE_CHECKING:
@@ -145,6 +153,7 @@ def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, leng
         if (whole := cv.partition(":")[2]) in table.fields:
             name, period = whole, None  # as a name of ours, phi:2, is no period of 2
         name = table.name(name)
+        check_same_turn(name, table.period(name), period)
         values, own, unit = table.column(name)[frames.rows], table.period(name), table.units.get(name, length)
     else:
         # several files are thinned each by itself, so that one array cannot be
@@ -225,6 +234,13 @@ def _check_sources(
         raise InputError("none of `cvs` is computed from the trajectories: leave them out, or name one, as in phi:2")
 
 
+def _check_once(tables: Sequence[Path]) -> None:
+    """Refuse a table that is given twice: its frames would count twice."""
+    files = [path.resolve() for path in tables]
+    if repeated := [path for i, path in enumerate(files) if path in files[:i]]:
+        raise InputError(f"{repeated[0].name} is given twice: give each file once")
+
+
 def _check_named(trajectories: Sequence[Any], files: Sequence[Path]) -> None:
     """See that the trajectories given are those of the windows."""
     if any(map(is_trajectory, trajectories)):
@@ -248,18 +264,40 @@ def _given_log_weights(
     return None if given is None else checked_log_weights(given, n, "log_weights")
 
 
-def _energies_of(
-    bias: "StaticBias | Callable[[FloatArray], StaticBias]", series: Series, columns: tuple[int, ...]
-) -> tuple[FloatArray, tuple[str, ...]]:
-    """Of a static bias at the frames, kJ/mol, shape=(n,), and what is to be said of it."""
-    static = bias(series.periods[list(columns)]) if callable(bias) else bias
-    values = np.asarray(series.values[:, list(columns[: static.n_variables])], dtype=float)
+def _of_static_bias(
+    bias: "StaticBias | Callable[[FloatArray], StaticBias]", series: Series, columns: tuple[int, ...], kT: float
+) -> "_Undone":
+    """A bias that no longer changes, on the range and in the order that its frames fit."""
     from .static_bias import TabulatedBias, with_fitting_range
 
-    if isinstance(static, TabulatedBias) and static.guessed:
-        static, note = with_fitting_range(static, values, [series.names[i] for i in columns])
-        return static.energies(values), (note,) if note else ()
-    return static.energies(values), ()
+    static = bias(series.periods[list(columns)]) if callable(bias) else bias
+    acting = list(columns[: static.n_variables])
+    values, note, doubt = np.asarray(series.values[:, acting], dtype=float), "", ""
+    names = [series.names[i] for i in acting]
+    if isinstance(static, TabulatedBias):
+        static, note, doubt = with_fitting_range(static, values, names)
+    energies = static.energies(values)
+    if _fits_turned(static, values, energies, series.periods[acting]):
+        raise InputError(
+            f"the frames fit the bias with its variables in the other order than {', '.join(names)}: "
+            "name them in its own order by `bias_cvs`"
+        )
+    return _Undone(energies / kT, notes=(note,) if note else (), doubts=(doubt,) if doubt else ())
+
+
+def _fits_turned(static: "StaticBias", values: FloatArray, energies: FloatArray, periods: FloatArray) -> bool:
+    """Whether frames of two variables tell that these are in the other order."""
+    if values.shape[1] != 2 or periods[0] != periods[1]:
+        return False
+    from .bias_evidence import decide, log_likelihoods
+
+    low, high = values.min(), values.max()
+    axis = np.linspace(*((-periods[0] / 2, periods[0] / 2) if np.isfinite(periods[0]) else (low, high)), 49)[:-1]
+    places = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    everywhere = static.energies(places)
+    turned = static.energies(np.ascontiguousarray(values[:, ::-1]))
+    found = decide([log_likelihoods(energies, everywhere), log_likelihoods(turned, everywhere)])
+    return bool(found.decisive and found.best == 1)
 
 
 def _as_windows(
@@ -349,6 +387,7 @@ class _Undone:
     log_weights: FloatArray | None = None
     bias_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def _of_columns(
@@ -399,7 +438,12 @@ def _of_hills(
             "`colvar`, or trajectories that hold times (XTC) and its collective variables by `bias_cvs`"
         )
     check_deposits(hills, values, times)
-    return _Undone(hills_log_weights(hills, values, times, temperature))
+    note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
+    logs = hills_log_weights(hills, values, times, temperature)
+    filling = (
+        f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias was not there"
+    )
+    return _Undone(logs, notes=(filling,) if units.said else (filling, note))
 
 
 def _table(paths: Sequence[Path], series: bool) -> "Colvar | None":
@@ -475,6 +519,7 @@ class _Sources:
         acting = _check_bias_cvs(self.cvs, self.bias_cvs, windows, self.bias or hills or None)
         everything = list(dict.fromkeys([*self.cvs, *acting]))
         ways = {"log_weights": self.log_weights, "weights": self.weights, "windows": windows, "bias": self.bias}
+        _check_once([*tables, *hills])
         _check_sources(files, everything, tables, self.bias_columns, **ways, hills=hills or None)
         computed = [cv for cv in everything if _is_computed(cv)]
         if windows is not None:
@@ -496,7 +541,7 @@ class _Sources:
             joined,
             restrained,
             notes=(*(table.notes if table else ()), *frames.notes, *undone.notes),
-            doubts=frames.doubts,
+            doubts=(*frames.doubts, *undone.doubts),
             bias_columns=undone.bias_columns,
             energies=energies,
         )
@@ -524,9 +569,9 @@ class _Sources:
         if hills:
             return _of_hills(hills, table, units, frames, series, columns, self.temperature)
         if self.bias is not None:
-            energies, notes = _energies_of(self.bias, series, columns)
-            return _Undone(energies / thermal_energy(self.temperature), notes=notes)
-        return _Undone(_given_log_weights(self.log_weights, self.weights, series, self.stride))
+            return _of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
+        logs = _given_log_weights(self.log_weights, self.weights, series, self.stride)
+        return _Undone(logs, notes=() if self.weights is None or logs is None else weight_notes(logs))
 
 
 def read(

@@ -20,6 +20,9 @@ AS_GIVEN = {"radians": "2pi", "degrees": "360"}
 MIN_WRAP_FRACTION = 0.8
 """Of a period, between one frame and the next: the coordinate went across its edge."""
 
+MIN_CROSSINGS = 3
+"""Fewer of them may be chance, and leave little at the edge."""
+
 SLACK = 0.01
 """Of a period, that values may lie beyond it by rounding."""
 
@@ -90,9 +93,21 @@ def check_period(name: str, cv: str, values: Any, period: float, starts: Sequenc
             continue
         if np.isfinite(period) and not (period > 10 * size or size > 10 * period):
             continue  # a symmetric molecule's
-        if count := crossings(values, size, starts):
+        if (count := crossings(values, size, starts)) >= MIN_CROSSINGS:
             has = "has no period" if not np.isfinite(period) else f"has a period of {period:g}"
             raise InputError(
                 f"{name} goes across the edge of a full turn {count} times and {has}: give the period of an angle in "
                 f"{unit}, {cv}:{AS_GIVEN[unit]}, or {cv}:none if it is no angle"
             )
+
+
+def check_same_turn(name: str, own: float, period: float | None) -> None:
+    """Refuse a period that is given for a column whose file tells another one; a part of it may be meant.
+
+    Raises:
+        InputError: the file's is no multiple of it.
+    """
+    if period is None or not np.isfinite([own, period]).all():
+        return
+    if not np.isclose(own / period, max(round(own / period), 1), rtol=1e-3):
+        raise InputError(f"{name} has a period of {own:g} by its file's SET lines, not of {period:g}: leave it out")

@@ -161,6 +161,15 @@ def read_weights(weights: FloatArray | str | Path, n: int, stride: int = 1) -> F
         return checked_log_weights(np.log(values), n, where)
 
 
+def weight_notes(log_weights: FloatArray) -> tuple[str, ...]:
+    """That weights may be logarithms: neither normalised nor as uneven as factors exp(V / kT) are."""
+    values = np.exp(log_weights)
+    normalised = any(np.isclose(size, 1.0, rtol=1e-4) for size in (values.sum(), values.mean(), values.max()))
+    if normalised or np.ptp(values) == 0 or values.max() < 1.0 or values.max() > 10 * np.median(values):
+        return ()
+    return ("the weights are hardly uneven and not normalised: if they are logarithms, give them by `log_weights`",)
+
+
 def _looks_like_weights(values: FloatArray) -> bool:
     """Whether numbers are weights themselves: none negative, and normalised, or too uneven for logarithms."""
     if values.min() < 0 or not np.isfinite(values).all() or np.ptp(values) == 0:

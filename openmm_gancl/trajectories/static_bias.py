@@ -13,18 +13,15 @@ from typing import Protocol
 
 import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter1d
-from scipy.special import logsumexp
 
 from ..errors import InputError
 from ..files import load_arrays
 from ..units import FloatArray, IntArray, checked_temperature, numbers, thermal_energy
+from .bias_evidence import decide, log_likelihoods
 from .kernel_bias import KernelBias
 
-EXPONENTS = tuple(np.geomspace(0.005, 0.5, 25))
-"""Of exp(a V), V in kJ/mol: 1 / (kT (bias factor - 1))."""
-
-N_PARTS, MIN_DECISION, MIN_GAIN = 20, 4.0, 0.003
-"""Consecutive parts of the frames, standard errors over them, and log-likelihood of a frame that decide on a range."""
+MAX_OUTSIDE = 0.01
+"""Of the frames, that may lie outside the range of a bias."""
 
 
 class StaticBias(Protocol):
@@ -149,46 +146,47 @@ def metadynamics_bias(
     return TabulatedBias(total, np.array(limits, dtype=float), periodic, guessed)
 
 
-def _log_likelihoods(bias: TabulatedBias, values: FloatArray) -> FloatArray:
-    """Of frames under the density exp(a V), the best a >= 0 taken, less that of an even one, shape=(n,)."""
-    energies = bias.energies(values)
-    inner = bias.table[tuple(slice(n) for n in bias.n_intervals)]
-    gains = [exponent * energies - logsumexp(exponent * inner) + np.log(inner.size) for exponent in EXPONENTS]
-    return np.asarray(max(gains, key=np.sum))
+def _ranges(bias: TabulatedBias) -> str:
+    return ", ".join(f"{low:.6g}:{high:.6g}" for low, high in bias.limits)
 
 
-def with_fitting_range(bias: TabulatedBias, values: FloatArray, names: Sequence[str]) -> tuple[TabulatedBias, str]:
-    """A bias on periodic variables whose range was guessed, on the one that its frames fit, and what to say of it.
-
-    A bias that has been built up is high where the frames go often: their density is about exp(a V), with a small a, of
-    V in its place and of no other. OpenMM's files tell the bias, but not where its grid begins.
+def with_fitting_range(bias: TabulatedBias, values: FloatArray, names: Sequence[str]) -> tuple[TabulatedBias, str, str]:
+    """A tabulated bias on the range that its frames fit, with a note and a doubt; OpenMM's files do not tell it.
 
     Args:
-        bias: whose limits are guessed.
+        bias: on a range that was given, which stays, or guessed.
         values: shape=(n, d), of the frames.
         names: of the variables.
 
     Raises:
-        InputError: the frames do not decide.
+        InputError: the range was guessed and the frames do not decide, or they are elsewhere.
     """
-    periods = np.diff(bias.limits, axis=1)[:, 0]
-    sides = [((-period / 2, period / 2), (0.0, period)) for period in periods]
+    low, high = bias.limits.T
+    if not bias.periodic:
+        outside = float(((values < low) | (values > high)).any(axis=1).mean())
+        if outside > MAX_OUTSIDE:
+            raise InputError(
+                f"{100 * outside:.0f} % of the frames are outside the range {_ranges(bias)} of the bias on "
+                f"{', '.join(names)}: give minValue and maxValue of each variable by `limits`, in nm and radians"
+            )
+        return bias, "", ""
+    sides = [((-period / 2, period / 2), (0.0, period)) for period in high - low]
     candidates = [replace(bias, limits=np.array(limits), guessed=False) for limits in itertools.product(*sides)]
-    logs = np.array([_log_likelihoods(candidate, values) for candidate in candidates])
-    order = np.argsort(-logs.mean(axis=1))
-    best, other = logs[order[0]], logs[order[1]]
-    parts = np.array([part.mean() for part in np.array_split(best - other, N_PARTS)])
-    ranges = ", ".join(f"{low:.4g}:{high:.4g}" for low, high in candidates[order[0]].limits)
-    if not parts.mean() > MIN_DECISION * max(parts.std() / np.sqrt(len(parts)), 1e-9) or best.mean() < MIN_GAIN:
+    if not bias.guessed:
+        candidates = [bias, *(other for other in candidates if not np.allclose(other.limits, bias.limits, atol=1e-2))]
+    inner = bias.table[tuple(slice(n) for n in bias.n_intervals)]
+    found = decide([log_likelihoods(candidate.energies(values), inner) for candidate in candidates])
+    best = candidates[found.best]
+    if not bias.guessed:
+        doubt = f"the frames fit a bias that begins and ends at {_ranges(best)} better: check `limits`"
+        return bias, "", doubt if found.decisive and found.best else ""
+    if not found.decisive:
         raise InputError(
             f"the range of the bias on {', '.join(names)} is not in its files, and the frames do not tell it: give "
             "minValue and maxValue of each variable, as `limits=-3.14159:3.14159`"
         )
-    if order[0] == 0:
-        return candidates[0], ""
-    return candidates[
-        order[0]
-    ], f"the bias is taken to begin and end at {ranges}, as its frames fit: else give `limits`"
+    note = f"the bias is taken to begin and end at {_ranges(best)}, as its frames fit: else give `limits`"
+    return best, note if found.best else "", ""
 
 
 def _kernels(path: Path) -> tuple[dict[str, FloatArray], bool]:

@@ -45,7 +45,7 @@ def numbers(values: Any) -> FloatArray:
     """The same of an array, or of a Quantity that holds one, or of several; what is not of numbers becomes NaN."""
     if hasattr(values, "value_in_unit_system"):
         values = _without_unit(values)
-    elif isinstance(values, list | tuple) and any(hasattr(value, "value_in_unit_system") for value in values):
+    elif isinstance(values, list | tuple) and any(isinstance(v, list | tuple) or hasattr(v, "unit") for v in values):
         values = [numbers(value) for value in values]
     try:
         return np.asarray(values, dtype=float)

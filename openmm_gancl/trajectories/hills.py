@@ -36,6 +36,9 @@ MAX_UPDATES = 4000
 FILLING = 0.1
 """Of the hills, while which the bias fills the first basins and c(t) means little: frames of then have no weight."""
 
+MAX_NUMBER = 1e8
+"""Of a centre, width or height, kJ/mol, beyond which a file is broken."""
+
 MAX_OFFSET = 1.0
 """Widths, in the median, that hills may lie from where the run was at their time."""
 
@@ -93,8 +96,9 @@ def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
         raise InputError(f"{table.path}: the bias factor changes: give the hills of one run")
     bias_factor = float(factors[0]) if tempered[0] else float("inf")
     widths = np.stack([table.column(f"sigma_{name}")[order] for name in names], axis=1)
-    if not (widths > 0).all():
-        raise InputError(f"{table.path}: a width is not positive: give the HILLS file as it was written")
+    numbers = np.concatenate([table.rows[:, [table.fields.index(name) for name in (*names, "height")]], widths], axis=1)
+    if not ((widths > 0).all() and (np.abs(numbers) < MAX_NUMBER).all()):
+        raise InputError(f"{table.path}: a width or height cannot be: give the HILLS file as it was written")
     return Hills(
         path=table.path,
         names=names,

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .window_table import WindowTable
 
 
+LARGEST = 1e30
+"""That single precision holds with room to spare."""
+
+
 @dataclass(frozen=True)
 class Observations:
     """Collective variables of frames, with what undoes their bias.
@@ -158,8 +162,8 @@ def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, leng
         # several files are thinned each by itself, so that one array cannot be
         step = stride if series.n_files == 1 else 1
         values, name = read_frame_values(Path(name), len(series.values), stride=step), Path(name).stem
-    if not np.isfinite(values).all():
-        raise InputError(f"{cv}, frame {int(np.isfinite(values).argmin())}: not a finite number; remove it")
+    if not (there := np.abs(values) < LARGEST).all():
+        raise InputError(f"{cv}, frame {int(there.argmin())}: not a finite number; remove it")
     if period is None or np.isfinite(period):  # else it was said that there is none
         bare = cv if period is None else cv.rpartition(":")[0]
         check_period(name, bare, values, own if period is None else period, series.starts)

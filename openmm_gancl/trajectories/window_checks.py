@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..units import FloatArray, IntArray
 from .colvar import Colvar
 from .series import Series
-from .tables import TIME_NAMES
+from .tables import is_variable
 from .umbrella import UmbrellaWindows
 
 OTHER_BIASES = ("metad", "opes", "wall", "abmd", "pbmetad", "ves")
@@ -129,7 +129,7 @@ def _other_coordinate(restraints: _Restraints, energy: FloatArray) -> str:
     if len(restraints.restrained) > 1:
         return ""
     for name in restraints.colvar.fields:
-        if name.lower() in TIME_NAMES or name.endswith("bias"):
+        if not is_variable(name):
             continue
         values = restraints.colvar.column(name)[restraints.rows][:, None]
         if _scale(energy, restraints.expected(values, np.array([restraints.colvar.period(name)]))) is not None:

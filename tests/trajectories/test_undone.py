@@ -147,12 +147,23 @@ def test_windows_as_one_biased_run_are_recognised(tmp_path):
     sources = {"colvar": [tmp_path / "w*.dat"], "bias_columns": ["restraint.bias"]}
     with pytest.raises(InputError, match=r"differs from run to run, as in umbrella windows: .* by `windows`"):
         read([], None, ["column:phi"], TEMPERATURE, **sources)
+    with pytest.raises(InputError, match="differs from run to run"):
+        (tmp_path / "all").write_text("".join((tmp_path / f"w{i}.dat").read_text() for i in range(16)))
+        read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "all"], bias_columns=["restraint.bias"])
     phi, v = biased(3000)
     for i in range(3):  # runs under one bias are not
         part = slice(1000 * i, 1000 * (i + 1))
         (tmp_path / f"r{i}").write_text(colvar_text({"phi": phi[part], "restraint.bias": v[part]}))
     read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "r*"], bias_columns=["restraint.bias"])
     assert len(rows) == 16
+
+
+def test_windows_of_a_coordinate_beside_the_surface_are_recognised(tmp_path):
+    """Restraints on phi, a surface over psi: along psi alone the bias would only scatter."""
+    window_files(tmp_path, others=lambda phi: {"psi": np.random.default_rng(1).normal(size=len(phi))})
+    sources = {"colvar": [tmp_path / "w*.dat"], "bias_columns": ["restraint.bias"]}
+    with pytest.raises(InputError, match="as in umbrella windows"):
+        read([], None, ["column:psi"], TEMPERATURE, **sources)
 
 
 def well_tempered(n_hills, *, seed=0, gamma=8.0, height=1.2, width=0.35, frames_per_hill=10):

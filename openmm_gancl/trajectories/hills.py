@@ -6,7 +6,7 @@ that their sum is the negative of the free energy (`plumed sum_hills`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 
 from ..coordinates.geometry import wrap
 from ..errors import InputError
-from ..units import FloatArray, thermal_energy
+from ..units import BoolArray, FloatArray, thermal_energy
 from .colvar import read_colvar
 
 POINTS_PER_WIDTH = 5
@@ -130,6 +130,7 @@ class _Grid:
     step: FloatArray
     shape: tuple[int, ...]
     modes: str
+    visited: tuple[BoolArray, ...] = ()
 
     @classmethod
     def of(cls, hills: Hills, values: FloatArray) -> "_Grid":
@@ -144,7 +145,15 @@ class _Grid:
         points = np.ceil(POINTS_PER_WIDTH * length / hills.widths.min(axis=0)).clip(30, MAX_POINTS[d]).astype(int)
         step = length / np.where(periodic, points, points - 1)
         mode = "grid-wrap" if periodic.all() else "mirror" if not periodic.any() else "mixed"
-        return cls(low, step, tuple(map(int, points)), mode)
+        grid = cls(low, step, tuple(map(int, points)), mode)
+        # c(t) is a mean over what the run reaches, not over the margin
+        inside = [
+            (axis >= places.min() - own / 2) & (axis <= places.max() + own / 2) | ring
+            for axis, places, own, ring in zip(
+                grid.places, np.concatenate([hills.centres, values]).T, step, periodic, strict=True
+            )
+        ]
+        return replace(grid, visited=tuple(inside))
 
     @property
     def places(self) -> list[FloatArray]:
@@ -213,7 +222,7 @@ def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, tempe
     ends = np.searchsorted(before[order], np.append(edges[1:], n + 1))
     begin = 0
     for i, (first, last) in enumerate(zip(edges, np.append(edges[1:], n + 1), strict=True)):
-        offsets[i] = _offset(table, hills.bias_factor, kT)
+        offsets[i] = _offset(table[np.ix_(*grid.visited)], hills.bias_factor, kT)
         frames = order[begin : ends[i]]
         if len(frames):
             bias[frames] = grid.interpolated(table, values[frames], hills)

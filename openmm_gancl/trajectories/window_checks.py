@@ -28,7 +28,7 @@ MIN_ENERGY = 0.02
 
 WRONG_KAPPA = {
     4.184: "kappa is in kcal/mol: give `kappa_unit`, as kcal/mol/rad^2",
-    1 / 4.184: "kappa is too large by 4.184, as kJ/mol taken for kcal/mol",
+    1 / 4.184: "the files' energies are in kcal/mol: give `input_unit`; or kappa is too large by 4.184",
     2.0: "kappa is of the form without the half (Amber): give `form=amber`",
     0.5: "kappa holds the half's 2 already: halve it",
     8.368: "kappa is in kcal/mol and of the form without the half (Amber): give `kappa_unit` and `form=amber`",

@@ -17,6 +17,9 @@ MAX_FRAMES = 4000
 MIN_DIFFERENCE, MIN_RATIO = 0.5, 4.0
 """kT, and times the difference within a run, that the bias of another run must differ by."""
 
+MAX_WITHIN = 0.1
+"""kT, between neighbours of one run: a bias that differs by more acts on something else as well."""
+
 MIN_GROWTH = 0.5
 """kT between frames that are at least a third of a run apart, in the mean."""
 
@@ -40,7 +43,7 @@ class BiasDifferences:
     @property
     def one_for_each_run(self) -> bool:
         """Whether each run has a bias of its own."""
-        return bool(self.across > max(MIN_DIFFERENCE, MIN_RATIO * self.within))
+        return bool(self.within < MAX_WITHIN and self.across > max(MIN_DIFFERENCE, MIN_RATIO * self.within))
 
     @property
     def grows(self) -> bool:

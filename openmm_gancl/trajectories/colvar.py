@@ -10,10 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
-from .tables import TextTable, check_series, column_of, period_of, read_table
-
-NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "scale", "coeff")
-"""Components that PLUMED prints beside a bias, and that are none."""
+from .tables import NO_BIASES, TextTable, check_series, column_of, period_of, read_table
 
 MAX_REPEATED_TIMES = 0.01
 """Of the rows, that may repeat the time of the row before; where more do, times are rounded and tell nothing."""

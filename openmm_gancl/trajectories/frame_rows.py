@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..units import FloatArray, IntArray
 from .colvar import Colvar
 from .series import Series
+from .tables import is_variable
 
 TOLERANCES = {"radians": 0.05, "nm": 0.01}
 """Medians of differences, below which a column is the collective variable that is computed."""
@@ -133,7 +134,7 @@ class _Evidence:
         """Those that could be the i-th computed one."""
         found = []
         for j, name in enumerate(self.colvar.fields):
-            if name.lower() in ("time", "step", "frame") or name.endswith("bias"):
+            if not is_variable(name):
                 continue
             periodic = f"min_{name}" in self.colvar.settings[0]
             if periodic == bool(np.isfinite(self.series.periods[i])) or not periodic:

@@ -6,7 +6,7 @@ that their sum is the negative of the free energy (`plumed sum_hills`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 
 from ..coordinates.geometry import wrap
 from ..errors import InputError
-from ..units import FloatArray, thermal_energy
+from ..units import BoolArray, FloatArray, thermal_energy
 from .colvar import read_colvar
 
 POINTS_PER_WIDTH = 5
@@ -35,6 +35,9 @@ MAX_UPDATES = 4000
 
 FILLING = 0.1
 """Of the hills, while which the bias fills the first basins and c(t) means little: frames of then have no weight."""
+
+MAX_NUMBER = 1e8
+"""Of a centre, width or height, kJ/mol, beyond which a file is broken."""
 
 MAX_OFFSET = 1.0
 """Widths, in the median, that hills may lie from where the run was at their time."""
@@ -93,8 +96,9 @@ def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
         raise InputError(f"{table.path}: the bias factor changes: give the hills of one run")
     bias_factor = float(factors[0]) if tempered[0] else float("inf")
     widths = np.stack([table.column(f"sigma_{name}")[order] for name in names], axis=1)
-    if not (widths > 0).all():
-        raise InputError(f"{table.path}: a width is not positive: give the HILLS file as it was written")
+    numbers = np.concatenate([table.rows[:, [table.fields.index(name) for name in (*names, "height")]], widths], axis=1)
+    if not ((widths > 0).all() and (np.abs(numbers) < MAX_NUMBER).all()):
+        raise InputError(f"{table.path}: a width or height cannot be: give the HILLS file as it was written")
     return Hills(
         path=table.path,
         names=names,
@@ -126,6 +130,7 @@ class _Grid:
     step: FloatArray
     shape: tuple[int, ...]
     modes: str
+    visited: tuple[BoolArray, ...] = ()
 
     @classmethod
     def of(cls, hills: Hills, values: FloatArray) -> "_Grid":
@@ -140,7 +145,15 @@ class _Grid:
         points = np.ceil(POINTS_PER_WIDTH * length / hills.widths.min(axis=0)).clip(30, MAX_POINTS[d]).astype(int)
         step = length / np.where(periodic, points, points - 1)
         mode = "grid-wrap" if periodic.all() else "mirror" if not periodic.any() else "mixed"
-        return cls(low, step, tuple(map(int, points)), mode)
+        grid = cls(low, step, tuple(map(int, points)), mode)
+        # c(t) is a mean over what the run reaches, not over the margin
+        inside = [
+            (axis >= places.min() - own / 2) & (axis <= places.max() + own / 2) | ring
+            for axis, places, own, ring in zip(
+                grid.places, np.concatenate([hills.centres, values]).T, step, periodic, strict=True
+            )
+        ]
+        return replace(grid, visited=tuple(inside))
 
     @property
     def places(self) -> list[FloatArray]:
@@ -209,7 +222,7 @@ def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, tempe
     ends = np.searchsorted(before[order], np.append(edges[1:], n + 1))
     begin = 0
     for i, (first, last) in enumerate(zip(edges, np.append(edges[1:], n + 1), strict=True)):
-        offsets[i] = _offset(table, hills.bias_factor, kT)
+        offsets[i] = _offset(table[np.ix_(*grid.visited)], hills.bias_factor, kT)
         frames = order[begin : ends[i]]
         if len(frames):
             bias[frames] = grid.interpolated(table, values[frames], hills)

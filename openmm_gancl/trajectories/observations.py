@@ -21,13 +21,17 @@ from .series import (
     read_weights,
     weight_notes,
 )
-from .tables import expanded
+from .tables import expanded, is_variable
 
 if TYPE_CHECKING:
     from .colvar import Colvar
     from .static_bias import StaticBias
     from .umbrella import UmbrellaWindows
     from .window_table import WindowTable
+
+
+LARGEST = 1e30
+"""That single precision holds with room to spare."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +147,13 @@ class _Coordinate:
     values: FloatArray
     period: float
     unit: str
+    note: str = ""
 
 
 def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, length: str) -> _Coordinate:
     """A column or an array, within one period around zero."""
     kind, name, period = _external(cv)
-    series, own, unit = frames.series, np.inf, ""
+    series, own, unit, note = frames.series, np.inf, "", ""
     if kind == "column" and table is not None:
         if (whole := cv.partition(":")[2]) in table.fields:
             name, period = whole, None  # as a name of ours, phi:2, is no period of 2
@@ -159,20 +164,22 @@ def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, leng
         # several files are thinned each by itself, so that one array cannot be
         step = stride if series.n_files == 1 else 1
         values, name = read_frame_values(Path(name), len(series.values), stride=step), Path(name).stem
-    if not np.isfinite(values).all():
-        raise InputError(f"{cv}, frame {int(np.isfinite(values).argmin())}: not a finite number; remove it")
+    if not (there := np.abs(values) < LARGEST).all():
+        raise InputError(f"{cv}, frame {int(there.argmin())}: not a finite number; remove it")
     if period is None or np.isfinite(period):  # else it was said that there is none
         bare = cv if period is None else cv.rpartition(":")[0]
-        check_period(name, bare, values, own if period is None else period, series.starts)
+        note = check_period(name, bare, values, own if period is None else period, series.starts)
     period = own if period is None else period
     turn = next((known for known, size in TURNS.items() if np.isclose(period, size)), None)
-    return _Coordinate(name, values, period, turn or unit)
+    return _Coordinate(name, values, period, turn or unit, note)
 
 
-def _joined(cvs: Sequence[str], table: "Colvar | None", frames: _Frames, stride: int, length: str = "") -> Series:
-    """All collective variables in the order requested."""
+def _joined(
+    cvs: Sequence[str], table: "Colvar | None", frames: _Frames, stride: int, length: str = ""
+) -> tuple[Series, tuple[str, ...]]:
+    """All collective variables in the order requested, and notes on them."""
     series = frames.series
-    columns, names, periods, units, labels, resolved = [], [], [], [], [], []
+    columns, names, periods, units, notes, labels, resolved = [], [], [], [], [], [], []
     computed = iter(range(len(series.names)))
     for cv in cvs:
         if _is_computed(cv):
@@ -191,8 +198,9 @@ def _joined(cvs: Sequence[str], table: "Colvar | None", frames: _Frames, stride:
             units.append(found.unit)
             labels.append(found.name)
             resolved.append("")
+            notes.append(found.note)
     same = len(columns) == len(series.names)
-    return replace(
+    joined = replace(
         series,
         names=tuple(names),
         periods=np.array(periods),
@@ -201,6 +209,7 @@ def _joined(cvs: Sequence[str], table: "Colvar | None", frames: _Frames, stride:
         resolved=tuple(resolved),
         values=series.values if same else np.stack(columns, axis=1),
     )
+    return joined, tuple(filter(None, notes))
 
 
 def _check_sources(
@@ -390,6 +399,13 @@ class _Undone:
     doubts: tuple[str, ...] = ()
 
 
+def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Every collective variable that a table holds, shape=(n, d), and their periods: what a bias may act on."""
+    names = [name for name in table.fields if is_variable(name) and np.ptp(table.column(name)[rows]) > 0]
+    values = np.stack([table.column(name)[rows] for name in names], axis=1) if names else np.empty((len(rows), 0))
+    return values, np.array([table.period(name) for name in names])
+
+
 def _of_columns(
     table: "Colvar", columns: Sequence[str], units: _Input, frames: _Frames, series: Series, temperature: float
 ) -> _Undone:
@@ -400,7 +416,9 @@ def _of_columns(
     assert frames.rows is not None
     names = tuple(bias_names(table, columns))
     logs = bias_log_weights(table, names, temperature, frames.rows, units.energy)
-    if series.n_files > 1 and bias_differences(series.values, series.periods, logs, series.starts).one_for_each_run:
+    spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
+    found = [bias_differences(*space, logs, series.starts) for space in spaces if series.n_files > 1 and len(space[1])]
+    if any(differences.one_for_each_run for differences in found):
         raise InputError(
             f"{' + '.join(names)} at the same {', '.join(series.names)} differs from run to run, as in umbrella "
             "windows: give a table of them by `windows`, with the restraint of each"
@@ -527,7 +545,7 @@ class _Sources:
             files, tables = (list(windows.files), []) if computed else ([], list(windows.files))
         table = _table(tables or ([] if computed else hills), series=bool(tables))
         frames = self._frames(files, computed, table, [cv for cv in everything if _external(cv)[0] == "npy"])
-        series = _joined(everything, table, frames, self.stride, units.length)
+        series, of_columns = _joined(everything, table, frames, self.stride, units.length)
         columns = tuple(everything.index(cv) for cv in acting)
         undone = self._undone(table, hills, units, frames, series, columns)
         joined, restrained, energies = _windows_of(
@@ -540,7 +558,7 @@ class _Sources:
             undone.log_weights,
             joined,
             restrained,
-            notes=(*(table.notes if table else ()), *frames.notes, *undone.notes),
+            notes=(*(table.notes if table else ()), *frames.notes, *of_columns, *undone.notes),
             doubts=(*frames.doubts, *undone.doubts),
             bias_columns=undone.bias_columns,
             energies=energies,

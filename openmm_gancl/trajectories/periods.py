@@ -23,6 +23,9 @@ MIN_WRAP_FRACTION = 0.8
 MIN_CROSSINGS = 3
 """Fewer of them may be chance, and leave little at the edge."""
 
+EDGE, MIN_AT_EDGE = 0.02, 0.002
+"""Of a turn, next to its edge on either side, and of the frames, that may be there if it is none."""
+
 SLACK = 0.01
 """Of a period, that values may lie beyond it by rounding."""
 
@@ -64,18 +67,22 @@ def _within_a_turn(values: FloatArray, size: float) -> bool:
     return (centred or (low >= -slack and high <= size + slack)) and high - low > MIN_WRAP_FRACTION * size
 
 
-def crossings(values: FloatArray, size: float, starts: Sequence[int] | IntArray) -> int:
-    """How often a series jumps across the edge of a period, each trajectory for itself."""
+def crossings(values: FloatArray, size: float, starts: Sequence[int] | IntArray) -> tuple[int, bool]:
+    """How often a series jumps across the edge of a period, and whether that is beyond doubt.
+
+    It is where jumps of half a turn are rarer than those across the edge, or where both of its sides are populated.
+    """
     if not _within_a_turn(values, size):
-        return 0
-    return sum(
-        int((np.abs(np.diff(values[begin:end])) > MIN_WRAP_FRACTION * size).sum())
-        for begin, end in itertools.pairwise(starts)
-    )
+        return 0, False
+    jumps = np.concatenate([np.abs(np.diff(values[begin:end])) for begin, end in itertools.pairwise(starts)]) / size
+    across, half = int((jumps > MIN_WRAP_FRACTION).sum()), int(((jumps > 0.5) & (jumps < 0.75)).sum())
+    low = -size / 2 if values.min() < -SLACK * size else 0.0
+    sides = [(values < low + EDGE * size).mean(), (values > low + (1 - EDGE) * size).mean()]
+    return across, across >= MIN_CROSSINGS and (across > half or min(sides) > MIN_AT_EDGE)
 
 
-def check_period(name: str, cv: str, values: Any, period: float, starts: Sequence[int] | IntArray) -> None:
-    """Refuse a coordinate that goes around and has no period, or one in another unit.
+def check_period(name: str, cv: str, values: Any, period: float, starts: Sequence[int] | IntArray) -> str:
+    """Refuse a coordinate that goes around and has no period, or one in another unit; a note where it only may.
 
     Args:
         name: of the coordinate.
@@ -88,17 +95,23 @@ def check_period(name: str, cv: str, values: Any, period: float, starts: Sequenc
         InputError: it goes across the edge of a turn that is not its period.
     """
     values = np.asarray(values, dtype=float)
+    note = ""
     for unit, size in TURNS.items():
         if np.isclose(period, size, rtol=1e-3):
             continue
         if np.isfinite(period) and not (period > 10 * size or size > 10 * period):
             continue  # a symmetric molecule's
-        if (count := crossings(values, size, starts)) >= MIN_CROSSINGS:
-            has = "has no period" if not np.isfinite(period) else f"has a period of {period:g}"
+        count, certain = crossings(values, size, starts)
+        has = "has no period" if not np.isfinite(period) else f"has a period of {period:g}"
+        remedy = f"give the period of an angle in {unit}, {cv}:{AS_GIVEN[unit]}"
+        if certain:
             raise InputError(
-                f"{name} goes across the edge of a full turn {count} times and {has}: give the period of an angle in "
-                f"{unit}, {cv}:{AS_GIVEN[unit]}, or {cv}:none if it is no angle"
+                f"{name} goes across the edge of a full turn {count} times and {has}: {remedy}, or {cv}:none if it is "
+                "no angle"
             )
+        if count:
+            note = f"{name} {has}: if it is an angle, {remedy}"
+    return note
 
 
 def check_same_turn(name: str, own: float, period: float | None) -> None:

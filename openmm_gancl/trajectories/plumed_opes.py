@@ -18,6 +18,9 @@ from .tables import TextTable, column_of, period_of, read_table
 COMPRESSION_THRESHOLD = 1.0
 """Widths within which PLUMED joins kernels by default."""
 
+MAX_NUMBER = 1e8
+"""Of a centre or a width, beyond which a file is broken; and its inverse below which a width is."""
+
 
 class _Kernels:
     """Kernels that are joined where they come near each other, as PLUMED does."""
@@ -94,8 +97,9 @@ def plumed_opes_bias(path: Path, *, temperature: float, d: int) -> KernelBias:
     centres = rows[:, [column_of(table.names, name, path) for name in names]]
     widths = rows[:, [column_of(table.names, f"sigma_{name}", path) for name in names]]
     heights = rows[:, column_of(table.names, "height", path)]
-    if not (np.isfinite(rows).all() and (widths > 0).all() and (heights > 0).all()):
-        raise InputError(f"{path}: a height or width is not positive: give the file as it was written")
+    sensible = (np.abs(np.concatenate([centres, widths], axis=1)) < MAX_NUMBER).all() and np.isfinite(heights).all()
+    if not (sensible and (widths > 1 / MAX_NUMBER).all() and (heights > 0).all()):
+        raise InputError(f"{path}: a height or width cannot be: give the file as it was written")
     if not state:
         text = table.settings.get("compression_threshold", str(COMPRESSION_THRESHOLD))
         joined = _Kernels(d, periods, plumed_number(text))

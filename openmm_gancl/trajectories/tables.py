@@ -26,6 +26,9 @@ MAX_LINE = 1_000_000
 TIME_NAMES = ("time", "step", "frame", "#frame")
 """What a column that only counts is called, in lower case."""
 
+NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "scale", "coeff")
+"""Components that PLUMED prints beside a bias, and that are none."""
+
 DEGREES = re.compile(r"\bdeg(rees?)?\b", re.IGNORECASE)
 
 
@@ -75,6 +78,11 @@ class TextTable:
     def time(self) -> int | None:
         """The column that counts, if there is one: time, step, frame."""
         return next((i for i, name in enumerate(self.names) if name.lower() in TIME_NAMES), None)
+
+
+def is_variable(name: str) -> bool:
+    """Whether a column may be a collective variable, by its name: no time, and no part of a bias."""
+    return name.lower() not in TIME_NAMES and not name.endswith("bias") and name.rpartition(".")[2] not in NO_BIASES
 
 
 def column_of(names: Sequence[str], name: str, where: str | Path) -> int:

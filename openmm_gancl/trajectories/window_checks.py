@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..units import FloatArray, IntArray
 from .colvar import Colvar
 from .series import Series
-from .tables import TIME_NAMES
+from .tables import is_variable
 from .umbrella import UmbrellaWindows
 
 OTHER_BIASES = ("metad", "opes", "wall", "abmd", "pbmetad", "ves")
@@ -28,7 +28,7 @@ MIN_ENERGY = 0.02
 
 WRONG_KAPPA = {
     4.184: "kappa is in kcal/mol: give `kappa_unit`, as kcal/mol/rad^2",
-    1 / 4.184: "kappa is too large by 4.184, as kJ/mol taken for kcal/mol",
+    1 / 4.184: "the files' energies are in kcal/mol: give `input_unit`; or kappa is too large by 4.184",
     2.0: "kappa is of the form without the half (Amber): give `form=amber`",
     0.5: "kappa holds the half's 2 already: halve it",
     8.368: "kappa is in kcal/mol and of the form without the half (Amber): give `kappa_unit` and `form=amber`",
@@ -129,7 +129,7 @@ def _other_coordinate(restraints: _Restraints, energy: FloatArray) -> str:
     if len(restraints.restrained) > 1:
         return ""
     for name in restraints.colvar.fields:
-        if name.lower() in TIME_NAMES or name.endswith("bias"):
+        if not is_variable(name):
             continue
         values = restraints.colvar.column(name)[restraints.rows][:, None]
         if _scale(energy, restraints.expected(values, np.array([restraints.colvar.period(name)]))) is not None:

@@ -147,12 +147,23 @@ def test_windows_as_one_biased_run_are_recognised(tmp_path):
     sources = {"colvar": [tmp_path / "w*.dat"], "bias_columns": ["restraint.bias"]}
     with pytest.raises(InputError, match=r"differs from run to run, as in umbrella windows: .* by `windows`"):
         read([], None, ["column:phi"], TEMPERATURE, **sources)
+    with pytest.raises(InputError, match="differs from run to run"):
+        (tmp_path / "all").write_text("".join((tmp_path / f"w{i}.dat").read_text() for i in range(16)))
+        read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "all"], bias_columns=["restraint.bias"])
     phi, v = biased(3000)
     for i in range(3):  # runs under one bias are not
         part = slice(1000 * i, 1000 * (i + 1))
         (tmp_path / f"r{i}").write_text(colvar_text({"phi": phi[part], "restraint.bias": v[part]}))
     read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "r*"], bias_columns=["restraint.bias"])
     assert len(rows) == 16
+
+
+def test_windows_of_a_coordinate_beside_the_surface_are_recognised(tmp_path):
+    """Restraints on phi, a surface over psi: along psi alone the bias would only scatter."""
+    window_files(tmp_path, others=lambda phi: {"psi": np.random.default_rng(1).normal(size=len(phi))})
+    sources = {"colvar": [tmp_path / "w*.dat"], "bias_columns": ["restraint.bias"]}
+    with pytest.raises(InputError, match="as in umbrella windows"):
+        read([], None, ["column:psi"], TEMPERATURE, **sources)
 
 
 def well_tempered(n_hills, *, seed=0, gamma=8.0, height=1.2, width=0.35, frames_per_hill=10):
@@ -198,6 +209,61 @@ def test_hills_give_the_bias_of_each_frame_and_its_offset(metadynamics):
     late = frames[:, 0] > 60.5
     assert KT * logs[late] == pytest.approx(frames[late, 3], abs=0.15) and np.isneginf(logs[~late][:590]).all()
     assert hills.bias_factor == pytest.approx(8.0) and hills.heights[0] == pytest.approx(1.2)
+
+
+def direct(hills, values, times):
+    """The definition of V - c(t), hill by hill."""
+    gamma = hills.bias_factor
+    axes, everywhere = [], np.concatenate([hills.centres, values])
+    for places, period in zip(everywhere.T, hills.periods, strict=True):
+        low, high = (-period / 2, period / 2) if np.isfinite(period) else (places.min(), places.max())
+        axes.append(np.linspace(low, high, 60 if len(hills.names) == 2 else 300, endpoint=not np.isfinite(period)))
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+    def potential(places, k):
+        total = np.zeros(len(places))
+        for centre, width, height in zip(hills.centres[:k], hills.widths[:k], hills.heights[:k], strict=True):
+            d = places - centre
+            d -= np.where(np.isfinite(hills.periods), np.nan_to_num(hills.periods, posinf=1.0), 0.0) * np.round(
+                d / np.where(np.isfinite(hills.periods), hills.periods, 1.0)
+            )
+            half = 0.5 * ((d / width) ** 2).sum(axis=1)
+            edge = np.exp(-6.25)
+            kernel = np.maximum((np.exp(-half) - edge) / (1 - edge), 0) if hills.stretched else np.exp(-half)
+            total += height * kernel
+        return total
+
+    logs = []
+    for place, time in zip(values, times, strict=True):
+        k = int((hills.times < time).sum())
+        v = potential(grid, k)
+        above, below = (1.0, 0.0) if np.isinf(gamma) else (gamma / (gamma - 1), 1 / (gamma - 1))
+        offset = KT * (np.logaddexp.reduce(above * v / KT) - np.logaddexp.reduce(below * v / KT))
+        logs.append((potential(place[None], k)[0] - offset) / KT)
+    return np.array(logs)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "stretched-gaussian"])
+@pytest.mark.parametrize("names", [["phi"], ["x"], ["phi", "psi"], ["x", "y"], ["x", "phi"]])
+@pytest.mark.parametrize("gamma", [8.0, -1.0])
+def test_the_bias_of_hills_is_that_of_their_definition(tmp_path, kernel, names, gamma):
+    """One or two variables, with and without periods, well-tempered and plain."""
+    rng, d = np.random.default_rng(0), len(names)
+    centres = rng.uniform(-2.5, 2.5, (40, d))
+    lines = [f"#! FIELDS time {' '.join(names)} {' '.join('sigma_' + name for name in names)} height biasf"]
+    lines += [f"#! SET kerneltype {kernel}"]
+    lines += [
+        f"#! SET {end}_{name} {pi}" for name in names if name[0] == "p" for end, pi in (("min", "-pi"), ("max", "pi"))
+    ]
+    factor = gamma / (gamma - 1) if gamma > 1 else 1.0
+    for k, centre in enumerate(centres):
+        widths = rng.uniform(0.5, 0.7, d)
+        lines.append(" ".join(f"{x:.9f}" for x in (k + 1, *centre, *widths, factor * rng.uniform(0.5, 2.0), gamma)))
+    (tmp_path / "HILLS").write_text("\n".join(lines) + "\n")
+    hills = read_hills([tmp_path / "HILLS"])
+    values, times = rng.uniform(-3, 3, (12, d)), rng.uniform(6, 45, 12)
+    found, expected = hills_log_weights(hills, values, times, TEMPERATURE), direct(hills, values, times)
+    assert np.ptp(expected) > 2 and np.abs(found - expected).max() < 0.04
 
 
 def test_hills_in_batches_are_as_exact_as_one_by_one(metadynamics, monkeypatch):

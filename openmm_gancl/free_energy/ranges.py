@@ -101,13 +101,12 @@ def surface_range(
     """
     runs, asked = _runs(blocks), _asked(ranges, series.names[:d], series.periods[:d])
     file = np.searchsorted(series.starts, [begin for begin, _ in runs], side="right") - 1
-    lengths = [end - begin for begin, end in runs]
-    shares = np.repeat([1.0 / blocks.inefficiency[i] for i in file], lengths)
+    shares = np.repeat([1.0 / blocks.inefficiency[i] for i in file], [end - begin for begin, end in runs])
     n = bins or DEFAULT_BINS[d]
     edges, spans, ends = [], [], []
     for i, period in enumerate(series.periods[:d].tolist()):
-        values = np.concatenate([series.values[begin:end, i] for begin, end in runs]).astype(float)
-        span = np.array([values.min(), values.max()])
+        parts = [series.values[begin:end, i] for begin, end in runs]
+        span = np.array([min(part.min() for part in parts), max(part.max() for part in parts)], dtype=float)
         if not span[1] > span[0]:
             raise InputError(f"{series.names[i]} is {span[0]:g} in every frame: choose a coordinate that moves")
         if np.isfinite(period):
@@ -116,7 +115,7 @@ def surface_range(
             ends.append((-np.inf, np.inf))
             spans.append(span)
             continue
-        ends.append(_open_ends(values, shares))
+        ends.append(_open_ends(np.concatenate(parts).astype(float), shares))
         if i in asked:
             low, high = asked[i]
             if low >= span[1] or high <= span[0]:

@@ -94,13 +94,16 @@ XTC_SMALL, XTC_HEADER = struct.Struct(">2i44xi"), struct.Struct(">2i44xif8i")
 """Of a frame of at most 9 atoms, and of others: magic number, atoms, time and box, atoms; precision, lowest and highest
 integers, index of the smallest range, bytes of compressed positions."""
 
+MAX_XTC_FRAMES = 20_000
+"""Whose headers are checked; that takes as long as reading them, and the reader sees where a file is cut off."""
+
 
 def _check_xtc(path: Path, file: BinaryIO, n_atoms: int) -> None:
     """Headers of frames; what is compressed is left to the reader."""
     size, frame, begin = path.stat().st_size, 0, 0
     header = XTC_SMALL if n_atoms <= 9 else XTC_HEADER
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else nullcontext(b"") as content:
-        while begin < size:
+        while begin < size and frame < MAX_XTC_FRAMES:
             if begin + header.size > size:
                 raise _cut_off(path, frame)
             magic, atoms, again, *rest = header.unpack_from(content, begin)

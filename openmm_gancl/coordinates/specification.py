@@ -130,7 +130,7 @@ def _rmsd(rest: str, name: str, topology: Any) -> tuple[IntArray, Callable[[Any]
         raise InputError(f"{name}: there is no file {file}: give a structure, as in rmsd:native.pdb")
     try:
         reference: Any = mdtraj.load(file)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # readers of text stumble over broken files in any way
         raise InputError(f"{name}: cannot read {file} ({error}): give a structure, as a PDB file") from None
     atoms = selected_atoms(selection, name, topology)
     if reference.n_atoms != topology.n_atoms:

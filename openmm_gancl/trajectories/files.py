@@ -9,12 +9,11 @@ from ..errors import InputError, first_line
 from .arguments import is_trajectory
 from .child import from_child
 from .headers import DCD_TITLE_OFFSET, check_headers, other_atoms
-from .topologies import known_to_mdtraj, suffix_of
+from .topologies import HDF5, known_to_mdtraj, suffix_of
 
 CHUNK_ATOMS = 400_000
 """Atoms read at a time, over all frames: what bounds the memory."""
 
-HDF5 = {".h5", ".hdf5"}
 FORMATS_WITH_TIMES = {".xtc", ".trr", ".nc", ".ncdf", *HDF5}
 """Formats whose frames have a time."""
 
@@ -58,9 +57,8 @@ def _chunks(path: Path, topology: Any, stride: int) -> Iterator[Any]:
     except InputError:
         raise
     except ImportError as error:
-        missing = "tables" if kind in HDF5 else error.name or "what it names"
         raise InputError(
-            f"{path} needs a package that is missing ({first_line(error)}): pip install {missing}"
+            f"{path} needs a package that is missing ({first_line(error)}): pip install {error.name or 'what it names'}"
         ) from None
     except Exception as error:  # readers stumble over broken files in any way
         if "must be shape" in str(error):

@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +14,7 @@ from ..errors import InputError, first_line
 
 PDB = {".pdb", ".ent"}
 PDBX = {".pdbx", ".cif", ".mmcif"}
+HDF5 = {".h5", ".hdf5"}
 PRMTOP = {".prmtop", ".parm7", ".prm7", ".top"}
 WITHOUT_NUMBERS = {".hoomdxml", ".gsd", ".lh5"}
 """Formats that write no residue numbers: theirs count from 1."""
@@ -31,6 +33,8 @@ def known_to_mdtraj(path: Path) -> Iterator[str]:
     """A name of the file by which mdtraj recognises its format: suffixes in upper case are none to it."""
     zipped = ".gz" if path.suffix.lower() == ".gz" else ""
     kind = suffix_of(path)
+    if kind in HDF5 and find_spec("tables") is None:  # which mdtraj says in twenty lines
+        raise InputError(f"{path} needs a package that is missing (tables): pip install tables")
     wanted = MDTRAJ_SUFFIXES.get(kind, kind) + zipped
     if path.name.endswith(wanted):
         yield str(path)
@@ -97,7 +101,7 @@ def _numbered(path: Path, topology: Any) -> Any:
     elif kind in WITHOUT_NUMBERS:
         for residue in topology.residues:
             residue.resSeq = residue.index + 1
-    elif kind in {".h5", ".hdf5"}:
+    elif kind in HDF5:
         return topology  # it holds what mdtraj was given, numbers or not
     if len(codes) != topology.n_residues:
         raise InputError(f"cannot tell the residues of {path} apart: give each its number, or a plain PDB file")

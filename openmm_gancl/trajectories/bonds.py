@@ -18,6 +18,12 @@ MAX_BOND_LENGTH, MAX_BEAD_DISTANCE = 0.3, 1.0
 MIN_FRAMES, MIN_DEVIATION, MAX_SPREADS = 10, 0.02, 8.0
 """Frames in which a bond must be whole to know its length; nm, and spreads, by which one across the box may differ."""
 
+MIN_BOND_LENGTH = 0.06
+"""nm; shorter than those of hydrogen."""
+
+MAX_STEP = 0.7
+"""Of the box along one of its vectors, within one frame: a molecule went into another image."""
+
 MAX_ATOM_DENSITY = 300.0
 """Atoms per cubic nm, that no box holds; water has 100, and dense solids less than 200."""
 
@@ -94,10 +100,13 @@ class BondCheck:
         if boxed and any(len(variable.atoms) > 1 for variable in self.variables):
             self._check_boxes(frames, where)
         for variable in self.variables:
+            if boxed and variable.needs_whole:
+                self._check_molecules(frames, variable, where)
             if not len(variable.bonds):
                 continue
             image = boxed and not variable.needs_whole
             lengths = mdtraj.compute_distances(frames, variable.bonds, periodic=image)
+            self._check_unit(lengths, variable, where)
             broken: BoolArray = ~(lengths <= self.longest)
             if broken.any():
                 row, bond = np.argwhere(broken)[0]
@@ -106,6 +115,38 @@ class BondCheck:
                 self._check_images(frames, variable, lengths, where)
             if image and len(variable.atoms) == 2:
                 self._check_ends(frames, variable, where)
+
+    def _check_unit(self, lengths: FloatArray, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
+        """Refuse positions in a larger unit than the format's: bonds of atoms are then far too short."""
+        usual = float(np.median(lengths))
+        if self.longest == MAX_BOND_LENGTH and usual < MIN_BOND_LENGTH:
+            raise InputError(
+                f"{where(0)}: the bonds that {variable.name} rests on are {usual:.2g} nm long: the positions are not in "
+                "the unit of their format, or are no atoms of this topology; convert them"
+            )
+
+    def _check_molecules(self, frames: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
+        """Refuse molecules that the box puts now into one image, now into another: what spans them jumps."""
+        import networkx
+
+        graph = networkx.Graph([tuple(map(int, bond)) for bond in variable.bonds])
+        graph.add_nodes_from(map(int, variable.atoms))
+        molecules = [sorted(part) for part in networkx.connected_components(graph)]
+        if len(molecules) < 2:
+            return
+        centres = np.stack([frames.xyz[:, part].mean(axis=1) for part in molecules], axis=1).astype(float)
+        apart = np.einsum(
+            "nmi,nij->nmj", centres - centres[:, :1], np.linalg.inv(frames.unitcell_vectors.astype(float))
+        )
+        steps = np.abs(np.diff(apart, axis=0)).max(axis=2)
+        jumps = steps > MAX_STEP
+        if jumps.any():
+            row, molecule = np.argwhere(jumps)[0]
+            names = " and ".join(atom_label(self.topology, molecules[i][0]) for i in (0, int(molecule)))
+            raise InputError(
+                f"{where(int(row) + 1)}: the molecules of {names} move apart by {steps[row, molecule]:.1f} of the box "
+                f"within one frame, so that the box cuts what {variable.name} spans: put all molecules into one image"
+            )
 
     def _check_images(
         self, frames: Any, variable: CollectiveVariable, lengths: FloatArray, where: Callable[[int], str]

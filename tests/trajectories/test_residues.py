@@ -227,6 +227,27 @@ def test_a_box_of_other_frames_is_refused(chains, folder, tmp_path):
         read_series(tmp_path / "small.dcd", folder / "one.pdb", "distance:0,13")
 
 
+def test_positions_in_another_unit_are_refused(chains, folder, tmp_path):
+    _, _, x = chains
+    trajectory(0.1 * x[:, :15]).save_dcd(str(tmp_path / "small.dcd"))
+    with pytest.raises(InputError, match="not in the unit of their format"):
+        read_series(tmp_path / "small.dcd", folder / "one.pdb", "phi:2")
+
+
+def test_molecules_that_jump_into_other_images_are_refused(chains, folder, tmp_path):
+    """A radius of gyration of two chains, of which one goes across the box."""
+    _, _, x = chains
+    moved = x.copy()
+    moved[20:, 15:, 0] += 8.0
+    for positions, jumps in ((x, False), (moved, True)):
+        trajectory(positions, box=8.0).save_dcd(str(tmp_path / "two.dcd"))
+        if jumps:
+            with pytest.raises(InputError, match=r"two.dcd, frame 20: the molecules of .* one image"):
+                read_series(tmp_path / "two.dcd", folder / "two.pdb", "rg")
+        else:
+            assert np.ptp(read_series(tmp_path / "two.dcd", folder / "two.pdb", "rg").values) < 1.0
+
+
 def test_beads_of_coarse_models_may_be_further_apart(tmp_path):
     """CA atoms only, 0.38 nm apart, with bonds between them."""
     topology = mdtraj.Topology()

@@ -135,9 +135,8 @@ class BondCheck:
         if len(molecules) < 2:
             return
         centres = np.stack([frames.xyz[:, part].mean(axis=1) for part in molecules], axis=1).astype(float)
-        apart = np.einsum(
-            "nmi,nij->nmj", centres - centres[:, :1], np.linalg.inv(frames.unitcell_vectors.astype(float))
-        )
+        inverse = np.linalg.inv(frames.unitcell_vectors.astype(float))
+        apart = np.einsum("nmi,nij->nmj", centres - centres[:, :1], inverse)
         steps = np.abs(np.diff(apart, axis=0)).max(axis=2)
         jumps = steps > MAX_STEP
         if jumps.any():

@@ -121,8 +121,8 @@ class BondCheck:
         usual = float(np.median(lengths))
         if self.longest == MAX_BOND_LENGTH and usual < MIN_BOND_LENGTH:
             raise InputError(
-                f"{where(0)}: the bonds that {variable.name} rests on are {usual:.2g} nm long: the positions are not in "
-                "the unit of their format, or are no atoms of this topology; convert them"
+                f"{where(0)}: the bonds that {variable.name} rests on are {usual:.2g} nm long: the positions are not "
+                "in the unit of their format, or are no atoms of this topology; convert them"
             )
 
     def _check_molecules(self, frames: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:

@@ -137,11 +137,14 @@ def _bias(
     opes: Path | None,
     barrier: float | None,
     bias_factor: float | None,
+    kernel_shape: str,
     temperature: float,
 ) -> Callable[[Any], Any] | None:
     """What makes the static bias, once the periods of its variables are known."""
     from ..trajectories.static_bias import metadynamics_bias, opes_bias
 
+    if opes is None and kernel_shape != "gaussian":
+        raise InputError("--opes-kernels goes with --opes FILE: add it, or leave it out")
     if opes is None and (barrier is not None or bias_factor is not None):
         raise InputError("--opes-barrier and --opes-bias-factor go with --opes FILE: add it, or leave them out")
     if metadynamics is None and ranges:
@@ -154,7 +157,12 @@ def _bias(
     if opes is None:
         return None
     return lambda periods: opes_bias(
-        opes, temperature=temperature, barrier=barrier, periods=periods, bias_factor=bias_factor
+        opes,
+        temperature=temperature,
+        barrier=barrier,
+        periods=periods,
+        bias_factor=bias_factor,
+        kernel_shape=kernel_shape,
     )
 
 
@@ -245,6 +253,12 @@ OpesBarrier = Annotated[
 ]
 OpesBiasFactor = Annotated[
     float | None, typer.Option(help="The bias factor that OPES was given; barrier / kT if none was.")
+]
+OpesKernels = Annotated[
+    str,
+    typer.Option(
+        help="gaussian, or compact: the kernelShape that openmm-opes was given, which its state does not tell."
+    ),
 ]
 BiasCvs = Annotated[
     list[str] | None, typer.Option(help="What the windows or the bias act on, if not the --cv; repeatable.")
@@ -370,6 +384,7 @@ def _surface(given: Any) -> None:
         given.opes,
         given.opes_barrier,
         given.opes_bias_factor,
+        given.opes_kernels,
         given.temperature,
     )
     prefix, reporter = _prefix(given.output), make_reporter()
@@ -403,6 +418,7 @@ def fes(
     opes: Opes = None,
     opes_barrier: OpesBarrier = None,
     opes_bias_factor: OpesBiasFactor = None,
+    opes_kernels: OpesKernels = "gaussian",
     bias_cv: BiasCvs = None,
     bins: Bins = None,
     method: Kind = "kde",

@@ -63,6 +63,7 @@ SPELLED = {
     "cvs": "cv",
     "form": "window-form",
     "latent_size": "latent",
+    "kernel_shape": "opes-kernels",
     "limits": "bias-range",
 }
 """Options whose names are not those of the parameters that they become."""

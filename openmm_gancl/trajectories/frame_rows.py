@@ -17,16 +17,20 @@ from .colvar import Colvar
 from .series import Series
 from .tables import is_variable
 
-TOLERANCES = {"radians": 0.05, "nm": 0.01}
+TOLERANCES = {"radians": 0.1, "nm": 0.01}
 """Medians of differences, below which a column is the collective variable that is computed."""
 
 SCALES = {"radians": (1.0, np.pi / 180), "nm": (1.0, 0.1)}
 """Of the units that a column may be in."""
 
+MUCH_BETTER = 0.5
+"""Of a difference, that another reading must stay below to be preferred to an earlier one: rows next to each other are
+alike."""
+
 MAX_WITHOUT_ROW = 0.01
 """Of a trajectory's frames, at its end, that a run which was killed may have left without a row."""
 
-MIN_SPREAD = 5.0
+MIN_SPREAD = 2.5
 """Tolerances that a collective variable must vary by, for an agreement to mean something."""
 
 NAMED_ALIKE = ("phi", "psi", "omega", "chi1", "rg", "rmsd")
@@ -101,8 +105,14 @@ def _by_count(rows: IntArray, times: FloatArray | None, n: int, stride: int, tim
         yield _Reading(rows[::stride], "" if timeless else one, timeless or counts)
     if counts and m > n * stride:
         yield _Reading(rows[: n * stride : stride], f"{one}, and later rows are left out", False)
+    if stride == 1 and m == n - 1:
+        for there in (np.append(-1, rows), np.append(rows, -1)):
+            yield _Reading(there, "one frame has no row and is left out", False)
+    if m == n + 1:
+        yield _Reading(rows[:-1], "its last row is of after the last frame and is left out", False)
     if -(-(m - 1) // stride) == n:
-        yield _Reading(rows[1::stride], "its first row is of before the first frame and is left out", timeless)
+        note = "its first row is of before the first frame and is left out"
+        yield _Reading(rows[1::stride], note, timeless and (times is None or abs(times[0]) < 1e-9))
     if stride > 1 or n < 2:
         return
     every = "it has {} rows a frame: every {}th is taken"
@@ -164,9 +174,10 @@ class _Evidence:
                 moving.append(i)
         return moving
 
-    def agrees(self, rows: IntArray, frames: slice) -> bool:
-        """Whether a column is a computed variable."""
-        return any(self._difference(rows, frames, i, j) < 1 for i in self._moving(frames) for j in self._columns(i))
+    def distance(self, rows: IntArray, frames: slice) -> float:
+        """How far the column that is nearest to a computed variable is from it; below 1 it is that variable."""
+        found = [self._difference(rows, frames, i, j) for i in self._moving(frames) for j in self._columns(i)]
+        return min(found, default=np.inf)
 
     def contradiction(self, rows: IntArray, frames: slice) -> str:
         """A column that is called as a computed variable, and is another; empty if there is none."""
@@ -219,7 +230,9 @@ def _matched(evidence: _Evidence, rows: IntArray, frames: slice, stride: int) ->
     timeless = times is None or frame_times is None
     readings = list(_by_time(rows, times, frame_times)) if times is not None and frame_times is not None else []
     readings += _by_count(rows, times, n, stride, timeless)
-    agreeing = (reading for reading in readings if evidence.agrees(reading.rows, frames))
+    distances = [evidence.distance(reading.rows, frames) for reading in readings]
+    least = min(distances, default=np.inf)
+    agreeing = (r for r, d in zip(readings, distances, strict=True) if d < 1 and MUCH_BETTER * d <= least + 1e-3)
     chosen = next(agreeing, None) or next((reading for reading in readings if reading.sure), None)
     if chosen is None:
         message = f"{colvar.path} has {len(rows)} rows for {n} frames"

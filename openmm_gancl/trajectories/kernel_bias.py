@@ -25,6 +25,7 @@ class KernelBias:
         periods: shape=(d,), ``inf`` where there is none.
         prefactor: f, kJ/mol.
         barrier: kJ/mol.
+        compact: whether kernels are (9 - x^2)^4 within three widths, for each variable, and no Gaussians.
     """
 
     positions: FloatArray
@@ -33,6 +34,7 @@ class KernelBias:
     periods: FloatArray
     prefactor: float
     barrier: float
+    compact: bool = False
 
     @property
     def n_variables(self) -> int:
@@ -44,8 +46,15 @@ class KernelBias:
         parts = []
         for i in range(0, len(values), step):
             scaled = wrap(values[i : i + step, None] - self.positions, self.periods) / self.widths
-            parts.append(logsumexp(heights - 0.5 * (scaled**2).sum(axis=-1), axis=1))
+            parts.append(logsumexp(heights + self._exponents(scaled).sum(axis=-1), axis=1))
         return np.concatenate(parts)
+
+    def _exponents(self, scaled: FloatArray) -> FloatArray:
+        """Of kernels along each variable, up to a constant."""
+        if not self.compact:
+            return np.asarray(-0.5 * scaled**2)
+        with np.errstate(divide="ignore"):
+            return np.asarray(4.0 * np.log((9.0 - scaled**2).clip(min=0.0)))
 
     def energies(self, values: FloatArray) -> FloatArray:
         """Of frames, kJ/mol, shape=(n,)."""

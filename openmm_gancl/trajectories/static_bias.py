@@ -227,8 +227,9 @@ def opes_bias(
     periods: Sequence[float],
     barrier: float | None = None,
     bias_factor: float | None = None,
+    kernel_shape: str = "gaussian",
 ) -> KernelBias:
-    """The bias of ``openmm_opes.OPES`` with Gaussian kernels, joined over its walkers; or of PLUMED's OPES_METAD.
+    """The bias of ``openmm_opes.OPES``, joined over its walkers; or of PLUMED's OPES_METAD.
 
     Args:
         path: ``numpy.savez`` of ``OPES.getState()``, or the ``biasDir`` of the run; or KERNELS or STATE of PLUMED,
@@ -237,6 +238,7 @@ def opes_bias(
         barrier: kJ/mol, as it was given to ``OPES``.
         periods: shape=(d,), ``inf`` where there is none.
         bias_factor: as it was given to ``OPES``; barrier over kT by default.
+        kernel_shape: gaussian or compact, as it was given to ``OPES``; its state does not tell.
 
     Raises:
         InputError: no such state, or one without kernels.
@@ -246,6 +248,8 @@ def opes_bias(
         from .plumed_opes import plumed_opes_bias
 
         return plumed_opes_bias(Path(path), temperature=temperature, d=len(periods))
+    if kernel_shape not in ("gaussian", "compact"):
+        raise InputError(f"`kernel_shape` is {kernel_shape}: choose gaussian or compact")
     if barrier is None:
         raise InputError(f"{path} needs the barrier that OPES was given, kJ/mol: give `barrier`")
     bias_factor = barrier / kT if bias_factor is None else bias_factor
@@ -261,5 +265,11 @@ def opes_bias(
         raise InputError(f"{paths[0]} holds no kernels on {d} variables: name what the bias acts on by `bias_cvs`")
     prefactor = (1.0 - 1.0 / bias_factor) * kT * (bias_factor if walkers[0][1] else 1.0)
     return KernelBias(
-        joined["positions"], joined["bandwidths"], joined["logWeights"], np.array(periods), prefactor, barrier
+        joined["positions"],
+        joined["bandwidths"],
+        joined["logWeights"],
+        np.array(periods),
+        prefactor,
+        barrier,
+        kernel_shape == "compact",
     )

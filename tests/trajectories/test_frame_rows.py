@@ -146,3 +146,22 @@ def test_a_frame_after_the_last_row_is_left_out(run, tmp_path):
     table = write(tmp_path / "COLVAR", {"phi": phi}, FRAMES[:-9], EVERY, EVERY)
     with pytest.raises(InputError, match="no row at the time of the frame at 520 ps"):
         read([folder / "t.xtc"], TOP, ["phi:2", "column:phi"], 300.0, colvar=[table])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (np.append(FRAMES, 5 * N), FRAMES),
+        (FRAMES[1:], FRAMES[1:]),
+        (FRAMES[:-1], FRAMES[:-1]),
+    ],
+    ids=["one row after the last frame", "none of the first frame", "none of the last frame"],
+)
+def test_one_row_more_or_less_is_settled_by_phi_or_refused(run, tmp_path, rows, expected):
+    folder, phi, _ = run
+    series = read_series([folder / "t.dcd"], TOP, ["phi:2"])
+    found = rows_of_frames(read_colvar([write(tmp_path / "COLVAR", {"phi": phi}, rows, EVERY, EVERY)]), series)
+    assert rows[found.rows[found.rows >= 0]].tolist() == expected.tolist() and len(found.rows) == N
+    table = write(tmp_path / "bias", {"metad.bias": step_bias(phi)}, rows, EVERY, EVERY)
+    with pytest.raises(InputError, match="in several ways"):
+        rows_of_frames(read_colvar([table]), series)

@@ -63,7 +63,7 @@ class Density:
 def _probabilities(
     counts: BlockCounts, multiplicities: FloatArray, fractions: FloatArray, sampled: BoolArray
 ) -> FloatArray:
-    fine = counts.tilt * counts.grid.smooth(counts.cells.combine(multiplicities), fractions)
+    fine = counts.tilt * counts.grid.smooth(counts.cells.combine(multiplicities), fractions, sloped=True)
     bins = np.where(sampled, counts.grid.coarse(fine), 0.0)
     return bins / bins.sum(axis=tuple(range(1, bins.ndim)), keepdims=True)
 
@@ -88,7 +88,7 @@ def _cross_validated(counts: BlockCounts) -> FloatArray:
     even = 1.0 / len(counts.stratum)
 
     def score(bandwidths: FloatArray) -> float:
-        density = grid.smooth(rest, bandwidths).clip(min=0.0)
+        density = grid.smooth(rest, bandwidths, sloped=True).clip(min=0.0)
         density /= density.sum(axis=1, keepdims=True)
         density = (1 - even) * density + even / density.shape[1]
         return float((parts * np.log(density)).sum())

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 from scipy.special import ndtr
-from scipy.stats import norm, uniform
+from scipy.stats import expon, norm, uniform
 
 from openmm_gancl import InputError
 from openmm_gancl.free_energy import from_trajectories, ranges
+from openmm_gancl.free_energy.grid import FineGrid
 from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.trajectories.umbrella import UmbrellaWindows
@@ -149,6 +150,24 @@ def test_a_wall_is_no_tail():
     """An even density between walls: the kernel is reflected where the samples end."""
     errors, _ = tail_errors(uniform(-1.0, 2.0), 4000, range(20))
     assert np.abs(errors.mean(axis=0)).max() < 0.1 and np.abs(errors).max() < 0.4
+
+
+def test_bars_cover_at_a_wall_with_a_slope():
+    """Of an exponential distribution, which ends at its highest density."""
+    errors, scores = tail_errors(expon(), 4000, range(40))
+    errors, scores = errors[:, :2], scores[:, :2]
+    assert np.abs(errors.mean(axis=0)).max() < 0.05
+    assert 0.52 <= (scores < 1.0).mean() <= 0.80 and (scores < 1.96).mean() >= 0.88
+
+
+@pytest.mark.parametrize("bandwidth", [0.01, 0.03])
+def test_a_density_keeps_its_slope_at_a_wall(bandwidth):
+    """Exact counts of exp(-x) between walls; the twin is the kernel that is only reflected."""
+    grid = FineGrid([np.linspace(0.0, 3.0, 41)], np.array([np.inf]))
+    counts = -np.diff(np.exp(-grid.edges[0]))
+    kept, lost = (grid.smooth(counts[None], np.array([bandwidth]), sloped)[0] / counts - 1 for sloped in (True, False))
+    assert np.abs(kept).max() < 0.35 * np.abs(lost[[0, -1]]).min()
+    assert lost[0] < -1.4 * bandwidth and lost[-1] > 1.4 * bandwidth
 
 
 def test_windows_reach_as_far_as_enough_of_their_samples():

@@ -98,10 +98,12 @@ def _period_text(bounds: tuple[float, float] | None) -> str:
 
 
 def _beyond(values: FloatArray, found: Sequence[tuple[float, float] | None], file: IntArray) -> float | None:
-    """A value outside of its file's range, by more than rounding."""
-    low, high = np.array([bounds or (-np.inf, np.inf) for bounds in found], dtype=float)[file].T
-    outside = np.maximum(low - values, values - high) > 1e-3 * (high - low)
-    return float(values[outside.argmax()]) if outside.any() else None
+    """A value of a file that spans more than its period, as degrees beside a period of 2 pi do; None if none does."""
+    for i, bounds in enumerate(found):
+        mine = values[file == i]
+        if bounds is not None and np.ptp(mine) > (1 + 1e-3) * (bounds[1] - bounds[0]):
+            return float(mine[np.abs(mine).argmax()])
+    return None
 
 
 def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:

@@ -408,11 +408,12 @@ def _of_columns(
     names = tuple(bias_names(table, columns))
     logs = bias_log_weights(table, names, temperature, frames.rows, units.energy)
     spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
-    found = [bias_differences(*space, logs, series.starts) for space in spaces if series.n_files > 1 and len(space[1])]
+    several = series.n_files > 1 and not all(name.endswith("rbias") for name in names)  # less c(t), runs may be joined
+    found = [bias_differences(*space, logs, series.starts) for space in spaces if several and len(space[1])]
     if any(differences.one_for_each_run for differences in found):
         raise InputError(
             f"{' + '.join(names)} at the same {', '.join(series.names)} differs from run to run, as in umbrella "
-            "windows: give a table of them by `windows`, with the restraint of each"
+            "windows: give a table of them by `windows`, with the restraint of each; of metadynamics runs give rbias"
         )
     note = f"{' + '.join(names)} is taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
     return _Undone(logs, names, () if units.said else (note,))
@@ -461,6 +462,16 @@ def _table(paths: Sequence[Path], series: bool) -> "Colvar | None":
     return read_colvar(paths, series) if paths else None
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """Windows, the columns of the series that they restrain, energies of the frames, and doubts."""
+
+    windows: "UmbrellaWindows | None" = None
+    restrained: tuple[int, ...] = ()
+    energies: FloatArray | None = None
+    doubts: tuple[str, ...] = ()
+
+
 def _windows_of(
     given: "UmbrellaWindows | WindowTable | None",
     table: "Colvar | None",
@@ -470,12 +481,12 @@ def _windows_of(
     columns: tuple[int, ...],
     temperature: float,
     energy_column: str | None,
-) -> "tuple[UmbrellaWindows | None, tuple[int, ...], FloatArray | None]":
+) -> "_Joined":
     """Windows in the units of the series, its columns that they restrain, and the frames' energies; checked."""
     if given is None:
         if energy_column is not None:
             raise InputError("`energy_column` is for windows of several temperatures: give `windows`, or leave it out")
-        return None, (), None
+        return _Joined()
     from .window_checks import check_energies
     from .window_table import WindowTable
 
@@ -489,9 +500,10 @@ def _windows_of(
             given.check_one_temperature(temperature)
         given = given.windows([series.units[i] for i in columns[: given.n_coordinates]], temperature)
     restrained = _restrained(given, series, columns)
+    doubts: tuple[str, ...] = ()
     if table is not None and frames.rows is not None:
-        check_energies(given, series, restrained, table, frames.rows, units.energy)
-    return given, restrained, energies
+        doubts = check_energies(given, series, restrained, table, frames.rows, units.energy)
+    return _Joined(given, restrained, energies, doubts)
 
 
 @dataclass(frozen=True)
@@ -534,20 +546,18 @@ class _Sources:
         series, of_columns = _joined(everything, table, frames, self.stride, units.length)
         columns = tuple(everything.index(cv) for cv in acting)
         undone = self._undone(table, hills, units, frames, series, columns)
-        joined, restrained, energies = _windows_of(
-            windows, table, units, frames, series, columns, self.temperature, self.energy_column
-        )
+        joined = _windows_of(windows, table, units, frames, series, columns, self.temperature, self.energy_column)
         return Observations(
             series,
             len(self.cvs),
             self.temperature,
             undone.log_weights,
-            joined,
-            restrained,
+            joined.windows,
+            joined.restrained,
             notes=(*(table.notes if table else ()), *frames.notes, *of_columns, *undone.notes),
-            doubts=(*frames.doubts, *undone.doubts),
+            doubts=(*frames.doubts, *undone.doubts, *joined.doubts),
             bias_columns=undone.bias_columns,
-            energies=energies,
+            energies=joined.energies,
         )
 
     def _frames(

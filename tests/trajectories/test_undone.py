@@ -129,6 +129,37 @@ def test_how_a_series_is_split_into_files_never_changes_its_frames(tmp_path_fact
     assert np.diff(observed.series.starts).tolist() == [b - a for a, b in itertools.pairwise(edges) if b - a > 4]
 
 
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 4.184, KT]), st.sampled_from([1.0, 180 / np.pi]))
+def test_order_of_rows_and_units_never_change_the_surface(tmp_path_factory, seed, energy_unit, angle_unit):
+    """Independent frames in another order, their bias and their angle in another unit: the same histogram."""
+    folder, (phi, v) = tmp_path_factory.mktemp("order"), biased(800)
+    order = np.random.default_rng(seed).permutation(len(phi))
+    name = {1.0: "kJ/mol", 4.184: "kcal/mol", KT: "kT"}[energy_unit]
+    period = ("-180", "180") if angle_unit > 1 else ("-pi", "pi")
+    surfaces = []
+    for file, rows, energies, angles, limits in (
+        ("a", np.arange(len(phi)), 1.0, 1.0, ("-pi", "pi")),
+        ("b", order, energy_unit, angle_unit, period),
+    ):
+        (folder / file).write_text(
+            colvar_text({"phi": angles * phi[rows], "b.bias": v[rows] / energies}, period=limits)
+        )
+        observed = read(
+            [],
+            None,
+            ["column:phi"],
+            TEMPERATURE,
+            colvar=[folder / file],
+            bias_columns=["b.bias"],
+            input_unit=name if file == "b" else None,
+        )
+        surfaces.append(analyse(observed, bins=12, discard=0, n_bootstrap=4, method="histogram").surface.energy)
+    known = np.isfinite(surfaces[0])
+    assert (known == np.isfinite(surfaces[1])).all()
+    assert surfaces[1][known] == pytest.approx(surfaces[0][known], abs=0.02)  # kJ/mol, of six printed decimals
+
+
 def test_two_runs_in_one_file_are_both_used(tmp_path):
     """Whether the second has a row of its first step or begins one later."""
     phi, v = biased()

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
-from .tables import NO_BIASES, TextTable, check_series, column_of, period_of, read_table
+from .tables import COUNTS, NO_BIASES, PICOSECONDS, TextTable, check_series, column_of, period_of, read_table
 
 MAX_REPEATED_TIMES = 0.01
 """Of the rows, that may repeat the time of the row before; where more do, times are rounded and tell nothing."""
@@ -48,7 +48,8 @@ class Colvar:
     @property
     def time(self) -> FloatArray | None:
         """Of the rows, ps, shape=(n,); None where no column says so."""
-        return self.rows[:, self.fields.index("time")] if "time" in self.fields else None
+        found = [i for i, name in enumerate(self.fields) if PICOSECONDS.fullmatch(name)]
+        return self.rows[:, found[0]] if found else None
 
     def name(self, name: str) -> str:
         """A column's own name, of one given by name or number."""
@@ -203,7 +204,7 @@ def bias_names(colvar: Colvar, columns: Sequence[str]) -> list[str]:
     biases = [name for name in colvar.fields if name.endswith("bias")]
     hint = f"give {', '.join(biases)}" if biases else "give the bias itself"
     for name in names:
-        if name == "time" or name.rpartition(".")[2] in NO_BIASES or colvar.bounds(name) is not None:
+        if COUNTS.fullmatch(name) or name.rpartition(".")[2] in NO_BIASES or colvar.bounds(name) is not None:
             raise InputError(f"{colvar.path}: column {name} is no bias energy: {hint}")
         if name.endswith(".rbias") and name.removesuffix(".rbias") + ".bias" in names:
             raise InputError(f"{name} is the bias already, less c(t): give it, or the bias column, not both")

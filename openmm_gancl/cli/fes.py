@@ -242,7 +242,9 @@ Metadynamics = Annotated[
 ]
 BiasRanges = Annotated[
     list[str] | None,
-    typer.Option(help="minValue:maxValue of a Metadynamics variable without a period; once for each."),
+    typer.Option(
+        help="minValue:maxValue of each Metadynamics variable; with periods only where the frames do not tell them."
+    ),
 ]
 Opes = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
-from .tables import NO_BIASES, TextTable, check_series, column_of, period_of, read_table
+from .tables import COUNTS, NO_BIASES, PICOSECONDS, TextTable, check_series, column_of, period_of, read_table
 
 MAX_REPEATED_TIMES = 0.01
 """Of the rows, that may repeat the time of the row before; where more do, times are rounded and tell nothing."""
@@ -48,7 +48,8 @@ class Colvar:
     @property
     def time(self) -> FloatArray | None:
         """Of the rows, ps, shape=(n,); None where no column says so."""
-        return self.rows[:, self.fields.index("time")] if "time" in self.fields else None
+        found = [i for i, name in enumerate(self.fields) if PICOSECONDS.fullmatch(name)]
+        return self.rows[:, found[0]] if found else None
 
     def name(self, name: str) -> str:
         """A column's own name, of one given by name or number."""
@@ -98,10 +99,12 @@ def _period_text(bounds: tuple[float, float] | None) -> str:
 
 
 def _beyond(values: FloatArray, found: Sequence[tuple[float, float] | None], file: IntArray) -> float | None:
-    """A value outside of its file's range, by more than rounding."""
-    low, high = np.array([bounds or (-np.inf, np.inf) for bounds in found], dtype=float)[file].T
-    outside = np.maximum(low - values, values - high) > 1e-3 * (high - low)
-    return float(values[outside.argmax()]) if outside.any() else None
+    """A value of a file that spans more than its period, as degrees beside a period of 2 pi do; None if none does."""
+    for i, bounds in enumerate(found):
+        mine = values[file == i]
+        if bounds is not None and np.ptp(mine) > (1 + 1e-3) * (bounds[1] - bounds[0]):
+            return float(mine[np.abs(mine).argmax()])
+    return None
 
 
 def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:
@@ -201,7 +204,7 @@ def bias_names(colvar: Colvar, columns: Sequence[str]) -> list[str]:
     biases = [name for name in colvar.fields if name.endswith("bias")]
     hint = f"give {', '.join(biases)}" if biases else "give the bias itself"
     for name in names:
-        if name == "time" or name.rpartition(".")[2] in NO_BIASES or colvar.bounds(name) is not None:
+        if COUNTS.fullmatch(name) or name.rpartition(".")[2] in NO_BIASES or colvar.bounds(name) is not None:
             raise InputError(f"{colvar.path}: column {name} is no bias energy: {hint}")
         if name.endswith(".rbias") and name.removesuffix(".rbias") + ".bias" in names:
             raise InputError(f"{name} is the bias already, less c(t): give it, or the bias column, not both")

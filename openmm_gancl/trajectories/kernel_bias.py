@@ -26,6 +26,7 @@ class KernelBias:
         prefactor: f, kJ/mol.
         barrier: kJ/mol.
         compact: whether kernels are (9 - x^2)^4 within three widths, for each variable, and no Gaussians.
+        names: of the variables, where the file tells them.
     """
 
     positions: FloatArray
@@ -35,6 +36,7 @@ class KernelBias:
     prefactor: float
     barrier: float
     compact: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def n_variables(self) -> int:
@@ -55,6 +57,10 @@ class KernelBias:
             return np.asarray(-0.5 * scaled**2)
         with np.errstate(divide="ignore"):
             return np.asarray(4.0 * np.log((9.0 - scaled**2).clip(min=0.0)))
+
+    def uncovered(self, energies: FloatArray) -> float:
+        """The part of frames of these energies that lie where there is hardly a kernel."""
+        return float((energies < -0.99 * self.barrier).mean())
 
     def energies(self, values: FloatArray) -> FloatArray:
         """Of frames, kJ/mol, shape=(n,)."""

@@ -25,10 +25,14 @@ from .tables import expanded, is_variable
 
 if TYPE_CHECKING:
     from .colvar import Colvar
+    from .kernel_bias import KernelBias
     from .static_bias import StaticBias
     from .umbrella import UmbrellaWindows
     from .window_table import WindowTable
 
+
+MAX_UNCOVERED = 0.5
+"""Of the frames, that may lie where the bias of their run has no kernel."""
 
 LARGEST = 1e30
 """That single precision holds with room to spare."""
@@ -277,21 +281,41 @@ def _of_static_bias(
     bias: "StaticBias | Callable[[FloatArray], StaticBias]", series: Series, columns: tuple[int, ...], kT: float
 ) -> "_Undone":
     """A bias that no longer changes, on the range and in the order that its frames fit."""
+    from .kernel_bias import KernelBias
     from .static_bias import TabulatedBias, with_fitting_range
 
     static = bias(series.periods[list(columns)]) if callable(bias) else bias
     acting = list(columns[: static.n_variables])
+    if isinstance(static, KernelBias) and sorted(static.names) == sorted(series.names[i] for i in acting):
+        acting = [acting[[series.names[i] for i in acting].index(name)] for name in static.names]
     values, note, doubt = np.asarray(series.values[:, acting], dtype=float), "", ""
     names = [series.names[i] for i in acting]
     if isinstance(static, TabulatedBias):
         static, note, doubt = with_fitting_range(static, values, names)
     energies = static.energies(values)
+    if isinstance(static, KernelBias):
+        _check_kernels(static, energies, series, acting)
     if _fits_turned(static, values, energies, series.periods[acting]):
         raise InputError(
             f"the frames fit the bias with its variables in the other order than {', '.join(names)}: "
             "name them in its own order by `bias_cvs`"
         )
     return _Undone(energies / kT, notes=(note,) if note else (), doubts=(doubt,) if doubt else ())
+
+
+def _check_kernels(static: "KernelBias", energies: FloatArray, series: Series, acting: Sequence[int]) -> None:
+    """Refuse kernels in another unit than the frames: of another period, or elsewhere."""
+    names = ", ".join(series.names[i] for i in acting)
+    for own, period in zip(static.periods, series.periods[list(acting)], strict=True):
+        if np.isfinite(own) != np.isfinite(period) or (np.isfinite(own) and not np.isclose(own, period, rtol=1e-3)):
+            raise InputError(
+                f"the kernels have a period of {own:g}, {names} of the frames {period:g}: give both in one unit"
+            )
+    if (part := static.uncovered(energies)) > MAX_UNCOVERED:
+        raise InputError(
+            f"{100 * part:.0f} % of the frames lie where the bias on {names} has no kernel: check that both are of one "
+            "run and in one unit, and the order of `bias_cvs`"
+        )
 
 
 def _fits_turned(static: "StaticBias", values: FloatArray, energies: FloatArray, periods: FloatArray) -> bool:
@@ -417,11 +441,12 @@ def _of_columns(
     names = tuple(bias_names(table, columns))
     logs = bias_log_weights(table, names, temperature, frames.rows, units.energy)
     spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
-    found = [bias_differences(*space, logs, series.starts) for space in spaces if series.n_files > 1 and len(space[1])]
+    several = series.n_files > 1 and not all(name.endswith("rbias") for name in names)  # less c(t), runs may be joined
+    found = [bias_differences(*space, logs, series.starts) for space in spaces if several and len(space[1])]
     if any(differences.one_for_each_run for differences in found):
         raise InputError(
             f"{' + '.join(names)} at the same {', '.join(series.names)} differs from run to run, as in umbrella "
-            "windows: give a table of them by `windows`, with the restraint of each"
+            "windows: give a table of them by `windows`, with the restraint of each; of metadynamics runs give rbias"
         )
     note = f"{' + '.join(names)} is taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
     return _Undone(logs, names, () if units.said else (note,))
@@ -446,6 +471,9 @@ def _of_hills(
         and set(hills.names) <= set(table.fields)
         and table.time is not None
     ):
+        for name, period in zip(hills.names, hills.periods, strict=True):
+            if table.bounds(name) is not None or np.isfinite(period):
+                check_same_turn(f"{name} of {hills.path}", period, table.period(name))
         values = np.stack([table.column(name)[frames.rows] for name in hills.names], axis=1)
         times = table.time[frames.rows]
     elif series.time is not None and len(columns) >= len(hills.names):
@@ -470,6 +498,17 @@ def _table(paths: Sequence[Path], series: bool) -> "Colvar | None":
     return read_colvar(paths, series) if paths else None
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """Windows, the columns of the series that they restrain, energies of the frames, doubts and notes."""
+
+    windows: "UmbrellaWindows | None" = None
+    restrained: tuple[int, ...] = ()
+    energies: FloatArray | None = None
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def _windows_of(
     given: "UmbrellaWindows | WindowTable | None",
     table: "Colvar | None",
@@ -479,12 +518,12 @@ def _windows_of(
     columns: tuple[int, ...],
     temperature: float,
     energy_column: str | None,
-) -> "tuple[UmbrellaWindows | None, tuple[int, ...], FloatArray | None]":
+) -> "_Joined":
     """Windows in the units of the series, its columns that they restrain, and the frames' energies; checked."""
     if given is None:
         if energy_column is not None:
             raise InputError("`energy_column` is for windows of several temperatures: give `windows`, or leave it out")
-        return None, (), None
+        return _Joined()
     from .window_checks import check_energies
     from .window_table import WindowTable
 
@@ -498,9 +537,13 @@ def _windows_of(
             given.check_one_temperature(temperature)
         given = given.windows([series.units[i] for i in columns[: given.n_coordinates]], temperature)
     restrained = _restrained(given, series, columns)
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    if energies is not None and not units.said:
+        notes = (f"{energy_column} is taken to be in kJ/mol: if it is not, give `input_unit`",)
     if table is not None and frames.rows is not None:
-        check_energies(given, series, restrained, table, frames.rows, units.energy)
-    return given, restrained, energies
+        doubts = check_energies(given, series, restrained, table, frames.rows, units.energy)
+    return _Joined(given, restrained, energies, doubts, notes)
 
 
 @dataclass(frozen=True)
@@ -548,20 +591,18 @@ class _Sources:
         series, of_columns = _joined(everything, table, frames, self.stride, units.length)
         columns = tuple(everything.index(cv) for cv in acting)
         undone = self._undone(table, hills, units, frames, series, columns)
-        joined, restrained, energies = _windows_of(
-            windows, table, units, frames, series, columns, self.temperature, self.energy_column
-        )
+        joined = _windows_of(windows, table, units, frames, series, columns, self.temperature, self.energy_column)
         return Observations(
             series,
             len(self.cvs),
             self.temperature,
             undone.log_weights,
-            joined,
-            restrained,
-            notes=(*(table.notes if table else ()), *frames.notes, *of_columns, *undone.notes),
-            doubts=(*frames.doubts, *undone.doubts),
+            joined.windows,
+            joined.restrained,
+            notes=(*(table.notes if table else ()), *frames.notes, *of_columns, *undone.notes, *joined.notes),
+            doubts=(*frames.doubts, *undone.doubts, *joined.doubts),
             bias_columns=undone.bias_columns,
-            energies=energies,
+            energies=joined.energies,
         )
 
     def _frames(

@@ -112,4 +112,5 @@ def plumed_opes_bias(path: Path, *, temperature: float, d: int) -> KernelBias:
         raise InputError(f"{path}: a bias factor of {bias_factor:g} and an epsilon of {epsilon:g} make no OPES bias")
     prefactor = kT * (bias_factor - 1.0 if explore else 1.0 - 1.0 / bias_factor)
     log_weights = np.log(heights) + np.log(widths).sum(axis=1)  # heights are divided by the widths already
-    return KernelBias(centres, widths, log_weights, periods, prefactor, -prefactor * float(np.log(epsilon)))
+    barrier = -prefactor * float(np.log(epsilon))
+    return KernelBias(centres, widths, log_weights, periods, prefactor, barrier, names=names)

@@ -134,7 +134,7 @@ def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
     if _looks_like_weights(values):
         raise InputError(
             f"{path} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their "
-            "logarithms: give them by `weights`, or, if they are logarithms, less a constant"
+            "logarithms: give them by `weights`; if they are logarithms, subtract the same number from all of them"
         )
     return values
 
@@ -175,7 +175,7 @@ def _looks_like_weights(values: FloatArray) -> bool:
     if values.min() < 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
         return False
     normalised = any(np.isclose(size, 1.0, rtol=1e-4) for size in (values.sum(), values.mean(), values.max()))
-    small = values.max() < 1.0 and np.median(values) < 0.3 * values.max()
+    small = values.max() < 1.0 and 0.0 < np.median(values) < 0.3 * values.max()
     return bool(normalised or small or values.max() - np.median(values) > MAX_LOG_WEIGHT)
 
 

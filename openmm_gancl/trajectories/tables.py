@@ -23,8 +23,11 @@ from .periods import plumed_number
 MAX_LINE = 1_000_000
 """Characters of a line, and lines without numbers, beyond which a file is no table."""
 
-TIME_NAMES = ("time", "step", "frame", "#frame")
-"""What a column that only counts is called, in lower case."""
+COUNTS = re.compile(r"#?(time|step|frame)\b.*", re.IGNORECASE)
+"""Names of columns that only count, as ``Time (ps)``."""
+
+PICOSECONDS = re.compile(r"time( *\(ps\))?", re.IGNORECASE)
+"""Names of columns that hold the time, ps."""
 
 NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "scale", "coeff")
 """Components that PLUMED prints beside a bias, and that are none."""
@@ -77,12 +80,12 @@ class TextTable:
     @property
     def time(self) -> int | None:
         """The column that counts, if there is one: time, step, frame."""
-        return next((i for i, name in enumerate(self.names) if name.lower() in TIME_NAMES), None)
+        return next((i for i, name in enumerate(self.names) if COUNTS.fullmatch(name)), None)
 
 
 def is_variable(name: str) -> bool:
     """Whether a column may be a collective variable, by its name: no time, and no part of a bias."""
-    return name.lower() not in TIME_NAMES and not name.endswith("bias") and name.rpartition(".")[2] not in NO_BIASES
+    return not COUNTS.fullmatch(name) and not name.endswith("bias") and name.rpartition(".")[2] not in NO_BIASES
 
 
 def column_of(names: Sequence[str], name: str, where: str | Path) -> int:

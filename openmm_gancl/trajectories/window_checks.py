@@ -20,6 +20,9 @@ from .umbrella import UmbrellaWindows
 OTHER_BIASES = ("metad", "opes", "wall", "abmd", "pbmetad", "ves")
 """Parts of names of biases that are no restraint of a window."""
 
+RESTRAINTS = ("restr", "umbrella", "harm")
+"""Parts of names of biases that are one."""
+
 MAX_DEVIATION = 0.05
 """Root mean square of an energy's deviation from the table's, over its own: rounding of centres stays below."""
 
@@ -155,7 +158,7 @@ def _order(restraints: _Restraints, energy: FloatArray) -> bool:
 
 
 def _explained(restraints: _Restraints, name: str, energy: FloatArray, expected: FloatArray) -> str:
-    """Why an energy is not the table's."""
+    """Why an energy is not the table's; empty where nothing explains it."""
     factor = _scale(energy, expected)
     first = restraints.windows.files[0] if restraints.windows.files else restraints.colvar.path
     if factor is not None:
@@ -170,11 +173,16 @@ def _explained(restraints: _Restraints, name: str, energy: FloatArray, expected:
         return f"{name} fits the table with its coordinates in the other order: name them so by `bias_cvs`"
     if unit := _wrong_unit(restraints, energy):
         return f"{name} fits the table if its centres are in {unit}: give `centre_unit={unit}`"
+    return ""
+
+
+def _of_one_window(restraints: _Restraints, name: str, energy: FloatArray, expected: FloatArray) -> str:
+    """The first window whose energy is not the table's."""
     for k, part in restraints.parts():
         if not _fits(energy[part], expected[part]):
             return (
                 f"{name} of {restraints.windows.names[k]} is {energy[part].mean():.3g} kJ/mol in the mean, the table "
-                f"gives {expected[part].mean():.3g}: check its file, centre and force constant, and their units"
+                f"gives {expected[part].mean():.3g}"
             )
     return ""
 
@@ -186,7 +194,7 @@ def check_energies(
     colvar: Colvar,
     rows: IntArray,
     unit: float = 1.0,
-) -> None:
+) -> tuple[str, ...]:
     """Compare the energy of a restraint that the windows' files hold with that of the table.
 
     Args:
@@ -197,13 +205,14 @@ def check_energies(
         rows: of the frames.
         unit: of energies in them, kJ/mol.
 
+    Returns:
+        doubts: about a bias that is neither the table's nor by its name a restraint.
+
     Raises:
-        InputError: the energies differ; with the reason, where it is known.
+        InputError: the energies of a restraint differ; with the reason, where it is known.
     """
     restraints = _Restraints(windows, series, restrained, colvar, rows, unit)
     energies = restraints.energies()
-    if not energies:
-        return
     expected = restraints.of_table()
     wrong = {
         name: energy
@@ -212,7 +221,14 @@ def check_energies(
             _fits(energy[part], expected[part]) for _, part in restraints.parts() if _size(energy[part]) > MIN_ENERGY
         )
     }
-    if len(wrong) == len(energies):
-        name, energy = list(wrong.items())[-1]
+    if len(wrong) < len(energies) or not wrong:
+        return ()
+    for name, energy in wrong.items():
         if reason := _explained(restraints, name, energy, expected):
             raise InputError(reason)
+    named = [name for name in wrong if any(part in name.lower() for part in RESTRAINTS)]
+    biases = [*named, *(name for name in wrong if name.endswith("bias"))]
+    found = next(filter(None, (_of_one_window(restraints, name, wrong[name], expected) for name in biases)), "")
+    if found and named:
+        raise InputError(f"{found}: check its file, centre and force constant, and their units")
+    return (f"{found}: if it is another bias, it is not undone",) if found else ()

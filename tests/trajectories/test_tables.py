@@ -33,6 +33,7 @@ FORMATS = {
     "savetxt": ("columns", ["# a remark of the user", "# time phi", *ROWS], "phi"),
     "csv": ("CSV", ["time,phi", *(row.replace(" ", ",") for row in ROWS)], "phi"),
     "quoted csv": ("columns", ['#"time","phi"', *(row.replace(" ", ",") for row in ROWS)], "phi"),
+    "state data of OpenMM": ("columns", ['#"Time (ps)","phi"', *(row.replace(" ", ",") for row in ROWS)], "phi"),
     "spreadsheet": ("CSV", ["time;phi", *(row.replace(" ", ";").replace(".", ",") for row in ROWS)], "phi"),
     "header without a mark": ("CSV", ["time phi", *ROWS], "phi"),
     "plain": ("columns", ROWS, "2"),

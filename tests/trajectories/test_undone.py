@@ -129,6 +129,37 @@ def test_how_a_series_is_split_into_files_never_changes_its_frames(tmp_path_fact
     assert np.diff(observed.series.starts).tolist() == [b - a for a, b in itertools.pairwise(edges) if b - a > 4]
 
 
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 4.184, KT]), st.sampled_from([1.0, 180 / np.pi]))
+def test_order_of_rows_and_units_never_change_the_surface(tmp_path_factory, seed, energy_unit, angle_unit):
+    """Independent frames in another order, their bias and their angle in another unit: the same histogram."""
+    folder, (phi, v) = tmp_path_factory.mktemp("order"), biased(800)
+    order = np.random.default_rng(seed).permutation(len(phi))
+    name = {1.0: "kJ/mol", 4.184: "kcal/mol", KT: "kT"}[energy_unit]
+    period = ("-180", "180") if angle_unit > 1 else ("-pi", "pi")
+    surfaces = []
+    for file, rows, energies, angles, limits in (
+        ("a", np.arange(len(phi)), 1.0, 1.0, ("-pi", "pi")),
+        ("b", order, energy_unit, angle_unit, period),
+    ):
+        (folder / file).write_text(
+            colvar_text({"phi": angles * phi[rows], "b.bias": v[rows] / energies}, period=limits)
+        )
+        observed = read(
+            [],
+            None,
+            ["column:phi"],
+            TEMPERATURE,
+            colvar=[folder / file],
+            bias_columns=["b.bias"],
+            input_unit=name if file == "b" else None,
+        )
+        surfaces.append(analyse(observed, bins=12, discard=0, n_bootstrap=4, method="histogram").surface.energy)
+    known = np.isfinite(surfaces[0])
+    assert (known == np.isfinite(surfaces[1])).all()
+    assert surfaces[1][known] == pytest.approx(surfaces[0][known], abs=0.02)  # kJ/mol, of six printed decimals
+
+
 def test_two_runs_in_one_file_are_both_used(tmp_path):
     """Whether the second has a row of its first step or begins one later."""
     phi, v = biased()
@@ -381,6 +412,57 @@ def test_files_that_hold_no_kernels_are_refused(tmp_path):
     (tmp_path / "KERNELS").write_text(opes_text([0.5], [0.0], 0.2))
     with pytest.raises(InputError, match="holds kernels on phi, named are 2 variables"):
         opes_bias(tmp_path / "KERNELS", temperature=TEMPERATURE, periods=[2 * np.pi, np.inf])
+
+
+def kernels_of_two(path, names, centres):
+    head = [f"#! FIELDS time {' '.join(names)} {' '.join(f'sigma_{name}' for name in names)} height logweight"]
+    head += ["#! SET biasfactor 10", "#! SET epsilon 1e-4", "#! SET compression_threshold 1"]
+    head += [f"#! SET {end}_{name} {pi}" for name in names for end, pi in (("min", "-pi"), ("max", "pi"))]
+    rows = [f"{i} {a:.6f} {b:.6f} 0.3 0.5 1 0" for i, (a, b) in enumerate(centres)]
+    path.write_text("\n".join([*head, *rows]) + "\n")
+    return path
+
+
+def test_kernels_find_their_variables_by_name(tmp_path):
+    """Whatever the order of the coordinates of the surface."""
+    phi, psi = drawn(600, 1, energy), drawn(600, 2, lambda x: 4 * np.cos(x))
+    columns = {"phi": phi, "psi": psi}
+    text = colvar_text(columns).replace("min_phi -pi", "min_phi -pi\n#! SET min_psi -pi\n#! SET max_psi pi")
+    (tmp_path / "COLVAR").write_text(text)
+    path = kernels_of_two(tmp_path / "KERNELS", ("phi", "psi"), zip(phi[:200], psi[:200], strict=True))
+
+    def bias(periods):
+        return opes_bias(path, temperature=TEMPERATURE, periods=periods)
+
+    logs = [
+        read([], None, cvs, TEMPERATURE, colvar=[tmp_path / "COLVAR"], bias=bias).log_weights
+        for cvs in (["column:phi", "column:psi"], ["column:psi", "column:phi"])
+    ]
+    assert logs[0] == pytest.approx(logs[1]) and np.ptp(logs[0]) > 1
+    right = opes_bias(path, temperature=TEMPERATURE, periods=[2 * np.pi] * 2)
+    assert KT * logs[0] == pytest.approx(right.energies(np.stack([phi, psi], axis=1)), abs=1e-3)
+
+
+def test_kernels_in_another_unit_are_refused(tmp_path):
+    phi = drawn(300, 1, energy)
+    (tmp_path / "KERNELS").write_text(opes_text(phi[:100], np.zeros(100), 0.2))
+    far = tmp_path / "FAR"
+    lines = opes_text(phi[:100], np.zeros(100), 0.2).splitlines()
+    far.write_text("\n".join(line for line in lines if "min_phi" not in line and "max_phi" not in line))
+
+    def undone(path, values, suffix):
+        np.save(tmp_path / "x.npy", values)
+
+        def bias(periods):
+            return opes_bias(path, temperature=TEMPERATURE, periods=periods)
+
+        return read([], None, [f"npy:{tmp_path / 'x.npy'}{suffix}"], TEMPERATURE, bias=bias)
+
+    assert np.ptp(undone(tmp_path / "KERNELS", phi, ":2pi").log_weights) > 1
+    with pytest.raises(InputError, match=r"the kernels have a period of 6.28319, x of the frames 360"):
+        undone(tmp_path / "KERNELS", phi * 180 / np.pi, ":360")
+    with pytest.raises(InputError, match=r"% of the frames lie where the bias on x has no kernel"):
+        undone(far, 10 * np.abs(phi) + 40, ":none")
 
 
 WEIGHTS = {

@@ -271,3 +271,16 @@ def test_units_and_orders_of_rows_and_columns_never_change_windows(
     assert found.centres[:, 0] == pytest.approx(CENTRES[list(rows)])
     assert found.force_constants == pytest.approx(np.full((16, 1), KAPPA))
     assert [path.name for path in found.files] == [f"w{i}.dat" for i in rows]
+
+
+def test_other_energies_beside_the_restraint_are_left_alone(tmp_path):
+    """A wall and a potential energy are no restraint; a bias of an unknown kind that acts as well is a doubt."""
+    extra = {"uwall.bias": 3.0, "E_pot": -900.0}
+    window_files(tmp_path, others=lambda phi: {name: x + np.cos(phi) for name, x in extra.items()})
+    table = write_windows(tmp_path / "w.csv", ROWS)
+    assert not read([], None, ["column:phi"], TEMPERATURE, windows=table).doubts
+    window_files(tmp_path, with_bias=False, others=lambda phi: {"E_pot": 5 * np.cos(phi)})
+    assert not read([], None, ["column:phi"], TEMPERATURE, windows=table).doubts
+    window_files(tmp_path, with_bias=False, others=lambda phi: {"b.bias": 5 + 5 * np.cos(phi)})
+    (doubt,) = read([], None, ["column:phi"], TEMPERATURE, windows=table).doubts
+    assert "b.bias of w0.dat is" in doubt and "it is not undone" in doubt

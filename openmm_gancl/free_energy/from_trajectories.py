@@ -273,7 +273,8 @@ def analyse(
     Args:
         observations: of `openmm_gancl.trajectories.read`.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        method: kde (von Mises on periodic coordinates, else Gaussian, reflected at the ends) or histogram.
+        method: kde (von Mises on periodic coordinates, else Gaussian, reflected where samples end at a wall) or
+            histogram.
         discard: frames to cut from each trajectory, or ``auto``.
         basins: boxes whose populations to report; found on the surface by default.
         ranges: low and high of each coordinate without a period, in its unit; as far as enough samples reach by

@@ -183,7 +183,8 @@ def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, given: An
 Cvs = Annotated[
     list[str],
     typer.Option(
-        help="phi:2, psi:2, torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
+        help="phi:2 (the residue's number in the topology's file), phi:B/52A (chain, insertion code), psi:2, "
+        "torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
         "once or twice."
     ),
 ]

@@ -1,14 +1,19 @@
 """Residues by the numbers that files write, whatever the format; torsions over bonds that are none."""
 
 import itertools
+from types import SimpleNamespace
 
 import mdtraj
 import numpy as np
 import pytest
+from openmm.app import PDBFile
 
 from openmm_gancl import InputError
 from openmm_gancl.coordinates.features import parse_features
+from openmm_gancl.coordinates.residues import backbone_atoms, from_openmm
 from openmm_gancl.coordinates.specification import parse_cv
+from openmm_gancl.system.build import labels_of_card
+from openmm_gancl.system.card import TorsionLabelCard
 from openmm_gancl.trajectories import bonds
 from openmm_gancl.trajectories.series import read_series
 from openmm_gancl.trajectories.topologies import load_topology
@@ -266,6 +271,15 @@ def test_beads_of_coarse_models_may_be_further_apart(tmp_path):
 def test_features_take_chains_too(folder):
     features = parse_features(["torsions:phi:A/2/psi:B/2/2,5,6,7/phi:B/3"], load_topology(folder / "two.pdb"))
     assert features.parts[0].quadruples.tolist() == [[2, 5, 6, 7], [20, 21, 22, 25], [2, 5, 6, 7], [22, 25, 26, 27]]
+
+
+def test_systems_keep_insertion_codes(folder):
+    """As cards name their torsions, by an OpenMM topology."""
+    topology = PDBFile(str(folder / "code.pdb")).topology
+    for residue, atoms in (("52", [2, 5, 6, 7]), ("52A", [7, 10, 11, 12]), ("A/52A", [7, 10, 11, 12])):
+        assert backbone_atoms("phi", residue, f"phi:{residue}", from_openmm(topology)) == atoms
+        card = SimpleNamespace(labels=[TorsionLabelCard(kind="torsion", name="phi", torsion=f"phi:{residue}")])
+        assert labels_of_card(card, topology).atoms.tolist() == [atoms]
 
 
 def test_names_of_what_was_resolved(folder):

@@ -42,9 +42,11 @@ def number(value: Any) -> float:
 
 
 def numbers(values: Any) -> FloatArray:
-    """The same of an array, or of a Quantity that holds one; one that is not of numbers becomes NaN."""
+    """The same of an array, or of a Quantity that holds one, or of several; what is not of numbers becomes NaN."""
     if hasattr(values, "value_in_unit_system"):
         values = _without_unit(values)
+    elif isinstance(values, list | tuple) and any(isinstance(v, list | tuple) or hasattr(v, "unit") for v in values):
+        values = [numbers(value) for value in values]
     try:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):
@@ -68,12 +70,8 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return int(found)
 
 
-MAX_RADIANS = 2 * np.pi + 1e-6
-"""Beyond it an angle is given in degrees by mistake."""
-
-
 def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
-    """Refuse angles that look like degrees: they would be wrapped, silently, into others.
+    """Refuse angles beyond a whole period, which look like degrees: they would be wrapped, silently, into others.
 
     Args:
         values: shape=(..., d).
@@ -81,17 +79,27 @@ def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
         what: they are of.
 
     Raises:
-        InputError: a periodic one is beyond 2 pi.
+        InputError: a periodic one is beyond its period.
     """
-    if (far := np.isfinite(periods) & (np.abs(values) > MAX_RADIANS)).any():
-        raise InputError(f"{what} {values[far][0]:g} is beyond 2 pi: give radians (numpy.radians of degrees)")
+    if (far := np.isfinite(periods) & (np.abs(values) > periods + 1e-6)).any():
+        period = np.broadcast_to(periods, np.shape(values))[far][0]
+        if np.isclose(period, 2 * np.pi):
+            raise InputError(f"{what} {values[far][0]:g} is beyond 2 pi: give radians (numpy.radians of degrees)")
+        raise InputError(f"{what} {values[far][0]:g} is beyond the period {period:g}: give the coordinate's own unit")
 
 
-def checked_temperature(temperature: float) -> float:
-    """The temperature, K, if it can be one."""
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise InputError(f"the temperature is {temperature:g} K: give a positive one")
-    return temperature
+def checked_temperature(temperature: Any) -> float:
+    """The temperature, K, if it can be one; from a number or a Quantity."""
+    if hasattr(temperature, "unit"):
+        from openmm import unit
+
+        if not temperature.unit.is_compatible(unit.kelvin):
+            raise InputError(f"the temperature is {temperature}: give kelvin")
+    found = numbers(np.nan if isinstance(temperature, str) else temperature)
+    if found.ndim or not (np.isfinite(found) and found > 0):
+        shown = f"{float(found):g} K" if isinstance(temperature, int | float) else repr(temperature)
+        raise InputError(f"the temperature is {shown}: give a positive one, in kelvin")
+    return float(found)
 
 
 def thermal_energy(temperature: float) -> float:

@@ -39,7 +39,7 @@ app.command("sample")(runs.sample)
 app.command("slow")(runs.slow)
 app.command("train")(train.train)
 app.command("lift")(runs.lift)
-app.command("fes")(fes.fes)
+app.command("fes", cls=fes.FilesCommand)(fes.fes)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 

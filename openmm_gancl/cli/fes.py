@@ -1,11 +1,14 @@
 """``gancl fes``: a free-energy surface from trajectories."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
@@ -18,6 +21,63 @@ if TYPE_CHECKING:
     from ..trajectories.observations import Observations
 
 SUFFIXES = (".npz", ".dat", ".png")
+
+TRAJECTORY_SUFFIXES = [
+    ".dcd",
+    ".xtc",
+    ".trr",
+    ".nc",
+    ".ncdf",
+    ".netcdf",
+    ".h5",
+    ".hdf5",
+    ".lh5",
+    ".binpos",
+    ".mdcrd",
+    ".crd",
+    ".pdb",
+    ".pdbx",
+    ".cif",
+    ".gro",
+    ".lammpstrj",
+    ".xyz",
+    ".arc",
+    ".gsd",
+    ".dtr",
+    ".stk",
+    ".tng",
+]
+"""What names of trajectories end in; other files after ``--colvar`` are tables too."""
+
+MANY_FILES = ("--colvar", "--hills")
+
+
+def _each_with_its_option(arguments: list[str]) -> list[str]:
+    """``--colvar A B`` as ``--colvar A --colvar B``: options of files take all that follow, up to a trajectory."""
+    spread: list[str] = []
+    option = ""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            name, mark, _ = argument.partition("=")
+            option = name if name in MANY_FILES else ""
+            if option and mark:
+                spread.append(argument)
+                continue
+        elif option and arguments[i - 1] != option:
+            if Path(argument).suffix.lower() in TRAJECTORY_SUFFIXES:
+                option = ""
+            else:
+                spread.append(option)
+        spread.append(argument)
+    return spread
+
+
+class FilesCommand(TyperCommand):
+    """A command whose options of files take several of them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Divide them first."""
+        return super().parse_args(ctx, _each_with_its_option(args))
 
 
 def _prefix(output: Path | None) -> Path:
@@ -39,6 +99,14 @@ def _method(text: str) -> Any:
     return text
 
 
+def _bound(text: str) -> float:
+    """A number, or one with pi as PLUMED has it; "nan" is refused where it is used."""
+    from ..trajectories.periods import plumed_number
+
+    value = plumed_number(text)
+    return value if value == value else float(text)
+
+
 def _basin(text: str, d: int) -> Any:
     import numpy as np
 
@@ -46,20 +114,20 @@ def _basin(text: str, d: int) -> Any:
 
     name, *bounds = text.split(":")
     try:
-        box = np.array([float(bound) for bound in bounds]).reshape(d, 2)
+        box = np.array([_bound(bound) for bound in bounds]).reshape(d, 2)
     except ValueError:
         form = ":".join(["name", *["low:high"] * d])
-        raise InputError(f"--basin {text} is not understood: give {form}, in radians or nm") from None
+        raise InputError(f"--basin {text} is not understood: give {form}, in the coordinate's unit") from None
     return Basin(name, (box,))
 
 
-def _range(text: str) -> tuple[float, float]:
+def _range(text: str, option: str) -> tuple[float, float]:
     try:
-        low, high = (float(bound) for bound in text.split(":"))
+        low, high = (_bound(bound) for bound in text.split(":"))
     except ValueError:
-        raise InputError(f"--bias-range {text} is not understood: give low:high, in radians or nm") from None
+        raise InputError(f"{option} {text} is not understood: give low:high, in the coordinate's unit") from None
     if not low < high:
-        raise InputError(f"--bias-range {text} is empty: give low:high")
+        raise InputError(f"{option} {text} is empty: give low:high")
     return low, high
 
 
@@ -69,11 +137,14 @@ def _bias(
     opes: Path | None,
     barrier: float | None,
     bias_factor: float | None,
+    kernel_shape: str,
     temperature: float,
 ) -> Callable[[Any], Any] | None:
     """What makes the static bias, once the periods of its variables are known."""
     from ..trajectories.static_bias import metadynamics_bias, opes_bias
 
+    if opes is None and kernel_shape != "gaussian":
+        raise InputError("--opes-kernels goes with --opes FILE: add it, or leave it out")
     if opes is None and (barrier is not None or bias_factor is not None):
         raise InputError("--opes-barrier and --opes-bias-factor go with --opes FILE: add it, or leave them out")
     if metadynamics is None and ranges:
@@ -81,27 +152,30 @@ def _bias(
     if metadynamics is not None and opes is not None:
         raise InputError("--metadynamics and --opes are given: choose one way to undo the bias")
     if metadynamics is not None:
-        limits = [_range(text) for text in ranges] if ranges else None
+        limits = [_range(text, "--bias-range") for text in ranges] if ranges else None
         return lambda periods: metadynamics_bias(metadynamics, periods=periods, limits=limits)
     if opes is None:
         return None
-    if barrier is None:
-        raise InputError("--opes needs the barrier that OPES was given: add --opes-barrier, kJ/mol")
     return lambda periods: opes_bias(
-        opes, temperature=temperature, barrier=barrier, periods=periods, bias_factor=bias_factor
+        opes,
+        temperature=temperature,
+        barrier=barrier,
+        periods=periods,
+        bias_factor=bias_factor,
+        kernel_shape=kernel_shape,
     )
 
 
-def _report(
-    analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str, biased: bool, reporter: Any, json_: bool
-) -> None:
+def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, given: Any, biased: bool, reporter: Any) -> None:
     """Write the files and print what was found."""
     for note in analysis.notes:
         reporter.note(note)
     if biased:
         reporter.note("frames are weighted by the last bias: cut those sampled while it still grew (`discard`)")
-    results = as_json(analysis, unit, write_files(analysis, basins, prefix, unit))
-    typer.echo(shared.as_options(json.dumps(results) if json_ else as_text(analysis, results, prefix)))
+    units = given.axis_unit or ()
+    files = write_files(analysis, basins, prefix, given.unit, units)
+    results = as_json(analysis, given.unit, files, units, given=bool(basins))
+    typer.echo(shared.as_options(json.dumps(results) if given.json_ else as_text(analysis, results, prefix)))
     if analysis.doubts:
         raise typer.Exit(EXIT_NOT_TRUSTED)
 
@@ -109,7 +183,8 @@ def _report(
 Cvs = Annotated[
     list[str],
     typer.Option(
-        help="phi:2, psi:2, torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
+        help="phi:2 (the residue's number in the topology's file), phi:B/52A (chain, insertion code), psi:2, "
+        "torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
         "once or twice."
     ),
 ]
@@ -120,31 +195,73 @@ Trajectories = Annotated[
 ]
 Top = Annotated[Path | None, typer.Option(help="Topology of the trajectories, a PDB file, say.")]
 LogWeights = Annotated[Path | None, typer.Option(help="Log-weights of the frames, npy or text, one a frame.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights themselves, likewise.")]
 Colvars = Annotated[
     list[Path] | None,
-    typer.Option(help="A COLVAR file as PLUMED writes it, for column:NAME and --bias-columns; repeatable."),
+    typer.Option(
+        help="Tables for column:NAME and --bias-columns: COLVAR files of PLUMED, xvg of GROMACS, colvars.traj, "
+        "cpptraj's dat, CSV, plain columns (column:2 is the second); one or more, wildcards too."
+    ),
 ]
-BiasColumns = Annotated[
-    str | None, typer.Option(help="Columns of the COLVAR file, a,b, whose sum is the bias (kJ/mol).")
+BiasColumns = Annotated[str | None, typer.Option(help="Columns of these tables, a,b or *.bias, whose sum is the bias.")]
+HillsFiles = Annotated[
+    list[Path] | None,
+    typer.Option(help="HILLS of PLUMED: undone as at each frame, less c(t); alone, their centres are the frames."),
 ]
 Windows = Annotated[
     Path | None,
-    typer.Option(help="Umbrella windows, CSV: file, centre_0, kappa_0 (kJ/mol, nm, radians), centre_1, kappa_1."),
+    typer.Option(
+        help="Umbrella windows, CSV: file, centre_0, kappa_0 (kJ/mol, the coordinate's unit), centre_1, kappa_1; or "
+        "metadata of WHAM."
+    ),
 ]
-Form = Annotated[str, typer.Option(help="harmonic, kappa (x - s)^2 / 2, or cosine, kappa (1 - cos(x - s)).")]
+Form = Annotated[
+    str,
+    typer.Option(
+        help="harmonic, kappa (x - s)^2 / 2; cosine, kappa (1 - cos(x - s)); or amber, kappa (x - s)^2, without "
+        "the half."
+    ),
+]
+CentreUnit = Annotated[
+    str | None,
+    typer.Option(help="Of the windows' centres: degrees, radians, nm, angstrom; the coordinate's by default."),
+]
+KappaUnit = Annotated[
+    str | None, typer.Option(help="Of kappa, as kcal/mol/rad^2, kJ/mol/degree^2, kcal/mol/angstrom^2.")
+]
+InputUnit = Annotated[
+    str | None,
+    typer.Option(
+        help="Of energies in the files, kJ/mol, kcal/mol or kT, and of columns that tell none, as kcal/mol,degrees."
+    ),
+]
+EnergyColumn = Annotated[
+    str | None, typer.Option(help="Potential energy without restraints, for windows of several temperatures.")
+]
 Metadynamics = Annotated[
     Path | None, typer.Option(help="The biasDir of OpenMM's Metadynamics: undone by its last bias.")
 ]
 BiasRanges = Annotated[
     list[str] | None,
-    typer.Option(help="minValue:maxValue of a Metadynamics variable without a period; once for each."),
+    typer.Option(
+        help="minValue:maxValue of each Metadynamics variable; with periods only where the frames do not tell them."
+    ),
 ]
 Opes = Annotated[
-    Path | None, typer.Option(help="numpy.savez of openmm-opes' getState(), or its biasDir: undone likewise.")
+    Path | None,
+    typer.Option(help="numpy.savez of openmm-opes' getState(), or its biasDir; KERNELS or STATE of PLUMED: likewise."),
 ]
-OpesBarrier = Annotated[float | None, typer.Option(help="The barrier that OPES was given, kJ/mol.")]
+OpesBarrier = Annotated[
+    float | None, typer.Option(help="The barrier that OPES was given, kJ/mol; PLUMED's files tell it.")
+]
 OpesBiasFactor = Annotated[
     float | None, typer.Option(help="The bias factor that OPES was given; barrier / kT if none was.")
+]
+OpesKernels = Annotated[
+    str,
+    typer.Option(
+        help="gaussian, or compact: the kernelShape that openmm-opes was given, which its state does not tell."
+    ),
 ]
 BiasCvs = Annotated[
     list[str] | None, typer.Option(help="What the windows or the bias act on, if not the --cv; repeatable.")
@@ -153,34 +270,133 @@ Bins = Annotated[int | None, typer.Option(min=4, help="Bins a coordinate; 72 in 
 Kind = Annotated[str, typer.Option(help="kde or histogram.")]
 Discard = Annotated[str, typer.Option(metavar="auto|N", help="Frames to cut from the beginning of each trajectory.")]
 Stride = Annotated[int, typer.Option(min=1, help="Take every so many frames.")]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--range",
+        help="low:high of the surface, once for each coordinate without a period; as far as enough samples reach by "
+        "default.",
+    ),
+]
+Labels = Annotated[list[str] | None, typer.Option(help="Name of an axis, as 'phi of ALA2'; once for each coordinate.")]
+AxisUnits = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="degrees, radians, nm or angstrom, once for all or for each coordinate: of places in table, pictures and "
+        "JSON, and of --basin and --range; degrees for angles by default, with --basin in the coordinate's own."
+    ),
+]
 Unit = Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is always in kJ/mol.")]
 Basins = Annotated[
     list[str] | None,
     typer.Option(
-        help="name:low:high, or name:low:high:low:high; radians or nm; repeatable, the first is zero; found on the "
-        "surface if none is given."
+        help="name:low:high, or name:low:high:low:high; the coordinate's unit; repeatable, the first is zero; found on "
+        "the surface if none is given."
     ),
 ]
 
 
-def _read(
-    windows: Path | None, form: str, n_trajectories: int, temperature: float, reporter: Any, **sources: Any
-) -> "Observations":
+def _read(given: Any, bias: Any, reporter: Any) -> "Observations":
     """What was observed, with progress."""
     from ..trajectories.observations import read
-    from ..trajectories.umbrella import read_windows
+    from ..trajectories.window_table import read_table_of_windows
 
-    if windows is None and form != "harmonic":
-        raise InputError("`form` goes with `windows`: add it, or leave it out")
-    table = None if windows is None else read_windows(windows, temperature, form)
-    n_files = (n_trajectories or (len(table) if table else 0)) or 1
+    options = {"form": given.window_form, "centre_unit": given.centre_unit, "kappa_unit": given.kappa_unit}
+    odd = [name for name, value in options.items() if value not in (None, "harmonic")]
+    if given.windows is None and odd:
+        raise InputError(f"`{odd[0]}` goes with `windows`: add it, or leave it out")
+    d, table = len(given.bias_cv or given.cv), None
+    if given.windows is not None:
+        table = read_table_of_windows(given.windows, **options, d=d)
+    n_files = (len(given.trajectories or []) or (len(table.files) if table else 0)) or 1
     with reporter.step("reading", n_files) as done:
         finished = iter(range(1, n_files + 1))
         observations = read(
-            temperature=temperature, windows=table, progress=lambda: done(next(finished, n_files)), **sources
+            given.trajectories or [],
+            given.top,
+            given.cv,
+            given.temperature,
+            log_weights=given.log_weights,
+            weights=given.weights,
+            colvar=given.colvar or [],
+            bias_columns=given.bias_columns.split(",") if given.bias_columns else [],
+            hills=given.hills or [],
+            windows=table,
+            bias=bias,
+            bias_cvs=given.bias_cv or [],
+            energy_column=given.energy_column,
+            input_unit=given.input_unit,
+            stride=given.stride,
+            progress=lambda: done(next(finished, n_files)),
         )
         done(n_files)
     return observations
+
+
+def _labelled(observations: "Observations", labels: list[str] | None) -> "Observations":
+    """With names for the axes, where they are given."""
+    if not labels:
+        return observations
+    series, d = observations.series, observations.n_surface
+    if len(labels) != d:
+        raise InputError(f"{len(labels)} --label for {d} coordinates: give one each")
+    return replace(observations, series=replace(series, labels=(*labels, *series.names[d:])))
+
+
+def _scales(observations: "Observations", units: Sequence[str]) -> Any:
+    """Of the units that basins and ranges are given in, in the coordinates' own, shape=(d,)."""
+    import numpy as np
+
+    from ..free_energy.axes import units_of
+
+    series, d = observations.series, observations.n_surface
+    found = units_of(series.names[:d], series.units[:d], series.periods[:d], units)
+    return np.array([size for _, size in found]) if units else np.ones(d)
+
+
+def _in_own_unit(ranges: list[tuple[float, float]], observations: "Observations", scales: Any) -> list[Any]:
+    """Ranges of each coordinate without a period, or of each coordinate, in its own unit."""
+    import numpy as np
+
+    open_ = np.isinf(observations.series.periods[: len(scales)])
+    mine = scales[open_] if len(ranges) == open_.sum() else scales
+    return [(low * size, high * size) for (low, high), size in zip(ranges, [*mine, *[1.0] * len(ranges)], strict=False)]
+
+
+def _divide(given: Any) -> None:
+    """Tables among the trajectories go where tables are."""
+    paths = given.trajectories or []
+    tables = [path for path in paths if path.suffix.lower() not in TRAJECTORY_SUFFIXES and path.is_file()]
+    given.trajectories = [path for path in paths if path not in tables]
+    given.colvar = [*(given.colvar or []), *tables]
+
+
+def _surface(given: Any) -> None:
+    """Read, analyse and report."""
+    _divide(given)
+    chosen = {"bins": given.bins, "method": _method(given.method), "discard": _discard(given.discard)}
+    basins = tuple(_basin(text, len(given.cv)) for text in given.basin or [])
+    from ..coordinates.basin import Basin
+    from ..free_energy.from_trajectories import analyse
+    from ..units import checked_temperature, energy_unit
+
+    energy_unit(given.unit, checked_temperature(given.temperature))
+    bias = _bias(
+        given.metadynamics,
+        given.bias_range,
+        given.opes,
+        given.opes_barrier,
+        given.opes_bias_factor,
+        given.opes_kernels,
+        given.temperature,
+    )
+    prefix, reporter = _prefix(given.output), make_reporter()
+    observations = _labelled(_read(given, bias, reporter), given.label)
+    scales = _scales(observations, given.axis_unit or ())
+    boxes = [Basin(basin.name, tuple(box * scales[:, None] for box in basin.boxes)) for basin in basins]
+    ranges = _in_own_unit([_range(text, "--range") for text in given.range_ or []], observations, scales)
+    analysis = analyse(observations, basins=boxes, ranges=ranges, seed=given.seed, **chosen)
+    _report(analysis, boxes, prefix, given, bias is not None, reporter)
 
 
 def fes(
@@ -190,15 +406,22 @@ def fes(
     top: Top = None,
     output: shared.Output = None,
     log_weights: LogWeights = None,
+    weights: Weights = None,
     colvar: Colvars = None,
     bias_columns: BiasColumns = None,
+    hills: HillsFiles = None,
     windows: Windows = None,
     window_form: Form = "harmonic",
+    centre_unit: CentreUnit = None,
+    kappa_unit: KappaUnit = None,
+    energy_column: EnergyColumn = None,
+    input_unit: InputUnit = None,
     metadynamics: Metadynamics = None,
     bias_range: BiasRanges = None,
     opes: Opes = None,
     opes_barrier: OpesBarrier = None,
     opes_bias_factor: OpesBiasFactor = None,
+    opes_kernels: OpesKernels = "gaussian",
     bias_cv: BiasCvs = None,
     bins: Bins = None,
     method: Kind = "kde",
@@ -206,35 +429,14 @@ def fes(
     stride: Stride = 1,
     unit: Unit = "kJ/mol",
     basin: Basins = None,
+    range_: Ranges = None,
+    label: Labels = None,
+    axis_unit: AxisUnits = None,
     seed: shared.Seed = 0,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
     """Free-energy surface over one or two collective variables, with error bars, from trajectories."""
+    given = SimpleNamespace(**locals())
     with exit_codes(debug):
-        chosen = {"bins": bins, "method": _method(method), "discard": _discard(discard), "seed": seed}
-        basins = tuple(_basin(text, len(cv)) for text in basin or [])
-        from ..free_energy.from_trajectories import analyse
-        from ..units import checked_temperature, energy_unit
-
-        energy_unit(unit, checked_temperature(temperature))
-        bias = _bias(metadynamics, bias_range, opes, opes_barrier, opes_bias_factor, temperature)
-        prefix, reporter = _prefix(output), make_reporter()
-        observations = _read(
-            windows,
-            window_form,
-            len(trajectories or []),
-            temperature,
-            reporter,
-            paths=trajectories or [],
-            top=top,
-            cvs=cv,
-            log_weights=log_weights,
-            colvar=colvar or [],
-            bias_columns=bias_columns.split(",") if bias_columns else [],
-            bias=bias,
-            bias_cvs=bias_cv or [],
-            stride=stride,
-        )
-        analysis = analyse(observations, basins=basins, **chosen)
-        _report(analysis, basins, prefix, unit, bias is not None, reporter, json_)
+        _surface(given)

@@ -58,10 +58,12 @@ Restrain = Annotated[
 
 SPELLED = {
     "basins": "basin",
+    "barrier": "opes-barrier",
     "bias_cvs": "bias-cv",
     "cvs": "cv",
     "form": "window-form",
     "latent_size": "latent",
+    "kernel_shape": "opes-kernels",
     "limits": "bias-range",
 }
 """Options whose names are not those of the parameters that they become."""

@@ -221,5 +221,5 @@ def solve_mbar(biases: FloatArray | csr_array, counts: IntArray, start: FloatArr
         f, point = f + step, trial
     raise InputError(
         f"the free energies of {len(counts)} windows did not converge in {MAX_ITERATIONS} steps: "
-        "check the centres and force constants of the windows"
+        "check the centres and force constants of the windows, and their units"
     )

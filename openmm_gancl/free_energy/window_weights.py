@@ -30,6 +30,15 @@ OVERLAP_THRESHOLD = 0.03
 MAX_RESTRAINT_ENERGY = 10.0
 """kT of restraint energy per coordinate, in the mean, above which a window and its file hardly belong together."""
 
+USUAL_RESTRAINT_ENERGIES = (0.25, 2.5)
+"""kT of restraint energy per coordinate, in the median over the windows, outside of which a note says so: half a kT
+where the surface is even."""
+
+MAX_STRAIN_DEVIATION, STRAIN_ERRORS = 0.1, 4.0
+"""Of the logarithm of a window's restraint energy over what all windows predict, in the mean, and in standard errors of
+that mean: more tells of centres or force constants that are not those of the run (compare Zhu and Hummer 2012, doi
+10.1002/jcc.21989)."""
+
 MAX_FREE_ENERGY_ERROR = 0.5
 """kT of error of a window's free energy, above which error bars, which are to first order in it, are rough."""
 
@@ -44,6 +53,7 @@ class WindowWeights:
         mbar: their free energies.
         response: how the weights follow the free energies.
         strain: shape=(n_windows,), mean restraint energy of each window's frames, kT per restrained coordinate.
+        expected: shape=(n_windows,), the same energy as all windows together predict it.
         left_out: descriptions of the windows that overlap with none of those.
         kept: shape=(n_windows,), which of the given windows these are.
     """
@@ -53,6 +63,7 @@ class WindowWeights:
     mbar: MBAR
     response: Response
     strain: FloatArray
+    expected: FloatArray
     left_out: list[str]
     kept: IntArray
 
@@ -71,6 +82,17 @@ def _of_windows(blocks: Blocks, chosen: IntArray) -> Blocks:
     )
 
 
+def _reduced(observations: Observations, windows: UmbrellaWindows, values: FloatArray, frames: IntArray) -> FloatArray:
+    """Of every window at every frame, kT of the window, less the frame's own of the surface's temperature."""
+    periods, kT = observations.series.periods[list(observations.restrained)], thermal_energy(observations.temperature)
+    biases = windows.biases(values, periods)
+    if windows.temperatures is None or observations.energies is None:
+        return biases / kT
+    beta = 1.0 / thermal_energy(1.0) / windows.temperatures
+    energies = observations.energies[frames] - observations.energies.mean()
+    return np.asarray(beta * biases + (beta - 1.0 / kT) * energies[:, None])
+
+
 def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
     """Weights that undo umbrella windows, by MBAR.
 
@@ -84,40 +106,47 @@ def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
     columns, kT = list(observations.restrained), thermal_energy(observations.temperature)
     periods = series.periods[columns]
 
-    def solve(windows: UmbrellaWindows, blocks: Blocks, start: FloatArray | None) -> tuple[MBAR, FloatArray]:
-        values = np.asarray(series.values[blocks.frames()][:, columns], dtype=float)
+    def solve(
+        windows: UmbrellaWindows, blocks: Blocks, start: FloatArray | None
+    ) -> tuple[MBAR, FloatArray, FloatArray]:
+        frames = blocks.frames()
+        values = np.asarray(series.values[frames][:, columns], dtype=float)
         n, owner = len(windows), np.repeat(blocks.stratum, blocks.sizes)
         step = max(CHUNK_SIZE // n, 1)
 
-        def reduced(values: FloatArray) -> Iterator[FloatArray]:
-            return (windows.biases(values[i : i + step], periods) / kT for i in range(0, len(values), step))
+        def reduced(values: FloatArray, frames: IntArray) -> Iterator[FloatArray]:
+            parts = (slice(i, i + step) for i in range(0, len(values), step))
+            return (_reduced(observations, windows, values[part], frames[part]) for part in parts)
 
         # free energies from a few frames: with them, biases of windows that do not matter can be left out
         few = np.concatenate(
             [np.flatnonzero(owner == k)[:: max((owner == k).sum() // N_INITIAL_FRAMES, 1)] for k in range(n)]
         )
-        first = solve_mbar(sparse_biases(reduced(values[few])), np.bincount(owner[few], minlength=n), start)
-        biases = sparse_biases(reduced(values), near=first.free_energies)
+        few_biases = sparse_biases(reduced(values[few], frames[few]))
+        first = solve_mbar(few_biases, np.bincount(owner[few], minlength=n), start)
+        biases = sparse_biases(reduced(values, frames), near=first.free_energies)
         strain = [windows.only([k]).biases(values[owner == k], periods).mean() / kT / len(columns) for k in range(n)]
-        return solve_mbar(biases, np.bincount(owner, minlength=n), first.free_energies), np.array(strain)
+        mbar = solve_mbar(biases, np.bincount(owner, minlength=n), first.free_energies)
+        expected = np.bincount(biases.indices, biases.data * mbar.responsibilities.data, minlength=n) / mbar.counts
+        return mbar, np.array(strain), expected / len(columns)
 
     given = observations.free_energies
     start = given if given is not None and np.isfinite(given).all() else None
-    mbar, strain = solve(windows, blocks, start)
+    mbar, strain, expected = solve(windows, blocks, start)
     groups, left_out, kept = mbar.groups(), [], np.arange(len(windows))
     if groups.max() > 0:
         largest = int(np.bincount(groups, mbar.counts).argmax())
         kept = np.flatnonzero(groups == largest)
         left_out = [windows.describe(int(i)) for i in np.flatnonzero(groups != largest)]
         blocks, windows = _of_windows(blocks, kept), windows.only(kept)
-        mbar, strain = solve(windows, blocks, None)
+        mbar, strain, expected = solve(windows, blocks, None)
     block_of_frame = np.repeat(np.arange(len(blocks.start)), blocks.sizes)
     n = len(block_of_frame)
     pick = csr_array((np.ones(n), (block_of_frame, np.arange(n))), shape=(len(blocks.start), n))
     sums = np.asarray((pick @ mbar.responsibilities).toarray())
     np.subtract.at(sums, (np.arange(len(blocks.start)), blocks.stratum), blocks.sizes)
     response = Response(_without_common_shift(mbar, mbar.influence(sums)), csr_array(mbar.responsibilities.T))
-    return WindowWeights(windows, blocks, mbar, response, strain, left_out, kept)
+    return WindowWeights(windows, blocks, mbar, response, strain, expected, left_out, kept)
 
 
 def _without_common_shift(mbar: MBAR, influence: FloatArray) -> FloatArray:
@@ -129,6 +158,37 @@ def _without_common_shift(mbar: MBAR, influence: FloatArray) -> FloatArray:
     weights = np.exp(mbar.log_weights - mbar.log_weights.max())
     shares = mbar.responsibilities.T @ weights / weights.sum()
     return influence - (influence @ shares)[:, None]
+
+
+def strain_notes(weights: WindowWeights) -> tuple[list[str], list[str]]:
+    """Notes and doubts about the restraint energy of the windows' frames: both too much and too little are wrong."""
+    windows, strain = weights.windows, weights.strain
+    notes: list[str] = []
+    doubts: list[str] = []
+    worst = int(strain.argmax())
+    if strain[worst] > MAX_RESTRAINT_ENERGY:
+        doubts.append(
+            f"the frames of {windows.describe(worst)} lie {strain[worst]:.0f} kT up its restraint in the mean: "
+            "check its file, centre and force constant (radians, nm, kJ/mol)"
+        )
+    known = windows.restrained & (weights.expected > 0) & (strain > 0)
+    if windows.temperatures is not None or known.sum() < 2:
+        return notes, doubts
+    ratios = np.log(strain[known] / weights.expected[known])
+    limit = max(MAX_STRAIN_DEVIATION, STRAIN_ERRORS * float(ratios.std(ddof=1)) / np.sqrt(len(ratios)))
+    median = float(np.median(strain[known]))
+    if abs(ratios.mean()) > limit:
+        doubts.append(
+            f"the restraint energy of the windows' frames, {median:.2g} kT in the median, is "
+            f"{np.exp(ratios.mean()):.2g} times what all windows together predict: check the force constants and "
+            "centres, their units and form (`kappa_unit`, `centre_unit`, `form`)"
+        )
+    elif not USUAL_RESTRAINT_ENERGIES[0] < median < USUAL_RESTRAINT_ENERGIES[1]:
+        notes.append(
+            f"the restraint energy of the windows' frames is {median:.2g} kT in the median, which is unusual: check "
+            "the force constants and centres, and their units"
+        )
+    return notes, doubts
 
 
 def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[str], list[str]]:
@@ -158,12 +218,8 @@ def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[s
             f"the free energy of {windows.describe(int(errors.argmax()))} is known to {errors.max():.1f} kT only: "
             "sample for longer, or in more windows"
         )
-    worst = int(weights.strain.argmax())
-    if weights.strain[worst] > MAX_RESTRAINT_ENERGY:
-        notes.append(
-            f"the frames of {windows.describe(worst)} lie {weights.strain[worst]:.0f} kT up its restraint in the mean: "
-            "check its file, centre and force constant (radians, nm, kJ/mol)"
-        )
+    more = strain_notes(weights)
+    notes, doubts = notes + more[0], doubts + more[1]
     if weights.blocks.stride > 1:
         notes.append(f"every {weights.blocks.stride}th frame of the windows is used")
     return notes, doubts

@@ -1,183 +1,230 @@
-"""Tables in PLUMED's format (COLVAR): collective variables and biases over time, matched to frames."""
+"""Series of collective variables and biases from text tables (COLVAR files and their like), run by run."""
 
+import fnmatch
 import itertools
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, first_line
+from ..errors import InputError
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
-from .series import Series
+from .tables import COUNTS, NO_BIASES, PICOSECONDS, TextTable, check_series, column_of, period_of, read_table
 
-CONSTANTS = {"pi": np.pi, "+pi": np.pi, "-pi": -np.pi, "inf": np.inf, "-inf": -np.inf}
+MAX_REPEATED_TIMES = 0.01
+"""Of the rows, that may repeat the time of the row before; where more do, times are rounded and tell nothing."""
 
 
 @dataclass(frozen=True)
 class Colvar:
-    """One or more COLVAR files.
+    """One or more tables of the same columns, one after the other.
 
     Attributes:
-        path: of the first, for messages.
+        paths: of the files.
         fields: names of the columns.
         rows: shape=(n, n_fields).
-        settings: what ``#! SET`` lines say, as text.
+        settings: what ``#! SET`` lines of each file say, as text.
+        units: of columns, where the header tells.
         file: shape=(n,), the file that each row is from.
+        run: shape=(n,), the run that each row is of: a file may hold several.
+        notes: what the user should know, one sentence each.
     """
 
-    path: Path
+    paths: tuple[Path, ...]
     fields: tuple[str, ...]
     rows: FloatArray
-    settings: dict[str, str]
+    settings: tuple[dict[str, str], ...]
+    units: dict[str, str]
     file: IntArray
+    run: IntArray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Of the first file, for messages."""
+        return self.paths[0]
+
+    @property
+    def time(self) -> FloatArray | None:
+        """Of the rows, ps, shape=(n,); None where no column says so."""
+        found = [i for i, name in enumerate(self.fields) if PICOSECONDS.fullmatch(name)]
+        return self.rows[:, found[0]] if found else None
+
+    def name(self, name: str) -> str:
+        """A column's own name, of one given by name or number."""
+        return self.fields[column_of(self.fields, name, self.path)]
 
     def column(self, name: str) -> FloatArray:
-        """A column, shape=(n,)."""
-        if name not in self.fields:
-            raise InputError(f"{self.path} has no column {name}: it has {', '.join(self.fields)}")
-        values = self.rows[:, self.fields.index(name)]
-        if np.isnan(values).any():
-            raise InputError(f"{self.path}, column {name}, row {int(np.isnan(values).argmax())}: NaN; remove such rows")
+        """A column, by its name or its number from 1, shape=(n,)."""
+        values = self.rows[:, column_of(self.fields, name, self.path)]
+        if (bad := np.isnan(values)).any():
+            row = int(bad.argmax())
+            raise InputError(f"{self.paths[self.file[row]]}, column {name}, row {row}: NaN; remove such rows")
         return values
 
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        """Where a column begins and ends, by its ``SET min_`` and ``max_``; None without a period.
+
+        Raises:
+            InputError: the files disagree, or hold values beyond.
+        """
+        name = self.name(name)
+        found = [period_of(settings, name, path) for settings, path in zip(self.settings, self.paths, strict=True)]
+        for path, other in zip(self.paths, found, strict=True):
+            if (found[0] is None) != (other is None) or not np.isclose(_length(found[0]), _length(other), rtol=1e-4):
+                raise InputError(
+                    f"{path} says that {name} has {_period_text(other)}, {self.path} {_period_text(found[0])}: "
+                    "give files of one unit, or each with its own command"
+                )
+        for bounds in found:
+            if bounds is not None and (beyond := _beyond(self.column(name), found, self.file)) is not None:
+                raise InputError(
+                    f"{self.path}: {name} reaches {beyond:g}, beyond its range of {bounds[0]:g} to {bounds[1]:g}: "
+                    "give the file as it was written, or correct its SET lines"
+                )
+        return found[0]
+
     def period(self, name: str) -> float:
-        """Of a column, from its ``SET min_`` and ``max_``; ``inf`` without."""
-        bounds = [self.settings.get(f"{end}_{name}") for end in ("min", "max")]
-        if bounds[0] is None or bounds[1] is None:
-            return float("inf")
-        low, high = (CONSTANTS[bound] if bound in CONSTANTS else float(bound) for bound in bounds if bound)
-        return float(high - low)
+        """Of a column; ``inf`` without."""
+        return _length(self.bounds(name))
 
 
-def _header(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    fields: tuple[str, ...] = ()
-    settings: dict[str, str] = {}
-    try:
-        with path.open() as file:
-            for line in file:
-                words = line.split()
-                if words[:2] == ["#!", "FIELDS"]:
-                    if fields and tuple(words[2:]) != fields:
-                        raise InputError(f"{path} changes its columns within the file: cut it there")
-                    fields = tuple(words[2:])
-                elif words[:2] == ["#!", "SET"] and len(words) == 4:
-                    settings[words[2]] = words[3]
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text file: give a COLVAR file") from None
-    if not fields:
-        raise InputError(f"{path} has no line '#! FIELDS time ...': give a COLVAR file as PLUMED writes it")
-    return fields, settings
+def _length(bounds: tuple[float, float] | None) -> float:
+    return float("inf") if bounds is None else float(bounds[1] - bounds[0])
 
 
-def _one_file(path: Path) -> tuple[tuple[str, ...], dict[str, str], FloatArray]:
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check `colvar`")
-    fields, settings = _header(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # no data: said below
-            rows = np.loadtxt(path, comments="#", ndmin=2)
-    except ValueError as error:
-        raise InputError(f"cannot read {path} ({first_line(error)}): remove the broken line") from None
+def _period_text(bounds: tuple[float, float] | None) -> str:
+    return "no period" if bounds is None else f"a period of {_length(bounds):g}"
+
+
+def _beyond(values: FloatArray, found: Sequence[tuple[float, float] | None], file: IntArray) -> float | None:
+    """A value of a file that spans more than its period, as degrees beside a period of 2 pi do; None if none does."""
+    for i, bounds in enumerate(found):
+        mine = values[file == i]
+        if bounds is not None and np.ptp(mine) > (1 + 1e-3) * (bounds[1] - bounds[0]):
+            return float(mine[np.abs(mine).argmax()])
+    return None
+
+
+def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:
+    """Rows that hold, the run that each of them is of, and how many were repeated by a restart.
+
+    A run that goes on from a checkpoint repeats the rows since then, and the later ones hold; one that goes back to
+    where it began is another run.
+    """
+    cuts = np.concatenate([[0], np.flatnonzero(np.diff(time) < 0) + 1, [len(time)]])
+    steps = np.diff(time)
+    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    kept: list[IntArray] = []
+    runs: list[int] = []
+    run, begin = -1, np.inf
+    for first, last in itertools.pairwise(cuts):
+        rows = np.arange(first, last)
+        if time[first] <= begin + 1.5 * step or run < 0:
+            run, begin = run + 1, time[first]
+        else:
+            for i in reversed(range(len(kept))):
+                if runs[i] == run:
+                    kept[i] = kept[i][time[kept[i]] < time[first]]
+        kept.append(rows)
+        runs.append(run)
+    rows = np.concatenate(kept)
+    run_of_row = np.repeat(runs, list(map(len, kept)))
+    same = (np.diff(time[rows]) == 0) & (np.diff(run_of_row) == 0)
+    if 0 < same.sum() <= max(1, MAX_REPEATED_TIMES * len(same)):
+        hold = np.append(~same, True)
+        rows, run_of_row = rows[hold], run_of_row[hold]
+    return rows, run_of_row, len(time) - len(rows)
+
+
+def _one_file(path: Path) -> tuple[TextTable, FloatArray, IntArray, list[str]]:
+    """A table, its rows that hold, their runs, and notes."""
+    table = read_table(path)
+    rows, notes = table.rows, list(table.notes)
     if not len(rows):
         raise InputError(f"{path} holds no row: give the COLVAR of a run")
-    if rows.shape[1] != len(fields):
-        raise InputError(
-            f"{path} names {len(fields)} columns but holds {rows.shape[1]}: give the file as it was written"
-        )
-    if "time" in fields:
-        # a run that was started again repeats the rows since its last checkpoint: the later ones are kept
-        time = rows[:, fields.index("time")]
-        if (anew := np.flatnonzero((np.diff(time) < 0) & (time[1:] <= time[0]))).size:
-            raise InputError(
-                f"{path}: time starts anew at row {anew[0] + 1}: give each run's rows in a file of its own"
-            )
-        rows = rows[len(rows) - 1 - np.unique(time[::-1], return_index=True)[1]]
-    return fields, settings, rows
+    if table.time is None:
+        return table, rows, np.zeros(len(rows), dtype=np.int64), notes
+    time = rows[:, table.time]
+    if not np.isfinite(time).all():
+        raise InputError(f"{path}, row {int(np.isfinite(time).argmin())}: no finite time; remove such rows")
+    hold, run, repeated = _superseded(time)
+    if repeated:
+        notes.append(f"{repeated} rows of {path} were written again after a restart; the later ones hold")
+    if run[-1]:
+        notes.append(f"{path} holds {run[-1] + 1} runs, each from its beginning: all of them are used")
+    return table, rows[hold], np.asarray(run), notes
 
 
-def read_colvar(paths: Sequence[Path]) -> Colvar:
-    """Read COLVAR files of one set of columns, one after the other.
+def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
+    """Read tables of one set of columns, one after the other.
+
+    Args:
+        paths: of the tables.
+        series: refuse hills, kernels and surfaces, which are no series of collective variables.
 
     Raises:
-        InputError: no such file, no ``FIELDS`` line, broken rows, or other columns in a later file.
+        InputError: no such file, broken rows, or other columns in a later file.
     """
     parts = [_one_file(path) for path in paths]
-    for path, (fields, _, _) in zip(paths, parts, strict=True):
-        if fields != parts[0][0]:
-            raise InputError(f"{path} has other columns than {paths[0]}: give files of one kind")
+    for table, *_ in parts if series else ():
+        check_series(table)
+    first = parts[0][0]
+    for i, (table, rows, run, notes) in enumerate(parts):
+        if sorted(table.names) != sorted(first.names):
+            raise InputError(f"{table.path} has other columns than {first.path}: give files of one kind")
+        if table.names != first.names:
+            parts[i] = table, rows[:, [table.names.index(name) for name in first.names]], run, notes
+    before = np.concatenate([[0], np.cumsum([run[-1] + 1 for _, _, run, _ in parts])])
     return Colvar(
-        path=paths[0],
-        fields=parts[0][0],
-        rows=np.concatenate([rows for _, _, rows in parts]),
-        settings=parts[0][1],
-        file=np.repeat(np.arange(len(parts)), [len(rows) for _, _, rows in parts]),
+        paths=tuple(map(Path, paths)),
+        fields=first.names,
+        rows=np.concatenate([rows for _, rows, _, _ in parts]),
+        settings=tuple(table.settings for table, *_ in parts),
+        units=first.header.units,
+        file=np.repeat(np.arange(len(parts)), [len(rows) for _, rows, _, _ in parts]),
+        run=np.concatenate([offset + run for offset, (_, _, run, _) in zip(before, parts, strict=False)]),
+        notes=tuple(note for *_, notes in parts for note in notes),
     )
 
 
-def _nearest_rows(frame_times: FloatArray, row_times: FloatArray, message: str) -> IntArray:
-    """The row at the time of each frame, shape=(n,)."""
-    if (np.diff(frame_times) < 0).any():
-        raise InputError(f"{message}, and the times of the frames start anew: give one COLVAR for each trajectory")
-    right = np.clip(np.searchsorted(row_times, frame_times), 1, max(len(row_times) - 1, 1))
-    left, right = right - 1, np.minimum(right, len(row_times) - 1)
-    nearest = np.where(frame_times - row_times[left] < row_times[right] - frame_times, left, right)
-    missed = np.abs(row_times[nearest] - frame_times) > _tolerance(frame_times)
-    if missed.any():
-        raise InputError(
-            f"{message}, and no row at the time of the frame at {frame_times[missed.argmax()]:g} ps: "
-            "give the COLVAR of these trajectories"
-        )
-    return np.asarray(nearest)
+def bias_names(colvar: Colvar, columns: Sequence[str]) -> list[str]:
+    """The columns of a bias, patterns as ``*.bias`` resolved.
+
+    Raises:
+        InputError: there is no such column, or it is no bias.
+    """
+    names: list[str] = []
+    for given in map(str.strip, columns):
+        found = fnmatch.filter(colvar.fields, given) if any(mark in given for mark in "*?[") else [given]
+        if not found:
+            raise InputError(f"{colvar.path} has no column {given}: it has {', '.join(colvar.fields)}")
+        names += [colvar.name(name) for name in found]
+    biases = [name for name in colvar.fields if name.endswith("bias")]
+    hint = f"give {', '.join(biases)}" if biases else "give the bias itself"
+    for name in names:
+        if COUNTS.fullmatch(name) or name.rpartition(".")[2] in NO_BIASES or colvar.bounds(name) is not None:
+            raise InputError(f"{colvar.path}: column {name} is no bias energy: {hint}")
+        if name.endswith(".rbias") and name.removesuffix(".rbias") + ".bias" in names:
+            raise InputError(f"{name} is the bias already, less c(t): give it, or the bias column, not both")
+    return names
 
 
-def _tolerance(times: FloatArray) -> FloatArray:
-    """Single precision of the trajectory's times, and no more, ps."""
-    return np.asarray(1e-3 + 1e-6 * np.abs(times))
-
-
-def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> IntArray:
-    """The row of each frame, shape=(n,): one a frame, or by time; file by file, or one table for all of them.
+def bias_log_weights(
+    colvar: Colvar, columns: Sequence[str], temperature: float, rows: IntArray, unit: float = 1.0
+) -> FloatArray:
+    """Sum of bias columns over kT, shape=(n,): the log-weights that undo a bias which no longer changes.
 
     Args:
         colvar: the tables.
-        series: the frames.
-        stride: that the trajectories were read with.
-
-    Raises:
-        InputError: the rows are not one a frame and the times do not determine which belong together.
+        columns: of the bias.
+        temperature: K.
+        rows: of the frames.
+        unit: of the columns, kJ/mol.
     """
-    n_tables = int(colvar.file[-1]) + 1
-    if n_tables not in (1, series.n_files):
-        raise InputError(f"{n_tables} COLVAR files for {series.n_files} trajectories: give one, or one each")
-    ends = series.starts if n_tables > 1 else series.starts[[0, -1]]
-    times, chosen = colvar.column("time") if "time" in colvar.fields else None, []
-    for table, (begin, end) in enumerate(itertools.pairwise(ends)):
-        rows = np.flatnonzero(colvar.file == table)
-        message = f"{colvar.path} has {len(rows)} rows for {end - begin} frames"
-        if series.time is None or times is None:
-            thinned = rows[::stride] if n_tables == series.n_files else rows
-            fitting = [candidate for candidate in (rows, thinned) if len(candidate) == end - begin]
-            if not fitting:
-                raise InputError(
-                    f"{message}, and the trajectories hold no times to match them by: write both with one stride, "
-                    "or give trajectories that hold times (XTC)"
-                )
-            chosen.append(fitting[0])
-            continue
-        frame_times = np.asarray(series.time[begin:end], dtype=float)
-        # one a frame, though perhaps counted from another beginning
-        aligned = len(rows) == end - begin and np.ptp(frame_times - times[rows]) < 2 * _tolerance(frame_times).max()
-        chosen.append(rows if aligned else rows[_nearest_rows(frame_times, times[rows], message)])
-    return np.concatenate(chosen)
-
-
-def bias_log_weights(colvar: Colvar, columns: Sequence[str], temperature: float, rows: IntArray) -> FloatArray:
-    """Sum of bias columns (kJ/mol) over kT, shape=(n,): the log-weights that undo a bias which no longer changes."""
-    bias = sum((colvar.column(name)[rows] for name in columns), np.zeros(len(rows)))
+    bias = sum((colvar.column(name)[rows] for name in bias_names(colvar, columns)), np.zeros(len(rows)))
     if not np.isfinite(bias).all():
         row = int(rows[np.isfinite(bias).argmin()])
         raise InputError(f"{colvar.path}, row {row}: the bias is infinite; remove such rows")
-    return np.asarray(bias / thermal_energy(checked_temperature(temperature)))
+    return np.asarray(unit * bias / thermal_energy(checked_temperature(temperature)))

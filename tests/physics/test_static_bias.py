@@ -142,6 +142,30 @@ def test_periodic_biases_in_two_dimensions_are_those_of_the_samplers(tmp_path):
         assert bias.energies(places).reshape(61, 41) == pytest.approx(stored[name].T, abs=1e-6), name
 
 
+def test_compact_kernels_are_those_of_the_sampler(tmp_path):
+    """Their state does not tell the shape: as Gaussians they make another bias."""
+    system = particle()
+    shape = {"kernelShape": "compact"}
+    sampler = OPES(
+        system, [BiasVariable(coordinate(), *LIMITS, 0.15, False, 401)], TEMPERATURE, BARRIER, 150, None, **shape
+    )
+    simulation = simulation_of(system)
+    sampled(sampler, simulation, 400)
+    np.savez(tmp_path / "state.npz", **sampler.getState())
+    there = np.linspace(-1.4, 1.4, 31)
+    energies = bias_in_context(sampler, simulation, there)
+    common = {"temperature": TEMPERATURE, "barrier": BARRIER, "periods": [np.inf]}
+    deviations = {
+        shape: np.ptp(
+            opes_bias(tmp_path / "state.npz", kernel_shape=shape, **common).energies(there[:, None]) - energies
+        )
+        for shape in ("compact", "gaussian")
+    }
+    assert deviations["compact"] < 0.01 and deviations["gaussian"] > 0.5 and np.ptp(energies) > 10.0
+    with pytest.raises(InputError, match="choose gaussian or compact"):
+        opes_bias(tmp_path / "state.npz", kernel_shape="round", **common)
+
+
 def surface_scores(places, bias, tmp_path):
     np.save(tmp_path / "x.npy", places)
     observations = read([], None, [f"npy:{tmp_path / 'x.npy'}"], TEMPERATURE, bias=bias)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from openmm_gancl import InputError
 from openmm_gancl.cli import app
-from openmm_gancl.trajectories.colvar import bias_log_weights, read_colvar, rows_of_frames
+from openmm_gancl.trajectories.colvar import bias_log_weights, read_colvar
+from openmm_gancl.trajectories.frame_rows import rows_of_frames
 from openmm_gancl.trajectories.observations import read
 from openmm_gancl.trajectories.series import read_series
 from openmm_gancl.units import thermal_energy
@@ -62,7 +63,7 @@ def test_a_restarted_run_repeats_rows_and_the_later_ones_hold(tmp_path):
 def test_rows_are_those_of_the_frames(folder, trajectory, colvar):
     series = read_series([folder / trajectory], TOP, ["psi:2"])
     table = read_colvar([folder / colvar])
-    rows = rows_of_frames(table, series)
+    rows = rows_of_frames(table, series).rows
     joined = read([folder / trajectory], TOP, ["column:phi", "psi:2"], 300.0, colvar=[folder / colvar]).series
     assert joined.names == ("phi", "psi:2") and joined.periods == pytest.approx([2 * np.pi] * 2)
     assert np.allclose(table.column("time")[rows], 2.0 * np.arange(N))
@@ -92,16 +93,17 @@ def test_rows_of_other_runs_are_refused(folder, tmp_path):
         rows_of_frames(read_colvar([shorter, folder / "each"]), twice)
     both = write_colvar(tmp_path / "both", np.arange(10.0), phi=np.zeros(10)).read_text()
     (tmp_path / "both").write_text(both + both)
-    with pytest.raises(InputError, match="time starts anew at row 10"):
-        read_colvar([tmp_path / "both"])
+    table = read_colvar([tmp_path / "both"])
+    assert len(table.rows) == 20 and table.run.tolist() == [0] * 10 + [1] * 10
+    assert "both holds 2 runs" in table.notes[0]
 
 
 def test_rows_counted_from_another_beginning_and_strides_are_matched(folder, tmp_path):
     series = read_series([folder / "a.xtc"], TOP, ["psi:2"])
     later = write_colvar(tmp_path / "later", 500.0 + 2.0 * np.arange(N), phi=np.zeros(N))
-    assert rows_of_frames(read_colvar([later]), series).tolist() == list(range(N))
+    assert rows_of_frames(read_colvar([later]), series).rows.tolist() == list(range(N))
     thinned = read_series([folder / "a.dcd"], TOP, ["psi:2"], stride=10)
-    assert rows_of_frames(read_colvar([folder / "each"]), thinned, 10).tolist() == list(range(0, N, 10))
+    assert rows_of_frames(read_colvar([folder / "each"]), thinned, 10).rows.tolist() == list(range(0, N, 10))
 
 
 def test_biases_add_up_over_kT(folder):
@@ -115,9 +117,9 @@ def test_biases_add_up_over_kT(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 2 3\n", "no line '#! FIELDS time"),
+        ("one two three\n", "holds no row"),
         ("#! FIELDS time phi\n0 1 2\n", "names 2 columns but holds 3"),
-        ("#! FIELDS time phi\n0 1\n1 x\n", "remove the broken line"),
+        ("#! FIELDS time phi\n0 1\n1 x\n", "line 3: 'x' is no number; remove that line"),
         ("#! FIELDS time phi\n", "holds no row"),
         ("#! FIELDS time phi\n0 1\n#! FIELDS time psi\n1 1\n", "changes its columns"),
     ],
@@ -163,7 +165,7 @@ def test_what_fes_writes_the_reader_reads(tmp_path):
     table = read_colvar([tmp_path / "fes.dat"])
     with np.load(tmp_path / "fes.npz") as stored:
         assert np.allclose(table.column("free"), stored["energy"].ravel(), atol=1e-6)
-    assert table.period("phi") == pytest.approx(2 * np.pi) and table.settings["nbins_psi"] == "12"
+    assert table.period("phi") == pytest.approx(2 * np.pi) and table.settings[0]["nbins_psi"] == "12"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""Whether a bias column is one function of the collective variables, as it must be to be undone by itself.
+
+Frames next to each other in the collective variables have nearly the same bias if it is. A bias that still grows is
+higher at the later of the two; a run under a restraint of its own (an umbrella window) differs from another run.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ..units import FloatArray, IntArray
+
+MAX_FRAMES = 4000
+"""Frames that are compared, evenly taken."""
+
+MIN_DIFFERENCE, MIN_RATIO = 0.5, 4.0
+"""kT, and times the difference within a run, that the bias of another run must differ by."""
+
+MAX_WITHIN = 0.1
+"""kT, between neighbours of one run: a bias that differs by more acts on something else as well."""
+
+MIN_GROWTH = 0.5
+"""kT between frames that are at least a third of a run apart, in the mean."""
+
+
+@dataclass(frozen=True)
+class BiasDifferences:
+    """How a bias differs between neighbours in the collective variables, kT.
+
+    Attributes:
+        within: median difference between frames of one run.
+        across: between frames of different runs; NaN for one run, or where no two come near each other.
+        growth: mean of later less earlier, of frames far apart in time.
+        growth_error: of it.
+    """
+
+    within: float
+    across: float
+    growth: float
+    growth_error: float
+
+    @property
+    def one_for_each_run(self) -> bool:
+        """Whether each run has a bias of its own."""
+        return bool(self.within < MAX_WITHIN and self.across > max(MIN_DIFFERENCE, MIN_RATIO * self.within))
+
+    @property
+    def grows(self) -> bool:
+        """Whether the bias still grows."""
+        return self.growth > max(MIN_GROWTH, 4.0 * self.growth_error)
+
+
+def _places(values: FloatArray, periods: FloatArray) -> FloatArray:
+    """Collective variables, each of a spread of about one; periodic ones as places on a circle."""
+    columns: list[FloatArray] = []
+    for column, period in zip(values.T, periods, strict=True):
+        if np.isfinite(period):
+            angle = 2 * np.pi / period * column
+            columns += [np.cos(angle), np.sin(angle)]
+        else:
+            columns.append(column / max(float(column.std()), 1e-12))
+    return np.stack(columns, axis=1)
+
+
+def _pairs(places: FloatArray, near: float, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray]:
+    """For each of the first frames, the nearest of the second ones, where that is near."""
+    if not len(first) or not len(second):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    distance, found = cKDTree(places[second]).query(places[first])
+    close = distance < near
+    return first[close], second[found[close]]
+
+
+def bias_differences(values: FloatArray, periods: FloatArray, bias: FloatArray, starts: IntArray) -> BiasDifferences:
+    """Compare the bias of frames that are neighbours in the collective variables.
+
+    Args:
+        values: shape=(n, d).
+        periods: shape=(d,).
+        bias: shape=(n,), kT.
+        starts: shape=(n_runs + 1,), where each run begins.
+    """
+    chosen = np.unique(np.linspace(0, len(values) - 1, min(len(values), MAX_FRAMES)).astype(int))
+    run = np.searchsorted(starts, chosen, side="right") - 1
+    lengths = np.diff(starts)
+    fraction = (chosen - starts[run]) / np.maximum(lengths[run], 1)
+    places, bias = _places(np.asarray(values, dtype=float)[chosen], periods), np.asarray(bias, dtype=float)[chosen]
+    nearest = cKDTree(places).query(places, k=2)[0][:, 1]
+    near = 3.0 * float(np.median(nearest)) + 1e-9
+    every = np.arange(len(chosen))
+
+    def difference(pairs: tuple[IntArray, IntArray]) -> FloatArray:
+        return np.asarray(bias[pairs[1]] - bias[pairs[0]])
+
+    within, across = [], []
+    for k in range(len(lengths)):
+        mine = every[run == k]
+        within.append(np.abs(difference(_pairs(places, near, mine[::2], mine[1::2]))))
+        if len(lengths) > 1:
+            across.append(np.abs(difference(_pairs(places, near, mine, every[run != k]))))
+    growth = difference(_pairs(places, near, every[fraction < 1 / 3], every[fraction > 2 / 3]))
+    middle = difference(_pairs(places, near, every[fraction > 2 / 3], every[fraction < 1 / 3]))
+    both = np.concatenate([growth, -middle])
+    return BiasDifferences(
+        within=_median(np.concatenate(within)),
+        across=_median(np.concatenate(across)) if across else float("nan"),
+        growth=float(both.mean()) if len(both) > 1 else 0.0,
+        growth_error=float(both.std() / np.sqrt(len(both))) if len(both) > 1 else 0.0,
+    )
+
+
+def _median(values: FloatArray) -> float:
+    return float(np.median(values)) if len(values) else float("nan")

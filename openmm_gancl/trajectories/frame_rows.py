@@ -1,0 +1,297 @@
+"""Which row of a COLVAR file belongs to which frame of a trajectory: by time, by count, by what both of them hold.
+
+Where a table holds a collective variable that is also computed from the frames, the two must agree: that decides
+between readings, and tells when none of them is right.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..coordinates.geometry import wrap
+from ..errors import InputError
+from ..units import FloatArray, IntArray
+from .colvar import Colvar
+from .series import Series
+from .tables import is_variable
+
+TOLERANCES = {"radians": 0.1, "nm": 0.01}
+"""Medians of differences, below which a column is the collective variable that is computed."""
+
+SCALES = {"radians": (1.0, np.pi / 180), "nm": (1.0, 0.1)}
+"""Of the units that a column may be in."""
+
+MUCH_BETTER = 0.5
+"""Of a difference, that another reading must stay below to be preferred to an earlier one: rows next to each other are
+alike."""
+
+MAX_WITHOUT_ROW = 0.01
+"""Of a trajectory's frames, at its end, that a run which was killed may have left without a row."""
+
+MIN_SPREAD = 2.5
+"""Tolerances that a collective variable must vary by, for an agreement to mean something."""
+
+NAMED_ALIKE = ("phi", "psi", "omega", "chi1", "rg", "rmsd")
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """Rows of frames.
+
+    Attributes:
+        rows: shape=(n,), one for each frame; -1 for a frame that has none, and is to be left out.
+        notes: how they were found, where that is not by time or one by one.
+        doubts: why the two may not belong together.
+    """
+
+    rows: IntArray
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to match: its rows, what to say of it, and whether it holds without further evidence."""
+
+    rows: IntArray
+    note: str = ""
+    sure: bool = True
+
+
+def _tolerance(times: FloatArray) -> FloatArray:
+    """Single precision of the trajectory's times, and no more, ps."""
+    return np.asarray(1e-3 + 1e-6 * np.abs(times))
+
+
+def _nearest(frame_times: FloatArray, row_times: FloatArray) -> tuple[IntArray, int | None]:
+    """The row nearest in time to each frame, shape=(n,), and the first frame that has none."""
+    right = np.clip(np.searchsorted(row_times, frame_times), 1, max(len(row_times) - 1, 1))
+    left, right = right - 1, np.minimum(right, len(row_times) - 1)
+    nearest = np.where(frame_times - row_times[left] < row_times[right] - frame_times, left, right)
+    missed = np.abs(row_times[nearest] - frame_times) > _tolerance(frame_times)
+    return np.asarray(nearest), int(missed.argmax()) if missed.any() else None
+
+
+def _by_time(rows: IntArray, times: FloatArray, frame_times: FloatArray) -> Iterator[_Reading]:
+    """Times that agree, or differ by a constant."""
+    if len(rows) == len(frame_times) and np.ptp(frame_times - times) < 2 * _tolerance(frame_times).max():
+        yield _Reading(rows)
+    if (np.diff(frame_times) >= 0).all() and (np.diff(times) >= 0).all():
+        nearest, missed = _nearest(frame_times, times)
+        if missed is None:
+            yield _Reading(rows[nearest])
+            return
+        left = len(frame_times) - missed
+        if left <= max(1, MAX_WITHOUT_ROW * len(frame_times)) and frame_times[missed] > times[-1] and missed > 1:
+            there = np.where(np.arange(len(frame_times)) < missed, rows[nearest], -1)
+            yield _Reading(there, f"{left} frames after its last row are left out")
+
+
+def _counts_frames(times: FloatArray | None) -> bool:
+    """Whether a table's times are those of ``plumed driver``, which counts frames."""
+    return times is not None and len(times) > 1 and bool(np.allclose(times, np.arange(len(times)) + times[0]))
+
+
+def _by_count(rows: IntArray, times: FloatArray | None, n: int, stride: int, timeless: bool) -> Iterator[_Reading]:
+    """One row a frame, one more at the start, or several a frame; sure where no times could tell better."""
+    m = len(rows)
+    counts = _counts_frames(times)
+    one = "its times count frames, as plumed driver's do: row i is taken for frame i" if counts else ""
+    if m == n:
+        yield _Reading(rows, "" if timeless else one or "row i is taken for frame i", timeless or counts)
+    if stride > 1 and -(-m // stride) == n:
+        yield _Reading(rows[::stride], "" if timeless else one, timeless or counts)
+    if counts and m > n * stride:
+        yield _Reading(rows[: n * stride : stride], f"{one}, and later rows are left out", False)
+    if stride == 1 and m == n - 1:
+        for there in (np.append(-1, rows), np.append(rows, -1)):
+            yield _Reading(there, "one frame has no row and is left out", False)
+    if m == n + 1:
+        yield _Reading(rows[:-1], "its last row is of after the last frame and is left out", False)
+    if -(-(m - 1) // stride) == n:
+        note = "its first row is of before the first frame and is left out"
+        yield _Reading(rows[1::stride], note, timeless and (times is None or abs(times[0]) < 1e-9))
+    if stride > 1 or n < 2:
+        return
+    every = "it has {} rows a frame: every {}th is taken"
+    k, left = divmod(m - 1, n)
+    if k > 1 and not left:
+        yield _Reading(rows[k::k], f"{every.format(k, k)}, the first row being of before the first frame", timeless)
+    k, left = divmod(m, n)
+    if k > 1 and not left:
+        # the first row at time zero is of before the first frame, which the last rows then lack
+        at_zero = times is not None and abs(times[0]) < 1e-9
+        yield _Reading(rows[k - 1 :: k], every.format(k, k), timeless and not at_zero and times is not None)
+        yield _Reading(rows[::k], f"{every.format(k, k)}, from the first", False)
+        yield _Reading(
+            np.append(rows[k::k], -1), f"{every.format(k, k)}, and the last frame, which has none, left out", False
+        )
+    k, left = divmod(m - 1, n - 1)
+    if k > 1 and not left:
+        yield _Reading(rows[::k], f"{every.format(k, k)}, from the first", timeless)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Columns of a table that may be collective variables computed from the frames."""
+
+    colvar: Colvar
+    series: Series
+
+    def _columns(self, i: int) -> list[int]:
+        """Those that could be the i-th computed one."""
+        found = []
+        for j, name in enumerate(self.colvar.fields):
+            if not is_variable(name):
+                continue
+            periodic = f"min_{name}" in self.colvar.settings[0]
+            if periodic == bool(np.isfinite(self.series.periods[i])) or not periodic:
+                found.append(j)
+        return found
+
+    def _difference(self, rows: IntArray, frames: slice, i: int, j: int) -> float:
+        """Median difference between a column and a computed variable, in tolerances."""
+        there = rows >= 0
+        if not there.any():
+            return np.inf
+        unit, period = self.series.units[i], self.series.periods[i]
+        computed = np.asarray(self.series.values[frames, i], dtype=float)[there]
+        values = self.colvar.rows[rows[there], j]
+        return min(
+            float(np.median(np.abs(wrap(scale * values - computed, period)))) / TOLERANCES[unit]
+            for scale in SCALES[unit]
+        )
+
+    def _moving(self, frames: slice) -> list[int]:
+        """Computed variables that vary enough to be recognised."""
+        moving = []
+        for i, unit in enumerate(self.series.units):
+            values = np.asarray(self.series.values[frames, i], dtype=float)
+            spread = np.median(np.abs(wrap(values - values[0], self.series.periods[i])))
+            if unit in TOLERANCES and spread > MIN_SPREAD * TOLERANCES[unit]:
+                moving.append(i)
+        return moving
+
+    def distance(self, rows: IntArray, frames: slice) -> float:
+        """How far the column that is nearest to a computed variable is from it; below 1 it is that variable."""
+        found = [self._difference(rows, frames, i, j) for i in self._moving(frames) for j in self._columns(i)]
+        return min(found, default=np.inf)
+
+    def contradiction(self, rows: IntArray, frames: slice) -> str:
+        """A column that is called as a computed variable, and is another; empty if there is none."""
+        for i in self._moving(frames):
+            kind = self.series.names[i].partition(":")[0]
+            alike = [j for j in self._columns(i) if self.colvar.fields[j].lower().startswith(kind)]
+            if kind not in NAMED_ALIKE or not alike:
+                continue
+            names = ", ".join(self.colvar.fields[j] for j in alike)
+            least = min(self._difference(rows, frames, i, j) for j in alike)
+            if least > 1:
+                size = least * TOLERANCES[self.series.units[i]]
+                return (
+                    f"{names} of {self.colvar.path} and {self.series.names[i]} of the frames differ by {size:.2g} "
+                    f"{self.series.units[i]} in the median: check that rows and frames, or atoms, are the same"
+                )
+        return ""
+
+
+def _refusal(message: str, times: FloatArray | None, frame_times: FloatArray | None, readings: int) -> InputError:
+    if frame_times is None or times is None:
+        if readings:
+            return InputError(
+                f"{message}, and the trajectories hold no times to match them by, which could be done in several ways: "
+                "write both with one stride, or give trajectories that hold times (XTC)"
+            )
+        return InputError(
+            f"{message}, and the trajectories hold no times to match them by: write both with one stride, "
+            "or give trajectories that hold times (XTC)"
+        )
+    if (np.diff(frame_times) < 0).any():
+        return InputError(f"{message}, and the times of the frames start anew: give one COLVAR for each trajectory")
+    if (np.diff(times) < 0).any():
+        return InputError(f"{message}, and its times start anew: give each run's rows in a file of its own")
+    missed = _nearest(frame_times, times)[1] or 0
+    return InputError(
+        f"{message}, and no row at the time of the frame at {frame_times[missed]:g} ps: "
+        "give the COLVAR of these trajectories, or one of as many rows"
+    )
+
+
+def _matched(evidence: _Evidence, rows: IntArray, frames: slice, stride: int) -> tuple[_Reading, str]:
+    """The reading that holds for a part, and a doubt about it."""
+    colvar, series = evidence.colvar, evidence.series
+    n = frames.stop - frames.start
+    times = None if colvar.time is None else colvar.time[rows]
+    frame_times = None if series.time is None else np.asarray(series.time[frames], dtype=float)
+    if frame_times is not None and n > 1 and np.ptp(frame_times) == 0:
+        frame_times = None  # nothing was written
+    timeless = times is None or frame_times is None
+    readings = list(_by_time(rows, times, frame_times)) if times is not None and frame_times is not None else []
+    readings += _by_count(rows, times, n, stride, timeless)
+    distances = [evidence.distance(reading.rows, frames) for reading in readings]
+    least = min(distances, default=np.inf)
+    agreeing = (r for r, d in zip(readings, distances, strict=True) if d < 1 and MUCH_BETTER * d <= least + 1e-3)
+    chosen = next(agreeing, None) or next((reading for reading in readings if reading.sure), None)
+    if chosen is None:
+        message = f"{colvar.path} has {len(rows)} rows for {n} frames"
+        raise _refusal(message, times, frame_times, len(readings))
+    return chosen, evidence.contradiction(chosen.rows, frames)
+
+
+def _of_one_run(colvar: Colvar, series: Series) -> FrameRows | None:
+    """Rows of a run in several trajectories, each begun from a checkpoint before the end of the last; None if not so.
+
+    The rows after the checkpoint are of the later trajectory, so that the frames of the earlier one are left out.
+    """
+    if series.time is None or colvar.time is None or (np.diff(colvar.time) < 0).any():
+        return None
+    times = np.asarray(series.time, dtype=float)
+    begins = times[series.starts[:-1]]
+    if not ((np.diff(begins) > 0).all() and (np.diff(times) < 0).any()):
+        return None
+    later = np.repeat(np.append(begins[1:], np.inf), np.diff(series.starts))
+    kept = times < later - _tolerance(times)
+    if kept.mean() < 0.5 or (np.diff(times[kept]) < 0).any():
+        return None
+    nearest, missed = _nearest(times[kept], colvar.time)
+    if missed is not None:
+        return None
+    rows = np.full(len(times), -1)
+    rows[kept] = nearest
+    note = f"{int((~kept).sum())} frames after a checkpoint from which the next trajectory begins are left out"
+    doubt = _Evidence(colvar, series).contradiction(rows, slice(0, len(times)))
+    return FrameRows(rows, (note,), (doubt,) if doubt else ())
+
+
+def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> FrameRows:
+    """The row of each frame: file by file, run by run, or one table for all of them.
+
+    Args:
+        colvar: the tables.
+        series: the frames, with the collective variables that are computed.
+        stride: that the trajectories were read with.
+
+    Raises:
+        InputError: the rows are not one a frame and nothing determines which belong together.
+    """
+    n_tables, n_runs = len(colvar.paths), int(colvar.run[-1]) + 1
+    table_of_row = colvar.file if series.n_files == n_tables else colvar.run
+    if series.n_files not in (n_tables, n_runs):
+        if n_tables > 1 and series.n_files > 1:
+            raise InputError(f"{n_tables} COLVAR files for {series.n_files} trajectories: give one, or one each")
+        table_of_row = np.zeros(len(colvar.run), dtype=np.int64)
+        if n_runs == 1 and (joined := _of_one_run(colvar, series)) is not None:
+            return joined
+    ends = series.starts if table_of_row[-1] else series.starts[[0, -1]]
+    evidence, chosen = _Evidence(colvar, series), []
+    notes: dict[str, None] = {}
+    doubts: dict[str, None] = {}
+    for table, (begin, end) in enumerate(itertools.pairwise(ends)):
+        rows = np.flatnonzero(table_of_row == table)
+        reading, doubt = _matched(evidence, rows, slice(int(begin), int(end)), stride)
+        chosen.append(reading.rows)
+        notes |= {f"{colvar.paths[colvar.file[rows[0]]]}: {reading.note}": None} if reading.note else {}
+        doubts |= {doubt: None} if doubt else {}
+    return FrameRows(np.concatenate(chosen), tuple(notes), tuple(doubts))

@@ -1,0 +1,264 @@
+"""Hills of PLUMED's metadynamics: the bias at every frame as it was then, less the constant that grows with it.
+
+The log-weight of a frame is (V(xi, t) - c(t)) / kT, where c(t) is the work that the bias has done on average (Tiwary
+and Parrinello 2015, doi 10.1021/jp504920s). PLUMED writes heights of well-tempered runs times gamma / (gamma - 1), so
+that their sum is the negative of the free energy (`plumed sum_hills`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import map_coordinates, spline_filter
+from scipy.special import logsumexp
+
+from ..coordinates.geometry import wrap
+from ..errors import InputError
+from ..units import BoolArray, FloatArray, thermal_energy
+from .colvar import read_colvar
+
+POINTS_PER_WIDTH = 5
+"""Of a hill, of the grid."""
+
+MAX_POINTS = {1: 4000, 2: 300, 3: 80}
+"""Of the grid, along a variable."""
+
+REACH = 6.0
+"""Widths around the hills that the grid covers of a variable without a period."""
+
+CUTOFF = 6.25
+"""Half the square of the scaled distance at which PLUMED's stretched Gaussians become zero."""
+
+MAX_UPDATES = 4000
+"""Times at which c(t) is computed; between them it is interpolated."""
+
+FILLING = 0.1
+"""Of the hills, while which the bias fills the first basins and c(t) means little: frames of then have no weight."""
+
+MAX_NUMBER = 1e8
+"""Of a centre, width or height, kJ/mol, beyond which a file is broken."""
+
+MAX_OFFSET = 1.0
+"""Widths, in the median, that hills may lie from where the run was at their time."""
+
+
+@dataclass(frozen=True)
+class Hills:
+    """Gaussians that a metadynamics run has deposited.
+
+    Attributes:
+        path: of the first file, for messages.
+        names: of its collective variables.
+        periods: shape=(d,), ``inf`` where there is none.
+        times: shape=(n,), ps, increasing.
+        centres: shape=(n, d).
+        widths: shape=(n, d).
+        heights: shape=(n,), kJ/mol, as the bias has them.
+        bias_factor: of well-tempered runs; ``inf`` otherwise.
+        stretched: whether they are shifted to reach zero.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    periods: FloatArray
+    times: FloatArray
+    centres: FloatArray
+    widths: FloatArray
+    heights: FloatArray
+    bias_factor: float
+    stretched: bool
+
+
+def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
+    """Read HILLS files; several are of walkers that deposit together.
+
+    Args:
+        paths: as PLUMED writes them.
+        unit: of heights, kJ/mol.
+
+    Raises:
+        InputError: they are none, or of kernels that are not along the variables.
+    """
+    table = read_colvar(paths)
+    names = tuple(name for name in table.fields if f"sigma_{name}" in table.fields)
+    settings = table.settings[0]
+    if "height" not in table.fields or "logweight" in table.fields or "action" in settings:
+        raise InputError(f"{table.path} holds no hills of metadynamics: give the HILLS file as PLUMED writes it")
+    if not names or settings.get("multivariate", "false") == "true":
+        raise InputError(f"{table.path}: hills with covariances cannot be summed here: give a column metad.rbias")
+    if table.run[-1] != len(paths) - 1:
+        raise InputError(f"{table.path}: the time of hills starts anew within a file: cut it there, one file a run")
+    order = np.argsort(table.column("time"), kind="stable")
+    factors = table.column("biasf")[order] if "biasf" in table.fields else np.zeros(len(order))
+    tempered = factors > 1.0
+    if not (tempered == tempered[0]).all() or np.ptp(factors) > 1e-3 * abs(factors[0]):
+        raise InputError(f"{table.path}: the bias factor changes: give the hills of one run")
+    bias_factor = float(factors[0]) if tempered[0] else float("inf")
+    widths = np.stack([table.column(f"sigma_{name}")[order] for name in names], axis=1)
+    numbers = np.concatenate([table.rows[:, [table.fields.index(name) for name in (*names, "height")]], widths], axis=1)
+    if not ((widths > 0).all() and (np.abs(numbers) < MAX_NUMBER).all()):
+        raise InputError(f"{table.path}: a width or height cannot be: give the HILLS file as it was written")
+    return Hills(
+        path=table.path,
+        names=names,
+        periods=np.array([table.period(name) for name in names]),
+        times=table.column("time")[order],
+        centres=np.stack([table.column(name)[order] for name in names], axis=1),
+        widths=widths,
+        heights=unit * table.column("height")[order] * (1.0 - 1.0 / bias_factor),
+        bias_factor=bias_factor,
+        stretched=settings.get("kerneltype", "").startswith("stretched"),
+    )
+
+
+def _kernels(hills: Hills, chosen: slice, places: FloatArray) -> FloatArray:
+    """Of some hills at places of shape=(n, d), kJ/mol, shape=(n, n_hills)."""
+    scaled = wrap(places[:, None] - hills.centres[chosen], hills.periods) / hills.widths[chosen]
+    half = 0.5 * (scaled**2).sum(axis=2)
+    if not hills.stretched:
+        return np.asarray(hills.heights[chosen] * np.exp(-half))
+    edge = np.exp(-CUTOFF)
+    return np.asarray(hills.heights[chosen] * np.maximum((np.exp(-half) - edge) / (1.0 - edge), 0.0))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """An even grid that the bias is kept on; periodic variables without their last node."""
+
+    low: FloatArray
+    step: FloatArray
+    shape: tuple[int, ...]
+    modes: str
+    visited: tuple[BoolArray, ...] = ()
+
+    @classmethod
+    def of(cls, hills: Hills, values: FloatArray) -> "_Grid":
+        d = len(hills.names)
+        if d not in MAX_POINTS:
+            raise InputError(f"{hills.path}: hills on {d} variables cannot be summed here: give a column metad.rbias")
+        periodic = np.isfinite(hills.periods)
+        reach = REACH * hills.widths.max(axis=0)
+        low = np.minimum(hills.centres.min(axis=0), values.min(axis=0)) - reach
+        high = np.maximum(hills.centres.max(axis=0), values.max(axis=0)) + reach
+        low, length = np.where(periodic, -hills.periods / 2, low), np.where(periodic, hills.periods, high - low)
+        points = np.ceil(POINTS_PER_WIDTH * length / hills.widths.min(axis=0)).clip(30, MAX_POINTS[d]).astype(int)
+        step = length / np.where(periodic, points, points - 1)
+        mode = "grid-wrap" if periodic.all() else "mirror" if not periodic.any() else "mixed"
+        grid = cls(low, step, tuple(map(int, points)), mode)
+        # c(t) is a mean over what the run reaches, not over the margin
+        inside = [
+            (axis >= places.min() - own / 2) & (axis <= places.max() + own / 2) | ring
+            for axis, places, own, ring in zip(
+                grid.places, np.concatenate([hills.centres, values]).T, step, periodic, strict=True
+            )
+        ]
+        return replace(grid, visited=tuple(inside))
+
+    @property
+    def places(self) -> list[FloatArray]:
+        return [low + step * np.arange(n) for low, step, n in zip(self.low, self.step, self.shape, strict=True)]
+
+    def interpolated(self, table: FloatArray, values: FloatArray, hills: Hills) -> FloatArray:
+        """A cubic spline at values, shape=(n,)."""
+        places = (values - self.low) / self.step
+        if self.modes == "mixed":  # rings are continued by hand
+            pad = [(6, 6) if np.isfinite(period) else (0, 0) for period in hills.periods]
+            table = np.pad(table, pad, mode="wrap")
+            places = places + [p for p, _ in pad]
+        mode = "mirror" if self.modes == "mixed" else self.modes
+        return np.asarray(map_coordinates(spline_filter(table, mode=mode), places.T, mode=mode, prefilter=False))
+
+
+def _on_grid(hills: Hills, chosen: slice, axes: Sequence[FloatArray]) -> FloatArray:
+    """The sum of some hills on a grid; Gaussians are products along the variables, stretched ones are not."""
+    if hills.stretched:
+        places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+        return _kernels(hills, chosen, places).sum(axis=1).reshape([len(axis) for axis in axes])
+    factors = [
+        np.exp(-0.5 * (wrap(axis[:, None] - hills.centres[chosen, i], hills.periods[i]) / hills.widths[chosen, i]) ** 2)
+        for i, axis in enumerate(axes)
+    ]
+    letters = "abc"[: len(axes)]
+    return np.asarray(
+        np.einsum(
+            ",".join([f"{letter}n" for letter in letters] + ["n"]) + f"->{letters}",
+            *factors,
+            hills.heights[chosen],
+            optimize=True,
+        )
+    )
+
+
+def _offset(table: FloatArray, bias_factor: float, kT: float) -> float:
+    """c(t), kJ/mol."""
+    inverse = 1.0 / bias_factor
+    above, below = 1.0 / (1.0 - inverse), inverse / (1.0 - inverse)
+    return float(kT * (logsumexp(above * table / kT) - logsumexp(below * table / kT)))
+
+
+def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, temperature: float) -> FloatArray:
+    """(V(xi, t) - c(t)) / kT of frames, shape=(n,): each under the hills that were there before it.
+
+    Frames of the first tenth of the hills have no weight (-inf): there c(t) has not settled.
+
+    Args:
+        hills: of the run.
+        values: shape=(n, d), collective variables of the hills, in their order.
+        times: shape=(n,), ps, of the frames.
+        temperature: K.
+    """
+    kT, n = thermal_energy(temperature), len(hills.times)
+    values = np.asarray(values, dtype=float)
+    grid = _Grid.of(hills, values)
+    axes, table = grid.places, np.zeros(grid.shape)
+    before = np.searchsorted(hills.times, np.asarray(times, dtype=float) - 1e-6, side="left")
+    order = np.argsort(before, kind="stable")
+    # c(t) goes with the logarithm of their number: often at the beginning, then seldom
+    edges = np.unique(np.concatenate([[0, n], np.geomspace(1, n, MAX_UPDATES).astype(int)]))
+    if n <= MAX_UPDATES:
+        edges = np.arange(n + 1)
+    bias, offsets = np.zeros(len(values)), np.zeros(len(edges))
+    ends = np.searchsorted(before[order], np.append(edges[1:], n + 1))
+    begin = 0
+    for i, (first, last) in enumerate(zip(edges, np.append(edges[1:], n + 1), strict=True)):
+        offsets[i] = _offset(table[np.ix_(*grid.visited)], hills.bias_factor, kT)
+        frames = order[begin : ends[i]]
+        if len(frames):
+            bias[frames] = grid.interpolated(table, values[frames], hills)
+            if last - first > 1 and first < n:
+                hill = np.arange(first, min(last, n))
+                new = _kernels(hills, slice(int(first), int(min(last, n))), values[frames])
+                bias[frames] += np.where(hill < before[frames][:, None], new, 0.0).sum(axis=1)
+        begin = ends[i]
+        if first < n:
+            table += _on_grid(hills, slice(int(first), int(last)), axes)
+    logs = (bias - np.interp(before, edges, offsets)) / kT
+    return np.asarray(np.where(before < FILLING * n, -np.inf, logs))
+
+
+def check_deposits(hills: Hills, values: FloatArray, times: FloatArray) -> None:
+    """Refuse hills that were deposited elsewhere than where the frames were at their time.
+
+    Args:
+        hills: of one or more walkers.
+        values: shape=(n, d).
+        times: shape=(n,), ps; several walkers have the same times, and the nearest one counts.
+
+    Raises:
+        InputError: they are of another run.
+    """
+    order = np.argsort(times, kind="stable")
+    sorted_times = np.asarray(times, dtype=float)[order]
+    first = np.searchsorted(sorted_times, hills.times - 1e-4, side="left")
+    last = np.searchsorted(sorted_times, hills.times + 1e-4, side="right")
+    offsets = [
+        np.abs(wrap(values[order[a:b]] - centre, hills.periods) / width).max(axis=1).min()
+        for a, b, centre, width in zip(first, last, hills.centres, hills.widths, strict=True)
+        if b > a
+    ]
+    if len(offsets) > 10 and np.median(offsets) > MAX_OFFSET:
+        raise InputError(
+            f"{hills.path}: its hills lie {np.median(offsets):.1f} widths from where the frames were at their time: "
+            "give the HILLS of this run, and its collective variables by `bias_cvs`"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray, checked_temperature, energy_unit, thermal_energy
-from .periods import TURNS, check_period, check_same_turn, plumed_number
+from .periods import TURNS, check_period, check_same_turn, contradicts, plumed_number
 from .series import (
     Series,
     checked_log_weights,
@@ -161,8 +161,9 @@ def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, leng
         if (whole := cv.partition(":")[2]) in table.fields:
             name, period = whole, None  # as a name of ours, phi:2, is no period of 2
         name = table.name(name)
-        check_same_turn(name, table.period(name), period)
         values, own, unit = table.column(name)[frames.rows], table.period(name), table.units.get(name, length)
+        if not contradicts(values, own, series.starts):  # else the one that is given is to correct it
+            check_same_turn(name, own, period)
     else:
         # several files are thinned each by itself, so that one array cannot be
         step = stride if series.n_files == 1 else 1

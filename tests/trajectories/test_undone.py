@@ -109,6 +109,12 @@ def test_files_that_disagree_about_a_period_are_refused(tmp_path):
     assert (
         len(read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "a", tmp_path / "d"]).series.values) == 600
     )
+    (tmp_path / "f").write_text(colvar_text({"phi": phi, "metad.bias": v}, period=("-180", "180")))
+    with pytest.raises(InputError, match="column:phi:2pi"):
+        read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "f"])
+    assert read([], None, ["column:phi:2pi"], TEMPERATURE, colvar=[tmp_path / "f"]).series.units == ("radians",)
+    with pytest.raises(InputError, match="by its file's SET lines, not of 360: leave it out"):
+        read([], None, ["column:phi:360"], TEMPERATURE, colvar=[tmp_path / "a"])
     with pytest.raises(InputError, match="beyond its range"):
         read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "e"])
 

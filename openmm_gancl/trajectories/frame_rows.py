@@ -241,13 +241,7 @@ def _matched(evidence: _Evidence, rows: IntArray, frames: slice, stride: int) ->
     if chosen is None:
         message = f"{colvar.path} has {len(rows)} rows for {n} frames"
         raise _refusal(message, times, frame_times, len(readings))
-    if (
-        least >= 1
-        and timeless is False
-        and _counts_frames(times)
-        and not _counts_frames(frame_times)
-        and not chosen.note
-    ):
+    if least >= 1 and not timeless and _counts_frames(times) and not _counts_frames(frame_times) and not chosen.note:
         note = "its times, 0, 1, 2 ..., are taken for ps: if they count frames (plumed driver), give these rows alone"
         chosen = replace(chosen, note=note)
     return chosen, evidence.contradiction(chosen.rows, frames)

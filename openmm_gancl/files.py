@@ -1,12 +1,42 @@
-"""Files that are the old one or the new one at any moment, whatever is killed."""
+"""Files that are the old one or the new one at any moment, whatever is killed; arrays of files that may be broken."""
 
 import math
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, first_line
+
+MAX_ARRAY_BYTES = 2**32
+"""Of all arrays of an npz file, which a small one can hold compressed."""
+
+
+def load_arrays(path: Path) -> Any:
+    """The arrays of an npz file by name, or the array of an npy file; nothing of it is run.
+
+    Raises:
+        InputError: it cannot be read, or states sizes that it has not.
+    """
+    import numpy as np
+
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(2) == b"PK"
+        if not is_zip:
+            return np.array(np.load(path, allow_pickle=False, mmap_mode="r"))  # a map cannot outgrow the file
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
+                raise InputError(f"{path} holds more than {MAX_ARRAY_BYTES // 2**30} GiB: give a smaller file")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}: check its name") from None
+    except Exception as error:  # numpy and zlib stumble over broken files in any way
+        raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

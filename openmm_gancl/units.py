@@ -42,9 +42,11 @@ def number(value: Any) -> float:
 
 
 def numbers(values: Any) -> FloatArray:
-    """The same of an array, or of a Quantity that holds one; one that is not of numbers becomes NaN."""
+    """The same of an array, or of a Quantity that holds one, or of several; what is not of numbers becomes NaN."""
     if hasattr(values, "value_in_unit_system"):
         values = _without_unit(values)
+    elif isinstance(values, list | tuple) and any(isinstance(v, list | tuple) or hasattr(v, "unit") for v in values):
+        values = [numbers(value) for value in values]
     try:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):
@@ -86,11 +88,18 @@ def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
         raise InputError(f"{what} {values[far][0]:g} is beyond the period {period:g}: give the coordinate's own unit")
 
 
-def checked_temperature(temperature: float) -> float:
-    """The temperature, K, if it can be one."""
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise InputError(f"the temperature is {temperature:g} K: give a positive one")
-    return temperature
+def checked_temperature(temperature: Any) -> float:
+    """The temperature, K, if it can be one; from a number or a Quantity."""
+    if hasattr(temperature, "unit"):
+        from openmm import unit
+
+        if not temperature.unit.is_compatible(unit.kelvin):
+            raise InputError(f"the temperature is {temperature}: give kelvin")
+    found = numbers(np.nan if isinstance(temperature, str) else temperature)
+    if found.ndim or not (np.isfinite(found) and found > 0):
+        shown = f"{float(found):g} K" if isinstance(temperature, int | float) else repr(temperature)
+        raise InputError(f"the temperature is {shown}: give a positive one, in kelvin")
+    return float(found)
 
 
 def thermal_energy(temperature: float) -> float:

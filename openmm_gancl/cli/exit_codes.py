@@ -5,6 +5,7 @@ import errno
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 
 import typer
@@ -46,7 +47,10 @@ def exit_codes(debug: bool, after_interrupt: str = "repeat the command to start 
         after_interrupt: what to do after Ctrl-C.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")  # of other packages; ours are notes and doubts
+            yield
     except KeyboardInterrupt:
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)

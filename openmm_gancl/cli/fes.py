@@ -1,7 +1,8 @@
 """``gancl fes``: a free-energy surface from trajectories."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,13 +121,13 @@ def _basin(text: str, d: int) -> Any:
     return Basin(name, (box,))
 
 
-def _range(text: str) -> tuple[float, float]:
+def _range(text: str, option: str) -> tuple[float, float]:
     try:
         low, high = (_bound(bound) for bound in text.split(":"))
     except ValueError:
-        raise InputError(f"--bias-range {text} is not understood: give low:high, in radians or nm") from None
+        raise InputError(f"{option} {text} is not understood: give low:high, in the coordinate's unit") from None
     if not low < high:
-        raise InputError(f"--bias-range {text} is empty: give low:high")
+        raise InputError(f"{option} {text} is empty: give low:high")
     return low, high
 
 
@@ -151,7 +152,7 @@ def _bias(
     if metadynamics is not None and opes is not None:
         raise InputError("--metadynamics and --opes are given: choose one way to undo the bias")
     if metadynamics is not None:
-        limits = [_range(text) for text in ranges] if ranges else None
+        limits = [_range(text, "--bias-range") for text in ranges] if ranges else None
         return lambda periods: metadynamics_bias(metadynamics, periods=periods, limits=limits)
     if opes is None:
         return None
@@ -165,16 +166,16 @@ def _bias(
     )
 
 
-def _report(
-    analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str, biased: bool, reporter: Any, json_: bool
-) -> None:
+def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, given: Any, biased: bool, reporter: Any) -> None:
     """Write the files and print what was found."""
     for note in analysis.notes:
         reporter.note(note)
     if biased:
         reporter.note("frames are weighted by the last bias: cut those sampled while it still grew (`discard`)")
-    results = as_json(analysis, unit, write_files(analysis, basins, prefix, unit))
-    typer.echo(shared.as_options(json.dumps(results) if json_ else as_text(analysis, results, prefix)))
+    units = given.axis_unit or ()
+    files = write_files(analysis, basins, prefix, given.unit, units)
+    results = as_json(analysis, given.unit, files, units, given=bool(basins))
+    typer.echo(shared.as_options(json.dumps(results) if given.json_ else as_text(analysis, results, prefix)))
     if analysis.doubts:
         raise typer.Exit(EXIT_NOT_TRUSTED)
 
@@ -268,6 +269,22 @@ Bins = Annotated[int | None, typer.Option(min=4, help="Bins a coordinate; 72 in 
 Kind = Annotated[str, typer.Option(help="kde or histogram.")]
 Discard = Annotated[str, typer.Option(metavar="auto|N", help="Frames to cut from the beginning of each trajectory.")]
 Stride = Annotated[int, typer.Option(min=1, help="Take every so many frames.")]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--range",
+        help="low:high of the surface, once for each coordinate without a period; as far as enough samples reach by "
+        "default.",
+    ),
+]
+Labels = Annotated[list[str] | None, typer.Option(help="Name of an axis, as 'phi of ALA2'; once for each coordinate.")]
+AxisUnits = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="degrees, radians, nm or angstrom, once for all or for each coordinate: of places in table, pictures and "
+        "JSON, and of --basin and --range; degrees for angles by default, with --basin in the coordinate's own."
+    ),
+]
 Unit = Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is always in kJ/mol.")]
 Basins = Annotated[
     list[str] | None,
@@ -315,6 +332,36 @@ def _read(given: Any, bias: Any, reporter: Any) -> "Observations":
     return observations
 
 
+def _labelled(observations: "Observations", labels: list[str] | None) -> "Observations":
+    """With names for the axes, where they are given."""
+    if not labels:
+        return observations
+    series, d = observations.series, observations.n_surface
+    if len(labels) != d:
+        raise InputError(f"{len(labels)} --label for {d} coordinates: give one each")
+    return replace(observations, series=replace(series, labels=(*labels, *series.names[d:])))
+
+
+def _scales(observations: "Observations", units: Sequence[str]) -> Any:
+    """Of the units that basins and ranges are given in, in the coordinates' own, shape=(d,)."""
+    import numpy as np
+
+    from ..free_energy.axes import units_of
+
+    series, d = observations.series, observations.n_surface
+    found = units_of(series.names[:d], series.units[:d], series.periods[:d], units)
+    return np.array([size for _, size in found]) if units else np.ones(d)
+
+
+def _in_own_unit(ranges: list[tuple[float, float]], observations: "Observations", scales: Any) -> list[Any]:
+    """Ranges of each coordinate without a period, or of each coordinate, in its own unit."""
+    import numpy as np
+
+    open_ = np.isinf(observations.series.periods[: len(scales)])
+    mine = scales[open_] if len(ranges) == open_.sum() else scales
+    return [(low * size, high * size) for (low, high), size in zip(ranges, [*mine, *[1.0] * len(ranges)], strict=False)]
+
+
 def _divide(given: Any) -> None:
     """Tables among the trajectories go where tables are."""
     paths = given.trajectories or []
@@ -328,6 +375,7 @@ def _surface(given: Any) -> None:
     _divide(given)
     chosen = {"bins": given.bins, "method": _method(given.method), "discard": _discard(given.discard)}
     basins = tuple(_basin(text, len(given.cv)) for text in given.basin or [])
+    from ..coordinates.basin import Basin
     from ..free_energy.from_trajectories import analyse
     from ..units import checked_temperature, energy_unit
 
@@ -342,8 +390,12 @@ def _surface(given: Any) -> None:
         given.temperature,
     )
     prefix, reporter = _prefix(given.output), make_reporter()
-    analysis = analyse(_read(given, bias, reporter), basins=basins, seed=given.seed, **chosen)
-    _report(analysis, basins, prefix, given.unit, bias is not None, reporter, given.json_)
+    observations = _labelled(_read(given, bias, reporter), given.label)
+    scales = _scales(observations, given.axis_unit or ())
+    boxes = [Basin(basin.name, tuple(box * scales[:, None] for box in basin.boxes)) for basin in basins]
+    ranges = _in_own_unit([_range(text, "--range") for text in given.range_ or []], observations, scales)
+    analysis = analyse(observations, basins=boxes, ranges=ranges, seed=given.seed, **chosen)
+    _report(analysis, boxes, prefix, given, bias is not None, reporter)
 
 
 def fes(
@@ -376,6 +428,9 @@ def fes(
     stride: Stride = 1,
     unit: Unit = "kJ/mol",
     basin: Basins = None,
+    range_: Ranges = None,
+    label: Labels = None,
+    axis_unit: AxisUnits = None,
     seed: shared.Seed = 0,
     json_: shared.Json = False,
     debug: shared.Debug = False,

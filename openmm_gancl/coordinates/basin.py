@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..units import FloatArray
+from ..errors import InputError
+from ..units import FloatArray, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,14 @@ class Basin:
 
     name: str
     boxes: tuple[FloatArray, ...]
+
+    def __post_init__(self) -> None:
+        """One box, or boxes over one label as rows of two numbers, are boxes too."""
+        boxes = (self.boxes,) if isinstance(self.boxes, np.ndarray) and self.boxes.ndim < 3 else self.boxes
+        found = tuple(numbers(box) for box in boxes)
+        if any(box.size % 2 or not box.ndim for box in found):
+            raise InputError(f"basin {self.name}: give boxes of shape (d, 2), low and high of each coordinate")
+        object.__setattr__(self, "boxes", tuple(box.reshape(-1, 2) for box in found))
 
     def contains(self, labels: FloatArray) -> NDArray[np.bool_]:
         """Whether each row of labels, shape=(n, d), lies in one of the boxes; shape=(n,)."""

@@ -3,6 +3,7 @@
 Each is computed by mdtraj for trajectories, and by a torch module (`torch_modules`) inside a differentiable coordinate.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,7 +12,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..units import FloatArray, IntArray
-from .specification import BACKBONE, backbone_atoms, given_atoms, selected_atoms
+from .residues import BACKBONE, backbone_atoms
+from .specification import given_atoms, selected_atoms
+
+NEXT_TORSION = re.compile(rf"/(?=(?:{'|'.join(BACKBONE)})(?:[:/]|$)|\d+,)")
+"""Between torsions that are named one after the other, not between a chain and its residue as in phi:B/52A."""
 
 MAX_COORDINATE = 1e4
 """nm; a position beyond it, or a box longer than it, is broken."""
@@ -227,7 +232,7 @@ def heavy_atom_distances(topology: Any, selection: str = "not element H") -> Dis
 
 def _torsions(rest: str, spec: str, topology: Any) -> SineCosine:
     rows = []
-    for name in rest.split("/"):
+    for name in re.split(NEXT_TORSION, rest):
         kind, _, which = name.partition(":")
         if kind in BACKBONE:
             rows.append(backbone_atoms(kind, which, spec, topology))

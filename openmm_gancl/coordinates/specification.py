@@ -1,7 +1,7 @@
 """Collective variables of trajectories, named as on the command line: ``phi:2``, ``distance:0,7``, ``rg:protein``."""
 
-import re
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..units import FloatArray, IntArray
+from .residues import BACKBONE, RESIDUE, atom_label, atoms_label, backbone_atoms, residue_label
 
-BACKBONE = ("phi", "psi", "omega", "chi1")
 ATOM_COUNTS = {"torsion": 4, "angle": 3, "distance": 2}
-ANGULAR = {"torsion", "angle"}
 KINDS = (
     "phi:RES, psi:RES, omega:RES, chi1:RES, torsion:a,b,c,d, angle:a,b,c, distance:a,b, rg[:SELECTION], "
     "rmsd:FILE[:SELECTION], column:NAME, npy:FILE"
@@ -26,15 +25,19 @@ class CollectiveVariable:
 
     Attributes:
         name: as given.
+        label: as a paper would print it, as in ``phi of ALA2``.
+        resolved: the atoms that it depends on, as the file names them, as in ``C of A/ACE1, N CA C of A/ALA2``.
         period: 2 pi for torsions, ``inf`` otherwise.
         unit: radians or nm.
         atoms: shape=(k,), the atoms that it depends on.
         compute: from an mdtraj.Trajectory to values, shape=(n,).
-        bonds: shape=(m, 2), between these atoms.
+        bonds: shape=(m, 2), on the paths between these atoms, and along a torsion of a residue.
         needs_whole: whether a molecule must not be cut by the box; elsewhere the minimum image mends it.
     """
 
     name: str
+    label: str
+    resolved: str
     period: float
     unit: str
     atoms: IntArray
@@ -43,11 +46,28 @@ class CollectiveVariable:
     needs_whole: bool
 
 
-def _bonds_between(atoms: IntArray, topology: Any) -> IntArray:
-    """Bonds on the paths that lead from atom to atom, shape=(m, 2)."""
+MAX_LISTED_ATOMS = 12
+"""Of a collective variable; more are counted."""
+
+
+def _is_certain(first: Any, second: Any) -> bool:
+    """Whether a bond is no guess: readers join whatever residues follow each other, over gaps and ends of chains."""
+    ends = sorted((first, second), key=lambda atom: int(atom.index))
+    return [atom.name for atom in ends] != ["C", "N"] or ends[1].residue.resSeq - ends[0].residue.resSeq in (0, 1)
+
+
+def _bonds_along(atoms: IntArray, topology: Any) -> list[tuple[int, int]]:
+    """Bonds between atoms that follow each other, guessed ones too."""
+    known = {frozenset((first.index, second.index)) for first, second in topology.bonds}
+    return [(int(a), int(b)) for a, b in itertools.pairwise(atoms) if frozenset((int(a), int(b))) in known]
+
+
+def _bonds_between(atoms: IntArray, topology: Any, along: Iterable[tuple[int, int]]) -> IntArray:
+    """Bonds on the paths that lead from atom to atom, and those along some atoms, shape=(m, 2)."""
     import networkx
 
-    graph = networkx.Graph([(bond[0].index, bond[1].index) for bond in topology.bonds])
+    graph = networkx.Graph([(bond[0].index, bond[1].index) for bond in topology.bonds if _is_certain(*bond)])
+    graph.add_edges_from(along)
     bonds: set[tuple[int, int]] = set()
     left = {int(atom) for atom in atoms if int(atom) in graph}
     while left:
@@ -59,29 +79,6 @@ def _bonds_between(atoms: IntArray, topology: Any) -> IntArray:
                 atom = parents[atom]
         left -= {source, *parents}
     return np.array(sorted(bonds), dtype=np.int64).reshape(-1, 2)
-
-
-def backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[int]:
-    """The four atoms of a backbone or side-chain torsion; of a residue by number, or of the only one."""
-    from mdtraj.geometry import dihedral
-
-    found = np.asarray(getattr(dihedral, f"indices_{kind}")(topology)).reshape(-1, 4)
-    numbers = [topology.atom(int(row[1])).residue.resSeq for row in found]
-    if residue:
-        if not re.fullmatch(r"-?\d+", residue):
-            raise InputError(f"{name}: {residue} is no residue number: give one, as in {kind}:2")
-        chosen = [row for row, number in zip(found, numbers, strict=True) if number == int(residue)]
-    else:
-        chosen = list(found)
-    if len(chosen) == 1:
-        return [int(atom) for atom in chosen[0]]
-    known = ", ".join(map(str, dict.fromkeys(numbers))) or "none"
-    if not chosen:
-        raise InputError(f"{name} matches nothing: residues of the topology with a {kind} are {known}")
-    raise InputError(
-        f"{name} matches {len(chosen)} torsions (residues with a {kind}: {known}): "
-        "name one residue, or its atoms as torsion:a,b,c,d"
-    )
 
 
 def given_atoms(kind: str, rest: str, name: str, n_atoms: int) -> list[int]:
@@ -109,6 +106,22 @@ def selected_atoms(selection: str, name: str, topology: Any) -> IntArray:
     return np.asarray(chosen, dtype=np.int64)
 
 
+def _measured(kind: str, atoms: list[int]) -> tuple[IntArray, Callable[[Any], FloatArray]]:
+    """A torsion, angle or distance of its atoms, by the minimum image in a periodic box."""
+    import mdtraj
+
+    measure, chosen = getattr(mdtraj, f"compute_{kind.replace('torsion', 'dihedral')}s"), np.array(atoms)
+    return chosen, lambda frames: measure(frames, [chosen])[:, 0]
+
+
+def _radius_of_gyration(atoms: IntArray, topology: Any) -> tuple[IntArray, Callable[[Any], FloatArray]]:
+    import mdtraj
+
+    elements = [topology.atom(int(i)).element for i in atoms]
+    masses = np.array([element.mass if element else 1.0 for element in elements])
+    return atoms, lambda frames: mdtraj.compute_rg(frames.atom_slice(atoms), masses)
+
+
 def _rmsd(rest: str, name: str, topology: Any) -> tuple[IntArray, Callable[[Any], FloatArray]]:
     import mdtraj
 
@@ -117,7 +130,7 @@ def _rmsd(rest: str, name: str, topology: Any) -> tuple[IntArray, Callable[[Any]
         raise InputError(f"{name}: there is no file {file}: give a structure, as in rmsd:native.pdb")
     try:
         reference: Any = mdtraj.load(file)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # readers of text stumble over broken files in any way
         raise InputError(f"{name}: cannot read {file} ({error}): give a structure, as a PDB file") from None
     atoms = selected_atoms(selection, name, topology)
     if reference.n_atoms != topology.n_atoms:
@@ -127,41 +140,62 @@ def _rmsd(rest: str, name: str, topology: Any) -> tuple[IntArray, Callable[[Any]
     return atoms, lambda frames: mdtraj.rmsd(frames, reference, 0, atom_indices=atoms)
 
 
+def _label(kind: str, rest: str, atoms: IntArray, topology: Any) -> str:
+    """As a paper would print it."""
+    if kind in BACKBONE:
+        match, residue = RESIDUE.fullmatch(rest), topology.atom(int(atoms[1])).residue
+        return f"{kind} of {residue_label(residue, chain=match is not None and match['chain'] is not None)}"
+    if kind == "torsion":
+        names = "-".join(topology.atom(int(i)).name for i in atoms)
+        return f"torsion {names} of {residue_label(topology.atom(int(atoms[1])).residue)}"
+    if kind in ATOM_COUNTS:
+        return f"{kind} of {' and '.join(atom_label(topology, i) for i in atoms)}"
+    if kind == "rg":
+        return "radius of gyration" + (f" of {rest}" if rest else "")
+    file, _, selection = rest.partition(":")
+    return f"RMSD from {Path(file).stem}" + (f" of {selection}" if selection else "")
+
+
 def parse_cv(name: str, topology: Any) -> CollectiveVariable:
     """The collective variable of a specification.
 
     Args:
-        name: as ``phi:2`` (residue number of the topology; ``phi`` where there is one), ``torsion:4,6,8,14`` (atoms
-            from 0), ``rg:backbone`` (an mdtraj selection), ``rmsd:native.pdb:name CA``.
+        name: as ``phi:2`` (residue number as the topology's file writes it; ``phi`` where there is one), ``phi:B/52A``
+            (chain or segment, and insertion code), ``torsion:4,6,8,14`` (atoms from 0), ``rg:backbone`` (an mdtraj
+            selection), ``rmsd:native.pdb:name CA``.
         topology: an mdtraj.Topology.
 
     Raises:
         InputError: it matches nothing, or more than one.
     """
-    import mdtraj
-
-    def variable(atoms: Any, compute: Callable[[Any], FloatArray], needs_whole: bool) -> CollectiveVariable:
-        atoms = np.asarray(atoms, dtype=np.int64)
-        period, unit = (2 * np.pi if kind == "torsion" else np.inf), ("radians" if kind in ANGULAR else "nm")
-        return CollectiveVariable(name, period, unit, atoms, compute, _bonds_between(atoms, topology), needs_whole)
-
     kind, _, rest = name.partition(":")
     if kind in BACKBONE:
-        given = backbone_atoms(kind, rest, name, topology)
-        kind = "torsion"
+        chosen, compute = _measured("torsion", backbone_atoms(kind, rest, name, topology))
     elif kind in ATOM_COUNTS:
-        given = given_atoms(kind, rest, name, topology.n_atoms)
-    if kind in ATOM_COUNTS:
-        measure = getattr(mdtraj, f"compute_{kind.replace('torsion', 'dihedral')}s")
-        return variable(given, lambda frames: measure(frames, [given])[:, 0], False)
-    if kind == "rg":
-        chosen = selected_atoms(rest, name, topology)
-        elements = [topology.atom(int(i)).element for i in chosen]
-        masses = np.array([element.mass if element else 1.0 for element in elements])
-        return variable(chosen, lambda frames: mdtraj.compute_rg(frames.atom_slice(chosen), masses), True)
-    if kind == "rmsd":
-        return variable(*_rmsd(rest, name, topology), True)
-    raise InputError(f"{name}: there is no such kind: choose among {KINDS}")
+        chosen, compute = _measured(kind, given_atoms(kind, rest, name, topology.n_atoms))
+    elif kind == "rg":
+        chosen, compute = _radius_of_gyration(selected_atoms(rest, name, topology), topology)
+    elif kind == "rmsd":
+        chosen, compute = _rmsd(rest, name, topology)
+    else:
+        raise InputError(f"{name}: there is no such kind: choose among {KINDS}")
+    along = []
+    if kind in BACKBONE:
+        along = list(itertools.pairwise(map(int, chosen)))
+    elif kind in ("torsion", "angle"):
+        along = _bonds_along(chosen, topology)
+    is_torsion, listed = kind in (*BACKBONE, "torsion"), len(chosen) <= MAX_LISTED_ATOMS
+    return CollectiveVariable(
+        name=name,
+        label=_label(kind, rest, chosen, topology),
+        resolved=atoms_label(topology, chosen) if listed else f"{len(chosen)} atoms",
+        period=2 * np.pi if is_torsion else np.inf,
+        unit="radians" if is_torsion or kind == "angle" else "nm",
+        atoms=chosen,
+        compute=compute,
+        bonds=_bonds_between(chosen, topology, along),
+        needs_whole=kind in ("rg", "rmsd"),
+    )
 
 
 def torsion_atoms(name: str, topology: Any) -> IntArray | None:

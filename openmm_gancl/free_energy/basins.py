@@ -265,8 +265,14 @@ def formatted(value: float | None, form: str) -> str:
     return "unknown" if value is None or not math.isfinite(value) else format(value, form)
 
 
-def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol") -> list[str]:
-    """Lines of a table of basins, as dictionaries of `BasinPopulation` in that unit; none for no basin."""
+def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol", order: str = "") -> list[str]:
+    """Lines of a table of basins, as dictionaries of `BasinPopulation` in that unit; none for no basin.
+
+    Args:
+        basins: one dictionary each.
+        unit: of energies.
+        order: that they are in; empty where it goes without saying.
+    """
     if not basins:
         return []
     width = max(len("basin"), *(len(row["name"]) for row in basins))
@@ -275,11 +281,19 @@ def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol") -> list[str]
         population = f"{formatted(row['population'], '.4f')} +- {formatted(row['population_error'], '.4f')}"
         free = f"{formatted(row['free_energy'], '.2f')} +- {formatted(row['free_energy_error'], '.2f')}"
         lines.append(f"{row['name']:<{width}}  {population:<19}  {free if i else 'reference'}")
+    if order and len(basins) > 1:
+        lines[0] += f"  ({order})"
     return ["", *lines]
 
 
-def barrier_table(barriers: list[dict[str, Any]], unit: str = "kJ/mol") -> list[str]:
-    """Lines of a table of barriers, as dictionaries of `Barrier` in that unit; none for no barrier."""
+def barrier_table(barriers: list[dict[str, Any]], unit: str = "kJ/mol", axis_units: Sequence[str] = ()) -> list[str]:
+    """Lines of a table of barriers, as dictionaries of `Barrier` in that unit; none for no barrier.
+
+    Args:
+        barriers: one dictionary each.
+        unit: of energies.
+        axis_units: of the places, one a coordinate.
+    """
     if not barriers:
         return []
     rows = [
@@ -289,10 +303,11 @@ def barrier_table(barriers: list[dict[str, Any]], unit: str = "kJ/mol") -> list[
                 f"{formatted(height, '.2f')} +- {formatted(error, '.2f')}"
                 for height, error in zip(row["heights"], row["errors"], strict=True)
             ),
-            "(" + ", ".join(f"{x:.2f}" for x in row["place"]) + ")",
+            "(" + ", ".join(f"{x:.4g}" for x in row["place"]) + ")",
         )
         for row in barriers
     ]
-    heading = ("barrier", f"from either side ({unit})", "at")
+    places = ", ".join(dict.fromkeys(filter(None, axis_units)))
+    heading = ("barrier", f"from either side ({unit})", f"at ({places})" if places else "at")
     widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(2)]
     return ["", *(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in [heading, *rows])]

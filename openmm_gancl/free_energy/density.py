@@ -63,7 +63,7 @@ class Density:
 def _probabilities(
     counts: BlockCounts, multiplicities: FloatArray, fractions: FloatArray, sampled: BoolArray
 ) -> FloatArray:
-    fine = counts.tilt * counts.grid.smooth(counts.cells.combine(multiplicities), fractions)
+    fine = counts.tilt * counts.grid.smooth(counts.cells.combine(multiplicities), fractions, sloped=True)
     bins = np.where(sampled, counts.grid.coarse(fine), 0.0)
     return bins / bins.sum(axis=tuple(range(1, bins.ndim)), keepdims=True)
 
@@ -88,7 +88,7 @@ def _cross_validated(counts: BlockCounts) -> FloatArray:
     even = 1.0 / len(counts.stratum)
 
     def score(bandwidths: FloatArray) -> float:
-        density = grid.smooth(rest, bandwidths).clip(min=0.0)
+        density = grid.smooth(rest, bandwidths, sloped=True).clip(min=0.0)
         density /= density.sum(axis=1, keepdims=True)
         density = (1 - even) * density + even / density.shape[1]
         return float((parts * np.log(density)).sum())
@@ -107,12 +107,13 @@ def _cross_validated(counts: BlockCounts) -> FloatArray:
     return best
 
 
-def estimate_density(counts: BlockCounts, method: Method = "kde") -> Density:
+def estimate_density(counts: BlockCounts, method: Method = "kde", known: BoolArray | None = None) -> Density:
     """Estimate the density of weighted samples.
 
     Args:
         counts: of the samples, in blocks.
         method: kde, its bandwidths from cross-validation over consecutive blocks and narrowed a little, or histogram.
+        known: shape=(n_0, ...), bins that enough samples reach; all by default.
 
     Raises:
         InputError: no sample with a weight lies on the grid.
@@ -123,5 +124,9 @@ def estimate_density(counts: BlockCounts, method: Method = "kde") -> Density:
     fractions = np.zeros(d) if method == "histogram" else UNDERSMOOTHING * _cross_validated(counts)
     near = grid.smooth(counts.frames[None], fractions) * grid.kernel_volume(fractions)
     sampled = grid.coarse(near)[0] >= (1.0 if method == "histogram" else REFINEMENT**d)
+    if known is not None:
+        sampled &= known
+    if not sampled.any():
+        raise InputError("no bin of the surface is sampled: widen its range")
     probability = _probabilities(counts, np.ones((1, len(counts.stratum))), fractions, sampled)[0].clip(min=0.0)
     return Density(probability, sampled & (probability > 0.0), fractions * grid.lengths, counts)

@@ -1,10 +1,11 @@
 """Free-energy surfaces from trajectories: density estimates of equilibrated, weighted frames."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,12 +16,13 @@ from ..trajectories.bias_checks import bias_differences
 from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
-from ..units import BoolArray, FloatArray, check_radians, thermal_energy
+from ..units import BoolArray, FloatArray, check_radians, thermal_energy, whole_number
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
+from .ranges import surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
@@ -71,22 +73,12 @@ class TrajectoryAnalysis:
         return self.settling()
 
 
-def _edges(series: Series, d: int, blocks: Blocks, bins: int | None) -> tuple[FloatArray, ...]:
-    """Bin edges over one period, or over what the frames that are used reach."""
-    edges = []
-    runs = np.flatnonzero(np.append(True, blocks.start[1:] != blocks.stop[:-1]))  # where something was cut between
-    spans = list(zip(blocks.start[runs], np.append(blocks.stop[runs[1:] - 1], blocks.stop[-1]), strict=True))
-    for i in range(d):
-        period = float(series.periods[i])
-        if np.isfinite(period):
-            low, high = -period / 2, period / 2
-        else:
-            low = min(float(series.values[begin:end, i].min()) for begin, end in spans)
-            high = max(float(series.values[begin:end, i].max()) for begin, end in spans)
-        if not high > low:
-            raise InputError(f"{series.names[i]} is {low:g} in every frame: choose a coordinate that moves")
-        edges.append(np.linspace(low, high, (bins or DEFAULT_BINS[d]) + 1))
-    return tuple(edges)
+def _as_basins(basins: Any) -> Sequence[Basin]:
+    """One, or several."""
+    found = [basins] if isinstance(basins, Basin) else list(basins)
+    if wrong := [basin for basin in found if not isinstance(basin, Basin)]:
+        raise InputError(f"`basins` holds {wrong[0]!r}: give Basin(name, boxes)")
+    return found
 
 
 def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> Basin:
@@ -94,6 +86,8 @@ def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> B
     boxes = []
     for box in basin.boxes:
         bounds = np.array(box, dtype=float)
+        if len(bounds) != len(names):
+            raise InputError(f"basin {basin.name} has bounds of {len(bounds)} coordinates, the surface {len(names)}")
         check_radians(np.where(np.isinf(bounds), 0.0, bounds).T, periods, f"basin {basin.name}:")
         for name, interval, period in zip(names, bounds, periods, strict=True):
             low, high = interval
@@ -134,6 +128,8 @@ def _surface(
         temperature=temperature,
         force_evaluations=0,
         units=series.units[:d],
+        labels=series.labels[:d],
+        resolved=series.resolved[:d],
     )
     return surface, deviations
 
@@ -204,11 +200,19 @@ def _notes(
     ]
 
 
-def _check_asked(d: int, method: str) -> None:
-    if d not in DEFAULT_BINS:
-        raise InputError(f"a surface over {d} collective variables is not supported: give one or two")
+def _check_asked(observations: Any, method: str, bins: Any, n_bootstrap: Any, seed: Any) -> None:
+    if not isinstance(observations, Observations):
+        raise InputError(f"`observations` is a {type(observations).__name__}: give those of `trajectories.read`")
+    if observations.n_surface not in DEFAULT_BINS:
+        raise InputError(
+            f"a surface over {observations.n_surface} collective variables is not supported: give one or two"
+        )
     if method not in ("kde", "histogram"):
         raise InputError(f"`method` is {method}: choose kde or histogram")
+    if bins is not None:
+        whole_number("`bins`", bins, 2)
+    whole_number("`n_bootstrap`", n_bootstrap, 2)
+    whole_number("`seed`", seed, 0)
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,7 @@ def analyse(
     method: Method = "kde",
     discard: int | Literal["auto"] = "auto",
     basins: Sequence[Basin] = (),
+    ranges: Sequence[tuple[float, float]] = (),
     n_bootstrap: int = 100,
     seed: int = 0,
 ) -> TrajectoryAnalysis:
@@ -266,24 +271,27 @@ def analyse(
     chooses the bandwidth.
 
     Args:
-        observations: of `openmm_gancl.trajectories.series.read`.
+        observations: of `openmm_gancl.trajectories.read`.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        method: kde (von Mises on periodic coordinates, else Gaussian, reflected at the ends) or histogram.
+        method: kde (von Mises on periodic coordinates, else Gaussian, reflected where samples end at a wall) or
+            histogram.
         discard: frames to cut from each trajectory, or ``auto``.
         basins: boxes whose populations to report; found on the surface by default.
+        ranges: low and high of each coordinate without a period, in its unit; as far as enough samples reach by
+            default.
         n_bootstrap: replicates.
         seed: of the bootstrap.
 
     Raises:
         InputError: frames too few for an error bar.
     """
+    _check_asked(observations, method, bins, n_bootstrap, seed)
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
-    _check_asked(d, method)
-    basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in basins]
+    basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard)
-    edges = _edges(series, d, weighted.blocks, bins)
-    counts = weighted.counts(series, FineGrid(edges, series.periods[:d]), basins)
-    density, draws = estimate_density(counts, method), counts.draws(n_bootstrap, seed)
+    covered = surface_range(series, d, weighted.blocks, bins, ranges)
+    edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)
+    density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)
     surface, deviations = _surface(density, edges, series, temperature, draws)
     masks: BoolArray = box_masks(surface, basins) if basins else find_basins(surface)
     names = [basin.name for basin in basins] or _letters(len(masks))
@@ -305,10 +313,10 @@ def analyse(
 
 
 def analyse_trajectories(
-    paths: Sequence[str | Path],
-    top: str | Path | None,
-    cvs: Sequence[str],
-    temperature: float,
+    paths: Any,
+    top: Any,
+    cvs: str | Sequence[str],
+    temperature: Any,
     *,
     log_weights: FloatArray | str | Path | None = None,
     bins: int | None = None,
@@ -320,10 +328,11 @@ def analyse_trajectories(
     Call these two for COLVAR files, windows, static biases, and everything else that can be chosen.
 
     Args:
-        paths: trajectories that mdtraj reads; empty if the collective variables are npy files.
-        top: their topology.
+        paths: trajectories that mdtraj reads, or mdtraj.Trajectory, one or several; empty if the collective variables
+            are npy files.
+        top: their topology: a file, mdtraj.Topology or mdtraj.Trajectory.
         cvs: one or two, as for `parse_cv`.
-        temperature: K.
+        temperature: K, or a Quantity.
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
         discard: frames to cut from each trajectory, or ``auto``.
@@ -337,18 +346,20 @@ def analyse_trajectories(
 
 
 def surface_from_trajectories(
-    paths: Sequence[str | Path],
-    top: str | Path | None,
-    cvs: Sequence[str],
-    temperature: float,
+    paths: Any,
+    top: Any,
+    cvs: str | Sequence[str],
+    temperature: Any,
     *,
     log_weights: FloatArray | str | Path | None = None,
     bins: int | None = None,
     discard: int | Literal["auto"] = "auto",
     seed: int = 0,
 ) -> FreeEnergySurface:
-    """The surface alone of `analyse_trajectories`, whose arguments these are."""
+    """The surface alone of `analyse_trajectories`, whose arguments these are; its doubts become warnings."""
     analysis = analyse_trajectories(
         paths, top, cvs, temperature, log_weights=log_weights, bins=bins, discard=discard, seed=seed
     )
+    for doubt in analysis.doubts:
+        warnings.warn(f"not to be trusted: {doubt}", stacklevel=2)
     return analysis.surface

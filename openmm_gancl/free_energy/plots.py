@@ -7,10 +7,10 @@ import numpy as np
 
 from ..coordinates.basin import Basin
 from ..units import FloatArray, energy_unit, thermal_energy
+from .axes import SurfaceAxis, axes_of
 from .convergence import Convergence
 from .surface import FreeEnergySurface
 
-SYMBOLS = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi1": "χ₁", "chi2": "χ₂", "theta": "θ"}
 MAX_ENERGY = 15.0
 """kT; what lies above it is drawn in one light tone."""
 
@@ -19,22 +19,6 @@ COLOURS = ("#006ba4", "#ff800e", "#595959", "#5f9ed1", "#c85200", "#898989", "#a
 
 UNKNOWN_COLOUR, ABOVE_COLOUR = "0.75", "0.95"
 HALO_WIDTH = 2.6
-
-
-def _is_angle(period: float) -> bool:
-    return bool(np.isclose(period, 2 * np.pi))
-
-
-def _scaled(values: FloatArray, period: float) -> FloatArray:
-    """Angles in degrees, anything else as it is."""
-    return np.degrees(values) if _is_angle(period) else values
-
-
-def _axis_label(name: str, period: float, unit: str) -> str:
-    kind, colon, rest = name.partition(":")
-    label = f"{SYMBOLS.get(kind, kind)}{' ' if kind in SYMBOLS and colon else colon}{rest}"
-    unit = "degrees" if _is_angle(period) else unit
-    return f"{label} ({unit})" if unit else label
 
 
 def _intervals(interval: FloatArray, edges: FloatArray) -> list[tuple[float, float]]:
@@ -60,13 +44,7 @@ def _new_axis(two_dimensional: bool) -> Any:
     return new_figure((6.4, 5.2) if two_dimensional else (6.4, 4.2)).add_subplot()
 
 
-def _degree_ticks(axis: Any, edges: FloatArray, period: float) -> None:
-    if _is_angle(period):
-        low, high = np.degrees(edges[[0, -1]])
-        axis.set_ticks(np.arange(np.ceil(low / 60 - 1e-6), np.floor(high / 60 + 1e-6) + 1) * 60)
-
-
-def _draw_boxes(ax: Any, surface: FreeEnergySurface, basins: Sequence[Basin]) -> None:
+def _draw_boxes(ax: Any, surface: FreeEnergySurface, axes: Sequence[SurfaceAxis], basins: Sequence[Basin]) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
@@ -76,8 +54,7 @@ def _draw_boxes(ax: Any, surface: FreeEnergySurface, basins: Sequence[Basin]) ->
         for box in basin.boxes:
             for x in _intervals(box[0], surface.edges[0]):
                 for y in _intervals(box[1], surface.edges[1]):
-                    x0, x1 = _scaled(np.array(x), surface.periods[0])
-                    y0, y1 = _scaled(np.array(y), surface.periods[1])
+                    (x0, x1), (y0, y1) = axes[0].shown(x), axes[1].shown(y)
                     parts.append((x0, y0, x1 - x0, y1 - y0))
         for x0, y0, width, height in parts:
             ax.add_patch(Rectangle((x0, y0), width, height, fill=False, color="0.1", lw=1.2, path_effects=halo))
@@ -102,40 +79,52 @@ def _closed(centres: FloatArray, field: FloatArray, edges: FloatArray, axis: int
     return centres, np.concatenate([last, field, first], axis)
 
 
-def _filled_field(surface: FreeEnergySurface, energy: FloatArray) -> tuple[list[FloatArray], FloatArray]:
+def _filled_field(
+    surface: FreeEnergySurface, axes: Sequence[SurfaceAxis], energy: FloatArray
+) -> tuple[list[FloatArray], FloatArray]:
     """Centres and energies, NaN where unknown, with one more row around."""
-    field, axes = np.where(np.isfinite(energy), energy, np.nan), []
-    for axis, (edges, period) in enumerate(zip(surface.edges, surface.periods, strict=True)):
+    field, places = np.where(np.isfinite(energy), energy, np.nan), []
+    for i, (edges, period) in enumerate(zip(surface.edges, surface.periods, strict=True)):
         centres = 0.5 * (edges[1:] + edges[:-1])
         if np.isfinite(period):
-            centres, field = _closed(centres, field, edges, axis)
-        axes.append(_scaled(centres, period))
-    return axes, field
+            centres, field = _closed(centres, field, edges, i)
+        places.append(axes[i].shown(centres))
+    return places, field
 
 
-def _axes_of_grid(ax: Any, surface: FreeEnergySurface) -> None:
+def _name_axis(axis: Any, shown: SurfaceAxis, edges: FloatArray) -> None:
+    """Name and ticks."""
+    if (ticks := shown.ticks(edges)) is not None:
+        axis.set_ticks(ticks, labels=[_turns(tick) for tick in ticks] if shown.unit == "radians" else None)
+    axis.set_label_text(shown.title)
+
+
+def _turns(angle: float) -> str:
+    """Radians as a multiple of pi / 2."""
+    quarters = round(2 * angle / np.pi)
+    whole, half = divmod(abs(quarters), 2)
+    number = f"{abs(quarters)}π/2" if half else f"{whole}π"
+    return "0" if not quarters else ("-" if quarters < 0 else "") + number.replace("1π", "π")
+
+
+def _axes_of_grid(ax: Any, surface: FreeEnergySurface, axes: Sequence[SurfaceAxis]) -> None:
     """Limits, ticks and names of both axes."""
-    for axis, edges, name, period, unit, limits in zip(
-        (ax.xaxis, ax.yaxis),
-        surface.edges,
-        surface.names,
-        surface.periods,
-        surface.units,
-        (ax.set_xlim, ax.set_ylim),
-        strict=True,
+    for axis, shown, edges, limits in zip(
+        (ax.xaxis, ax.yaxis), axes, surface.edges, (ax.set_xlim, ax.set_ylim), strict=True
     ):
-        _degree_ticks(axis, edges, period)
-        axis.set_label_text(_axis_label(name, period, unit))
-        limits(*_scaled(edges[[0, -1]], period))
+        _name_axis(axis, shown, edges)
+        limits(*shown.shown(edges[[0, -1]]))
 
 
-def _draw_minima(ax: Any, surface: FreeEnergySurface, minima: Mapping[str, FloatArray], saddles: Sequence[Any]) -> None:
+def _draw_minima(
+    ax: Any, axes: Sequence[SurfaceAxis], minima: Mapping[str, FloatArray], saddles: Sequence[Any]
+) -> None:
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=HALO_WIDTH, foreground="white")]
 
     def scaled(place: Any) -> list[float]:
-        return [float(_scaled(np.array(x), period)) for x, period in zip(place, surface.periods, strict=True)]
+        return [float(axis.shown(x)) for x, axis in zip(place, axes, strict=True)]
 
     for name, place in minima.items():
         if np.isfinite(place).all():
@@ -144,12 +133,12 @@ def _draw_minima(ax: Any, surface: FreeEnergySurface, minima: Mapping[str, Float
         ax.plot(*scaled(place), marker="x", ms=5, mew=1.4, color="0.1", path_effects=halo)
 
 
-def _plot_two(surface: FreeEnergySurface, ax: Any, unit: str) -> None:
+def _plot_two(surface: FreeEnergySurface, axes: Sequence[SurfaceAxis], ax: Any, unit: str) -> None:
     from matplotlib import colormaps
 
     size, kT = energy_unit(unit, surface.temperature), thermal_energy(surface.temperature)
     kT /= size
-    (x, y), field = _filled_field(surface, surface.energy / size)
+    (x, y), field = _filled_field(surface, axes, surface.energy / size)
     highest = np.nanmax(field)
     n_levels = int(min(MAX_ENERGY, max(np.ceil(highest / kT), 1.0)))
     ax.set_facecolor(UNKNOWN_COLOUR)
@@ -168,38 +157,69 @@ def _plot_two(surface: FreeEnergySurface, ax: Any, unit: str) -> None:
     step = next(step for step in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, np.inf) if kT * n_levels / step < 9)
     bar.set_ticks(np.arange(0, kT * n_levels + 1e-9, min(step, kT * n_levels)))
     bar.set_label(f"free energy ({unit}), one contour each kT")
-    _axes_of_grid(ax, surface)
+    _axes_of_grid(ax, surface, axes)
+
+
+def _legend_above(ax: Any) -> None:
+    """A legend that no curve runs through."""
+    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=3, fontsize=9)
 
 
 def _plot_one(
-    surface: FreeEnergySurface, ax: Any, basins: Sequence[Basin], minima: Mapping[str, FloatArray], unit: str
+    surface: FreeEnergySurface,
+    axis: SurfaceAxis,
+    ax: Any,
+    basins: Sequence[Basin],
+    minima: Mapping[str, FloatArray],
+    unit: str,
 ) -> None:
-    edges, period, size = surface.edges[0], surface.periods[0], energy_unit(unit, surface.temperature)
-    known = np.isfinite(surface.energy)
-    x = _scaled(surface.centres[0], period)
+    from matplotlib.patheffects import withStroke
+
+    edges, size = surface.edges[0], energy_unit(unit, surface.temperature)
+    known, halo = np.isfinite(surface.energy), [withStroke(linewidth=HALO_WIDTH, foreground="white")]
+    x = axis.shown(surface.centres[0])
     energy, error = (np.where(known, array / size, np.nan) for array in (surface.energy, surface.error))
     for index, basin in enumerate(basins):
-        for low, high in (part for box in basin.boxes for part in _intervals(box[0], edges)):
-            low, high = _scaled(np.array([low, high]), period)
+        for part in (part for box in basin.boxes for part in _intervals(box[0], edges)):
+            low, high = axis.shown(part)
             ax.axvspan(low, high, color="0.93" if index % 2 else "0.97", zorder=0)
-            ax.text((low + high) / 2, 0.98, basin.name, transform=ax.get_xaxis_transform(), ha="center", va="top")
+            top = ax.get_xaxis_transform()
+            ax.annotate(
+                basin.name,
+                ((low + high) / 2, 1.0),
+                (0, 2),
+                xycoords=top,
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+            )
     ax.fill_between(x, energy - error, energy + error, color="tab:blue", alpha=0.3, lw=0, label="one sigma")
     ax.plot(x, energy, color="tab:blue")
     for name, place in minima.items():
         if np.isfinite(place).all():
+            level = float(energy[np.abs(surface.centres[0] - place[0]).argmin()])
             ax.annotate(
                 name,
-                (float(_scaled(place, period)[0]), 0.02),
-                xycoords=("data", "axes fraction"),
+                (float(axis.shown(place[0])), level),
+                (0, -4),
+                textcoords="offset points",
                 ha="center",
-                va="bottom",
+                va="top",
+                path_effects=halo,
             )
-    _degree_ticks(ax.xaxis, edges, period)
-    ax.set_xlim(*_scaled(edges[[0, -1]], period))
-    ax.set_ylim(bottom=min(0.0, np.nanmin(energy - error)))
-    ax.set_xlabel(_axis_label(surface.names[0], period, surface.units[0]))
+    _name_axis(ax.xaxis, axis, edges)
+    ax.set_xlim(*axis.shown(edges[[0, -1]]))
+    top, bottom = np.nanmax(energy + error), min(0.0, np.nanmin(energy - error))
+    ax.set_ylim(bottom - (0.08 if minima else 0.0) * (top - bottom))
     ax.set_ylabel(f"free energy ({unit})")
-    ax.legend(frameon=False, loc="upper center")
+    _legend_above(ax)
+
+
+def _name_atoms(figure: Any, surface: FreeEnergySurface, axes: Sequence[SurfaceAxis]) -> None:
+    """In small print, the atoms that coordinates depend on."""
+    known = [(axis.label, atoms) for axis, atoms in zip(axes, surface.resolved, strict=False) if atoms]
+    if known:
+        figure.supxlabel("\n".join(f"{label}: {atoms}" for label, atoms in known), fontsize=7, color="0.4")
 
 
 def plot_surface(
@@ -210,6 +230,7 @@ def plot_surface(
     minima: Mapping[str, FloatArray] | None = None,
     saddles: Sequence[Any] = (),
     unit: str = "kJ/mol",
+    axis_units: Sequence[str] = (),
 ) -> Any:
     """Draw a free-energy surface over one or two labels.
 
@@ -220,32 +241,38 @@ def plot_surface(
         minima: places of basins that were found, by their names.
         saddles: places between them, drawn as crosses in two dimensions.
         unit: kJ/mol, kcal/mol or kT.
+        axis_units: degrees, radians, nm or angstrom, for each coordinate or for all; degrees for angles and the
+            coordinate's own for others by default.
 
     Returns:
         the axis; ``ax.figure.savefig(path)`` writes it.
     """
-    two_dimensional = surface.energy.ndim == 2
-    ax = _new_axis(two_dimensional) if ax is None else ax
+    two_dimensional, axes = surface.energy.ndim == 2, axes_of(surface, axis_units)
+    if ax is None:
+        ax = _new_axis(two_dimensional)
+        _name_atoms(ax.figure, surface, axes)
     if not two_dimensional:
-        _plot_one(surface, ax, basins, minima or {}, unit)
+        _plot_one(surface, axes[0], ax, basins, minima or {}, unit)
         return ax
-    _plot_two(surface, ax, unit)
-    _draw_boxes(ax, surface, basins)
-    _draw_minima(ax, surface, minima or {}, saddles)
+    _plot_two(surface, axes, ax, unit)
+    _draw_boxes(ax, surface, axes, basins)
+    _draw_minima(ax, axes, minima or {}, saddles)
     return ax
 
 
-def plot_errors(surface: FreeEnergySurface, ax: Any = None, *, unit: str = "kJ/mol") -> Any:
+def plot_errors(
+    surface: FreeEnergySurface, ax: Any = None, *, unit: str = "kJ/mol", axis_units: Sequence[str] = ()
+) -> Any:
     """Draw the error bars of a surface over two labels; the axis is returned."""
-    ax = _new_axis(True) if ax is None else ax
+    ax, axes = _new_axis(True) if ax is None else ax, axes_of(surface, axis_units)
     size, known = energy_unit(unit, surface.temperature), np.isfinite(surface.error)
-    x, y = (_scaled(edges, period) for edges, period in zip(surface.edges, surface.periods, strict=True))
+    x, y = (axis.shown(edges) for axis, edges in zip(axes, surface.edges, strict=True))
     highest = float(np.quantile(surface.error[known], 0.98)) / size
     ax.set_facecolor(UNKNOWN_COLOUR)
     drawn = np.ma.masked_invalid(np.where(known, surface.error / size, np.nan).T)
     mesh = ax.pcolormesh(x, y, drawn, cmap="cividis", vmin=0.0, vmax=highest)
     ax.figure.colorbar(mesh, ax=ax, extend="max").set_label(f"standard error ({unit})")
-    _axes_of_grid(ax, surface)
+    _axes_of_grid(ax, surface, axes)
     return ax
 
 
@@ -279,10 +306,10 @@ def plot_convergence(convergence: Convergence, temperature: float, *, unit: str 
             )
     axes[0].set_ylabel(f"RMS from the\nwhole ({unit})")
     axes[0].set_ylim(bottom=0.0)
-    axes[0].legend(frameon=False)
+    _legend_above(axes[0])
     if n_rows == 2:
         axes[1].set_ylabel(f"basin free energy ({unit})")
-        axes[1].legend(frameon=False, ncols=3, fontsize=9)
+        _legend_above(axes[1])
     axes[-1].set_xlabel("part of each trajectory (%)")
     axes[-1].set_xlim(0, 103)
     return figure
@@ -325,8 +352,9 @@ def plot_equilibration(discarded: Sequence[int], inefficiency: Sequence[float], 
     windows = np.arange(len(discarded))
     ax.bar(windows, discarded, color=COLOURS[0], label="cut as equilibration")
     ax.plot(windows, inefficiency, "o", color=COLOURS[1], ms=4, label="statistical inefficiency")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("window")
     ax.set_ylabel("frames")
     ax.set_ylim(bottom=0.0)
-    ax.legend(frameon=False)
+    _legend_above(ax)
     return ax

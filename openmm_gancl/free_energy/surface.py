@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError
+from ..files import load_arrays
 from ..units import FloatArray, energy_unit, thermal_energy
 
 DEFAULT_BINS = {1: 120, 2: 72}
@@ -33,6 +33,9 @@ class FreeEnergySurface:
         temperature: K.
         force_evaluations: of the real potential, all that the surface depends on.
         units: of the coordinates, one each; empty where it is not known.
+        labels: of the coordinates, as a paper would print them; empty where they are the names.
+        resolved: the atoms that each coordinate depends on, as the topology's file names them; empty where they are not
+            known.
     """
 
     energy: FloatArray
@@ -43,6 +46,8 @@ class FreeEnergySurface:
     temperature: float
     force_evaluations: int
     units: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
 
     @classmethod
     def of_reduced(
@@ -97,6 +102,8 @@ class FreeEnergySurface:
     def save(self, path: str | Path) -> None:
         """Write ``fes.npz``."""
         edges: dict[str, Any] = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}
+        known = {"labels": self.labels, "resolved": self.resolved}
+        texts: dict[str, Any] = {name: np.array(values) for name, values in known.items() if values}
         np.savez(
             path,
             energy=self.energy,
@@ -107,6 +114,7 @@ class FreeEnergySurface:
             temperature=self.temperature,
             force_evaluations=self.force_evaluations,
             **edges,
+            **texts,
         )
 
     def save_dat(self, path: str | Path, unit: str = "kJ/mol") -> None:
@@ -131,27 +139,60 @@ class FreeEnergySurface:
         Path(path).write_text("\n".join(lines) + "\n")
 
 
+def _is_whole(surface: FreeEnergySurface) -> bool:
+    """Whether shapes fit each other and numbers are what they must be."""
+    if any(part.dtype.kind != "f" for part in (surface.energy, surface.error, surface.periods, *surface.edges)):
+        return False
+    d, shape = surface.energy.ndim, surface.energy.shape
+    texts = all(len(part) in (0, d) for part in (surface.labels, surface.resolved))
+    one_each = (
+        texts and len(surface.names) == len(surface.units) == len(surface.edges) == d and surface.periods.shape == (d,)
+    )
+    edges = one_each and all(
+        axis.shape == (n + 1,) and np.isfinite(axis).all() and (np.diff(axis) > 0.0).all()
+        for axis, n in zip(surface.edges, shape, strict=True)
+    )
+    bounded = not np.isnan(surface.energy).any() and bool((surface.periods > 0.0).all())
+    known = np.isfinite(surface.energy)
+    return bool(
+        d in DEFAULT_BINS
+        and edges
+        and surface.error.shape == shape
+        and bounded
+        and known.any()
+        and np.isfinite(surface.error[known]).all()
+        and np.isfinite(surface.temperature)
+        and surface.temperature > 0.0
+    )
+
+
 def load_surface(path: str | Path) -> FreeEnergySurface:
     """Read what `FreeEnergySurface.save` wrote.
 
     Raises:
         InputError: there is no such file, or it holds no surface.
     """
+    refusal = InputError(f"{path} holds no surface: give a fes.npz that gancl wrote")
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            names = tuple(map(str, stored["names"]))
-            return FreeEnergySurface(
-                energy=stored["energy"],
-                error=stored["error"],
-                edges=tuple(stored[f"edges_{i}"] for i in range(len(names))),
-                names=names,
-                periods=stored["periods"],
-                temperature=float(stored["temperature"]),
-                force_evaluations=int(stored["force_evaluations"]),
-                units=tuple(map(str, stored["units"])),
-            )
-    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
-        raise InputError(f"{path} holds no surface: give a fes.npz that gancl wrote") from None
+        stored = load_arrays(Path(path))
+        names = tuple(map(str, stored["names"]))
+        surface = FreeEnergySurface(
+            energy=stored["energy"],
+            error=stored["error"],
+            edges=tuple(stored[f"edges_{i}"] for i in range(len(names))),
+            names=names,
+            periods=stored["periods"],
+            temperature=float(stored["temperature"]),
+            force_evaluations=int(stored["force_evaluations"]),
+            units=tuple(map(str, stored["units"])),
+            labels=tuple(map(str, stored.get("labels", ()))),
+            resolved=tuple(map(str, stored.get("resolved", ()))),
+        )
+        if not _is_whole(surface):
+            raise refusal
+    except (InputError, ValueError, KeyError, IndexError, TypeError, OverflowError):
+        raise refusal from None
+    return surface
 
 
 def grid_edges(slow: Axes, bins: int | None = None) -> tuple[FloatArray, ...]:

@@ -14,6 +14,7 @@ from ..coordinates.features import Features, SineCosine, heavy_atom_distances
 from ..coordinates.geometry import embedded, wrap
 from ..coordinates.label_modules import WithTorsions
 from ..coordinates.module_tensors import part_of
+from ..coordinates.residues import from_openmm
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, slow_from_description
 from ..coordinates.torch_modules import features_module
 from ..errors import InputError, first_line
@@ -126,7 +127,7 @@ def learn_slow_coordinates(
     """
     import mdtraj
 
-    topology = mdtraj.Topology.from_openmm(system.topology)
+    topology = from_openmm(system.topology)
     features = features or Features((heavy_atom_distances(topology),))
     frames = mdtraj.Trajectory(np.asarray(positions, dtype=np.float32), topology)
     kept = kept_torsions(system.slow, keep)

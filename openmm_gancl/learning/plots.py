@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..free_energy.plots import COLOURS, SYMBOLS, UNKNOWN_COLOUR, new_figure
+from ..free_energy.axes import SYMBOLS
+from ..free_energy.plots import COLOURS, UNKNOWN_COLOUR, new_figure
 from ..units import FloatArray
 from .diffusion_map import BandwidthCurve, DiffusionMap
 from .spectrum import MIN_FRAME_FRACTION, Selection, SpectralGap, spectral_gap

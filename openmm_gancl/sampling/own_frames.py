@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
+from ..coordinates.residues import from_openmm
 from ..coordinates.slow_coordinates import Torsions
 from ..coordinates.specification import torsion_atoms
 from ..engine.random_numbers import named_rng
-from ..errors import InputError, first_line
+from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
-from ..trajectories.files import silent_readers
+from ..trajectories.files import read_chunks
 from ..trajectories.series import read_log_weights
+from ..trajectories.topologies import load_topology
 from ..units import FloatArray
 
 
@@ -23,11 +24,9 @@ def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
     Raises:
         InputError: one is not, or one of the system's is missing.
     """
-    import mdtraj
-
     slow, named = system.slow, []
     for cv in cvs:
-        atoms = torsion_atoms(cv, mdtraj.Topology.from_openmm(system.topology))
+        atoms = torsion_atoms(cv, from_openmm(system.topology))
         if cv in slow.names:
             named.append(cv)
         elif atoms is not None and isinstance(slow, Torsions):
@@ -43,29 +42,21 @@ def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
 
 
 def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path]) -> FloatArray:
-    import mdtraj
-
-    for path in (top, *trajectories):
-        if not path.is_file():
-            raise InputError(f"there is no file {path}: check `top` and `traj`")
-    try:
-        with silent_readers():
-            loaded: Any = mdtraj.load([str(path) for path in trajectories], top=str(top))
-    except (OSError, ValueError, TypeError) as error:
+    topology = load_topology(top)
+    if topology.n_atoms != system.n_atoms:
         raise InputError(
-            f"cannot read {trajectories[0]} with {top} ({first_line(error)}): give matching files"
-        ) from None
-    if loaded.n_atoms != system.n_atoms:
-        raise InputError(
-            f"the frames have {loaded.n_atoms} atoms, {system.name} has {system.n_atoms}: "
+            f"the frames have {topology.n_atoms} atoms, {system.name} has {system.n_atoms}: "
             "give frames of the same molecule, without solvent"
         )
     ours = [atom.element.symbol if atom.element else "" for atom in system.topology.atoms()]
-    theirs = [atom.element.symbol if atom.element else "" for atom in loaded.topology.atoms]
+    theirs = [atom.element.symbol if atom.element else "" for atom in topology.atoms]
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if a and b and a != b:
             raise InputError(f"atom {i} is {b} in {top}, but {a} in {system.name}: reorder the frames' atoms")
-    return np.asarray(loaded.xyz, dtype=float)
+    pieces = [chunk.xyz for path in trajectories for chunk in read_chunks(path, topology)]
+    if not pieces:
+        raise InputError("the trajectories hold no frame: give others")
+    return np.concatenate(pieces).astype(float)
 
 
 def hydrogens_in_order(system: MolecularSystem, positions: FloatArray) -> tuple[FloatArray, int]:

@@ -7,8 +7,8 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..coordinates.residues import backbone_atoms, from_openmm
 from ..coordinates.slow_coordinates import SlowCoordinates, slow_from_description
-from ..coordinates.specification import backbone_atoms
 from ..engine.serialization import deserialized_system, refuse_code
 from ..errors import InputError, first_line
 from ..units import FloatArray, number
@@ -136,11 +136,9 @@ def objects_of_card(card: SystemCard, folder: Path) -> tuple[Any, Any, FloatArra
 
 def _named_torsion(torsion: str, topology: Any) -> list[int]:
     """Atoms of phi:RES or psi:RES, RES being the residue number of the structure."""
-    import mdtraj
-
     kind, residue = torsion.split(":")
     try:
-        return backbone_atoms(kind, residue, torsion, mdtraj.Topology.from_openmm(topology))
+        return backbone_atoms(kind, residue, torsion, from_openmm(topology))
     except InputError as error:
         raise InputError(f"key 'labels': {error}") from None
 

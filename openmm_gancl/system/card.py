@@ -50,7 +50,7 @@ class TorsionLabelCard(_Table):
     name: str
     atoms: FourAtoms | None = Field(None, description="0-based")
     torsion: str | None = Field(
-        None, pattern=r"^(phi|psi):-?\w+$", description="phi:RES or psi:RES, the residue number"
+        None, pattern=r"^(phi|psi):[\w/-]+$", description="phi:RES or psi:RES, as phi:2, phi:52A, phi:B/52A"
     )
 
     @model_validator(mode="after")

@@ -146,7 +146,7 @@ def independent_blocks(
     Raises:
         InputError: nothing is left of a trajectory, or too little for a second block.
     """
-    if discard != "auto" and discard < 0:
+    if discard != "auto" and not (isinstance(discard, int | np.integer) and discard >= 0):
         raise InputError(f"`discard` is {discard}: give auto or a number of frames")
     start: list[int] = []
     stop: list[int] = []

@@ -1,72 +1,21 @@
 """Trajectory files, read in pieces; those that are damaged or of another molecule are named."""
 
-import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import InputError, first_line
+from .arguments import is_trajectory
+from .child import from_child
+from .headers import DCD_TITLE_OFFSET, check_headers, other_atoms
+from .topologies import HDF5, known_to_mdtraj, suffix_of
 
 CHUNK_ATOMS = 400_000
 """Atoms read at a time, over all frames: what bounds the memory."""
 
-HDF5 = {".h5", ".hdf5"}
 FORMATS_WITH_TIMES = {".xtc", ".trr", ".nc", ".ncdf", *HDF5}
 """Formats whose frames have a time."""
-
-
-DCD_TITLE_OFFSET = 92
-"""Bytes of a DCD file before its title: the control record, with its length at either end."""
-
-
-@contextmanager
-def silent_readers() -> Iterator[None]:
-    """Mdtraj's C code talks on stdout, which belongs to results."""
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def load_topology(path: Path) -> Any:
-    """The mdtraj.Topology of a structure file."""
-    import mdtraj
-
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check `top`")
-    try:
-        return mdtraj.load_topology(str(path))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"cannot read a topology from {path} ({first_line(error)}): give a PDB file, say") from None
-
-
-def _cut_off(path: Path, frame: int) -> InputError:
-    return InputError(f"{path} is cut off within frame {frame}: repair it, or copy it again")
-
-
-def _check_dcd(path: Path, file: BinaryIO) -> None:
-    head = file.read(DCD_TITLE_OFFSET)
-    if len(head) < DCD_TITLE_OFFSET or head[4:8] != b"CORD":
-        raise InputError(f"{path} is no DCD file: check its name")
-    order = "<" if struct.unpack("<i", head[:4])[0] == 84 else ">"
-    control = struct.unpack(f"{order}20i", head[8:88])
-    title = struct.unpack(f"{order}i", file.read(4))[0]
-    file.seek(title + 4 + 4, os.SEEK_CUR)
-    n_atoms = struct.unpack(f"{order}i", file.read(4))[0]
-    begin = file.seek(4, os.SEEK_CUR)
-    if control[8]:
-        return  # fixed atoms: the first frame is longer than the others
-    charmm = control[19] != 0  # elsewhere these words hold the time step in double precision
-    frame = 3 * (4 * n_atoms + 8) + (56 if charmm and control[10] else 0)
-    whole, rest = divmod(path.stat().st_size - begin, frame)
-    if rest:
-        raise _cut_off(path, whole)
 
 
 def set_dcd_title(path: Path, title: str) -> None:
@@ -86,70 +35,62 @@ def set_dcd_title(path: Path, title: str) -> None:
         file.write(title.encode("ascii").ljust(80 * n_lines))
 
 
-def _check_trr(path: Path, file: BinaryIO) -> None:
-    size, frame = path.stat().st_size, 0
-    while (begin := file.tell()) < size:
-        head = file.read(24)
-        if len(head) == 24 and struct.unpack(">i", head[:4])[0] != 1993:
-            raise InputError(f"{path} is no TRR file, or broken at frame {frame}: check its name, or copy it again")
-        head += file.read(52)
-        if len(head) < 76:
-            raise _cut_off(path, frame)
-        # input record, energies, box, virial, pressure, topology, symbols, positions, velocities, forces
-        sizes, n_atoms = struct.unpack(">10i", head[24:64]), struct.unpack(">i", head[64:68])[0]
-        vectors = [size // n for size, n in ((sizes[2], 9), *((size, 3 * n_atoms) for size in sizes[7:])) if size]
-        reals = vectors[0] if vectors else 4
-        if 24 + 52 + 2 * reals + sum(sizes) > size - begin:
-            raise _cut_off(path, frame)
-        file.seek(begin + 24 + 52 + 2 * reals + sum(sizes))
-        frame += 1
+def _chunks(path: Path, topology: Any, stride: int) -> Iterator[Any]:
+    """Pieces of a trajectory as mdtraj reads them, after checks."""
+    import mdtraj
+
+    kind = suffix_of(path)
+    check_headers(path, kind, topology.n_atoms)
+    # whole multiples of the stride: mdtraj starts each chunk anew
+    frames = max(CHUNK_ATOMS // max(topology.n_atoms, 1) // stride, 1) * stride
+    keyword = {} if kind in HDF5 else {"top": topology}
+    begun = 0
+    try:
+        with known_to_mdtraj(path) as name:
+            for chunk in mdtraj.iterload(name, chunk=frames, stride=stride, **keyword):
+                if chunk.n_atoms != topology.n_atoms:
+                    raise other_atoms(path, chunk.n_atoms, topology.n_atoms)
+                if chunk.unitcell_lengths is not None and not chunk.unitcell_lengths.any():
+                    chunk.unitcell_lengths = chunk.unitcell_angles = None
+                begun += len(chunk)
+                yield chunk
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs a package that is missing ({first_line(error)}): pip install {error.name or 'what it names'}"
+        ) from None
+    except Exception as error:  # readers stumble over broken files in any way
+        if "must be shape" in str(error):
+            raise InputError(
+                f"{path} does not have the {topology.n_atoms} atoms of the topology: give the one of these frames"
+            ) from None
+        where = f"after frame {begun * stride}" if begun else "at its beginning"
+        raise InputError(f"cannot read {path}, {where} ({first_line(error)}): give matching, whole files") from None
 
 
-FORMAT_CHECKS = {".dcd": _check_dcd, ".trr": _check_trr}
-"""Formats whose readers stop at a truncated frame without an error."""
+def _of_memory(frames: Any, topology: Any, stride: int) -> Iterator[Any]:
+    """Pieces of an mdtraj.Trajectory."""
+    if frames.n_atoms != topology.n_atoms:
+        raise other_atoms(frames, frames.n_atoms, topology.n_atoms)
+    n = max(CHUNK_ATOMS // max(topology.n_atoms, 1), 1)
+    for first in range(0, len(frames), n * stride):
+        yield frames[first : first + n * stride : stride]
 
 
-def read_chunks(path: Path, top: Path, topology: Any, stride: int) -> Iterator[Any]:
+def read_chunks(path: Any, topology: Any, stride: int = 1) -> Iterator[Any]:
     """Pieces of a trajectory, as mdtraj.Trajectory.
 
     Args:
-        path: the trajectory.
-        top: file of the topology, for messages.
+        path: the trajectory's file, or an mdtraj.Trajectory.
         topology: an mdtraj.Topology.
         stride: take every so many frames.
 
     Raises:
         InputError: the file is missing, damaged or of another molecule.
     """
-    import mdtraj
-
+    if is_trajectory(path):
+        return _of_memory(path, topology, stride)
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the trajectories' names")
-    if path.suffix in FORMAT_CHECKS:
-        with path.open("rb") as file:
-            FORMAT_CHECKS[path.suffix](path, file)
-    # whole multiples of the stride: mdtraj starts each chunk anew
-    frames = max(CHUNK_ATOMS // max(topology.n_atoms, 1) // stride, 1) * stride
-    keyword = {} if path.suffix in HDF5 else {"top": topology}
-    other = f"{path} does not have the {topology.n_atoms} atoms of {top}: give the topology of these frames"
-    begun = 0
-    try:
-        for chunk in mdtraj.iterload(str(path), chunk=frames, stride=stride, **keyword):
-            if chunk.n_atoms != topology.n_atoms:
-                raise InputError(other)
-            begun += len(chunk)
-            yield chunk
-    except InputError:
-        raise
-    except ImportError as error:
-        missing = "tables" if path.suffix in HDF5 else error.name or "what it names"
-        raise InputError(
-            f"{path} needs a package that is missing ({first_line(error)}): pip install {missing}"
-        ) from None
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        if "must be shape" in str(error):
-            raise InputError(other) from None
-        where = f"after frame {begun * stride}" if begun else "at its beginning"
-        raise InputError(
-            f"cannot read {path} with {top}, {where} ({first_line(error)}): give matching, whole files"
-        ) from None
+    return from_child(path, topology, lambda: _chunks(path, topology, stride))

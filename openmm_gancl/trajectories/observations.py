@@ -9,7 +9,8 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..errors import InputError
-from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray, checked_temperature, energy_unit, thermal_energy
+from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray, energy_unit, thermal_energy
+from .arguments import ARGUMENTS, is_trajectory
 from .periods import TURNS, check_period, check_same_turn, contradicts, plumed_number
 from .series import (
     Series,
@@ -112,8 +113,8 @@ def _only(series: Series, kept: BoolArray) -> Series:
 
 
 def _frames(
-    trajectories: Sequence[Path],
-    top: Path | None,
+    trajectories: Sequence[Any],
+    top: Any,
     computed: Sequence[str],
     table: "Colvar | None",
     npy: Sequence[str],
@@ -183,7 +184,7 @@ def _joined(
 ) -> tuple[Series, tuple[str, ...]]:
     """All collective variables in the order requested, and notes on them."""
     series = frames.series
-    columns, names, periods, units, notes = [], [], [], [], []
+    columns, names, periods, units, notes, labels, resolved = [], [], [], [], [], [], []
     computed = iter(range(len(series.names)))
     for cv in cvs:
         if _is_computed(cv):
@@ -192,12 +193,16 @@ def _joined(
             names.append(cv)
             periods.append(float(series.periods[i]))
             units.append(series.units[i])
+            labels.append(series.labels[i])
+            resolved.append(series.resolved[i])
         else:
             found = _of_file(cv, table, frames, stride, length)
             columns.append(wrap(found.values, found.period).astype(np.float32))
             names.append(found.name)
             periods.append(found.period)
             units.append(found.unit)
+            labels.append(found.name)
+            resolved.append("")
             notes.append(found.note)
     same = len(columns) == len(series.names)
     joined = replace(
@@ -205,6 +210,8 @@ def _joined(
         names=tuple(names),
         periods=np.array(periods),
         units=tuple(units),
+        labels=tuple(labels),
+        resolved=tuple(resolved),
         values=series.values if same else np.stack(columns, axis=1),
     )
     return joined, tuple(filter(None, notes))
@@ -248,8 +255,10 @@ def _check_once(tables: Sequence[Path]) -> None:
         raise InputError(f"{repeated[0].name} is given twice: give each file once")
 
 
-def _check_named(trajectories: Sequence[Path], files: Sequence[Path]) -> None:
+def _check_named(trajectories: Sequence[Any], files: Sequence[Path]) -> None:
     """See that the trajectories given are those of the windows."""
+    if any(map(is_trajectory, trajectories)):
+        raise InputError("windows are files: give the names of the trajectories, or none, not mdtraj.Trajectory")
     given, named = {path.resolve() for path in trajectories}, {path.resolve() for path in files}
     if given and given != named:
         odd = sorted(given - named or named - given)[0]
@@ -542,15 +551,15 @@ def _windows_of(
 class _Sources:
     """What the user gives, as for `read`."""
 
-    paths: Sequence[str | Path]
-    top: str | Path | None
+    paths: Any
+    top: Any
     cvs: Sequence[str]
     temperature: float
     log_weights: FloatArray | str | Path | None
     weights: FloatArray | str | Path | None
-    colvar: Sequence[str | Path]
+    colvar: Any
     bias_columns: Sequence[str]
-    hills: Sequence[str | Path]
+    hills: Any
     windows: "UmbrellaWindows | WindowTable | str | Path | None"
     bias: "StaticBias | Callable[[FloatArray], StaticBias] | None"
     bias_cvs: Sequence[str]
@@ -559,10 +568,15 @@ class _Sources:
     stride: int
     progress: Callable[[], None] | None
 
+    def __post_init__(self) -> None:
+        """As people give them, to what is meant."""
+        for name, convert in ARGUMENTS.items():
+            object.__setattr__(self, name, convert(name, getattr(self, name)))
+
     def observed(self) -> Observations:
         """Frames of all files, their collective variables, and what undoes their bias."""
-        files, tables, hills = list(map(Path, self.paths)), expanded(self.colvar), expanded(self.hills)
-        units = _Input.of(self.input_unit, checked_temperature(self.temperature))
+        files, tables, hills = list(self.paths), expanded(self.colvar), expanded(self.hills)
+        units = _Input.of(self.input_unit, self.temperature)
         windows = _as_windows(self.windows, len(self.bias_cvs or self.cvs))
         acting = _check_bias_cvs(self.cvs, self.bias_cvs, windows, self.bias or hills or None)
         everything = list(dict.fromkeys([*self.cvs, *acting]))
@@ -595,7 +609,9 @@ class _Sources:
     def _frames(
         self, files: Sequence[Path], computed: Sequence[str], table: "Colvar | None", npy: Sequence[str]
     ) -> _Frames:
-        top, by_file = None if self.top is None else Path(self.top), self.windows is not None
+        top, by_file = self.top, self.windows is not None
+        if top is None and computed and files and is_trajectory(files[0]):
+            top = files[0]
         return _frames(files, top, computed, table, npy, self.stride, self.progress, by_file)
 
     def _undone(
@@ -619,10 +635,10 @@ class _Sources:
 
 
 def read(
-    paths: Sequence[str | Path],
-    top: str | Path | None,
-    cvs: Sequence[str],
-    temperature: float,
+    paths: Any,
+    top: Any,
+    cvs: str | Sequence[str],
+    temperature: Any,
     *,
     log_weights: FloatArray | str | Path | None = None,
     weights: FloatArray | str | Path | None = None,
@@ -640,10 +656,11 @@ def read(
     """Read collective variables of frames, and what undoes their bias: one of six ways, or none.
 
     Args:
-        paths: trajectories that mdtraj reads; empty if the collective variables are columns or npy files.
-        top: their topology.
+        paths: trajectories that mdtraj reads, or mdtraj.Trajectory, one or several; empty if the collective variables
+            are columns or npy files.
+        top: their topology: a file, mdtraj.Topology or mdtraj.Trajectory.
         cvs: one or two of the surface: as for `parse_cv`, or ``column:NAME`` of a table, or ``npy:FILE``.
-        temperature: K.
+        temperature: K, or a Quantity.
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
         weights: themselves, not their logarithms.
         colvar: tables of columns (COLVAR files of PLUMED, xvg, colvars, cpptraj, CSV), wildcards too.

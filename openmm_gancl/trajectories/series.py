@@ -4,20 +4,21 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..coordinates.specification import CollectiveVariable, parse_cv
 from ..errors import InputError, first_line
-from ..units import FloatArray, IntArray
-from .files import FORMATS_WITH_TIMES, load_topology, read_chunks, silent_readers
+from ..files import load_arrays
+from ..units import FloatArray, IntArray, numbers
+from .arguments import is_trajectory, stride_of, trajectories_of, words_of
+
+if TYPE_CHECKING:
+    from ..coordinates.specification import CollectiveVariable
+    from .bonds import BondCheck
 
 MAX_LOG_WEIGHT = 50.0
 """Above the median, beyond which numbers are hardly logarithms of weights."""
-
-MAX_BOND_LENGTH = 1.0
-"""nm; a longer bond crosses the box."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Series:
         values: shape=(n, d), single precision.
         starts: shape=(n_files + 1,), where each trajectory begins; the last entry is n.
         time: shape=(n,), ps; None where the files hold none.
+        labels: of the coordinates, as a paper would print them; empty where they are the names.
+        resolved: the atoms that each depends on, as the topology's file names them; empty where they are not known.
     """
 
     names: tuple[str, ...]
@@ -39,6 +42,8 @@ class Series:
     values: Any
     starts: IntArray
     time: Any = None
+    labels: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
 
     @property
     def n_files(self) -> int:
@@ -47,9 +52,9 @@ class Series:
 
 
 def read_series(
-    paths: Sequence[Path],
-    top: Path,
-    cvs: Sequence[str],
+    paths: Any,
+    top: Any,
+    cvs: str | Sequence[str],
     *,
     stride: int = 1,
     progress: Callable[[], None] | None = None,
@@ -57,36 +62,40 @@ def read_series(
     """Stream trajectories; what stays in memory is four bytes a frame and collective variable.
 
     Args:
-        paths: files that mdtraj reads.
-        top: their topology.
-        cvs: as for `parse_cv`.
+        paths: files that mdtraj reads, or mdtraj.Trajectory, one or several.
+        top: their topology: a file, mdtraj.Topology or mdtraj.Trajectory.
+        cvs: one or several, as for `parse_cv`.
         stride: take every so many frames.
         progress: called once for each finished file.
 
     Raises:
         InputError: a file cannot be read, is of another molecule, or holds NaN.
     """
-    if stride < 1:
-        raise InputError(f"`stride` is {stride}: give at least 1")
+    from ..coordinates.specification import parse_cv
+    from .bonds import BondCheck
+    from .files import FORMATS_WITH_TIMES, read_chunks
+    from .topologies import load_topology, suffix_of
+
+    paths, cvs, stride = trajectories_of("paths", paths), words_of("cvs", cvs), stride_of("stride", stride)
     if not paths:
         raise InputError("no trajectory is given: name at least one file")
     topology = load_topology(top)
     variables = [parse_cv(cv, topology) for cv in cvs]
-    timed = all(path.suffix in FORMATS_WITH_TIMES for path in paths)
+    check = BondCheck(variables, topology)
+    timed = all(not is_trajectory(path) and suffix_of(path) in FORMATS_WITH_TIMES for path in paths)
     values, times, starts = array("f"), array("f"), [0]
-    with silent_readers():
-        for path in paths:
-            done = 0
-            for chunk in read_chunks(path, top, topology, stride):
-                values.frombytes(_values(chunk, variables, path, done, stride).tobytes())
-                if timed:
-                    times.frombytes(np.asarray(chunk.time, dtype=np.float32).tobytes())
-                done += len(chunk)
-            if not done:
-                raise InputError(f"{path} holds no frame: leave it out")
-            starts.append(starts[-1] + done)
-            if progress is not None:
-                progress()
+    for path in paths:
+        done = 0
+        for chunk in read_chunks(path, topology, stride):
+            values.frombytes(_values(chunk, variables, check, path, done, stride).tobytes())
+            if timed:
+                times.frombytes(np.asarray(chunk.time, dtype=np.float32).tobytes())
+            done += len(chunk)
+        if not done:
+            raise InputError(f"{path} holds no frame: leave it out")
+        starts.append(starts[-1] + done)
+        if progress is not None:
+            progress()
     return Series(
         names=tuple(variable.name for variable in variables),
         periods=np.array([variable.period for variable in variables]),
@@ -94,27 +103,14 @@ def read_series(
         values=np.frombuffer(values, dtype=np.float32).reshape(-1, len(variables)),
         starts=np.array(starts),
         time=np.frombuffer(times, dtype=np.float32) if timed else None,
+        labels=tuple(variable.label for variable in variables),
+        resolved=tuple(variable.resolved for variable in variables),
     )
 
 
-def _check_whole(chunk: Any, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
-    """Refuse a molecule that the box cuts in two, where the minimum image does not mend it."""
-    if not len(variable.bonds) or (chunk.unitcell_lengths is not None and not variable.needs_whole):
-        return
-    lengths = np.linalg.norm(chunk.xyz[:, variable.bonds[:, 0]] - chunk.xyz[:, variable.bonds[:, 1]], axis=2)
-    boxes = chunk.unitcell_lengths
-    limit = MAX_BOND_LENGTH if boxes is None else 0.5 * boxes.min(axis=1, keepdims=True)
-    broken = lengths > limit
-    if broken.any():
-        frame, bond = np.argwhere(broken)[0]
-        a, b = variable.bonds[bond]
-        raise InputError(
-            f"{where(int(frame))}: the bond between atoms {a} and {b} is {lengths[frame, bond]:.2f} nm long, so the "
-            f"molecule is cut by the box: make molecules whole (mdtraj's make_molecules_whole, say) for {variable.name}"
-        )
-
-
-def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, done: int, stride: int) -> Any:
+def _values(
+    chunk: Any, variables: Sequence["CollectiveVariable"], check: "BondCheck", path: Path, done: int, stride: int
+) -> Any:
     def where(row: int) -> str:
         return f"{path}, frame {(done + row) * stride}"
 
@@ -122,8 +118,7 @@ def _values(chunk: Any, variables: Sequence[CollectiveVariable], path: Path, don
     bad = ~np.isfinite(chunk.xyz[:, used]).all(axis=(1, 2))
     if bad.any():
         raise InputError(f"{where(int(bad.argmax()))}: a coordinate is NaN or infinite: cut the trajectory before it")
-    for variable in variables:
-        _check_whole(chunk, variable, where)
+    check(chunk, where)
     values = np.stack([np.asarray(variable.compute(chunk), dtype=np.float32) for variable in variables], axis=1)
     undefined = ~np.isfinite(values).all(axis=1)
     if undefined.any():
@@ -146,7 +141,7 @@ def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
 
 def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
     """Log-weights of n frames, shape=(n,), of which some are finite and none is NaN or plus infinity."""
-    values = np.asarray(log_weights, dtype=float)
+    values = numbers(log_weights)
     if values.shape != (n,):
         raise InputError(f"{where} of shape {values.shape} for {n} frames: give one a frame")
     if np.isnan(values).any() or (values == np.inf).any() or not np.isfinite(values).any():
@@ -189,9 +184,10 @@ def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: 
     if not path.is_file():
         raise InputError(f"there is no file {path}: give the {what} of the frames")
     if path.suffix == ".npy":
+        stored = load_arrays(path)
         try:
-            values = np.atleast_1d(np.asarray(np.load(path, allow_pickle=False), dtype=float))
-        except (OSError, ValueError, TypeError, EOFError) as error:
+            values = np.atleast_1d(np.asarray(stored, dtype=float))
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
     else:
         values = _text_values(path, what)

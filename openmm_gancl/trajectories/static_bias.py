@@ -9,14 +9,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
-from zipfile import BadZipFile
+from typing import Protocol
 
 import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter1d
 
-from ..errors import InputError, first_line
-from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
+from ..errors import InputError
+from ..files import load_arrays
+from ..units import FloatArray, IntArray, checked_temperature, numbers, thermal_energy
 from .bias_evidence import decide, log_likelihoods
 from .kernel_bias import KernelBias
 
@@ -87,15 +87,6 @@ class TabulatedBias:
         return np.asarray(energies, dtype=float)
 
 
-def _load(path: Path) -> Any:
-    """Arrays of an npz file, or the array of an npy file."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
-
-
 def _newest(folder: Path, pattern: str, what: str) -> list[Path]:
     """Of files NAME_walker_index, the one of the highest index of each walker."""
     if not folder.exists():
@@ -127,11 +118,11 @@ def metadynamics_bias(
         InputError: no such files, of unlike shapes, or no limits of a variable without a period.
     """
     paths = _newest(Path(path), r"bias_(\d+)_(\d+)\.npy", "bias_*_*.npy")
-    tables = [_load(file) for file in paths]
+    tables = [load_arrays(file) for file in paths]
     for file, table in zip(paths, tables, strict=True):
         if not isinstance(table, np.ndarray) or table.dtype.kind != "f" or not table.ndim:
             raise InputError(f"{file} holds no bias of OpenMM's Metadynamics: give its biasDir")
-        if table.shape != tables[0].shape or not np.isfinite(table).all():
+        if table.shape != tables[0].shape or min(table.shape) < 2 or not np.isfinite(table).all():
             raise InputError(f"{file} is no bias of the same variables as {paths[0]}: give files of one run")
     total = np.sum(tables, axis=0).T  # OpenMM's first variable is the last axis
     d = total.ndim
@@ -199,14 +190,26 @@ def with_fitting_range(bias: TabulatedBias, values: FloatArray, names: Sequence[
 
 
 def _kernels(path: Path) -> tuple[dict[str, FloatArray], bool]:
-    state = _load(path)
-    explore = bool(float(state["exploreMode"])) if isinstance(state, dict) and "exploreMode" in state else False
+    """Positions, bandwidths and logarithms of weights of kernels, and whether OPES explored."""
+    state = load_arrays(path)
+    remedy = "give numpy.savez of OPES.getState(), or its biasDir"
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is no state of openmm-opes: {remedy}")
+    mode = np.asarray(state.get("exploreMode", False))
+    if mode.ndim or mode.dtype.kind not in "bif" or mode not in (0, 1):
+        raise InputError(f"{path} says neither that OPES explored nor that it did not: {remedy}")
+    explore = bool(mode)
     for prefix in ("total", "kde"):
         name = prefix if explore else f"{prefix}RW"
         keys = {key: f"{name}_{key}" for key in ("positions", "bandwidths", "logWeights")}
-        if isinstance(state, dict) and set(keys.values()) <= state.keys():
-            return {key: np.asarray(state[stored], dtype=float) for key, stored in keys.items()}, explore
-    raise InputError(f"{path} is no state of openmm-opes: give numpy.savez of OPES.getState(), or its biasDir")
+        if set(keys.values()) <= state.keys():
+            kernels = {key: numbers(state[stored]) for key, stored in keys.items()}
+            positions, widths, weights = kernels.values()
+            whole = positions.ndim == 2 and widths.shape == positions.shape and weights.shape == positions.shape[:1]
+            if not (whole and all(np.isfinite(part).all() for part in kernels.values()) and (widths > 0.0).all()):
+                raise InputError(f"{path} holds kernels that do not fit each other, or NaN: {remedy}")
+            return kernels, explore
+    raise InputError(f"{path} is no state of openmm-opes: {remedy}")
 
 
 def _is_text(path: Path) -> bool:
@@ -254,9 +257,11 @@ def opes_bias(
         raise InputError(f"a barrier of {barrier:g} kJ/mol and a bias factor of {bias_factor:g} make no OPES bias")
     paths = _newest(Path(path), r"kde_(\d+)_(\d+)\.npz", "kde_*_*.npz")
     walkers = [_kernels(file) for file in paths]
+    if len({kernels["positions"].shape[1] for kernels, _ in walkers}) > 1:
+        raise InputError(f"the files of {Path(path)} hold kernels on unlike variables: give those of one run")
     joined = {key: np.concatenate([kernels[key] for kernels, _ in walkers]) for key in walkers[0][0]}
     d = len(periods)
-    if not len(joined["positions"]) or joined["positions"].ndim != 2 or joined["positions"].shape[1] != d:
+    if not len(joined["positions"]) or joined["positions"].shape[1] != d:
         raise InputError(f"{paths[0]} holds no kernels on {d} variables: name what the bias acts on by `bias_cvs`")
     prefactor = (1.0 - 1.0 / bias_factor) * kT * (bias_factor if walkers[0][1] else 1.0)
     return KernelBias(

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import restraint_terms
-from ..units import BoolArray, FloatArray, IntArray
+from ..errors import InputError
+from ..units import BoolArray, FloatArray, IntArray, numbers
 
 WindowForm = Literal["harmonic", "cosine"]
 
@@ -38,6 +39,24 @@ class UmbrellaWindows:
     files: tuple[Path, ...] = ()
     coordinates: tuple[str, ...] = ()
     temperatures: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        """Windows over one coordinate may be arrays of one dimension, and all may have one force constant."""
+        n = len(self.names)
+        centres = numbers(self.centres)
+        centres = centres[:, None] if centres.ndim == 1 else centres
+        constants = numbers(self.force_constants)
+        constants = constants[:, None] if constants.ndim == 1 and len(constants) == n else constants
+        if centres.ndim != 2 or len(centres) != n or not np.isfinite(centres).all():
+            raise InputError(f"`centres` of shape {centres.shape} for {n} windows: give one row of numbers each")
+        try:
+            constants = np.broadcast_to(constants, centres.shape).copy()
+        except ValueError:
+            raise InputError(
+                f"`force_constants` of shape {constants.shape} for centres of shape {centres.shape}: give as many"
+            ) from None
+        object.__setattr__(self, "centres", centres)
+        object.__setattr__(self, "force_constants", constants)
 
     @classmethod
     def of_files(

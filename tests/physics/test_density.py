@@ -5,14 +5,20 @@ whole estimate: inefficiency, blocks, bandwidth, bootstrap. The shares are those
 over bins with at least 50 effective counts.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 from scipy.special import ndtr
+from scipy.stats import expon, norm, uniform
 
-from openmm_gancl.free_energy import from_trajectories
+from openmm_gancl import InputError
+from openmm_gancl.free_energy import from_trajectories, ranges
+from openmm_gancl.free_energy.grid import FineGrid
 from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
+from openmm_gancl.trajectories.umbrella import UmbrellaWindows
 from openmm_gancl.units import thermal_energy
 
 from .analyses import counted_once
@@ -104,6 +110,105 @@ def test_blocks_shorter_than_the_correlation_do_not_cover(monkeypatch):
     parts = [z_scores(drawn_values(True, 200, seed, 1500), True, 200, "histogram") for seed in range(2)]
     scores = np.abs(np.concatenate(parts))
     assert (scores < 1.0).mean() < 0.5
+
+
+def tail_errors(density, n, seeds, method="kde"):
+    """Of the outermost bins of surfaces without a period: errors, kT, and these over their bars, shape=(seeds, 4)."""
+    errors, scores = [], []
+    for seed in seeds:
+        values = density.rvs(n, random_state=seed)
+        surface = analyse(series_of(values, False), method=method, bins=BINS, discard=0).surface
+        (edges,) = surface.edges
+        exact = -np.log(np.diff(density.cdf(edges)))
+        known = np.isfinite(surface.energy)
+        difference = surface.energy / KT - exact
+        difference -= difference[known & (surface.energy < 10 * KT)].mean()
+        at = [np.flatnonzero(known)[i] for i in (0, 1, -2, -1)]
+        errors.append(difference[at])
+        scores.append(difference[at] / (surface.error[at] / KT))
+    return np.array(errors), np.abs(scores)
+
+
+@pytest.mark.parametrize("method", ["kde", "histogram"])
+def test_open_ends_do_not_turn_down_and_their_bars_cover(method):
+    """Of a normal distribution: its outermost samples lie far out by chance."""
+    errors, scores = tail_errors(norm(), 4000, range(60), method)
+    standard = errors.std(axis=0) / np.sqrt(len(errors))
+    assert (np.abs(errors.mean(axis=0)) < 0.1 + 3.5 * standard).all(), errors.mean(axis=0)
+    assert 0.55 <= (scores < 1.0).mean() <= 0.80 and (scores < 1.96).mean() >= 0.88, (scores < 1.0).mean()
+    assert errors.min() > -1.0
+
+
+def test_bins_that_end_with_the_outermost_sample_turn_down(monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(ranges, "END_SAMPLES", 0.0)
+    errors, _ = tail_errors(norm(), 4000, range(12))
+    assert errors[:, [0, -1]].mean() < -0.6
+
+
+def test_a_wall_is_no_tail():
+    """An even density between walls: the kernel is reflected where the samples end."""
+    errors, _ = tail_errors(uniform(-1.0, 2.0), 4000, range(20))
+    assert np.abs(errors.mean(axis=0)).max() < 0.1 and np.abs(errors).max() < 0.4
+
+
+def test_bars_cover_at_a_wall_with_a_slope():
+    """Of an exponential distribution, which ends at its highest density."""
+    errors, scores = tail_errors(expon(), 4000, range(40))
+    errors, scores = errors[:, :2], scores[:, :2]
+    assert np.abs(errors.mean(axis=0)).max() < 0.05
+    assert 0.52 <= (scores < 1.0).mean() <= 0.80 and (scores < 1.96).mean() >= 0.88
+
+
+@pytest.mark.parametrize("bandwidth", [0.01, 0.03])
+def test_a_density_keeps_its_slope_at_a_wall(bandwidth):
+    """Exact counts of exp(-x) between walls; the twin is the kernel that is only reflected."""
+    grid = FineGrid([np.linspace(0.0, 3.0, 41)], np.array([np.inf]))
+    counts = -np.diff(np.exp(-grid.edges[0]))
+    kept, lost = (grid.smooth(counts[None], np.array([bandwidth]), sloped)[0] / counts - 1 for sloped in (True, False))
+    assert np.abs(kept).max() < 0.35 * np.abs(lost[[0, -1]]).min()
+    assert lost[0] < -1.4 * bandwidth and lost[-1] > 1.4 * bandwidth
+
+
+def test_windows_reach_as_far_as_enough_of_their_samples():
+    """Harmonic windows on r^4 / 4 - r^2, kT, whose weights rise fast beyond the last ones."""
+    centres, kappa, n, rng = np.linspace(-1.6, 1.6, 9), 25.0, 800, np.random.default_rng(5)
+    grid = np.linspace(-4, 4, 8001)
+    energy = grid**4 / 4 - grid**2
+    parts = []
+    for centre in centres:
+        weights = np.exp(-energy - kappa / 2 * (grid - centre) ** 2).cumsum()
+        parts.append(np.interp(rng.random(n), weights / weights[-1], grid))
+    series = series_of(np.concatenate(parts), False)
+    series = replace(series, starts=np.arange(len(centres) + 1) * n)
+    force_constants = np.full((len(centres), 1), kappa * KT)
+    windows = UmbrellaWindows(tuple(map(str, range(len(centres)))), centres[:, None], force_constants)
+    observations = Observations(series, 1, TEMPERATURE, windows=windows, restrained=(0,))
+    surface = from_trajectories.analyse(observations, discard=0, bins=60).surface
+    (edges,) = surface.edges
+    cumulative_ = np.exp(-energy).cumsum()
+    exact = -np.log(np.diff(np.interp(edges, grid, cumulative_ / cumulative_[-1])))
+    known = np.isfinite(surface.energy)
+    difference = surface.energy / KT - exact
+    difference -= difference[known].mean()
+    assert known.all() and (np.abs(difference) < 4.0 * surface.error / KT).all()  # 60 bins, 3.5 sigma family-wise
+    assert np.sqrt((difference**2).mean()) < 0.15
+    assert surface.energy[0] > surface.energy[3] and surface.energy[-1] > surface.energy[-4]
+
+
+def test_a_range_that_is_asked_for():
+    values = norm().rvs(4000, random_state=0)
+    surface = analyse(series_of(values, False), bins=BINS, discard=0, ranges=[(-10.0, 10.0)]).surface
+    assert surface.edges[0][[0, -1]].tolist() == [-10.0, 10.0]
+    known = np.isfinite(surface.energy)
+    assert known[18:22].all() and not known[[0, 10, -10, -1]].any()
+    inner = analyse(series_of(values, False), bins=BINS, discard=0, ranges=(-1.0, 1.0)).surface
+    exact = -np.log(np.diff(norm().cdf(inner.edges[0])))
+    assert np.isfinite(inner.energy).all()
+    assert np.abs(inner.energy / KT - exact - (inner.energy / KT - exact).mean()).max() < 0.2  # no end within the data
+    for wrong in ([(1.0, -1.0)], [(5.0, 9.0)], [(-1, 1), (0, 1)], ["low"]):
+        with pytest.raises(InputError):
+            analyse(series_of(values, False), discard=0, ranges=wrong)
 
 
 def test_two_dimensions_and_weights_give_the_known_surface():

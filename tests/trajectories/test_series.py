@@ -105,7 +105,7 @@ def test_more_than_one_phi_must_be_named(frames):
     ("name", "message"),
     [
         ("cut.dcd", "cut off within frame 36"),
-        ("cut.xtc", "XTC read error"),
+        ("cut.xtc", "cut off within frame 365"),
         ("ten.dcd", "does not have the 22 atoms of"),
         ("ten.pdb", "does not have the 22 atoms of"),
         ("nan.dcd", "frame 417"),

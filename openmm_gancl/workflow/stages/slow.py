@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...coordinates.features import Features, parse_features
+from ...coordinates.residues import from_openmm
 from ...generator.torsion_windows import wide_torsions
 from ...learning.learned_labels import LearnedLabels, LearnedSlow, kept_torsions, learn_slow_coordinates, recovery
 from ...learning.plots import plot_slow
@@ -37,11 +38,9 @@ def requested_features(system: MolecularSystem, options: RunOptions) -> tuple[Fe
     Raises:
         InputError: the topology has no such features, or the card no such torsions.
     """
-    import mdtraj
-
     keep = [name for name in options.keep.split(",") if name]
     kept_torsions(system.slow, keep)
-    return parse_features(options.features.split(","), mdtraj.Topology.from_openmm(system.topology)), keep
+    return parse_features(options.features.split(","), from_openmm(system.topology)), keep
 
 
 def _report(learned: LearnedSlow, r_squared: dict[str, float]) -> dict[str, Any]:

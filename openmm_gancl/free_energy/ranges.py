@@ -1,0 +1,130 @@
+"""Where a surface begins and ends: over one period, or as far as enough samples reach."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..trajectories.blocks import Blocks
+from ..trajectories.series import Series
+from ..units import BoolArray, FloatArray, numbers
+from .grid import FineGrid, open_edges
+from .surface import DEFAULT_BINS
+
+END_SAMPLES, MAX_END_FRACTION = 10.0, 0.02
+"""Independent samples beyond an open end, at most, and of all of them. The outermost sample lies where it lies by
+chance: bins that end with it hold one there, however unlikely it was, and the surface would turn down."""
+
+
+@dataclass(frozen=True)
+class SurfaceRange:
+    """Bins of a surface, and how far samples reach.
+
+    Attributes:
+        edges: bin edges, one array a coordinate.
+        spans: shape=(d, 2), of the samples.
+        ends: shape=(d, 2), beyond which too few lie.
+    """
+
+    edges: tuple[FloatArray, ...]
+    spans: FloatArray
+    ends: FloatArray
+
+    @property
+    def known(self) -> BoolArray:
+        """The bins within these ends, shape=(n_0, ...)."""
+        inside = []
+        for edges, (low, high) in zip(self.edges, self.ends, strict=True):
+            centres = 0.5 * (edges[1:] + edges[:-1])
+            inside.append((centres >= low) & (centres <= high))
+        return np.asarray(np.logical_and.reduce(np.meshgrid(*inside, indexing="ij")))
+
+    def grid(self, periods: FloatArray) -> FineGrid:
+        """The grid that densities are estimated on; periods of shape=(d,)."""
+        return FineGrid(self.edges, periods, self.spans)
+
+
+def _runs(blocks: Blocks) -> list[tuple[int, int]]:
+    """First frame, and the one after the last, of what was cut nowhere between."""
+    first = np.flatnonzero(np.append(True, blocks.start[1:] != blocks.stop[:-1]))
+    ends = np.append(blocks.stop[first[1:] - 1], blocks.stop[-1])
+    return list(zip(blocks.start[first].tolist(), ends.tolist(), strict=True))
+
+
+def _open_ends(values: FloatArray, shares: FloatArray) -> tuple[float, float]:
+    """Places beyond which `END_SAMPLES` lie; shares, shape=(n,), of an independent sample that a frame makes."""
+    order = np.argsort(values)
+    beyond = np.cumsum(shares[order])
+    least = min(END_SAMPLES, MAX_END_FRACTION * beyond[-1])
+    low, high = np.searchsorted(beyond, [least, beyond[-1] - least])
+    first, last = float(values[order[low]]), float(values[order[min(high, len(order) - 1)]])
+    return (first, last) if first < last else (float(values[order[0]]), float(values[order[-1]]))
+
+
+def _asked(ranges: Sequence[tuple[float, float]], names: Sequence[str], periods: FloatArray) -> dict[int, FloatArray]:
+    """The range of each coordinate that one is given for."""
+    open_ = np.flatnonzero(~np.isfinite(periods)).tolist()
+    limits = numbers(ranges) if len(ranges) else np.empty((0, 2))
+    limits = limits[None] if limits.shape == (2,) else limits
+    if limits.ndim != 2 or limits.shape[1] != 2:
+        raise InputError(f"`ranges` is {ranges!r}: give (low, high) for each coordinate without a period")
+    if len(limits) not in (0, len(open_), len(names)):
+        raise InputError(f"{len(limits)} ranges for {len(names)} coordinates: give one for each without a period")
+    found = {}
+    for i, (low, high) in zip(open_ if len(limits) == len(open_) else range(len(names)), limits.tolist(), strict=False):
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise InputError(f"the range {low:g}:{high:g} of {names[i]} is empty: give low:high")
+        if np.isfinite(periods[i]) and not np.allclose([low, high], [-periods[i] / 2, periods[i] / 2], rtol=1e-2):
+            raise InputError(
+                f"{names[i]} has a period, its range is {-periods[i] / 2:.4g}:{periods[i] / 2:.4g}, not "
+                f"{low:g}:{high:g}: leave it out"
+            )
+        found[i] = np.array([low, high])
+    return found
+
+
+def surface_range(
+    series: Series, d: int, blocks: Blocks, bins: int | None, ranges: Sequence[tuple[float, float]] = ()
+) -> SurfaceRange:
+    """Bins over one period, over the ranges asked for, or over what most of the frames that are used reach.
+
+    Args:
+        series: its first columns are the coordinates.
+        d: how many.
+        blocks: the frames used.
+        bins: bins a coordinate; `DEFAULT_BINS` by default.
+        ranges: low and high of each coordinate without a period, or of each coordinate; none by default.
+
+    Raises:
+        InputError: a coordinate does not move, or a range is none.
+    """
+    runs, asked = _runs(blocks), _asked(ranges, series.names[:d], series.periods[:d])
+    file = np.searchsorted(series.starts, [begin for begin, _ in runs], side="right") - 1
+    shares = np.repeat([1.0 / blocks.inefficiency[i] for i in file], [end - begin for begin, end in runs])
+    n = bins or DEFAULT_BINS[d]
+    edges, spans, ends = [], [], []
+    for i, period in enumerate(series.periods[:d].tolist()):
+        parts = [series.values[begin:end, i] for begin, end in runs]
+        span = np.array([min(part.min() for part in parts), max(part.max() for part in parts)], dtype=float)
+        if not span[1] > span[0]:
+            raise InputError(f"{series.names[i]} is {span[0]:g} in every frame: choose a coordinate that moves")
+        if np.isfinite(period):
+            span = np.array([-period / 2, period / 2])
+            edges.append(np.linspace(span[0], span[1], n + 1))
+            ends.append((-np.inf, np.inf))
+            spans.append(span)
+            continue
+        ends.append(_open_ends(np.concatenate(parts).astype(float), shares))
+        if i in asked:
+            low, high = asked[i]
+            if low >= span[1] or high <= span[0]:
+                raise InputError(
+                    f"no frame with {series.names[i]} from {low:g} to {high:g}: it is from {span[0]:g} to {span[1]:g}"
+                )
+            edges.append(np.linspace(low, high, n + 1))
+        else:
+            edges.append(open_edges(*ends[-1], span, n))
+            ends[-1] = (-np.inf, np.inf)
+        spans.append(span)
+    return SurfaceRange(tuple(edges), np.array(spans), np.array(ends))

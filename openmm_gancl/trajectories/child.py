@@ -1,0 +1,170 @@
+"""Frames from a child process, which a damaged file may crash, keep busy or fill in place of this one.
+
+The readers of mdtraj are C code that trusts its input. What a child reads it hands over through a pipe while this
+process works on the frames before. Where processes cannot fork, frames are read here.
+"""
+
+import faulthandler
+import os
+import signal
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, first_line
+
+MAX_READING_SECONDS, MIN_READING_RATE = 20, 100_000
+"""Of the processor, that reading any file may take, and bytes a second beyond that: a reader in circles takes more."""
+
+MAX_READING_MEMORY, MAX_EXPANSION = 2**30, 60
+"""Bytes that reading any file may take, and times its size beyond that: text becomes so many objects."""
+
+FRAMES, FINISHED, REFUSED = range(3)
+"""What a message says: frames follow, there are no more, an `InputError`."""
+
+HEADER = struct.Struct("=iqi")
+"""Of a message: what it says, number of frames or bytes of text, whether boxes follow."""
+
+
+def _send(pipe: int, what: int, count: int, parts: list[Any], boxes: bool = False) -> None:
+    for part in (HEADER.pack(what, count, boxes), *parts):
+        view = memoryview(part).cast("B")
+        while len(view):
+            view = view[os.write(pipe, view) :]
+
+
+def _limit(path: Path) -> None:
+    """Bound the processor time and the memory of this process."""
+    import resource
+
+    size = path.stat().st_size
+    seconds = MAX_READING_SECONDS + size // MIN_READING_RATE
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    with suppress(OSError, ValueError):  # without /proc the memory has no bound
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = used + MAX_READING_MEMORY + MAX_EXPANSION * size
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _read_in_child(pipe: int, path: Path, chunks: Callable[[], Iterator[Any]]) -> None:
+    """Send the frames, or why there are none; never returns."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)  # readers talk
+        os.dup2(nowhere, 2)
+        warnings.simplefilter("ignore")
+        faulthandler.disable()
+        _limit(path)
+        try:
+            for chunk in chunks():
+                boxed = chunk.unitcell_lengths is not None
+                boxes = [chunk.unitcell_lengths, chunk.unitcell_angles] if boxed else []
+                arrays = [np.ascontiguousarray(part, dtype=np.float32) for part in (chunk.xyz, chunk.time, *boxes)]
+                _send(pipe, FRAMES, len(chunk), arrays, boxed)
+            _send(pipe, FINISHED, 0, [])
+        except InputError as error:
+            text = str(error).encode()
+            _send(pipe, REFUSED, len(text), [text])
+        except Exception as error:
+            text = f"cannot read {path} ({first_line(error)}): give a whole file".encode()
+            _send(pipe, REFUSED, len(text), [text])
+    finally:
+        os._exit(0)
+
+
+class _Stream:
+    """What a child sends.
+
+    Args:
+        pipe: descriptor of the pipe's end.
+    """
+
+    def __init__(self, pipe: int):
+        self.file = os.fdopen(pipe, "rb", buffering=0)
+
+    def take(self, n: int) -> bytearray | None:
+        """The next n bytes; None if the child has died."""
+        content, begun = bytearray(n), 0
+        view = memoryview(content)
+        while begun < n:
+            read = self.file.readinto(view[begun:])
+            if not read:
+                return None
+            begun += read
+        return content
+
+    def array(self, *shape: int) -> Any:
+        """The next numbers, single precision; None if the child has died."""
+        content = self.take(4 * int(np.prod(shape)))
+        return None if content is None else np.frombuffer(content, dtype=np.float32).reshape(shape)
+
+
+def _died(path: Path, child: int, begun: int) -> InputError:
+    """Why there is nothing more."""
+    _, status = os.waitpid(child, 0)
+    where = f"after {begun} frames" if begun else "at its beginning"
+    busy = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+    how = "keeps its reader busy without end" if busy else "crashes its reader"
+    return InputError(f"{path} {how}, {where}: it is damaged, copy it again")
+
+
+def _received(path: Path, topology: Any, stream: _Stream, child: int) -> Iterator[Any]:
+    import mdtraj
+
+    begun = 0
+    while (head := stream.take(HEADER.size)) is not None:
+        what, count, boxed = HEADER.unpack(head)
+        if what == FINISHED:
+            return
+        if what == REFUSED:
+            text = stream.take(count)
+            if text is None:
+                break
+            raise InputError(text.decode())
+        arrays = [stream.array(count, topology.n_atoms, 3), stream.array(count)]
+        arrays += [stream.array(count, 3), stream.array(count, 3)] if boxed else []
+        if any(array is None for array in arrays):
+            break
+        begun += count
+        positions, time, *boxes = arrays
+        lengths, angles = boxes or (None, None)
+        yield mdtraj.Trajectory(positions, topology, time, lengths, angles)
+    raise _died(path, child, begun)
+
+
+def from_child(path: Path, topology: Any, chunks: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Pieces of a trajectory, as mdtraj.Trajectory, that a child process reads within limits.
+
+    Args:
+        path: the file.
+        topology: an mdtraj.Topology.
+        chunks: reads it.
+
+    Raises:
+        InputError: those of ``chunks``, and where the reader crashes or does not end.
+    """
+    if not hasattr(os, "fork"):
+        yield from chunks()
+        return
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none, and only reads
+        child = os.fork()
+    if not child:
+        os.close(read)
+        _read_in_child(write, path, chunks)
+    os.close(write)
+    stream = _Stream(read)
+    try:
+        yield from _received(path, topology, stream, child)
+    finally:
+        stream.file.close()
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)

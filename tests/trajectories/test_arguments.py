@@ -1,0 +1,130 @@
+"""The Python interface with what people have at hand: Quantities, one name, mdtraj objects, arrays of one dimension."""
+
+import mdtraj
+import numpy as np
+import pytest
+from openmm import unit
+
+from openmm_gancl import InputError, analyse_trajectories, surface_from_trajectories
+from openmm_gancl.coordinates.basin import Basin
+from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.trajectories import UmbrellaWindows, read
+from openmm_gancl.trajectories.series import read_series
+
+from ..peptides import Residue, chain_positions, pdb_text, trajectory
+
+N = 300
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("arguments"), np.random.default_rng(0)
+    x = chain_positions(rng.normal(-1.0, 0.4, (N, 3)), rng.normal(2.0, 0.4, (N, 3)))
+    (folder / "t.pdb").write_text(pdb_text([Residue(i) for i in (1, 2, 3)], x[0]))
+    trajectory(x).save_dcd(str(folder / "t.dcd"))
+    np.save(folder / "x.npy", rng.normal(0.5, 0.1, 4000))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def surface(folder):
+    """As the command line has it."""
+    return surface_from_trajectories([folder / "t.dcd"], folder / "t.pdb", ["phi:2"], 300.0, discard=0)
+
+
+def test_one_of_each_kind_is_as_good_as_a_list(folder, surface):
+    frames = mdtraj.load(str(folder / "t.dcd"), top=str(folder / "t.pdb"))
+    given = [
+        (str(folder / "t.dcd"), str(folder / "t.pdb"), "phi:2", 300.0),
+        (folder / "t.dcd", frames.topology, ("phi:2",), 300),
+        ([folder / "t.dcd"], frames, ["phi:2"], 300.0 * unit.kelvin),
+        (frames, None, "phi:2", np.float32(300.0)),
+    ]
+    for paths, top, cvs, temperature in given:
+        found = surface_from_trajectories(paths, top, cvs, temperature, discard=0)
+        assert np.allclose(found.energy, surface.energy, atol=1e-4)
+        assert found.labels == ("phi of ALA2",) and found.resolved == surface.resolved
+        assert type(found.temperature) is float
+    parts = read([frames[:100], frames[100:]], frames.topology, "phi:2", 300.0)
+    assert parts.series.starts.tolist() == [0, 100, N]
+
+
+def test_frames_in_memory_take_a_stride(folder):
+    frames = mdtraj.load(str(folder / "t.dcd"), top=str(folder / "t.pdb"))
+    of_file = read_series(folder / "t.dcd", folder / "t.pdb", "phi:2", stride=7)
+    assert np.array_equal(read_series(frames, frames, "phi:2", stride=7).values, of_file.values)
+
+
+def test_quantities_of_ranges_basins_and_windows(folder):
+    observations = read([], None, f"npy:{folder / 'x.npy'}", 300.0 * unit.kelvin)
+    ranges = [(0.3 * unit.nanometer, 7.0 * unit.angstrom)]
+    found = analyse(observations, discard=0, ranges=ranges, basins=Basin("low", np.array([0.0, 0.5])))
+    assert found.surface.edges[0][[0, -1]] == pytest.approx([0.3, 0.7])
+    assert found.basins[0].population == pytest.approx(0.5, abs=0.05)
+    by_number = analyse(observations, discard=0, ranges=(0.3, 0.7))
+    assert np.array_equal(by_number.surface.energy, found.surface.energy)
+
+
+def test_windows_over_one_coordinate_are_columns_of_numbers():
+    centres = np.array([0.2, 0.4, 0.6])
+    windows = UmbrellaWindows(("a", "b", "c"), centres * unit.nanometer, 500.0)
+    assert windows.centres.shape == windows.force_constants.shape == (3, 1)
+    in_angstrom = UmbrellaWindows(("a", "b", "c"), 10 * centres * unit.angstrom, np.full(3, 500.0))
+    assert np.allclose(in_angstrom.centres, windows.centres)
+    for wrong in ((np.zeros(2), 500.0), (centres, np.zeros((2, 1))), ("here", 500.0)):
+        with pytest.raises(InputError):
+            UmbrellaWindows(("a", "b", "c"), *wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"paths": 5}, "`paths` holds 5, which is a int"),
+        ({"paths": [None]}, "`paths` holds None"),
+        ({"top": 5}, "`top` is a int"),
+        ({"cvs": 2}, "`cvs` holds 2"),
+        ({"cvs": ["phi:2", 3]}, "`cvs` holds 3"),
+        ({"cvs": []}, ""),
+        ({"temperature": "300"}, "the temperature is '300'"),
+        ({"temperature": None}, "the temperature is None"),
+        ({"temperature": 300.0 * unit.nanometer}, "give kelvin"),
+        ({"temperature": [300.0, 310.0]}, "the temperature is"),
+        ({"bins": 3.5}, "`bins` is 3.5"),
+        ({"bins": "many"}, "`bins` is many"),
+        ({"discard": "some"}, "`discard` is some"),
+        ({"discard": 1.5}, "`discard` is 1.5"),
+        ({"seed": "x"}, "`seed` is x"),
+        ({"log_weights": "none.npy"}, "none.npy"),
+        ({"log_weights": ["a"] * N}, "log_weights of shape"),
+    ],
+)
+def test_a_wrong_type_is_bad_input(folder, changes, message):
+    given = {"paths": folder / "t.dcd", "top": folder / "t.pdb", "cvs": "phi:2", "temperature": 300.0} | changes
+    with pytest.raises(InputError) as error:
+        analyse_trajectories(**given)
+    assert message in str(error.value)
+
+
+def test_what_is_no_observation_or_basin_is_bad_input(folder):
+    observations = read([], None, f"npy:{folder / 'x.npy'}", 300.0)
+    for wrong in (
+        {"observations": observations.series},
+        {"basins": ["low"]},
+        {"basins": [Basin("a", np.zeros((2, 2)))]},
+    ):
+        with pytest.raises(InputError):
+            analyse(**{"observations": observations} | wrong)
+    for boxes in ("low", np.zeros(3), [["a", "b"]]):
+        with pytest.raises(InputError, match="basin low"):
+            Basin("low", boxes)
+    with pytest.raises(InputError, match="`stride` is 0"):
+        read([], None, f"npy:{folder / 'x.npy'}", 300.0, stride=0)
+
+
+def test_few_frames_are_a_doubt_here_too(folder, tmp_path):
+    rng = np.random.default_rng(1)
+    np.save(tmp_path / "few.npy", rng.normal(size=8))
+    analysis = analyse_trajectories([], None, f"npy:{tmp_path / 'few.npy'}", 300.0, discard=0)
+    assert any("independent samples" in doubt for doubt in analysis.doubts)
+    with pytest.warns(UserWarning, match="not to be trusted: only 8 independent samples"):
+        surface_from_trajectories([], None, f"npy:{tmp_path / 'few.npy'}", 300.0, discard=0)

@@ -147,7 +147,7 @@ class _Evidence:
         """Those that could be the i-th computed one."""
         found = []
         for j, name in enumerate(self.colvar.fields):
-            if not is_variable(name):
+            if not is_variable(name) or not self.colvar.is_sound(name):
                 continue
             periodic = f"min_{name}" in self.colvar.settings[0]
             if periodic == bool(np.isfinite(self.series.periods[i])) or not periodic:

@@ -426,7 +426,8 @@ class _Undone:
 
 def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArray]:
     """Every collective variable that a table holds, shape=(n, d), and their periods: what a bias may act on."""
-    names = [name for name in table.fields if is_variable(name) and np.ptp(table.column(name)[rows]) > 0]
+    sound = [name for name in table.fields if is_variable(name) and table.is_sound(name)]
+    names = [name for name in sound if np.ptp(table.column(name)[rows]) > 0]
     values = np.stack([table.column(name)[rows] for name in names], axis=1) if names else np.empty((len(rows), 0))
     return values, np.array([table.period(name) for name in names])
 

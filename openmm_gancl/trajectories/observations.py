@@ -488,7 +488,9 @@ def _of_hills(
     check_deposits(hills, values, times)
     note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
     logs = hills_log_weights(hills, values, times, temperature)
-    filling = f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias was still filling"
+    filling = (
+        f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias still filled"
+    )
     return _Undone(logs, notes=(filling,) if units.said else (filling, note))
 
 

@@ -85,6 +85,13 @@ class Colvar:
                 )
         return found[0]
 
+    def is_sound(self, name: str) -> bool:
+        """Whether a column that nobody asked for can be looked at: numbers, and a range that is understood."""
+        try:
+            return bool(np.isfinite(self.column(name)).all()) and self.period(name) > 0
+        except InputError:
+            return False
+
     def period(self, name: str) -> float:
         """Of a column; ``inf`` without."""
         return _length(self.bounds(name))

@@ -6,7 +6,7 @@ between readings, and tells when none of them is right.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,9 @@ TOLERANCES = {"radians": 0.1, "nm": 0.01}
 
 SCALES = {"radians": (1.0, np.pi / 180), "nm": (1.0, 0.1)}
 """Of the units that a column may be in."""
+
+MAX_COMPARED = 5000
+"""Frames, evenly taken, that a column is compared at."""
 
 MUCH_BETTER = 0.5
 """Of a difference, that another reading must stay below to be preferred to an earlier one: rows next to each other are
@@ -144,7 +147,7 @@ class _Evidence:
         """Those that could be the i-th computed one."""
         found = []
         for j, name in enumerate(self.colvar.fields):
-            if not is_variable(name):
+            if not is_variable(name) or not self.colvar.is_sound(name):
                 continue
             periodic = f"min_{name}" in self.colvar.settings[0]
             if periodic == bool(np.isfinite(self.series.periods[i])) or not periodic:
@@ -153,8 +156,9 @@ class _Evidence:
 
     def _difference(self, rows: IntArray, frames: slice, i: int, j: int) -> float:
         """Median difference between a column and a computed variable, in tolerances."""
-        there = rows >= 0
-        if not there.any():
+        there = np.flatnonzero(rows >= 0)
+        there = there[:: max(len(there) // MAX_COMPARED, 1)]
+        if not len(there):
             return np.inf
         unit, period = self.series.units[i], self.series.periods[i]
         computed = np.asarray(self.series.values[frames, i], dtype=float)[there]
@@ -237,6 +241,9 @@ def _matched(evidence: _Evidence, rows: IntArray, frames: slice, stride: int) ->
     if chosen is None:
         message = f"{colvar.path} has {len(rows)} rows for {n} frames"
         raise _refusal(message, times, frame_times, len(readings))
+    if least >= 1 and not timeless and _counts_frames(times) and not _counts_frames(frame_times) and not chosen.note:
+        note = "its times, 0, 1, 2 ..., are taken for ps: if they count frames (plumed driver), give these rows alone"
+        chosen = replace(chosen, note=note)
     return chosen, evidence.contradiction(chosen.rows, frames)
 
 

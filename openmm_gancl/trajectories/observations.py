@@ -11,7 +11,7 @@ from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray, energy_unit, thermal_energy
 from .arguments import ARGUMENTS, is_trajectory
-from .periods import TURNS, check_period, check_same_turn, plumed_number
+from .periods import TURNS, check_period, check_same_turn, contradicts, plumed_number
 from .series import (
     Series,
     checked_log_weights,
@@ -162,8 +162,9 @@ def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, leng
         if (whole := cv.partition(":")[2]) in table.fields:
             name, period = whole, None  # as a name of ours, phi:2, is no period of 2
         name = table.name(name)
-        check_same_turn(name, table.period(name), period)
         values, own, unit = table.column(name)[frames.rows], table.period(name), table.units.get(name, length)
+        if not contradicts(values, own, series.starts):  # else the one that is given is to correct it
+            check_same_turn(name, own, period)
     else:
         # several files are thinned each by itself, so that one array cannot be
         step = stride if series.n_files == 1 else 1
@@ -425,7 +426,8 @@ class _Undone:
 
 def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArray]:
     """Every collective variable that a table holds, shape=(n, d), and their periods: what a bias may act on."""
-    names = [name for name in table.fields if is_variable(name) and np.ptp(table.column(name)[rows]) > 0]
+    sound = [name for name in table.fields if is_variable(name) and table.is_sound(name)]
+    names = [name for name in sound if np.ptp(table.column(name)[rows]) > 0]
     values = np.stack([table.column(name)[rows] for name in names], axis=1) if names else np.empty((len(rows), 0))
     return values, np.array([table.period(name) for name in names])
 
@@ -487,7 +489,7 @@ def _of_hills(
     note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
     logs = hills_log_weights(hills, values, times, temperature)
     filling = (
-        f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias was not there"
+        f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias still filled"
     )
     return _Undone(logs, notes=(filling,) if units.said else (filling, note))
 

@@ -114,6 +114,15 @@ def check_period(name: str, cv: str, values: Any, period: float, starts: Sequenc
     return note
 
 
+def contradicts(values: Any, period: float, starts: Sequence[int] | IntArray) -> bool:
+    """Whether values go around a turn that is not this period."""
+    try:
+        check_period("", "", values, period, starts)
+    except InputError:
+        return True
+    return False
+
+
 def check_same_turn(name: str, own: float, period: float | None) -> None:
     """Refuse a period that is given for a column whose file tells another one; a part of it may be meant.
 

@@ -219,9 +219,13 @@ def opened(path: Path) -> IO[str]:
     if not path.is_file():
         raise InputError(f"there is no file {path}: check its name")
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        begin = file.read(4096)
+    packed = begin[:2] == b"\x1f\x8b"
+    if not packed and b"\0" in begin[:-64]:  # zeros at the end are of a disk that failed
+        raise InputError(f"{path} is no text file: give a table of numbers")
     binary: Any = gzip.open(path, "rb") if packed else path.open("rb")  # noqa: SIM115  # closed with its wrapper
-    return TextIOWrapper(cast(IO[bytes], binary), encoding="utf-8-sig")
+    # numbers are ASCII; a unit in another encoding, as the ring of an angstrom, does no harm
+    return TextIOWrapper(cast(IO[bytes], binary), encoding="utf-8-sig", errors="replace")
 
 
 class _Lines:
@@ -394,8 +398,6 @@ def read_table(path: str | Path) -> TextTable:
     try:
         with opened(path) as file:
             return _read(file, path)
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text file: give a table of numbers") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
 

@@ -104,7 +104,7 @@ class _Restraints:
         """Columns that hold a restraint's energy, and their sum where there are several."""
         names = [name for name in self.colvar.fields if name.endswith(("bias", "_energy")) or name.startswith("E_")]
         names = [name for name in names if not any(other in name.lower() for other in OTHER_BIASES)]
-        found = {name: self.written(name) for name in names}
+        found = {name: self.written(name) for name in names if self.colvar.is_sound(name)}
         moving = {name: energy for name, energy in found.items() if _size(energy) > MIN_ENERGY}
         if len(moving) > 1:
             moving[" + ".join(moving)] = np.sum(list(moving.values()), axis=0)
@@ -132,7 +132,7 @@ def _other_coordinate(restraints: _Restraints, energy: FloatArray) -> str:
     if len(restraints.restrained) > 1:
         return ""
     for name in restraints.colvar.fields:
-        if not is_variable(name):
+        if not is_variable(name) or not restraints.colvar.is_sound(name):
             continue
         values = restraints.colvar.column(name)[restraints.rows][:, None]
         if _scale(energy, restraints.expected(values, np.array([restraints.colvar.period(name)]))) is not None:

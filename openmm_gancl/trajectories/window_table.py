@@ -1,6 +1,7 @@
 """Tables of umbrella windows: CSV with a header, or the metadata of WHAM (Grossfield), in whatever units they are."""
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -221,7 +222,7 @@ def _lines(path: Path) -> dict[int, str]:
     try:
         with opened(path) as file:
             text = file.read(10_000_000).splitlines()
-    except (UnicodeDecodeError, OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path} ({error}): give a CSV file") from None
     return {i: line for i, line in enumerate(text, start=1) if line.strip() and line.lstrip()[0] != "#"}
 

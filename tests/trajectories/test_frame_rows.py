@@ -95,6 +95,23 @@ def test_a_driver_of_a_longer_trajectory_is_known_by_its_phi(run, tmp_path):
     assert found.rows.tolist() == list(range(N)) and "later rows are left out" in found.notes[0]
 
 
+def test_columns_beside_those_that_are_compared_may_be_anything(run, tmp_path):
+    folder, phi, _ = run
+    odd = np.where(np.arange(len(phi)) % 2, np.nan, phi)
+    columns = {"phi_odd": odd, "phi": phi, "high": np.full(len(phi), np.inf)}
+    table = write(tmp_path / "COLVAR", columns, FRAMES, 1.0)
+    found = rows_of_frames(read_colvar([table]), read_series([folder / "t.xtc"], TOP, ["phi:2"]))
+    assert found.rows.tolist() == list(range(N)) and not found.doubts
+
+
+def test_times_that_may_count_frames_are_told(run, tmp_path):
+    """Without a coordinate to compare, rows of 0, 1, 2 ... ps and those of a longer driver look alike."""
+    folder, phi, _ = run
+    table = write(tmp_path / "COLVAR", {"metad.bias": np.resize(phi, 10 * N + 1)}, np.arange(10 * N + 1), 1.0)
+    found = rows_of_frames(read_colvar([table]), read_series([folder / "t.xtc"], TOP, ["phi:2"]))
+    assert found.rows.tolist() == (10 * np.arange(1, N + 1)).tolist() and "if they count frames" in found.notes[0]
+
+
 def test_another_torsion_than_that_of_the_table_is_a_doubt(run, tmp_path):
     folder, phi, psi = run
     table = write(tmp_path / "COLVAR", {"phi": psi, "metad.bias": step_bias(phi)}, FRAMES, EVERY, EVERY)

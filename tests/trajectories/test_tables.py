@@ -67,12 +67,13 @@ def test_every_reader_is_needed(monkeypatch, tmp_path):
                 read_colvar([tmp_path / "t"]).column(column)
 
 
-@pytest.mark.parametrize("dressing", ["plain", "gz", "bom", "crlf", "blank lines"])
+@pytest.mark.parametrize("dressing", ["plain", "gz", "bom", "crlf", "blank lines", "latin-1"])
 def test_gzip_marks_and_line_ends_change_nothing(tmp_path, dressing):
     text = colvar_text({"phi": X})
     if dressing == "blank lines":
         text = text.replace("\n", "\n\n")
     raw = text.replace("\n", "\r\n").encode() if dressing == "crlf" else text.encode()
+    raw = b"# 90\xb0 and 3 \xc5\n" + raw if dressing == "latin-1" else raw
     raw = b"\xef\xbb\xbf" + raw if dressing == "bom" else gzip.compress(raw) if dressing == "gz" else raw
     (tmp_path / "COLVAR").write_bytes(raw)
     table = read_colvar([tmp_path / "COLVAR"])

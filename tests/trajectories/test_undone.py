@@ -26,6 +26,7 @@ from .known_surface import (
     restraint,
     window_files,
     wrapped,
+    write_windows,
 )
 
 LIMIT = 0.12
@@ -109,6 +110,12 @@ def test_files_that_disagree_about_a_period_are_refused(tmp_path):
     assert (
         len(read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "a", tmp_path / "d"]).series.values) == 600
     )
+    (tmp_path / "f").write_text(colvar_text({"phi": phi, "metad.bias": v}, period=("-180", "180")))
+    with pytest.raises(InputError, match="column:phi:2pi"):
+        read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "f"])
+    assert read([], None, ["column:phi:2pi"], TEMPERATURE, colvar=[tmp_path / "f"]).series.units == ("radians",)
+    with pytest.raises(InputError, match="by its file's SET lines, not of 360: leave it out"):
+        read([], None, ["column:phi:360"], TEMPERATURE, colvar=[tmp_path / "a"])
     with pytest.raises(InputError, match="beyond its range"):
         read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "e"])
 
@@ -187,6 +194,32 @@ def test_windows_as_one_biased_run_are_recognised(tmp_path):
         (tmp_path / f"r{i}").write_text(colvar_text({"phi": phi[part], "restraint.bias": v[part]}))
     read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "r*"], bias_columns=["restraint.bias"])
     assert len(rows) == 16
+
+
+def test_columns_that_nobody_asks_for_may_be_anything(tmp_path):
+    """NaN, infinity and ranges that are not understood in a column beside those that are used."""
+    phi, v = biased(2000)
+    odd = np.where(np.arange(2000) % 7, phi, np.nan)
+    for i in range(2):
+        part = slice(1000 * i, 1000 * (i + 1))
+        columns = {
+            "phi": phi[part],
+            "odd": odd[part],
+            "even": phi[part] * 100,
+            "a.bias": v[part],
+            "odd.bias": odd[part],
+        }
+        text = colvar_text(columns).replace("#! SET min_phi", "#! SET min_even 0\n#! SET max_even abc\n#! SET min_phi")
+        (tmp_path / f"C{i}").write_text(text)
+    found = read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "C*"], bias_columns=["a.bias"])
+    assert len(found.series.values) == 2000
+    rows = window_files(
+        tmp_path, others=lambda phi: {"odd": np.full(len(phi), np.nan), "b.bias": np.full(len(phi), np.inf)}
+    )
+    table = write_windows(tmp_path / "w.csv", rows)
+    assert not read([], None, ["column:phi"], TEMPERATURE, windows=table).doubts
+    with pytest.raises(InputError, match="kappa is in kcal/mol"):
+        read([], None, ["column:phi"], TEMPERATURE, windows=write_windows(tmp_path / "k.csv", rows, kappa=1 / 4.184))
 
 
 def test_windows_of_a_coordinate_beside_the_surface_are_recognised(tmp_path):

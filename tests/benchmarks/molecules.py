@@ -32,7 +32,7 @@ CARD = """name = "{name}"
 structure = "{structure}"
 temperature = 300.0
 friction = 1.0
-time_step = 0.001
+time_step = {step}
 force_constants = {constants}
 {potential}
 {labels}
@@ -55,6 +55,7 @@ def card_of(name):
         return CARD.format(
             name=name,
             structure=DATA / "butane.pdb",
+            step=0.002,
             constants="[100.0]",
             potential=f'system_xml = "{DATA / "butane.xml"}"',
             labels=label("torsion", "atoms = [0, 1, 2, 3]"),
@@ -66,6 +67,7 @@ def card_of(name):
     return CARD.format(
         name=name,
         structure=structure,
+        step=0.001,
         constants=str([200.0] * len(names)),
         potential=FORCE_FIELD,
         labels="".join(label(one, f'torsion = "{one}:2"') for one in names),

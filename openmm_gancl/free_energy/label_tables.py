@@ -6,6 +6,7 @@ those of single waves, which are one matrix product of two narrow tables.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from ..units import FloatArray, IntArray
 from .label_functions import LabelFunctions
 
 ROWS_AT_ONCE = 1000
+
+MOST_KEPT = 10_000_000
+"""Numbers of a table that is kept, of products over all axes but the first: 80 MB."""
 
 
 class LabelTables:
@@ -53,10 +57,24 @@ class LabelTables:
                 # in the order of the table itself
                 yield rows, left[:, :n_left], others[0][:, :n_right]
                 continue
-            right = np.ones((len(left), n_right))
-            for table, columns in zip(others, self._rest[:n_right].T, strict=True):
-                right *= table[:, columns]
-            yield rows, left[:, :n_left], right
+            kept = self._kept
+            if kept is not None and n_right <= kept.shape[1]:
+                yield rows, left[:, :n_left], kept[rows, :n_right]
+            else:
+                yield rows, left[:, :n_left], self._products_of(others, n_right)
+
+    def _products_of(self, others: list[FloatArray], n: int) -> FloatArray:
+        """Of some rows of the tables of all axes but the first, the first n columns."""
+        right = np.ones((len(others[0]), n))
+        for table, columns in zip(others, self._rest[:n].T, strict=True):
+            right *= table[:, columns]
+        return right
+
+    @cached_property
+    def _kept(self) -> FloatArray | None:
+        """The products that functions and slopes need, at all places; None where they are too many to keep."""
+        n = 1 + max(int(self._found(axis)[1].max()) for axis in (None, *range(len(self._tables))))
+        return self._products_of(self._tables[1:], n) if n * len(self._tables[0]) <= MOST_KEPT else None
 
     def _found(self, axis: int | None) -> tuple[IntArray, IntArray, FloatArray]:
         """Where the functions, or their slopes along an axis, stand in both tables, and their factors."""

@@ -57,15 +57,15 @@ class LabelTables:
                 # in the order of the table itself
                 yield rows, left[:, :n_left], others[0][:, :n_right]
                 continue
-            kept = self._kept
+            kept = self._kept if others else None
             if kept is not None and n_right <= kept.shape[1]:
                 yield rows, left[:, :n_left], kept[rows, :n_right]
             else:
-                yield rows, left[:, :n_left], self._products_of(others, n_right)
+                yield rows, left[:, :n_left], self._products_of(len(left), others, n_right)
 
-    def _products_of(self, others: list[FloatArray], n: int) -> FloatArray:
+    def _products_of(self, n_rows: int, others: list[FloatArray], n: int) -> FloatArray:
         """Of some rows of the tables of all axes but the first, the first n columns."""
-        right = np.ones((len(others[0]), n))
+        right = np.ones((n_rows, n))
         for table, columns in zip(others, self._rest[:n].T, strict=True):
             right *= table[:, columns]
         return right
@@ -74,7 +74,11 @@ class LabelTables:
     def _kept(self) -> FloatArray | None:
         """The products that functions and slopes need, at all places; None where they are too many to keep."""
         n = 1 + max(int(self._found(axis)[1].max()) for axis in (None, *range(len(self._tables))))
-        return self._products_of(self._tables[1:], n) if n * len(self._tables[0]) <= MOST_KEPT else None
+        return (
+            self._products_of(len(self._tables[0]), self._tables[1:], n)
+            if n * len(self._tables[0]) <= MOST_KEPT
+            else None
+        )
 
     def _found(self, axis: int | None) -> tuple[IntArray, IntArray, FloatArray]:
         """Where the functions, or their slopes along an axis, stand in both tables, and their factors."""

@@ -16,6 +16,8 @@ from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.folder import MANIFEST
 from openmm_gancl.workflow.options import LoopSettings, RunOptions
 from openmm_gancl.workflow.stages import rounds
+from openmm_gancl.workflow.stages.rounds import loop_options
+from openmm_gancl.workflow.summary import load_summary
 from tests.workflow.test_run import Notes
 
 SYSTEM = "double_well_oscillators"
@@ -202,6 +204,25 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
     options = replace(QUICK, target_error=0.001, max_evaluations=3600)
     doubts = run(tmp_path / "run", options).summary.doubts()
     assert any("not 0.001 as requested" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(wide, tmp_path, monkeypatch):
+    """Both modes are drawn and in the table; the twin looks for none, and the check names what it found."""
+    settings = replace(TINY, n_windows=20, n_first=500, max_evaluations=8000, check_evaluations=9000)
+    monkeypatch.setattr(run_options, "LOOP_PRESETS", {"quick": settings})
+    monkeypatch.setattr(rounds, "loop_options", lambda *given: replace(loop_options(*given), wide=wide), raising=True)
+    monkeypatch.setattr(rounds, "labels_of_check", lambda *_: 4)
+    summary = run(tmp_path / "run", target="forked_oscillator").summary
+    assert summary.trusted == wide
+    assert load_summary(tmp_path / "run" / "surface" / "summary.json") == summary
+    if wide:
+        assert not summary.missing and summary.n_checked == 4
+        assert [row["name"] for row in summary.modes] == ["particle 0, y"] * 2
+        assert sum(row["weight"] for row in summary.modes) == pytest.approx(1.0)
+    else:
+        assert not summary.modes and "particle 0, y is elsewhere" in summary.missing[0]
+        assert summary.missing[0] in summary.doubts()
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ class Summary:
             evaluations_spent: force evaluations of all attempts.
         """
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
-        z = f"z = {formatted(self.pooled_z, '+.2f')} over {self.n_checked} labels"
+        labels = "label" if self.n_checked == 1 else "labels"
+        z = f"z = {formatted(self.pooled_z, '+.2f')} over {self.n_checked} {labels}"
         target = "" if self.target_error is None else f" (requested: {self.target_error:g} kT)"
         return [
             ("system", f"{self.system}, preset {self.preset}"),

@@ -31,9 +31,9 @@ from .generator.training import train as train
 from .generator.wgan_gp import TrainingOptions as TrainingOptions
 from .learning.diffusion_map import DiffusionMap as DiffusionMap
 from .learning.learned_labels import learn_slow_coordinates as learn_slow_coordinates
+from .lifting.learned import Learned as Learned
 from .lifting.lifter import Lifter as Lifter
 from .lifting.lifts import Lifts as Lifts
-from .lifting.loop import Learned as Learned
 from .lifting.loop import learn as learn
 from .lifting.structures import structures_at as structures_at
 from .lifting.surface import surface_from_lifts as surface_from_lifts

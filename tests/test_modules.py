@@ -174,7 +174,7 @@ def test_loading_a_system_loads_no_torch():
 
 TRAINED = """
 import openmm_gancl as gancl
-from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.lifting import LoopOptions, learn
 from openmm_gancl.sampling.short_windows import ShortWindows
 system = gancl.load_system("double_well_oscillators")
 frames = gancl.sample_windows(system, n_windows=8, steps_per_window=50, frames_per_window=5, platform="Reference")

@@ -12,12 +12,12 @@ from .label_regression import LabelRegression as LabelRegression
 from .label_regression import fit_label_regression as fit_label_regression
 from .latent_relaxation import LatentMoves as LatentMoves
 from .latent_relaxation import lift_latent as lift_latent
+from .learned import Learned as Learned
 from .lifter import Lifter as Lifter
 from .lifts import Lifts as Lifts
 from .lifts import Reweighted as Reweighted
-from .loop import Learned as Learned
-from .loop import LoopOptions as LoopOptions
 from .loop import learn as learn
+from .loop_options import LoopOptions as LoopOptions
 from .projected_labels import projected_surface as projected_surface
 from .projected_labels import structures_to_learn as structures_to_learn
 from .projected_labels import weighted_histogram as weighted_histogram

@@ -21,7 +21,13 @@ from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart, InternalCoordinates
 from ..reference.wide_components import other_components
-from ..reference.wide_torsions import torsions_of, wide_names, wide_torsion_indices, with_more_labels
+from ..reference.wide_torsions import (
+    WIDE_FORCE_CONSTANT,
+    torsions_of,
+    wide_names,
+    wide_torsion_indices,
+    with_more_labels,
+)
 from ..sampling.labels import scattered_labels, spread
 from ..sampling.short_windows import MovingRestraint, ShortWindows, displaced_positions, step_of_windows
 from ..system.molecular_system import MolecularSystem
@@ -37,9 +43,6 @@ PULL = ShortWindows(n=1, steering_steps=200, n_frames=1, stride=1)
 
 HOT = 2.0
 """Times the temperature, while pulling."""
-
-WIDE_FORCE_CONSTANT = 200.0
-"""kJ/mol, of wide torsions while pulling."""
 
 N_FRAMES, APART, LEAST_STRIDE = 10, 0.2, 100
 """Of a window at the temperature, after two such times to cool: frames, ps from one to the next, and steps at least.

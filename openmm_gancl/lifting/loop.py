@@ -4,51 +4,55 @@ Each round draws from a fixed mixture of all generators so far and keeps that de
 the past, and the first, wide generator bounds their tails. Rounds are joined by shares that are fixed beforehand.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import openmm
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates, Torsions
+from ..coordinates.slow_coordinates import ParticleCoordinates, Torsions
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..free_energy.grid import bin_centres
-from ..free_energy.label_functions import LabelFunctions
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import effective_sample_size
 from ..generator.invertible import InvertibleGenerator
-from ..generator.network_training import LEAST_STRUCTURES, NetworkOptions, with_network
+from ..generator.network_training import LEAST_STRUCTURES, with_network
 from ..generator.score_fit import fit_triangular
 from ..generator.trained_for import system_metadata
 from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..reference.wide_components import other_components, with_angles
-from ..reference.wide_torsions import labels_in_rings, torsions_of, wide_names, wide_torsion_indices, with_more_labels
+from ..reference.wide_torsions import (
+    WIDE_FORCE_CONSTANT,
+    labels_in_rings,
+    torsions_of,
+    wide_names,
+    wide_torsion_indices,
+    with_more_labels,
+)
 from ..sampling.own_frames import hydrogens_in_order
-from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows
+from ..sampling.short_windows import ForceFrames, sample_short_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_weights
-from .draws import Draws, draw, draw_base, join_draws, load_draws, save_draws
+from .draws import Draws, draw, draw_base, join_draws
 from .evaluation import evaluate
-from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces
+from .label_regression import LabelRegression, regression_of_mean_forces
 from .latent_relaxation import LatentMoves, choose_moves, choose_step, lift_latent
-from .marginal_surfaces import fit_marginal_regression, some_axes
+from .learned import MAX_GRID_LABELS, Learned, marginal_surface
+from .loop_options import N_PILOT, LoopOptions
 from .mean_forces import mean_forces, slopes_of
-from .placement import GridPlacement, KernelPlacement, Placement, placement_of_arrays, scattered_places
-from .reweighting import check_same_molecule, overlap_of, reweight_draws
+from .placement import GridPlacement, KernelPlacement, Placement, scattered_places
+from .rounds import Round, RoundOfDraws, pooled_log_weights, regression_of, round_shares, was_relaxed
 from .wide_densities import (
     WideRegressions,
     fit_wide_regressions,
-    functions_over,
     set_wide_densities,
     wide_log_densities,
     wide_regressions_of_mean_forces,
@@ -56,9 +60,6 @@ from .wide_densities import (
 
 NEWEST_SHARE = 0.9
 """Of a round's draws, from the newest generator; the older ones share the rest."""
-
-ROUND_SHARES = (0.1, 0.3, 0.6, 1.0)
-"""How much a draw of each round counts in the surface; later rounds like the last."""
 
 PLACEMENT_MARGINS = (6.0, 2.0, 0.0)
 """kT by which labels of each round go beyond the ceiling; later rounds like the last."""
@@ -72,21 +73,12 @@ LEAST_TRAINING_WEIGHT = 1e-6
 UNIFORM_SHARES = (0.3, 0.15, 0.05)
 """Of the wide torsions' densities in each round, shared among them; later rounds like the last."""
 
-WIDE_FORCE_CONSTANT = 200.0
-"""kJ/mol, of wide torsions in the first windows."""
-
 FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
 
 
 DRAWS_OF_A_NETWORK = 3 * LEAST_STRUCTURES
 """Of which about a third counts."""
-
-N_PILOT = 300
-"""Labels at which a map with and without its network are compared."""
-
-MAX_GRID_LABELS = 2
-"""Over more labels no grid has few enough cells."""
 
 LEAST_PILOTED = 10_000
 """Evaluations of a round in which a pilot may choose moves, which costs some thousand."""
@@ -103,130 +95,6 @@ def _of_round(values: tuple[float, ...], number: int) -> float:
 
 
 @dataclass(frozen=True)
-class LoopOptions:
-    """How the loop spends its evaluations.
-
-    Args:
-        windows: the first frames; as many again for each label or wide torsion from the third on.
-        n_first: draws of the first round; the second has twice as many, later ones as many as all before.
-        ceiling: kT above the minimum, up to which labels are placed.
-        network: on top of the last map, where a pilot of both finds it better; none by default. The rounds draw from
-            maps alone: what a network adds to them is worth less than its training.
-        relax: how draws of later rounds are relaxed: none, latent (moves of base numbers, at fixed labels), or auto:
-            latent in rounds where a pilot finds it clearly better an evaluation.
-        n_moves: of latent relaxation.
-        wide: whether coordinates with several modes that are no labels are looked for; for tests of what says so.
-    """
-
-    windows: ShortWindows = field(default_factory=ShortWindows)
-    n_first: int = 2000
-    ceiling: float = 10.0
-    network: NetworkOptions | None = None
-    relax: Literal["none", "latent", "auto"] = "none"
-    n_moves: int = 10
-    wide: bool = True
-
-    def windows_over(self, n_axes: int) -> ShortWindows:
-        """The windows of so many labels and wide torsions."""
-        return replace(self.windows, n=self.windows.n * max(1, n_axes - 1))
-
-    def n_draws(self, max_evaluations: int, of_frames: int) -> list[int]:
-        """Of each round, so that everything together costs what is allowed.
-
-        Args:
-            max_evaluations: of all.
-            of_frames: evaluations of the first frames.
-
-        Raises:
-            InputError: too few evaluations for one round.
-        """
-        left = max_evaluations - of_frames - (2 * N_PILOT if self.network else 0)
-        if left < self.n_first:
-            least = max_evaluations - left + self.n_first
-            raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")
-        rounds: list[int] = []
-        while left > 0:
-            rounds.append(self.next_draws(rounds, left))
-            left -= rounds[-1]
-        return rounds
-
-    def next_draws(self, rounds: Sequence[int], left: int) -> int:
-        """Of the round that follows.
-
-        Args:
-            rounds: draws of each so far.
-            left: draws that are allowed yet.
-        """
-        planned = max(sum(rounds), (len(rounds) + 1) * self.n_first)
-        # a rest that is smaller than its round belongs to this one
-        return left if left < 2 * planned else planned
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round of the loop.
-
-    Attributes:
-        force_evaluations: of the real potential, of all rounds so far and the windows.
-        effective_fraction: effective draws to a draw of this round, of weights over their local mean.
-        mean_ratio: of these ratios: one, but for chance, where the surface of all rounds fits this one.
-        median_error: of the surface, kJ/mol.
-        moves: of each draw's base numbers.
-    """
-
-    force_evaluations: int
-    effective_fraction: float
-    mean_ratio: float
-    median_error: float
-    moves: int = 0
-
-
-@dataclass(frozen=True)
-class RoundOfDraws:
-    """What a round drew, and the regression of all draws up to it.
-
-    Attributes:
-        draws: of this round alone.
-        regression: of the weights and mean forces of all rounds so far.
-        placement: what the round's labels were drawn from.
-        pilot_evaluations: of the choice of moves.
-        wide_regressions: over labels and wide torsions, where there are any.
-    """
-
-    draws: Draws
-    regression: LabelRegression
-    placement: Placement
-    pilot_evaluations: int = 0
-    wide_regressions: WideRegressions | None = None
-
-
-def save_round(found: RoundOfDraws, folder: Path) -> None:
-    """Write ``lifts.npz``, ``regression.npz`` and ``placement.npz``."""
-    save_draws(found.draws, folder / "lifts.npz")
-    wide = found.wide_regressions.regressions if found.wide_regressions else ()
-    arrays = {f"{i}.{name}": part for i, one in enumerate((found.regression, *wide)) for name, part in one.arrays()}
-    np.savez(folder / "regression.npz", pilot_evaluations=found.pilot_evaluations, **arrays)
-    np.savez(folder / "placement.npz", **found.placement.arrays())  # type: ignore[arg-type]
-
-
-def load_round(folder: Path, slow: SlowCoordinates) -> RoundOfDraws:
-    """Read what `save_round` wrote, over the same labels."""
-    with np.load(folder / "regression.npz", allow_pickle=False) as stored:
-        parts: dict[int, dict[str, Any]] = defaultdict(dict)
-        pilot_evaluations = int(stored["pilot_evaluations"])
-        for name, part in stored.items():
-            number, _, of_fit = name.partition(".")
-            if of_fit:
-                parts[int(number)][of_fit] = part
-    regression = LabelRegression.of_arrays(LabelFunctions(slow), parts[0])
-    wide = [LabelRegression.of_arrays(functions_over(slow, i), part) for i, part in list(parts.items())[1:]]
-    with np.load(folder / "placement.npz", allow_pickle=False) as arrays:
-        placement = placement_of_arrays(dict(arrays))
-    of_wide = WideRegressions(tuple(wide)) if wide else None
-    return RoundOfDraws(load_draws(folder / "lifts.npz"), regression, placement, pilot_evaluations, of_wide)
-
-
-@dataclass(frozen=True)
 class Step:
     """One piece of the loop's work.
 
@@ -240,130 +108,6 @@ class Step:
     name: str
     compute: Callable[[], Any]
     accept: Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What the loop learned.
-
-    Attributes:
-        model: the generator, fitted to all draws.
-        lifts: of all rounds.
-        regression: of their weights and mean forces.
-        surface: the free-energy surface over the labels, the first two of more.
-        history: one entry a round.
-        placements: what the labels of each round were drawn from.
-        doubts: sentences, where the result may be blind.
-        overlap: with what the lifts were drawn for, where they were reweighted: by how much that divides the number of
-            effective lifts. Of a few per cent, neither surface nor error bars are to be trusted.
-    """
-
-    model: InvertibleGenerator
-    lifts: Draws
-    regression: LabelRegression
-    surface: FreeEnergySurface
-    history: tuple[Round, ...]
-    placements: tuple[Placement, ...] = ()
-    doubts: tuple[str, ...] = ()
-    overlap: float = 1.0
-
-    def reweight(self, system: MolecularSystem, *, platform: str = "Reference", workers: int = 1) -> "Learned":
-        """The same lifts and their surface for another temperature or force field, one evaluation each.
-
-        Args:
-            system: of the same atoms, labels and constraints.
-            platform: an OpenMM platform.
-            workers: local processes.
-
-        Raises:
-            InputError: another molecule.
-        """
-        model, before, slow = self.model, self.lifts, self.model.slow
-        check_same_molecule(model.metadata["atom_names"], slow, model.chart.constraints, system)
-        draws = reweight_draws(before, model.chart, system, platform=platform, workers=workers)
-        regression = _regression_of(slow, draws, slopes_of(model, draws), self.regression)
-        cost = draws.force_evaluations - before.force_evaluations
-        of_surface = system.temperature, self.surface.force_evaluations + cost
-        if len(slow.names) > MAX_GRID_LABELS:
-            surface = marginal_surface(model, draws, self.placements, (0, 1), *of_surface)
-        else:
-            surface = regression.surface(slow, *of_surface)
-        overlap = overlap_of(pooled_log_weights(before), pooled_log_weights(draws))
-        return replace(self, lifts=draws, regression=regression, surface=surface, overlap=overlap)
-
-    def surface_over(self, *names: str) -> FreeEnergySurface:
-        """The surface over one or two of the labels, the others averaged over.
-
-        Args:
-            names: of labels.
-
-        Raises:
-            InputError: there is no such label.
-        """
-        slow = self.model.slow
-        if not names or not set(names) <= set(slow.names):
-            raise InputError(
-                f"labels {', '.join(names)} are not among {', '.join(slow.names)}: give one or two of them"
-            )
-        indices = [slow.names.index(name) for name in names]
-        return marginal_surface(
-            self.model,
-            self.lifts,
-            self.placements,
-            indices,
-            self.surface.temperature,
-            self.surface.force_evaluations,
-        )
-
-
-def round_shares(draws: Draws) -> FloatArray:
-    """How much each draw counts in the surface, by its round alone, shape=(n,)."""
-    return np.array(ROUND_SHARES)[np.minimum(draws.round, len(ROUND_SHARES) - 1)]
-
-
-def pooled_log_weights(draws: Draws) -> FloatArray:
-    """Log-weights to the equilibrium without restraint of all rounds, the labels' densities included, shape=(n,).
-
-    The mean of each round is unbiased; rounds are averaged by their shares, fixed beforehand, times their sizes.
-    """
-    return draws.log_weights - draws.log_label_density + np.log(round_shares(draws))
-
-
-def _regression_of(
-    slow: SlowCoordinates, draws: Draws, slopes: FloatArray, start: LabelRegression | None
-) -> LabelRegression:
-    """Of all draws' weights and mean forces, each round with its share."""
-    of_labels, shares = slopes[:, : len(slow.names)], round_shares(draws)
-    return fit_label_regression(slow, draws.labels, draws.log_weights, of_labels, shares, start=start)
-
-
-def was_relaxed(draws: Draws) -> BoolArray:
-    """Which draws moved, shape=(n,): those that cost more than one evaluation."""
-    return np.asarray(draws.evaluations > 1)
-
-
-def marginal_surface(
-    generator: InvertibleGenerator,
-    draws: Draws,
-    placements: Sequence[Placement],
-    indices: Sequence[int],
-    temperature: float,
-    force_evaluations: int,
-) -> FreeEnergySurface:
-    """The surface over some of the labels, the others averaged over.
-
-    Args:
-        generator: whose map frees the mean forces of noise.
-        draws: of all rounds.
-        placements: of each round.
-        indices: of one or two labels.
-        temperature: K.
-        force_evaluations: to record.
-    """
-    slow = generator.slow
-    slopes = slopes_of(generator, draws)[:, : len(slow.names)]
-    regression = fit_marginal_regression(slow, indices, draws, placements, slopes, round_shares(draws))
-    return regression.surface(some_axes(slow, indices), temperature, force_evaluations)
 
 
 @dataclass(frozen=True)
@@ -711,7 +455,7 @@ class Loop:
         """Of all draws' weights and mean forces, each round with its share."""
         pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
         slopes, shares = slopes_of(self.generators[-1], pooled), round_shares(pooled)
-        regression = _regression_of(slow, pooled, slopes, self.regression)
+        regression = regression_of(slow, pooled, slopes, self.regression)
         if not len(self.wide):
             return RoundOfDraws(draws, regression, placement, pilot_evaluations)
         start = self.wide_regressions or self._first_wide_regressions(self.generators[0])

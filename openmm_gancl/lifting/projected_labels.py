@@ -17,7 +17,8 @@ from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edg
 from ..units import FloatArray
 from .draws import Draws
 from .label_regression import LabelRegression
-from .loop import Learned, pooled_log_weights
+from .learned import Learned
+from .rounds import pooled_log_weights
 
 N_BINS = {1: 60, 2: 36}
 """Along each coordinate of a surface over so many."""

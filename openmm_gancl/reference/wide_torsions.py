@@ -13,6 +13,9 @@ from ..units import FloatArray, IntArray
 from .chart import Chart, InternalCoordinates
 from .zmatrix import bond_graph
 
+WIDE_FORCE_CONSTANT = 200.0
+"""kJ/mol, of wide torsions while windows are pulled to them."""
+
 
 def wide_torsion_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArray:
     """The coordinates of a chart that are wide torsions, shape=(n_wide,); of a Cartesian chart its angles.

@@ -36,8 +36,10 @@ from openmm_gancl.learning import learned_labels
 from openmm_gancl.learning.diffusion_map import DiffusionMap
 from openmm_gancl.lifting.draws import draw
 from openmm_gancl.lifting.label_proposals import KernelProposal
-from openmm_gancl.lifting.loop import LoopOptions, learn, pooled_log_weights
+from openmm_gancl.lifting.loop import learn
+from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.projected_labels import structures_to_learn, weighted_histogram
+from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.system.library import load_system
 from tests.benchmarks.reference_surface import bias_force
 

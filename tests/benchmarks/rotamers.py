@@ -24,7 +24,8 @@ from openmm_gancl import learn, load_system
 from openmm_gancl.files import write_atomically
 from openmm_gancl.free_energy.grid import bin_centres
 from openmm_gancl.lifting.frame_check import check_frames, labels_of_check
-from openmm_gancl.lifting.loop import LoopOptions, pooled_log_weights
+from openmm_gancl.lifting.loop_options import LoopOptions
+from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.sampling.short_windows import ShortWindows
 from tests.physics.exact import FORKED
 

@@ -18,7 +18,8 @@ from openmm_gancl.lifting.frame_check import (
     evaluations_of_check,
     labels_of_check,
 )
-from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.lifting.loop import learn
+from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.reverse_check import ReverseCheck
 from openmm_gancl.sampling.short_windows import ShortWindows
 

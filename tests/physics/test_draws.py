@@ -15,7 +15,8 @@ from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.score_fit import fit_triangular, untrained_triangular
 from openmm_gancl.lifting import label_regression
 from openmm_gancl.lifting.draws import draw
-from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.lifting.loop import learn
+from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.sampling.short_windows import ShortWindows
 
 from .exact import CHAIN, KT

@@ -9,7 +9,8 @@ from openmm import app
 
 from openmm_gancl import InputError, Torsions, load_system
 from openmm_gancl.lifting.label_regression import fit_label_regression
-from openmm_gancl.lifting.loop import Loop, LoopOptions, learn
+from openmm_gancl.lifting.loop import Loop, learn
+from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.system.molecular_system import system_from_objects
 
 REFERENCE = Path(__file__).parents[1] / "data" / "alanine_dipeptide_vacuum.npz"

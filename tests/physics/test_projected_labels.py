@@ -19,7 +19,8 @@ from openmm_gancl.learning import learned_labels
 from openmm_gancl.learning.diffusion_map import DiffusionMap
 from openmm_gancl.learning.learned_labels import learn_slow_coordinates, recovery
 from openmm_gancl.lifting import projected_labels
-from openmm_gancl.lifting.loop import LoopOptions, learn
+from openmm_gancl.lifting.loop import learn
+from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.projected_labels import projected_surface, structures_to_learn, values_of
 from openmm_gancl.sampling.short_windows import ShortWindows
 

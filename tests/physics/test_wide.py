@@ -17,7 +17,9 @@ from openmm_gancl.generator.score_fit import FitOptions, fit_triangular
 from openmm_gancl.lifting import loop as of_loop
 from openmm_gancl.lifting.draws import draw
 from openmm_gancl.lifting.label_regression import regression_populations
-from openmm_gancl.lifting.loop import LoopOptions, learn, pooled_log_weights
+from openmm_gancl.lifting.loop import learn
+from openmm_gancl.lifting.loop_options import LoopOptions
+from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
 from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
 from openmm_gancl.reference.wide_torsions import wide_torsion_indices

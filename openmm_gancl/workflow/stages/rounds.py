@@ -19,9 +19,12 @@ from ...learning.learned_labels import load_labels
 from ...lifting.draws import Draws
 from ...lifting.frame_check import check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
-from ...lifting.loop import Learned, Loop, LoopOptions, Step, load_round, pooled_log_weights, round_shares, save_round
+from ...lifting.learned import Learned
+from ...lifting.loop import Loop, Step
+from ...lifting.loop_options import LoopOptions
 from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
+from ...lifting.rounds import load_round, pooled_log_weights, round_shares, save_round
 from ...lifting.wide_modes import mode_rows, windows_that_changed
 from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray

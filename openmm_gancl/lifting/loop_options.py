@@ -1,0 +1,72 @@
+"""How the closed loop spends its evaluations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ..errors import InputError
+from ..generator.network_training import NetworkOptions
+from ..sampling.short_windows import ShortWindows
+
+N_PILOT = 300
+"""Labels at which a map with and without its network are compared."""
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How the loop spends its evaluations.
+
+    Args:
+        windows: the first frames; as many again for each label or wide torsion from the third on.
+        n_first: draws of the first round; the second has twice as many, later ones as many as all before.
+        ceiling: kT above the minimum, up to which labels are placed.
+        network: on top of the last map, where a pilot of both finds it better; none by default. The rounds draw from
+            maps alone: what a network adds to them is worth less than its training.
+        relax: how draws of later rounds are relaxed: none, latent (moves of base numbers, at fixed labels), or auto:
+            latent in rounds where a pilot finds it clearly better an evaluation.
+        n_moves: of latent relaxation.
+        wide: whether coordinates with several modes that are no labels are looked for; for tests of what says so.
+    """
+
+    windows: ShortWindows = field(default_factory=ShortWindows)
+    n_first: int = 2000
+    ceiling: float = 10.0
+    network: NetworkOptions | None = None
+    relax: Literal["none", "latent", "auto"] = "none"
+    n_moves: int = 10
+    wide: bool = True
+
+    def windows_over(self, n_axes: int) -> ShortWindows:
+        """The windows of so many labels and wide torsions."""
+        return replace(self.windows, n=self.windows.n * max(1, n_axes - 1))
+
+    def n_draws(self, max_evaluations: int, of_frames: int) -> list[int]:
+        """Of each round, so that everything together costs what is allowed.
+
+        Args:
+            max_evaluations: of all.
+            of_frames: evaluations of the first frames.
+
+        Raises:
+            InputError: too few evaluations for one round.
+        """
+        left = max_evaluations - of_frames - (2 * N_PILOT if self.network else 0)
+        if left < self.n_first:
+            least = max_evaluations - left + self.n_first
+            raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")
+        rounds: list[int] = []
+        while left > 0:
+            rounds.append(self.next_draws(rounds, left))
+            left -= rounds[-1]
+        return rounds
+
+    def next_draws(self, rounds: Sequence[int], left: int) -> int:
+        """Of the round that follows.
+
+        Args:
+            rounds: draws of each so far.
+            left: draws that are allowed yet.
+        """
+        planned = max(sum(rounds), (len(rounds) + 1) * self.n_first)
+        # a rest that is smaller than its round belongs to this one
+        return left if left < 2 * planned else planned

@@ -19,8 +19,9 @@ from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
 from .circular import CircularDensity
 from .coupling import CouplingNetwork
+from .fit_options import FitOptions, Roles
 from .model_file import ModelParts, check_basis
-from .score_fit import FitOptions, Roles, assembled, condition_of
+from .score_fit import assembled, condition_of
 from .trained_for import check_system_metadata, check_trained_for
 from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 

@@ -27,7 +27,8 @@ from ..units import FloatArray
 from .coupling import CouplingNetwork, NoNetwork
 from .critic import NumberCritic, critic_loss
 from .invertible import InvertibleGenerator
-from .score_fit import effective_structures, robust_weights
+from .narrow_fit import robust_weights
+from .score_fit import effective_structures
 from .triangular import NarrowCoordinates, TriangularMap
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ..generator.invertible import InvertibleGenerator
-from ..generator.score_fit import transported_gradients
+from ..generator.transport import transported_gradients
 from ..units import FloatArray
 from .draws import Draws
 from .wide_densities import condition_indices

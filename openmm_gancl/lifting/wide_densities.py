@@ -16,8 +16,8 @@ from scipy.stats import qmc
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..free_energy.label_functions import LabelFunctions
 from ..generator.circular import N_NODES, CircularDensity
+from ..generator.fit_options import ConditionAxes
 from ..generator.invertible import InvertibleGenerator
-from ..generator.score_fit import ConditionAxes
 from ..generator.triangular import TriangularMap
 from ..units import FloatArray
 from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces

@@ -5,8 +5,8 @@ import torch
 
 from openmm_gancl.coordinates.slow_coordinates import FirstAxes
 from openmm_gancl.generator.circular import CircularDensity
+from openmm_gancl.generator.fit_options import Roles
 from openmm_gancl.generator.label_basis import LabelBasis
-from openmm_gancl.generator.score_fit import Roles
 from openmm_gancl.generator.triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 
 

@@ -6,16 +6,12 @@ import torch
 
 from openmm_gancl import InputError
 from openmm_gancl.coordinates.slow_coordinates import FirstAxes
-from openmm_gancl.generator import score_fit
+from openmm_gancl.generator import narrow_fit, score_fit
+from openmm_gancl.generator.cubic_fit import fit_cubic
+from openmm_gancl.generator.fit_options import FitOptions, NarrowOptions, Roles
 from openmm_gancl.generator.label_basis import LabelBasis
-from openmm_gancl.generator.score_fit import (
-    FitOptions,
-    NarrowOptions,
-    Roles,
-    fit_cubic,
-    fit_triangular,
-    robust_weights,
-)
+from openmm_gancl.generator.narrow_fit import robust_weights
+from openmm_gancl.generator.score_fit import fit_triangular
 from openmm_gancl.generator.triangular import Condition, CubicTerms, NarrowCoordinates
 from openmm_gancl.reference.chart import CartesianCoordinates, InternalCoordinates
 from tests.free_energy.test_label_functions import axes
@@ -102,7 +98,7 @@ def test_moments_of_structures_elsewhere_would_be_off():
 def test_weights_count_as_copies(monkeypatch):
     """But for the evidence by which coefficients are shrunk, of which copies are more."""
     for name in ("PRECISION_EVIDENCE", "LINEAR_EVIDENCE"):
-        monkeypatch.setattr(score_fit, name, 0.0)
+        monkeypatch.setattr(narrow_fit, name, 0.0)
     coordinates, gradients = structures(300)
     weights = np.random.default_rng(5).integers(1, 4, 300)
     copies = np.repeat(np.arange(300), weights)
@@ -263,7 +259,7 @@ def test_products_of_features_are_sums_of_waves(kinds, folds):
     """Exact within the domain and beyond it, where functions without a period are constant."""
     condition = Condition(LabelBasis(axes(kinds), 3), len(kinds), folds, 3)
     features = np.flatnonzero(condition.orders.numpy() <= 2)
-    made = score_fit._Expansion.of(condition, features)
+    made = narrow_fit._Expansion.of(condition, features)
     places = condition.places(200, np.random.default_rng(3))
     places[:20, : len(kinds)] += 7.0
     values = condition(torch.as_tensor(places)).numpy()[:, features]

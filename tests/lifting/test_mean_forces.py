@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from openmm_gancl import load_system
-from openmm_gancl.generator import score_fit
+from openmm_gancl.generator import transport
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.lifting.mean_forces import mean_forces
 from openmm_gancl.reference.chart import chart_for
@@ -65,5 +65,5 @@ def test_a_divergence_left_out_shows():
 def test_a_velocity_that_jumps_at_half_a_turn_shows(monkeypatch):
     """The twin: a torsion all around its circle, moved along as a narrow one without a taper."""
     coordinates, gradients = drawn(generator_of("bonded_chain", (8,)))
-    monkeypatch.setattr(score_fit, "TAPER_START", 3.1415)
+    monkeypatch.setattr(transport, "TAPER_START", 3.1415)
     assert worst_z(mean_forces(generator_of("bonded_chain", (), seed=5), coordinates, gradients)) > 5.0

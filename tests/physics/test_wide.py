@@ -12,8 +12,9 @@ import pytest
 from openmm_gancl import load_system
 from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.free_energy.grid import bin_centres
+from openmm_gancl.generator.fit_options import FitOptions
 from openmm_gancl.generator.invertible import InvertibleGenerator
-from openmm_gancl.generator.score_fit import FitOptions, fit_triangular
+from openmm_gancl.generator.score_fit import fit_triangular
 from openmm_gancl.lifting import loop as of_loop
 from openmm_gancl.lifting.draws import draw
 from openmm_gancl.lifting.label_regression import regression_populations

@@ -11,9 +11,10 @@ from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray, energy_unit, thermal_energy
 from .arguments import ARGUMENTS, is_trajectory
-from .periods import TURNS, check_period, check_same_turn, contradicts, plumed_number
+from .periods import TURNS, check_period, check_same_turn, check_turns, contradicts, plumed_number
 from .series import (
     Series,
+    check_distinct,
     checked_log_weights,
     read_frame_values,
     read_log_weights,
@@ -174,6 +175,7 @@ def _of_file(cv: str, table: "Colvar | None", frames: _Frames, stride: int, leng
     if period is None or np.isfinite(period):  # else it was said that there is none
         bare = cv if period is None else cv.rpartition(":")[0]
         note = check_period(name, bare, values, own if period is None else period, series.starts)
+        check_turns(name, bare, values, own if period is None else period, series.starts)
     period = own if period is None else period
     turn = next((known for known, size in TURNS.items() if np.isclose(period, size)), None)
     return _Coordinate(name, values, period, turn or unit, note)
@@ -215,6 +217,16 @@ def _joined(
         values=series.values if same else np.stack(columns, axis=1),
     )
     return joined, tuple(filter(None, notes))
+
+
+def _part_names(files: Sequence[Any], table: "Colvar | None", series: Series) -> list[str]:
+    """Of the trajectories, or of the files that a table's runs are from."""
+    if len(files) == series.n_files:
+        return [f"trajectory {i}" if is_trajectory(file) else str(file) for i, file in enumerate(files)]
+    if table is None:
+        return ["the array"] * series.n_files
+    part = table.file if series.n_files == len(table.paths) else table.run
+    return [str(table.paths[table.file[np.flatnonzero(part == i)[0]]]) for i in range(series.n_files)]
 
 
 def _check_sources(
@@ -432,11 +444,19 @@ def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArra
     return values, np.array([table.period(name) for name in names])
 
 
+def _written_biases(table: "Colvar | None", frames: _Frames, units: _Input) -> dict[str, FloatArray]:
+    """Biases that a COLVAR holds, kJ/mol, shape=(n,) each."""
+    if table is None or frames.rows is None:
+        return {}
+    names = [name for name in table.fields if name.endswith(".bias") and table.is_sound(name)]
+    return {name: units.energy * table.column(name)[frames.rows] for name in names}
+
+
 def _of_columns(
     table: "Colvar", columns: Sequence[str], units: _Input, frames: _Frames, series: Series, temperature: float
 ) -> _Undone:
     """The sum of bias columns, if it is one function of the collective variables for all runs."""
-    from .bias_checks import bias_differences
+    from .bias_checks import bias_differences, unused_bias
     from .colvar import bias_log_weights, bias_names
 
     assert frames.rows is not None
@@ -451,7 +471,8 @@ def _of_columns(
             "windows: give a table of them by `windows`, with the restraint of each; of metadynamics runs give rbias"
         )
     note = f"{' + '.join(names)} is taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
-    return _Undone(logs, names, () if units.said else (note,))
+    unused = unused_bias(_written_biases(table, frames, units), names, temperature)
+    return _Undone(logs, names, (*unused, *(() if units.said else (note,))))
 
 
 def _of_hills(
@@ -464,7 +485,8 @@ def _of_hills(
     temperature: float,
 ) -> _Undone:
     """The bias of hills as it was at each frame, less c(t)."""
-    from .hills import check_deposits, hills_log_weights, read_hills
+    from .bias_checks import unused_bias
+    from .hills import check_bias, check_deposits, check_periods, hills_bias, read_hills, same_biases
 
     hills = read_hills(paths, units.energy)
     if (
@@ -473,25 +495,29 @@ def _of_hills(
         and set(hills.names) <= set(table.fields)
         and table.time is not None
     ):
-        for name, period in zip(hills.names, hills.periods, strict=True):
-            if table.bounds(name) is not None or np.isfinite(period):
-                check_same_turn(f"{name} of {hills.path}", period, table.period(name))
+        check_periods(hills, [table.period(name) for name in hills.names])
         values = np.stack([table.column(name)[frames.rows] for name in hills.names], axis=1)
         times = table.time[frames.rows]
     elif series.time is not None and len(columns) >= len(hills.names):
-        values, times = np.asarray(series.values[:, list(columns[: len(hills.names)])], dtype=float), series.time
+        acting = list(columns[: len(hills.names)])
+        check_periods(hills, series.periods[acting])
+        values, times = np.asarray(series.values[:, acting], dtype=float), np.asarray(series.time, dtype=float)
     else:
         raise InputError(
             f"the hills of {hills.path} are on {', '.join(hills.names)} over time: give the COLVAR of the run by "
             "`colvar`, or trajectories that hold times (XTC) and its collective variables by `bias_cvs`"
         )
     check_deposits(hills, values, times)
+    bias = hills_bias(hills, values, times, temperature)
+    written = _written_biases(table, frames, units)
+    doubts = check_bias(hills, bias, times, written)
+    doubts += unused_bias(written, same_biases(bias, written), temperature)
     note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
-    logs = hills_log_weights(hills, values, times, temperature)
+    logs = bias.log_weights(temperature)
     filling = (
         f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias still filled"
     )
-    return _Undone(logs, notes=(filling,) if units.said else (filling, note))
+    return _Undone(logs, notes=(filling,) if units.said else (filling, note), doubts=doubts)
 
 
 def _table(paths: Sequence[Path], series: bool) -> "Colvar | None":
@@ -594,6 +620,7 @@ class _Sources:
         columns = tuple(everything.index(cv) for cv in acting)
         undone = self._undone(table, hills, units, frames, series, columns)
         joined = _windows_of(windows, table, units, frames, series, columns, self.temperature, self.energy_column)
+        check_distinct(series, _part_names(files, table, series))
         return Observations(
             series,
             len(self.cvs),
@@ -625,6 +652,8 @@ class _Sources:
         columns: tuple[int, ...],
     ) -> _Undone:
         """The bias undone, in the one way that is given."""
+        from .bias_checks import unused_bias
+
         if self.bias_columns and table is not None:
             return _of_columns(table, self.bias_columns, units, frames, series, self.temperature)
         if hills:
@@ -632,7 +661,11 @@ class _Sources:
         if self.bias is not None:
             return _of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
         logs = _given_log_weights(self.log_weights, self.weights, series, self.stride)
-        return _Undone(logs, notes=() if self.weights is None or logs is None else weight_notes(logs))
+        if logs is not None:
+            return _Undone(logs, notes=weight_notes(logs) if self.weights is not None else ())
+        if self.windows is None:
+            return _Undone(doubts=unused_bias(_written_biases(table, frames, units), (), self.temperature))
+        return _Undone()
 
 
 def read(

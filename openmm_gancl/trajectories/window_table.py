@@ -320,7 +320,7 @@ def read_table_of_windows(
         fields = _wham_fields(path, lines, d)
         cells = {i: line.split() for i, line in lines.items()}
     else:
-        mark = ";" if ";" in next(iter(lines.values()), "") else ","
+        mark = next((mark for mark in ";,\t" if mark in next(iter(lines.values()), "")), None)  # else blanks
         cells = {i: [cell.strip().strip('"').strip() for cell in line.split(mark)] for i, line in lines.items()}
         fields = [_spelled(name) for name in next(iter(cells.values()), [])]
         cells = dict(list(cells.items())[1:])

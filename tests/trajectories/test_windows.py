@@ -150,15 +150,17 @@ def test_a_table_may_name_its_coordinate(folder, cvs):
     [
         ("file,center,k\n{}", {}),
         ("file;centre_0;kappa_0\n{}", {}),
+        ("file\tcentre_0\tkappa_0\n{}", {}),
+        ("file centre_0 kappa_0\n{}", {}),
         ("kappa_0 , file, centre_0\n{}", {}),
         ("file,centre_0,kappa_0,width_0\n{}", {}),
         ("#file centre spring\n{}", {"kappa_unit": "kJ/mol"}),
     ],
 )
 def test_spellings_of_tables(folder, text, options):
-    """Words, semicolons, order, colvars' widths, WHAM's blanks."""
+    """Words, semicolons, tabs, order, colvars' widths, WHAM's blanks."""
     header = text.splitlines()[0]
-    mark, scale = (" ", 1.0) if options else (";" if ";" in header else ",", 1.0)
+    mark, scale = next(mark for mark in ";,\t " if mark in header), 1.0
     lines = []
     for name, centre, kappa in ROWS:
         cells = [name, f"{centre:.6f}", f"{kappa * scale:g}"]

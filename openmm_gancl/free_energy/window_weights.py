@@ -39,6 +39,13 @@ MAX_STRAIN_DEVIATION, STRAIN_ERRORS = 0.1, 4.0
 that mean: more tells of centres or force constants that are not those of the run (compare Zhu and Hummer 2012, doi
 10.1002/jcc.21989)."""
 
+MAX_ODD_STRAIN, ODD_STRAIN_ERRORS = 0.3, 6.0
+"""The same of one window from the median of all, as it is, and in standard errors and in spreads over the windows: its
+row of the table, or its file, is another one's."""
+
+MIN_WINDOWS = 5
+"""That tell what is odd."""
+
 MAX_FREE_ENERGY_ERROR = 0.5
 """kT of error of a window's free energy, above which error bars, which are to first order in it, are rough."""
 
@@ -160,6 +167,24 @@ def _without_common_shift(mbar: MBAR, influence: FloatArray) -> FloatArray:
     return influence - (influence @ shares)[:, None]
 
 
+def _odd_window(weights: WindowWeights, known: IntArray, ratios: FloatArray) -> list[str]:
+    """A doubt about the one window whose restraint energy is not what the others predict, as theirs are."""
+    blocks = weights.blocks
+    n_independent = np.maximum(np.bincount(blocks.stratum)[known] / blocks.correlation[known], 1.0)
+    deviations = ratios - np.median(ratios)
+    spread = 1.4826 * float(np.median(np.abs(deviations)))
+    errors = np.maximum(spread, np.sqrt(2.0 / n_independent))  # an energy of one harmonic restraint has 2 (kT / 2)^2
+    odd = np.abs(deviations) / np.maximum(MAX_ODD_STRAIN, ODD_STRAIN_ERRORS * errors)
+    worst = int(odd.argmax())
+    if len(known) < MIN_WINDOWS or odd[worst] < 1.0:
+        return []
+    return [
+        f"the restraint energy of the frames of {weights.windows.describe(int(known[worst]))} is "
+        f"{np.exp(deviations[worst]):.2g} times what the other windows predict: check its file, centre and force "
+        "constant, or sample it for longer"
+    ]
+
+
 def strain_notes(weights: WindowWeights) -> tuple[list[str], list[str]]:
     """Notes and doubts about the restraint energy of the windows' frames: both too much and too little are wrong."""
     windows, strain = weights.windows, weights.strain
@@ -175,6 +200,7 @@ def strain_notes(weights: WindowWeights) -> tuple[list[str], list[str]]:
     if windows.temperatures is not None or known.sum() < 2:
         return notes, doubts
     ratios = np.log(strain[known] / weights.expected[known])
+    doubts += _odd_window(weights, np.flatnonzero(known), ratios)
     limit = max(MAX_STRAIN_DEVIATION, STRAIN_ERRORS * float(ratios.std(ddof=1)) / np.sqrt(len(ratios)))
     median = float(np.median(strain[known]))
     if abs(ratios.mean()) > limit:

@@ -4,12 +4,13 @@ Frames next to each other in the collective variables have nearly the same bias 
 higher at the later of the two; a run under a restraint of its own (an umbrella window) differs from another run.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..units import FloatArray, IntArray
+from ..units import FloatArray, IntArray, thermal_energy
 
 MAX_FRAMES = 4000
 """Frames that are compared, evenly taken."""
@@ -19,6 +20,9 @@ MIN_DIFFERENCE, MIN_RATIO = 0.5, 4.0
 
 MAX_WITHIN = 0.1
 """kT, between neighbours of one run: a bias that differs by more acts on something else as well."""
+
+MIN_UNUSED = 0.5
+"""kT, standard deviation of a bias, below which leaving it out changes little: a wall that is seldom met."""
 
 MIN_GROWTH = 0.5
 """kT between frames that are at least a third of a run apart, in the mean."""
@@ -112,3 +116,21 @@ def bias_differences(values: FloatArray, periods: FloatArray, bias: FloatArray, 
 
 def _median(values: FloatArray) -> float:
     return float(np.median(values)) if len(values) else float("nan")
+
+
+def unused_bias(written: dict[str, FloatArray], used: Sequence[str], temperature: float) -> tuple[str, ...]:
+    """Biases that a table holds and that nobody undoes, with what to give; empty where there is none.
+
+    Args:
+        written: of the frames, kJ/mol, by the names of their columns.
+        used: columns that are undone; a bias and the same one less c(t) (``rbias``) are one.
+        temperature: K.
+    """
+    undone = {name.rpartition(".")[0] for name in used}
+    spreads = {name: float(energies.std()) / thermal_energy(temperature) for name, energies in written.items()}
+    return tuple(
+        f"{name}, which varies by {spread:.2g} kT, is not undone: give `bias_columns={','.join([*used, name])}` if the "
+        "frames were sampled under it"
+        for name, spread in spreads.items()
+        if spread > MIN_UNUSED and name.rpartition(".")[0] not in undone
+    )

@@ -17,6 +17,7 @@ from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, thermal_energy
 from .colvar import read_colvar
+from .periods import check_same_turn
 
 POINTS_PER_WIDTH = 5
 """Of a hill, of the grid."""
@@ -41,6 +42,15 @@ MAX_NUMBER = 1e8
 
 MAX_OFFSET = 1.0
 """Widths, in the median, that hills may lie from where the run was at their time."""
+
+MIN_DIFFERENCE, MAX_DIFFERENCE = 1.0, 0.1
+"""kJ/mol, and of its size, by which the bias of hills may differ in the median from what a COLVAR says."""
+
+METADYNAMICS = ("metad", "mtd", "hills")
+"""Parts of names of its bias."""
+
+MAX_WITHOUT_HILLS = 10.0
+"""Intervals between hills, for which frames may go before the first or after the last."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +207,28 @@ def _offset(table: FloatArray, bias_factor: float, kT: float) -> float:
     return float(kT * (logsumexp(above * table / kT) - logsumexp(below * table / kT)))
 
 
-def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, temperature: float) -> FloatArray:
-    """(V(xi, t) - c(t)) / kT of frames, shape=(n,): each under the hills that were there before it.
+@dataclass(frozen=True)
+class HillsBias:
+    """The bias of hills at frames.
 
-    Frames of the first tenth of the hills have no weight (-inf): there c(t) has not settled.
+    Attributes:
+        energies: shape=(n,), kJ/mol, of the hills that were there before each frame.
+        offsets: shape=(n,), kJ/mol, c(t).
+        settled: shape=(n,), whether it has settled: not within the first tenth of the hills.
+    """
+
+    energies: FloatArray
+    offsets: FloatArray
+    settled: BoolArray
+
+    def log_weights(self, temperature: float) -> FloatArray:
+        """(V(xi, t) - c(t)) / kT, shape=(n,); -inf where c(t) has not settled."""
+        logs = (self.energies - self.offsets) / thermal_energy(temperature)
+        return np.asarray(np.where(self.settled, logs, -np.inf))
+
+
+def hills_bias(hills: Hills, values: FloatArray, times: FloatArray, temperature: float) -> HillsBias:
+    """V(xi, t) and c(t) of frames: each under the hills that were there before it.
 
     Args:
         hills: of the run.
@@ -233,8 +261,31 @@ def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, tempe
         begin = ends[i]
         if first < n:
             table += _on_grid(hills, slice(int(first), int(last)), axes)
-    logs = (bias - np.interp(before, edges, offsets)) / kT
-    return np.asarray(np.where(before < FILLING * n, -np.inf, logs))
+    return HillsBias(bias, np.interp(before, edges, offsets), before >= FILLING * n)
+
+
+def hills_log_weights(hills: Hills, values: FloatArray, times: FloatArray, temperature: float) -> FloatArray:
+    """Of frames, shape=(n,), as for `hills_bias`."""
+    return hills_bias(hills, values, times, temperature).log_weights(temperature)
+
+
+def check_periods(hills: Hills, periods: Sequence[float] | FloatArray) -> None:
+    """Refuse hills whose variables have another period than those of the frames.
+
+    Args:
+        hills: of the run.
+        periods: shape=(d,), of the frames' variables.
+
+    Raises:
+        InputError: one is without a period that the other has, or they are in another unit.
+    """
+    for name, own, period in zip(hills.names, hills.periods, periods, strict=True):
+        if np.isfinite(period) and not np.isfinite(own):
+            raise InputError(
+                f"{hills.path} tells no period of {name}, which is {period:.4g} in the frames: give the file as it was "
+                f"written, or add its lines #! SET min_{name} and max_{name}"
+            )
+        check_same_turn(f"{name} of {hills.path}", float(own), float(period))
 
 
 def check_deposits(hills: Hills, values: FloatArray, times: FloatArray) -> None:
@@ -262,3 +313,46 @@ def check_deposits(hills: Hills, values: FloatArray, times: FloatArray) -> None:
             f"{hills.path}: its hills lie {np.median(offsets):.1f} widths from where the frames were at their time: "
             "give the HILLS of this run, and its collective variables by `bias_cvs`"
         )
+
+
+def same_biases(bias: HillsBias, written: dict[str, FloatArray]) -> list[str]:
+    """Columns of a COLVAR, kJ/mol, that are the bias of hills."""
+    mine = bias.energies[bias.settled]
+    found = []
+    for name, energies in written.items() if len(mine) else ():
+        theirs = energies[bias.settled]
+        if np.median(np.abs(theirs - mine)) < max(MIN_DIFFERENCE, MAX_DIFFERENCE * np.median(np.abs(theirs))):
+            found.append(name)
+    return found
+
+
+def check_bias(hills: Hills, bias: HillsBias, times: FloatArray, written: dict[str, FloatArray]) -> tuple[str, ...]:
+    """Compare the bias of hills with what the run's COLVAR says that it was.
+
+    Args:
+        hills: of the run.
+        bias: of its frames.
+        times: shape=(n,), ps, of the frames.
+        written: biases that the COLVAR holds, kJ/mol, by their columns' names.
+
+    Returns:
+        doubts: about hills that are not all of the run, where the COLVAR does not tell.
+
+    Raises:
+        InputError: the bias of metadynamics that was written is another one.
+    """
+    mine = bias.energies[bias.settled]
+    other = next((name for name in written if any(part in name.lower() for part in METADYNAMICS)), None)
+    if len(mine) and other is not None and not same_biases(bias, written):
+        raise InputError(
+            f"{other} of the frames is {np.median(written[other][bias.settled]):.3g} kJ/mol in the median, the hills "
+            f"of {hills.path} sum up to {np.median(mine):.3g}: give the hills of this run and of no other, all of them "
+            "(of every walker that it saw, and of before a restart), and both files in one unit"
+        )
+    interval = float(np.median(np.diff(np.unique(hills.times)))) if np.ptp(hills.times) > 0 else np.inf
+    gaps = {"begin after": hills.times[0] - times.min(), "end before": times.max() - hills.times[-1]}
+    return tuple(
+        f"the hills of {hills.path} {where} the frames, by {gap:.4g} ps: if the run deposited some there, give them"
+        for where, gap in gaps.items()
+        if gap > MAX_WITHOUT_HILLS * interval
+    )

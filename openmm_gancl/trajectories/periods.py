@@ -26,6 +26,10 @@ MIN_CROSSINGS = 3
 EDGE, MIN_AT_EDGE = 0.02, 0.002
 """Of a turn, next to its edge on either side, and of the frames, that may be there if it is none."""
 
+MIN_TURNS, MAX_JUMPS = 2, 0.02
+"""Periods that values span, and of the steps between frames, that may exceed half of one: a continuous angle takes
+shorter steps."""
+
 SLACK = 0.01
 """Of a period, that values may lie beyond it by rounding."""
 
@@ -112,6 +116,34 @@ def check_period(name: str, cv: str, values: Any, period: float, starts: Sequenc
         if count:
             note = f"{name} {has}: if it is an angle, {remedy}"
     return note
+
+
+def check_turns(name: str, cv: str, values: Any, period: float, starts: Sequence[int] | IntArray) -> None:
+    """Refuse degrees with a period in radians: they fill a full turn of their own, and jump over many of the period.
+
+    Args:
+        name: of the coordinate.
+        cv: as it was named, for the remedy.
+        values: shape=(n,), as they were read.
+        period: that is given.
+        starts: shape=(n_files + 1,), where each trajectory begins.
+
+    Raises:
+        InputError: they are in another unit than the period.
+    """
+    values, degrees = np.asarray(values, dtype=float), TURNS["degrees"]
+    if not 10 * period < degrees or len(values) < 2:  # else a symmetric molecule's
+        return
+    centred = np.abs(values).max() <= (0.5 + SLACK) * degrees
+    inside = centred or (values.min() >= -SLACK * degrees and values.max() <= (1 + SLACK) * degrees)
+    steps = np.concatenate([np.abs(np.diff(values[begin:end])) for begin, end in itertools.pairwise(starts)])
+    jumps = (steps > period / 2).mean() if len(steps) else 0.0
+    if inside and np.ptp(values) > MIN_TURNS * period and jumps > MAX_JUMPS:
+        raise InputError(
+            f"{name} takes values from {values.min():.4g} to {values.max():.4g}, and jumps over its period of "
+            f"{period:.4g}, as angles in degrees do: give {cv}:360; if it was made continuous over full turns, take it "
+            "into one period first"
+        )
 
 
 def contradicts(values: Any, period: float, starts: Sequence[int] | IntArray) -> bool:

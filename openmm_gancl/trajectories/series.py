@@ -1,5 +1,6 @@
 """Trajectories as series of collective variables: streamed, and checked."""
 
+import itertools
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_LOG_WEIGHT = 50.0
 """Above the median, beyond which numbers are hardly logarithms of weights."""
+
+MIN_COPIED = 10
+"""Frames that two files agree in, beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,26 @@ def _values(
     return values
 
 
+def check_distinct(series: Series, names: Sequence[str]) -> None:
+    """Refuse two files of the same frames: copies, which would count twice and make errors too small.
+
+    Args:
+        series: the frames of all files.
+        names: of the files, for messages.
+
+    Raises:
+        InputError: two of them agree in every frame.
+    """
+    seen: dict[bytes, int] = {}
+    for i, (begin, end) in enumerate(itertools.pairwise(series.starts)):
+        values = series.values[begin:end]
+        if len(values) < MIN_COPIED or not np.ptp(values, axis=0).any():
+            continue
+        first = seen.setdefault(np.ascontiguousarray(values).tobytes(), i)
+        if first != i:
+            raise InputError(f"{names[i]} holds the same frames as {names[first]}: give each run once")
+
+
 def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
     """Log-weights of n frames, shape=(n,), from an npy or text file, or before a stride; -inf is a weight of zero."""
     values = checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
@@ -157,6 +181,8 @@ def read_weights(weights: FloatArray | str | Path, n: int, stride: int = 1) -> F
     values = np.asarray(weights, dtype=float)
     if (values < 0).any():
         raise InputError(f"{where} holds negative numbers, as logarithms do: give them by `log_weights`")
+    if values.size and not values.any():
+        raise InputError(f"{where}: all weights are zero: give those that undo the bias")
     with np.errstate(divide="ignore"):
         return checked_log_weights(np.log(values), n, where)
 

@@ -24,6 +24,9 @@ LENGTHS = {"nm": ("nm",), "angstrom": ("angstrom", "angstroms", "a", "å"), "rad
 LENGTHS["degrees"] = ("degrees", "degree", "deg")
 SIZES = {"nm": 1.0, "angstrom": 0.1, "radians": 1.0, "degrees": np.pi / 180}
 
+COMMENT = re.compile(r"(^|\s)#.*")
+"""To the end of a line; names of files may hold the sign, as GROMACS' backups do."""
+
 FORM = "give file, centre_0, kappa_0, and centre_1, kappa_1 for a second coordinate"
 
 
@@ -224,7 +227,8 @@ def _lines(path: Path) -> dict[int, str]:
             text = file.read(10_000_000).splitlines()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path} ({error}): give a CSV file") from None
-    return {i: line for i, line in enumerate(text, start=1) if line.strip() and line.lstrip()[0] != "#"}
+    lines = {i: COMMENT.sub("", line) for i, line in enumerate(text, start=1)}
+    return {i: line for i, line in lines.items() if line.strip()}
 
 
 def _is_wham(lines: dict[int, str]) -> bool:
@@ -316,7 +320,7 @@ def read_table_of_windows(
         fields = _wham_fields(path, lines, d)
         cells = {i: line.split() for i, line in lines.items()}
     else:
-        mark = ";" if ";" in next(iter(lines.values()), "") else ","
+        mark = next((mark for mark in ";,\t" if mark in next(iter(lines.values()), "")), None)  # else blanks
         cells = {i: [cell.strip().strip('"').strip() for cell in line.split(mark)] for i, line in lines.items()}
         fields = [_spelled(name) for name in next(iter(cells.values()), [])]
         cells = dict(list(cells.items())[1:])

@@ -87,7 +87,7 @@ def test_basins_are_in_the_unit_of_the_column(folder, tmp_path):
     assert rms(tmp_path, np.pi / 180) < 0.12
     refused, _ = gancl(tmp_path, *common, "--basin", "a:-400:0")
     assert "beyond the period 360: give the coordinate's own unit" in error_of(refused)
-    radians = ("--colvar", folder / "COLVAR.0", "--cv", "column:phi", "--basin", "left:-pi:0")
+    radians = ("--colvar", folder / "COLVAR.0", "--cv", "column:phi", "--basin", "left:-pi:0", *common[-2:])
     assert gancl(tmp_path, *radians)[0].exit_code == 0
 
 

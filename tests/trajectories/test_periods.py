@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from openmm_gancl import InputError
-from openmm_gancl.trajectories.periods import check_period, check_same_turn
+from openmm_gancl.trajectories.periods import check_period, check_same_turn, check_turns
 
 N = 4000
 
@@ -58,3 +58,15 @@ def test_a_period_given_for_a_column_that_has_another_is_refused():
     for own, given in ((2 * np.pi, 360.0), (360.0, 2 * np.pi), (2 * np.pi, 3.0)):
         with pytest.raises(InputError, match="by its file's SET lines"):
             check_same_turn("x", own, given)
+
+
+@pytest.mark.parametrize("low", [-180.0, 0.0])
+def test_degrees_with_a_period_in_radians_are_refused(low):
+    values = np.random.default_rng(7).uniform(low + 40, low + 320, N)  # which never go across the edge
+    assert check_period("x", "column:x", values, 2 * np.pi, [0, N]) == ""
+    with pytest.raises(InputError, match="as angles in degrees do: give column:x:360"):
+        check_turns("x", "column:x", values, 2 * np.pi, [0, N])
+    # the twins: their own period, a part of it, and an angle in radians that was made continuous
+    for period in (360.0, 120.0):
+        check_turns("x", "column:x", values, period, [0, N])
+    check_turns("x", "column:x", np.cumsum(np.random.default_rng(8).normal(0, 0.5, N)), 2 * np.pi, [0, N])

@@ -45,8 +45,27 @@ def test_a_bias_column_is_undone_and_its_unit_is_said(colvar):
     analysis = analysed(["column:phi"], colvar=[colvar / "COLVAR"], bias_columns=["metad.bias", " wall.bias"])
     assert deviation(analysis.surface)[0] < LIMIT and not analysis.doubts
     assert any("is taken to be in kJ/mol" in note for note in analysis.notes)
-    without = analysed(["column:phi"], colvar=[colvar / "COLVAR"])
+
+
+def test_a_bias_that_nobody_undoes_is_a_doubt(colvar, tmp_path):
+    sources = {"colvar": [colvar / "COLVAR"]}
+    without = analysed(["column:phi"], **sources)
     assert deviation(without.surface)[0] > 0.5
+    (doubt,) = without.doubts  # none of the wall, which is nowhere
+    assert "metad.bias, which varies by" in doubt and "give `bias_columns=metad.bias`" in doubt
+    phi, v = biased()
+    np.save(tmp_path / "w.npy", v / KT)
+    assert not analysed(["column:phi"], log_weights=tmp_path / "w.npy", **sources).doubts
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v, "uwall.bias": v}))
+    notes = analysed(["column:phi"], colvar=[tmp_path / "COLVAR"], bias_columns=["metad.bias"]).notes
+    assert any("uwall.bias" in note and "bias_columns=metad.bias,uwall.bias" in note for note in notes)
+
+
+def test_a_run_that_is_given_twice_is_refused(colvar, tmp_path):
+    (tmp_path / "COLVAR").write_text((colvar / "COLVAR").read_text())
+    sources = {"colvar": [colvar / "COLVAR", tmp_path / "COLVAR"], "bias_columns": ["metad.bias"]}
+    with pytest.raises(InputError, match=r"holds the same frames as .*: give each run once"):
+        read([], None, ["column:phi"], TEMPERATURE, **sources)
 
 
 @pytest.mark.parametrize(("unit", "size"), [("kcal/mol", 4.184), ("kT", KT), ("kcal/mol, radians", 4.184)])
@@ -389,6 +408,35 @@ def test_hills_of_another_run_are_refused(metadynamics):
         check_deposits(hills, wrapped(frames[:, 1:2] + 2.0), frames[:, 0])
 
 
+CHANGES = {
+    "of two walkers one": (lambda rows: rows[::2], "hills of this run and of no other, all of them"),
+    "after a restart": (lambda rows: rows[300:], "hills of this run and of no other, all of them"),
+    "in kcal/mol": (lambda rows: rows / [1, 1, 1, 4.184, 1], "both files in one unit"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_hills_are_compared_with_the_bias_that_the_run_wrote(metadynamics, tmp_path, name):
+    folder, rows, frames = metadynamics
+    change, message = CHANGES[name]
+    (tmp_path / "HILLS").write_text(hills_text(change(rows)))
+    with pytest.raises(InputError, match=rf"metad.bias of the frames is .* kJ/mol in the median.* {message}"):
+        read([], None, ["column:phi"], TEMPERATURE, hills=[tmp_path / "HILLS"], colvar=[folder / "COLVAR"])
+    # the twin: where the run wrote no bias there is a number, and it is wrong
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": frames[:, 1]}, every=0.1, start=0.1))
+    analysis = analysed(["column:phi"], hills=[tmp_path / "HILLS"], colvar=[tmp_path / "COLVAR"])
+    assert deviation(analysis.surface)[0] > 0.25
+    assert ("begin after the frames" in " ".join(analysis.doubts)) == (name == "after a restart")
+
+
+def test_hills_without_the_period_of_their_variable_are_refused(metadynamics, tmp_path):
+    folder, rows, _ = metadynamics
+    text = "\n".join(line for line in hills_text(rows).splitlines() if not line.endswith("pi"))
+    (tmp_path / "HILLS").write_text(text + "\n")
+    with pytest.raises(InputError, match=r"tells no period of phi, which is 6.283 .* add its lines #! SET min_phi"):
+        read([], None, ["column:phi"], TEMPERATURE, hills=[tmp_path / "HILLS"], colvar=[folder / "COLVAR"])
+
+
 def test_plain_hills_are_not_rescaled_and_stretched_ones_reach_zero(tmp_path):
     rows = [(1.0, 0.5, 0.3, 2.0, -1.0)]
     for kernel, far in (("gaussian", 2.0 * np.exp(-0.5 * 16)), ("stretched-gaussian", 0.0)):
@@ -522,6 +570,8 @@ def test_weights_are_not_taken_for_logarithms(tmp_path, name):
     np.savetxt(tmp_path / "less.dat", v / KT - 5)
     with pytest.raises(InputError, match="negative numbers, as logarithms do: give them by `log_weights`"):
         read([], None, cv, TEMPERATURE, weights=tmp_path / "less.dat")
+    with pytest.raises(InputError, match="all weights are zero"):
+        read([], None, cv, TEMPERATURE, weights=np.zeros(len(phi)))
 
 
 def test_a_static_bias_of_hidden_variables_raises_no_alarm():

@@ -97,6 +97,30 @@ def test_without_energies_the_strain_of_all_windows_tells(bare, factor):
     assert not right.doubts and deviation(right.surface)[0] < LIMIT
 
 
+@pytest.mark.parametrize(("shift", "factor"), [(0.5, 1.0), (0.0, 0.25), (0.0, 4.0)])
+def test_without_energies_one_wrong_row_is_told_by_its_neighbours(bare, shift, factor):
+    """In the mean over all windows it hardly shows."""
+    rows = [*ROWS[:5], (ROWS[5][0], ROWS[5][1] + shift, KAPPA * factor), *ROWS[6:]]
+    analysis = analysed(["column:phi"], windows=write_windows(bare / "one.csv", rows))
+    (doubt,) = analysis.doubts
+    assert "of the frames of w5.dat" in doubt and "times what the other windows predict" in doubt
+    assert (
+        deviation(analysis.surface)[0]
+        > deviation(analysed(["column:phi"], windows=write_windows(bare / "right.csv", ROWS)).surface)[0]
+    )
+
+
+def test_a_window_that_is_copied_is_refused(bare):
+    (bare / "copy.dat").write_text((bare / "w5.dat").read_text())
+    table = write_windows(bare / "copies.csv", [*ROWS, ("copy.dat", *ROWS[5][1:])])
+    with pytest.raises(InputError, match=r"copy.dat holds the same frames as .*w5.dat: give each run once"):
+        read([], None, ["column:phi"], TEMPERATURE, windows=table)
+    # the twin: another run of the same window is welcome
+    phi = drawn(N_WINDOW, 999, lambda x: energy(x) + restraint(x, CENTRES[5]))
+    (bare / "copy.dat").write_text(colvar_text({"phi": phi}))
+    assert not analysed(["column:phi"], windows=table).doubts
+
+
 def test_a_file_of_another_window_is_named(folder):
     rows = list(ROWS)
     rows[3], rows[6] = (rows[6][0], *rows[3][1:]), (rows[3][0], *rows[6][1:])
@@ -126,15 +150,17 @@ def test_a_table_may_name_its_coordinate(folder, cvs):
     [
         ("file,center,k\n{}", {}),
         ("file;centre_0;kappa_0\n{}", {}),
+        ("file\tcentre_0\tkappa_0\n{}", {}),
+        ("file centre_0 kappa_0\n{}", {}),
         ("kappa_0 , file, centre_0\n{}", {}),
         ("file,centre_0,kappa_0,width_0\n{}", {}),
         ("#file centre spring\n{}", {"kappa_unit": "kJ/mol"}),
     ],
 )
 def test_spellings_of_tables(folder, text, options):
-    """Words, semicolons, order, colvars' widths, WHAM's blanks."""
+    """Words, semicolons, tabs, order, colvars' widths, WHAM's blanks."""
     header = text.splitlines()[0]
-    mark, scale = (" ", 1.0) if options else (";" if ";" in header else ",", 1.0)
+    mark, scale = next(mark for mark in ";,\t " if mark in header), 1.0
     lines = []
     for name, centre, kappa in ROWS:
         cells = [name, f"{centre:.6f}", f"{kappa * scale:g}"]
@@ -179,6 +205,15 @@ def test_metadata_of_two_coordinates_and_of_temperatures(tmp_path):
         assert [windows.centres[0].tolist(), windows.force_constants[0].tolist()] == expected
     with pytest.raises(InputError, match=r"line 1: a was sampled at 300 K, the surface is for 310 K"):
         table.check_one_temperature(310.0)
+
+
+def test_metadata_of_wham_may_end_in_comments_and_name_backups(tmp_path):
+    for name in ("#a.1#", "b"):
+        (tmp_path / name).write_text("0 1\n1 2\n")
+    (tmp_path / "m").write_text("# all\n\n ./#a.1# 1 30 # the first\nb 2 30\t# 2 30 40\n")
+    table = read_table_of_windows(tmp_path / "m", kappa_unit="kJ/mol")
+    assert [path.name for path in table.files] == ["#a.1#", "b"]
+    assert table.windows([""], 300.0).centres[:, 0].tolist() == [1, 2]
 
 
 def test_an_unbiased_run_among_windows(folder):

@@ -1,0 +1,185 @@
+"""What undoes the bias of frames: weights, columns, hills or a static bias, each compared with what is known of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..units import FloatArray, IntArray
+from .frames import Frames
+from .inputs import InputUnits
+from .series import Series, checked_log_weights, read_log_weights, read_weights
+from .tables import is_variable
+
+if TYPE_CHECKING:
+    from .colvar import Colvar
+    from .kernel_bias import KernelBias
+    from .static_bias import StaticBias
+
+MAX_UNCOVERED = 0.5
+"""Of the frames, that may lie where the bias of their run has no kernel."""
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What undoes the bias of frames."""
+
+    log_weights: FloatArray | None = None
+    bias_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def given_log_weights(
+    given: FloatArray | str | Path | None, weights: FloatArray | str | Path | None, series: Series, stride: int
+) -> FloatArray | None:
+    """Of the frames that are taken, from logarithms or weights; None where none are given."""
+    n, step = len(series.values), stride if series.n_files == 1 else 1
+    if weights is not None:
+        return read_weights(weights, n, step)
+    if isinstance(given, str | Path):
+        return read_log_weights(Path(given), n, step)
+    return None if given is None else checked_log_weights(given, n, "log_weights")
+
+
+def _check_kernels(static: "KernelBias", energies: FloatArray, series: Series, acting: Sequence[int]) -> None:
+    """Refuse kernels in another unit than the frames: of another period, or elsewhere."""
+    names = ", ".join(series.names[i] for i in acting)
+    for own, period in zip(static.periods, series.periods[list(acting)], strict=True):
+        if np.isfinite(own) != np.isfinite(period) or (np.isfinite(own) and not np.isclose(own, period, rtol=1e-3)):
+            raise InputError(
+                f"the kernels have a period of {own:g}, {names} of the frames {period:g}: give both in one unit"
+            )
+    if (part := static.uncovered(energies)) > MAX_UNCOVERED:
+        raise InputError(
+            f"{100 * part:.0f} % of the frames lie where the bias on {names} has no kernel: check that both are of one "
+            "run and in one unit, and the order of `bias_cvs`"
+        )
+
+
+def _fits_turned(static: "StaticBias", values: FloatArray, energies: FloatArray, periods: FloatArray) -> bool:
+    """Whether frames of two variables tell that these are in the other order."""
+    if values.shape[1] != 2 or periods[0] != periods[1]:
+        return False
+    from .bias_evidence import decide, log_likelihoods
+
+    low, high = values.min(), values.max()
+    axis = np.linspace(*((-periods[0] / 2, periods[0] / 2) if np.isfinite(periods[0]) else (low, high)), 49)[:-1]
+    places = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    everywhere = static.energies(places)
+    turned = static.energies(np.ascontiguousarray(values[:, ::-1]))
+    found = decide([log_likelihoods(energies, everywhere), log_likelihoods(turned, everywhere)])
+    return bool(found.decisive and found.best == 1)
+
+
+def of_static_bias(
+    bias: "StaticBias | Callable[[FloatArray], StaticBias]", series: Series, columns: tuple[int, ...], kT: float
+) -> "Undone":
+    """A bias that no longer changes, on the range and in the order that its frames fit."""
+    from .kernel_bias import KernelBias
+    from .static_bias import TabulatedBias, with_fitting_range
+
+    static = bias(series.periods[list(columns)]) if callable(bias) else bias
+    acting = list(columns[: static.n_variables])
+    if isinstance(static, KernelBias) and sorted(static.names) == sorted(series.names[i] for i in acting):
+        acting = [acting[[series.names[i] for i in acting].index(name)] for name in static.names]
+    values, note, doubt = np.asarray(series.values[:, acting], dtype=float), "", ""
+    names = [series.names[i] for i in acting]
+    if isinstance(static, TabulatedBias):
+        static, note, doubt = with_fitting_range(static, values, names)
+    energies = static.energies(values)
+    if isinstance(static, KernelBias):
+        _check_kernels(static, energies, series, acting)
+    if _fits_turned(static, values, energies, series.periods[acting]):
+        raise InputError(
+            f"the frames fit the bias with its variables in the other order than {', '.join(names)}: "
+            "name them in its own order by `bias_cvs`"
+        )
+    return Undone(energies / kT, notes=(note,) if note else (), doubts=(doubt,) if doubt else ())
+
+
+def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Every collective variable that a table holds, shape=(n, d), and their periods: what a bias may act on."""
+    sound = [name for name in table.fields if is_variable(name) and table.is_sound(name)]
+    names = [name for name in sound if np.ptp(table.column(name)[rows]) > 0]
+    values = np.stack([table.column(name)[rows] for name in names], axis=1) if names else np.empty((len(rows), 0))
+    return values, np.array([table.period(name) for name in names])
+
+
+def written_biases(table: "Colvar | None", frames: Frames, units: InputUnits) -> dict[str, FloatArray]:
+    """Biases that a COLVAR holds, kJ/mol, shape=(n,) each."""
+    if table is None or frames.rows is None:
+        return {}
+    names = [name for name in table.fields if name.endswith(".bias") and table.is_sound(name)]
+    return {name: units.energy * table.column(name)[frames.rows] for name in names}
+
+
+def of_columns(
+    table: "Colvar", columns: Sequence[str], units: InputUnits, frames: Frames, series: Series, temperature: float
+) -> Undone:
+    """The sum of bias columns, if it is one function of the collective variables for all runs."""
+    from .bias_checks import bias_differences, unused_bias
+    from .colvar import bias_log_weights, bias_names
+
+    assert frames.rows is not None
+    names = tuple(bias_names(table, columns))
+    logs = bias_log_weights(table, names, temperature, frames.rows, units.energy)
+    spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
+    several = series.n_files > 1 and not all(name.endswith("rbias") for name in names)  # less c(t), runs may be joined
+    found = [bias_differences(*space, logs, series.starts) for space in spaces if several and len(space[1])]
+    if any(differences.one_for_each_run for differences in found):
+        raise InputError(
+            f"{' + '.join(names)} at the same {', '.join(series.names)} differs from run to run, as in umbrella "
+            "windows: give a table of them by `windows`, with the restraint of each; of metadynamics runs give rbias"
+        )
+    note = f"{' + '.join(names)} is taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
+    unused = unused_bias(written_biases(table, frames, units), names, temperature)
+    return Undone(logs, names, (*unused, *(() if units.said else (note,))))
+
+
+def of_hills(
+    paths: Sequence[Path],
+    table: "Colvar | None",
+    units: InputUnits,
+    frames: Frames,
+    series: Series,
+    columns: tuple[int, ...],
+    temperature: float,
+) -> Undone:
+    """The bias of hills as it was at each frame, less c(t)."""
+    from .bias_checks import unused_bias
+    from .hills import check_bias, check_deposits, check_periods, hills_bias, read_hills, same_biases
+
+    hills = read_hills(paths, units.energy)
+    if (
+        table is not None
+        and frames.rows is not None
+        and set(hills.names) <= set(table.fields)
+        and table.time is not None
+    ):
+        check_periods(hills, [table.period(name) for name in hills.names])
+        values = np.stack([table.column(name)[frames.rows] for name in hills.names], axis=1)
+        times = table.time[frames.rows]
+    elif series.time is not None and len(columns) >= len(hills.names):
+        acting = list(columns[: len(hills.names)])
+        check_periods(hills, series.periods[acting])
+        values, times = np.asarray(series.values[:, acting], dtype=float), np.asarray(series.time, dtype=float)
+    else:
+        raise InputError(
+            f"the hills of {hills.path} are on {', '.join(hills.names)} over time: give the COLVAR of the run by "
+            "`colvar`, or trajectories that hold times (XTC) and its collective variables by `bias_cvs`"
+        )
+    check_deposits(hills, values, times)
+    bias = hills_bias(hills, values, times, temperature)
+    written = written_biases(table, frames, units)
+    doubts = check_bias(hills, bias, times, written)
+    doubts += unused_bias(written, same_biases(bias, written), temperature)
+    note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
+    logs = bias.log_weights(temperature)
+    filling = (
+        f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias still filled"
+    )
+    return Undone(logs, notes=(filling,) if units.said else (filling, note), doubts=doubts)

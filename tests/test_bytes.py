@@ -96,7 +96,7 @@ LEARNED = ("bonded_chain", "--slow", "diffusion-map", "--generator", "product", 
 GIVEN = pytest.param(("double_well_oscillators", "--generator", "product"), marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=[LEARNED, GIVEN], ids=["learned", "given"])
+@pytest.fixture(scope="module", params=[pytest.param(LEARNED, marks=pytest.mark.slow), GIVEN], ids=["learned", "given"])
 def runs(request, tmp_path_factory):
     """Two of the same seed: other hashes of strings, another day, other folders, other numbers of workers."""
     top = tmp_path_factory.mktemp("bytes")

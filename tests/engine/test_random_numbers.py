@@ -136,7 +136,7 @@ def chain_frames(tmp_path_factory):
     trajectory = mdtraj.Trajectory(frames.positions.astype(np.float32), topology)
     trajectory[0].save_pdb(str(folder / "top.pdb"))
     trajectory.save_dcd(str(folder / "frames.dcd"))
-    np.save(folder / "weights.npy", np.linspace(0.0, 1.0, len(trajectory)))
+    np.save(folder / "weights.npy", np.linspace(-1.0, 1.0, len(trajectory)))
     return [folder / name for name in ("top.pdb", "frames.dcd", "weights.npy")]
 
 

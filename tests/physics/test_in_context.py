@@ -145,6 +145,7 @@ def scores(positions):
     return np.array(z), np.array(errors)
 
 
+@pytest.mark.slow
 def test_marginals_are_exact(models):
     move = move_of(models, "trained", 20)
     move.step(200)

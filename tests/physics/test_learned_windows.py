@@ -23,7 +23,7 @@ def most_common(labels):
     return labels.centres[near.all(axis=2).sum(axis=1).argmax()]
 
 
-@pytest.mark.parametrize(("kind", "n"), [("learned", 1000), ("mixed", 450)])
+@pytest.mark.parametrize(("kind", "n"), [pytest.param("learned", 1000, marks=pytest.mark.slow), ("mixed", 450)])
 def test_restrained_lifts_measure_their_window(kind, n, models):
     """Against the mean Boltzmann factor of the restraint, and of a softer one, which they do not measure."""
     system, labels, positions = with_learned_labels(models, kind)

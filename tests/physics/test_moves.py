@@ -140,6 +140,7 @@ def test_what_scripts_add_keeps_the_equilibrium(models, added, exact, kind):
     assert z < z_limit(N_SCORES) if kind is LiftMove else z > REJECTED, z
 
 
+@pytest.mark.slow
 def test_two_moves_on_one_simulation_keep_the_equilibrium(models):
     """Of one seed; each attempt of one is followed by one of the other, with no dynamics in between."""
     system = models.system(NAME)

@@ -117,6 +117,7 @@ def test_basin_populations_are_the_quadratures(basin_scores):
     assert least <= (np.abs(basin_scores) < 1).sum() <= most, basin_scores.std()
 
 
+@pytest.mark.slow
 def test_single_lifts_a_window_have_bars(system):
     """Scattered labels lifted once each: the bars are an upper bound of the scatter, and within twice of it."""
     estimates, bars = [], []

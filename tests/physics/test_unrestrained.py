@@ -133,8 +133,14 @@ def test_unrestrained_reverse_agrees(name, models, uniform_lifts):
     assert error < 0.05 and abs(z) < z_limit(N_SCORES), (z, error)
 
 
-@pytest.mark.parametrize("generator", ["trained", "untrained"])
-@pytest.mark.parametrize("name", [DOUBLE_WELL.name, CHAIN.name, FORKED.name])
+@pytest.mark.parametrize(
+    ("name", "generator"),
+    [
+        (DOUBLE_WELL.name, "trained"),
+        *[pytest.param(name, "trained", marks=pytest.mark.slow) for name in (CHAIN.name, FORKED.name)],
+        *[(name, "untrained") for name in (DOUBLE_WELL.name, CHAIN.name, FORKED.name)],
+    ],
+)
 def test_forward_and_reverse_agree(name, generator, models):
     """Exact frames of one window; the bidirectional estimate is also the exact one."""
     system, exact = models.system(name), EXACT[name]

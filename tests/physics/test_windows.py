@@ -55,6 +55,7 @@ def worst_z(surface):
     return float(np.abs(z).max()), float(surface.error[bins].max() / KT)
 
 
+@pytest.mark.slow
 def test_surface_of_exchanged_windows(system, frames):
     assert 0.2 < frames.exchange_rate < 0.9
     analysis = analyse_windows(system, frames, bins=60)
@@ -64,11 +65,13 @@ def test_surface_of_exchanged_windows(system, frames):
     assert worst < z_limit(N_CASES * len(PLACES))
 
 
+@pytest.mark.slow
 def test_windows_of_another_restraint_are_rejected(system, frames):
     wrong = replace(frames, force_constants=0.6 * frames.force_constants)
     assert worst_z(analyse_windows(system, wrong, bins=60).surface)[0] > REJECTED
 
 
+@pytest.mark.slow
 def test_mbar_starts_from_lifts(system, frames, models, monkeypatch):
     positions, labels = models.frames(DOUBLE_WELL.name)
     model = train_model(system, positions, labels, seed=2, options=TrainingOptions(latent_size=0))

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ..units import FloatArray
+from .fit_options import ROWS_AT_ONCE
 from .triangular import MAX_SKEW, CubicTerms, NarrowCoordinates
 
 MIN_EVIDENCE = 4.0
@@ -14,8 +15,6 @@ MAX_DEPTH = 3
 
 CUBIC_OUTLIER = 6.0
 """Structures with a number beyond it say nothing of cubic terms."""
-
-ROWS_AT_ONCE = 500
 
 
 def fit_cubic(

@@ -8,6 +8,9 @@ from ..coordinates.slow_coordinates import Axes
 from ..reference.chart import Chart
 from ..units import FloatArray, IntArray
 
+ROWS_AT_ONCE = 500
+"""Structures that a fit looks at together."""
+
 
 @dataclass(frozen=True)
 class NarrowOptions:

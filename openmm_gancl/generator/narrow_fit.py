@@ -15,7 +15,7 @@ from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, IntArray
 from .cubic_fit import fit_cubic
-from .fit_options import NARROW_OPTIONS, FitOptions, NarrowOptions
+from .fit_options import NARROW_OPTIONS, ROWS_AT_ONCE, FitOptions, NarrowOptions
 from .triangular import Condition, CubicTerms, NarrowCoordinates
 
 ROBUST_SIZE = 3.0
@@ -47,8 +47,6 @@ PRECISION_EVIDENCE, LINEAR_EVIDENCE = 4.0, 0.5
 
 MAX_PROJECTED = 2000
 """Structures at which a precision is factorised."""
-
-ROWS_AT_ONCE = 500
 
 
 def _centres_and_scales(values: FloatArray, periodic: BoolArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -4,12 +4,11 @@ import numpy as np
 import torch
 
 from ..units import BoolArray, FloatArray
+from .fit_options import ROWS_AT_ONCE
 from .triangular import NarrowCoordinates
 
 TAPER_START = 2.0
 """Radians from its origin at which a narrow torsion begins to take the velocity of `transported_gradients` away."""
-
-ROWS_AT_ONCE = 500
 
 
 def _taper(values: FloatArray, origins: FloatArray, periodic: BoolArray) -> tuple[FloatArray, FloatArray]:

@@ -112,6 +112,10 @@ class Summary:
             ("force evaluations", f"{self.force_evaluations:,}{self.extra_evaluations(evaluations_spent)}"),
         ]
 
+    def tables(self) -> list[str]:
+        """Lines below the rows."""
+        return basin_table(self.basins)
+
     def kind_of_lift(self) -> str:
         """What a lift was, after their number."""
         return ""
@@ -232,6 +236,10 @@ class LoopSummary(Summary):
             rows.insert(6, ("changes of a wide coordinate's mode", changed))
         return rows
 
+    def tables(self) -> list[str]:
+        """With wide coordinates and their modes."""
+        return [*super().tables(), *mode_table(self.modes)]
+
     def kind_of_lift(self) -> str:
         """Of which generator, in how many rounds, and how the last was relaxed."""
         moves = self.rounds[-1]["moves"] if self.rounds else 0
@@ -272,8 +280,7 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
     width = max(len(name) for name, _ in rows)
     lines = [f"{heading}: {doubt}" for doubt in summary.doubts()]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
-    tables = [*basin_table(summary.basins), *mode_table(getattr(summary, "modes", []))]
-    return "\n".join([*lines, *tables, "", f"surface: {plot}"])
+    return "\n".join([*lines, *summary.tables(), "", f"surface: {plot}"])
 
 
 def mode_table(modes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
@@ -35,8 +36,11 @@ PASSES = 3
 FIRST_LENGTH = CORRELATION_LENGTHS[2]
 """Of the prior for a first guess."""
 
-MAX_STEPS = 40
-"""Of Fisher scoring in a pass."""
+MAX_STEPS, KEPT_STEPS = 100, 20
+"""Of the search for the best coefficients, and whose changes it remembers."""
+
+FLAT = 0.05
+"""Slope of the objective, in standard errors of the coefficients, at which that search ends."""
 
 OUTLIER = 10.0
 """Median deviations from the fitted slope at which a mean force is cut: rare clashes have huge ones."""
@@ -189,39 +193,31 @@ def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
 
 
 def _score(data: _Data, one: _Pass, precision: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-    """Penalised quasi-likelihood by Fisher scoring: coefficients, the information, and the evidence of the prior."""
+    """Penalised quasi-likelihood at its best: coefficients, the information, and the evidence of the prior.
+
+    Coefficients are moved in units of the information's Cholesky factor, in which the curvature is near one.
+    """
     information = data.value_matrix / one.dispersion + one.matrix
     information[np.diag_indices_from(information)] += precision
-    factor = cho_factor(information, lower=True)
-    shares = data.shares
+    factor, shares = cholesky(information, lower=True), data.shares
 
-    def objective(trial: FloatArray, ratios: FloatArray, eta: FloatArray) -> float:
-        forces = 0.5 * trial @ one.matrix @ trial - one.right @ trial
-        return float(shares @ (ratios + eta) / one.dispersion + forces + 0.5 * (precision * trial**2).sum())
+    def coefficients_at(moved: FloatArray) -> FloatArray:
+        return np.asarray(start + solve_triangular(factor, moved, trans="T", lower=True))
 
-    coefficients, eta = start, data.eta(start)
-    ratios = data.ratios(eta)
-    current = objective(start, ratios, eta)
-    for _ in range(MAX_STEPS):
-        gradient = data.tables.project(shares * (ratios - 1)) / one.dispersion
-        gradient += one.right - one.matrix @ coefficients - precision * coefficients
-        step, size = cho_solve(factor, gradient), 1.0
-        along = data.eta(step)
-        while True:
-            trial, eta_there = coefficients + size * step, eta + size * along
-            ratios_there = data.ratios(eta_there)
-            found = objective(trial, ratios_there, eta_there)
-            if found <= current or size <= 1e-3:
-                break
-            size *= 0.5
-        if found > current:
-            break
-        change, current = current - found, found
-        coefficients, eta, ratios = trial, eta_there, ratios_there
-        if change < 1e-2:
-            break
-    log_determinant = 2 * np.log(np.diag(factor[0])).sum()
-    return coefficients, information, -current + 0.5 * np.log(precision).sum() - 0.5 * log_determinant
+    def objective(moved: FloatArray) -> tuple[float, FloatArray]:
+        coefficients = coefficients_at(moved)
+        eta = data.eta(coefficients)
+        ratios, pulled = data.ratios(eta), one.matrix @ coefficients
+        value = shares @ (ratios + eta) / one.dispersion + (0.5 * pulled - one.right) @ coefficients
+        gradient = data.tables.project(shares * (1 - ratios)) / one.dispersion + pulled - one.right
+        value += 0.5 * (precision * coefficients**2).sum()
+        return float(value), solve_triangular(factor, gradient + precision * coefficients, lower=True)
+
+    options = {"maxiter": MAX_STEPS, "maxcor": KEPT_STEPS, "ftol": 0.0, "gtol": FLAT}
+    found = minimize(objective, np.zeros_like(start), jac=True, method="L-BFGS-B", options=options)
+    log_determinant = 2 * np.log(np.diag(factor)).sum()
+    evidence = -float(found.fun) + 0.5 * np.log(precision).sum() - 0.5 * log_determinant
+    return coefficients_at(found.x), information, evidence
 
 
 def _covariance(data: _Data, one: _Pass, coefficients: FloatArray, information: FloatArray) -> FloatArray:

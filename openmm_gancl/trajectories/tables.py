@@ -32,6 +32,9 @@ PICOSECONDS = re.compile(r"time( *\(ps\))?", re.IGNORECASE)
 NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "scale", "coeff")
 """Components that PLUMED prints beside a bias, and that are none."""
 
+PATH = re.compile(r"[A-Za-z_~/]|\.\.?/")
+"""What names of files begin with, and broken numbers do not."""
+
 DEGREES = re.compile(r"\bdeg(rees?)?\b", re.IGNORECASE)
 
 
@@ -285,6 +288,8 @@ def _broken(path: Path, header: Header) -> InputError:
             if header.form == "CSV" and cells == header.names:
                 continue
             if not _are_numbers(cells):
+                if _names_files(line):
+                    return InputError(f"{path} {_refusal(line)}")
                 word = next(cell for cell in cells if _float(cell) is None)
                 return InputError(f"cannot read {path}, line {number}: {word[:40]!r} is no number; remove that line")
             if len(cells) != n:
@@ -366,7 +371,7 @@ def _header(lines: _Lines, early: str | None) -> Header:
         raise InputError(f"{path} is no text file: give a table of numbers")
     header = next((found for reader in READERS if (found := reader(comments, first))), None)
     if header is None:
-        raise InputError(f"{path}: {_refusal(first)}")
+        raise InputError(f"{path} {_refusal(first)}")
     if header.form == "CSV" and early is None:
         raise InputError(f"{path} holds no row: give the table of a run")
     return header
@@ -402,11 +407,16 @@ def read_table(path: str | Path) -> TextTable:
         raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
 
 
+def _names_files(row: str) -> bool:
+    """Whether it is a row of a table of windows: a name, and numbers."""
+    name, *numbers = row.split()
+    return len(numbers) >= 2 and _float(name) is None and bool(PATH.match(name)) and _are_numbers(numbers)
+
+
 def _refusal(first: str) -> str:
-    words = first.split()
-    if len(words) >= 3 and _float(words[0]) is None and _are_numbers(words[1:]):
+    if _names_files(first):
         return "names files with numbers, as a table of windows does: give it by `windows`"
-    return f"no table begins with {first.strip()[:40]!r}: give a COLVAR file, or columns of numbers"
+    return f"is no table, which begins with {first.strip()[:40]!r}: give a COLVAR file, or columns of numbers"
 
 
 def check_series(table: TextTable) -> None:

@@ -30,10 +30,14 @@ def _tables():
     degrees = np.degrees(PHI)
     return {
         "colvar": [f"#! FIELDS time phi metad.bias\n{PERIOD}{rows(t, PHI, bias)}"],
-        "hills": [f"#! FIELDS time phi sigma_phi height biasf\n#! SET multivariate false\n{PERIOD}"
-                  f"{rows(t, PHI, sigma, height, np.full(24, 8.0))}"],
-        "kernels": ["#! FIELDS time phi sigma_phi height logweight\n#! SET biasfactor 10\n#! SET epsilon 1e-4\n"
-                    f"{rows(t, PHI, sigma, height, 0 * t)}"],
+        "hills": [
+            f"#! FIELDS time phi sigma_phi height biasf\n#! SET multivariate false\n{PERIOD}"
+            f"{rows(t, PHI, sigma, height, np.full(24, 8.0))}"
+        ],
+        "kernels": [
+            "#! FIELDS time phi sigma_phi height logweight\n#! SET biasfactor 10\n#! SET epsilon 1e-4\n"
+            f"{rows(t, PHI, sigma, height, 0 * t)}"
+        ],
         "windows": ["file,centre_0,kappa_0,temperature\nw0,0.1,40,300\nw1,0.4,40,300\n"],
         "wham": ["w0 0.1 9.56 0 300\nw1 0.4 9.56 0 300\n"],
         "xvg": [f'# made by hand\n@ title "x"\n@ yaxis label "Angle (deg)"\n@ s0 legend "phi"\n{rows(t, degrees)}'],

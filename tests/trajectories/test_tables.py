@@ -115,6 +115,8 @@ def test_a_run_that_was_cut_and_went_on(tmp_path, glue):
         (colvar_text({"phi": X}).replace("1.500000", "1.50x000"), "line 5: '1.50x000' is no number"),
         ("", "holds no row"),
         ("a.dat 1.0 60\n", "as a table of windows does: give it by `windows`"),
+        ("# file place k\nw0.dat 1.0 60\nw1.dat 2.0 60\n", "as a table of windows does: give it by `windows`"),
+        ("# time phi psi\n0.1x 1.0 60\n1 2.0 60\n", "line 2: '0.1x' is no number"),
         ("file,centre_0,kappa_0\na.dat,1,60\n", "'a.dat' is no number"),
         ('@ s0 legend "a"\n0 1\n1 2\n&\n0 3\n', "several sets of data"),
         ("#! FIELDS time phi\n#! SET min_phi -pi\n0 1\n#! SET min_phi -180\n1 2\n", "changes min_phi"),

@@ -102,16 +102,19 @@ class Hills:
         return np.einsum("nij,pnj->pni", self.whitening[chosen], offsets)
 
 
+def _with_covariances(table: Colvar) -> bool:
+    """Whether hills are of adaptive Gaussians."""
+    return table.settings[0].get("multivariate", "false") == "true"
+
+
 def _variables(table: Colvar) -> tuple[str, ...]:
     """Names of what the hills are on."""
-    full = table.settings[0].get("multivariate", "false") == "true"
-    names = tuple(
-        name for name in table.fields if (f"sigma_{name}_{name}" if full else f"sigma_{name}") in table.fields
-    )
+    full, fields = _with_covariances(table), table.fields
+    names = tuple(name for name in fields if (f"sigma_{name}_{name}" if full else f"sigma_{name}") in fields)
     wanted = {f"sigma_{name}" for name in names}
     if full:
         wanted = {f"sigma_{later}_{name}" for i, name in enumerate(names) for later in names[i:]}
-    if not names or wanted != {name for name in table.fields if name.startswith("sigma_")}:
+    if not names or wanted != {name for name in fields if name.startswith("sigma_")}:
         raise InputError(f"{table.path}: its sigma columns are not understood: give the HILLS file as PLUMED writes it")
     return names
 
@@ -119,7 +122,7 @@ def _variables(table: Colvar) -> tuple[str, ...]:
 def _factors(table: Colvar, names: Sequence[str]) -> FloatArray:
     """Lower Cholesky factors of the covariances, shape=(n, d, d)."""
     factors = np.zeros((len(table.rows), len(names), len(names)))
-    full = table.settings[0].get("multivariate", "false") == "true"
+    full = _with_covariances(table)
     for i, name in enumerate(names):
         for j, later in enumerate(names[i:] if full else [name], start=i):
             factors[:, j, i] = table.column(f"sigma_{later}_{name}" if full else f"sigma_{name}")
@@ -169,7 +172,7 @@ def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
         heights=unit * table.column("height")[order] * (1.0 - 1.0 / bias_factor),
         bias_factor=bias_factor,
         stretched=settings.get("kerneltype", "").startswith("stretched"),
-        whitening=np.linalg.inv(factors) if settings.get("multivariate", "false") == "true" else None,
+        whitening=np.asarray(np.linalg.inv(factors), dtype=float) if _with_covariances(table) else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Files that fuzzing begins with and that once broke a reader: read, or refused in one sentence, never anything else."""
+"""Files that fuzzing begins with, and that once broke a reader: read, or refused in one sentence."""
 
 import time
 

@@ -435,10 +435,10 @@ def test_hills_that_cannot_be_summed_are_refused(metadynamics, tmp_path, change,
 
 
 def test_frames_of_the_filling_alone_are_refused(metadynamics, tmp_path):
-    folder, _, frames = metadynamics
+    folder = metadynamics[0]
     lines = (folder / "COLVAR").read_text().splitlines(keepends=True)
     (tmp_path / "COLVAR").write_text("".join(lines[: len(lines) // 20]))
-    with pytest.raises(InputError, match="first tenth of the hills .* give those of the whole run"):
+    with pytest.raises(InputError, match=r"first tenth of the hills .* give those of the whole run"):
         read([], None, ["column:phi"], TEMPERATURE, hills=[folder / "HILLS"], colvar=[tmp_path / "COLVAR"])
 
 

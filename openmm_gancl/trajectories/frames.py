@@ -36,7 +36,7 @@ class Frames:
     doubts: tuple[str, ...] = ()
 
 
-def _only(series: Series, kept: BoolArray) -> Series:
+def only(series: Series, kept: BoolArray) -> Series:
     """The frames that are kept."""
     if kept.all():
         return series
@@ -66,7 +66,7 @@ def frames_of(
 
         found = rows_of_frames(table, series, stride)
         kept = found.rows >= 0
-        return Frames(_only(series, kept), found.rows[kept], found.notes, found.doubts)
+        return Frames(only(series, kept), found.rows[kept], found.notes, found.doubts)
     if table is None:
         n = len(read_frame_values(Path(external(npy[0])[1]), None))
         return Frames(_empty_series(np.array([0, -(-n // stride)])))

@@ -237,9 +237,14 @@ def _is_wham(lines: dict[int, str]) -> bool:
     """A name and numbers in the first line already, divided by blanks."""
     words = next(iter(lines.values()), "").split()
     try:
-        return len(words) >= 3 and bool([float(word) for word in words[1:]])
+        numbers = [float(word) for word in words[1:]]
     except ValueError:
         return False
+    try:
+        float(words[0])
+    except (ValueError, IndexError):
+        return len(numbers) >= 2
+    return False  # a series
 
 
 def _wham_fields(path: Path, lines: dict[int, str], d: int) -> list[str]:

@@ -12,6 +12,8 @@ from openmm_gancl.cli import app
 
 from .trajectories.known_surface import KT, energy
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "tests" / "data" / "tables"
 PAGE = (ROOT / "docs" / "other_programs.md").read_text()

@@ -13,6 +13,8 @@ from openmm_gancl.units import thermal_energy
 
 from ..trajectories.known_surface import biased, colvar_text, energy, window_files, write_windows
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 KT = thermal_energy(300.0)
 
 

@@ -138,7 +138,7 @@ def _numbered(n: int) -> tuple[str, ...]:
 def _plumed(comments: Sequence[str], row: str) -> Header | None:
     for line in comments:
         words = line.split()
-        if words[:2] == ["#!", "FIELDS"]:
+        if words[:2] == ["#!", "FIELDS"] and words[2:]:
             return Header("PLUMED", tuple(words[2:]))
     return None
 
@@ -310,7 +310,7 @@ def _broken(path: Path, header: Header) -> InputError:
             if header.form == "CSV" and cells == header.names:
                 continue
             if not _are_numbers(cells):
-                if header.names[0].lower() == "file":
+                if header.names[:1] == ("file",):
                     return InputError(f"{path} is a table of windows: give it by `windows`")
                 if _names_files(line):
                     return InputError(f"{path} {_refusal(line)}")

@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from openmm_gancl.free_energy.from_trajectories import analyse
+from openmm_gancl.free_energy.surface import ALIGNMENT_CEILING
 from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series
 from openmm_gancl.trajectories.umbrella import UmbrellaWindows
@@ -161,9 +162,9 @@ KINDS = {"torsion": Torsion, "torsions": Torsions, "distance": Distance, "biased
 def compared(energy, truth, error=None):
     """RMS deviation below `HIGHEST`, kT, and deviations over their bars."""
     low = (truth < HIGHEST) & np.isfinite(energy)
-    difference = (energy - truth)[low]
-    difference -= difference.mean()
-    return float(difference.std()), None if error is None else np.abs(difference / error[low])
+    aligned = np.isfinite(energy) & (energy < ALIGNMENT_CEILING)  # as the error bars are
+    difference = energy - truth - (energy - truth)[aligned].mean()
+    return float(difference[low].std()), None if error is None else np.abs(difference / error)[low]
 
 
 def measured(kind, seed):

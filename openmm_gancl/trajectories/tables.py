@@ -239,6 +239,12 @@ def _sizes(row: str) -> list[int]:
     return [part.count(",") + 1 if part.startswith("(") else 1 for part in re.findall(r"\([^()]*\)|[^\s()]+", row)]
 
 
+def _plain_row(row: str) -> str:
+    """Without the marks of vectors; as it is if nothing is left."""
+    plain = VECTOR_MARKS.sub(" ", row) if "(" in row else row
+    return plain if plain.strip() else row
+
+
 def _with_components(comment: str, sizes: Sequence[int]) -> str:
     """Names of columns, those of vectors once a component: com_1, com_2, com_3."""
     words = comment.lstrip("#").split()
@@ -266,7 +272,7 @@ class _Lines:
             row, mark, comment = line.partition("#")
             if "(" in row and row.lstrip()[:1] not in ("@", "&"):
                 self.vectors = self.vectors or _sizes(row)
-                line = row = VECTOR_MARKS.sub(" ", row)
+                line = row = _plain_row(row)
             if mark and row.strip():  # a run that was killed within a line, and went on
                 yield f"{row.rstrip()}\n"
                 yield f"#{comment}"
@@ -305,7 +311,7 @@ def _broken(path: Path, header: Header) -> InputError:
             line = line.partition("#")[0]
             if not line.strip() or line.lstrip()[0] in "@&":
                 continue
-            line = VECTOR_MARKS.sub(" ", line) if "(" in line else line
+            line = _plain_row(line)
             cells = _cells(line, header.delimiter)
             if header.form == "CSV" and cells == header.names:
                 continue
@@ -433,8 +439,8 @@ def read_table(path: str | Path) -> TextTable:
 
 def _names_files(row: str) -> bool:
     """Whether it is a row of a table of windows: a name, and numbers."""
-    name, *numbers = row.split()
-    return len(numbers) >= 2 and _float(name) is None and bool(PATH.match(name)) and _are_numbers(numbers)
+    words = row.split()
+    return len(words) >= 3 and _float(words[0]) is None and bool(PATH.match(words[0])) and _are_numbers(words[1:])
 
 
 def _refusal(first: str) -> str:

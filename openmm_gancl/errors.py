@@ -5,9 +5,22 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MAX_BEGINNING, MAX_END = 450, 200
+"""Characters of a text that are kept; files may put anything between."""
+
 
 class InputError(ValueError):
-    """Bad input or environment, explained in one sentence that names the remedy (exit code 2)."""
+    """Bad input or environment, explained in one sentence that names the remedy (exit code 2).
+
+    Args:
+        text: the sentence; what it quotes of a file is made printable, and cut where it is too long.
+    """
+
+    def __init__(self, text: str):
+        plain = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+        if len(plain) > MAX_BEGINNING + MAX_END:
+            plain = f"{plain[:MAX_BEGINNING]} ... {plain[-MAX_END:]}"
+        super().__init__(plain)
 
 
 def first_line(error: BaseException) -> str:

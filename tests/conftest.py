@@ -7,6 +7,7 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 # more threads than cores slow the small networks here down, and results must not depend on their number
@@ -40,6 +41,18 @@ LONG = (
     "generator/test_forces.py",
 )
 """Files that take longest come first, so that no worker of pytest-xdist has one of them left alone at the end."""
+
+
+@pytest.fixture
+def pictures():
+    """Asked for by a test of pictures, in a module that goes without them."""
+
+
+@pytest.fixture
+def without_pictures(request, monkeypatch):
+    """For tests of numbers: of a run of `gancl fes` on small files pictures take four fifths."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("openmm_gancl.free_energy.report._pictures", lambda *arguments: {})
 
 
 def pytest_collection_modifyitems(items):

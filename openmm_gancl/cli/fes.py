@@ -49,6 +49,9 @@ TRAJECTORY_SUFFIXES = [
 ]
 """What names of trajectories end in; other files after ``--colvar`` are tables too."""
 
+TOPOLOGY_SUFFIXES = (".prmtop", ".parm7", ".psf", ".top", ".tpr")
+"""What names of topologies end in, that are no trajectories."""
+
 MANY_FILES = ("--colvar", "--hills")
 
 
@@ -366,6 +369,8 @@ def _in_own_unit(ranges: list[tuple[float, float]], observations: "Observations"
 def _divide(given: Any) -> None:
     """Tables among the trajectories go where tables are."""
     paths = given.trajectories or []
+    if tops := [path for path in paths if path.suffix.lower() in TOPOLOGY_SUFFIXES]:
+        raise InputError(f"{tops[0]} is a topology: give it by --top")
     tables = [path for path in paths if path.suffix.lower() not in TRAJECTORY_SUFFIXES and path.is_file()]
     given.trajectories = [path for path in paths if path not in tables]
     given.colvar = [*(given.colvar or []), *tables]

@@ -119,6 +119,14 @@ def _named(rows: Sequence[Any], topology: Any) -> list[str]:
     return [next((name for name in mine if every.count(name) == 1), "") for mine in names]
 
 
+def _owner(row: Any, topology: Any) -> str:
+    return residue_label(topology.atom(int(row[1])).residue, chain=True)
+
+
+def _by_atoms(row: Any) -> str:
+    return "torsion:" + ",".join(map(str, row))
+
+
 def _listed(texts: list[str]) -> str:
     return ", ".join(texts[:MAX_CANDIDATES]) + (", ..." if len(texts) > MAX_CANDIDATES else "")
 
@@ -161,13 +169,18 @@ def backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[in
     found = _torsions(kind, topology)
     chosen = _those_of(residue, kind, name, found, topology) if residue else list(found)
     if len(chosen) > 1:
-        texts = []
-        for row, only in zip(chosen, _named(chosen, topology), strict=True):
-            owner = residue_label(topology.atom(int(row[1])).residue, chain=True)
-            texts.append(f"{f'{kind}:{only}' if only else 'torsion:' + ','.join(map(str, row))} ({owner})")
+        names = _named(chosen, topology)
+        texts = [
+            f"{f'{kind}:{only}' if only else _by_atoms(row)} ({_owner(row, topology)})"
+            for row, only in zip(chosen, names, strict=True)
+        ]
         raise InputError(f"{name} matches {len(chosen)} torsions: name one of {_listed(texts)}")
     if not chosen:
-        known = _listed([only or "one that only its atoms name" for only in _named(list(found), topology)]) or "none"
+        names = _named(list(found), topology)
+        residues = [
+            only or f"{_owner(row, topology)} ({_by_atoms(row)})" for row, only in zip(found, names, strict=True)
+        ]
+        known = _listed(residues) or "none"
         raise InputError(f"{name} matches nothing: residues of the topology with a {kind} are {known}")
     _check_names(chosen[0], name, topology)
     return [int(atom) for atom in chosen[0]]

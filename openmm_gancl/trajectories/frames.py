@@ -14,6 +14,7 @@ from .arguments import is_trajectory
 from .inputs import external, is_computed
 from .periods import TURNS, check_period, check_same_turn, check_turns, contradicts
 from .series import Series, read_frame_values, read_series
+from .tables import COUNTS
 
 if TYPE_CHECKING:
     from .colvar import Colvar
@@ -36,7 +37,7 @@ class Frames:
     doubts: tuple[str, ...] = ()
 
 
-def _only(series: Series, kept: BoolArray) -> Series:
+def only(series: Series, kept: BoolArray) -> Series:
     """The frames that are kept."""
     if kept.all():
         return series
@@ -66,7 +67,7 @@ def frames_of(
 
         found = rows_of_frames(table, series, stride)
         kept = found.rows >= 0
-        return Frames(_only(series, kept), found.rows[kept], found.notes, found.doubts)
+        return Frames(only(series, kept), found.rows[kept], found.notes, found.doubts)
     if table is None:
         n = len(read_frame_values(Path(external(npy[0])[1]), None))
         return Frames(_empty_series(np.array([0, -(-n // stride)])))
@@ -95,6 +96,8 @@ def _of_file(cv: str, table: "Colvar | None", frames: Frames, stride: int, lengt
         if (whole := cv.partition(":")[2]) in table.fields:
             name, period = whole, None  # as a name of ours, phi:2, is no period of 2
         name = table.name(name)
+        if COUNTS.fullmatch(name):
+            raise InputError(f"{cv}: {name} counts, it is no collective variable: name another column")
         values, own, unit = table.column(name)[frames.rows], table.period(name), table.units.get(name, length)
         if not contradicts(values, own, series.starts):  # else the one that is given is to correct it
             check_same_turn(name, own, period)

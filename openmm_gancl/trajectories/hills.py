@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, thermal_energy
-from .colvar import read_colvar
+from .colvar import Colvar, read_colvar
 from .periods import check_same_turn
 
 POINTS_PER_WIDTH = 5
@@ -63,10 +63,12 @@ class Hills:
         periods: shape=(d,), ``inf`` where there is none.
         times: shape=(n,), ps, increasing.
         centres: shape=(n, d).
-        widths: shape=(n, d).
+        widths: shape=(n, d), standard deviations along each variable.
         heights: shape=(n,), kJ/mol, as the bias has them.
         bias_factor: of well-tempered runs; ``inf`` otherwise.
         stretched: whether they are shifted to reach zero.
+        whitening: shape=(n, d, d), inverses of the covariances' lower Cholesky factors; None where variables do not
+            correlate.
     """
 
     path: Path
@@ -78,6 +80,62 @@ class Hills:
     heights: FloatArray
     bias_factor: float
     stretched: bool
+    whitening: FloatArray | None = None
+
+    @property
+    def product(self) -> bool:
+        """Whether hills are products along the variables: Gaussians without covariances that are not shifted."""
+        return not self.stretched and self.whitening is None
+
+    @property
+    def narrowest(self) -> FloatArray:
+        """The least width of a hill along each variable, the others held, shape=(d,)."""
+        if self.whitening is None:
+            return np.asarray(self.widths.min(axis=0))
+        return np.asarray(((self.whitening**2).sum(axis=1) ** -0.5).min(axis=0))
+
+    def scaled(self, chosen: slice, places: FloatArray) -> FloatArray:
+        """How far places of shape=(n, d) are from some hills, in their widths, shape=(n, n_hills, d)."""
+        offsets = wrap(places[:, None] - self.centres[chosen], self.periods)
+        if self.whitening is None:
+            return np.asarray(offsets / self.widths[chosen])
+        return np.einsum("nij,pnj->pni", self.whitening[chosen], offsets)
+
+
+def _with_covariances(table: Colvar) -> bool:
+    """Whether hills are of adaptive Gaussians."""
+    return table.settings[0].get("multivariate", "false") == "true"
+
+
+def _variables(table: Colvar) -> tuple[str, ...]:
+    """Names of what the hills are on."""
+    full, fields = _with_covariances(table), table.fields
+    names = tuple(name for name in fields if (f"sigma_{name}_{name}" if full else f"sigma_{name}") in fields)
+    wanted = {f"sigma_{name}" for name in names}
+    if full:
+        wanted = {f"sigma_{later}_{name}" for i, name in enumerate(names) for later in names[i:]}
+    if not names or wanted != {name for name in fields if name.startswith("sigma_")}:
+        raise InputError(f"{table.path}: its sigma columns are not understood: give the HILLS file as PLUMED writes it")
+    return names
+
+
+def _factors(table: Colvar, names: Sequence[str]) -> FloatArray:
+    """Lower Cholesky factors of the covariances, shape=(n, d, d)."""
+    factors = np.zeros((len(table.rows), len(names), len(names)))
+    full = _with_covariances(table)
+    for i, name in enumerate(names):
+        for j, later in enumerate(names[i:] if full else [name], start=i):
+            factors[:, j, i] = table.column(f"sigma_{later}_{name}" if full else f"sigma_{name}")
+    return factors
+
+
+def _bias_factor(table: Colvar) -> float:
+    """Of a well-tempered run; ``inf`` of another."""
+    factors = table.column("biasf") if "biasf" in table.fields else np.zeros(len(table.rows))
+    tempered = factors > 1.0
+    if not (tempered == tempered[0]).all() or np.ptp(factors) > 1e-3 * abs(factors[0]):
+        raise InputError(f"{table.path}: the bias factor changes: give the hills of one run")
+    return float(factors[0]) if tempered[0] else float("inf")
 
 
 def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
@@ -88,26 +146,21 @@ def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
         unit: of heights, kJ/mol.
 
     Raises:
-        InputError: they are none, or of kernels that are not along the variables.
+        InputError: they are none.
     """
     table = read_colvar(paths)
-    names = tuple(name for name in table.fields if f"sigma_{name}" in table.fields)
     settings = table.settings[0]
     if "height" not in table.fields or "logweight" in table.fields or "action" in settings:
         raise InputError(f"{table.path} holds no hills of metadynamics: give the HILLS file as PLUMED writes it")
-    if not names or settings.get("multivariate", "false") == "true":
-        raise InputError(f"{table.path}: hills with covariances cannot be summed here: give a column metad.rbias")
+    names = _variables(table)
     if table.run[-1] != len(paths) - 1:
         raise InputError(f"{table.path}: the time of hills starts anew within a file: cut it there, one file a run")
     order = np.argsort(table.column("time"), kind="stable")
-    factors = table.column("biasf")[order] if "biasf" in table.fields else np.zeros(len(order))
-    tempered = factors > 1.0
-    if not (tempered == tempered[0]).all() or np.ptp(factors) > 1e-3 * abs(factors[0]):
-        raise InputError(f"{table.path}: the bias factor changes: give the hills of one run")
-    bias_factor = float(factors[0]) if tempered[0] else float("inf")
-    widths = np.stack([table.column(f"sigma_{name}")[order] for name in names], axis=1)
+    bias_factor = _bias_factor(table)
+    factors = _factors(table, names)[order]
+    diagonal, widths = np.diagonal(factors, axis1=1, axis2=2), np.sqrt((factors**2).sum(axis=2))
     numbers = np.concatenate([table.rows[:, [table.fields.index(name) for name in (*names, "height")]], widths], axis=1)
-    if not ((widths > 0).all() and (np.abs(numbers) < MAX_NUMBER).all()):
+    if not ((diagonal > 1 / MAX_NUMBER).all() and (np.abs(numbers) < MAX_NUMBER).all()):
         raise InputError(f"{table.path}: a width or height cannot be: give the HILLS file as it was written")
     return Hills(
         path=table.path,
@@ -119,13 +172,13 @@ def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
         heights=unit * table.column("height")[order] * (1.0 - 1.0 / bias_factor),
         bias_factor=bias_factor,
         stretched=settings.get("kerneltype", "").startswith("stretched"),
+        whitening=np.asarray(np.linalg.inv(factors), dtype=float) if _with_covariances(table) else None,
     )
 
 
 def _kernels(hills: Hills, chosen: slice, places: FloatArray) -> FloatArray:
     """Of some hills at places of shape=(n, d), kJ/mol, shape=(n, n_hills)."""
-    scaled = wrap(places[:, None] - hills.centres[chosen], hills.periods) / hills.widths[chosen]
-    half = 0.5 * (scaled**2).sum(axis=2)
+    half = 0.5 * (hills.scaled(chosen, places) ** 2).sum(axis=2)
     if not hills.stretched:
         return np.asarray(hills.heights[chosen] * np.exp(-half))
     edge = np.exp(-CUTOFF)
@@ -152,7 +205,7 @@ class _Grid:
         low = np.minimum(hills.centres.min(axis=0), values.min(axis=0)) - reach
         high = np.maximum(hills.centres.max(axis=0), values.max(axis=0)) + reach
         low, length = np.where(periodic, -hills.periods / 2, low), np.where(periodic, hills.periods, high - low)
-        points = np.ceil(POINTS_PER_WIDTH * length / hills.widths.min(axis=0)).clip(30, MAX_POINTS[d]).astype(int)
+        points = np.ceil(POINTS_PER_WIDTH * length / hills.narrowest).clip(30, MAX_POINTS[d]).astype(int)
         step = length / np.where(periodic, points, points - 1)
         mode = "grid-wrap" if periodic.all() else "mirror" if not periodic.any() else "mixed"
         grid = cls(low, step, tuple(map(int, points)), mode)
@@ -181,8 +234,8 @@ class _Grid:
 
 
 def _on_grid(hills: Hills, chosen: slice, axes: Sequence[FloatArray]) -> FloatArray:
-    """The sum of some hills on a grid; Gaussians are products along the variables, stretched ones are not."""
-    if hills.stretched:
+    """The sum of some hills on a grid."""
+    if not hills.product:
         places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
         return _kernels(hills, chosen, places).sum(axis=1).reshape([len(axis) for axis in axes])
     factors = [

@@ -1,7 +1,7 @@
 """What was observed: collective variables of frames, from wherever they come, and what undoes their bias."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from .inputs import (
     external,
     is_computed,
 )
-from .series import Series, check_distinct, weight_notes
+from .series import Series, check_distinct, weight_notes, without_repeats
 from .tables import expanded
 
 if TYPE_CHECKING:
@@ -58,6 +58,22 @@ class Observations:
     doubts: tuple[str, ...] = ()
     bias_columns: tuple[str, ...] = ()
     energies: FloatArray | None = None
+
+
+def _each_frame_once(observations: Observations) -> Observations:
+    """Without frames that parts of a run have in common."""
+    from .frames import only
+
+    kept, logs = without_repeats(observations.series), observations.log_weights
+    if kept.all():
+        return observations
+    note = f"{int((~kept).sum())} frames at the end of a trajectory, with which the next one begins, are counted once"
+    return replace(
+        observations,
+        series=only(observations.series, kept),
+        log_weights=None if logs is None else logs[kept],
+        notes=(*observations.notes, note),
+    )
 
 
 def _table(paths: Sequence[Path], series: bool) -> "Colvar | None":
@@ -118,7 +134,7 @@ class _Sources:
             windows, table, units, frames, series, columns, self.temperature, self.energy_column
         )
         check_distinct(series, part_names(files, table, series))
-        return Observations(
+        observations = Observations(
             series,
             len(self.cvs),
             self.temperature,
@@ -130,6 +146,7 @@ class _Sources:
             bias_columns=undone.bias_columns,
             energies=joined.energies,
         )
+        return observations if windows is not None else _each_frame_once(observations)
 
     def _frames(
         self, files: Sequence[Path], computed: Sequence[str], table: "Colvar | None", npy: Sequence[str]

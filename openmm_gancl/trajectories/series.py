@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError, first_line
 from ..files import load_arrays
-from ..units import FloatArray, IntArray, numbers
+from ..units import BoolArray, FloatArray, IntArray, numbers
 from .arguments import is_trajectory, stride_of, trajectories_of, words_of
 
 if TYPE_CHECKING:
@@ -150,6 +150,28 @@ def check_distinct(series: Series, names: Sequence[str]) -> None:
         first = seen.setdefault(np.ascontiguousarray(values).tobytes(), i)
         if first != i:
             raise InputError(f"{names[i]} holds the same frames as {names[first]}: give each run once")
+
+
+def without_repeats(series: Series) -> BoolArray:
+    """Frames to keep, shape=(n,): not those at the end of a trajectory with which the next one begins.
+
+    So do parts of a run that went on from a checkpoint, where the program repeats what it did.
+    """
+    kept = np.ones(len(series.values), dtype=bool)
+    parts = list(itertools.pairwise(series.starts.tolist()))
+    for (begin, end), (start, stop) in itertools.pairwise(parts):
+        same = (series.values[begin:end] == series.values[start]).all(axis=1)
+        for first in (begin + np.flatnonzero(same)).tolist():
+            repeated = series.values[first:end]
+            n = len(repeated)
+            if (
+                MIN_COPIED <= n <= stop - start
+                and np.array_equal(repeated, series.values[start : start + n])
+                and len(np.unique(repeated, axis=0)) >= MIN_COPIED  # else a coordinate that hardly moves
+            ):
+                kept[first:end] = False
+                break
+    return kept
 
 
 def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:

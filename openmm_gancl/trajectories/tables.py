@@ -32,6 +32,12 @@ PICOSECONDS = re.compile(r"time( *\(ps\))?", re.IGNORECASE)
 NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "scale", "coeff")
 """Components that PLUMED prints beside a bias, and that are none."""
 
+VECTOR_MARKS = re.compile("[(),]")
+"""Of a vector, ``( 1 , 2 , 3 )``."""
+
+PATH = re.compile(r"[A-Za-z_~/]|\.\.?/")
+"""What names of files begin with, and broken numbers do not."""
+
 DEGREES = re.compile(r"\bdeg(rees?)?\b", re.IGNORECASE)
 
 
@@ -132,7 +138,7 @@ def _numbered(n: int) -> tuple[str, ...]:
 def _plumed(comments: Sequence[str], row: str) -> Header | None:
     for line in comments:
         words = line.split()
-        if words[:2] == ["#!", "FIELDS"]:
+        if words[:2] == ["#!", "FIELDS"] and words[2:]:
             return Header("PLUMED", tuple(words[2:]))
     return None
 
@@ -228,6 +234,26 @@ def opened(path: Path) -> IO[str]:
     return TextIOWrapper(cast(IO[bytes], binary), encoding="utf-8-sig", errors="replace")
 
 
+def _sizes(row: str) -> list[int]:
+    """How many numbers each column of a row holds: colvars writes a vector as ``( 1 , 2 , 3 )``."""
+    return [part.count(",") + 1 if part.startswith("(") else 1 for part in re.findall(r"\([^()]*\)|[^\s()]+", row)]
+
+
+def _plain_row(row: str) -> str:
+    """Without the marks of vectors; as it is if nothing is left."""
+    plain = VECTOR_MARKS.sub(" ", row) if "(" in row else row
+    return plain if plain.strip() else row
+
+
+def _with_components(comment: str, sizes: Sequence[int]) -> str:
+    """Names of columns, those of vectors once a component: com_1, com_2, com_3."""
+    words = comment.lstrip("#").split()
+    if not comment.startswith("#") or len(words) != len(sizes):
+        return comment
+    names = [[name] if n == 1 else [f"{name}_{i + 1}" for i in range(n)] for name, n in zip(words, sizes, strict=True)]
+    return "# " + " ".join(itertools.chain(*names))
+
+
 class _Lines:
     """The rows of a file, one held back to see whether the last is whole, and the comments between them."""
 
@@ -236,6 +262,7 @@ class _Lines:
         self.comments: list[tuple[int, str]] = []
         self.count, self.numbers, self.cut = 0, 0, 0
         self.held = self.previous = ""
+        self.vectors: list[int] = []
 
     def _raw(self) -> Iterator[str]:
         while line := self.file.readline(MAX_LINE):
@@ -243,6 +270,9 @@ class _Lines:
             if len(line) == MAX_LINE:
                 raise InputError(f"{self.path}, line {self.numbers} is too long for a table: give a text file")
             row, mark, comment = line.partition("#")
+            if "(" in row and row.lstrip()[:1] not in ("@", "&"):
+                self.vectors = self.vectors or _sizes(row)
+                line = row = _plain_row(row)
             if mark and row.strip():  # a run that was killed within a line, and went on
                 yield f"{row.rstrip()}\n"
                 yield f"#{comment}"
@@ -281,10 +311,15 @@ def _broken(path: Path, header: Header) -> InputError:
             line = line.partition("#")[0]
             if not line.strip() or line.lstrip()[0] in "@&":
                 continue
+            line = _plain_row(line)
             cells = _cells(line, header.delimiter)
             if header.form == "CSV" and cells == header.names:
                 continue
             if not _are_numbers(cells):
+                if header.names[:1] == ("file",):
+                    return InputError(f"{path} is a table of windows: give it by `windows`")
+                if _names_files(line):
+                    return InputError(f"{path} {_refusal(line)}")
                 word = next(cell for cell in cells if _float(cell) is None)
                 return InputError(f"cannot read {path}, line {number}: {word[:40]!r} is no number; remove that line")
             if len(cells) != n:
@@ -359,14 +394,14 @@ def _settings(comments: Sequence[tuple[int, str]], header: Header, path: Path) -
 def _header(lines: _Lines, early: str | None) -> Header:
     """From the reader that knows the table."""
     path, first = lines.path, early if early is not None else lines.held
-    comments = [line for row, line in lines.comments if not row]
+    comments = [_with_components(line, lines.vectors) for row, line in lines.comments if not row]
     if not first:
         raise InputError(f"{path} holds no row: give the COLVAR of a run, or a table of numbers")
     if "\0" in first[:1000]:
         raise InputError(f"{path} is no text file: give a table of numbers")
     header = next((found for reader in READERS if (found := reader(comments, first))), None)
     if header is None:
-        raise InputError(f"{path}: {_refusal(first)}")
+        raise InputError(f"{path} {_refusal(first)}")
     if header.form == "CSV" and early is None:
         raise InputError(f"{path} holds no row: give the table of a run")
     return header
@@ -402,11 +437,16 @@ def read_table(path: str | Path) -> TextTable:
         raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
 
 
+def _names_files(row: str) -> bool:
+    """Whether it is a row of a table of windows: a name, and numbers."""
+    words = row.split()
+    return len(words) >= 3 and _float(words[0]) is None and bool(PATH.match(words[0])) and _are_numbers(words[1:])
+
+
 def _refusal(first: str) -> str:
-    words = first.split()
-    if len(words) >= 3 and _float(words[0]) is None and _are_numbers(words[1:]):
+    if _names_files(first):
         return "names files with numbers, as a table of windows does: give it by `windows`"
-    return f"no table begins with {first.strip()[:40]!r}: give a COLVAR file, or columns of numbers"
+    return f"is no table, which begins with {first.strip()[:40]!r}: give a COLVAR file, or columns of numbers"
 
 
 def check_series(table: TextTable) -> None:

@@ -174,6 +174,11 @@ def of_hills(
         )
     check_deposits(hills, values, times)
     bias = hills_bias(hills, values, times, temperature)
+    if not bias.settled.any():
+        raise InputError(
+            f"all frames are of the first tenth of the hills of {hills.path}, while the bias still filled: give "
+            "those of the whole run"
+        )
     written = written_biases(table, frames, units)
     doubts = check_bias(hills, bias, times, written)
     doubts += unused_bias(written, same_biases(bias, written), temperature)

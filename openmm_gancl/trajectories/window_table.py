@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -183,9 +184,10 @@ def _file_of(path: Path, line: int, name: str) -> Path:
     if not name:
         raise InputError(f"{path}, line {line}: no file is named: give the window's trajectory")
     near_table, here = path.parent / name, Path(name)
-    for candidate in (near_table, here):
-        if candidate.is_file():
-            return candidate
+    with suppress(OSError):  # names longer than names can be
+        for candidate in (near_table, here):
+            if candidate.is_file():
+                return candidate
     raise InputError(f"{path}, line {line}: there is no file {near_table} of this window: give it, or remove the line")
 
 
@@ -235,9 +237,14 @@ def _is_wham(lines: dict[int, str]) -> bool:
     """A name and numbers in the first line already, divided by blanks."""
     words = next(iter(lines.values()), "").split()
     try:
-        return len(words) >= 3 and bool([float(word) for word in words[1:]])
+        numbers = [float(word) for word in words[1:]]
     except ValueError:
         return False
+    try:
+        float(words[0])
+    except (ValueError, IndexError):
+        return len(numbers) >= 2
+    return False  # a series
 
 
 def _wham_fields(path: Path, lines: dict[int, str], d: int) -> list[str]:

@@ -31,12 +31,28 @@ STRUCTURE = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"
 N_POINTS, BINS, REPLICATES = 50_000, 16, 100
 
 
+PHI, PSI = ((6, 8), [*range(6), 7]), ((8, 14), range(15, 22))
+"""Atoms of the bond that is turned about, and those that turn."""
+
+
+def turned(positions, bond, atoms, angles):
+    """Some atoms about a bond (Rodrigues); positions of shape=(n, n_atoms, 3), angles of shape=(n,)."""
+    origin, end = (positions[:, [atom]] for atom in bond)
+    axis = (end - origin) / np.linalg.norm(end - origin, axis=2, keepdims=True)
+    arms, cos, sin = positions[:, list(atoms)] - origin, np.cos(angles)[:, None, None], np.sin(angles)[:, None, None]
+    along = (arms * axis).sum(axis=2, keepdims=True) * axis
+    positions[:, list(atoms)] = origin + along + cos * (arms - along) + sin * np.cross(axis, arms)
+
+
 def write_frames(path, n_frames, rng):
-    """Shaken structures: no physics, but every torsion moves."""
-    structure, chunk = mdtraj.load(str(STRUCTURE)).xyz[0], 50_000
+    """Turned and shaken structures: no physics, but torsions go all around and bonds stay whole."""
+    structure, chunk = mdtraj.load(str(STRUCTURE)).xyz[0].astype(float), 50_000
     with DCDTrajectoryFile(str(path), "w") as file:
         for _ in range(n_frames // chunk):
-            file.write(10.0 * (structure + rng.normal(0.0, 0.03, (chunk, *structure.shape))).astype(np.float32))
+            positions = structure + rng.normal(0.0, 0.005, (chunk, *structure.shape))
+            for bond, atoms in (PHI, PSI):
+                turned(positions, bond, atoms, rng.vonmises(0.0, 0.5, chunk))
+            file.write((10.0 * positions).astype(np.float32))
 
 
 def run(trajectory, output):

@@ -17,6 +17,8 @@ from openmm_gancl.trajectories import read_windows
 from openmm_gancl.trajectories.observations import read
 from openmm_gancl.trajectories.series import read_series
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 TOP = Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"
 N, KAPPA = 400, 60.0
 CENTRES = np.linspace(-2.0, 2.0, 9)
@@ -52,7 +54,7 @@ def window_files(folder, skip=()):
     return rows
 
 
-def test_windows_of_a_table_are_joined(tmp_path):
+def test_windows_of_a_table_are_joined(tmp_path, pictures):
     path = table(tmp_path, window_files(tmp_path))
     common = ("--windows", path, "--cv", "column:x", "--temperature", 300, "-o", tmp_path / "fes")
     result = gancl(*common, "--json", "--unit", "kcal/mol", "--discard", 0)
@@ -60,8 +62,8 @@ def test_windows_of_a_table_are_joined(tmp_path):
     results = json.loads(result.stdout)
     assert len(results["windows"]["files"]) == 9 and results["windows"]["least_overlap"] > 0.03
     names = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("fes"))
-    pictures = [f"fes{ending}.png" for ending in ("", "_convergence", "_equilibration", "_overlap")]
-    assert names == ["fes.dat", "fes.npz", *pictures]
+    written = [f"fes{ending}.png" for ending in ("", "_convergence", "_equilibration", "_overlap")]
+    assert names == ["fes.dat", "fes.npz", *written]
     with np.load(tmp_path / "fes.npz") as stored:
         inside = np.abs(stored["edges_0"][:-1]) < 1.9
         energy, error = stored["energy"][inside], stored["error"][inside]
@@ -241,7 +243,7 @@ def test_few_samples_and_one_heavy_frame_are_reported(tmp_path):
     assert any("one frame carries 9 % of the weight" in note for note in lighter.notes) and not lighter.doubts
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, pictures):
     np.save(tmp_path / "x.npy", np.random.default_rng(3).normal(size=500))
     common = ("--cv", f"npy:{tmp_path / 'x.npy'}", "--temperature", 300, "-o", tmp_path / "fes")
     assert gancl(*common).exit_code == 0
@@ -330,7 +332,7 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
     refused(gancl(*observed, "-o", tmp_path / "fes"), "cosine windows restrain angles in radians")
 
 
-def test_an_output_that_is_a_folder_gets_a_name(tmp_path, monkeypatch):
+def test_an_output_that_is_a_folder_gets_a_name(tmp_path, monkeypatch, pictures):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.random.default_rng(8).normal(size=300))
     assert gancl("--cv", "npy:x.npy", "--temperature", 300, "-o", ".").exit_code == 0

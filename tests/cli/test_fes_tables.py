@@ -13,6 +13,8 @@ from openmm_gancl.units import thermal_energy
 
 from ..trajectories.known_surface import biased, colvar_text, energy, window_files, write_windows
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 KT = thermal_energy(300.0)
 
 
@@ -118,6 +120,12 @@ def test_hints_name_options(folder, tmp_path):
     np.savetxt(tmp_path / "w", np.full(1000, 1e-3) * np.linspace(0, 2, 1000))
     weights = ("--colvar", folder / "COLVAR.0", "--cv", "column:phi", "--log-weights", tmp_path / "w")
     assert "give them by --weights" in error_of(gancl(tmp_path, *weights)[0])
+    topology = gancl(tmp_path, "top.prmtop", "t.nc", "--cv", "phi:2")[0]
+    assert "top.prmtop is a topology: give it by --top" in error_of(topology)
+    counted = gancl(tmp_path, "--colvar", folder / "COLVAR.0", "--cv", "column:1")[0]
+    assert "time counts, it is no collective variable" in error_of(counted)
+    series = gancl(tmp_path, "--windows", folder / "phi.xvg", "--cv", "column:phi")[0]
+    assert "lacks the column centre_0" in error_of(series)
     twice = ("--colvar", folder / "COLVAR.0", folder / "COLVAR.0", "--cv", "column:phi")
     assert "COLVAR.0 is given twice" in error_of(gancl(tmp_path, *twice)[0])
 

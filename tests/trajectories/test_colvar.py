@@ -135,7 +135,7 @@ def gancl(*arguments):
     return CliRunner().invoke(app, ["fes", *map(str, arguments)])
 
 
-def test_a_biased_run_gives_the_unbiased_surface(tmp_path):
+def test_a_biased_run_gives_the_unbiased_surface(tmp_path, without_pictures):
     """Samples of exp(-(U + V)/kT) with V in the COLVAR: the surface is U; without the bias column it is not."""
     kT, rng = thermal_energy(300.0), np.random.default_rng(2)
     phi = rng.vonmises(0.4, 1.5, 40000)  # U + V = -1.5 kT cos(phi - 0.4), V = -1.5 kT cos(phi - 0.4) + kT cos(phi)
@@ -156,7 +156,7 @@ def test_a_biased_run_gives_the_unbiased_surface(tmp_path):
     assert rms[0] < 1.6 and rms[1] > 5
 
 
-def test_what_fes_writes_the_reader_reads(tmp_path):
+def test_what_fes_writes_the_reader_reads(tmp_path, without_pictures):
     rng = np.random.default_rng(3)
     path = write_colvar(tmp_path / "COLVAR", np.arange(2000), phi=rng.vonmises(0, 3, 2000), psi=rng.normal(size=2000))
     both = ("--cv", "column:phi", "--cv", "column:psi", "--colvar", path)

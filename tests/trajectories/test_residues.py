@@ -128,6 +128,7 @@ def test_chains_are_told_apart(chains, folder, top, cv, chain, residue):
         ("two.psf", "phi:1", ["matches nothing", "PROA/2"]),
         ("two.prmtop", "phi:4", ["matches nothing", "2, 3, 5, 6"]),
         ("two.pdb", "phi:C/2", ["matches nothing"]),
+        ("two.gro", "phi:A/2", ["matches nothing", "ALA2 (torsion:2,5,6,7)", "ALA3 (torsion:22,25,26,27)"]),
         ("one.prmtop", "phi:A/2", ["matches nothing"]),
         ("code.pdb", "phi:52B", ["matches nothing", "52, 52A"]),
         ("codes.pdb", "phi:52", ["matches nothing", "52A, 52B"]),

@@ -115,7 +115,9 @@ def test_a_run_that_was_cut_and_went_on(tmp_path, glue):
         (colvar_text({"phi": X}).replace("1.500000", "1.50x000"), "line 5: '1.50x000' is no number"),
         ("", "holds no row"),
         ("a.dat 1.0 60\n", "as a table of windows does: give it by `windows`"),
-        ("file,centre_0,kappa_0\na.dat,1,60\n", "'a.dat' is no number"),
+        ("# window place k\nw0.dat 1.0 60\nw1.dat 2.0 60\n", "as a table of windows does: give it by `windows`"),
+        ("# time phi psi\n0.1x 1.0 60\n1 2.0 60\n", "line 2: '0.1x' is no number"),
+        ("file,centre_0,kappa_0\na.dat,1,60\n", "is a table of windows: give it by `windows`"),
         ('@ s0 legend "a"\n0 1\n1 2\n&\n0 3\n', "several sets of data"),
         ("#! FIELDS time phi\n#! SET min_phi -pi\n0 1\n#! SET min_phi -180\n1 2\n", "changes min_phi"),
     ],
@@ -182,6 +184,19 @@ def test_numbers_of_plumed_are_understood(text, value):
 @pytest.mark.parametrize("text", ["abc", "..", "1/0", "__import__('os')", "pi" * 1000, "9**9**9", ""])
 def test_what_is_no_number_is_none(text):
     assert np.isnan(plumed_number(text))
+
+
+def test_vectors_of_colvars_are_columns(tmp_path):
+    """Each component by its number; a row where one is missing is named."""
+    header = "# step    d    com\n"
+    rows = [f"{i} {0.5 + i} ( {i}.1 , -{i}.2 , 3e0 )\n" for i in range(3)]
+    (tmp_path / "run.colvars.traj").write_text(header + rows[0] + rows[1] + header + rows[2])
+    table = read_colvar([tmp_path / "run.colvars.traj"])
+    assert table.fields == ("step", "d", "com_1", "com_2", "com_3")
+    assert table.column("com_2").tolist() == [-0.2, -1.2, -2.2] and table.column("d").tolist() == [0.5, 1.5, 2.5]
+    (tmp_path / "broken").write_text(header + rows[0] + rows[1].replace(", 3e0 ", "") + rows[2])
+    with pytest.raises(InputError, match="names 5 columns but holds 4 in line 3"):
+        read_colvar([tmp_path / "broken"])
 
 
 def test_wildcards_are_in_the_order_of_their_numbers(tmp_path):

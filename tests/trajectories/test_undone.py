@@ -11,7 +11,7 @@ from openmm_gancl import InputError
 from openmm_gancl.free_energy.from_trajectories import analyse
 from openmm_gancl.trajectories import opes_bias
 from openmm_gancl.trajectories.bias_checks import bias_differences
-from openmm_gancl.trajectories.hills import check_deposits, hills_log_weights, read_hills
+from openmm_gancl.trajectories.hills import check_deposits, hills_bias, hills_log_weights, read_hills
 from openmm_gancl.trajectories.observations import read
 
 from .known_surface import (
@@ -349,6 +349,40 @@ def test_the_bias_of_hills_is_that_of_their_definition(tmp_path, kernel, names, 
     assert np.ptp(expected) > 2 and np.abs(found - expected).max() < 0.04
 
 
+def multivariate_text(rows, factors, names=("phi", "x")):
+    """HILLS of adaptive Gaussians; rows of time, centres, height; lower Cholesky factors of shape=(n, 2, 2)."""
+    first, second = names
+    sigmas = f"sigma_{first}_{first} sigma_{second}_{second} sigma_{second}_{first}"
+    lines = [f"#! FIELDS time {first} {second} {sigmas} height biasf", "#! SET multivariate true"]
+    lines += [f"#! SET min_{first} -pi", f"#! SET max_{first} pi"]
+    for (time, a, b, height), root in zip(rows, factors, strict=True):
+        numbers = (time, a, b, root[0, 0], root[1, 1], root[1, 0], height, 8.0)
+        lines.append(" ".join(f"{number:.9f}" for number in numbers))
+    return "\n".join(lines) + "\n"
+
+
+def test_hills_with_covariances_are_summed(tmp_path):
+    """Adaptive Gaussians, against their definition by the covariances themselves; those left out would show."""
+    rng, n = np.random.default_rng(1), 30
+    rows = np.column_stack([np.arange(1, n + 1), rng.uniform(-3, 3, n), rng.uniform(-1, 1, n), rng.uniform(1, 2, n)])
+    correlated = np.array([[0.5, 0.0], [0.4, 0.3]])
+    (tmp_path / "HILLS").write_text(multivariate_text(rows, np.repeat(correlated[None], n, axis=0)))
+    hills = read_hills([tmp_path / "HILLS"])
+    places = np.column_stack([rng.uniform(-3, 3, 8), rng.uniform(-1, 1, 8)])
+    bias = hills_bias(hills, places, np.full(8, n + 0.5), TEMPERATURE).energies
+    offsets = places[:, None] - rows[:, 1:3]
+    offsets[..., 0] = wrapped(offsets[..., 0])
+
+    def summed(covariance):
+        half = 0.5 * np.einsum("pni,ij,pnj->pn", offsets, np.linalg.inv(covariance), offsets)
+        return (rows[:, 3] * 7 / 8 * np.exp(-half)).sum(axis=1)
+
+    covariance = correlated @ correlated.T
+    assert np.abs(bias - summed(covariance)).max() < 0.02
+    assert np.abs(bias - summed(np.diag(np.diag(covariance)))).max() > 0.3
+    assert hills.narrowest == pytest.approx(np.linalg.inv(covariance).diagonal() ** -0.5)
+
+
 def test_hills_in_batches_are_as_exact_as_one_by_one(metadynamics, monkeypatch):
     folder, _, frames = metadynamics
     hills = read_hills([folder / "HILLS"])
@@ -381,7 +415,7 @@ def test_hills_undo_a_bias_that_grows_and_its_column_alone_is_a_doubt(metadynami
     ("change", "message"),
     [
         ({"fields": "time phi sigma_phi height logweight"}, "holds no hills"),
-        ({"fields": "time phi sigma_psi height biasf"}, "covariances"),
+        ({"fields": "time phi sigma_psi height biasf"}, "sigma columns are not understood"),
         ({"rows": lambda rows: np.concatenate([rows, rows])}, "starts anew within a file"),
         (
             {
@@ -398,6 +432,14 @@ def test_hills_that_cannot_be_summed_are_refused(metadynamics, tmp_path, change,
     (tmp_path / "HILLS").write_text(hills_text(rows, change.get("fields", "time phi sigma_phi height biasf")))
     with pytest.raises(InputError, match=message):
         read_hills([tmp_path / "HILLS"])
+
+
+def test_frames_of_the_filling_alone_are_refused(metadynamics, tmp_path):
+    folder = metadynamics[0]
+    lines = (folder / "COLVAR").read_text().splitlines(keepends=True)
+    (tmp_path / "COLVAR").write_text("".join(lines[: len(lines) // 20]))
+    with pytest.raises(InputError, match=r"first tenth of the hills .* give those of the whole run"):
+        read([], None, ["column:phi"], TEMPERATURE, hills=[folder / "HILLS"], colvar=[tmp_path / "COLVAR"])
 
 
 def test_hills_of_another_run_are_refused(metadynamics):

@@ -40,7 +40,7 @@ def doubts_about_weights(names: Sequence[str], angles: FloatArray, log_weights: 
     if weights.max() > LARGEST_SHARE:
         yield (
             f"one draw has {weights.max():.0%} of all weight: a mode is being discovered, or the generator fits "
-            "badly; allow more evaluations"
+            "badly; raise `max_evaluations`"
         )
     for name, values in zip(names, angles.T, strict=True):
         sectors = np.floor(np.mod(values + np.pi, 2 * np.pi) / (2 * np.pi) * SECTORS).astype(np.int64) % SECTORS
@@ -50,7 +50,7 @@ def doubts_about_weights(names: Sequence[str], angles: FloatArray, log_weights: 
             low = 360 // SECTORS * i - 180
             yield (
                 f"{name} has {mass[i]:.0%} of its weight between {low} and {low + 360 // SECTORS} degrees, and that "
-                f"from {effective[i]:.0f} effective draws: a mode is being discovered; allow more evaluations"
+                f"from {effective[i]:.0f} effective draws: a mode is being discovered; raise `max_evaluations`"
             )
 
 
@@ -60,7 +60,7 @@ def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:
     if abs(ratios.mean() - 1.0) > DISAGREEMENT * error:
         yield (
             f"weights of the last round are {ratios.mean():.2f} times those of all rounds ({error:.2f}): what it found "
-            "is new; allow more evaluations"
+            "is new; raise `max_evaluations`"
         )
 
 

@@ -37,7 +37,7 @@ from ..reference.wide_torsions import (
     with_more_labels,
 )
 from ..sampling.own_frames import hydrogens_in_order
-from ..sampling.short_windows import ForceFrames, sample_short_windows
+from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows, step_of_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_weights
@@ -163,7 +163,7 @@ class Loop:
             )
         self.wide = self._wide_indices()
         self.max_evaluations = max_evaluations
-        n_draws = options.n_draws(max_evaluations, options.windows_over(len(self._conditions)).force_evaluations)
+        n_draws = options.n_draws(max_evaluations, self._windows.force_evaluations)
         if options.network and sum(n_draws) < DRAWS_OF_A_NETWORK:
             least = max_evaluations - sum(n_draws) + DRAWS_OF_A_NETWORK
             raise InputError(
@@ -182,6 +182,11 @@ class Loop:
         self.wide_regressions: WideRegressions | None = None
         self.history: list[Round] = []
         self.force_evaluations = 0
+
+    @property
+    def _windows(self) -> ShortWindows:
+        """That the first frames come from."""
+        return self.options.windows_over(len(self._conditions), step_of_windows(self.system))
 
     def _wide_indices(self) -> IntArray:
         found = wide_torsion_indices(self.system.topology, self.chart, self.system.state)
@@ -227,8 +232,7 @@ class Loop:
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(sampled.topology, self.chart, self.wide)
             sampled = with_more_labels(sampled, torsions, WIDE_FORCE_CONSTANT)
-        windows = self.options.windows_over(len(self._conditions))
-        return sample_short_windows(sampled, rng, windows, self.platform, self.progress, self._other_components)
+        return sample_short_windows(sampled, rng, self._windows, self.platform, self.progress, self._other_components)
 
     @property
     def _other_components(self) -> ParticleCoordinates | None:
@@ -495,8 +499,7 @@ class Loop:
         log_weights = pooled_log_weights(last)
         yield from doubts_about_weights(self.wide_names, last.coordinates[:, self.wide], log_weights)
         yield from doubts_about_rounds(self._ratios(last))
-        n_windows = self.options.windows_over(len(self._conditions)).n
-        yield from doubts_about_coordinates(self.system, len(self.wide), n_windows)
+        yield from doubts_about_coordinates(self.system, len(self.wide), self._windows.n)
 
     @property
     def wide_names(self) -> tuple[str, ...]:

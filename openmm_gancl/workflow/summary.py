@@ -62,8 +62,8 @@ class Summary:
     force_evaluations: int
     basins: list[dict[str, Any]]
 
-    better_model: ClassVar[str] = "allow more evaluations"
-    lighter_tail: ClassVar[str] = "allow more evaluations"
+    better_model: ClassVar[str] = "raise `max_evaluations`"
+    lighter_tail: ClassVar[str] = "raise `max_evaluations`"
 
     def doubts(self) -> list[str]:
         """Why the result is not to be trusted; empty if it is."""
@@ -150,8 +150,8 @@ class RelaxedSummary(Summary):
     encoder: str
     accepted: float | None = None
 
-    better_model: ClassVar[str] = "train on more windows, or relax for more steps"
-    lighter_tail: ClassVar[str] = "relax for more steps"
+    better_model: ClassVar[str] = "raise `windows`, or `relax_steps`"
+    lighter_tail: ClassVar[str] = "raise `relax_steps`"
 
     def kind_of_lift(self) -> str:
         """How long each was relaxed."""

@@ -26,7 +26,7 @@ from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
 from ...lifting.rounds import load_round, pooled_log_weights, round_shares, save_round
 from ...lifting.wide_modes import mode_rows, windows_that_changed
-from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
+from ...sampling.short_windows import ForceFrames, ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
 from ..context import Run, Stage
 from ..options import LoopSettings, Relax
@@ -39,6 +39,9 @@ from .surface import save_surface
 MODEL = ("model.safetensors",)
 RESULTS = ("fes.npz", "fes.dat", "fes.png", "lifts.npz", "lifts.dcd", "top.pdb")
 """Files that are copied to the top of the run folder."""
+
+HARMFUL_DROPS = 0.1
+"""Training frames outside the declared state, to one inside."""
 
 CHECK_CEILING = 6.0
 """kT, up to which labels are checked."""
@@ -59,10 +62,16 @@ class Stored:
 
 def loop_options(settings: LoopSettings, relax: Relax = "none") -> LoopOptions:
     """Of the loop, from a run's settings."""
-    windows = ShortWindows(settings.n_windows, settings.steering_steps, settings.frames_per_window, settings.stride)
-    network = NetworkOptions(n_steps=settings.network_steps) if settings.network_steps else None
-    relaxation = relax if relax != "context" else "none"
-    return LoopOptions(windows, settings.n_first, settings.ceiling, network, relaxation, settings.moves)
+    return LoopOptions(
+        windows=ShortWindows(settings.n_windows, settings.steering_steps, settings.frames_per_window, settings.stride),
+        window_length=settings.window_length,
+        lifts=settings.lifts,
+        n_first=settings.n_first,
+        ceiling=settings.ceiling,
+        network=NetworkOptions(n_steps=settings.network_steps) if settings.network_steps else None,
+        relax=relax if relax != "context" else "none",
+        n_moves=settings.moves,
+    )
 
 
 def loop_of(run: Run) -> Loop:
@@ -298,6 +307,11 @@ def _stage_of(run: Run, step: Step) -> Stage:
 
 def _accept(run: Run, step: Step, value: Any) -> None:
     step.accept(value)
+    if isinstance(value, ForceFrames) and value.n_dropped > HARMFUL_DROPS * (n := len(value.positions)):
+        run.reporter.note(
+            f"{value.n_dropped} of {value.n_dropped + n} training frames left the declared state (a cis peptide bond, "
+            "say) and are left out, which leaves labels without any: hold the torsion by a `flat_bottom` of the card"
+        )
     pilot = value.metadata.get("pilot") if step.name == "model" else None
     if pilot is not None and pilot["used"] != run.options.draws_from:
         why = pilot.get("reason") or (

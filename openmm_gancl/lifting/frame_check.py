@@ -24,8 +24,8 @@ from ..reference.wide_components import other_components
 from ..reference.wide_torsions import (
     WIDE_FORCE_CONSTANT,
     torsions_of,
+    turning_indices,
     wide_names,
-    wide_torsion_indices,
     with_more_labels,
 )
 from ..sampling.labels import scattered_labels, spread
@@ -150,7 +150,7 @@ class _IndependentWindows:
         rng: np.random.Generator,
     ):
         self.system, self.chart, self.rng = system, generator.chart, rng
-        self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
+        self.wide = turning_indices(system.topology, self.chart, system.state)
         self.others: ParticleCoordinates | None = None
         pulled = replace(system, temperature=HOT * system.temperature)
         self.names = wide_names(system.topology, self.chart, self.wide)
@@ -342,8 +342,10 @@ def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: Fl
         places = [f"{name} is near {angle:.0f} degrees" for name, angle in zip(names, at, strict=True)]
     else:
         places = [f"{name} is elsewhere" for name in names]
+    chosen = system.wide is not None or len(system.not_wide) > 0
+    remedy = "let the card's 'wide' or 'not_wide' say so, label it" if chosen else "label it"
     return (
-        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator does not draw: label it, "
+        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator does not draw: {remedy}, "
         "or give frames of it"
     )
 

@@ -27,13 +27,14 @@ from ..generator.score_fit import fit_triangular
 from ..generator.trained_for import system_metadata
 from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
-from ..reference.wide_components import other_components, with_angles
+from ..reference.wide_components import chosen_components, with_angles
 from ..reference.wide_torsions import (
     WIDE_FORCE_CONSTANT,
     labels_in_rings,
     torsions_of,
+    turning_indices,
+    wide_indices,
     wide_names,
-    wide_torsion_indices,
     with_more_labels,
 )
 from ..sampling.own_frames import hydrogens_in_order
@@ -189,7 +190,7 @@ class Loop:
         return self.options.windows_over(len(self._conditions), step_of_windows(self.system))
 
     def _wide_indices(self) -> IntArray:
-        found = wide_torsion_indices(self.system.topology, self.chart, self.system.state)
+        found = wide_indices(self.system, self.chart)
         return found if self.options.wide else found[:0]
 
     def steps(self) -> Iterator[Step]:
@@ -237,10 +238,9 @@ class Loop:
     @property
     def _other_components(self) -> ParticleCoordinates | None:
         """Of the labelled particles."""
-        slow = self.system.slow
-        if not self.options.wide or not isinstance(slow, ParticleCoordinates):
+        if not self.options.wide or not isinstance(self.system.slow, ParticleCoordinates):
             return None
-        return other_components(slow, self.system.positions)
+        return chosen_components(self.system)
 
     def frames_of(self, positions: FloatArray, log_weights: FloatArray | None = None) -> ForceFrames:
         """Frames of the user's own in place of windows, for one evaluation each.
@@ -505,6 +505,12 @@ class Loop:
     def wide_names(self) -> tuple[str, ...]:
         """Of the wide torsions or components."""
         return wide_names(self.system.topology, self.chart, self.wide)
+
+    @property
+    def turning(self) -> IntArray:
+        """Coordinates that are wide, or that the system leaves out of them, shape=(n,)."""
+        found = turning_indices(self.system.topology, self.chart, self.system.state)
+        return found if self.options.wide else found[:0]
 
     @property
     def places(self) -> FloatArray:

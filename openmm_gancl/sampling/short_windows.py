@@ -64,8 +64,8 @@ def load_force_frames(path: Path) -> ForceFrames:
     """Read what `save_force_frames` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored.items())
-    counts = {name: int(arrays.pop(name)) for name in ("force_evaluations", "n_dropped") if name in arrays}
-    return ForceFrames(**arrays, **counts)
+    counts = {name: int(arrays.get(name, 0)) for name in ("force_evaluations", "n_dropped")}
+    return ForceFrames(**{**arrays, **counts})
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class MolecularSystem:
         state: the declared state.
         basins: regions of interest.
         card: the validated card, JSON-ready; empty if there is none.
+        wide: the wide coordinates, by name; None where they are to be found.
+        not_wide: names of those found that are not to be.
     """
 
     name: str
@@ -61,6 +63,8 @@ class MolecularSystem:
     state: DeclaredState
     basins: tuple[Basin, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
+    wide: tuple[str, ...] | None = None
+    not_wide: tuple[str, ...] = ()
 
     @property
     def kT(self) -> float:
@@ -205,6 +209,8 @@ def system_from_objects(
     chirality: Chirality = "structure",
     trans_peptides: TransPeptides = "auto",
     card: dict[str, Any] | None = None,
+    wide: Sequence[str] | None = None,
+    not_wide: Sequence[str] = (),
     barostat: bool = False,
 ) -> MolecularSystem:
     """A MolecularSystem from OpenMM objects, which are copied, never changed.
@@ -223,11 +229,16 @@ def system_from_objects(
         chirality: see `openmm_gancl.system.state.declare_state`.
         trans_peptides: see `openmm_gancl.system.state.declare_state`.
         card: the card that it comes from, if any.
+        wide: the coordinates that are no labels and have several modes, in place of those that `learn` finds: torsions
+            as ``chi1:2`` or as a run lists them, components as ``particle 0, y``.
+        not_wide: or those found that are not to be drawn so, where you know that they have one mode.
         barostat: keep a barostat in the copy: windows then sample at its pressure. Lifts need a fixed volume.
 
     Raises:
         InputError: the objects do not fit together.
     """
+    if wide is not None and not_wide:
+        raise InputError("'wide' names the wide coordinates, so that 'not_wide' says nothing more: give one of them")
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
     _check_objects(topology, system, positions, number(time_step))
     return MolecularSystem(
@@ -241,4 +252,6 @@ def system_from_objects(
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
         basins=_checked_basins(basins, slow),
         card=card or {},
+        wide=None if wide is None else tuple(wide),
+        not_wide=tuple(not_wide),
     )

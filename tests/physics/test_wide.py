@@ -23,7 +23,7 @@ from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
 from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
-from openmm_gancl.reference.wide_torsions import wide_torsion_indices
+from openmm_gancl.reference.wide_torsions import turning_indices
 from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
 
 from . import pentane as pentane_module
@@ -100,7 +100,7 @@ def one_mode(name):
     chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     if name == FORK:
         chart = CartesianCoordinates(1, system.slow.components, turned=[1], centres=[0.0], scales=[0.3])
-    wide = wide_torsion_indices(system.topology, chart, system.state)
+    wide = turning_indices(system.topology, chart, system.state)
     frames = sample_short_windows(system, np.random.default_rng(1), ShortWindows(n=20))
     coordinates = chart.to_internal(frames.positions)
     forces = in_chart_frame(chart, frames.positions, frames.forces)

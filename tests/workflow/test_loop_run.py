@@ -13,7 +13,7 @@ from openmm_gancl.free_energy.surface import load_surface
 from openmm_gancl.generator.model import load_model
 from openmm_gancl.lifting.loop import FIRST, Step
 from openmm_gancl.sampling.short_windows import load_force_frames
-from openmm_gancl.system.library import load_system
+from openmm_gancl.system.library import load_system, systems_root
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.folder import MANIFEST
@@ -237,14 +237,17 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
     assert any("not 0.001 as requested" in doubt for doubt in doubts)
 
 
-@pytest.mark.parametrize("wide", [True, False])
-def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(wide, tmp_path, monkeypatch):
-    """Both modes are drawn and in the table; the twin looks for none, and the check names what it found."""
+@pytest.mark.parametrize("left_out", ["z", "y", None])
+def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(left_out, tmp_path, monkeypatch):
+    """Both modes are drawn and in the table; the twins leave them out by the card, or look for none: they are named."""
+    wide = left_out == "z"
+    card = systems_root() / "forked_oscillator" / "card.toml"
+    (tmp_path / "card.toml").write_text(f'not_wide = ["particle 0, {left_out or "z"}"]\n' + card.read_text())
     settings = replace(TINY, n_windows=20, n_first=500, max_evaluations=8000, check_evaluations=9000)
     monkeypatch.setattr(run_options, "LOOP_PRESETS", {"quick": settings})
-    monkeypatch.setattr(rounds, "loop_options", lambda *given: replace(loop_options(*given), wide=wide), raising=True)
+    monkeypatch.setattr(rounds, "loop_options", lambda *given: replace(loop_options(*given), wide=left_out is not None))
     monkeypatch.setattr(rounds, "labels_of_check", lambda *_: 4)
-    summary = run(tmp_path / "run", target="forked_oscillator").summary
+    summary = run(tmp_path / "run", target=str(tmp_path / "card.toml")).summary
     assert summary.trusted == wide
     assert load_summary(tmp_path / "run" / "surface" / "summary.json") == summary
     if wide:

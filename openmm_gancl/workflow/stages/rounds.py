@@ -26,6 +26,7 @@ from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
 from ...lifting.rounds import load_round, pooled_log_weights, round_shares, save_round
 from ...lifting.wide_modes import mode_rows, windows_that_changed
+from ...reference.wide_torsions import wide_names
 from ...sampling.short_windows import ForceFrames, ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
 from ..context import Run, Stage
@@ -42,6 +43,9 @@ RESULTS = ("fes.npz", "fes.dat", "fes.png", "lifts.npz", "lifts.dcd", "top.pdb")
 
 HARMFUL_DROPS = 0.1
 """Training frames outside the declared state, to one inside."""
+
+LEFT_OUT = "(not wide)"
+"""After the name of a coordinate, in the table of modes."""
 
 CHECK_CEILING = 6.0
 """kT, up to which labels are checked."""
@@ -247,17 +251,24 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
 
 def _modes(loop: Loop, draws: Draws, of_check: list[Any]) -> dict[str, Any]:
     """The table of wide coordinates; the check's frames outside the declared state are left out."""
-    if not len(loop.wide):
+    if not len(turning := loop.turning):
         return {"modes": [], "changed_windows": 0}
-    lifts, log_weights = draws.coordinates[:, loop.wide], pooled_log_weights(draws)
+    lifts, log_weights = draws.coordinates[:, turning], pooled_log_weights(draws)
     # none where nothing was checked
-    check = np.array(of_check, dtype=float).reshape(len(of_check), -1 if of_check else 0, len(loop.wide))
+    check = np.array(of_check, dtype=float).reshape(len(of_check), -1 if of_check else 0, len(turning))
     known = check[np.isfinite(check).all(axis=2)]
-    rows = mode_rows(loop.wide_names, loop.frames.coordinates[:, loop.wide], lifts, log_weights, known)
+    names, left_out = wide_names(loop.system.topology, loop.chart, turning), _left_out(loop)
+    names = tuple(f"{name} {LEFT_OUT}" if name in left_out else name for name in names)
+    rows = mode_rows(names, loop.frames.coordinates[:, turning], lifts, log_weights, known)
     return {
         "modes": [asdict(row) for row in rows],
         "changed_windows": windows_that_changed(check, lifts, log_weights),
     }
+
+
+def _left_out(loop: Loop) -> tuple[str, ...]:
+    """Names of coordinates that could be wide, and by the card are not."""
+    return wide_names(loop.system.topology, loop.chart, np.setdiff1d(loop.turning, loop.wide))
 
 
 def _number(stored: float | None) -> float:
@@ -271,6 +282,11 @@ def loop_stages(run: Run) -> Iterator[Stage]:
         run.reporter.note(
             f"{', '.join(loop.wide_names)}: not labelled, and free to turn; windows are scattered over them, and lifts "
             "may take any value"
+        )
+    if left_out := _left_out(loop):
+        run.reporter.note(
+            f"{', '.join(left_out)}: free to turn, and by the card not wide; the check pulls windows over them all the "
+            "same"
         )
     for step in loop.steps():
         # what is drawn from here on knows nothing of the draws that labels are learned from

@@ -73,9 +73,8 @@ def test_a_coordinate_that_the_card_leaves_out_is_pulled_at_all_the_same():
     assert model.map.n_wide == 0
     found = check(PENTANE, model, not_wide=left_out)
     assert found.wide_names == left_out and found.unseen
-    assert all(
-        "C5-C4-C3-C2 is near" in one and "let the card's 'wide' or 'not_wide' say so" in one for one in found.unseen
-    )
+    assert all("C5-C4-C3-C2 is near" in sentence for sentence in found.unseen)
+    assert all("let the card's 'wide' or 'not_wide' say so" in sentence for sentence in found.unseen)
 
 
 def even(model):

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
-from ..reference.zmatrix import bond_graph
+from ..reference.wide_torsions import rings_with_forms
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 
@@ -22,6 +21,9 @@ LARGEST_SHARE = 0.1
 
 DISAGREEMENT = 5.0
 """Standard errors."""
+
+MOST_OF_TWO_FORMS = 5
+"""Atoms of a ring."""
 
 STATES_EACH = 3
 """Of a wide torsion."""
@@ -64,13 +66,16 @@ def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:
         )
 
 
-def doubts_about_coordinates(system: MolecularSystem, n_wide: int, n_windows: int) -> Iterator[str]:
+def doubts_about_coordinates(
+    system: MolecularSystem, n_wide: int, n_windows: int, held: Sequence[Sequence[int]] = ()
+) -> Iterator[str]:
     """Of what is looked for at all.
 
     Args:
         system: the real system.
         n_wide: wide torsions.
         n_windows: first windows.
+        held: shape=(n, 4), torsions along rings that the check held on both sides of zero.
     """
     if isinstance(system.slow, ParticleCoordinates):
         yield from _doubts_about_particles(system.slow, system.n_atoms)
@@ -80,7 +85,7 @@ def doubts_about_coordinates(system: MolecularSystem, n_wide: int, n_windows: in
             f"{n_wide} wide torsions have some {STATES_EACH**n_wide} combinations of states, and {n_windows} windows "
             "began in that many at most: give frames of your own, or label what matters"
         )
-    yield from _doubts_about_rings(system.topology)
+    yield from _doubts_about_rings(system.topology, held)
 
 
 def _doubts_about_particles(slow: ParticleCoordinates, n_particles: int) -> Iterator[str]:
@@ -89,12 +94,12 @@ def _doubts_about_particles(slow: ParticleCoordinates, n_particles: int) -> Iter
         yield f"no modes were looked for of {others} particles without a label: only those that windows met are there"
 
 
-def _doubts_about_rings(topology: Any) -> Iterator[str]:
-    """A flat ring has one form: every atom of it has three neighbours at most."""
-    graph, names = bond_graph(topology), [atom.name for atom in topology.atoms()]
-    for ring in nx.cycle_basis(graph):
-        if any(graph.degree[atom] > 3 for atom in ring):
+def _doubts_about_rings(topology: Any, held: Sequence[Sequence[int]] = ()) -> Iterator[str]:
+    """Of up to five atoms the two forms of a ring are told apart by one torsion, of more they are not."""
+    names = [atom.name for atom in topology.atoms()]
+    for ring in rings_with_forms(topology):
+        if len(ring) > MOST_OF_TWO_FORMS or not any(set(atoms) <= ring for atoms in held):
             yield (
                 f"the ring of {', '.join(names[atom] for atom in sorted(ring))} is not proposed in forms that no "
-                "window met: give frames of each form"
+                "window met, and no check held both of two: give frames of each form"
             )

@@ -31,6 +31,8 @@ from ..reference.wide_components import chosen_components, with_angles
 from ..reference.wide_torsions import (
     WIDE_FORCE_CONSTANT,
     labels_in_rings,
+    reaches,
+    ring_indices,
     torsions_of,
     turning_indices,
     wide_indices,
@@ -80,6 +82,9 @@ FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 
 DRAWS_OF_A_NETWORK = 3 * LEAST_STRUCTURES
 """Of which about a third counts."""
+
+HELD = 0.2
+"""Radians from zero, on average, of a torsion along a ring in a window that held one of the ring's forms."""
 
 LEAST_PILOTED = 10_000
 """Evaluations of a round in which a pilot may choose moves, which costs some thousand."""
@@ -229,11 +234,15 @@ class Loop:
 
     def _sample(self) -> ForceFrames:
         """Of windows over labels and wide torsions, or that begin with the other components of particles anywhere."""
-        sampled, rng = self.system, named_rng(self.seed, "frames")
+        sampled, rng, reach = self.system, named_rng(self.seed, "frames"), np.ones(1)
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(sampled.topology, self.chart, self.wide)
+            of_labels = np.ones(len(sampled.slow.names))
+            reach = np.append(of_labels, reaches(sampled.topology, self.chart, self.wide) / np.pi)
             sampled = with_more_labels(sampled, torsions, WIDE_FORCE_CONSTANT)
-        return sample_short_windows(sampled, rng, self._windows, self.platform, self.progress, self._other_components)
+        return sample_short_windows(
+            sampled, rng, self._windows, self.platform, self.progress, self._other_components, reach
+        )
 
     @property
     def _other_components(self) -> ParticleCoordinates | None:
@@ -493,13 +502,35 @@ class Loop:
         moves = int(self.drawn[-1].evaluations.max(initial=1)) - 1
         return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error, moves)
 
-    def doubts(self) -> Iterator[str]:
-        """Where the result so far may be blind."""
+    def doubts(self, check: FloatArray | None = None) -> Iterator[str]:
+        """Where the result so far may be blind.
+
+        Args:
+            check: shape=(n_windows, n_frames, n), the coordinates that turn, of frames of a check.
+        """
         last = self.drawn[-1]
         log_weights = pooled_log_weights(last)
         yield from doubts_about_weights(self.wide_names, last.coordinates[:, self.wide], log_weights)
         yield from doubts_about_rounds(self._ratios(last))
-        yield from doubts_about_coordinates(self.system, len(self.wide), self._windows.n)
+        yield from self.doubts_about_coordinates(check)
+
+    def doubts_about_coordinates(self, check: FloatArray | None) -> Iterator[str]:
+        """Of what is looked for at all; see `doubts`."""
+        held = [] if check is None else self._rings_held(check)
+        yield from doubts_about_coordinates(self.system, len(self.wide), self._windows.n, held)
+
+    def _rings_held(self, check: FloatArray) -> list[list[int]]:
+        """Atoms of the torsions along rings that windows of a check held on both sides of zero."""
+        if not isinstance(self.chart, InternalCoordinates):
+            return []
+        topology = self.system.topology
+        every, found = turning_indices(topology, self.chart, self.system.state), []
+        for i in ring_indices(topology, self.chart).tolist():
+            angles = check[..., every.tolist().index(i)]
+            means = np.angle(np.nansum(np.exp(1j * angles), axis=1))
+            if (means > HELD).any() and (means < -HELD).any():
+                found.append(self.chart.torsions[i - self.chart.n_bonds - self.chart.n_angles].tolist())
+        return found
 
     @property
     def wide_names(self) -> tuple[str, ...]:

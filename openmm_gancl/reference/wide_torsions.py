@@ -20,6 +20,9 @@ from .zmatrix import bond_graph
 WIDE_FORCE_CONSTANT = 200.0
 """kJ/mol, of wide torsions while windows are pulled to them."""
 
+RING_REACH = 0.7
+"""To which torsions along a ring are pulled, either way."""
+
 
 def turning_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArray:
     """The coordinates of a chart that are wide by what is known of it, shape=(n,); of a Cartesian chart its angles.
@@ -43,7 +46,28 @@ def turning_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArr
         decided = i in chart.label_indices or chart.folds[i] > 1 or bond in declared
         if bond in bridges and not decided:
             found.append(i)
-    return np.array(found, dtype=np.int64)
+    return np.sort(np.concatenate([np.array(found, dtype=np.int64), ring_indices(topology, chart)]))
+
+
+def ring_indices(topology: Any, chart: Chart) -> IntArray:
+    """The torsions of a chart along three bonds of a ring that is not flat, shape=(n,): its forms differ in them."""
+    if not isinstance(chart, InternalCoordinates):
+        return np.empty(0, dtype=np.int64)
+    puckered, primary = rings_with_forms(topology), _primary(chart)
+    atoms = chart.torsions[primary - _first(chart)].tolist()
+    along = [any(set(row) <= ring for ring in puckered) for row in atoms]
+    return primary[np.array(along, dtype=bool)]
+
+
+def rings_with_forms(topology: Any) -> list[set[int]]:
+    """Atoms of each ring that is not flat: of a flat one every atom has three neighbours at most."""
+    graph = bond_graph(topology)
+    return [set(ring) for ring in nx.cycle_basis(graph) if any(graph.degree[atom] > 3 for atom in ring)]
+
+
+def reaches(topology: Any, chart: Chart, indices: IntArray) -> FloatArray:
+    """How far torsions go from zero either way, radians, shape=(n,): those along rings do not turn."""
+    return np.where(np.isin(indices, ring_indices(topology, chart)), RING_REACH, np.pi)
 
 
 def wide_indices(system: MolecularSystem, chart: Chart) -> IntArray:
@@ -67,7 +91,7 @@ def wide_indices(system: MolecularSystem, chart: Chart) -> IntArray:
 
 def _named(topology: Any, chart: InternalCoordinates, candidates: IntArray, names: Sequence[str], key: str) -> IntArray:
     """Which of the candidates are named, by residue (``chi1:2``) or as a run lists them (``VAL2:CG1-CB-CA-N``)."""
-    listed, atoms = torsions_of(topology, chart, candidates).names, chart.torsions[candidates - _first(chart)]
+    listed, atoms = wide_names(topology, chart, candidates), chart.torsions[candidates - _first(chart)]
     found = []
     for name in names:
         if name in listed:

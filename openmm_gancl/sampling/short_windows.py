@@ -120,6 +120,7 @@ def sample_short_windows(
     platform: str = "Reference",
     progress: Callable[[int], None] | None = None,
     displaced: ParticleCoordinates | None = None,
+    reach: FloatArray | float = 1.0,
 ) -> ForceFrames:
     """Frames of windows scattered over the labels' domain, each begun at the end of the nearest one that is done.
 
@@ -132,13 +133,14 @@ def sample_short_windows(
         platform: an OpenMM platform.
         progress: called with the number of evaluations made, after each window.
         displaced: components that each window begins with anywhere in their domain; nothing holds them there.
+        reach: shape=(d,), of labels scattered over their domain, by which they are scaled about zero.
 
     Raises:
         InputError: the dynamics failed, or left the declared state everywhere.
     """
     slow, periods = system.slow, system.slow.periods
     dynamics = MovingRestraint(system, windows, platform, rng)
-    waiting = list(scattered_labels(slow, windows.n, rng))
+    waiting = list(reach * scattered_labels(slow, windows.n, rng))
     spans = np.where(np.isfinite(periods), periods, slow.domain[:, 1] - slow.domain[:, 0])
     reached = [slow.transform(system.positions[None])[0]]
     ends = [np.asarray(system.positions)]

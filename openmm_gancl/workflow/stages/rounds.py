@@ -17,7 +17,7 @@ from ...generator.model import load_model
 from ...generator.network_training import NetworkOptions
 from ...learning.learned_labels import load_labels
 from ...lifting.draws import Draws
-from ...lifting.frame_check import check_frames, labels_of_check
+from ...lifting.frame_check import N_FRAMES, check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
 from ...lifting.learned import Learned
 from ...lifting.loop import Loop, Step
@@ -223,6 +223,7 @@ def _populations(run: Run, learned: Learned) -> list[BasinPopulation]:
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
     system, draws = run.system, learned.lifts
     checks = json.loads(run.folder.file("check", "checks.json").read_text())
+    angles = np.array(checks["wide_angles"], dtype=float).reshape(-1, N_FRAMES, len(checks["wide_names"]))
     log_ratios, low = loop.log_ratios(draws)
     in_surface = log_ratios + np.log(round_shares(draws))
     return LoopSummary(
@@ -243,19 +244,17 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         basins=basins,
         generator=run.options.draws_from,
         rounds=[asdict(one) for one in learned.history],
-        blind=list(learned.doubts),
+        blind=list(loop.doubts(angles)),
         missing=checks["unseen"],
-        **_modes(loop, draws, checks["wide_angles"]),
+        **_modes(loop, draws, angles),
     )
 
 
-def _modes(loop: Loop, draws: Draws, of_check: list[Any]) -> dict[str, Any]:
+def _modes(loop: Loop, draws: Draws, check: FloatArray) -> dict[str, Any]:
     """The table of wide coordinates; the check's frames outside the declared state are left out."""
     if not len(turning := loop.turning):
         return {"modes": [], "changed_windows": 0}
     lifts, log_weights = draws.coordinates[:, turning], pooled_log_weights(draws)
-    # none where nothing was checked
-    check = np.array(of_check, dtype=float).reshape(len(of_check), -1 if of_check else 0, len(turning))
     known = check[np.isfinite(check).all(axis=2)]
     names, left_out = wide_names(loop.system.topology, loop.chart, turning), _left_out(loop)
     names = tuple(f"{name} {LEFT_OUT}" if name in left_out else name for name in names)

@@ -131,9 +131,7 @@ def exponent(records, value):
 
 def table():
     records = sorted((json.loads(path.read_text()) for path in RESULTS.glob("*.json")), key=lambda one: one["n"])
-    print(
-        "| n | atoms | evaluations | sd of log w, no moves | effective, no moves | moves for sd 1 | cost then | least cost |"
-    )
+    print("| n | atoms | evaluations | sd of log w | effective lifts | moves for sd 1 | cost then | least cost |")
     print("|---|---|---|---|---|---|---|---|")
     for one in records:
         rows, last = one["rows"], one["rows"][-1]

@@ -223,7 +223,8 @@ def _populations(run: Run, learned: Learned) -> list[BasinPopulation]:
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
     system, draws = run.system, learned.lifts
     checks = json.loads(run.folder.file("check", "checks.json").read_text())
-    angles = np.array(checks["wide_angles"], dtype=float).reshape(-1, N_FRAMES, len(checks["wide_names"]))
+    shape = (len(checks["wide_angles"]), N_FRAMES, len(checks["wide_names"]))
+    angles = np.array(checks["wide_angles"], dtype=float).reshape(shape)
     log_ratios, low = loop.log_ratios(draws)
     in_surface = log_ratios + np.log(round_shares(draws))
     return LoopSummary(

@@ -249,7 +249,8 @@ def _network(condition: Condition, k: int, size: list[Any], tensors: Mapping[str
 def _check_inverse(generator: "InvertibleGenerator") -> None:
     """Draw, and find the base numbers again, where no narrow torsion went too far to be found."""
     rng = named_rng(0, "fixed", "generator check")
-    labels = rng.uniform(*generator.slow.domain.T, (N_CHECKED, len(generator.slow.names)))
+    low, high = generator.slow.domain.T
+    labels = rng.uniform(low, high, (N_CHECKED, len(low)))
     base = generator.sample_base(N_CHECKED, rng)
     coordinates, log_density = generator.transform(base, labels)
     inside = generator.inside(coordinates)

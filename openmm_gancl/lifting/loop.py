@@ -512,10 +512,10 @@ class Loop:
         log_weights = pooled_log_weights(last)
         yield from doubts_about_weights(self.wide_names, last.coordinates[:, self.wide], log_weights)
         yield from doubts_about_rounds(self._ratios(last))
-        yield from self.doubts_about_coordinates(check)
+        yield from self.blind_spots(check)
 
-    def doubts_about_coordinates(self, check: FloatArray | None) -> Iterator[str]:
-        """Of what is looked for at all; see `doubts`."""
+    def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:
+        """What is not looked for at all; see `doubts`."""
         held = [] if check is None else self._rings_held(check)
         yield from doubts_about_coordinates(self.system, len(self.wide), self._windows.n, held)
 
@@ -591,8 +591,9 @@ def learn(
     """Learn a generator and a free-energy surface of a system from its forces alone.
 
     Torsions that turn and are no labels (rotamers, hydroxyls), and components of labelled particles with several modes,
-    have densities with a uniform share: every mode of theirs is proposed. Forms of rings, and modes of coordinates that
-    windows show as one, are not looked for, and neither weights nor error bars can tell: see `Learned.doubts`.
+    have densities with a uniform share: every mode of theirs is proposed. So have torsions along rings that are not flat,
+    which tell two forms of small rings apart. Other forms of rings, and modes of coordinates that windows show as one,
+    are not looked for, and neither weights nor error bars can tell: see `Learned.doubts`.
 
     Args:
         system: the real system; its labels are torsions or particle components.

@@ -591,9 +591,9 @@ def learn(
     """Learn a generator and a free-energy surface of a system from its forces alone.
 
     Torsions that turn and are no labels (rotamers, hydroxyls), and components of labelled particles with several modes,
-    have densities with a uniform share: every mode of theirs is proposed. So have torsions along rings that are not flat,
-    which tell two forms of small rings apart. Other forms of rings, and modes of coordinates that windows show as one,
-    are not looked for, and neither weights nor error bars can tell: see `Learned.doubts`.
+    have densities with a uniform share: every mode of theirs is proposed. So have torsions along rings that are not
+    flat, which tell two forms of small rings apart. Other forms of rings, and modes of coordinates that windows show as
+    one, are not looked for, and neither weights nor error bars can tell: see `Learned.doubts`.
 
     Args:
         system: the real system; its labels are torsions or particle components.

@@ -151,6 +151,12 @@ def _positive(**values: Any) -> dict[str, float]:
     return numbers
 
 
+def _checked_choice(wide: Sequence[str] | None, not_wide: Sequence[str]) -> dict[str, Any]:
+    if wide is not None and not_wide:
+        raise InputError("'wide' names the wide coordinates, so that 'not_wide' says nothing more: give one of them")
+    return {"wide": None if wide is None else tuple(wide), "not_wide": tuple(not_wide)}
+
+
 def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> FloatArray:
     if unit.is_quantity(positions):
         positions = positions.value_in_unit(unit.nanometer)
@@ -229,16 +235,13 @@ def system_from_objects(
         chirality: see `openmm_gancl.system.state.declare_state`.
         trans_peptides: see `openmm_gancl.system.state.declare_state`.
         card: the card that it comes from, if any.
-        wide: the coordinates that are no labels and have several modes, in place of those that `learn` finds: torsions
-            as ``chi1:2`` or as a run lists them, components as ``particle 0, y``.
-        not_wide: or those found that are not to be drawn so, where you know that they have one mode.
+        wide: coordinates with several modes that are no labels, in place of those that `learn` finds: ``chi1:2``, ...
+        not_wide: or those found that you know to have one mode, by name as a run lists them.
         barostat: keep a barostat in the copy: windows then sample at its pressure. Lifts need a fixed volume.
 
     Raises:
         InputError: the objects do not fit together.
     """
-    if wide is not None and not_wide:
-        raise InputError("'wide' names the wide coordinates, so that 'not_wide' says nothing more: give one of them")
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
     _check_objects(topology, system, positions, number(time_step))
     return MolecularSystem(
@@ -252,6 +255,5 @@ def system_from_objects(
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
         basins=_checked_basins(basins, slow),
         card=card or {},
-        wide=None if wide is None else tuple(wide),
-        not_wide=tuple(not_wide),
+        **_checked_choice(wide, not_wide),
     )

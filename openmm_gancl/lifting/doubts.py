@@ -22,6 +22,9 @@ LARGEST_SHARE = 0.1
 DISAGREEMENT = 5.0
 """Standard errors."""
 
+FEW_AXES, LEAST_EFFECTIVE = 4, 0.05
+"""Labels and wide coordinates that are not many; effective lifts to a lift, below which of more windows are offered."""
+
 MOST_OF_TWO_FORMS = 5
 """Atoms of a ring."""
 
@@ -63,6 +66,16 @@ def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:
         yield (
             f"weights of the last round are {ratios.mean():.2f} times those of all rounds ({error:.2f}): what it found "
             "is new; raise `max_evaluations`"
+        )
+
+
+def doubts_about_size(n_axes: int, effective_fraction: float) -> Iterator[str]:
+    """Of the labels and wide coordinates together, and effective lifts to a lift of the last round."""
+    if n_axes > FEW_AXES and effective_fraction < LEAST_EFFECTIVE:
+        yield (
+            f"{n_axes} labels and wide coordinates are many: a lift of the last round is worth "
+            f"{effective_fraction:.3f} effective ones, less than {LEAST_EFFECTIVE:g}; raise `max_evaluations`, label "
+            "fewer, or join windows over some of them (`gancl.sample_windows`, `gancl fes --windows`)"
         )
 
 

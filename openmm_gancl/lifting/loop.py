@@ -43,7 +43,7 @@ from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows, step_of_windows
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
-from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_weights
+from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_size, doubts_about_weights
 from .draws import Draws, draw, draw_base, join_draws
 from .evaluation import evaluate
 from .label_regression import LabelRegression, regression_of_mean_forces
@@ -512,6 +512,7 @@ class Loop:
         log_weights = pooled_log_weights(last)
         yield from doubts_about_weights(self.wide_names, last.coordinates[:, self.wide], log_weights)
         yield from doubts_about_rounds(self._ratios(last))
+        yield from doubts_about_size(len(self._conditions), self.history[-1].effective_fraction)
         yield from self.blind_spots(check)
 
     def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from openmm_gancl.lifting.doubts import (
     _doubts_about_rings,
     doubts_about_coordinates,
     doubts_about_rounds,
+    doubts_about_size,
     doubts_about_weights,
 )
 from openmm_gancl.lifting.loop import Loop
@@ -45,6 +46,12 @@ def test_one_draw_with_much_weight_is_said():
 def test_rounds_that_disagree_are_said():
     (sentence,) = doubts_about_rounds(1.5 * np.random.default_rng(2).exponential(1.0, 2000))
     assert "weights of the last round are 1.47 times" in sentence
+
+
+@pytest.mark.parametrize(("n_axes", "effective", "said"), [(4, 0.01, 0), (6, 0.2, 0), (6, 0.01, 1)])
+def test_windows_are_offered_where_many_axes_leave_lifts_little(n_axes, effective, said):
+    found = list(doubts_about_size(n_axes, effective))
+    assert len(found) == said and all("gancl fes --windows" in sentence for sentence in found)
 
 
 @pytest.mark.parametrize(("n_wide", "n_windows", "said"), [(2, 60, False), (5, 180, True)])

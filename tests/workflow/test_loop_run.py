@@ -195,6 +195,8 @@ def test_as_many_lifts_as_asked_for_whatever_the_windows_cost(tmp_path):
     with pipeline.open_run(tmp_path / "run", str(VALINE), options, Notes(), 1) as opened:
         loop = rounds.loop_of(opened)
     assert loop._windows.n == 20
+    nothing_checked = rounds.angles_of_check({"wide_angles": [], "wide_names": []}, loop)
+    assert nothing_checked.shape == (0, 10, 1) and not list(loop.blind_spots(nothing_checked))
     assert sum(loop.options.n_draws(loop.max_evaluations, loop._windows.force_evaluations)) == 300
 
 

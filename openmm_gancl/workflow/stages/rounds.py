@@ -223,8 +223,7 @@ def _populations(run: Run, learned: Learned) -> list[BasinPopulation]:
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
     system, draws = run.system, learned.lifts
     checks = json.loads(run.folder.file("check", "checks.json").read_text())
-    shape = (len(checks["wide_angles"]), N_FRAMES, len(checks["wide_names"]))
-    angles = np.array(checks["wide_angles"], dtype=float).reshape(shape)
+    angles = angles_of_check(checks, loop)
     log_ratios, low = loop.log_ratios(draws)
     in_surface = log_ratios + np.log(round_shares(draws))
     return LoopSummary(
@@ -249,6 +248,13 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         missing=checks["unseen"],
         **_modes(loop, draws, angles),
     )
+
+
+def angles_of_check(checks: dict[str, Any], loop: Loop) -> FloatArray:
+    """Of the coordinates that turn, shape=(n_windows, n_frames, n_turning); no windows where nothing was checked."""
+    n_windows = len(checks["wide_angles"])
+    shape = (n_windows, N_FRAMES, len(checks["wide_names"]) if n_windows else len(loop.turning))
+    return np.array(checks["wide_angles"], dtype=float).reshape(shape)
 
 
 def _modes(loop: Loop, draws: Draws, check: FloatArray) -> dict[str, Any]:

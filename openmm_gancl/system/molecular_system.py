@@ -143,7 +143,7 @@ def _checked_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> tuple[Bas
     return tuple(basins)
 
 
-def _positive(**values: Any) -> dict[str, float]:
+def _positive(**values: Any) -> dict[str, Any]:
     numbers = {name: number(value) for name, value in values.items()}
     for name, value in numbers.items():
         if not (np.isfinite(value) and value > 0):

@@ -13,7 +13,6 @@ from ...free_energy.plots import plot_surface
 from ...free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...lifting.lifts import Lifts, load_lifts
-from ...lifting.one_structure import doubts_about_one_structure
 from ...lifting.reverse_check import reason_counts
 from ...lifting.surface import (
     LiftAnalysis,
@@ -102,5 +101,5 @@ def surface_stage(run: Run, out: Path) -> None:
         force_evaluations=cost,
         basins=[asdict(row) for row in basins],
         accepted=checks["accepted"],
-        blind=list(doubts_about_one_structure(system, lifts.positions[lifts.ok])) if lifts.ok.any() else [],
+        blind=checks.get("blind", []),
     ).save(out / "summary.json")

@@ -76,8 +76,9 @@ LEAST_TRAINING_WEIGHT = 1e-6
 UNIFORM_SHARES = (0.3, 0.15, 0.05)
 """Of the wide torsions' densities in each round, shared among them; later rounds like the last.
 
-A further mixture, in which 2 % of the draws have exactly one torsion drawn evenly, is the same as so much more share: of
-three torsions at 0.05 it draws a mode that one of them never showed 1.382 times as often, a share of 0.07 1.383 times.
+A further mixture, in which 2 % of the draws have exactly one torsion drawn evenly, is the same as so much more share:
+of three torsions at 0.05 it draws a mode that one of them never showed 1.382 times as often, a share of 0.07 1.383
+times.
 """
 
 FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)

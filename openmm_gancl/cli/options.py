@@ -27,6 +27,13 @@ RelaxSteps = Annotated[
     str | None,
     typer.Option(metavar="N|auto", help="Steps of each relaxation, auto to measure the best count; moves of latent."),
 ]
+WindowCount = Annotated[
+    int | None,
+    typer.Option("--windows", help="Training windows; as many again for each label or wide coordinate after two."),
+]
+WindowLength = Annotated[
+    float | None, typer.Option(metavar="PS", help="How long each training window is, in picoseconds.")
+]
 LiftCount = Annotated[int | None, typer.Option("--lifts", help="Lifts that the surface is made of.")]
 MaxEvaluations = Annotated[
     int | None, typer.Option(help="Force evaluations that the run may not exceed, training included.")

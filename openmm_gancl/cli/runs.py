@@ -107,16 +107,16 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             "force_evaluations_spent": outcome.evaluations_spent,
         }
         record |= {} if summary is None else {**summary.as_json(), "plot": str(plot)}
-        typer.echo(json.dumps(record))
+        typer.echo(shared.as_options(json.dumps(record)))
     elif summary is None:
         spent = ", ".join(f"{name} {outcome.seconds[name]:.1f} s" for name in outcome.done)
         typer.echo(f"{outcome.folder}: finished {spent}")
     else:
-        typer.echo(summary_text(summary, outcome.seconds, outcome.evaluations_spent, plot))
+        typer.echo(shared.as_options(summary_text(summary, outcome.seconds, outcome.evaluations_spent, plot)))
     if summary is not None:
         if as_json:
             for doubt in summary.doubts():
-                typer.echo(f"warning: {doubt}", err=True)
+                typer.echo(f"warning: {shared.as_options(doubt)}", err=True)
         if not summary.trusted:
             raise typer.Exit(EXIT_NOT_TRUSTED)
 
@@ -131,6 +131,8 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         generator: shared.Generator = None,
         relax: shared.Relax = None,
         relax_steps: shared.RelaxSteps = None,
+        windows: shared.WindowCount = None,
+        window_length: shared.WindowLength = None,
         lifts: shared.LiftCount = None,
         max_evaluations: shared.MaxEvaluations = None,
         target_error: shared.TargetError = None,
@@ -155,6 +157,8 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 generator=generator,
                 relax=relax,
                 relax_steps=relax_steps,
+                windows=windows,
+                window_length=window_length,
                 lifts=lifts,
                 max_evaluations=max_evaluations,
                 target_error=target_error,

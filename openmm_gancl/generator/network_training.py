@@ -343,7 +343,7 @@ def with_network(
     if not effective >= LEAST_STRUCTURES:
         raise InputError(
             f"a network needs {LEAST_STRUCTURES} effective training structures, and there are {effective:.0f}: "
-            "allow more evaluations, or use the triangular generator"
+            "raise `max_evaluations`, or use the triangular generator"
         )
     made, losses = train_network(
         generator.map, coordinates, gradients, weights, seed=seed, options=options, progress=progress

@@ -70,7 +70,7 @@ def _check_structures(
         )
     effective = effective_structures(coordinates, gradients, weights)
     if not effective >= 20:
-        raise InputError(f"only {effective:.0f} effective training structures: sample more windows or more steps")
+        raise InputError(f"only {effective:.0f} effective training structures: give more of them, or raise `windows`")
 
 
 def fit_triangular(

@@ -65,7 +65,7 @@ def train_model(
     coordinates = chart.to_internal(positions)
     keep = np.isfinite(coordinates).all(axis=1) & np.isfinite(labels).all(axis=1)
     if keep.sum() < 20:
-        raise InputError(f"only {int(keep.sum())} usable training frames: sample more windows or more steps")
+        raise InputError(f"only {int(keep.sum())} usable training frames: sample more windows, or longer ones")
     coordinates, labels = coordinates[keep], labels[keep]
     origin, scale = coordinate_statistics(coordinates, chart)
     with torch_seeded(seed, "training", "generator"):

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
-from ..reference.zmatrix import bond_graph
+from ..reference.wide_torsions import rings_with_forms
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 
@@ -22,6 +21,12 @@ LARGEST_SHARE = 0.1
 
 DISAGREEMENT = 5.0
 """Standard errors."""
+
+FEW_AXES, LEAST_EFFECTIVE = 4, 0.05
+"""Labels and wide coordinates that are not many; effective lifts to a lift, below which of more windows are offered."""
+
+MOST_OF_TWO_FORMS = 5
+"""Atoms of a ring."""
 
 STATES_EACH = 3
 """Of a wide torsion."""
@@ -40,7 +45,7 @@ def doubts_about_weights(names: Sequence[str], angles: FloatArray, log_weights: 
     if weights.max() > LARGEST_SHARE:
         yield (
             f"one draw has {weights.max():.0%} of all weight: a mode is being discovered, or the generator fits "
-            "badly; allow more evaluations"
+            "badly; raise `max_evaluations`"
         )
     for name, values in zip(names, angles.T, strict=True):
         sectors = np.floor(np.mod(values + np.pi, 2 * np.pi) / (2 * np.pi) * SECTORS).astype(np.int64) % SECTORS
@@ -50,7 +55,7 @@ def doubts_about_weights(names: Sequence[str], angles: FloatArray, log_weights: 
             low = 360 // SECTORS * i - 180
             yield (
                 f"{name} has {mass[i]:.0%} of its weight between {low} and {low + 360 // SECTORS} degrees, and that "
-                f"from {effective[i]:.0f} effective draws: a mode is being discovered; allow more evaluations"
+                f"from {effective[i]:.0f} effective draws: a mode is being discovered; raise `max_evaluations`"
             )
 
 
@@ -60,17 +65,30 @@ def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:
     if abs(ratios.mean() - 1.0) > DISAGREEMENT * error:
         yield (
             f"weights of the last round are {ratios.mean():.2f} times those of all rounds ({error:.2f}): what it found "
-            "is new; allow more evaluations"
+            "is new; raise `max_evaluations`"
         )
 
 
-def doubts_about_coordinates(system: MolecularSystem, n_wide: int, n_windows: int) -> Iterator[str]:
+def doubts_about_size(n_axes: int, effective_fraction: float) -> Iterator[str]:
+    """Of the labels and wide coordinates together, and effective lifts to a lift of the last round."""
+    if n_axes > FEW_AXES and effective_fraction < LEAST_EFFECTIVE:
+        yield (
+            f"{n_axes} labels and wide coordinates are many: a lift of the last round is worth "
+            f"{effective_fraction:.3f} effective ones, less than {LEAST_EFFECTIVE:g}; raise `max_evaluations`, label "
+            "fewer, or join windows over some of them (`gancl.sample_windows`, `gancl fes --windows`)"
+        )
+
+
+def doubts_about_coordinates(
+    system: MolecularSystem, n_wide: int, n_windows: int, held: Sequence[Sequence[int]] = ()
+) -> Iterator[str]:
     """Of what is looked for at all.
 
     Args:
         system: the real system.
         n_wide: wide torsions.
         n_windows: first windows.
+        held: shape=(n, 4), torsions along rings that the check held on both sides of zero.
     """
     if isinstance(system.slow, ParticleCoordinates):
         yield from _doubts_about_particles(system.slow, system.n_atoms)
@@ -80,7 +98,7 @@ def doubts_about_coordinates(system: MolecularSystem, n_wide: int, n_windows: in
             f"{n_wide} wide torsions have some {STATES_EACH**n_wide} combinations of states, and {n_windows} windows "
             "began in that many at most: give frames of your own, or label what matters"
         )
-    yield from _doubts_about_rings(system.topology)
+    yield from _doubts_about_rings(system.topology, held)
 
 
 def _doubts_about_particles(slow: ParticleCoordinates, n_particles: int) -> Iterator[str]:
@@ -89,12 +107,12 @@ def _doubts_about_particles(slow: ParticleCoordinates, n_particles: int) -> Iter
         yield f"no modes were looked for of {others} particles without a label: only those that windows met are there"
 
 
-def _doubts_about_rings(topology: Any) -> Iterator[str]:
-    """A flat ring has one form: every atom of it has three neighbours at most."""
-    graph, names = bond_graph(topology), [atom.name for atom in topology.atoms()]
-    for ring in nx.cycle_basis(graph):
-        if any(graph.degree[atom] > 3 for atom in ring):
+def _doubts_about_rings(topology: Any, held: Sequence[Sequence[int]] = ()) -> Iterator[str]:
+    """Of up to five atoms the two forms of a ring are told apart by one torsion, of more they are not."""
+    names = [atom.name for atom in topology.atoms()]
+    for ring in rings_with_forms(topology):
+        if len(ring) > MOST_OF_TWO_FORMS or not any(set(atoms) <= ring for atoms in held):
             yield (
                 f"the ring of {', '.join(names[atom] for atom in sorted(ring))} is not proposed in forms that no "
-                "window met: give frames of each form"
+                "window met, and no check held both of two: give frames of each form"
             )

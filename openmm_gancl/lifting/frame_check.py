@@ -23,9 +23,10 @@ from ..reference.chart import Chart, InternalCoordinates
 from ..reference.wide_components import other_components
 from ..reference.wide_torsions import (
     WIDE_FORCE_CONSTANT,
+    reaches,
     torsions_of,
+    turning_indices,
     wide_names,
-    wide_torsion_indices,
     with_more_labels,
 )
 from ..sampling.labels import scattered_labels, spread
@@ -150,15 +151,17 @@ class _IndependentWindows:
         rng: np.random.Generator,
     ):
         self.system, self.chart, self.rng = system, generator.chart, rng
-        self.wide = wide_torsion_indices(system.topology, self.chart, system.state)
+        self.wide = turning_indices(system.topology, self.chart, system.state)
         self.others: ParticleCoordinates | None = None
         pulled = replace(system, temperature=HOT * system.temperature)
         self.names = wide_names(system.topology, self.chart, self.wide)
-        self.turned = np.empty((n, 0))
+        self.turned, self.widths = np.empty((n, 0)), np.full(len(self.wide), MODE_WIDTH)
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(system.topology, self.chart, self.wide)
             pulled = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT)
-            self.turned = scattered_labels(torsions, n, rng)
+            reach = reaches(system.topology, self.chart, self.wide)
+            self.turned = reach / np.pi * scattered_labels(torsions, n, rng)
+            self.widths = np.minimum(MODE_WIDTH, 0.5 * reach)
         elif isinstance(system.slow, ParticleCoordinates):
             self.others = other_components(system.slow, system.positions)
         self.pulled = pulled
@@ -190,26 +193,28 @@ class _Mode:
     Attributes:
         wide: shape=(n_wide,), indices of coordinates.
         centres: shape=(n_wide,), radians; NaN where frames move about.
+        widths: shape=(n_wide,), radians.
         frames: shape=(n, n_coordinates), those in it.
     """
 
     wide: IntArray
     centres: FloatArray
+    widths: FloatArray
     frames: FloatArray
 
     @classmethod
-    def of(cls, wide: IntArray, coordinates: FloatArray) -> "_Mode":
+    def of(cls, wide: IntArray, widths: FloatArray, coordinates: FloatArray) -> "_Mode":
         """Of frames, shape=(n, n_coordinates)."""
         angles = coordinates[:, wide]
         centres = np.angle(np.exp(1j * angles).mean(axis=0))
-        stays = (np.abs(wrap(angles - centres, np.full(len(wide), 2 * np.pi))) < MODE_WIDTH).mean(axis=0) > STAYS
-        mode = cls(wide, np.where(stays, centres, np.nan), coordinates)
+        stays = (np.abs(wrap(angles - centres, np.full(len(wide), 2 * np.pi))) < widths).mean(axis=0) > STAYS
+        mode = cls(wide, np.where(stays, centres, np.nan), widths, coordinates)
         return replace(mode, frames=coordinates[mode.holds(coordinates)])
 
     def holds(self, coordinates: FloatArray) -> BoolArray:
         """Which of them are in it, shape=(n,)."""
         off = np.abs(wrap(coordinates[:, self.wide] - self.centres, np.full(len(self.wide), 2 * np.pi)))
-        return np.asarray(~(off >= MODE_WIDTH).any(axis=1))
+        return np.asarray(~(off >= self.widths).any(axis=1))
 
 
 def check_frames(
@@ -244,7 +249,9 @@ def check_frames(
         angles[i, inside] = coordinates[inside][:, windows.wide]
         if not inside.any():
             continue
-        found = _compare(system, generator, label, _Mode.of(windows.wide, coordinates[inside]), rng, platform)
+        found = _compare(
+            system, generator, label, _Mode.of(windows.wide, windows.widths, coordinates[inside]), rng, platform
+        )
         likelihoods.append(found.log_density)
         if found.unseen is not None:
             unseen[found.unseen] = None
@@ -338,12 +345,15 @@ def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: Fl
     """A sentence on frames in a mode that is not drawn."""
     names = wide_names(system.topology, chart, indices)
     if isinstance(chart, InternalCoordinates):
-        at = np.degrees(np.angle(np.exp(1j * frames[:, indices]).mean(axis=0)))
+        # to ten degrees: windows in one mode make one sentence
+        at = np.round(np.degrees(np.angle(np.exp(1j * frames[:, indices]).mean(axis=0))), -1) + 0.0
         places = [f"{name} is near {angle:.0f} degrees" for name, angle in zip(names, at, strict=True)]
     else:
         places = [f"{name} is elsewhere" for name in names]
+    chosen = system.wide is not None or len(system.not_wide) > 0
+    remedy = "let the card's 'wide' or 'not_wide' say so, label it" if chosen else "label it"
     return (
-        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator does not draw: label it, "
+        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator does not draw: {remedy}, "
         "or give frames of it"
     )
 

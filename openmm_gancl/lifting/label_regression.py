@@ -118,7 +118,7 @@ class LabelRegression:
         error = np.sqrt(np.einsum("ij,ij->i", centred @ self.covariance, centred))
         known = error < MAX_ERROR
         if not known.any():
-            raise InputError("the draws are too few to estimate the surface: allow more evaluations")
+            raise InputError("the draws are too few to estimate the surface: raise `max_evaluations`")
         energy = np.where(known, energy - energy[known].min(), np.inf)
         error = np.where(known, error, np.inf)
         return FreeEnergySurface.of_reduced(energy, error, edges, axes, temperature, force_evaluations)

@@ -18,6 +18,9 @@ class LoopOptions:
 
     Args:
         windows: the first frames; as many again for each label or wide torsion from the third on.
+        window_length: ps, of each window; by default its steps, which are 0.6 ps of a molecule with a time step of at
+            least 1.5 fs whose hydrogens are free to be heavy.
+        lifts: draws at most; by default what `max_evaluations` leaves.
         n_first: draws of the first round; the second has twice as many, later ones as many as all before.
         ceiling: kT above the minimum, up to which labels are placed.
         network: on top of the last map, where a pilot of both finds it better; none by default. The rounds draw from
@@ -29,6 +32,8 @@ class LoopOptions:
     """
 
     windows: ShortWindows = field(default_factory=ShortWindows)
+    window_length: float | None = None
+    lifts: int | None = None
     n_first: int = 2000
     ceiling: float = 10.0
     network: NetworkOptions | None = None
@@ -36,9 +41,16 @@ class LoopOptions:
     n_moves: int = 10
     wide: bool = True
 
-    def windows_over(self, n_axes: int) -> ShortWindows:
-        """The windows of so many labels and wide torsions."""
-        return replace(self.windows, n=self.windows.n * max(1, n_axes - 1))
+    def windows_over(self, n_axes: int, step: float) -> ShortWindows:
+        """The windows of so many labels and wide torsions.
+
+        Args:
+            n_axes: how many.
+            step: ps, of the windows.
+        """
+        length = self.window_length
+        windows = self.windows if length is None else self.windows.lasting(length, step)
+        return replace(windows, n=windows.n * max(1, n_axes - 1))
 
     def n_draws(self, max_evaluations: int, of_frames: int) -> list[int]:
         """Of each round, so that everything together costs what is allowed.
@@ -51,6 +63,8 @@ class LoopOptions:
             InputError: too few evaluations for one round.
         """
         left = max_evaluations - of_frames - (2 * N_PILOT if self.network else 0)
+        if self.lifts is not None:
+            left = min(left, self.lifts)
         if left < self.n_first:
             least = max_evaluations - left + self.n_first
             raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")

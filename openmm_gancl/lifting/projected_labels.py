@@ -52,7 +52,7 @@ def structures_to_learn(draws: Draws, regression: LabelRegression, seed: int) ->
     uniform = named_rng(seed, "structures to learn").random(len(draws))
     kept = low & (np.log(uniform) < draws.log_weights - eta)
     if not kept.any():
-        raise InputError("no draw is a structure to learn labels from: allow more evaluations")
+        raise InputError("no draw is a structure to learn labels from: raise `max_evaluations`")
     return draws.coordinates[kept]
 
 
@@ -110,7 +110,7 @@ def weighted_histogram(
     known = sums > MIN_EFFECTIVE * sizes
     if not known.any():
         raise InputError(
-            f"the lifts are too few for a surface over {', '.join(axes.names)}: lift more, or allow more evaluations"
+            f"the lifts are too few for a surface over {', '.join(axes.names)}: lift more, or raise `max_evaluations`"
         )
     log_sums, variance = np.log(sums[known]), sizes[known] / sums[known]
     low = log_sums > log_sums.max() - ALIGNMENT_CEILING

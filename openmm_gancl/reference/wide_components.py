@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
+from ..errors import InputError
+from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .chart import CartesianCoordinates
 
@@ -42,6 +44,25 @@ def other_components(slow: ParticleCoordinates, positions: FloatArray) -> Partic
     at = positions[components[:, 0], components[:, 1]]
     domain = np.stack([at - 0.5 * span, at + 0.5 * span], axis=1)
     return ParticleCoordinates(tuple(f"particle {i}, {'xyz'[axis]}" for i, axis in rows), components, domain)
+
+
+def chosen_components(system: MolecularSystem) -> ParticleCoordinates | None:
+    """Those of `other_components` that the system names, or does not leave out.
+
+    Raises:
+        InputError: a name that none of them has.
+    """
+    assert isinstance(system.slow, ParticleCoordinates)
+    every = other_components(system.slow, system.positions)
+    names = () if every is None else every.names
+    for key, given in (("wide", system.wide or ()), ("not_wide", system.not_wide)):
+        if unknown := [name for name in given if name not in names]:
+            raise InputError(f"key '{key}' names {unknown[0]}: components without a label are {'; '.join(names)}")
+    kept = [name not in system.not_wide and (system.wide is None or name in system.wide) for name in names]
+    if every is None or not any(kept):
+        return None
+    rows = np.flatnonzero(kept)
+    return ParticleCoordinates(tuple(names[i] for i in rows), every.components[rows], every.domain[rows])
 
 
 def with_angles(

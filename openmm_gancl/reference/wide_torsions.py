@@ -1,24 +1,31 @@
 """Wide torsions: those that turn, and whose states neither labels, nor symmetry, nor the declared state decide."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
+from ..coordinates.residues import BACKBONE, backbone_atoms, from_openmm
 from ..coordinates.slow_coordinates import Torsions
+from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
 from ..system.state import DeclaredState
 from ..units import FloatArray, IntArray
 from .chart import Chart, InternalCoordinates
+from .wide_components import chosen_components
 from .zmatrix import bond_graph
 
 WIDE_FORCE_CONSTANT = 200.0
 """kJ/mol, of wide torsions while windows are pulled to them."""
 
+RING_REACH = 0.7
+"""To which torsions along a ring are pulled, either way."""
 
-def wide_torsion_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArray:
-    """The coordinates of a chart that are wide torsions, shape=(n_wide,); of a Cartesian chart its angles.
+
+def turning_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArray:
+    """The coordinates of a chart that are wide by what is known of it, shape=(n,); of a Cartesian chart its angles.
 
     A torsion is wide if it turns a whole branch about a bond outside rings, has no rotational symmetry (methyls have),
     is no label, and is no peptide bond that the state keeps trans. Where the state declares nothing a double bond is
@@ -33,15 +40,85 @@ def wide_torsion_indices(topology: Any, chart: Chart, state: DeclaredState) -> I
         return np.flatnonzero(chart.periodic)
     bridges = {frozenset(bond) for bond in nx.bridges(bond_graph(topology))}
     declared = {frozenset(bond) for bond in state.trans_peptides[:, 1:3].tolist()}
-    partner = dict(chart.z_matrix[:, :2].tolist())
-    first = chart.n_bonds + chart.n_angles
     found = []
-    for i, (_, p, q, d) in enumerate(chart.torsions.tolist()):
-        turns_a_branch = partner[d] != p
-        decided = first + i in chart.label_indices or chart.torsion_folds[i] > 1 or {p, q} in declared
-        if turns_a_branch and {p, q} in bridges and not decided:
-            found.append(first + i)
+    for i in _primary(chart).tolist():
+        bond = set(chart.torsions[i - _first(chart), 1:3].tolist())
+        decided = i in chart.label_indices or chart.folds[i] > 1 or bond in declared
+        if bond in bridges and not decided:
+            found.append(i)
+    return np.sort(np.concatenate([np.array(found, dtype=np.int64), ring_indices(topology, chart)]))
+
+
+def ring_indices(topology: Any, chart: Chart) -> IntArray:
+    """The torsions of a chart along three bonds of a ring that is not flat, shape=(n,): its forms differ in them."""
+    if not isinstance(chart, InternalCoordinates):
+        return np.empty(0, dtype=np.int64)
+    puckered, primary = rings_with_forms(topology), _primary(chart)
+    atoms = chart.torsions[primary - _first(chart)].tolist()
+    along = [any(set(row) <= ring for ring in puckered) for row in atoms]
+    return primary[np.array(along, dtype=bool)]
+
+
+def rings_with_forms(topology: Any) -> list[set[int]]:
+    """Atoms of each ring that is not flat: of a flat one every atom has three neighbours at most."""
+    graph = bond_graph(topology)
+    return [set(ring) for ring in nx.cycle_basis(graph) if any(graph.degree[atom] > 3 for atom in ring)]
+
+
+def reaches(topology: Any, chart: Chart, indices: IntArray) -> FloatArray:
+    """How far torsions go from zero either way, radians, shape=(n,): those along rings do not turn."""
+    return np.where(np.isin(indices, ring_indices(topology, chart)), RING_REACH, np.pi)
+
+
+def wide_indices(system: MolecularSystem, chart: Chart) -> IntArray:
+    """The coordinates of a chart that are wide: those found, less what the system leaves out, or those that it names.
+
+    Args:
+        system: of the chart.
+        chart: of the molecule, or of particles, whose angles are chosen already.
+
+    Raises:
+        InputError: a name that is no torsion which turns, or one that the search would not find.
+    """
+    found = turning_indices(system.topology, chart, system.state)
+    if not isinstance(chart, InternalCoordinates):
+        chosen_components(system)
+        return found
+    if system.wide is not None:
+        return np.sort(_named(system.topology, chart, found, system.wide, "wide"))
+    return np.setdiff1d(found, _named(system.topology, chart, found, system.not_wide, "not_wide"))
+
+
+def _named(topology: Any, chart: InternalCoordinates, candidates: IntArray, names: Sequence[str], key: str) -> IntArray:
+    """Which of the candidates are named, by residue (``chi1:2``) or as a run lists them (``VAL2:CG1-CB-CA-N``)."""
+    listed, atoms = wide_names(topology, chart, candidates), chart.torsions[candidates - _first(chart)]
+    found = []
+    for name in names:
+        if name in listed:
+            which = [listed.index(name)]
+        else:
+            kind, _, residue = name.partition(":")
+            bond = set(backbone_atoms(kind, residue, name, from_openmm(topology))[1:3]) if kind in BACKBONE else set()
+            which = [i for i, row in enumerate(atoms.tolist()) if set(row[1:3]) == bond]
+        if not which:
+            raise InputError(
+                f"key '{key}' names {name}, which is no torsion that turns and is not a label: those are "
+                f"{', '.join(listed) or 'none'}"
+            )
+        found.append(candidates[which[0]])
     return np.array(found, dtype=np.int64)
+
+
+def _first(chart: InternalCoordinates) -> int:
+    """Index of the first torsion."""
+    return chart.n_bonds + chart.n_angles
+
+
+def _primary(chart: InternalCoordinates) -> IntArray:
+    """The torsions that turn a whole branch, shape=(n,)."""
+    partner = dict(chart.z_matrix[:, :2].tolist())
+    turns = [partner[d] != p for _, p, _, d in chart.torsions.tolist()]
+    return np.flatnonzero(turns) + _first(chart)
 
 
 def labels_in_rings(topology: Any, slow: Torsions) -> list[str]:
@@ -59,7 +136,7 @@ def labels_in_rings(topology: Any, slow: Torsions) -> list[str]:
 
 def torsions_of(topology: Any, chart: InternalCoordinates, indices: IntArray) -> Torsions:
     """Torsions of a chart by the names of their atoms, and of their residue where the topology has several."""
-    atoms = chart.torsions[indices - chart.n_bonds - chart.n_angles]
+    atoms = chart.torsions[indices - _first(chart)]
     return Torsions(tuple(_name(topology, quadruple) for quadruple in atoms.tolist()), atoms)
 
 

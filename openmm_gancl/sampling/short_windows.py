@@ -1,7 +1,7 @@
 """Short restrained windows that start from one another: a generator's first frames, with the forces on them."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ class ForceFrames:
         labels: shape=(n, d), the restraint's centre; of your own frames, their own labels.
         weights: shape=(n,), how much each counts in a fit.
         force_evaluations: what they cost.
+        n_dropped: frames that left the declared state and are not among these.
     """
 
     positions: FloatArray
@@ -51,6 +52,7 @@ class ForceFrames:
     labels: FloatArray
     weights: FloatArray
     force_evaluations: int
+    n_dropped: int = 0
 
 
 def save_force_frames(frames: ForceFrames, path: Path) -> None:
@@ -62,12 +64,13 @@ def load_force_frames(path: Path) -> ForceFrames:
     """Read what `save_force_frames` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored.items())
-    return ForceFrames(**{**arrays, "force_evaluations": int(arrays["force_evaluations"])})
+    counts = {name: int(arrays.get(name, 0)) for name in ("force_evaluations", "n_dropped")}
+    return ForceFrames(**{**arrays, **counts})
 
 
 @dataclass(frozen=True)
 class ShortWindows:
-    """How many windows, and how long.
+    """How many windows, and how long, in steps; `lasting` is the same in picoseconds.
 
     Args:
         n: windows.
@@ -91,6 +94,24 @@ class ShortWindows:
         """Of all windows."""
         return self.n * self.evaluations_each
 
+    def lasting(self, length: float, step: float) -> "ShortWindows":
+        """As many windows and frames, each window so long: half of it on the way, frames evenly in the other half.
+
+        Args:
+            length: ps, of each window.
+            step: ps, `step_of_windows`.
+
+        Raises:
+            InputError: less than a step for each frame and each part of the way.
+        """
+        steps, least = round(length / step), 2 * max(self.n_frames, STEERING_PARTS)
+        if steps < least:
+            raise InputError(
+                f"`window_length` of {length:g} ps is {steps} steps of {step:g} ps: give at least {least * step:g}"
+            )
+        stride = steps // (2 * self.n_frames)
+        return replace(self, steering_steps=steps - stride * self.n_frames, stride=stride)
+
 
 def sample_short_windows(
     system: MolecularSystem,
@@ -99,6 +120,7 @@ def sample_short_windows(
     platform: str = "Reference",
     progress: Callable[[int], None] | None = None,
     displaced: ParticleCoordinates | None = None,
+    reach: FloatArray | float = 1.0,
 ) -> ForceFrames:
     """Frames of windows scattered over the labels' domain, each begun at the end of the nearest one that is done.
 
@@ -111,13 +133,14 @@ def sample_short_windows(
         platform: an OpenMM platform.
         progress: called with the number of evaluations made, after each window.
         displaced: components that each window begins with anywhere in their domain; nothing holds them there.
+        reach: shape=(d,), of labels scattered over their domain, by which they are scaled about zero.
 
     Raises:
         InputError: the dynamics failed, or left the declared state everywhere.
     """
     slow, periods = system.slow, system.slow.periods
     dynamics = MovingRestraint(system, windows, platform, rng)
-    waiting = list(scattered_labels(slow, windows.n, rng))
+    waiting = list(reach * scattered_labels(slow, windows.n, rng))
     spans = np.where(np.isfinite(periods), periods, slow.domain[:, 1] - slow.domain[:, 0])
     reached = [slow.transform(system.positions[None])[0]]
     ends = [np.asarray(system.positions)]
@@ -140,7 +163,14 @@ def sample_short_windows(
             f"up: {SHORTER_OR_SOFTER}"
         )
     labels = np.repeat(reached[1:], windows.n_frames, axis=0)[inside]
-    return ForceFrames(positions[inside], forces[inside], labels, np.ones(len(labels)), windows.force_evaluations)
+    return ForceFrames(
+        positions[inside],
+        forces[inside],
+        labels,
+        np.ones(len(labels)),
+        windows.force_evaluations,
+        n_dropped=int((~inside).sum()),
+    )
 
 
 class MovingRestraint:

@@ -125,6 +125,10 @@ class SystemCard(_Table):
         validation_alias=AliasChoices("force_constants", "restraint"),
         description="one a label: kJ/mol (torsions), kJ/mol/nm^2 (coordinates)",
     )
+    wide: list[str] | None = Field(
+        None, description="coordinates with several modes that are no labels, in place of those found: chi1:2, ..."
+    )
+    not_wide: list[str] | None = Field(None, description="or those of the found ones that are not to be")
     state: StateCard = Field(default_factory=StateCard)
     basins: list[BasinCard] = Field(default_factory=list)
 

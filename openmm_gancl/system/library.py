@@ -28,6 +28,8 @@ def _system_of_card(card: SystemCard, folder: Path) -> MolecularSystem:
         chirality=card.state.chirality,
         trans_peptides=card.state.trans_peptides,
         card=card.model_dump(mode="json"),
+        wide=card.wide,
+        not_wide=card.not_wide or (),
     )
 
 

@@ -47,6 +47,8 @@ class MolecularSystem:
         state: the declared state.
         basins: regions of interest.
         card: the validated card, JSON-ready; empty if there is none.
+        wide: the wide coordinates, by name; None where they are to be found.
+        not_wide: names of those found that are not to be.
     """
 
     name: str
@@ -61,6 +63,8 @@ class MolecularSystem:
     state: DeclaredState
     basins: tuple[Basin, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
+    wide: tuple[str, ...] | None = None
+    not_wide: tuple[str, ...] = ()
 
     @property
     def kT(self) -> float:
@@ -139,12 +143,18 @@ def _checked_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> tuple[Bas
     return tuple(basins)
 
 
-def _positive(**values: Any) -> dict[str, float]:
+def _positive(**values: Any) -> dict[str, Any]:
     numbers = {name: number(value) for name, value in values.items()}
     for name, value in numbers.items():
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value:g}: give a positive number")
     return numbers
+
+
+def _checked_choice(wide: Sequence[str] | None, not_wide: Sequence[str]) -> dict[str, Any]:
+    if wide is not None and not_wide:
+        raise InputError("'wide' names the wide coordinates, so that 'not_wide' says nothing more: give one of them")
+    return {"wide": None if wide is None else tuple(wide), "not_wide": tuple(not_wide)}
 
 
 def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> FloatArray:
@@ -205,6 +215,8 @@ def system_from_objects(
     chirality: Chirality = "structure",
     trans_peptides: TransPeptides = "auto",
     card: dict[str, Any] | None = None,
+    wide: Sequence[str] | None = None,
+    not_wide: Sequence[str] = (),
     barostat: bool = False,
 ) -> MolecularSystem:
     """A MolecularSystem from OpenMM objects, which are copied, never changed.
@@ -223,6 +235,8 @@ def system_from_objects(
         chirality: see `openmm_gancl.system.state.declare_state`.
         trans_peptides: see `openmm_gancl.system.state.declare_state`.
         card: the card that it comes from, if any.
+        wide: coordinates with several modes that are no labels, in place of those that `learn` finds: ``chi1:2``, ...
+        not_wide: or those found that you know to have one mode, by name as a run lists them.
         barostat: keep a barostat in the copy: windows then sample at its pressure. Lifts need a fixed volume.
 
     Raises:
@@ -241,4 +255,5 @@ def system_from_objects(
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
         basins=_checked_basins(basins, slow),
         card=card or {},
+        **_checked_choice(wide, not_wide),
     )

@@ -1,5 +1,6 @@
 """The options of a run, the presets, and the settings that follow from both."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -39,6 +40,8 @@ class RunOptions:
             default, of product context.
         relax_steps: steps of each relaxation in a Context, or ``auto`` to measure the best count; or moves of latent
             relaxation.
+        windows: training windows; of the closed loop as many again for each label or wide coordinate from the third on.
+        window_length: ps, of each training window.
         lifts: lifts that the surface is made of, without those of the reverse check.
         max_evaluations: force evaluations that the run may not exceed.
         target_error: median error of the surface below 10 kT, in kT, at which the lifting stops.
@@ -59,6 +62,8 @@ class RunOptions:
     generator: Generator | None = None
     relax: Relax | None = None
     relax_steps: int | Literal["auto"] | None = None
+    windows: int | None = None
+    window_length: float | None = None
     lifts: int | None = None
     max_evaluations: int | None = None
     target_error: float | None = None
@@ -161,6 +166,8 @@ class LoopSettings:
         check_evaluations: that the check may cost.
         network_steps: of the network's training; none without a network.
         moves: of latent relaxation, where it is chosen.
+        window_length: ps, of each window, in place of its steps.
+        lifts: draws at most.
     """
 
     n_windows: int
@@ -173,6 +180,8 @@ class LoopSettings:
     check_evaluations: int
     network_steps: int
     moves: int = 10
+    window_length: float | None = None
+    lifts: int | None = None
 
 
 LOOP_PRESETS: dict[str, LoopSettings] = {
@@ -249,13 +258,23 @@ def _check(options: RunOptions) -> None:
     if options.slow == "torsions" and options.restrain == "torsions":
         raise InputError("`restrain='torsions'` is of learned labels: add `slow='diffusion-map'`, or say labels")
     _check_relaxation(options)
-    smallest = {"relax_steps": 1, "lifts": 64, "max_evaluations": 1, "latent": 0, "coordinates": 1, "seed": 0}
+    smallest = {
+        "relax_steps": 1,
+        "windows": 1,
+        "lifts": 64,
+        "max_evaluations": 1,
+        "latent": 0,
+        "coordinates": 1,
+        "seed": 0,
+    }
     for name, least in smallest.items():
         value = getattr(options, name)
         if isinstance(value, int) and value < least:
             raise InputError(f"`{name}` is {value}: give at least {least}")
-    if options.target_error is not None and not options.target_error > 0:
-        raise InputError(f"`target_error` is {options.target_error:g}: give a positive number of kT")
+    for name, unit in (("target_error", "kT"), ("window_length", "ps")):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"`{name}` is {value:g}: give a positive number of {unit}")
 
 
 def _check_relaxation(options: RunOptions) -> None:
@@ -295,22 +314,28 @@ def loop_settings_of(options: RunOptions) -> LoopSettings:
     """
     _check(options)
     base = LOOP_PRESETS[options.preset]
-    most = UNLIMITED if options.target_error is not None else base.max_evaluations
-    if options.lifts is not None:
-        most = base.n_windows * (base.steering_steps + base.frames_per_window * (base.stride + 1)) + options.lifts
-    if options.max_evaluations is not None:
-        most = min(most, options.max_evaluations) if options.lifts is not None else options.max_evaluations
-    n_first = base.n_first if options.lifts is None else min(base.n_first, max(options.lifts // 4, 32))
-    check = min(base.check_evaluations, most // 5)
-    steps = base.network_steps if options.draws_from == "gan" else 0
-    moves = options.relax_steps if isinstance(options.relax_steps, int) else base.moves
+    most, lifts = options.max_evaluations, options.lifts
+    if most is None:
+        most = UNLIMITED if options.target_error is not None or lifts is not None else base.max_evaluations
     return replace(
-        base, max_evaluations=most, n_first=n_first, check_evaluations=check, network_steps=steps, moves=moves
+        base,
+        n_windows=options.windows or base.n_windows,
+        window_length=options.window_length,
+        max_evaluations=most,
+        lifts=lifts,
+        n_first=base.n_first if lifts is None else min(base.n_first, max(lifts // 4, 32)),
+        check_evaluations=min(base.check_evaluations, (most if lifts is None else min(most, lifts)) // 5),
+        network_steps=base.network_steps if options.draws_from == "gan" else 0,
+        moves=options.relax_steps if isinstance(options.relax_steps, int) else base.moves,
     )
 
 
-def settings_of(options: RunOptions) -> Settings:
+def settings_of(options: RunOptions, time_step: float | None = None) -> Settings:
     """The numbers of a run whose lifts are relaxed that follow from options and preset.
+
+    Args:
+        options: of the run.
+        time_step: ps, of the system, by which a window's length becomes steps.
 
     Raises:
         InputError: an option has a value that no run can have.
@@ -324,6 +349,15 @@ def settings_of(options: RunOptions) -> Settings:
         changes["relax_steps"] = 0 if options.relax_steps == "auto" else options.relax_steps
     if options.latent is not None:
         changes["latent"] = options.latent
+    if options.windows is not None:
+        changes["n_windows"] = options.windows
+    if options.window_length is not None and time_step is not None:
+        changes["steps_per_window"] = steps = round(options.window_length / time_step)
+        if steps < base.frames_per_window:
+            raise InputError(
+                f"`window_length` of {options.window_length:g} ps is {steps} steps of {time_step:g} ps: give at least "
+                f"{base.frames_per_window * time_step:g}"
+            )
     if options.lifts is not None:
         n = options.lifts
         changes |= {"n_lifts": n, "n_first": min(base.n_first, max(n // 4, 32))}

@@ -143,8 +143,8 @@ def _check_budget(options: RunOptions, settings: Settings) -> None:
         )
 
 
-def _numbers_of(options: RunOptions) -> Settings | LoopSettings:
-    return settings_of(options) if options.relaxes else loop_settings_of(options)
+def _numbers_of(options: RunOptions, time_step: float | None = None) -> Settings | LoopSettings:
+    return settings_of(options, time_step) if options.relaxes else loop_settings_of(options)
 
 
 def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settings | LoopSettings) -> None:
@@ -163,7 +163,7 @@ def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settin
 
 
 def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions) -> RunFolder:
-    numbers = _numbers_of(options)
+    numbers = _numbers_of(options, system.time_step)
     if reason := why_not_exact(system.system, system.topology):
         raise InputError(reason)
     _check_numbers(system, options, numbers)

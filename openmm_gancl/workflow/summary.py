@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,8 +62,8 @@ class Summary:
     force_evaluations: int
     basins: list[dict[str, Any]]
 
-    better_model: ClassVar[str] = "allow more evaluations"
-    lighter_tail: ClassVar[str] = "allow more evaluations"
+    better_model: ClassVar[str] = "raise `max_evaluations`"
+    lighter_tail: ClassVar[str] = "raise `max_evaluations`"
 
     def doubts(self) -> list[str]:
         """Why the result is not to be trusted; empty if it is."""
@@ -143,15 +143,26 @@ class RelaxedSummary(Summary):
         relax_steps: steps of each lift.
         encoder: fitted, prior (the fitted one was no better) or none (no latent).
         accepted: fraction of Metropolis proposals taken, or None.
+        blind: sentences, on modes that neither lifts nor their check look for.
     """
 
     acceptance: str
     relax_steps: int
     encoder: str
     accepted: float | None = None
+    blind: list[str] = field(default_factory=list)
 
-    better_model: ClassVar[str] = "train on more windows, or relax for more steps"
-    lighter_tail: ClassVar[str] = "relax for more steps"
+    better_model: ClassVar[str] = "raise `windows`, or `relax_steps`"
+    lighter_tail: ClassVar[str] = "raise `relax_steps`"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether exit code 0 is deserved: of a trial, whether every mode was looked for."""
+        return not (self.blind if self.preset == "quick" else self.doubts())
+
+    def doubts(self) -> list[str]:
+        """With modes that are not looked for."""
+        return [*self.blind, *super().doubts()]
 
     def kind_of_lift(self) -> str:
         """How long each was relaxed."""
@@ -257,7 +268,11 @@ def load_summary(path: Path) -> Summary:
     try:
         content = json.loads(path.read_text())
         kind = LoopSummary if "generator" in content else RelaxedSummary
-        values = {field.name: content[field.name] for field in fields(kind)}
+        values = {
+            part.name: content[part.name]
+            for part in fields(kind)
+            if part.name in content or part.default_factory is MISSING
+        }
     except (OSError, ValueError, KeyError):
         raise InputError(f"{path} cannot be read: remove {path.parent} to make it again") from None
     for name in UNKNOWN_IS_NAN & values.keys():

@@ -1,16 +1,22 @@
 """Sentences on where a result may be blind: said where they apply, and not where they do not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from openmm import app
 
 from openmm_gancl import load_system
+from openmm_gancl.coordinates.slow_coordinates import Torsions
 from openmm_gancl.lifting.doubts import (
     _doubts_about_rings,
     doubts_about_coordinates,
     doubts_about_rounds,
+    doubts_about_size,
     doubts_about_weights,
 )
+from openmm_gancl.lifting.loop import Loop
+from openmm_gancl.system.molecular_system import system_from_objects
 
 
 def angles(n):
@@ -42,10 +48,25 @@ def test_rounds_that_disagree_are_said():
     assert "weights of the last round are 1.47 times" in sentence
 
 
+@pytest.mark.parametrize(("n_axes", "effective", "said"), [(4, 0.01, 0), (6, 0.2, 0), (6, 0.01, 1)])
+def test_windows_are_offered_where_many_axes_leave_lifts_little(n_axes, effective, said):
+    found = list(doubts_about_size(n_axes, effective))
+    assert len(found) == said and all("gancl fes --windows" in sentence for sentence in found)
+
+
 @pytest.mark.parametrize(("n_wide", "n_windows", "said"), [(2, 60, False), (5, 180, True)])
 def test_many_combinations_are_said(n_wide, n_windows, said):
     found = list(doubts_about_coordinates(load_system("alanine_dipeptide_vacuum"), n_wide, n_windows))
     assert bool(found) == said
+
+
+def proline():
+    folder = Path(__file__).parents[1] / "data" / "molecules"
+    pdb = app.PDBFile(str(folder / "pro.pdb"))
+    made = app.ForceField("amber14/protein.ff14SB.xml").createSystem(pdb.topology)
+    names = {(atom.residue.index, atom.name): atom.index for atom in pdb.topology.atoms()}
+    psi = Torsions(("psi",), np.array([[names[key] for key in ((1, "N"), (1, "CA"), (1, "C"), (2, "N"))]]))
+    return system_from_objects(pdb.topology, made, pdb.positions, temperature=300.0, slow=psi, time_step=0.001)
 
 
 def ring_of_three(n_hydrogens):
@@ -63,6 +84,16 @@ def test_rings_that_are_not_flat_are_said():
     assert not list(_doubts_about_rings(ring_of_three(1)))
     (sentence,) = _doubts_about_rings(ring_of_three(2))
     assert sentence.startswith("the ring of C0, C1, C2 is not proposed in forms")
+
+
+@pytest.mark.parametrize(("means", "said"), [((0.5, -0.5), False), ((0.5, 0.6), True), ((0.5, -0.1), True)])
+def test_a_check_that_held_both_forms_of_a_ring_leaves_no_doubt(means, said):
+    """Of proline, whose ring has two: the torsion along it is the wide one."""
+    loop = Loop(proline(), seed=1, max_evaluations=35_000)
+    assert loop.wide_names == ("PRO2:CG-CB-CA-N",)
+    assert any("the ring of" in doubt for doubt in loop.blind_spots())
+    check = np.array(means)[:, None, None] + np.random.default_rng(1).normal(0.0, 0.1, (2, 10, 1))
+    assert any("the ring of" in doubt for doubt in loop.blind_spots(check)) == said
 
 
 def test_particles_without_labels():

@@ -8,22 +8,25 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from openmm_gancl import load_system
 from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.free_energy.grid import bin_centres
+from openmm_gancl.generator.circular import CircularDensity
 from openmm_gancl.generator.fit_options import FitOptions
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.score_fit import fit_triangular
 from openmm_gancl.lifting import loop as of_loop
 from openmm_gancl.lifting.draws import draw
+from openmm_gancl.lifting.frame_check import check_frames
 from openmm_gancl.lifting.label_regression import regression_populations
 from openmm_gancl.lifting.loop import learn
 from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
 from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
-from openmm_gancl.reference.wide_torsions import wide_torsion_indices
+from openmm_gancl.reference.wide_torsions import turning_indices
 from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
 
 from . import pentane as pentane_module
@@ -100,7 +103,7 @@ def one_mode(name):
     chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     if name == FORK:
         chart = CartesianCoordinates(1, system.slow.components, turned=[1], centres=[0.0], scales=[0.3])
-    wide = wide_torsion_indices(system.topology, chart, system.state)
+    wide = turning_indices(system.topology, chart, system.state)
     frames = sample_short_windows(system, np.random.default_rng(1), ShortWindows(n=20))
     coordinates = chart.to_internal(frames.positions)
     forces = in_chart_frame(chart, frames.positions, frames.forces)
@@ -134,16 +137,38 @@ def test_the_uniform_share_reaches_a_mode_that_no_structure_showed(name):
     assert abs(wrong.z) > REJECTED, wrong
 
 
-def test_frames_of_one_mode_alone_lead_to_all_of_them():
-    """Frames of the user's own, all trans about the bond that turns: the uniform share draws the others."""
+def learned_from_trans_frames():
+    """Frames of the user's own, all trans about the bond that turns."""
     system, (chart, wide, *_) = system_of(PENTANE), one_mode(PENTANE)
     frames = sample_short_windows(system, np.random.default_rng(1), ShortWindows(n=20)).positions
     trans = frames[np.abs(chart.to_internal(frames)[:, wide[0]]) > 2.0]
     assert len(trans) > 400
-    learned = learn(system, seed=1, max_evaluations=8000, options=OPTIONS, frames=trans)
+    return learn(system, seed=1, max_evaluations=8000, options=OPTIONS, frames=trans)
+
+
+def test_frames_of_one_mode_alone_lead_to_all_of_them():
+    """The uniform share draws the others."""
+    learned = learned_from_trans_frames()
     found, error = difference_and_error(PENTANE, learned)
     assert error < MAX_ERROR and abs(found - exact_difference(PENTANE)) < LIMIT * error
     assert learned.history[0].effective_fraction < 0.3 < 0.8 < learned.history[-1].effective_fraction
+
+
+def trans_alone(of_map, regressions, conditions, uniform_share):
+    """In place of the regressions' densities: what the frames show, and no uniform share."""
+    only = torch.tensor([[-12.0, 0.0]], dtype=torch.float64)
+    of_map.circular[0] = CircularDensity(torch.tensor([0]), only, 1, 0.0)
+
+
+def test_without_the_uniform_share_the_check_names_what_frames_did_not_show(monkeypatch):
+    """The twin: nothing draws the other states, and what the check finds ends even a trial with code 3."""
+    monkeypatch.setattr(of_loop, "set_wide_densities", trans_alone)
+    learned = learned_from_trans_frames()
+    drawn = learned.lifts.coordinates[:, learned.model.map.circular_indices[0].item()]
+    assert (np.abs(drawn) < 1.8).mean() < 1e-3
+    places = np.radians(np.concatenate([np.linspace(-80, -50, 20), np.linspace(50, 80, 20)]))[:, None]
+    check = check_frames(system_of(PENTANE), learned.model, places, 6, seed=3)
+    assert check.unseen and all("C5-C4-C3-C2 is near" in sentence for sentence in check.unseen)
 
 
 @pytest.mark.slow

@@ -9,17 +9,25 @@ from openmm import app
 
 from openmm_gancl import load_system
 from openmm_gancl.coordinates.slow_coordinates import Torsions
+from openmm_gancl.errors import InputError
 from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
 from openmm_gancl.reference.gradients import log_density_gradients
-from openmm_gancl.reference.wide_components import other_components, separate_modes, with_angles
-from openmm_gancl.reference.wide_torsions import torsions_of, wide_torsion_indices, with_more_labels
+from openmm_gancl.reference.wide_components import chosen_components, other_components, separate_modes, with_angles
+from openmm_gancl.reference.wide_torsions import (
+    torsions_of,
+    turning_indices,
+    wide_indices,
+    wide_names,
+    with_more_labels,
+)
+from openmm_gancl.system.molecular_system import system_from_objects
 
 VALINE = Path(__file__).parents[1] / "data" / "valine_dipeptide.pdb"
 
 
 def names_of(topology, positions, slow, state):
     chart = chart_for(topology, slow, positions)
-    return torsions_of(topology, chart, wide_torsion_indices(topology, chart, state)).names
+    return torsions_of(topology, chart, turning_indices(topology, chart, state)).names
 
 
 def test_side_chains_turn_and_methyls_and_peptide_bonds_do_not():
@@ -36,7 +44,7 @@ def test_side_chains_turn_and_methyls_and_peptide_bonds_do_not():
 def test_labels_are_not_wide_and_what_they_leave_out_is():
     system = load_system("alanine_dipeptide_vacuum")
     chart = chart_for(system.topology, system.slow, system.positions)
-    assert not len(wide_torsion_indices(system.topology, chart, system.state))
+    assert not len(turning_indices(system.topology, chart, system.state))
     psi = Torsions(("psi",), system.slow.atoms[1:])
     assert names_of(system.topology, system.positions, psi, system.state) == ("ALA2:C-N-CA-C",)
 
@@ -79,3 +87,57 @@ def test_components_with_modes_become_angles_and_back():
     found = log_density_gradients(chart, angles, forces, 2.5, system.constraints, system.masses)
     difference = (chart.log_jacobian(angles + step) - chart.log_jacobian(angles - step)) / 2e-6
     assert np.allclose(found[:, 1], forces[:, 0, 1] / 2.5 * stretched / 2e-6 + difference, rtol=1e-5, atol=1e-5)
+
+
+def serine(**choice):
+    pdb = app.PDBFile(str(VALINE.with_name("serine_dipeptide.pdb")))
+    slow = Torsions(("phi", "psi"), np.array([[4, 6, 8, 15], [6, 8, 15, 17]]))
+    force_field = app.ForceField("amber14/protein.ff14SB.xml")
+    made = force_field.createSystem(pdb.topology)
+    system = system_from_objects(pdb.topology, made, pdb.positions, temperature=300.0, slow=slow, **choice)
+    return system, chart_for(system.topology, system.slow, system.positions)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({}, ("SER2:OG-CB-CA-N", "SER2:HG-OG-CB-CA")),
+        ({"not_wide": ["chi1:2"]}, ("SER2:HG-OG-CB-CA",)),
+        ({"not_wide": ["SER2:HG-OG-CB-CA"]}, ("SER2:OG-CB-CA-N",)),
+        ({"wide": ["chi1:2"]}, ("SER2:OG-CB-CA-N",)),
+        ({"wide": []}, ()),
+        ({"trans_peptides": False, "wide": ["NME3:C-N-C-CA"]}, ("NME3:C-N-C-CA",)),
+    ],
+)
+def test_a_system_names_its_wide_torsions_or_leaves_some_out(choice, expected):
+    system, chart = serine(**choice)
+    assert wide_names(system.topology, chart, wide_indices(system, chart)) == expected
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (
+            {"wide": ["phi:2"]},
+            "names phi:2, which is no torsion that turns and is not a label: those are SER2",
+        ),
+        ({"not_wide": ["NME3:C-N-C-CA"]}, "key 'not_wide' names NME3:C-N-C-CA"),
+        ({"wide": ["chi1:7"]}, "chi1:7 matches nothing"),
+        ({"wide": ["SER2:OG"]}, "names SER2:OG"),
+        ({"wide": [], "not_wide": ["chi1:2"]}, "give one of them"),
+    ],
+)
+def test_names_that_are_none_are_refused(choice, message):
+    with pytest.raises(InputError, match=message):
+        wide_indices(*serine(**choice))
+
+
+def test_components_are_named_or_left_out():
+    system = load_system("forked_oscillator")
+    names = {
+        name: chosen_components(replace(system, **{name: ("particle 0, z",)})).names for name in ("wide", "not_wide")
+    }
+    assert names == {"wide": ("particle 0, z",), "not_wide": ("particle 0, y",)}
+    assert chosen_components(replace(system, wide=())) is None
+    with pytest.raises(InputError, match="names particle 1, x: components without a label are particle 0, y"):
+        chosen_components(replace(system, wide=("particle 1, x",)))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.surface import load_surface
 from openmm_gancl.generator.model import load_model
-from openmm_gancl.system.library import load_system
+from openmm_gancl.lifting.loop import FIRST, Step
+from openmm_gancl.sampling.short_windows import load_force_frames
+from openmm_gancl.system.library import load_system, systems_root
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.folder import MANIFEST
@@ -21,6 +24,7 @@ from openmm_gancl.workflow.summary import load_summary
 from tests.workflow.test_run import Notes
 
 SYSTEM = "double_well_oscillators"
+VALINE = Path(__file__).parents[1] / "data" / "valine_dipeptide.toml"
 TINY = LoopSettings(
     n_windows=10,
     steering_steps=50,
@@ -176,6 +180,35 @@ def test_what_was_evaluated_is_counted(finished):
     assert finished.evaluations_spent == loop + spent["check"]
 
 
+def test_windows_are_given_in_picoseconds(tmp_path):
+    """Six of 1.5 ps in steps of 0.015 ps: 50 on the way, ten frames five steps apart, and as many forces on them."""
+    folder = run(tmp_path / "run", replace(QUICK, windows=6, window_length=1.5), until="sample").folder
+    frames = load_force_frames(folder / "rounds" / "00" / "frames" / "frames.npz")
+    assert len(frames.positions) + frames.n_dropped == 60 and frames.force_evaluations == 6 * (50 + 10 * 6)
+    with pytest.raises(InputError, match=r"begun with `windows=6`, now no `windows` is requested"):
+        run(folder)
+
+
+def test_as_many_lifts_as_asked_for_whatever_the_windows_cost(tmp_path):
+    """The labels are two and the wide torsion is a third axis, over which there are as many windows again."""
+    options = replace(QUICK, lifts=300)
+    with pipeline.open_run(tmp_path / "run", str(VALINE), options, Notes(), 1) as opened:
+        loop = rounds.loop_of(opened)
+    assert loop._windows.n == 20
+    nothing_checked = rounds.angles_of_check({"wide_angles": [], "wide_names": []}, loop)
+    assert nothing_checked.shape == (0, 10, 1) and not list(loop.blind_spots(nothing_checked))
+    assert sum(loop.options.n_draws(loop.max_evaluations, loop._windows.force_evaluations)) == 300
+
+
+def test_frames_outside_the_state_are_said_where_they_are_many(finished):
+    frames = load_force_frames(finished.folder / "rounds" / "00" / "frames" / "frames.npz")
+    for n_dropped, said in ((5, 0), (50, 1)):
+        with pipeline.open_run(finished.folder, SYSTEM, QUICK, notes := Notes(), 1) as opened:
+            step = Step(FIRST, lambda: None, lambda value: None)
+            rounds._accept(opened, step, replace(frames, n_dropped=n_dropped))
+        assert sum("left the declared state" in note for note in notes.notes) == said
+
+
 def test_rounds_that_are_relaxed(tmp_path):
     """Later rounds are moved, cost what they may, and are the same when the run is taken up between them."""
     options = replace(QUICK, relax="latent", relax_steps=4)
@@ -206,14 +239,17 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
     assert any("not 0.001 as requested" in doubt for doubt in doubts)
 
 
-@pytest.mark.parametrize("wide", [True, False])
-def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(wide, tmp_path, monkeypatch):
-    """Both modes are drawn and in the table; the twin looks for none, and the check names what it found."""
+@pytest.mark.parametrize("left_out", ["z", "y", None])
+def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(left_out, tmp_path, monkeypatch):
+    """Both modes are drawn and in the table; the twins leave them out by the card, or look for none: they are named."""
+    wide = left_out == "z"
+    card = systems_root() / "forked_oscillator" / "card.toml"
+    (tmp_path / "card.toml").write_text(f'not_wide = ["particle 0, {left_out or "z"}"]\n' + card.read_text())
     settings = replace(TINY, n_windows=20, n_first=500, max_evaluations=8000, check_evaluations=9000)
     monkeypatch.setattr(run_options, "LOOP_PRESETS", {"quick": settings})
-    monkeypatch.setattr(rounds, "loop_options", lambda *given: replace(loop_options(*given), wide=wide), raising=True)
+    monkeypatch.setattr(rounds, "loop_options", lambda *given: replace(loop_options(*given), wide=left_out is not None))
     monkeypatch.setattr(rounds, "labels_of_check", lambda *_: 4)
-    summary = run(tmp_path / "run", target="forked_oscillator").summary
+    summary = run(tmp_path / "run", target=str(tmp_path / "card.toml")).summary
     assert summary.trusted == wide
     assert load_summary(tmp_path / "run" / "surface" / "summary.json") == summary
     if wide:
@@ -226,8 +262,30 @@ def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(wide, tmp_path,
 
 
 @pytest.mark.parametrize(
+    ("name", "torsion", "lifts"),
+    [
+        ("psi_alone", "ALA2:C-N-CA-C", 1000),
+        pytest.param("valine_dipeptide", "VAL2:CG1-CB-CA-N", 1000, marks=pytest.mark.slow),
+        pytest.param("serine_dipeptide", "SER2:OG-CB-CA-N", 6000, marks=pytest.mark.slow),
+    ],
+)
+def test_molecules_whose_wide_torsions_nothing_looks_for(name, torsion, lifts, tmp_path, monkeypatch):
+    """The twin of `tests.benchmarks.rotamers`: windows stay where the structure is, and the check does not."""
+    monkeypatch.undo()  # the presets' own numbers
+    monkeypatch.setattr(rounds, "loop_options", lambda *given: replace(loop_options(*given), wide=False))
+    monkeypatch.setattr(rounds, "labels_of_check", lambda *_: 4 if lifts == 1000 else 8)
+    card = VALINE.with_name(f"{name}.toml")
+    summary = run(tmp_path / "run", replace(QUICK, lifts=lifts), target=str(card)).summary
+    assert not summary.trusted and summary.missing and all(torsion in sentence for sentence in summary.missing)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"windows": 0}, "`windows` is 0: give at least 1"),
+        ({"window_length": 0.0}, "`window_length` is 0: give a positive number of ps"),
+        ({"window_length": 0.2}, "is 13 steps of 0.015 ps: give at least 0.3"),
+        ({"window_length": 0.2, "generator": "product"}, "is 13 steps of 0.015 ps: give at least 0.3"),
         ({"relax_steps": 100}, "`relax_steps` is of lifts that are relaxed"),
         ({"relax": "latent", "relax_steps": "auto"}, "`relax_steps` is of lifts that are relaxed"),
         ({"relax": "latent", "lifts": 5000}, "give `max_evaluations`, not `lifts`"),

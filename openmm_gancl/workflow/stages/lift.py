@@ -11,6 +11,7 @@ import numpy as np
 
 from ...generator.model import load_lifting_model
 from ...lifting.lifts import join_lifts, save_lifts
+from ...lifting.one_structure import doubts_about_one_structure
 from ...lifting.relaxation import TASK_SIZE
 from ...lifting.reverse_check import ReverseCheck, check_lifts, pooled_z
 from ...lifting.weights import accept_metropolis
@@ -115,5 +116,6 @@ def lift_stage(run: Run, out: Path) -> None:
         "rounds": rounds.record,
         "accepted": float(extra["accepted"].mean()) if run.options.chain else None,
         "force_evaluations": cost,
+        "blind": list(doubts_about_one_structure(run.system, lifts.positions[lifts.ok])),
     }
     (out / "checks.json").write_text(json.dumps(record, indent=1) + "\n")

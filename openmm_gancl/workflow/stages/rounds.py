@@ -17,7 +17,7 @@ from ...generator.model import load_model
 from ...generator.network_training import NetworkOptions
 from ...learning.learned_labels import load_labels
 from ...lifting.draws import Draws
-from ...lifting.frame_check import check_frames, labels_of_check
+from ...lifting.frame_check import N_FRAMES, check_frames, labels_of_check
 from ...lifting.label_regression import regression_populations
 from ...lifting.learned import Learned
 from ...lifting.loop import Loop, Step
@@ -26,7 +26,8 @@ from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
 from ...lifting.rounds import load_round, pooled_log_weights, round_shares, save_round
 from ...lifting.wide_modes import mode_rows, windows_that_changed
-from ...sampling.short_windows import ShortWindows, load_force_frames, save_force_frames
+from ...reference.wide_torsions import wide_names
+from ...sampling.short_windows import ForceFrames, ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
 from ..context import Run, Stage
 from ..options import LoopSettings, Relax
@@ -39,6 +40,12 @@ from .surface import save_surface
 MODEL = ("model.safetensors",)
 RESULTS = ("fes.npz", "fes.dat", "fes.png", "lifts.npz", "lifts.dcd", "top.pdb")
 """Files that are copied to the top of the run folder."""
+
+HARMFUL_DROPS = 0.1
+"""Training frames outside the declared state, to one inside."""
+
+LEFT_OUT = "(not wide)"
+"""After the name of a coordinate, in the table of modes."""
 
 CHECK_CEILING = 6.0
 """kT, up to which labels are checked."""
@@ -59,10 +66,16 @@ class Stored:
 
 def loop_options(settings: LoopSettings, relax: Relax = "none") -> LoopOptions:
     """Of the loop, from a run's settings."""
-    windows = ShortWindows(settings.n_windows, settings.steering_steps, settings.frames_per_window, settings.stride)
-    network = NetworkOptions(n_steps=settings.network_steps) if settings.network_steps else None
-    relaxation = relax if relax != "context" else "none"
-    return LoopOptions(windows, settings.n_first, settings.ceiling, network, relaxation, settings.moves)
+    return LoopOptions(
+        windows=ShortWindows(settings.n_windows, settings.steering_steps, settings.frames_per_window, settings.stride),
+        window_length=settings.window_length,
+        lifts=settings.lifts,
+        n_first=settings.n_first,
+        ceiling=settings.ceiling,
+        network=NetworkOptions(n_steps=settings.network_steps) if settings.network_steps else None,
+        relax=relax if relax != "context" else "none",
+        n_moves=settings.moves,
+    )
 
 
 def loop_of(run: Run) -> Loop:
@@ -210,6 +223,7 @@ def _populations(run: Run, learned: Learned) -> list[BasinPopulation]:
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
     system, draws = run.system, learned.lifts
     checks = json.loads(run.folder.file("check", "checks.json").read_text())
+    angles = angles_of_check(checks, loop)
     log_ratios, low = loop.log_ratios(draws)
     in_surface = log_ratios + np.log(round_shares(draws))
     return LoopSummary(
@@ -230,25 +244,37 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         basins=basins,
         generator=run.options.draws_from,
         rounds=[asdict(one) for one in learned.history],
-        blind=list(learned.doubts),
+        blind=list(loop.doubts(angles)),
         missing=checks["unseen"],
-        **_modes(loop, draws, checks["wide_angles"]),
+        **_modes(loop, draws, angles),
     )
 
 
-def _modes(loop: Loop, draws: Draws, of_check: list[Any]) -> dict[str, Any]:
+def angles_of_check(checks: dict[str, Any], loop: Loop) -> FloatArray:
+    """Of the coordinates that turn, shape=(n_windows, n_frames, n_turning); no windows where nothing was checked."""
+    n_windows = len(checks["wide_angles"])
+    shape = (n_windows, N_FRAMES, len(checks["wide_names"]) if n_windows else len(loop.turning))
+    return np.array(checks["wide_angles"], dtype=float).reshape(shape)
+
+
+def _modes(loop: Loop, draws: Draws, check: FloatArray) -> dict[str, Any]:
     """The table of wide coordinates; the check's frames outside the declared state are left out."""
-    if not len(loop.wide):
+    if not len(turning := loop.turning):
         return {"modes": [], "changed_windows": 0}
-    lifts, log_weights = draws.coordinates[:, loop.wide], pooled_log_weights(draws)
-    # none where nothing was checked
-    check = np.array(of_check, dtype=float).reshape(len(of_check), -1 if of_check else 0, len(loop.wide))
+    lifts, log_weights = draws.coordinates[:, turning], pooled_log_weights(draws)
     known = check[np.isfinite(check).all(axis=2)]
-    rows = mode_rows(loop.wide_names, loop.frames.coordinates[:, loop.wide], lifts, log_weights, known)
+    names, left_out = wide_names(loop.system.topology, loop.chart, turning), _left_out(loop)
+    names = tuple(f"{name} {LEFT_OUT}" if name in left_out else name for name in names)
+    rows = mode_rows(names, loop.frames.coordinates[:, turning], lifts, log_weights, known)
     return {
         "modes": [asdict(row) for row in rows],
         "changed_windows": windows_that_changed(check, lifts, log_weights),
     }
+
+
+def _left_out(loop: Loop) -> tuple[str, ...]:
+    """Names of coordinates that could be wide, and by the card are not."""
+    return wide_names(loop.system.topology, loop.chart, np.setdiff1d(loop.turning, loop.wide))
 
 
 def _number(stored: float | None) -> float:
@@ -262,6 +288,11 @@ def loop_stages(run: Run) -> Iterator[Stage]:
         run.reporter.note(
             f"{', '.join(loop.wide_names)}: not labelled, and free to turn; windows are scattered over them, and lifts "
             "may take any value"
+        )
+    if left_out := _left_out(loop):
+        run.reporter.note(
+            f"{', '.join(left_out)}: free to turn, and by the card not wide; the check pulls windows over them all the "
+            "same"
         )
     for step in loop.steps():
         # what is drawn from here on knows nothing of the draws that labels are learned from
@@ -298,6 +329,11 @@ def _stage_of(run: Run, step: Step) -> Stage:
 
 def _accept(run: Run, step: Step, value: Any) -> None:
     step.accept(value)
+    if isinstance(value, ForceFrames) and value.n_dropped > HARMFUL_DROPS * (n := len(value.positions)):
+        run.reporter.note(
+            f"{value.n_dropped} of {value.n_dropped + n} training frames left the declared state (a cis peptide bond, "
+            "say) and are left out, which leaves labels without any: hold the torsion by a `flat_bottom` of the card"
+        )
     pilot = value.metadata.get("pilot") if step.name == "model" else None
     if pilot is not None and pilot["used"] != run.options.draws_from:
         why = pilot.get("reason") or (

@@ -101,4 +101,5 @@ def surface_stage(run: Run, out: Path) -> None:
         force_evaluations=cost,
         basins=[asdict(row) for row in basins],
         accepted=checks["accepted"],
+        blind=checks.get("blind", []),
     ).save(out / "summary.json")

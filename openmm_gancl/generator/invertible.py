@@ -1,5 +1,6 @@
 """A generator with a density: coordinates of a chart drawn at labels, each with its log density, and back."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,9 @@ ROWS_AT_ONCE = 250
 ROWS_BEFORE_SCRIPT = 50_000
 """Of a molecule's map: to compile it takes as long as that gains with so many."""
 
+ROWS_OF_A_CALL = 25
+"""What a call of fewer costs as much as."""
+
 MAX_LAYERS, MAX_HIDDEN = 64, 4096
 """Of a network in a file, before it is made."""
 
@@ -58,7 +62,7 @@ class _Runner:
 
     def module(self, n_rows: int) -> Any:
         """The map or what was compiled of it, for so many rows more."""
-        self._rows += n_rows
+        self._rows += max(n_rows, ROWS_OF_A_CALL)
         return self.scripted if self._rows > ROWS_BEFORE_SCRIPT else self.map
 
 
@@ -87,6 +91,14 @@ class InvertibleGenerator:
     @cached_property
     def _runner(self) -> _Runner:
         return _Runner(self.map)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the map's numbers: the same for the same model in any process."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.map.state_dict().items()):
+            digest.update(name.encode() + tensor.numpy(force=True).tobytes())
+        return digest.hexdigest()[:16]
 
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says what does not fit."""
@@ -129,7 +141,7 @@ class InvertibleGenerator:
     @torch_threads(1)
     def _in_parts(self, method: str, *arrays: FloatArray) -> list[FloatArray]:
         function = getattr(self._runner.module(len(arrays[0])), method)
-        with torch.no_grad():
+        with torch.inference_mode():
             parts = [
                 function(*(torch.as_tensor(array[i : i + ROWS_AT_ONCE]) for array in arrays))
                 for i in range(0, max(len(arrays[0]), 1), ROWS_AT_ONCE)

@@ -89,7 +89,9 @@ def _refuse(simulation: Any, model: Any) -> None:
 def _check_groups(simulation: Any) -> None:
     groups = simulation.integrator.getIntegrationForceGroups()
     # a System's list of forces takes longer to make than a small molecule's energy
-    if groups & ALL_GROUPS != ALL_GROUPS and any(not groups >> force.getForceGroup() & 1 for force in simulation.system.getForces()):
+    if groups & ALL_GROUPS != ALL_GROUPS and any(
+        not groups >> force.getForceGroup() & 1 for force in simulation.system.getForces()
+    ):
         raise InputError(
             "the integrator leaves force groups out, so its target is not the System's: set its integration force "
             "groups to all"

@@ -23,7 +23,7 @@ from ..lifting.label_proposals import LabelProposal
 from ..lifting.latent_relaxation import LatentMoves
 from ..sampling.own_frames import HydrogenOrder
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, IntArray
+from ..units import BoolArray, FloatArray, IntArray
 from .exchange import NO_PROPOSAL_THERE, Weighed
 
 N_AHEAD = 256
@@ -59,6 +59,23 @@ class Placed:
         return Placed(**{part.name: getattr(self, part.name)[which] for part in fields(self)})
 
 
+@dataclass(frozen=True, eq=False)
+class WeighedRows:
+    """`Weighed` of n chains, the labels those that they have."""
+
+    positions: FloatArray
+    labels: FloatArray
+    log_weights: FloatArray
+    reason: NDArray[np.str_]
+    force_evaluations: IntArray
+
+    def first(self) -> Weighed:
+        """That of the first."""
+        label = self.labels[0]
+        log_weight, reason, cost = self.log_weights[0], self.reason[0], self.force_evaluations[0]
+        return Weighed(self.positions[0], label, label, float(log_weight), str(reason), int(cost))
+
+
 class InvertedChart:
     """Labels and base numbers of an invertible generator to weighed configurations of a system, and back.
 
@@ -92,10 +109,58 @@ class InvertedChart:
         base, log_density = self.generator.invert(coordinates)
         return self._placed(coordinates, positions, base, log_density)
 
-    def log_weight(self, placed: Placed, energy: float) -> float:
-        """r of the first of them; minus infinity of an energy that is NaN."""
-        found = float(placed.log_measure[0]) - energy / self.system.kT
-        return found if np.isfinite(found) else -np.inf
+    def log_r(self, placed: Placed, positions: FloatArray, which: BoolArray) -> FloatArray:
+        """r of some of them, one evaluation each; minus infinity of an energy that is NaN, NaN of the others.
+
+        Args:
+            placed: n configurations.
+            positions: shape=(n, n_atoms, 3), nm, their atoms in the System's order.
+            which: shape=(n,).
+        """
+        found = np.full(len(which), np.nan)
+        for i in np.flatnonzero(which):
+            found[i] = placed.log_measure[i] - self.energy(positions[i]) / self.system.kT
+        return np.where(which & ~np.isfinite(found), -np.inf, found)
+
+    def weigh_pairs(
+        self,
+        kernel: "Kernel",
+        positions: FloatArray,
+        rng: np.random.Generator,
+        there: Placed | None = None,
+        log_p_there: FloatArray | None = None,
+    ) -> tuple["WeighedRows", "WeighedRows"]:
+        """Where n chains are, and where they may go; nothing is evaluated where one of the two has no weight anyway.
+
+        Args:
+            kernel: the move.
+            positions: shape=(n, n_atoms, 3), nm, of the chains.
+            rng: of proposals.
+            there: proposals that were made ahead, or none.
+            log_p_there: shape=(n,), log p(s) of these.
+        """
+        order = self.hydrogens.order(positions)[:, :, None]
+        here = self.find(np.take_along_axis(positions, order, axis=1))
+        log_p_here = kernel.log_label_density(here.labels)
+        reason = np.where((here.reason == "ok") & ~np.isfinite(log_p_here), NO_PROPOSAL_THERE, here.reason)
+        ok = reason == "ok"
+        if there is None or log_p_there is None:
+            middle = self.system.slow.domain.mean(axis=1)
+            # nothing is drawn around a place that is none
+            base, labels = np.where(ok[:, None], here.base, 0.5), np.where(ok[:, None], here.labels, middle)
+            there = self.place(*kernel.propose(base, labels, rng))
+            log_p_there = kernel.log_label_density(there.labels)
+        which = ok & (there.reason == "ok")
+        rows = []
+        for placed, why, log_p, at in (
+            (here, reason, log_p_here, positions),
+            (there, there.reason, log_p_there, np.take_along_axis(there.positions, order, axis=1)),
+        ):
+            log_weights = np.where(which, self.log_r(placed, at, which) - np.where(which, log_p, 0.0), np.nan)
+            log_weights[why != "ok"] = -np.inf
+            why = np.where(which & ~np.isfinite(log_weights), "nan", why)
+            rows.append(WeighedRows(at, placed.labels, log_weights, why, which.astype(np.int64)))
+        return rows[0], rows[1]
 
     def _placed(
         self, coordinates: FloatArray, positions: FloatArray, base: FloatArray, log_density: FloatArray
@@ -248,39 +313,15 @@ class InvertedProposals:
     def weigh(
         self, drawn: _Ahead, index: int, rng: np.random.Generator, positions: FloatArray | None
     ) -> tuple[Weighed | None, Weighed, str]:
-        """See `ProposalSource.weigh`; nothing is evaluated where one of the two has no weight anyway."""
+        """See `ProposalSource.weigh`."""
         assert positions is not None
         kind = int(drawn.kinds[index])
-        kernel, order = self.kernels[kind], self.chart.hydrogens.order(positions[None])[0]
-        here = self.chart.find(positions[order][None])
-        log_p_here = float(kernel.log_label_density(here.labels)[0])
-        reason = str(here.reason[0])
-        reason = NO_PROPOSAL_THERE if reason == "ok" and not np.isfinite(log_p_here) else reason
-        if kernel.ahead:
-            row = drawn.rows[index]
-            there, log_p_there = drawn.placed[kind].select([row]), float(drawn.log_p[kind][row])
-        else:
-            # from a place without a weight a step leads nowhere
-            there = self.chart.place(*kernel.propose(here.base, here.labels, rng)) if reason == "ok" else here
-            log_p_there = log_p_here
-        weighable = reason == there.reason[0] == "ok"
-        before = self._weighed(here, log_p_here, reason, positions, weighable)
-        after = self._weighed(there, log_p_there, str(there.reason[0]), there.positions[0][order], weighable)
-        return before, after, self.names[kind]
-
-    def _weighed(self, placed: Placed, log_p: float, reason: str, positions: FloatArray, weighable: bool) -> Weighed:
-        log_weight = -np.inf if reason != "ok" else np.nan
-        if weighable:
-            log_weight = self.chart.log_weight(placed, self.chart.energy(positions)) - log_p
-            reason = "ok" if np.isfinite(log_weight) else "nan"
-        return Weighed(
-            positions=positions,
-            label=placed.labels[0],
-            cv_values=placed.labels[0],
-            log_weight=log_weight,
-            reason=reason,
-            force_evaluations=int(weighable),
-        )
+        there = log_p = None
+        if kind in drawn.placed:
+            row = drawn.rows[index : index + 1]
+            there, log_p = drawn.placed[kind].select(row), drawn.log_p[kind][row]
+        before, after = self.chart.weigh_pairs(self.kernels[kind], positions[None], rng, there, log_p)
+        return before.first(), after.first(), self.names[kind]
 
     def identity(self) -> dict[str, Any]:
         """See `ProposalSource.identity`."""

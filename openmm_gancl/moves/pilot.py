@@ -70,7 +70,7 @@ def run_pilot(chart: InvertedChart, independent: Independent, rng: np.random.Gen
     """
     slow = chart.system.slow
     draws = chart.place(*independent.propose(np.empty((N_DRAWS, 0)), np.empty((N_DRAWS, 0)), rng))
-    log_r, cost = _log_weights(chart, draws)
+    log_r, cost = _log_r(chart, draws)
     log_w = log_r - independent.log_label_density(draws.labels)
     if not np.isfinite(log_w).any():
         raise InputError(
@@ -84,7 +84,7 @@ def run_pilot(chart: InvertedChart, independent: Independent, rng: np.random.Gen
     here, best = draws.select(starts), (-1.0, LABEL_STEPS[0], BASE_STEPS[0])
     for label_step, base_step in product(LABEL_STEPS, BASE_STEPS):
         there = chart.place(*Local(chart.generator, label_step, base_step).propose(here.base, here.labels, rng))
-        log_there, each = _log_weights(chart, there)
+        log_there, each = _log_r(chart, there)
         cost += each
         accepted = np.exp(np.minimum(log_there - log_r[starts], 0.0))
         moved = float((accepted * _squares(slow, here.labels, there.labels)).mean())
@@ -99,9 +99,8 @@ def _squares(slow: SlowCoordinates, some: FloatArray, others: FloatArray) -> Flo
     return np.asarray((np.square(wrap(some - others, slow.periods) / np.ptp(slow.domain, axis=1))).sum(axis=-1))
 
 
-def _log_weights(chart: InvertedChart, placed: Placed) -> tuple[FloatArray, int]:
+def _log_r(chart: InvertedChart, placed: Placed) -> tuple[FloatArray, int]:
     """r of each, minus infinity where it has none, and what that cost."""
-    found, usable = np.full(len(placed.labels), -np.inf), np.flatnonzero(placed.reason == "ok")
-    for i in usable:
-        found[i] = chart.log_weight(placed.select([i]), chart.energy(placed.positions[i]))
-    return found, len(usable)
+    usable = placed.reason == "ok"
+    found = chart.log_r(placed, placed.positions, usable)
+    return np.where(usable, found, -np.inf), int(usable.sum())

@@ -106,7 +106,11 @@ class InvertedChart:
         """Where configurations, shape=(n, n_atoms, 3), nm, hydrogens in the generator's order, are."""
         chart = self.generator.chart
         coordinates = chart.to_internal(positions)
-        base, log_density = self.generator.invert(coordinates)
+        if len(coordinates) > 1:
+            base, log_density = self.generator.invert(coordinates)
+        else:
+            one, log_q = self.generator.invert_one(coordinates[0])
+            base, log_density = one[None], np.array([log_q])
         return self._placed(coordinates, positions, base, log_density)
 
     def log_r(self, placed: Placed, positions: FloatArray, which: BoolArray) -> FloatArray:

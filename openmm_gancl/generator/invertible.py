@@ -142,7 +142,8 @@ class InvertibleGenerator:
             RuntimeError: the two differ.
         """
         rng, inverse = named_rng(0, "fixed", "one inverse"), RowInverse(self.map)
-        labels = rng.uniform(*self.slow.domain.T, size=(8, len(self.slow.names)))
+        low, high = self.slow.domain.T
+        labels = rng.uniform(low, high, size=(8, len(low)))
         coordinates, _ = self.sample(labels, rng)
         base, log_density = self.invert(coordinates)
         for i in np.flatnonzero(np.isfinite(log_density)):

@@ -24,6 +24,10 @@ def _array(tensor: Tensor) -> Any:
     return tensor.numpy(force=True).copy()
 
 
+def _arrays(module: Any, *names: str) -> dict[str, Any]:
+    return {name: _array(getattr(module, name)) for name in names}
+
+
 class RowInverse:
     """`TriangularMap.inverse` of one row; see there for the formulas.
 
@@ -37,32 +41,32 @@ class RowInverse:
         self.n_wide = of_map.n_wide
         condition, narrow = of_map.narrow.condition, of_map.narrow
         basis = condition.basis
-        names = ("products", "origin", "frequency", "is_periodic", "is_open", "orders", "half_orders")
-        self.basis = {name: _array(getattr(basis, name)) for name in names}
-        names = ("functions", "first_functions", "coarse_functions", "folds")
-        self.condition = {name: _array(getattr(condition, name)) for name in names}
+        self.basis = _arrays(
+            basis, "products", "origin", "frequency", "is_periodic", "is_open", "orders", "half_orders"
+        )
+        self.condition = _arrays(condition, "functions", "first_functions", "coarse_functions", "folds")
         self._set_circular(of_map, basis.size)
-        names = ("mean", "log_width", "later", "earlier", "origin", "scale")
-        self.narrow = {name: _array(getattr(narrow, name)) for name in names}
+        self.narrow = _arrays(narrow, "mean", "log_width", "later", "earlier", "origin", "scale")
         self.coupling = _array(narrow.coupling).reshape(narrow.n, narrow.n)
         variation = _array(narrow.variation)
         variation = np.concatenate([np.zeros((1, variation.shape[1])), variation])
         self.all_features = np.concatenate([self.narrow["mean"], self.narrow["log_width"], variation], axis=1)
         self.width_range, self.log_scale = narrow.width_range, float(np.log(self.narrow["scale"]).sum())
         cubic, tails = narrow.cubic, narrow.tails
-        self.cubic = {name: _array(getattr(cubic, name)) for name in ("left", "right", "same", "shifts", "widths")}
+        self.cubic = _arrays(cubic, "left", "right", "same", "shifts", "widths")
         self.skews, self.reach, self.depth = _array(cubic.skews), cubic.reach, cubic.depth
         self.cubic_range = cubic.width_range
         self.tails = (tails.start, tails.span, tails.slope, tails.curve)
         self.layers = []
         if narrow.has_network:
             assert isinstance(narrow.network, CouplingNetwork)
-            for layer in reversed(list(narrow.network.layers)):
+            layers: list[Any] = list(narrow.network.layers)
+            for layer in reversed(layers):
                 linear = [(_array(one.weight), _array(one.bias)) for one in layer._linear()]
                 self.layers.append((_array(layer.kept_index), _array(layer.moved_index), layer.max_log_scale, linear))
 
     def _set_circular(self, of_map: TriangularMap, n_functions: int) -> None:
-        densities = list(of_map.circular)
+        densities: list[Any] = list(of_map.circular)
         n_nodes = densities[0].n_nodes if densities else 1
         kernels = np.zeros((n_functions, len(densities), n_nodes))
         for i, one in enumerate(densities):

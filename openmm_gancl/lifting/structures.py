@@ -175,6 +175,20 @@ def _drawn(lifter: Lifter, labels: FloatArray, n: int, seed: int) -> Structures:
     )
 
 
+def _lifted(
+    target: MolecularSystem,
+    model: LiftingModel | InvertibleGenerator,
+    labels: FloatArray,
+    n: int,
+    seed: int,
+    **options: Any,
+) -> Structures:
+    lifter = Lifter(target, model, **options)
+    if isinstance(model, InvertibleGenerator):
+        return _drawn(lifter, labels, n, seed)
+    return _exact(lifter, np.repeat(labels, n, axis=0), seed)
+
+
 def _steered(
     system: MolecularSystem,
     model: LiftingModel,
@@ -318,25 +332,13 @@ def structures_at(
     """
     with preserve_platform_rng():
         target, solute, reason = _target_of(system, model, time_step)
-        constants = (
-            target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
-        )
         at, n = checked_labels(np.atleast_2d(numbers(labels)), target.slow), whole_number("n", n)
-        if isinstance(model, InvertibleGenerator):
-            options: Any = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
-            return _drawn(Lifter(target, model, platform=platform, workers=workers, **options), at, n, seed)
-        wanted = np.repeat(at, n, axis=0)
-        if reason is None or solute is None:
-            lifter = Lifter(
-                target,
-                model,
-                relax_steps=relax_steps,
-                force_constants=constants,
-                time_step=time_step,
-                platform=platform,
-                workers=workers,
-            )
-            return _exact(lifter, wanted, seed)
+        if solute is None or reason is None or not isinstance(model, LiftingModel):
+            of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
+            return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
+        wanted, constants = np.repeat(at, n, axis=0), target.force_constants
+        if force_constants is not None:
+            constants = checked_constants(force_constants, target.slow)
         dynamics = RestrainedDynamics.of(target, force_constants=constants, time_step=time_step, platform=platform)
         run = partial(run_tasks, workers=workers)
         walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, dynamics, run)

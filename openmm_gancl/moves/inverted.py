@@ -143,8 +143,8 @@ class InvertedChart:
             there: proposals that were made ahead, or none.
             log_p_there: shape=(n,), log p(s) of these.
         """
-        order = self.hydrogens.order(positions)[:, :, None]
-        here = self.find(np.take_along_axis(positions, order, axis=1))
+        order, row = self.hydrogens.order(positions), np.arange(len(positions))[:, None]
+        here = self.find(positions[row, order])
         log_p_here = kernel.log_label_density(here.labels)
         reason = np.where((here.reason == "ok") & ~np.isfinite(log_p_here), NO_PROPOSAL_THERE, here.reason)
         ok = reason == "ok"
@@ -158,7 +158,7 @@ class InvertedChart:
         rows = []
         for placed, why, log_p, at in (
             (here, reason, log_p_here, positions),
-            (there, there.reason, log_p_there, np.take_along_axis(there.positions, order, axis=1)),
+            (there, there.reason, log_p_there, there.positions[row, order]),
         ):
             log_weights = np.where(which, self.log_r(placed, at, which) - np.where(which, log_p, 0.0), np.nan)
             log_weights[why != "ok"] = -np.inf

@@ -122,23 +122,26 @@ class SimulationEnergy:
     """
 
     def __init__(self, simulation: Any):
-        self.context = simulation.context
+        self.simulation, self._moved = simulation, False
 
     def __call__(self, positions: FloatArray) -> float:
         """kJ/mol at positions, shape=(n_atoms, 3), nm; NaN where OpenMM fails."""
+        self._moved, context = True, self.simulation.context
         try:
-            self.context.setPositions(positions)
-            return number(self.context.getState(energy=True).getPotentialEnergy())
+            context.setPositions(positions)
+            return number(context.getState(energy=True).getPotentialEnergy())
         except openmm.OpenMMException:
             return float("nan")
 
     @contextmanager
     def put_back(self, positions: FloatArray) -> Iterator[None]:
-        """Leave positions, shape=(n_atoms, 3), nm, as they are, whatever happens inside."""
+        """Whatever happens inside, leave the Simulation at positions, shape=(n_atoms, 3), nm, where it is now."""
+        self._moved = False
         try:
             yield
         finally:
-            self.context.setPositions(positions)
+            if self._moved:
+                self.simulation.context.setPositions(positions)
 
 
 class LiftMove:

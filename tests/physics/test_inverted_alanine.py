@@ -3,7 +3,8 @@
     python -m pytest -m slow tests/physics/test_inverted_alanine.py
 
 2,000 chains start from the exact weighted ensemble; five times over, 20 steps of dynamics and an attempt; counted
-straight after the last attempt. Planted faults are found beyond 5 sigma.
+straight after the last attempt. Steps are a quarter of the card's: at 2 fs dynamics alone raises the mean energy by
+0.65 kT, ten times its error here. Planted faults are found beyond 5 sigma.
 """
 
 from dataclasses import replace
@@ -83,7 +84,7 @@ def case(request):
 
 def scores(case, moves, n):
     """Of the change of each average, and how many attempts were accepted."""
-    simulation = simulation_of(case.system, 11)
+    simulation = simulation_of(replace(case.system, time_step=0.25 * case.system.time_step), 11)
     move = LiftMove(simulation, case.model, moves=moves, label_proposal=case.prior, seed=12)
     starts, error = case.starts(n)
     ends = ends_of(move, starts, MD_STEPS, N_ROUNDS)

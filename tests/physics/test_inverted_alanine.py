@@ -35,14 +35,15 @@ REJECTED = 5.0
 
 
 class Case:
-    """One system, its generator, p(s) of a surface that is somewhat wrong, and starts from weighted lifts."""
+    """One system, its generator, p(s) of a surface that is wrong by some kT, and starts from weighted lifts."""
 
     def __init__(self, name):
         self.system = load_system(name)
         with np.load(DATA / f"{name}.npz") as reference:
             energy, edges = reference["free_energy_kT"], reference["edges"]
         system = self.system
-        tilt = 1.0 + np.cos(0.5 * (edges[1:] + edges[:-1]) - 1.0)[:, None]
+        middles = 0.5 * (edges[1:] + edges[:-1])
+        tilt = np.cos(middles - 1.0)[:, None] + 2.0 * np.cos(middles - 1.2)
         self.prior = TabulatedProposal.from_energies(
             system.slow, system.force_constants, system.kT, (edges, edges), (energy + tilt) * system.kT, smeared=False
         )

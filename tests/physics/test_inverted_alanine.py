@@ -4,7 +4,8 @@
 
 2,000 chains start from the exact weighted ensemble; five times over, 20 steps of dynamics and an attempt; counted
 straight after the last attempt. Steps are a quarter of the card's: at 2 fs dynamics alone raises the mean energy by
-0.65 kT, ten times its error here. Planted faults are found beyond 5 sigma.
+0.65 kT, ten times its error here. Planted faults are found beyond 5 sigma; those that so few attempts of a molecule do
+not show are in `test_inverted_moves`.
 """
 
 from dataclasses import replace
@@ -17,10 +18,9 @@ from openmm_gancl import Lifter, LiftMove, learn, load_system
 from openmm_gancl.engine.platforms import PotentialEnergy
 from openmm_gancl.engine.tasks import available_workers
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
-from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.lifting.label_proposals import TabulatedProposal
 from openmm_gancl.moves import exchange
-from openmm_gancl.moves.inverted import INDEPENDENT, LOCAL, Independent, InvertedChart, Local
+from openmm_gancl.moves.inverted import INDEPENDENT, LOCAL, Independent
 
 from .statistics import z_limit
 from .test_moves import ends_of, simulation_of
@@ -115,44 +115,12 @@ def left_out(monkeypatch, case):
     monkeypatch.setattr(Independent, "log_label_density", lambda self, labels: np.zeros(len(labels)))
 
 
-def put_in(monkeypatch, case):
-    """p(s) into symmetric ones."""
-    monkeypatch.setattr(Local, "log_label_density", lambda self, labels: case.prior.log_prior(labels))
-
-
-def twice(monkeypatch, case):
-    """The base density counted twice."""
-    right = InvertedChart.log_r
-
-    def wrong(self, placed, positions, which):
-        normals = placed.base[:, self.generator.map.n_circular :]
-        return right(self, placed, positions, which) - 0.5 * (normals**2).sum(axis=1)
-
-    monkeypatch.setattr(InvertedChart, "log_r", wrong)
-
-
-def asked(monkeypatch, case):
-    """The density of another label than the current configuration has."""
-    right = InvertibleGenerator.invert
-
-    def wrong(self, coordinates):
-        moved = coordinates.copy()
-        moved[:, self.chart.label_indices] += 0.3
-        return right(self, moved)
-
-    monkeypatch.setattr(InvertibleGenerator, "invert", wrong)
-
-
 @pytest.mark.parametrize(
     ("fault", "moves"),
     [
         (everything, INDEPENDENT),
         (everything, LOCAL),
         (left_out, INDEPENDENT),
-        (put_in, LOCAL),
-        (twice, LOCAL),
-        (asked, INDEPENDENT),
-        (asked, LOCAL),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

@@ -1,6 +1,6 @@
 """An OpenMM script of alanine dipeptide that starts in C7eq, with two lines added: lifts cross what dynamics do not.
 
-gancl run alanine_dipeptide_vacuum --generator product -o runs/ala2
+gancl run alanine_dipeptide_vacuum -o runs/ala2
 python examples/existing_script.py runs/ala2
 
 It prints the population of C7ax and how often the molecule went there and back, compared with plain dynamics of as
@@ -54,6 +54,7 @@ for _ in range(arguments.attempts):
     there.append(is_c7ax(simulation))
 report(f"with lifts, {100 * move.acceptance_rate:.0f} % accepted", there)
 
-plain, evaluations = simulate(), sum(record.force_evaluations + 100 for record in move.history)
+plain = simulate()
+evaluations = move.pilot_evaluations + sum(record.force_evaluations + 100 for record in move.history)
 there = [(plain.step(evaluations // 2000), is_c7ax(plain))[1] for _ in range(2000)]
 report(f"plain dynamics, {evaluations:,} force evaluations", there)

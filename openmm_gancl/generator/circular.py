@@ -42,7 +42,7 @@ class CircularDensity(nn.Module):
 
     def nodes(self, basis: Tensor) -> Tensor:
         """The basis, shape=(n, n_functions), to the density of the phase at the nodes, shape=(n, N_NODES + 1)."""
-        log_density = (basis[:, self.functions] @ self.coefficients) @ self.waves
+        log_density = (basis.index_select(1, self.functions) @ self.coefficients) @ self.waves
         log_density = log_density - log_density.max(dim=1, keepdim=True)[0]
         fitted = torch.softmax(torch.clamp(log_density, min=-self.log_range), dim=1) / self.width
         density = (1.0 - self.uniform_share) * fitted + self.uniform_share / (2 * math.pi)

@@ -1,5 +1,6 @@
 """A generator with a density: coordinates of a chart drawn at labels, each with its log density, and back."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from .circular import CircularDensity
 from .coupling import CouplingNetwork
 from .fit_options import FitOptions, Roles
 from .model_file import ModelParts, check_basis
+from .row_inverse import RowInverse
 from .score_fit import assembled, condition_of
 from .trained_for import check_system_metadata, check_trained_for
 from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
@@ -30,6 +32,9 @@ ROWS_AT_ONCE = 250
 
 ROWS_BEFORE_SCRIPT = 50_000
 """Of a molecule's map: to compile it takes as long as that gains with so many."""
+
+ROWS_OF_A_CALL = 25
+"""What a call of fewer costs as much as."""
 
 MAX_LAYERS, MAX_HIDDEN = 64, 4096
 """Of a network in a file, before it is made."""
@@ -61,7 +66,7 @@ class _Runner:
 
     def module(self, n_rows: int) -> Any:
         """The map or what was compiled of it, for so many rows more."""
-        self._rows += n_rows
+        self._rows += max(n_rows, ROWS_OF_A_CALL)
         return self.scripted if self._rows > ROWS_BEFORE_SCRIPT else self.map
 
 
@@ -85,11 +90,19 @@ class InvertibleGenerator:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_runner"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_runner", "_one_inverse")}
 
     @cached_property
     def _runner(self) -> _Runner:
         return _Runner(self.map)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the map's numbers: the same for the same model in any process."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.map.state_dict().items()):
+            digest.update(name.encode() + tensor.numpy(force=True).tobytes())
+        return digest.hexdigest()[:16]
 
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says what does not fit."""
@@ -120,6 +133,30 @@ class InvertibleGenerator:
         base, log_density = self._in_parts("inverse", coordinates)
         return base, log_density
 
+    def invert_one(self, coordinates: FloatArray) -> tuple[FloatArray, float]:
+        """The same of one configuration, shape=(n_coordinates,), several times as fast."""
+        return self._one_inverse(coordinates)
+
+    @cached_property
+    def _one_inverse(self) -> RowInverse:
+        """The numpy inverse, compared with the torch module at draws.
+
+        Raises:
+            RuntimeError: the two differ.
+        """
+        rng, inverse = named_rng(0, "fixed", "one inverse"), RowInverse(self.map)
+        low, high = self.slow.domain.T
+        labels = rng.uniform(low, high, size=(8, len(low)))
+        coordinates, _ = self.sample(labels, rng)
+        base, log_density = self.invert(coordinates)
+        for i in np.flatnonzero(np.isfinite(log_density)):
+            found, again = inverse(coordinates[i])
+            if not (
+                np.abs(found - base[i]).max() < ROUND_TRIP and abs(again - log_density[i]) < ROUND_TRIP * base.size
+            ):
+                raise RuntimeError("the inverse for one configuration is not that of the map: a bug, report it")
+        return inverse
+
     def log_density(self, coordinates: FloatArray) -> FloatArray:
         """log q(y | s) of coordinates, labels included, shape=(n,)."""
         return self.invert(coordinates)[1]
@@ -132,7 +169,7 @@ class InvertibleGenerator:
     @torch_threads(1)
     def _in_parts(self, method: str, *arrays: FloatArray) -> list[FloatArray]:
         function = getattr(self._runner.module(len(arrays[0])), method)
-        with torch.no_grad():
+        with torch.inference_mode():
             parts = [
                 function(*(torch.as_tensor(array[i : i + ROWS_AT_ONCE]) for array in arrays))
                 for i in range(0, max(len(arrays[0]), 1), ROWS_AT_ONCE)

@@ -62,9 +62,9 @@ class LabelBasis(nn.Module):
         waves = torch.where(self.is_open, self.half_orders * (phase - 0.5 * math.pi), self.orders * phase)
         pairs = torch.stack([torch.cos(self.orders * phase), torch.sin(waves)], dim=3).flatten(2)
         table = torch.cat([torch.ones_like(phase), pairs], dim=2)
-        product = table[:, 0, :][:, self.products[:, 0]]
+        product = table.select(1, 0).index_select(1, self.products.select(1, 0))
         for i in range(1, labels.shape[1]):
-            product = product * table[:, i, :][:, self.products[:, i]]
+            product = product * table.select(1, i).index_select(1, self.products.select(1, i))
         return product
 
     @torch.jit.unused

@@ -113,20 +113,26 @@ class Condition(nn.Module):
 
     def network_features(self, conditions: Tensor) -> Tensor:
         """What a network sees: the functions up to order two, and the rotors' waves."""
-        functions = self.basis(conditions[:, : self.n_axes])
-        return torch.cat([functions[:, self.coarse_functions], self._waves(conditions)], dim=1)
+        return self.network_features_of(self.basis(conditions[:, : self.n_axes]), self.waves(conditions))
 
-    def _waves(self, conditions: Tensor) -> Tensor:
+    def network_features_of(self, functions: Tensor, waves: Tensor) -> Tensor:
+        """`network_features` of functions of the axes and of waves that are known."""
+        return torch.cat([functions.index_select(1, self.coarse_functions), waves], dim=1)
+
+    def features_of(self, functions: Tensor, waves: Tensor) -> Tensor:
+        """`forward` of functions of the axes and of waves that are known."""
+        first = functions.index_select(1, self.first_functions)
+        crossed = (first.unsqueeze(2) * waves.unsqueeze(1)).flatten(1)
+        return torch.cat([functions.index_select(1, self.functions), crossed], dim=1)
+
+    def waves(self, conditions: Tensor) -> Tensor:
         """Cosines of the rotors' phases, then sines, shape=(n, 2 n_rotors)."""
         phases = self.folds * conditions[:, self.n_axes :]
         return torch.cat([torch.cos(phases), torch.sin(phases)], dim=1)
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Conditions, shape=(n, n_axes + n_rotors), to features, shape=(n, n_features); the first is constant."""
-        functions = self.basis(conditions[:, : self.n_axes])
-        waves = self._waves(conditions)
-        crossed = (functions[:, self.first_functions, None] * waves[:, None, :]).flatten(1)
-        return torch.cat([functions[:, self.functions], crossed], dim=1)
+        return self.features_of(self.basis(conditions[:, : self.n_axes]), self.waves(conditions))
 
 
 class CubicTerms(nn.Module):
@@ -168,10 +174,14 @@ class CubicTerms(nn.Module):
         zero = torch.zeros(k, dtype=torch.float64)
         return cls(zero.repeat(k, k, 1), zero.repeat(k, 1), zero)
 
+    def _shift(self, near: Tensor) -> Tensor:
+        products = near.index_select(1, self.left) * near.index_select(1, self.right)
+        return (products - self.same) @ self.shifts
+
     def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers, shape=(n, k), to numbers, and the log volume, shape=(n,)."""
         near = torch.clamp(numbers, -self.reach, self.reach)
-        shift = (near[:, self.left] * near[:, self.right] - self.same) @ self.shifts
+        shift = self._shift(near)
         log_width = torch.clamp(near @ self.widths, -self.width_range, self.width_range)
         slope = 1.0 + 2.0 * self.skews * near
         skewed = numbers + self.skews * (near * near - 1.0) + (slope - 1.0) * (numbers - near)
@@ -181,11 +191,11 @@ class CubicTerms(nn.Module):
         """The inverse of `forward`, with the log volume that it has there."""
         low = self.skews * (self.reach**2 - 1.0) - self.reach
         high = self.skews * (self.reach**2 - 1.0) + self.reach
-        numbers, log_volume = cubic, torch.zeros_like(cubic[:, 0])
+        numbers, log_width, slope = cubic, cubic, cubic
         # numbers that depend on none are right after one turn, those that depend on these after two
         for _ in range(self.depth + 1):
             near = torch.clamp(numbers, -self.reach, self.reach)
-            shift = (near[:, self.left] * near[:, self.right] - self.same) @ self.shifts
+            shift = self._shift(near)
             log_width = torch.clamp(near @ self.widths, -self.width_range, self.width_range)
             skewed = (cubic - shift) * torch.exp(-log_width)
             # of x + skew (x^2 - 1) = y, and linear beyond the reach
@@ -194,8 +204,7 @@ class CubicTerms(nn.Module):
             root = 2.0 * inner / (1.0 + torch.sqrt(1.0 + 4.0 * self.skews * inner))
             slope = 1.0 + 2.0 * self.skews * root
             numbers = root + (skewed - bounded) / slope
-            log_volume = (log_width + torch.log(slope)).sum(dim=1)
-        return numbers, log_volume
+        return numbers, (log_width + torch.log(slope)).sum(dim=1)
 
 
 def dependency_depths(sources: Tensor) -> Tensor:
@@ -232,6 +241,8 @@ class NarrowCoordinates(nn.Module):
     coupling: Tensor
     varying: Tensor
     variation: Tensor
+    later: Tensor
+    earlier: Tensor
     origin: Tensor
     scale: Tensor
 
@@ -258,6 +269,8 @@ class NarrowCoordinates(nn.Module):
         self.register_buffer("coupling", torch.eye(self.n, dtype=torch.float64).reshape(-1) - flat[0])
         self.register_buffer("varying", varying)
         self.register_buffer("variation", -flat[1:, varying])
+        self.register_buffer("later", varying // self.n, persistent=False)
+        self.register_buffer("earlier", varying % self.n, persistent=False)
         self.register_buffer("origin", origin)
         self.register_buffer("scale", scale)
 
@@ -283,9 +296,8 @@ class NarrowCoordinates(nn.Module):
 
     def steps(self, features: Tensor, deviation: Tensor) -> Tensor:
         """``d - a d`` of deviations d, shape=(n, k), at features of conditions."""
-        later, earlier = self.varying // self.n, self.varying % self.n
-        varied = (features[:, 1:] @ self.variation) * deviation[:, earlier]
-        return (deviation @ self.coupling.reshape(self.n, self.n).T).index_add(1, later, varied)
+        varied = (features[:, 1:] @ self.variation) * deviation.index_select(1, self.earlier)
+        return (deviation @ self.coupling.reshape(self.n, self.n).T).index_add(1, self.later, varied)
 
     def forward(self, normals: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Standard normal numbers to coordinates, and the log of coordinate volume per volume of normals."""
@@ -302,14 +314,20 @@ class NarrowCoordinates(nn.Module):
 
     def inverse(self, coordinates: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse of `forward`, with the log volume that it has there."""
-        features = self.condition(conditions)
+        return self.inverse_of(coordinates, conditions, self.condition.basis(conditions[:, : self.condition.n_axes]))
+
+    def inverse_of(self, coordinates: Tensor, conditions: Tensor, functions: Tensor) -> tuple[Tensor, Tensor]:
+        """`inverse` where the functions of the conditions' axes are known."""
+        waves = self.condition.waves(conditions)
+        features = self.condition.features_of(functions, waves)
         mean, log_width = self.mean_and_log_width(features)
         steps = self.steps(features, (coordinates - self.origin) / self.scale - mean)
         widened, log_cubic = self.cubic.inverse(torch.exp(-log_width) * steps)
         normals, log_slopes = self.tails.inverse(widened)
         log_network = torch.zeros_like(log_cubic)
         if self.has_network:
-            normals, log_network = self.network.inverse(normals, self.condition.network_features(conditions))
+            seen = self.condition.network_features_of(functions, waves)
+            normals, log_network = self.network.inverse(normals, seen)
         return normals, log_network + log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
 
     @torch.jit.unused
@@ -346,10 +364,10 @@ class NarrowCoordinates(nn.Module):
     @torch.jit.unused
     def _pulled(self, features: Tensor, gradients: Tensor) -> Tensor:
         """Gradients in deviations d, shape=(n, k), as gradients in the steps ``d - a d``: the last coordinate first."""
-        matrix, earlier = self.coupling.reshape(self.n, self.n), self.varying % self.n
+        matrix, earlier = self.coupling.reshape(self.n, self.n), self.earlier
         order = torch.argsort(earlier, stable=True)
         varied = (features[:, 1:] @ self.variation[:, order]).T
-        later, ends = (self.varying // self.n)[order], torch.bincount(earlier, minlength=self.n).cumsum(0).tolist()
+        later, ends = self.later[order], torch.bincount(earlier, minlength=self.n).cumsum(0).tolist()
         pulled = gradients.T.clone()
         for i in range(self.n - 2, -1, -1):
             pulled[i] -= matrix[i + 1 :, i] @ pulled[i + 1 :]
@@ -368,7 +386,7 @@ class NarrowCoordinates(nn.Module):
         deviation = (coordinates - self.origin) / self.scale - mean
         gradients = gradients * self.scale
         steps, solved = self.steps(features, deviation), self._pulled(features, gradients)
-        i, j = self.varying // self.n, self.varying % self.n
+        i, j = self.later, self.earlier
         # of each feature: the velocity is linear in the features' slopes
         by_feature = gradients @ self.mean.T + (solved * steps + 1.0) @ self.log_width.T
         by_feature[:, 1:] -= (solved[:, i] * deviation[:, j]) @ self.variation.T
@@ -450,8 +468,8 @@ class TriangularMap(nn.Module):
     @torch.jit.export
     def inverse(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Base numbers of coordinates, labels included, and the log density of the coordinates given the labels."""
-        labels = coordinates[:, self.label_indices]
-        circular = coordinates[:, self.circular_indices]
+        labels = coordinates.index_select(1, self.label_indices)
+        circular = coordinates.index_select(1, self.circular_indices)
         basis = self._basis(labels, [circular[:, : self.n_wide]])
         log_density = torch.zeros_like(labels[:, 0])
         base: list[Tensor] = []
@@ -459,14 +477,15 @@ class TriangularMap(nn.Module):
             uniform, log_angle = density.inverse(circular[:, i], basis)
             base.append(uniform[:, None])
             log_density = log_density + log_angle
-        normals, log_volume = self.narrow.inverse(self.narrow_values(coordinates), torch.cat([labels, circular], dim=1))
+        conditions = torch.cat([labels, circular], dim=1)
+        normals, log_volume = self.narrow.inverse_of(self.narrow_values(coordinates), conditions, basis)
         base.append(normals)
         return torch.cat(base, dim=1), log_density + self._log_base(normals) - log_volume
 
     @torch.jit.export
     def narrow_values(self, coordinates: Tensor) -> Tensor:
         """The narrow coordinates, torsions within half a turn of their origin."""
-        values, origin = coordinates[:, self.narrow_indices], self.narrow.origin
+        values, origin = coordinates.index_select(1, self.narrow_indices), self.narrow.origin
         turned = torch.remainder(values - origin + math.pi, 2 * math.pi) - math.pi
         return torch.where(self.periodic, origin + turned, values)
 

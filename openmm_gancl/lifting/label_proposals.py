@@ -81,7 +81,8 @@ class UniformProposal:
     def log_prior(self, labels: FloatArray) -> FloatArray:
         """See `LabelProposal.log_prior`."""
         low, high = self.slow.domain.T
-        return np.full(len(labels), -np.log(high - low).sum())
+        inside = ((labels >= low) & (labels <= high)) | np.isfinite(self.slow.periods)
+        return np.where(inside.all(axis=1), -np.log(high - low).sum(), -np.inf)
 
     def sample_encoder(self, cv_values: FloatArray, rng: np.random.Generator) -> FloatArray:
         """See `LabelProposal.sample_encoder`."""
@@ -150,17 +151,28 @@ class TabulatedProposal(UniformProposal):
         kT: float,
         edges: tuple[FloatArray, ...],
         energy: FloatArray,
+        *,
+        smeared: bool = True,
     ) -> "TabulatedProposal":
-        """From a surface, kJ/mol, ``inf`` where unknown; where it does not reach the domain's ends, the floor does."""
+        """From a surface, kJ/mol, ``inf`` where unknown; where it does not reach the domain's ends, the floor does.
+
+        Args:
+            slow: the slow coordinates.
+            force_constants: shape=(d,), the constants of the lift's restraint.
+            kT: kJ/mol.
+            edges: of the surface's bins.
+            energy: kJ/mol, shape=(n_0, ...).
+            smeared: by the restraint; lifts that keep their labels have none.
+        """
         domain = tuple(np.linspace(low, high, n + 1) for (low, high), n in zip(slow.domain, energy.shape, strict=True))
         flat = bin_indices(bin_centres(domain), edges, slow.periods)
         energy = np.where(flat < 0, np.inf, energy.ravel()[flat]).reshape(energy.shape)
         edges, mass = domain, np.exp(-(energy - energy.min()) / kT)
-        for axis, (grid, kappa) in enumerate(zip(edges, force_constants, strict=True)):
+        for axis, grid in enumerate(edges if smeared else ()):
             centres = 0.5 * (grid[1:] + grid[:-1])
             difference = centres[:, None] - centres
             periodic = np.isfinite(slow.periods[axis])
-            bias = kappa * restraint_terms(difference, bool(periodic))
+            bias = force_constants[axis] * restraint_terms(difference, bool(periodic))
             mass = np.moveaxis(np.tensordot(np.exp(-bias / kT), mass, axes=(1, axis)), 0, axis)
         probabilities = (1.0 - UNIFORM_FRACTION) * mass / mass.sum() + UNIFORM_FRACTION / mass.size
         return cls(slow, np.asarray(force_constants, dtype=float), kT, edges, probabilities)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_constants, checked_labels
@@ -14,6 +15,7 @@ from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, run_tasks
 from ..errors import InputError
+from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..generator.trained_for import atom_names
 from ..reference.chart import InternalCoordinates
@@ -25,13 +27,17 @@ from ..system.simulation import as_system
 from ..trajectories.blocks import equilibrated_from
 from ..units import FloatArray, IntArray, numbers, whole_number
 from .lifter import Lifter
-from .requirements import refuse_invertible, system_of_simulation, why_not_exact
+from .lifts import Lifts
+from .requirements import system_of_simulation, why_not_exact
 
 N_OBSERVATIONS = 40
 """Frames of an equilibration from which its length is estimated."""
 
 DEFAULT_FORCE_CONSTANT = 200.0
 """kJ/mol, where neither the system nor the user says."""
+
+DRAWS_EACH, MIN_DRAWS = 8, 64
+"""Draws of an invertible generator for each structure, and at each label at least; some are kept by their weights."""
 
 UNRESTRAINED_WIDTH = 1e6
 """Width, nm or radians, of a reference that exerts no force."""
@@ -129,6 +135,60 @@ def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
     )
 
 
+def _kept_by_weight(lifts: Lifts, n: int, rng: np.random.Generator) -> tuple[IntArray, float]:
+    """Which n lifts of one label are kept, a lift as often as its weight says, and the log-weight that each then has.
+
+    Of the mean of all weights: so the mean of any property times this weight is what it was over all lifts.
+    """
+    log_sum = float(logsumexp(lifts.log_weights))
+    if not np.isfinite(log_sum):
+        return np.zeros(n, dtype=np.int64), -np.inf
+    cumulative = np.cumsum(np.exp(lifts.log_weights - log_sum))
+    rows = np.searchsorted(cumulative, (rng.random() + np.arange(n)) / n * cumulative[-1], side="right")
+    # neighbours may be the same lift
+    return rng.permutation(rows.clip(max=len(lifts) - 1)), log_sum - float(np.log(len(lifts)))
+
+
+def _drawn(lifter: Lifter, labels: FloatArray, n: int, seed: int) -> Structures:
+    """Draws of an invertible generator at each of k labels, n of them kept by weight."""
+    n_draws = max(DRAWS_EACH * n, MIN_DRAWS)
+    lifts = lifter.lift(np.repeat(labels, n_draws, axis=0), seed=named_seed(seed, "structures", "lifts"))
+    rows, log_weights = [], []
+    for i in range(len(labels)):
+        of_label = np.arange(i * n_draws, (i + 1) * n_draws)
+        kept, log_weight = _kept_by_weight(lifts.select(of_label), n, named_rng(seed, "structures", "kept", i))
+        rows.append(of_label[kept])
+        log_weights.append(np.full(n, log_weight))
+    found = replace(lifts.select(np.concatenate(rows)), log_weights=np.concatenate(log_weights))
+    lost = ~np.isfinite(found.log_weights)
+    positions = np.where(lost[:, None, None], np.nan, found.positions)
+    return Structures(
+        positions=positions,
+        labels=found.labels,
+        cv_values=np.where(lost[:, None], np.nan, found.cv_values),
+        energies=np.where(lost, np.nan, found.energies),
+        log_weights=found.log_weights,
+        guarantee=f"exact: kept by weight of {n_draws} draws a label, with their weights they are the ensemble there",
+        walkers=Walkers(positions),
+        equilibrated=None,
+        force_evaluations=lifts.force_evaluations,
+    )
+
+
+def _lifted(
+    target: MolecularSystem,
+    model: LiftingModel | InvertibleGenerator,
+    labels: FloatArray,
+    n: int,
+    seed: int,
+    **options: Any,
+) -> Structures:
+    lifter = Lifter(target, model, **options)
+    if isinstance(model, InvertibleGenerator):
+        return _drawn(lifter, labels, n, seed)
+    return _exact(lifter, np.repeat(labels, n, axis=0), seed)
+
+
 def _steered(
     system: MolecularSystem,
     model: LiftingModel,
@@ -208,11 +268,10 @@ def _equilibrated(
 
 
 def _target_of(
-    system: Any, model: LiftingModel, time_step: float | None
+    system: Any, model: LiftingModel | InvertibleGenerator, time_step: float | None
 ) -> tuple[MolecularSystem, IntArray | None, str | None]:
     """What structures are made of; where no lift is exact, also where the model's atoms are in it, and why none is."""
-    refuse_invertible(model, "structures_at takes")
-    if not isinstance(model, LiftingModel) or not hasattr(system, "topology"):
+    if not isinstance(model, LiftingModel | InvertibleGenerator) or not hasattr(system, "topology"):
         given = f"{type(system).__name__} and {type(model).__name__}"
         raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
     is_system, reason = isinstance(system, MolecularSystem), why_not_exact(system.system, system.topology)
@@ -220,6 +279,11 @@ def _target_of(
         if not is_system:
             system = system_of_simulation(system, model, DEFAULT_FORCE_CONSTANT, time_step, 1.0)
         return system, None, None
+    if isinstance(model, InvertibleGenerator):
+        raise InputError(
+            f"{reason.split(':')[0]}, and the model is an invertible generator, which writes no forces that steer a "
+            "solute: give a model of gancl.train, or of `gancl run --generator product`"
+        )
     solute = _solute_of(system.topology, model)
     slow = _labels_in(model, solute)
     return _relabelled(system, slow) if is_system else as_system(system, slow), solute, reason
@@ -227,11 +291,11 @@ def _target_of(
 
 def structures_at(
     system: Any,
-    model: LiftingModel,
+    model: LiftingModel | InvertibleGenerator,
     labels: FloatArray | Sequence[float] | Sequence[Sequence[float]],
     n: int = 1,
     *,
-    relax_steps: int = 500,
+    relax_steps: int | None = None,
     steer_steps: int = 2000,
     equilibration_steps: int = 2000,
     force_constants: float | FloatArray | None = None,
@@ -242,17 +306,19 @@ def structures_at(
 ) -> Structures:
     """All-atom structures at labels.
 
-    Guarantee: of one molecule in vacuum or implicit solvent they are lifts with exact weights. Otherwise the solute is
-    steered from the present state by the reference forces that the generator writes at the label, while the solvent
-    relaxes, then let go under a restraint of the label and equilibrated: good starts, without weights. `Structures`
-    says which.
+    Guarantee: of one molecule in vacuum or implicit solvent they are lifts with exact weights: of an invertible
+    generator draws at the labels, of which n are kept by their weights, all n with the same weight then; of a product
+    generator relaxed lifts, restrained to the labels. Otherwise the solute is steered from the present state by the
+    reference forces that a product generator writes at the label, while the solvent relaxes, then let go under a
+    restraint of the label and equilibrated: good starts, without weights. `Structures` says which.
 
     Args:
         system: an ``openmm.app.Simulation``, which is left as it is, or a system.
-        model: a lifting model of the molecule, or of the solute, whose atoms are found by their names.
+        model: an invertible generator or a lifting model of the molecule, or a lifting model of the solute, whose atoms
+            are found by their names.
         labels: shape=(d,) or (k, d), radians or nm.
         n: structures at each.
-        relax_steps: of exact lifts.
+        relax_steps: of relaxed lifts, 500 by default.
         steer_steps: of the way to the label.
         equilibration_steps: under the restraint.
         force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
@@ -266,21 +332,13 @@ def structures_at(
     """
     with preserve_platform_rng():
         target, solute, reason = _target_of(system, model, time_step)
-        constants = (
-            target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
-        )
-        wanted = checked_labels(np.repeat(np.atleast_2d(numbers(labels)), whole_number("n", n), axis=0), target.slow)
-        if reason is None or solute is None:
-            lifter = Lifter(
-                target,
-                model,
-                relax_steps=relax_steps,
-                force_constants=constants,
-                time_step=time_step,
-                platform=platform,
-                workers=workers,
-            )
-            return _exact(lifter, wanted, seed)
+        at, n = checked_labels(np.atleast_2d(numbers(labels)), target.slow), whole_number("n", n)
+        if solute is None or reason is None or not isinstance(model, LiftingModel):
+            of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
+            return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
+        wanted, constants = np.repeat(at, n, axis=0), target.force_constants
+        if force_constants is not None:
+            constants = checked_constants(force_constants, target.slow)
         dynamics = RestrainedDynamics.of(target, force_constants=constants, time_step=time_step, platform=platform)
         run = partial(run_tasks, workers=workers)
         walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, dynamics, run)

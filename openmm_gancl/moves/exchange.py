@@ -1,134 +1,154 @@
-"""The lifts of moves: fresh ones, made in batches, and reverse relaxations of a chain's configuration."""
+"""An exchange: where a chain is and where it may go, both weighed, and the Metropolis choice between the two."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
-from ..free_energy.surface import FreeEnergySurface, load_surface
-from ..lifting.label_proposals import LabelProposal, TabulatedProposal
-from ..lifting.lifter import Lifter
-from ..lifting.lifts import Lifts
-from ..lifting.relaxation import TASK_SIZE, Relaxer
 from ..lifting.weights import accepts
 from ..sampling.langevin import maxwell_boltzmann
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 
-LIFTS_PER_BATCH = TASK_SIZE
-"""Lifts that are made in one batch."""
+NO_PROPOSAL_THERE = "label"
+"""Reason of a configuration without a weight where p(s) is zero: no proposal leads back there."""
 
 
-def labels_of(surface: FreeEnergySurface | str | Path | None, system: MolecularSystem) -> LabelProposal | None:
-    """Where a surface is low."""
-    if surface is None:
-        return None
-    if not isinstance(surface, FreeEnergySurface):
-        surface = load_surface(surface)
-    if surface.names != system.slow.names:
-        raise InputError(
-            f"the surface is over {', '.join(surface.names)}, the model's labels are {', '.join(system.slow.names)}: "
-            "give a surface over these"
-        )
-    return TabulatedProposal.from_energies(
-        system.slow, system.force_constants, system.kT, surface.edges, surface.energy
-    )
+@dataclass(frozen=True)
+class Weighed:
+    """A configuration and its weight in an exchange.
+
+    Attributes:
+        positions: shape=(n_atoms, 3), nm.
+        label: shape=(d,), that it was drawn at.
+        cv_values: shape=(d,), that it has.
+        log_weight: log w, that of its label's proposal included; minus infinity where it has none, NaN where the other
+            configuration has none and nothing was evaluated.
+        reason: why it has none, one of `openmm_gancl.lifting.lifts.REASONS` or `NO_PROPOSAL_THERE`; else ``ok``.
+        force_evaluations: that its weight cost.
+    """
+
+    positions: FloatArray
+    label: FloatArray
+    cv_values: FloatArray
+    log_weight: float
+    reason: str
+    force_evaluations: int
+
+
+class ProposalSource(Protocol):
+    """What a chain may go to, weighed against where it is.
+
+    ``min(1, w'/w)`` of its weights must leave the Boltzmann distribution invariant.
+    """
+
+    @property
+    def n_ahead(self) -> int:
+        """Attempts of which all that does not depend on a chain's configuration is drawn at once."""
+        ...
+
+    @property
+    def carries_weight(self) -> bool:
+        """Whether a proposal's weight is that of a path, which a chain of proposals alone may keep."""
+        ...
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """What is drawn ahead, of `n_ahead` attempts."""
+        ...
+
+    def weigh(
+        self, drawn: Any, index: int, rng: np.random.Generator, positions: FloatArray | None
+    ) -> tuple[Weighed | None, Weighed, str]:
+        """One attempt: where the chain is, where it may go, and what kind of move that is.
+
+        Args:
+            drawn: ahead.
+            index: of the attempt in it.
+            rng: of all else.
+            positions: shape=(n_atoms, 3), nm, that the chain is at; None where it carries its weight.
+        """
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint compares, JSON-ready."""
+        ...
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A fresh lift, and whether a chain takes it.
+    """A proposal, and whether a chain takes it.
 
     Attributes:
-        lift: one.
-        log_weight_before: of the configuration that the chain was at; None of a chain that has none yet.
-        reason_before: why that has no weight, as in `Lifts.reason`; empty where it was not relaxed back.
-        accepted: whether the lift is taken.
+        before: the configuration that the chain was at; None where the chain carries its weight.
+        log_weight_before: of it; None of a chain that has none yet.
+        after: the proposal.
+        move: its kind.
+        accepted: whether it is taken.
         velocities: shape=(n_atoms, 3), nm/ps, to go on with if it is; else None.
-        force_evaluations: of the lift, and of the reverse relaxation.
     """
 
-    lift: Lifts
+    before: Weighed | None
     log_weight_before: float | None
-    reason_before: str
+    after: Weighed
+    move: str
     accepted: bool
     velocities: FloatArray | None
-    force_evaluations: int
 
     @property
-    def log_weight(self) -> float:
-        """Of the lift."""
-        return float(self.lift.log_weights[0])
+    def force_evaluations(self) -> int:
+        """Of both weights."""
+        return self.after.force_evaluations + (self.before.force_evaluations if self.before else 0)
 
 
-class LiftSource:
-    """Fresh unrestrained lifts, made in batches, and reverse relaxations of a chain's configuration.
+class Exchange:
+    """Attempts by their numbers, each with random numbers of its own.
 
     Args:
-        lifter: of unrestrained lifts.
-        seed: of all of them.
-        stream: of copies that must not repeat each other's lifts.
+        source: of the proposals.
+        system: whose constraints fresh velocities keep.
+        seed: of all random numbers.
+        stream: of copies that must not repeat each other's proposals.
     """
 
-    def __init__(self, lifter: Lifter, seed: int, stream: tuple[int, ...] = ()):
-        self.lifter, self.seed, self.stream = lifter, seed, stream
-        self._relaxer = Relaxer()
-        self._lifts: Lifts | None = None
+    def __init__(self, source: ProposalSource, system: MolecularSystem, seed: int, stream: tuple[int, ...] = ()):
+        self.source, self.system, self.seed, self.stream = source, system, seed, stream
+        self._drawn: Any = None
         self._batch = -1
 
-    def exchange(self, number: int, positions: FloatArray) -> Attempt:
-        """An attempt by its number, with any dynamics before it: the chain's configuration is relaxed back.
+    def attempt(self, number: int, positions: FloatArray) -> Attempt:
+        """One with any dynamics before it: the chain's configuration is weighed too.
 
         Args:
             number: of the attempt.
             positions: shape=(n_atoms, 3), nm, that the chain is at.
         """
-        lift, rng = self._forward(number), self._rng(number)
-        back = self.backward(positions, rng)
-        before = float(back.log_weights[0])
-        return self._decided(lift, rng, before, str(back.reason[0]), back.force_evaluations)
+        return self._decided(number, positions, None)
 
-    def metropolis(self, number: int, log_weight: float | None) -> Attempt:
-        """An attempt by its number, with nothing before it, against the weight that the chain carries."""
-        return self._decided(self._forward(number), self._rng(number), log_weight, "", 0)
+    def attempt_alone(self, number: int, log_weight: float | None) -> Attempt:
+        """One with nothing before it, against the weight that the chain carries."""
+        return self._decided(number, None, log_weight)
 
-    def _decided(
-        self, lift: Lifts, rng: np.random.Generator, before: float | None, reason_before: str, evaluations: int
-    ) -> Attempt:
-        accepted = accepts(float(lift.log_weights[0]), before, rng)
-        return Attempt(
-            lift=lift,
-            log_weight_before=before,
-            reason_before=reason_before,
-            accepted=accepted,
-            velocities=self._velocities(lift.positions[0], rng) if accepted else None,
-            force_evaluations=evaluations + lift.force_evaluations,
-        )
-
-    def _forward(self, number: int) -> Lifts:
-        """The lift of an attempt by its number."""
-        batch, index = divmod(number, LIFTS_PER_BATCH)
+    def _decided(self, number: int, positions: FloatArray | None, log_weight: float | None) -> Attempt:
+        batch, index = divmod(number, self.source.n_ahead)
         if self._batch != batch:
-            rng = named_rng(self.seed, "move", *self.stream, "lifts", batch)
-            self._lifts, self._batch = self._relax(rng, self.lifter.label_proposal.sample(LIFTS_PER_BATCH, rng)), batch
-        assert self._lifts is not None
-        return self._lifts.select(np.array([index]))
-
-    def _rng(self, number: int) -> np.random.Generator:
-        """Of all else that an attempt draws."""
-        return named_rng(self.seed, "move", *self.stream, "attempt", number)
+            self._drawn = self.source.draw(named_rng(self.seed, "move", *self.stream, "lifts", batch))
+            self._batch = batch
+        rng = named_rng(self.seed, "move", *self.stream, "attempt", number)
+        before, after, move = self.source.weigh(self._drawn, index, rng, positions)
+        if before is not None:
+            log_weight = before.log_weight
+        accepted = accepts(after.log_weight, log_weight, rng)
+        return Attempt(
+            before=before,
+            log_weight_before=log_weight,
+            after=after,
+            move=move,
+            accepted=accepted,
+            velocities=self._velocities(after.positions, rng) if accepted else None,
+        )
 
     def _velocities(self, positions: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Fresh ones that keep the constraints, shape=(n_atoms, 3), nm/ps."""
-        system = self.lifter.system
-        drawn = maxwell_boltzmann(system.masses, 1, system.kT, rng)
-        return system.constraints.tangent(drawn, positions[None], system.masses)[0]
-
-    def backward(self, positions: FloatArray, rng: np.random.Generator) -> Lifts:
-        """Of one configuration, shape=(n_atoms, 3), nm; its label is drawn from r(s | x)."""
-        return self._relax(rng, np.zeros((1, 0)), positions[None])
-
-    def _relax(self, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None) -> Lifts:
-        return self.lifter.run(self._relaxer, rng, labels, frames)
+        drawn = maxwell_boltzmann(self.system.masses, 1, self.system.kT, rng)
+        return self.system.constraints.tangent(drawn, positions[None], self.system.masses)[0]

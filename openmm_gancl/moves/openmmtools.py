@@ -1,19 +1,25 @@
-"""The exchange of `openmm_gancl.moves.lift_move` as a move of openmmtools' samplers (extra ``openmmtools``)."""
+"""The moves of `openmm_gancl.moves.lift_move` as a move of openmmtools' samplers (extra ``openmmtools``)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 from openmm import app, unit
 
 from ..engine.platform_rng import preserve_platform_rng
+from ..engine.platforms import PotentialEnergy, resolved_platform
+from ..engine.random_numbers import named_rng
 from ..errors import InputError
-from ..generator.model import load_lifting_model
-from ..lifting.lifter import Lifter
+from ..generator.invertible import InvertibleGenerator
+from ..generator.model import LiftingModel, load_model
 from ..lifting.requirements import why_not_exact
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import system_of_user
-from .exchange import LiftSource, labels_of
+from ..units import FloatArray
+from .exchange import Exchange
+from .sources import FORCE_CONSTANT, FRICTION, MoveOptions, MovesOrShares, source_for
 
 try:
     from openmmtools.mcmc import MCMCMove
@@ -21,21 +27,36 @@ except ImportError as error:
     raise InputError(f"openmmtools cannot be imported ({error}): pip install 'openmm-gancl[openmmtools]'") from None
 
 
-class LiftMCMCMove(MCMCMove):
-    """An exchange with a fresh lift: the Boltzmann distribution of the thermodynamic state stays invariant.
+class _SafeEnergy:
+    """U in a Context of its own; NaN where OpenMM fails."""
 
-    Nilmeier et al. 2011, doi 10.1073/pnas.1106094108; see `openmm_gancl.LiftMove`. Files, not objects, are given, so
-    that openmmtools can store the move and restore it.
+    def __init__(self, system: openmm.System, platform: str):
+        self._energy = PotentialEnergy(system, platform)
+
+    def __call__(self, positions: FloatArray) -> float:
+        try:
+            return self._energy(positions)
+        except openmm.OpenMMException:
+            return float("nan")
+
+
+class LiftMCMCMove(MCMCMove):
+    """A proposal of a model and its acceptance: the Boltzmann distribution of the thermodynamic state stays invariant.
+
+    See `openmm_gancl.LiftMove`, also for the options. Files, not objects, are given, so that openmmtools can store the
+    move and restore it.
 
     Args:
-        model: a lifting model's file.
+        model: a model's file.
         topology: a PDB file of the molecule.
+        moves: of an invertible generator.
+        relax: ``none`` or ``latent`` of an invertible generator.
         relax_steps: of each relaxation.
-        force_constants: of labels during relaxations, kJ/mol (torsions) or kJ/mol/nm^2.
-        surface: a surface's file, or none; see `openmm_gancl.LiftMove`.
-        time_step: of the relaxation, ps; 0.002 by default, 0.001 where light particles are without constraints.
-        friction: of the relaxation, 1/ps.
-        platform: of the lifts; ``auto`` measures.
+        force_constants: of labels during relaxations in a Context, kJ/mol (torsions) or kJ/mol/nm^2.
+        surface: a surface's file, or none.
+        time_step: of relaxations in a Context, ps.
+        friction: of these, 1/ps.
+        platform: of a Context of its own, where everything is evaluated; ``auto`` measures.
         seed: of every random number; two moves of one sequence need different ones.
 
     Attributes:
@@ -48,11 +69,13 @@ class LiftMCMCMove(MCMCMove):
         model: str | Path,
         topology: str | Path,
         *,
-        relax_steps: int = 500,
-        force_constants: float = 200.0,
+        moves: MovesOrShares = "auto",
+        relax: str | None = None,
+        relax_steps: int | None = None,
+        force_constants: float | None = None,
         surface: str | Path | None = None,
         time_step: float | None = None,
-        friction: float = 1.0,
+        friction: float | None = None,
         platform: str = "auto",
         seed: int = 0,
     ):
@@ -60,6 +83,8 @@ class LiftMCMCMove(MCMCMove):
         self._settings: dict[str, Any] = {
             "model": str(model),
             "topology": str(topology),
+            "moves": moves,
+            "relax": relax,
             "relax_steps": relax_steps,
             "force_constants": force_constants,
             "surface": None if surface is None else str(surface),
@@ -72,7 +97,7 @@ class LiftMCMCMove(MCMCMove):
         self._stream: tuple[int, ...] = ()
         self._copies = 0
         self._made_for: Any = None
-        self._source: LiftSource | None = None
+        self._exchange: Exchange | None = None
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -112,30 +137,35 @@ class LiftMCMCMove(MCMCMove):
         """
         positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
         with preserve_platform_rng():
-            attempt = self._source_of(thermodynamic_state, sampler_state).exchange(self.n_proposed, positions)
+            attempt = self._exchange_of(thermodynamic_state, sampler_state).attempt(self.n_proposed, positions)
         self.n_proposed += 1
         if attempt.velocities is not None:
-            sampler_state.positions = attempt.lift.positions[0] * unit.nanometer
+            sampler_state.positions = attempt.after.positions * unit.nanometer
             sampler_state.velocities = attempt.velocities * unit.nanometer / unit.picosecond
             self.n_accepted += 1
 
-    def _source_of(self, thermodynamic_state: Any, sampler_state: Any) -> LiftSource:
+    def _exchange_of(self, thermodynamic_state: Any, sampler_state: Any) -> Exchange:
         state = thermodynamic_state.__getstate__()
-        if self._source is None or state != self._made_for:
-            system = self._system_of(thermodynamic_state, sampler_state)
+        if self._exchange is None or state != self._made_for:
             settings = self._settings
-            lifter = Lifter(
-                system,
-                load_lifting_model(settings["model"]),
-                relax_steps=settings["relax_steps"],
-                mode="unrestrained",
-                label_proposal=labels_of(settings["surface"], system),
-                platform=settings["platform"],
-            )
-            self._source, self._made_for = LiftSource(lifter, settings["seed"], self._stream), state
-        return self._source
+            model = load_model(settings["model"])
+            named = ("moves", "relax", "relax_steps", "surface", "force_constants", "time_step", "friction")
+            options = MoveOptions(**{name: settings[name] for name in named}).checked_for(model)
+            system = self._system_of(thermodynamic_state, sampler_state, model, options)
+            platform = resolved_platform(settings["platform"], system.system, system.positions)
+            energy = _SafeEnergy(system.system, platform)
+            rng = named_rng(settings["seed"], "move", "pilot")
+            source = source_for(system, model, replace(options, platform=platform), energy, rng).source
+            self._exchange, self._made_for = Exchange(source, system, settings["seed"], self._stream), state
+        return self._exchange
 
-    def _system_of(self, thermodynamic_state: Any, sampler_state: Any) -> MolecularSystem:
+    def _system_of(
+        self,
+        thermodynamic_state: Any,
+        sampler_state: Any,
+        model: LiftingModel | InvertibleGenerator,
+        options: MoveOptions,
+    ) -> MolecularSystem:
         if thermodynamic_state.pressure is not None:
             raise InputError(
                 "the thermodynamic state has a pressure, and an exact lift needs a fixed volume: leave it out"
@@ -144,14 +174,16 @@ class LiftMCMCMove(MCMCMove):
         system = thermodynamic_state.get_system(remove_thermostat=True)
         if reason := why_not_exact(system, topology):
             raise InputError(reason)
-        return system_of_user(
+        found = system_of_user(
             topology,
             system,
             sampler_state.positions,
             temperature=thermodynamic_state.temperature,
-            slow=load_lifting_model(self._settings["model"]).slow,
-            force_constants=self._settings["force_constants"],
-            friction=self._settings["friction"],
-            time_step=self._settings["time_step"],
+            slow=model.slow,
+            force_constants=FORCE_CONSTANT if options.force_constants is None else options.force_constants,
+            friction=FRICTION if options.friction is None else options.friction,
+            time_step=options.time_step,
             name="the thermodynamic state",
         )
+        model.check_system(found)
+        return found

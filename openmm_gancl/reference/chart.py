@@ -259,7 +259,8 @@ class InternalCoordinates:
 
     def _split(self, coordinates: FloatArray) -> list[FloatArray]:
         """Bonds, angles and torsions, each of shape=(n, n_bonds or n_angles or n_torsions)."""
-        return np.split(np.asarray(coordinates, dtype=float), [self.n_bonds, self.n_bonds + self.n_angles], axis=1)
+        found, n = np.asarray(coordinates, dtype=float), self.n_bonds + self.n_angles
+        return [found[:, : self.n_bonds], found[:, self.n_bonds : n], found[:, n:]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,9 @@
 """The user's own frames as training data: read, checked against the system, resampled by weight."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
@@ -15,7 +17,7 @@ from ..system.molecular_system import MolecularSystem
 from ..trajectories.files import read_chunks
 from ..trajectories.series import read_log_weights
 from ..trajectories.topologies import load_topology
-from ..units import FloatArray
+from ..units import FloatArray, IntArray
 
 
 def check_cvs(system: MolecularSystem, cvs: Sequence[str]) -> None:
@@ -59,11 +61,66 @@ def _positions(system: MolecularSystem, top: Path, trajectories: Sequence[Path])
     return np.concatenate(pieces).astype(float)
 
 
-def hydrogens_in_order(system: MolecularSystem, positions: FloatArray) -> tuple[FloatArray, int]:
-    """Frames with the hydrogens of CH2, CH3 and NH3 groups turned the same way around as in the system's structure.
+@dataclass(frozen=True, eq=False)
+class HydrogenOrder:
+    """The hydrogens of CH2, CH3 and NH3 groups, and which way around they are in a structure.
 
     Nothing physical distinguishes them, but internal coordinates do: a generator of frames with both orders has two
     modes of each such group.
+
+    Attributes:
+        centres: shape=(c,), the atoms that bear them.
+        neighbours: shape=(c, 3), two of the hydrogens, and another neighbour.
+        turns: shape=(c,), signed volumes of those in the structure.
+    """
+
+    centres: IntArray
+    neighbours: IntArray
+    turns: FloatArray
+
+    @classmethod
+    def of(cls, topology: Any, positions: FloatArray) -> "HydrogenOrder":
+        """That of a structure.
+
+        Args:
+            topology: an ``openmm.app.Topology``.
+            positions: shape=(n_atoms, 3), nm.
+        """
+        bonded: dict[int, list[int]] = {atom.index: [] for atom in topology.atoms()}
+        for one, other in topology.bonds():
+            bonded[one.index].append(other.index)
+            bonded[other.index].append(one.index)
+        symbols = [atom.element.symbol if atom.element else "" for atom in topology.atoms()]
+        centres, rows = [], []
+        for centre, around in bonded.items():
+            hydrogens = [i for i in around if symbols[i] == "H"]
+            if len(around) == 4 and len(hydrogens) in (2, 3):
+                third = hydrogens[2] if len(hydrogens) == 3 else next(i for i in around if i not in hydrogens)
+                centres.append(centre)
+                rows.append([*hydrogens[:2], third])
+        found = np.array(centres, dtype=np.int64), np.array(rows, dtype=np.int64).reshape(-1, 3)
+        return cls(*found, _turns(np.asarray(positions)[None], *found)[0])
+
+    def order(self, positions: FloatArray) -> IntArray:
+        """Which atom goes where for the structure's order, shape=(n, n_atoms): two of a group change places, or none.
+
+        Args:
+            positions: shape=(n, n_atoms, 3), nm.
+        """
+        order = np.tile(np.arange(positions.shape[1]), (len(positions), 1))
+        rows, groups = np.nonzero(_turns(positions, self.centres, self.neighbours) * self.turns < 0)
+        first, second = self.neighbours[groups, 0], self.neighbours[groups, 1]
+        order[rows, first], order[rows, second] = second, first
+        return order
+
+
+def _turns(positions: FloatArray, centres: IntArray, neighbours: IntArray) -> FloatArray:
+    """Signed volumes of three bonds, shape=(n, c)."""
+    return np.asarray(np.linalg.det(positions[:, neighbours] - positions[:, centres, None]))
+
+
+def hydrogens_in_order(system: MolecularSystem, positions: FloatArray) -> tuple[FloatArray, int]:
+    """Frames with the hydrogens of CH2, CH3 and NH3 groups turned the same way around as in the system's structure.
 
     Args:
         system: the system.
@@ -72,26 +129,9 @@ def hydrogens_in_order(system: MolecularSystem, positions: FloatArray) -> tuple[
     Returns:
         positions, shape=(n, n_atoms, 3), and how many frames were changed.
     """
-    bonded: dict[int, list[int]] = {atom.index: [] for atom in system.topology.atoms()}
-    for one, other in system.topology.bonds():
-        bonded[one.index].append(other.index)
-        bonded[other.index].append(one.index)
-    symbols = [atom.element.symbol if atom.element else "" for atom in system.topology.atoms()]
-    ordered, changed = positions.copy(), np.zeros(len(positions), dtype=bool)
-    for centre, neighbours in bonded.items():
-        hydrogens = [i for i in neighbours if symbols[i] == "H"]
-        if len(neighbours) != 4 or len(hydrogens) not in (2, 3):
-            continue
-        first, second = hydrogens[:2]
-        third = hydrogens[2] if len(hydrogens) == 3 else next(i for i in neighbours if i not in hydrogens)
-
-        def turn(frames: FloatArray, atoms: tuple[int, ...] = (first, second, third), at: int = centre) -> FloatArray:
-            return np.asarray(np.linalg.det(frames[:, atoms] - frames[:, [at]]))
-
-        wrong = turn(positions) * turn(np.asarray(system.positions)[None]) < 0
-        ordered[wrong, first], ordered[wrong, second] = positions[wrong, second], positions[wrong, first]
-        changed |= wrong
-    return ordered, int(changed.sum())
+    order = HydrogenOrder.of(system.topology, system.positions).order(positions)
+    changed = (order != np.arange(system.n_atoms)).any(axis=1)
+    return np.take_along_axis(positions, order[:, :, None], axis=1), int(changed.sum())
 
 
 def read_own_frames(

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import openmm
-from openmm import unit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..errors import InputError
-from ..units import FloatArray, masses_of
+from ..units import FloatArray, masses_of, number, numbers
 from .constraints import constraints_of
 from .molecular_system import MolecularSystem, system_from_objects
 from .state import DeclaredState
@@ -40,7 +39,7 @@ def temperature_of(integrator: Any) -> float:
         )
     thermostat = not isinstance(integrator, openmm.NoseHooverIntegrator) or integrator.getNumThermostats() > 0
     if hasattr(integrator, "getTemperature") and thermostat:
-        return float(integrator.getTemperature().value_in_unit(unit.kelvin))
+        return number(integrator.getTemperature())
     raise InputError(
         f"{type(integrator).__name__} does not say which temperature it keeps: use LangevinMiddleIntegrator"
     )
@@ -49,7 +48,7 @@ def temperature_of(integrator: Any) -> float:
 def positions_of(simulation: Any) -> FloatArray:
     """Positions of a Simulation, shape=(n_atoms, 3), nm."""
     state = simulation.context.getState(positions=True)
-    return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+    return np.array(numbers(state.getPositions(asNumpy=True)))
 
 
 def count_molecules(topology: Any) -> int:

@@ -11,6 +11,7 @@ import torch
 from openmm_gancl import load_system
 from openmm_gancl.generator import invertible
 from openmm_gancl.generator.invertible import ROWS_AT_ONCE, InvertibleGenerator
+from openmm_gancl.generator.row_inverse import RowInverse
 from openmm_gancl.reference.chart import chart_for
 from tests.generator.random_map import random_map
 from tests.physics.toy_generators import with_network
@@ -99,3 +100,34 @@ def test_only_draws_that_their_inverse_finds_are_inside():
         coordinates[row, torsion] = turned
     coordinates[4, chart.n_bonds], coordinates[5, 0] = np.pi + 0.01, -0.01
     assert generator.inside(coordinates).tolist() == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("changed", [copy.deepcopy, partial(with_network, strength=0.1)])
+def test_one_configuration_at_a_time_is_inverted_alike(generator, changed):
+    """Draws, and configurations far from them; a wide torsion, coupled and cubic terms, a network."""
+    made = changed(generator)
+    coordinates, _ = made.sample(labels(200), np.random.default_rng(3))
+    coordinates[100:, :8] *= np.random.default_rng(4).uniform(0.8, 1.2, (100, 8))
+    base, log_density = made.invert(coordinates)
+    one_by_one = [made.invert_one(row) for row in coordinates]
+    assert np.allclose([found for found, _ in one_by_one], base, rtol=1e-9, atol=1e-9)
+    assert np.allclose([log_q for _, log_q in one_by_one], log_density, rtol=1e-9, atol=1e-9)
+
+
+def test_symmetric_rotors_are_inverted_alike():
+    system = load_system("alanine_dipeptide_vacuum")
+    chart = chart_for(system.topology, system.slow, system.positions)
+    made = InvertibleGenerator(
+        random_map(chart, system.slow, chart.to_internal(system.positions[None])[0]), chart, system.slow
+    )
+    assert made.map.n_circular > made.map.n_wide
+    coordinates, log_density = made.sample(np.random.default_rng(1).uniform(-3, 3, (50, 2)), np.random.default_rng(3))
+    found = [made.invert_one(row)[1] for row in coordinates]
+    assert np.allclose(found, log_density, rtol=1e-9, atol=1e-9)
+
+
+def test_another_inverse_than_the_maps_is_noticed(generator, monkeypatch):
+    right = RowInverse._tails
+    monkeypatch.setattr(RowInverse, "_tails", lambda self, widened: (right(self, widened)[0], 0.01))
+    with pytest.raises(RuntimeError, match="is not that of the map"):
+        copy.deepcopy(generator).invert_one(np.zeros(9))

@@ -12,6 +12,7 @@ from openmm import app, unit
 
 from openmm_gancl import InputError, LiftMove, LiftReporter, TrainingOptions, load_system, sample_windows, train
 from openmm_gancl.engine.platform_rng import preserve_platform_rng
+from openmm_gancl.engine.random_numbers import named_rng
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.relaxation import PathContext
 from openmm_gancl.moves import exchange
@@ -133,14 +134,15 @@ def test_every_relaxation_has_noise_of_its_own(system, model, platform, monkeypa
     run, tasks = PathContext.run, []
     monkeypatch.setattr(PathContext, "run", lambda path, task, index: tasks.append(task) or run(path, task, index))
     move, heats = LiftMove(simulate(system), model, relax_steps=20, seed=2, platform=platform), []
+    paths = move._exchange.source.paths
     for number in (7, 7, 8, 9):
         with preserve_platform_rng():
-            heats.append(move._source.backward(system.positions, move._source._rng(number)).log_weights[0])
+            heats.append(paths.back(system.positions, named_rng(2, "test", number)).log_weights[0])
     assert heats[0] == heats[1] and len(set(heats)) == 3
     with preserve_platform_rng():
-        one = [move._source._relaxer.path.run(tasks[-1], 0)[1] for _ in range(2)]
+        one = [paths._relaxer.path.run(tasks[-1], 0)[1] for _ in range(2)]
     with preserve_platform_rng():
-        assert move._source._relaxer.path.run(tasks[-1], 0)[1] == one[0] != one[1]  # what the seeds prevent
+        assert paths._relaxer.path.run(tasks[-1], 0)[1] == one[0] != one[1]  # what the seeds prevent
 
 
 def test_moves_of_one_simulation_and_seed_propose_different_lifts(system, model):

@@ -208,9 +208,29 @@ def test_options_that_mean_nothing_are_refused(options, message):
 
 
 def test_what_takes_the_product_generator_alone_says_so():
-    system = load_system(DOUBLE_WELL.name)
-    with pytest.raises(InputError, match="structures_at takes one of the product generator"):
-        structures_at(system, made(DOUBLE_WELL.name, "trained"), [[0.0]])
+    water = load_system("alanine_dipeptide_water")
+    with pytest.raises(InputError, match=r"holds 729 molecules.*writes no forces that steer"):
+        structures_at(water, made(DOUBLE_WELL.name, "trained"), [[0.0]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_structures_at_a_label_are_the_ensemble_there(name):
+    """Kept by weight, the weights of one label alike: averages of energy and of the integral over the label."""
+    system, n = load_system(name), 150
+    labels = np.array([[-0.8], [0.4]])
+    found = structures_at(system, made(name, "trained"), labels, n, seed=3, platform="Reference")
+    z = []
+    for i, label in enumerate(labels[:, 0]):
+        log_weight = found.log_weights[i * n]
+        assert (found.log_weights[i * n : (i + 1) * n] == log_weight).all()
+        drawn = Lifter(system, made(name, "trained")).lift(np.full((8 * n, 1), label), seed=4)
+        error = score(drawn.log_weights, log_weight).relative_error
+        z.append((log_weight - exact_log_density(name, np.array([[label]]))[0]) / error)
+    assert np.abs(z).max() < z_limit(6), z
+    # quadratic fast coordinates: kT/2 each; of the chain four bonds and three angles, and a cosine of ten kJ/mol
+    if name == DOUBLE_WELL.name:
+        fast = found.energies - 10 * (found.labels[:, 0] ** 2 - 1) ** 2
+        assert abs(fast.mean() - system.kT) / (fast.std() / len(fast) ** 0.5) < z_limit(6)
 
 
 def test_a_product_generator_relaxes_in_a_context_alone():

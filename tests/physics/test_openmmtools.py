@@ -16,6 +16,7 @@ from openmm_gancl.moves import openmmtools as adaptor
 from .exact import DOUBLE_WELL
 from .statistics import z_limit
 from .test_moves import scores
+from .toy_generators import generator
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -44,12 +45,20 @@ def move_of(system, files):
     )
 
 
+@pytest.fixture(scope="module")
+def drawn(files, tmp_path_factory):
+    """The files of a move of an invertible generator."""
+    path = tmp_path_factory.mktemp("drawn") / "model.safetensors"
+    generator(NAME, "trained").save(path)
+    return files | {"model": path}
+
+
 def state_of(system, **options):
     return states.ThermodynamicState(system.system, system.temperature * unit.kelvin, **options)
 
 
-def ends_of(system, files, n):
-    lift, thermodynamic_state = move_of(system, files), state_of(system)
+def ends_of(system, files, n, lift=None):
+    lift, thermodynamic_state = lift or move_of(system, files), state_of(system)
     dynamics = mcmc.LangevinDynamicsMove(
         timestep=system.time_step * unit.picosecond, collision_rate=5 / unit.picosecond, n_steps=20
     )
@@ -67,6 +76,25 @@ def test_marginals_stay_exact(models, files):
     assert lift.n_proposed == 800 and lift.n_accepted >= 200
     z = scores(ends)
     assert np.abs(z).max() < z_limit(4), z
+
+
+@pytest.mark.parametrize("moves", ["independent", "local"])
+def test_an_invertible_generator_keeps_them_too(models, drawn, moves):
+    lift = adaptor.LiftMCMCMove(**drawn, moves=moves, platform="Reference", seed=4)
+    ends, lift = ends_of(models.system(NAME), drawn, 150, lift)
+    assert lift.n_proposed == 300 and lift.n_accepted >= 60
+    z = scores(ends)
+    assert np.abs(z).max() < z_limit(12), z
+
+
+def test_stored_moves_of_it_go_on(models, drawn):
+    system = models.system(NAME)
+    move = adaptor.LiftMCMCMove(**drawn, moves={"independent": 1, "local": 1}, platform="Reference", seed=4)
+    start = states.SamplerState(system.positions * unit.nanometer)
+    ends_after(move, system, start, 5)
+    again = pickle.loads(pickle.dumps(move))
+    one, other = (ends_after(which, system, copy.deepcopy(start), 5) for which in (move, again))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_accepting_every_lift_shows(models, files, monkeypatch):

@@ -174,7 +174,7 @@ class Loop:
             )
         self.wide = self._wide_indices()
         self.max_evaluations = max_evaluations
-        n_draws = options.n_draws(max_evaluations, self._windows.force_evaluations)
+        n_draws = options.n_draws(max_evaluations, self.windows.force_evaluations)
         if options.network and sum(n_draws) < DRAWS_OF_A_NETWORK:
             least = max_evaluations - sum(n_draws) + DRAWS_OF_A_NETWORK
             raise InputError(
@@ -195,7 +195,7 @@ class Loop:
         self.force_evaluations = 0
 
     @property
-    def _windows(self) -> ShortWindows:
+    def windows(self) -> ShortWindows:
         """That the first frames come from."""
         return self.options.windows_over(len(self._conditions), step_of_windows(self.system))
 
@@ -246,7 +246,7 @@ class Loop:
             reach = np.append(of_labels, reaches(sampled.topology, self.chart, self.wide) / np.pi)
             sampled = with_more_labels(sampled, torsions, WIDE_FORCE_CONSTANT)
         return sample_short_windows(
-            sampled, rng, self._windows, self.platform, self.progress, self._other_components, reach
+            sampled, rng, self.windows, self.platform, self.progress, self._other_components, reach
         )
 
     @property
@@ -523,7 +523,7 @@ class Loop:
     def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:
         """What is not looked for at all; see `doubts`."""
         held = [] if check is None else self._rings_held(check)
-        yield from doubts_about_coordinates(self.system, len(self.wide), self._windows.n, held)
+        yield from doubts_about_coordinates(self.system, len(self.wide), self.windows.n, held)
 
     def _rings_held(self, check: FloatArray) -> list[list[int]]:
         """Atoms of the torsions along rings that windows of a check held on both sides of zero."""

@@ -4,7 +4,7 @@ import os
 import platform as host_platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,7 @@ from .folder import RunFolder, is_run_folder, locked, prepare_folder
 from .labelling import labelling_of
 from .options import (
     N_THREADS,
+    UNLIMITED,
     LoopSettings,
     RunOptions,
     Settings,
@@ -162,10 +163,21 @@ def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settin
     chart_for(system.topology, system.slow, system.positions, system.constraints)
 
 
+def _with_more_windows(system: MolecularSystem, options: RunOptions, numbers: LoopSettings) -> LoopSettings:
+    """A preset's evaluations are for two coordinates to scatter windows over; the windows of more come on top."""
+    if options.max_evaluations is not None or numbers.max_evaluations == UNLIMITED:
+        return numbers
+    windows = Loop(system, seed=0, max_evaluations=UNLIMITED, options=loop_options(numbers)).windows
+    more = windows.evaluations_each * (windows.n - numbers.n_windows)
+    return replace(numbers, max_evaluations=numbers.max_evaluations + more)
+
+
 def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions) -> RunFolder:
     numbers = _numbers_of(options, system.time_step)
     if reason := why_not_exact(system.system, system.topology):
         raise InputError(reason)
+    if isinstance(numbers, LoopSettings):
+        numbers = _with_more_windows(system, options, numbers)
     _check_numbers(system, options, numbers)
     return RunFolder.create(
         path,

@@ -194,10 +194,18 @@ def test_as_many_lifts_as_asked_for_whatever_the_windows_cost(tmp_path):
     options = replace(QUICK, lifts=300)
     with pipeline.open_run(tmp_path / "run", str(VALINE), options, Notes(), 1) as opened:
         loop = rounds.loop_of(opened)
-    assert loop._windows.n == 20
+    assert loop.windows.n == 20
     nothing_checked = rounds.angles_of_check({"wide_angles": [], "wide_names": []}, loop)
     assert nothing_checked.shape == (0, 10, 1) and not list(loop.blind_spots(nothing_checked))
-    assert sum(loop.options.n_draws(loop.max_evaluations, loop._windows.force_evaluations)) == 300
+    assert sum(loop.options.n_draws(loop.max_evaluations, loop.windows.force_evaluations)) == 300
+
+
+def test_windows_of_further_coordinates_come_on_top_of_a_preset(tmp_path):
+    """And not on top of what was asked for."""
+    for options, further in ((QUICK, 10), (replace(QUICK, max_evaluations=TINY.max_evaluations), 0)):
+        with pipeline.open_run(tmp_path / str(further), str(VALINE), options, Notes(), 1) as opened:
+            loop = rounds.loop_of(opened)
+        assert loop.max_evaluations == TINY.max_evaluations + further * loop.windows.evaluations_each
 
 
 def test_frames_outside_the_state_are_said_where_they_are_many(finished):

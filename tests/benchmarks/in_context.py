@@ -4,9 +4,10 @@
 
 trains the generator (`gancl.learn`, the evaluations that it took are printed), then prints one JSON line a measurement:
 microseconds of one bare evaluation of the modules of a proposal and of the density of a configuration, and of an
-attempt without dynamics by each backend, less its evaluations of the potential; then, from C7eq, for 100 and 10 steps of
-dynamics between attempts, one-way crossings between phi < 0 and the C7ax side (0 < phi < 2.5) for a million evaluations
-of the potential, and the population of that side with its error from blocks; and plain dynamics of as many evaluations.
+attempt without dynamics by each backend, less its evaluations of the potential; then, from C7eq, for 10 and 100 steps
+of dynamics between attempts, one-way crossings between phi < 0 and the C7ax side (0 < phi < 2.5) for a million
+evaluations of the potential, and the population of that side with its error from blocks; and plain dynamics of as many
+evaluations. With --run RUN the model and the surface are those of a finished `gancl run`.
 """
 
 import argparse

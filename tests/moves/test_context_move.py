@@ -1,4 +1,4 @@
-"""The move inside a Context: weights as outside, one evaluation an attempt, what is refused and what it leaves alone."""
+"""The move inside a Context: weights as outside, evaluations of an attempt, what is refused, what is left alone."""
 
 import os
 from dataclasses import replace
@@ -92,18 +92,18 @@ def test_dynamics_are_those_of_the_langevin_middle_integrator():
     """Without noise both go the same way."""
     system, made = case(CHAIN.name)
     move = InContextMove(system, made, md_steps=50, friction=0.0, seed=1)
-    rejecting = {"accepted": False}
-    while rejecting:
+    accepted = True
+    while accepted:
         start = move.context.getState(positions=True, velocities=True)
         move.step(1)
-        rejecting.pop("accepted") if not move.integrator.getGlobalVariableByName("accepted") else None
+        accepted = bool(move.integrator.getGlobalVariableByName("accepted"))
     integrator = openmm.LangevinMiddleIntegrator(300.0, 0.0, system.time_step)
     context = openmm.Context(system.system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(start.getPositions(asNumpy=True))
     context.setVelocities(start.getVelocities(asNumpy=True))
     integrator.step(50)
-    found, expected = (one.getState(positions=True).getPositions(asNumpy=True)._value for one in (move.context, context))
-    assert np.abs(found - expected).max() < 1e-10
+    ends = [one.getState(positions=True).getPositions(asNumpy=True)._value for one in (move.context, context)]
+    assert np.abs(ends[0] - ends[1]).max() < 1e-10
 
 
 @pytest.mark.openmmtorch
@@ -249,14 +249,13 @@ def test_what_does_not_fit_is_refused_in_a_sentence():
     with pytest.raises(InputError, match="moved or turned"):
         InContextMove(replace(system, system=copied), made)
     well, of_well = case(DOUBLE_WELL.name)
-    away = well.positions + [5.0, 0.0, 0.0]
+    away = well.positions + np.array([5.0, 0.0, 0.0])
     with pytest.raises(InputError, match=r"its label x is 4, outside its domain of -1.6 to 1.6"):
         InContextMove(replace(well, positions=away), of_well)
 
 
 def test_a_generator_that_gives_nan_is_refused(monkeypatch):
-    system, made = case(CHAIN.name)
-    changed = generator(CHAIN.name, "untrained")
+    system, changed = load_system(CHAIN.name), generator(CHAIN.name, "untrained")
     monkeypatch.setattr(changed.map.narrow, "scale", torch.full_like(changed.map.narrow.scale, torch.nan))
-    with pytest.raises(InputError, match="none of 64 proposals of the model is finite.*train it again"):
+    with pytest.raises(InputError, match=r"none of 64 proposals of the model is finite.*train it again"):
         InContextMove(system, changed)

@@ -118,7 +118,8 @@ class InContextMove:
                 "know: give an invertible generator (gancl.learn, `gancl run`)"
             )
         generator.check_system(system)
-        check_exact(system, generator.chart)
+        with preserve_platform_rng():
+            check_exact(system, generator.chart)
         self.system, self.md_steps = system, whole_number("md_steps", md_steps, 0)
         protocol = RelaxProtocol.linear(
             1,

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import openmm
@@ -32,9 +32,9 @@ TOLERANCE = {"Reference": 1e-8, "CPU": 0.02, "OpenCL": 0.02}
 
 
 @cache
-def alanine():
+def alanine(name="alanine_dipeptide_vacuum"):
     """Alanine dipeptide, and a map about its structure that is narrow enough to stay in the declared state."""
-    system = load_system("alanine_dipeptide_vacuum")
+    system = load_system(name)
     chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     n = chart.n_bonds, chart.n_angles, chart.n_torsions
     scales = np.repeat([0.002, 0.03, 0.1], n)
@@ -44,7 +44,7 @@ def alanine():
 
 
 def case(name):
-    cases = {"alanine": alanine, "rigid": rigid_generator}
+    cases = {"alanine": alanine, "GBSA": partial(alanine, "alanine_dipeptide_gbsa"), "rigid": rigid_generator}
     return cases[name]() if name in cases else (load_system(name), generator(name, "gan"))
 
 
@@ -58,15 +58,18 @@ def outside(system, made, positions):
 
 
 @pytest.mark.openmmtorch
-@pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("name", [CHAIN.name, "rigid", "alanine"])
+@pytest.mark.parametrize(
+    ("name", "platform"),
+    [(name, "Reference") for name in (CHAIN.name, "rigid", "GBSA")] + [("alanine", one) for one in PLATFORMS[1:]],
+)
 def test_weights_inside_are_those_outside(name, platform):
+    """Of the present configuration at every attempt, and of what is proposed where that is taken."""
     system, made = case(name)
     backend = "python" if platform == "OpenCL" else "auto"
     move = InContextMove(system, made, md_steps=0, seed=1, platform=platform, backend=backend)
     chain = move.run(40)
     log_label = -np.log(np.diff(system.slow.domain, axis=1)).sum()
-    assert chain.accepted.sum() >= 2
+    assert chain.accepted.sum() >= 1
     # the first is compared with the structure
     places = np.concatenate([system.positions[None], chain.positions[:-1]])
     assert np.abs(outside(system, made, places) - log_label - chain.log_weights_before).max() < TOLERANCE[platform]
@@ -194,11 +197,11 @@ class NoLabels(nn.Module):
         return self.grid.inverse(labels)
 
 
-@pytest.mark.parametrize("platform", ["Reference", "CPU"])
-def test_a_proposal_that_is_not_finite_is_rejected(monkeypatch, platform):
+def test_a_proposal_that_is_not_finite_is_rejected(monkeypatch):
+    """Also on the CPU platform, which raises where a coordinate is NaN."""
     monkeypatch.setattr(context_modules, "LabelGrid", NoLabels)
     system, made = case(CHAIN.name)
-    chain = InContextMove(system, made, md_steps=0, platform=platform, seed=1).run(40)
+    chain = InContextMove(system, made, md_steps=0, platform="CPU", seed=1).run(40)
     lost = np.isneginf(chain.log_weights)
     assert 8 < lost.sum() < 35 and not chain.accepted[lost].any() and chain.accepted.any()
     places = np.concatenate([system.positions[None], chain.positions])

@@ -74,7 +74,7 @@ def by_relaxation(name, platform, evaluations):
     learned = learn(system, seed=1, max_evaluations=evaluations, workers=available_workers())
     print(json.dumps({"system": name, "seconds_of_training": round(time.perf_counter() - begun, 1)}), flush=True)
     # the most probable of the labels that were drawn
-    best = learned.draws.labels[np.argmax(learned.regression.log_density(learned.draws.labels))]
+    best = learned.lifts.labels[np.argmax(learned.regression.log_density(learned.lifts.labels))]
     for way, (options, n) in WAYS.items():
         row = {"system": name, "relax": way}
         for place in dict.fromkeys(["Reference", platform]):

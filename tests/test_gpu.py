@@ -6,8 +6,9 @@ python -m pytest -m gpu
 import numpy as np
 import pytest
 
-from openmm_gancl import Lifter, TrainingOptions, load_system, sample_windows, torch_force, train
+from openmm_gancl import Lifter, learn, load_system, torch_force
 from openmm_gancl.generator import untrained_model
+from openmm_gancl.lifting.draws import weigh_coordinates
 from openmm_gancl.moves import InContextMove
 from tests.openmm_contexts import BACKENDS, context_of, energy_and_forces
 
@@ -63,13 +64,44 @@ def test_exported_reference_on_the_device(alanine, backend):
     assert np.abs(found[1][1] - found[0][1]).max() < 1e-3 * np.abs(found[0][1]).max()
 
 
-def test_moves_inside_a_context_on_the_device():
-    """mean(w) is the exact partition function of the double well."""
-    from tests.physics.exact import DOUBLE_WELL
-    from tests.physics.statistics import score
+@pytest.fixture(scope="module")
+def invertible():
+    system = load_system("alanine_dipeptide_vacuum")
+    return system, learn(system, seed=1, max_evaluations=13_000).model
 
-    system = load_system(DOUBLE_WELL.name)
-    frames = sample_windows(system, n_windows=64, steps_per_window=1000, seed=1, platform="Reference")
-    model = train(system, frames, seed=1, options=TrainingOptions(latent_size=0))
-    result = score(InContextMove(system, model, platform="CUDA", seed=1).run(4000).log_weights, DOUBLE_WELL.log_z())
-    assert result.relative_error < 0.05 and result.effective_sample_size > 200 and abs(result.z) < 3.5, result
+
+def test_an_invertible_generator_draws_the_same_on_the_device(invertible):
+    _, here = invertible
+    there, rng = here.on("cuda"), np.random.default_rng(0)
+    labels, base = rng.uniform(-np.pi, np.pi, (2000, 2)), here.sample_base(2000, rng)
+    for found, expected in zip(there.transform(base, labels), here.transform(base, labels), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+    coordinates, _ = here.transform(base, labels)
+    assert (there.inside(coordinates) == here.inside(coordinates)).all()
+    np.testing.assert_allclose(there.log_density(coordinates), here.log_density(coordinates), rtol=0, atol=1e-8)
+
+
+def test_log_weights_of_draws_in_mixed_precision(invertible):
+    system, model = invertible
+    labels = np.tile([-1.4, 1.2], (256, 1))
+    found = [Lifter(system, model, platform=one).lift(labels, seed=3) for one in ("Reference", "CUDA::mixed")]
+    ok = found[0].ok & found[1].ok
+    assert ok.mean() > 0.9
+    assert np.abs(found[0].log_weights - found[1].log_weights)[ok].max() < 0.02
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("md_steps", [0, 20])
+def test_moves_inside_a_context_on_the_device(invertible, backend, md_steps):
+    """The weight of each configuration is that of the Reference platform."""
+    system, model = invertible
+    chain = InContextMove(system, model, md_steps=md_steps, platform="CUDA", backend=backend, seed=1).run(200)
+    places = np.concatenate([system.positions[None], chain.positions[:-1]])
+    coordinates = model.chart.to_internal(places)
+    labels, inside = system.slow.transform(places), system.state.inside(places)
+    log_density = model.log_density(coordinates)
+    draws = weigh_coordinates(system, model.chart, coordinates, labels, log_density, inside, platform="Reference")
+    known = np.isfinite(chain.log_weights_before)
+    even = 2 * np.log(2 * np.pi)
+    assert known.mean() > 0.9 and 0 < chain.accepted.mean() < 1
+    assert np.abs(draws.log_weights + even - chain.log_weights_before)[known].max() < 0.02

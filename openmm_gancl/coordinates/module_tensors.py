@@ -1,10 +1,13 @@
 """Numbers that come from a file, checked before a module is made of them, or filled with them."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..errors import InputError, first_line
 
 MAX_NUMBERS = 2**27
 """Of one tensor that is made from sizes in a file (1 GiB)."""
@@ -73,3 +76,19 @@ def described(tensor: Tensor) -> str:
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
+
+
+def moved_to(module: Any, device: str) -> Any:
+    """A copy of a module on a torch device.
+
+    Args:
+        module: the module, which stays where it is.
+        device: as torch names it.
+
+    Raises:
+        InputError: torch cannot use it.
+    """
+    try:
+        return copy.deepcopy(module).to(device)
+    except (RuntimeError, AssertionError) as error:  # the second where torch was built without the device
+        raise InputError(f"torch cannot use the device {device!r} ({first_line(error)}): see `gancl doctor`") from None

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coordinates.module_tensors import check_numbers, fill, part_of, whole_size
+from ..coordinates.module_tensors import check_numbers, fill, moved_to, part_of, whole_size
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
@@ -29,6 +29,9 @@ from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 
 ROWS_AT_ONCE = 250
 """Whose matrices fit a core's cache."""
+
+ROWS_ON_A_DEVICE = 50_000
+"""Of a graphics card, whose memory their matrices fit."""
 
 ROWS_BEFORE_SCRIPT = 50_000
 """Of a molecule's map: to compile it takes as long as that gains with so many."""
@@ -104,6 +107,26 @@ class InvertibleGenerator:
             digest.update(name.encode() + tensor.numpy(force=True).tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def device(self) -> torch.device:
+        """That the map is on."""
+        return self.map.label_indices.device
+
+    def on(self, device: str) -> "InvertibleGenerator":
+        """The same generator with its map on a torch device (``cuda:1``), where it takes batches whole.
+
+        Arrays stay numpy.
+
+        Args:
+            device: as torch names it.
+
+        Raises:
+            InputError: torch cannot use it.
+        """
+        if self.device == torch.device(device):
+            return self
+        return replace(self, map=moved_to(self.map, device))
+
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says what does not fit."""
         check_trained_for(self.metadata, self.chart, self.slow, system)
@@ -163,29 +186,31 @@ class InvertibleGenerator:
 
     def inside(self, coordinates: FloatArray) -> BoolArray:
         """Which draws are in the chart, with narrow torsions within half a turn of their origin, shape=(n,)."""
-        near = self._runner.map.inside(torch.as_tensor(coordinates)).numpy()
+        near = self._runner.map.inside(torch.as_tensor(coordinates, device=self.device)).numpy(force=True)
         return np.asarray(near & self.chart.inside(coordinates))
 
     @torch_threads(1)
     def _in_parts(self, method: str, *arrays: FloatArray) -> list[FloatArray]:
-        function = getattr(self._runner.module(len(arrays[0])), method)
+        function, device = getattr(self._runner.module(len(arrays[0])), method), self.device
+        n_rows = ROWS_AT_ONCE if device.type == "cpu" else ROWS_ON_A_DEVICE
         with torch.inference_mode():
             parts = [
-                function(*(torch.as_tensor(array[i : i + ROWS_AT_ONCE]) for array in arrays))
-                for i in range(0, max(len(arrays[0]), 1), ROWS_AT_ONCE)
+                function(*(torch.as_tensor(array[i : i + n_rows], device=device) for array in arrays))
+                for i in range(0, max(len(arrays[0]), 1), n_rows)
             ]
-        return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+        return [torch.cat(column).numpy(force=True) for column in zip(*parts, strict=True)]
 
     def save(self, path: str | Path) -> None:
         """Write ``model.safetensors``: tensors and JSON, the same bytes for the same generator."""
-        self._parts().write(path)
+        self.on("cpu")._parts().write(path)
 
     def export(self, path: str | Path) -> None:
         """Write TorchScript for OpenMM (``model.pt``), which `openmm_gancl.load_model` does not read.
 
         Forward takes base numbers and labels to coordinates and their log density; ``inverse`` takes coordinates back.
         """
-        self._parts().export(self._runner.scripted, path)
+        here = self.on("cpu")
+        here._parts().export(here._runner.scripted, path)
 
     def _parts(self) -> ModelParts:
         narrow, order = self.map.narrow, self.map.narrow.condition.order

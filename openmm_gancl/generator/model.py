@@ -1,6 +1,5 @@
 """The lifting model: generator, encoder, chart and labels; and the file of any model of this program."""
 
-import copy
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..coordinates.module_tensors import check_numbers, fill, whole_size
+from ..coordinates.module_tensors import check_numbers, fill, moved_to, whole_size
 from ..coordinates.slow_coordinates import FirstAxes, ModuleCoordinates, SlowCoordinates
 from ..engine.random_numbers import named_rng, torch_seeded
 from ..engine.threads import torch_threads
-from ..errors import InputError, first_line, last_line
+from ..errors import InputError, last_line
 from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters
 from ..system.molecular_system import MolecularSystem
@@ -117,13 +116,7 @@ class LiftingModel:
         """
         if self.networks.exponents.device == torch.device(device):
             return self
-        try:
-            networks = copy.deepcopy(self.networks).to(device)
-        except (RuntimeError, AssertionError) as error:  # the second where torch was built without the device
-            raise InputError(
-                f"torch cannot use the device {device!r} ({first_line(error)}): see `gancl doctor`"
-            ) from None
-        return replace(self, networks=networks)
+        return replace(self, networks=moved_to(self.networks, device))
 
     @property
     def fingerprint(self) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from ..engine.platforms import PlatformChoice
 from ..engine.random_numbers import named_rng
 from ..generator.invertible import InvertibleGenerator
 from ..sampling.own_frames import hydrogens_in_order
@@ -14,6 +16,18 @@ from .draws import Draws
 from .latent_relaxation import LatentMoves, lift_latent, relax_back
 from .lifts import Lifts
 from .mean_forces import slopes_of
+
+
+def on_device_of(model: Any, platform: str) -> Any:
+    """A model of any kind on the graphics card of a platform, where torch can use it."""
+    import torch
+
+    choice = PlatformChoice.read(platform)
+    if choice.name != "CUDA" or not torch.cuda.is_available():
+        return model
+    device = int(choice.devices[0]) if choice.devices else 0
+    # an executor's workers may have more devices than this machine
+    return model.on(f"cuda:{device}") if device < torch.cuda.device_count() else model
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class FixedLifter:
         """
         draws = lift_latent(
             self.system,
-            self.generator,
+            on_device_of(self.generator, self.platform),
             labels,
             named_rng(seed, "lift", "fixed"),
             moves,
@@ -70,7 +84,7 @@ class FixedLifter:
         coordinates = self.generator.chart.to_internal(ordered)
         draws = relax_back(
             self.system,
-            self.generator,
+            on_device_of(self.generator, self.platform),
             coordinates,
             named_rng(seed, "reverse", "fixed"),
             moves,

@@ -29,7 +29,7 @@ from ..sampling.langevin import maxwell_boltzmann
 from ..sampling.own_frames import hydrogens_in_order
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, whole_number
-from .fixed_lifts import FixedLifter
+from .fixed_lifts import FixedLifter, on_device_of
 from .label_proposals import LabelProposal, UniformProposal
 from .latent_relaxation import LatentMoves, choose_moves, choose_step
 from .lifts import Lifts, Mode, join_lifts
@@ -46,18 +46,6 @@ PATH_MODES = ("restrained", "unrestrained")
 
 RELAX_STEPS, N_MOVES = 500, 10
 """Steps in a Context, and moves of base numbers, where nothing is said."""
-
-
-def _on_device_of(model: LiftingModel, platform: str) -> LiftingModel:
-    """The model on the graphics card that the lifts relax on, where torch can use it."""
-    import torch
-
-    choice = PlatformChoice.read(platform)
-    if choice.name != "CUDA" or not torch.cuda.is_available():
-        return model
-    device = int(choice.devices[0]) if choice.devices else 0
-    # an executor's workers may have more devices than this machine
-    return model.on(f"cuda:{device}") if device < torch.cuda.device_count() else model
 
 
 def _relaxation(relax: str | None, model: LiftingModel | InvertibleGenerator) -> Relax:
@@ -210,7 +198,7 @@ class Lifter:
                 )
             self._density = DensityReference(model, system.kT, self.force_constants)
         else:
-            self.model = _on_device_of(model, self.platform)
+            self.model = on_device_of(model, self.platform)
         torch_a_step = self._density is not None
         self.packed = copies_of_lifts(
             packed, system.system, system.slow, self.force_constants, self.platform, torch_a_step

@@ -1,276 +1,311 @@
-"""Lifts of particles in an external field wholly inside one Context: proposed, relaxed and accepted in one step."""
+"""Moves wholly inside one Context: proposed, weighed and accepted in a step of its integrator, then dynamics."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
+import torch
 
-from ..coordinates.slow_coordinates import ParticleCoordinates
-from ..engine.packing import CopyLattice, add_guard, names_its_particles
+from ..coordinates.slow_coordinates import Torsions
 from ..engine.platform_rng import ReferenceStream, preserve_platform_rng
-from ..engine.platforms import REAL_GROUP, REFERENCE_GROUP, make_context
+from ..engine.platforms import REAL_GROUP, PlatformChoice, make_context, put_in_group, resolved_platform
 from ..engine.random_numbers import named_rng, openmm_seed
 from ..engine.threads import torch_threads
-from ..engine.torch_force import Backend
+from ..engine.torch_force import Backend, check_module, module_force
 from ..errors import InputError
-from ..generator.forces import torch_force
-from ..generator.model import LiftingModel
-from ..lifting.lifter import Lifter
-from ..lifting.relaxation import add_relaxation_step, add_relaxation_variables
+from ..free_energy.surface import FreeEnergySurface, load_surface
+from ..generator.invertible import InvertibleGenerator
+from ..lifting.label_proposals import TabulatedProposal
+from ..lifting.placement import GridPlacement
+from ..lifting.relaxation import CONSTRAINT_TOLERANCE, RelaxProtocol
+from ..lifting.requirements import check_exact
 from ..system.molecular_system import MolecularSystem
-from ..units import BoolArray, FloatArray, IntArray, numbers
+from ..units import BoolArray, FloatArray, numbers, whole_number
+from .context_modules import NO_DENSITY, Proposals, even_placement, scripted
+
+PROPOSAL_GROUP, DENSITY_GROUP = 2, 3
+"""Force groups of what is proposed, and of the density of the present configuration."""
 
 MAX_LOG_WEIGHT = 1e10
 """A log-weight beyond this, or NaN, is no weight."""
 
-MAX_PARTICLES = 16
-"""The integrator has a few lines a particle."""
+TRIALS = 64
+"""Proposals, of which one at least must be possible."""
 
 
 @dataclass(frozen=True)
 class ContextChain:
-    """A Metropolis chain of lifts.
+    """Steps of a move: an attempt each, then dynamics.
 
     Attributes:
-        positions: shape=(n, n_atoms, 3), nm, of the chain after each move.
-        labels: shape=(n, d), of each proposal.
-        log_weights: shape=(n,), log w' of each proposal, minus infinity where it failed.
+        positions: shape=(n, n_atoms, 3), nm, of the chain after each step.
+        labels: shape=(n, d), of these.
+        log_weights: shape=(n,), log w' - log p(s') of each proposal; minus infinity where it has none.
+        log_weights_before: shape=(n,), log w - log p(s) of the configuration that it was compared with; minus infinity
+            where that has none, and no proposal is accepted.
         accepted: shape=(n,).
     """
 
     positions: FloatArray
     labels: FloatArray
     log_weights: FloatArray
+    log_weights_before: FloatArray
     accepted: BoolArray
 
 
 class InContextMove:
-    """A chain of unrestrained lifts inside one Context; each step of its integrator is one move.
+    """Independent proposals of a generator, accepted inside one Context; each step of its integrator is one attempt.
 
-    Guarantee: the Boltzmann distribution of the System stays invariant (independence Metropolis-Hastings with the
-    exact weights of relaxed lifts, the state carrying its weight), at any model, step count and step size, if nothing
-    else moves the particles. The label is uniform over the domain, the latent standard normal, and r = p(z): a fitted
-    encoder is not used here.
+    Guarantee: attempts leave the Boltzmann distribution of the System exactly invariant, whatever the generator, the
+    surface and the dynamics: a proposal is accepted with ``min(1, [w'/p(s')] / [w/p(s)])``, and the weight
+    ``log w = -beta U + log J + 0.5 log det Z - log q(y | s)`` of the present configuration is computed anew at every
+    attempt (independence Metropolis-Hastings). A configuration outside the chart, the domain of the labels or the
+    declared state stays where it is; so does one whose proposal has no weight. The dynamics (Langevin, in the manner of
+    OpenMM's LangevinMiddleIntegrator) have the error of their time step, and may leave the declared state.
 
-    The network is one force, evaluated once a proposal, in a force group that nothing else uses. Each atom has a
-    second particle without mass of its own in the energy, a ghost, whose "force" carries the widths of the reference;
-    while a lift relaxes it is a free particle, whose heat and kinetic energy cancel in the weight.
+    A proposed molecule lies where its chart puts it, its first atom at the origin and its second on the first axis:
+    the potential knows no place and no orientation, which is tested, so any that does not depend on the present
+    configuration is right. Velocities are drawn anew where a proposal is accepted, and keep the constraints.
 
-    A lift that blows up has no weight, as one has that ends beyond 1e6 nm. On the Reference platform, whose Contexts
-    share one random generator, `run` and `step` draw from a stream of the move's own.
+    The generator's whole map, from normal numbers to positions, is one force, and its inverse with the density of the
+    present configuration another; each is evaluated once an attempt, in a force group that nothing else uses. A
+    step costs ``md_steps + 1`` evaluations of the real potential, two where nothing runs in between.
+
+    On the Reference platform, whose Contexts share one random generator, `run` and `step` draw from a stream of the
+    move's own.
 
     Args:
-        system: of particles in an external field, with components as labels, without a declared state; its forces
-            name their particles.
-        model: a lifting model for it.
-        relax_steps: of each relaxation.
-        time_step: ps; the system's own by default.
-        friction: 1/ps; the system's own by default.
-        force_constants: shape=(d,), kJ/mol/nm^2; the system's own by default.
-        platform: an OpenMM platform.
-        backend: of the network; see `openmm_gancl.engine.torch_force.module_force`.
+        system: one molecule, or particles in an external field.
+        generator: an invertible generator for it, `gancl.learn(system).model` say.
+        md_steps: of dynamics after each attempt; 0 for a chain of attempts alone.
+        surface: over the labels, if one is known (that of `gancl.learn`, or a file fes.npz): labels are then proposed
+            where it is low, which is accepted far more often. It need not be right.
+        time_step: of the dynamics, ps; the system's own by default.
+        friction: of the dynamics, 1/ps; the system's own by default.
+        platform: an OpenMM platform, or ``auto`` to measure.
+        backend: of the generator's forces; see `openmm_gancl.engine.torch_force.module_force`.
         seed: of OpenMM's generator, which draws everything.
 
     Attributes:
-        context: the Context; the first ``n_atoms`` particles are the system's, the others ghosts.
-        integrator: its globals ``log_weight``, ``current_log_weight``, ``accepted`` and ``n_accepted`` may be read.
+        placement: p(s).
+        context: the Context, at the system's positions. Its energy is that of force group 1 alone.
+        integrator: its globals ``log_weight``, ``log_weight_before``, ``accepted``, ``n_accepted`` and ``n_attempts``
+            may be read.
 
     Raises:
-        InputError: molecules, and what cannot be lifted exactly.
+        InputError: the generator does not fit the system, the System has no exact lifts, or the structure has no
+            weight: its label outside the domain, or it outside the declared state.
     """
 
     def __init__(
         self,
         system: MolecularSystem,
-        model: LiftingModel,
+        generator: InvertibleGenerator,
         *,
-        relax_steps: int = 100,
+        md_steps: int = 100,
+        surface: FreeEnergySurface | str | Path | None = None,
         time_step: float | None = None,
         friction: float | None = None,
-        force_constants: FloatArray | None = None,
         platform: str = "Reference",
         backend: Backend = "auto",
         seed: int = 0,
     ):
-        if reason := _why_not_inside(system, model):
-            raise InputError(f"{reason}: use Lifter or LiftMove")
-        assert isinstance(system.slow, ParticleCoordinates)
-        self.system = system
-        # a Lifter checks all that a lift needs, and has its protocol
-        lifter = Lifter(
-            system,
-            model,
-            relax_steps=relax_steps,
-            time_step=time_step,
-            friction=friction,
-            force_constants=force_constants,
-            mode="unrestrained",
-            platform=platform,
-        )
-        openmm_stream = openmm_seed(named_rng(seed, "in-context move"))
-        doubled = openmm.XmlSerializer.clone(system.system)
-        for force in doubled.getForces():
-            force.setForceGroup(REAL_GROUP)
-        for mass in system.masses:
-            doubled.addParticle(float(mass))
-        doubled.addForce(
-            torch_force(
-                model, "proposal", force_constants=lifter.force_constants, force_group=REFERENCE_GROUP, backend=backend
+        if not isinstance(generator, InvertibleGenerator):
+            raise InputError(
+                "a move inside a Context needs the density of what is proposed, which the product generator does not "
+                "know: give an invertible generator (gancl.learn, `gancl run`)"
             )
-        )
-        self.integrator = _move_integrator(lifter, model)
-        self.integrator.setIntegrationForceGroups({REAL_GROUP})
+        generator.check_system(system)
         with preserve_platform_rng():
-            self.context = make_context(doubled, self.integrator, lifter.platform, openmm_stream)
-        self._stream = ReferenceStream(openmm_stream)
-        self.context.setPositions(np.concatenate([system.positions, np.zeros_like(system.positions)]))
-        self._set_masks(system.n_atoms, system.slow.components, lifter.force_constants)
-
-    def _set_masks(self, n_atoms: int, components: IntArray, force_constants: FloatArray) -> None:
-        """Per-DOF constants: which DOFs are whose, and the restraint of the labels."""
-        n = 2 * n_atoms
-        for atom in range(n_atoms):
-            for name, row in ((f"atom_{atom}", atom), (f"ghost_{atom}", n_atoms + atom)):
-                mask = np.zeros((n, 3))
-                mask[row] = 1.0
-                self.integrator.setPerDofVariableByName(name, mask)
-        restraint = np.zeros((n, 3))
-        for i, ((atom, axis), k) in enumerate(zip(components, force_constants, strict=True)):
-            mask = np.zeros((n, 3))
-            mask[atom, axis] = 1.0
-            self.integrator.setPerDofVariableByName(f"is_label_{i}", mask)
-            restraint += k * mask
-        self.integrator.setPerDofVariableByName("restraint", restraint)
+            check_exact(system, generator.chart)
+        self.system, self.md_steps = system, whole_number("md_steps", md_steps, 0)
+        protocol = RelaxProtocol.linear(
+            1,
+            system.time_step if time_step is None else time_step,
+            system.friction if friction is None else friction,
+            system.temperature,
+        )
+        self.placement = even_placement(system.slow) if surface is None else _below(surface, system)
+        proposals = Proposals(generator, self.placement, system).requires_grad_(False)
+        with torch_threads(1):
+            _check_proposals(proposals, system)
+            forces = _forces(proposals, system, backend)
+        with preserve_platform_rng():
+            platform = resolved_platform(platform, system.system, system.positions)
+            self.integrator = _integrator(system, protocol, self.md_steps, platform)
+            whole = openmm.XmlSerializer.clone(system.system)
+            put_in_group(whole, REAL_GROUP)
+            for force in forces:
+                whole.addForce(force)
+            stream = openmm_seed(named_rng(seed, "in-context move"))
+            self.context = make_context(whole, self.integrator, platform, stream)
+        self._stream = ReferenceStream(stream)
+        self.context.setPositions(system.positions)
+        with self._stream.drawn_from():
+            self.context.setVelocitiesToTemperature(system.temperature, stream)
 
     @property
     def acceptance_rate(self) -> float:
-        """Accepted moves since the beginning; NaN before the first."""
+        """Accepted attempts since the beginning; NaN before the first."""
         value = self.integrator.getGlobalVariableByName
-        return float(value("n_accepted") / value("n_moves")) if value("n_moves") else float("nan")
+        return float(value("n_accepted") / value("n_attempts")) if value("n_attempts") else float("nan")
 
     def step(self, n: int) -> None:
-        """n moves without a record."""
+        """n times an attempt and the dynamics after it, without a record."""
         with self._stream.drawn_from(), torch_threads(1):
             self.integrator.step(n)
+        self._positions()
 
     def run(self, n: int) -> ContextChain:
-        """n moves, each recorded."""
+        """The same, each recorded."""
         positions = np.empty((n, self.system.n_atoms, 3))
-        labels = np.empty((n, len(self.system.slow.names)))
-        log_weights, accepted = np.empty(n), np.empty(n, dtype=bool)
+        log_weights, before, accepted = np.empty(n), np.empty(n), np.empty(n, dtype=bool)
         value = self.integrator.getGlobalVariableByName
-        names = [f"label_{j}" for j in range(labels.shape[1])]
         with self._stream.drawn_from(), torch_threads(1):
             for i in range(n):
                 self.integrator.step(1)
-                state = self.context.getState(positions=True)
-                positions[i] = numbers(state.getPositions(asNumpy=True))[: self.system.n_atoms]
-                labels[i] = [self.context.getParameter(name) for name in names]
-                log_weights[i], accepted[i] = value("log_weight"), bool(value("accepted"))
-        usable = np.abs(log_weights) < MAX_LOG_WEIGHT
-        return ContextChain(positions, labels, np.where(usable, log_weights, -np.inf), accepted)
+                positions[i] = self._positions()
+                log_weights[i], before[i] = value("log_weight"), value("log_weight_before")
+                accepted[i] = bool(value("accepted"))
+        labels = self.system.slow.transform(positions)
+        return ContextChain(positions, labels, _weights(log_weights), _weights(before), accepted)
+
+    def _positions(self) -> FloatArray:
+        positions = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))
+        if not np.isfinite(positions).all():
+            raise InputError("the dynamics between attempts have blown up, positions are NaN: give a shorter time_step")
+        return positions
 
 
-def _why_not_inside(system: MolecularSystem, model: LiftingModel) -> str:
-    """Why moves of a system cannot be made inside a Context; empty where they can."""
-    if not isinstance(system.slow, ParticleCoordinates) or system.n_atoms > MAX_PARTICLES:
-        return f"a move inside the Context is for at most {MAX_PARTICLES} particles in an external field"
-    if not system.state.is_empty:
-        return f"{system.name} has a declared state, which a move inside the Context does not check"
-    for force in system.system.getForces():
-        if not names_its_particles(force):
-            return f"the System has a {type(force).__name__}, which would feel the ghosts of a move inside the Context"
-    return ""
+def _weights(values: FloatArray) -> FloatArray:
+    return np.where(np.abs(values) < MAX_LOG_WEIGHT, values, -np.inf)
 
 
-def _move_integrator(lifter: Lifter, model: LiftingModel) -> Any:
-    integrator = openmm.CustomIntegrator(lifter.protocol.time_step)
-    add_relaxation_variables(integrator, lifter.protocol)
-    n_atoms, d = model.chart.n_atoms, len(model.slow.names)
-    for name in ("log_q", "log_weight", "real_energy", "kinetic_start", "kinetic_end", "n_broken"):
+def _below(surface: FreeEnergySurface | str | Path, system: MolecularSystem) -> GridPlacement:
+    """p(s) where a surface is low, with a share everywhere."""
+    if not isinstance(surface, FreeEnergySurface):
+        surface = load_surface(surface)
+    if surface.names != system.slow.names:
+        raise InputError(
+            f"the surface is over {', '.join(surface.names)}, the system's labels are {', '.join(system.slow.names)}: "
+            "give a surface over these"
+        )
+    found = TabulatedProposal.from_energies(
+        system.slow, system.force_constants, system.kT, surface.edges, surface.energy
+    )
+    return GridPlacement(found.edges, found.probabilities)
+
+
+def _check_proposals(proposals: Proposals, system: MolecularSystem) -> None:
+    """See that something is proposed, and that the structure has a density."""
+    rng = named_rng(0, "fixed", "proposals")
+    _, log_density = proposals(torch.as_tensor(rng.standard_normal((TRIALS, proposals.n_coordinates))))
+    if not (log_density > NO_DENSITY).any():
+        raise InputError(
+            f"none of {TRIALS} proposals of the model is finite, in the chart and in the declared state: train it again"
+        )
+    here = torch.as_tensor(system.positions[None])
+    if (proposals.log_density(here) > NO_DENSITY).item():
+        return
+    labels = system.slow.transform(system.positions[None])[0]
+    outside = ~((labels >= system.slow.domain[:, 0]) & (labels <= system.slow.domain[:, 1]))
+    if not isinstance(system.slow, Torsions) and outside.any():
+        i = int(np.flatnonzero(outside)[0])
+        low, high = system.slow.domain[i].tolist()
+        why = f"its label {system.slow.names[i]} is {labels[i]:g}, outside its domain of {low:g} to {high:g}"
+    elif violation := str(system.state.violations(system.positions[None])[0]):
+        why = f"it is outside the declared state ({violation})"
+    else:
+        why = "the model gives it no finite density"
+    raise InputError(f"the structure of {system.name} has no weight, and would never move: {why}; give another")
+
+
+def _forces(proposals: Proposals, system: MolecularSystem, backend: Backend) -> list[openmm.Force]:
+    found = []
+    places = (np.zeros_like(system.positions), system.positions)
+    for module, place, group in zip(scripted(proposals), places, (PROPOSAL_GROUP, DENSITY_GROUP), strict=True):
+        check_module(module, place, {}, with_forces=True)
+        force = module_force(module, {}, backend, with_forces=True)
+        force.setForceGroup(group)
+        found.append(force)
+    return found
+
+
+def _integrator(system: MolecularSystem, protocol: RelaxProtocol, md_steps: int, platform: str) -> Any:
+    integrator = openmm.CustomIntegrator(protocol.time_step)
+    integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE.get(PlatformChoice.read(platform).name, 1e-6))
+    integrator.setIntegrationForceGroups({REAL_GROUP})
+    for name in ("real_energy", "log_density", "log_density_before", "log_weight", "log_weight_before"):
         integrator.addGlobalVariable(name, 0.0)
-    for name in ("accepted", "n_accepted", "n_moves"):
+    for name in ("accepted", "n_accepted", "n_attempts", "md_step"):
         integrator.addGlobalVariable(name, 0.0)
-    integrator.addGlobalVariable("kT", lifter.system.kT)
-    # any first weight is accepted
-    integrator.addGlobalVariable("current_log_weight", -MAX_LOG_WEIGHT)
-    for i in range(d):
-        integrator.addGlobalVariable(f"obtained_{i}", 0.0)
-        integrator.addPerDofVariable(f"is_label_{i}", 0.0)
-    for atom in range(n_atoms):
-        integrator.addPerDofVariable(f"atom_{atom}", 0.0)
-        integrator.addPerDofVariable(f"ghost_{atom}", 0.0)
-    for axis in "xyz":
-        integrator.addGlobalVariable(f"width_{axis}", 0.0)
-    for name in ("current", "noise_drawn", "shift", "centre", "width", "stiffness", "restraint"):
+    integrator.addGlobalVariable("kT", system.kT)
+    integrator.addGlobalVariable("md_steps", md_steps)
+    kept = float(np.exp(-protocol.friction * protocol.time_step))
+    integrator.addGlobalVariable("kept", kept)
+    integrator.addGlobalVariable("drawn", float(np.sqrt((1.0 - kept**2) * system.kT)))
+    for name in ("before", "force", "shift"):
         integrator.addPerDofVariable(name, 0.0)
-    check = add_guard(integrator, CopyLattice(), lifter.protocol.time_step)
-    _add_proposal(integrator, lifter, model)
-    integrator.addComputePerDof("broken", "0")
-    integrator.addComputePerDof("v", "sqrt(kT/m)*gaussian")
-    integrator.addComputeSum("kinetic_start", "0.5*m*v*v")
-    integrator.addComputeGlobal("n", "0")
-    integrator.beginWhileBlock("n < n_steps")
-    # the restraint of the label's coordinate is added to the real force, and is its reference
-    add_relaxation_step(integrator, f"f{REAL_GROUP}-restraint*(x-centre)", "-stiffness*(x-centre)", check=check)
-    integrator.endBlock()
-    _add_acceptance(integrator, lifter)
+    constrained = len(system.constraints) > 0
+    _add_attempt(integrator, constrained)
+    _add_dynamics(integrator, constrained)
     return integrator
 
 
-def _add_proposal(integrator: Any, lifter: Lifter, model: LiftingModel) -> None:
-    """x0 = c + width * noise, with c and width of every DOF: one evaluation of the network."""
-    integrator.addComputePerDof("current", "x")
-    for i, (low, high) in enumerate(model.slow.domain.tolist()):
-        integrator.addComputeGlobal(f"label_{i}", f"{low!r}+{high - low!r}*uniform")
-    for i in range(model.latent_size):
-        integrator.addComputeGlobal(f"latent_{i}", "gaussian")
-    integrator.addComputePerDof("noise_drawn", "gaussian")
-    integrator.addComputePerDof("x", "noise_drawn")
-    integrator.addComputeGlobal("log_q", f"energy{REFERENCE_GROUP}")
-    # in a line of its own: with x on its left the network would be evaluated again
-    integrator.addComputePerDof("shift", f"f{REFERENCE_GROUP}")
-    integrator.addComputePerDof("width", "0")
-    integrator.addComputePerDof("x", "0")
-    for atom in range(model.chart.n_atoms):
-        for axis in "xyz":
-            # a scalar is summed over three DOFs
-            integrator.addComputeSum(f"width_{axis}", f"ghost_{atom}*_{axis}(shift)/3")
-        integrator.addComputePerDof("width", f"width+atom_{atom}*vector(width_x, width_y, width_z)")
-        integrator.addComputePerDof("x", f"x+atom_{atom}*(noise_drawn+shift)")
-    integrator.addComputePerDof("centre", "x-width*noise_drawn")
-    # ghosts are free particles
-    integrator.addComputePerDof("stiffness", "select(width, kT/width^2, 0)")
-
-
-def _add_acceptance(integrator: Any, lifter: Lifter) -> None:
-    """log w' = -beta (U_A + K_1 - K_0 - Q) - log q(x0 | s, z) + log r(s | x) - log p(s), and min(1, w'/w)."""
+def _add_attempt(integrator: Any, constrained: bool) -> None:
+    """The weight of the present configuration, a proposal with its own, and min(1, w'/w)."""
     integrator.addComputeGlobal("real_energy", f"energy{REAL_GROUP}")
-    integrator.addComputeSum("kinetic_end", "0.5*m*v*v")
-    integrator.addComputeGlobal("log_weight", "-(real_energy+kinetic_end-kinetic_start-heat)/kT-log_q")
-    for i, ((low, high), k) in enumerate(zip(lifter.system.slow.domain.tolist(), lifter.force_constants, strict=True)):
-        width, half, middle = float(np.sqrt(lifter.system.kT / k)), 0.5 * (high - low), 0.5 * (high + low)
-        integrator.addComputeSum(f"obtained_{i}", f"is_label_{i}*x")
-        # the restraint's Boltzmann factor over the labels of the domain; erfc of both ends, from the nearer one
-        integrator.addComputeGlobal(
-            "log_weight",
-            f"log_weight-0.5*((label_{i}-obtained_{i})/{width!r})^2"
-            f"+{float(np.log(2 * half / width * np.sqrt(2 / np.pi)))!r}"
-            f"-log(erfc((away-{half!r})/{width * 2**0.5!r})-erfc((away+{half!r})/{width * 2**0.5!r}));"
-            f"away=abs(obtained_{i}-{middle!r})",
-        )
-    integrator.addComputeSum("n_broken", "broken")
-    integrator.addComputeGlobal("log_weight", f"select(n_broken, {-2 * MAX_LOG_WEIGHT!r}, log_weight)")
-    integrator.addComputeGlobal(
-        "accepted", f"step(log_weight-current_log_weight-log(uniform))*step({MAX_LOG_WEIGHT!r}-abs(log_weight))"
-    )
-    integrator.addComputeGlobal("n_moves", "n_moves+1")
+    integrator.addComputePerDof("force", f"f{REAL_GROUP}")
+    integrator.addComputeGlobal("log_density_before", f"energy{DENSITY_GROUP}")
+    integrator.addComputeGlobal("log_weight_before", "-real_energy/kT-log_density_before")
+    integrator.addComputePerDof("before", "x")
+    integrator.addComputePerDof("x", "gaussian")
+    integrator.addComputeGlobal("log_density", f"energy{PROPOSAL_GROUP}")
+    # in a line of its own: with x on its left the generator would be evaluated again
+    integrator.addComputePerDof("shift", f"f{PROPOSAL_GROUP}")
+    integrator.addComputeGlobal("log_weight", f"{-NO_DENSITY!r}")
+    integrator.beginIfBlock(f"log_density > {-MAX_LOG_WEIGHT!r}")
+    integrator.addComputePerDof("x", "x+shift")
+    integrator.addComputeGlobal("real_energy", f"energy{REAL_GROUP}")
+    integrator.addComputeGlobal("log_weight", "-real_energy/kT-log_density")
+    integrator.endBlock()
+    # step(NaN) is 0
+    usable = f"step({MAX_LOG_WEIGHT!r}-abs(log_weight))*step({MAX_LOG_WEIGHT!r}-abs(log_weight_before))"
+    integrator.addComputeGlobal("accepted", f"step(log_weight-log_weight_before-log(uniform))*{usable}")
+    integrator.addComputeGlobal("n_attempts", "n_attempts+1")
     integrator.addComputeGlobal("n_accepted", "n_accepted+accepted")
     integrator.beginIfBlock("accepted = 1")
-    integrator.addComputeGlobal("current_log_weight", "log_weight")
+    integrator.addComputePerDof("force", f"f{REAL_GROUP}")
+    integrator.addComputePerDof("v", "sqrt(kT/m)*gaussian")
+    if constrained:
+        # moves nothing, for a proposal keeps the constraints: projections start from the positions of the one before
+        integrator.addConstrainPositions()
+        integrator.addConstrainVelocities()
     integrator.endBlock()
     integrator.beginIfBlock("accepted = 0")
     # not by a factor of zero or one, which would keep a NaN
-    integrator.addComputePerDof("x", "current")
+    integrator.addComputePerDof("x", "before")
+    integrator.endBlock()
+
+
+def _add_dynamics(integrator: Any, constrained: bool) -> None:
+    """Steps as those of LangevinMiddleIntegrator (doi 10.1021/acs.jpca.9b02771), each force evaluated once."""
+    integrator.addComputeGlobal("md_step", "0")
+    integrator.beginWhileBlock("md_step < md_steps")
+    integrator.beginIfBlock("md_step > 0")  # the first is known from the attempt
+    integrator.addComputePerDof("force", f"f{REAL_GROUP}")
+    integrator.endBlock()
+    integrator.addComputePerDof("v", "v+dt*force/m")
+    if constrained:
+        integrator.addConstrainVelocities()
+    integrator.addComputePerDof("x", "x+0.5*dt*v")
+    integrator.addComputePerDof("v", "kept*v+drawn*gaussian/sqrt(m)")
+    integrator.addComputePerDof("x", "x+0.5*dt*v")
+    if constrained:
+        integrator.addComputePerDof("before", "x")
+        integrator.addConstrainPositions()
+        integrator.addComputePerDof("v", "v+(x-before)/dt")
+    integrator.addComputeGlobal("md_step", "md_step+1")
     integrator.endBlock()

@@ -6,7 +6,7 @@ import torch
 from ..system.constraints import Constraints
 from ..units import FloatArray
 from .chart import Chart, InternalCoordinates
-from .torch_chart import ChartPositions, log_fixman
+from .torch_chart import ChartPositions, LogFixman
 
 ROWS_AT_ONCE = 4000
 
@@ -46,13 +46,13 @@ def log_density_gradients(
         constraints: bonds with a fixed length, whose Fixman term is ``0.5 log det Z``.
         masses: shape=(n_atoms,), amu.
     """
-    to_positions, result = ChartPositions(chart), np.empty(coordinates.shape)
+    to_positions, log_fixman = ChartPositions(chart), LogFixman(constraints, masses)
+    result = np.empty(coordinates.shape)
     for i in range(0, len(coordinates), ROWS_AT_ONCE):
         rows = slice(i, i + ROWS_AT_ONCE)
         at = torch.tensor(coordinates[rows], requires_grad=True)
         positions = to_positions(at)
-        total = (positions * torch.as_tensor(forces[rows] / kT)).sum() + to_positions.log_jacobian(at).sum()
-        if len(constraints):
-            total = total + log_fixman(positions, constraints, masses).sum()
+        total = (positions * torch.as_tensor(forces[rows] / kT)).sum()
+        total = total + (to_positions.log_jacobian(at) + log_fixman(positions)).sum()
         result[rows] = torch.autograd.grad(total, at)[0].numpy()
     return result

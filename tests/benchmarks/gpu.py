@@ -1,11 +1,14 @@
-"""Packed lifts on a CUDA device compared with one CPU core and with OpenMM's own integrator: one table.
+"""Lifts on a CUDA device compared with one CPU core: two tables, and no claim.
 
     python tests/benchmarks/gpu.py
 
-needs no training and no file: alanine dipeptide in vacuum, an untrained model, 500 relax steps. It prints, for numbers
-of packed copies, lifts a second, how many times those of one core (Reference platform) that is, and the relaxation's
-steps a second as a share of `LangevinMiddleIntegrator` on the same packed System at two force evaluations a step.
-Medians of five. ``seconds_of_one_step`` is of the same lifts with a single step: what the host does about them.
+needs no file. The first table is of an invertible generator, trained on the spot (`gancl.learn`, 13,000 evaluations, on
+all cores, its seconds are printed), of each system: lifts and effective samples a second at one label, drawn, moved in
+base numbers or in a Context, on one core (Reference platform) and on the device. The second is of packed copies of the
+product generator, untrained: alanine dipeptide in vacuum, 500 relax steps; for numbers of packed copies, lifts a
+second, how many times those of one core that is, and the relaxation's steps a second as a share of
+`LangevinMiddleIntegrator` on the same packed System at two force evaluations a step. ``seconds_of_one_step`` is of the
+same lifts with a single step: what the host does about them. Medians of five, of the first table of three.
 
 It runs from wheels in a bare environment, offline, with the torch that is there. Where there is a network (13: the
 CUDA version of that torch; the plugin has OpenMM's version, for it does not ask for it; 3.12: that machine's Python):
@@ -29,12 +32,22 @@ import time
 import numpy as np
 import openmm
 
-from openmm_gancl import Lifter, load_system
+from openmm_gancl import Lifter, learn, load_system
 from openmm_gancl.engine.packing import pack_system
 from openmm_gancl.engine.platforms import GPU_PLATFORMS, make_context
+from openmm_gancl.engine.tasks import available_workers
+from openmm_gancl.free_energy.weight_statistics import effective_sample_size
 from openmm_gancl.generator import untrained_model
 
 RELAX_STEPS, ONE_CORE = 500, 32
+
+SYSTEMS = ("alanine_dipeptide_vacuum", "alanine_dipeptide_gbsa", "ala_ala_vacuum")
+WAYS = {
+    "none": ({"relax": "none"}, 512),
+    "latent, 10 moves": ({"relax": "latent", "relax_steps": 10}, 128),
+    "context, 50 steps": ({"relax": "context", "relax_steps": 50}, 32),
+}
+"""Of relaxing, and lifts that each is measured with."""
 
 
 def median_seconds(action, repeats=5):
@@ -55,6 +68,24 @@ def seconds_of_lifts(system, model, platform, copies, n, relax_steps=RELAX_STEPS
     return median_seconds(lambda: lifter.lift(labels, seed=1))
 
 
+def by_relaxation(name, platform, evaluations):
+    """Lifts and effective samples a second, of one core and of the device: a row a way of relaxing."""
+    system, begun = load_system(name), time.perf_counter()
+    learned = learn(system, seed=1, max_evaluations=evaluations, workers=available_workers())
+    print(json.dumps({"system": name, "seconds_of_training": round(time.perf_counter() - begun, 1)}), flush=True)
+    # the most probable of the labels that were drawn
+    best = learned.lifts.labels[np.argmax(learned.regression.log_density(learned.lifts.labels))]
+    for way, (options, n) in WAYS.items():
+        row = {"system": name, "relax": way}
+        for place in dict.fromkeys(["Reference", platform]):
+            lifter, labels = Lifter(system, learned.model, platform=place, **options), np.tile(best, (n, 1))
+            seconds = median_seconds(lambda lifter=lifter, labels=labels: lifter.lift(labels, seed=1), repeats=3)
+            share = effective_sample_size(lifter.lift(labels, seed=1).log_weights) / n
+            row[f"lifts_a_second, {place}"] = round(n / seconds, 1)
+            row[f"effective_a_second, {place}"] = round(share * n / seconds, 1)
+        print(json.dumps(row), flush=True)
+
+
 def langevin_steps_a_second(system, platform, copies):
     """Of the packed System under OpenMM's own integrator."""
     integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, 0.001)
@@ -73,11 +104,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--platform", default="CUDA")
     parser.add_argument("--precision", default="mixed")
-    parser.add_argument("--copies", type=int, nargs="+", default=[64, 512, 4096])
+    parser.add_argument("--systems", nargs="*", default=list(SYSTEMS))
+    parser.add_argument("--evaluations", type=int, default=13_000, help="of the potential, of each training")
+    parser.add_argument("--copies", type=int, nargs="*", default=[64, 512, 4096])
     arguments = parser.parse_args()
     platform = arguments.platform
     if platform in GPU_PLATFORMS:
         platform = f"{platform}::{arguments.precision}"
+    for name in arguments.systems:
+        by_relaxation(name, platform, arguments.evaluations)
+    if not arguments.copies:
+        return
     system = load_system("alanine_dipeptide_vacuum")
     model = untrained_model(system, seed=1)
     core = ONE_CORE / seconds_of_lifts(system, model, "Reference", 1, ONE_CORE)

@@ -1,11 +1,13 @@
-"""Moves of the double well a second: wholly inside the Context, and the same move through Python.
+"""Moves inside a Context on alanine dipeptide: the time of an attempt, and crossings for a million evaluations.
 
-    python tests/benchmarks/in_context.py
+    python -m tests.benchmarks.in_context [--system alanine_dipeptide_vacuum] [--evaluations N]
 
-prints one JSON line a number of relax steps: microseconds of one move by `InContextMove` with either backend, by a
-metropolis `LiftMove` (its lifts are proposed 32 at a time, relaxed one after the other), and by a `Lifter` of single
-lifts, as a chain needs them that proposes from its present state; and how many times more moves a second are made
-inside. Medians of five, in turn.
+trains the generator (`gancl.learn`, the evaluations that it took are printed), then prints one JSON line a measurement:
+microseconds of one bare evaluation of the modules of a proposal and of the density of a configuration, and of an
+attempt without dynamics by each backend, less its evaluations of the potential; then, from C7eq, for 10 and 100 steps
+of dynamics between attempts, one-way crossings between phi < 0 and the C7ax side (0 < phi < 2.5) for a million
+evaluations of the potential, and the population of that side with its error from blocks; and plain dynamics of as many
+evaluations. With --run RUN the model and the surface are those of a finished `gancl run`.
 """
 
 import argparse
@@ -14,77 +16,118 @@ import time
 
 import numpy as np
 import openmm
-from openmm import app
+import torch
 
-from openmm_gancl import Lifter, LiftMove, load_system, sample_windows, train
+from openmm_gancl import learn, load_model, load_surface, load_system
+from openmm_gancl.engine.platforms import PotentialEnergy, make_context
 from openmm_gancl.engine.torch_force import torch_force_type
-from openmm_gancl.lifting.relaxation import Relaxer
 from openmm_gancl.moves import InContextMove
+from openmm_gancl.moves.context_modules import Proposals, even_placement, scripted
 
-SYSTEM, N = "double_well_oscillators", 300
+N, REPEATS, BLOCKS, PIECE = 100, 5, 20, 500
 
 
 def microseconds(action):
-    """Of one of N moves."""
-    begun = time.perf_counter()
+    """Of one of N: the median of several."""
     action()
-    return 1e6 * (time.perf_counter() - begun) / N
+    action()
+    times = []
+    for _ in range(REPEATS):
+        begun = time.process_time()
+        action()
+        times.append(1e6 * (time.process_time() - begun) / N)
+    return float(np.median(times))
 
 
-def lift_move(system, model, relax_steps):
-    """A metropolis chain by way of a Simulation."""
+def repeated(function, *arguments):
+    """N calls without gradients."""
+
+    def action():
+        with torch.no_grad():
+            for _ in range(N):
+                function(*arguments)
+
+    return action
+
+
+def times_of(system, generator):
+    """Of a bare module, and of an attempt outside the potential, processor time."""
+    proposals = Proposals(generator, even_placement(system.slow), system).requires_grad_(False)
+    proposal, density = scripted(proposals)
+    normals, here = torch.randn(system.n_atoms, 3, dtype=torch.float64), torch.as_tensor(system.positions)
+    energy = PotentialEnergy(system.system, "Reference")
+    potential = microseconds(repeated(energy, system.positions))
+    found = {
+        "proposal": microseconds(repeated(proposal, normals)),
+        "density": microseconds(repeated(density, here)),
+        "potential": potential,
+    }
+    bare = max(found["proposal"], found["density"])
+    for backend in ["torch", "python"] if torch_force_type() else ["python"]:
+        move = InContextMove(system, generator, md_steps=0, backend=backend)
+        found[f"attempt, {backend}"] = microseconds(lambda move=move: move.step(N)) - 2 * potential
+        found[f"attempt over module, {backend}"] = found[f"attempt, {backend}"] / bare
+    return {name: round(value, 2) for name, value in found.items()}
+
+
+def crossings_of(phi, evaluations):
+    """One-way crossings for a million evaluations, and the population of the C7ax side, from phi of many steps."""
+    right = (phi > 0.0) & (phi < 2.5)
+    blocks = right[: len(right) // BLOCKS * BLOCKS].reshape(BLOCKS, -1).mean(axis=1)
+    return {
+        "evaluations": int(evaluations),
+        "crossings_a_million": round(float((right[1:] != right[:-1]).sum()) / evaluations * 1e6, 1),
+        "population": round(float(right.mean()), 4),
+        "error": round(float(blocks.std(ddof=1) / np.sqrt(BLOCKS)), 4),
+    }
+
+
+def moved(system, generator, surface, md_steps, evaluations):
+    """By attempts and dynamics."""
+    move = InContextMove(system, generator, md_steps=md_steps, surface=surface, seed=1)
+    n, begun = int(evaluations / (md_steps + 1)), time.process_time()
+    phi = np.concatenate([move.run(min(PIECE, n - i)).labels[:, 0] for i in range(0, n, PIECE)])
+    row = crossings_of(phi, n * (md_steps + 1))
+    seconds = round(time.process_time() - begun, 1)
+    return row | {"md_steps": md_steps, "accepted": round(move.acceptance_rate, 3), "processor_seconds": seconds}
+
+
+def plain(system, evaluations, every=10):
+    """By OpenMM's own integrator."""
     integrator = openmm.LangevinMiddleIntegrator(system.temperature, system.friction, system.time_step)
-    platform = openmm.Platform.getPlatformByName("Reference")
-    simulation = app.Simulation(system.topology, system.system, integrator, platform)
-    simulation.context.setPositions(system.positions)
-    return LiftMove(
-        simulation,
-        model,
-        relax_steps=relax_steps,
-        acceptance="metropolis",
-        force_constants=system.force_constants,
-        time_step=system.time_step,
-        platform="Reference",
-    )
-
-
-def single_lifts(system, model, relax_steps):
-    """N lifts proposed, relaxed and weighed one at a time in a Context that stays."""
-    lifter = Lifter(system, model, relax_steps=relax_steps, mode="unrestrained", platform="Reference")
-    rng, relaxer = np.random.default_rng(0), Relaxer()
-
-    def run():
-        for _ in range(N):
-            lifter.run(relaxer, rng, lifter.label_proposal.sample(1, rng))
-
-    return run
+    integrator.setConstraintTolerance(1e-6)
+    context = make_context(system.system, integrator, "Reference", 1)
+    context.setPositions(system.positions)
+    context.setVelocitiesToTemperature(system.temperature, 1)
+    phi = np.empty(int(evaluations / every))
+    for i in range(len(phi)):
+        integrator.step(every)
+        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
+        phi[i] = system.slow.transform(positions[None])[0, 0]
+    return crossings_of(phi, len(phi) * every) | {"plain": True}
 
 
 def main():
-    """Parse the arguments, measure, print."""
+    """Parse the arguments, train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    system = load_system(SYSTEM)
-    model = train(system, sample_windows(system, n_windows=64, steps_per_window=1000, seed=1), seed=1)
-    backends = ["torch", "python"] if torch_force_type() else ["python"]
-    for relax_steps in (1, 20, 100):
-        inside = {name: InContextMove(system, model, relax_steps=relax_steps, backend=name) for name in backends}
-        ways = {name: lambda move=move: move.step(N) for name, move in inside.items()}
-        move = lift_move(system, model, relax_steps)
-        ways["LiftMove"] = lambda move=move: move.run(N)
-        ways["Lifter"] = single_lifts(system, model, relax_steps)
-        for way in ways.values():
-            way()
-        times = {name: [] for name in ways}
-        for _ in range(5):
-            for name, way in ways.items():
-                times[name].append(microseconds(way))
-        medians = {name: round(float(np.median(values)), 1) for name, values in times.items()}
-        row = {"relax_steps": relax_steps, "microseconds": medians}
-        for name in ("LiftMove", "Lifter"):
-            ratios = np.array(times[name]) / np.array(times[backends[0]])
-            row[f"times_{name}"] = round(float(np.median(ratios)), 2)
-        print(json.dumps(row), flush=True)
+    parser.add_argument("--system", default="alanine_dipeptide_vacuum")
+    parser.add_argument("--evaluations", type=float, default=1e6, help="of the potential, a measurement")
+    parser.add_argument("--run", help="a run folder, instead of training")
+    arguments = parser.parse_args()
+    system = load_system(arguments.system)
+    if arguments.run:
+        generator, surface = (
+            load_model(f"{arguments.run}/model.safetensors"),
+            load_surface(f"{arguments.run}/fes.npz"),
+        )
+    else:
+        learned = learn(system, seed=1)
+        generator, surface = learned.model, learned.surface
+        print(json.dumps({"training_evaluations": learned.history[-1].force_evaluations}), flush=True)
+    print(json.dumps(times_of(system, generator)), flush=True)
+    for md_steps in (10, 100):
+        print(json.dumps(moved(system, generator, surface, md_steps, arguments.evaluations)), flush=True)
+    print(json.dumps(plain(system, arguments.evaluations)), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from openmm_gancl.errors import InputError
 from openmm_gancl.lifting.label_proposals import UniformProposal
 from openmm_gancl.workflow import options
 from tests.cli.test_cli import gancl
+from tests.physics.toy_generators import generator
 from tests.tiny_run import PRESETS
 
 PACKAGE = Path(random_numbers.__file__).parents[1]
@@ -155,7 +156,7 @@ def test_no_two_streams_of_a_script_with_one_seed_meet(monkeypatch):
     simulation.context.setPositions(system.positions)
     for _ in range(2):
         api.LiftMove(simulation, model, relax_steps=2).run(2)
-    api.moves.InContextMove(system, model, relax_steps=2).run(2)
+    api.moves.InContextMove(system, generator(TOY, "trained"), md_steps=2).run(2)
     # an untrained and a trained model were lifted with one seed, on purpose
     twice = [
         first for first, second in recorded.repeated() if first != second or first[1][0] not in ("lift", "restart")

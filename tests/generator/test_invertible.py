@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_gancl import load_system
+from openmm_gancl import InputError, load_system
 from openmm_gancl.generator import invertible
 from openmm_gancl.generator.invertible import ROWS_AT_ONCE, InvertibleGenerator
 from openmm_gancl.generator.row_inverse import RowInverse
@@ -131,3 +131,17 @@ def test_another_inverse_than_the_maps_is_noticed(generator, monkeypatch):
     monkeypatch.setattr(RowInverse, "_tails", lambda self, widened: (right(self, widened)[0], 0.01))
     with pytest.raises(RuntimeError, match="is not that of the map"):
         copy.deepcopy(generator).invert_one(np.zeros(9))
+
+
+def test_on_a_device_that_torch_cannot_use_it_is_refused(generator):
+    assert generator.on("cpu") is generator and generator.device == torch.device("cpu")
+    with pytest.raises(InputError, match=r"torch cannot use the device 'cuda:99'.*see `gancl doctor`"):
+        generator.on("cuda:99")
+
+
+def test_a_batch_taken_whole_as_on_a_device_draws_the_same(generator, monkeypatch):
+    base = generator.sample_base(600, np.random.default_rng(2))
+    expected = generator.transform(base, labels(600))
+    monkeypatch.setattr(invertible, "ROWS_AT_ONCE", invertible.ROWS_ON_A_DEVICE)
+    for one, other in zip(generator.transform(base, labels(600)), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)

@@ -14,7 +14,7 @@ from openmm_gancl.lifting.evaluation import evaluate
 from openmm_gancl.reference import gradients as gradients_module
 from openmm_gancl.reference.chart import InternalCoordinates, chart_for
 from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradients
-from openmm_gancl.reference.torch_chart import ChartPositions, log_fixman
+from openmm_gancl.reference.torch_chart import ChartPositions, LogFixman
 from openmm_gancl.system.molecular_system import system_from_objects
 
 NAMES = ("alanine", "constrained alanine", "chain", "toy")
@@ -61,7 +61,7 @@ def test_positions_and_volume_equal_those_of_numpy(systems, name):
     assert np.allclose(module(at).numpy(), expected, rtol=0, atol=1e-13)
     assert np.allclose(module.log_jacobian(at).numpy(), chart.log_jacobian(coordinates), rtol=0, atol=1e-11)
     if len(system.constraints):
-        fixman = log_fixman(module(at), system.constraints, system.masses).numpy()
+        fixman = LogFixman(system.constraints, system.masses)(module(at)).numpy()
         assert np.allclose(fixman, system.constraints.log_fixman(expected, system.masses), rtol=0, atol=1e-11)
 
 
@@ -119,7 +119,7 @@ def test_a_term_left_out_shows(systems, name, term, monkeypatch):
     if term == "volume":
         monkeypatch.setattr(ChartPositions, "log_jacobian", lambda _, at: 0.0 * at[:, 0])
     else:
-        monkeypatch.setattr(gradients_module, "log_fixman", lambda positions, *_: 0.0 * positions[:, 0, 0])
+        monkeypatch.setattr(gradients_module, "LogFixman", lambda *_: lambda positions: 0.0 * positions[:, 0, 0])
     assert not agree(pulled_back(system, chart, coordinates)[0], expected)
 
 

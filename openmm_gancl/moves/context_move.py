@@ -15,15 +15,15 @@ from ..engine.random_numbers import named_rng, openmm_seed
 from ..engine.threads import torch_threads
 from ..engine.torch_force import Backend, check_module, module_force
 from ..errors import InputError
-from ..free_energy.surface import FreeEnergySurface, load_surface
+from ..free_energy.surface import FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
-from ..lifting.label_proposals import TabulatedProposal
 from ..lifting.placement import GridPlacement
 from ..lifting.relaxation import CONSTRAINT_TOLERANCE, RelaxProtocol
 from ..lifting.requirements import check_exact
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, numbers, whole_number
 from .context_modules import NO_DENSITY, Proposals, even_placement, scripted
+from .sources import low_labels
 
 PROPOSAL_GROUP, DENSITY_GROUP = 2, 3
 """Force groups of what is proposed, and of the density of the present configuration."""
@@ -184,17 +184,7 @@ def _weights(values: FloatArray) -> FloatArray:
 
 
 def _below(surface: FreeEnergySurface | str | Path, system: MolecularSystem) -> GridPlacement:
-    """p(s) where a surface is low, with a share everywhere."""
-    if not isinstance(surface, FreeEnergySurface):
-        surface = load_surface(surface)
-    if surface.names != system.slow.names:
-        raise InputError(
-            f"the surface is over {', '.join(surface.names)}, the system's labels are {', '.join(system.slow.names)}: "
-            "give a surface over these"
-        )
-    found = TabulatedProposal.from_energies(
-        system.slow, system.force_constants, system.kT, surface.edges, surface.energy
-    )
+    found = low_labels(surface, system, smeared=False)
     return GridPlacement(found.edges, found.probabilities)
 
 

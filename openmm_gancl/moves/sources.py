@@ -164,19 +164,21 @@ def source_for(
             "the model's labels are no coordinates of its chart, and moves need to read them back: give a model over "
             "torsions or particles"
         )
-    label_proposal = options.label_proposal or _label_proposal(options.surface, system, smeared=False)
+    label_proposal = _label_proposal(options, system, smeared=False)
     label_proposal = label_proposal or UniformProposal(system.slow, system.force_constants, system.kT)
     if options.relax == "latent":
         return _relaxed_in_base(system, model, options, label_proposal, rng)
     return _inverted(system, model, options, label_proposal, energy, rng)
 
 
-def _label_proposal(
-    surface: FreeEnergySurface | str | Path | None, system: MolecularSystem, smeared: bool
-) -> LabelProposal | None:
-    """Where a surface is low."""
-    if surface is None:
-        return None
+def _label_proposal(options: MoveOptions, system: MolecularSystem, smeared: bool) -> LabelProposal | None:
+    if options.label_proposal or options.surface is None:
+        return options.label_proposal
+    return low_labels(options.surface, system, smeared)
+
+
+def low_labels(surface: FreeEnergySurface | str | Path, system: MolecularSystem, smeared: bool) -> TabulatedProposal:
+    """Labels where a surface is low, with a share everywhere; smeared as those of restrained lifts are."""
     if not isinstance(surface, FreeEnergySurface):
         surface = load_surface(surface)
     if surface.names != system.slow.names:
@@ -195,7 +197,7 @@ def _relaxed_in_context(system: MolecularSystem, model: LiftingModel, options: M
         model,
         relax_steps=options.relax_steps,
         mode="unrestrained",
-        label_proposal=options.label_proposal or _label_proposal(options.surface, system, smeared=True),
+        label_proposal=_label_proposal(options, system, smeared=True),
         platform=options.platform,
     )
     description = f"{RELAXED} lifts, {options.relax_steps} steps in a Context"

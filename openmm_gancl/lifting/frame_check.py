@@ -161,7 +161,7 @@ class _IndependentWindows:
             pulled = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT)
             reach = reaches(system.topology, self.chart, self.wide)
             self.turned = reach / np.pi * scattered_labels(torsions, n, rng)
-            self.widths = np.minimum(MODE_WIDTH, 0.5 * reach)
+            self.widths = np.where(reach < np.pi, 0.5 * reach, MODE_WIDTH)
         elif isinstance(system.slow, ParticleCoordinates):
             self.others = other_components(system.slow, system.positions)
         self.pulled = pulled

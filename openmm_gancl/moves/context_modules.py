@@ -98,6 +98,7 @@ class LabelGrid(nn.Module):
             log_density = log_density + part
         return torch.stack(labels, dim=1), log_density
 
+    @torch.jit.export
     def inverse(self, labels: Tensor) -> Tensor:
         """log p(s) of labels, shape=(n,); minus infinity outside the domain."""
         log_density = torch.zeros_like(labels[:, 0])

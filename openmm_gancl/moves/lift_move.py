@@ -228,13 +228,15 @@ class LiftMove:
         self.simulation, self.model, self.acceptance, self.seed = simulation, model, acceptance, seed
         self.history: list[LiftRecord] = []
         self.reporters: list[Report] = []
+        number = _moves_made.get(simulation, 0)
+        _moves_made[simulation] = number + 1
         with preserve_platform_rng():
             constants = FORCE_CONSTANT if options.force_constants is None else options.force_constants
             friction = FRICTION if options.friction is None else options.friction
             self.system = system_of_simulation(simulation, model, constants, time_step, friction)
             self._here = SimulationEnergy(simulation)
             with self._here.put_back(positions_of(simulation)):
-                sourced = source_for(self.system, model, options, self._here, named_rng(seed, "move", "pilot"))
+                sourced = source_for(self.system, model, options, self._here, named_rng(seed, "move", number, "pilot"))
             self._copy = None if sourced.platform is None else PotentialEnergy(self.system.system, sourced.platform)
         if acceptance == "metropolis" and not sourced.source.carries_weight:
             raise InputError(
@@ -242,8 +244,6 @@ class LiftMove:
                 "configuration has its own: leave it out"
             )
         self._sourced, self.pilot_evaluations = sourced, sourced.pilot_evaluations
-        number = _moves_made.get(simulation, 0)
-        _moves_made[simulation] = number + 1
         self._exchange = Exchange(sourced.source, self.system, seed, (number,))
         self._parameters = dict(simulation.context.getParameters())
         self._attempts = 0

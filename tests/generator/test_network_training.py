@@ -173,7 +173,7 @@ def test_too_few_structures_are_refused(bent, trained):
     chart, slow, coordinates, gradients = bent
     plain = InvertibleGenerator(trained[0], chart, slow)
     with pytest.raises(
-        InputError, match="a network needs 1000 effective training structures, and there are 300: allow"
+        InputError, match="a network needs 1000 effective training structures, and there are 300: raise"
     ):
         with_network(plain, coordinates[:300], gradients[:300], np.ones(300), seed=1)
     gradients = gradients.copy()

@@ -125,11 +125,11 @@ def test_precisions_that_do_not_depend_stay_constant_with_many_structures():
 
 
 def test_too_few_structures_are_refused():
-    with pytest.raises(InputError, match="only 19 effective training structures: sample more"):
+    with pytest.raises(InputError, match="only 19 effective training structures: give more"):
         fitted(19)
     coordinates, gradients = structures(400)
     for weights in (np.r_[np.ones(12), np.full(388, 1e-9)], np.zeros(400)):
-        with pytest.raises(InputError, match="effective training structures: sample more"):
+        with pytest.raises(InputError, match="effective training structures: give more"):
             fit_triangular(CHART, ANGLE, coordinates, gradients, weights)
 
 

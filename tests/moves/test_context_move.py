@@ -1,5 +1,6 @@
 """The move inside a Context: weights as outside, evaluations of an attempt, what is refused, what is left alone."""
 
+import copy
 import os
 from dataclasses import replace
 from functools import cache, partial
@@ -257,8 +258,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence():
         InContextMove(replace(well, positions=away), of_well)
 
 
-def test_a_generator_that_gives_nan_is_refused(monkeypatch):
-    system, changed = load_system(CHAIN.name), generator(CHAIN.name, "untrained")
-    monkeypatch.setattr(changed.map.narrow, "scale", torch.full_like(changed.map.narrow.scale, torch.nan))
+def test_a_generator_that_gives_nan_is_refused():
+    system, changed = load_system(CHAIN.name), copy.deepcopy(generator(CHAIN.name, "untrained"))
+    changed.map.narrow.scale.fill_(torch.nan)
     with pytest.raises(InputError, match=r"none of 64 proposals of the model is finite.*train it again"):
         InContextMove(system, changed)

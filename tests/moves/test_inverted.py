@@ -18,7 +18,7 @@ from openmm_gancl.generator.score_fit import untrained_triangular
 from openmm_gancl.generator.trained_for import system_metadata
 from openmm_gancl.lifting.label_proposals import UniformProposal
 from openmm_gancl.moves.inverted import INDEPENDENT, LOCAL, InvertedChart, Local
-from openmm_gancl.moves.sources import _label_proposal
+from openmm_gancl.moves.sources import low_labels
 from openmm_gancl.reference.chart import chart_for
 
 from ..physics.exact import CHAIN, DOUBLE_WELL
@@ -226,7 +226,7 @@ def test_a_surface_is_not_smeared_for_lifts_that_keep_their_labels(system):
     edges = (np.linspace(-np.pi, np.pi, 37),)
     energy = np.where(np.arange(36) == 20, 0.0, 60.0)
     surface = FreeEnergySurface(energy, np.zeros(36), edges, ("phi",), np.array([2 * np.pi]), 300.0, 0, ("rad",))
-    sharp, smeared = (_label_proposal(surface, system, smeared).probabilities for smeared in (False, True))
+    sharp, smeared = (low_labels(surface, system, smeared).probabilities for smeared in (False, True))
     assert sharp[20] > 0.9 > smeared[20] and abs(sharp.sum() - 1) < 1e-12
 
 

@@ -95,9 +95,11 @@ class AlwaysAccepts(LiftMove):
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 5000)]
 
 
+OTHERS = [pytest.param(*row, marks=pytest.mark.slow) for row in (("trained", 1), ("untrained", 200))]
+
+
 @pytest.mark.parametrize("md_steps", [50, *SLOW])
-@pytest.mark.parametrize("relax_steps", [1, 200])
-@pytest.mark.parametrize("generator", ["trained", "untrained"])
+@pytest.mark.parametrize(("generator", "relax_steps"), [("trained", 200), ("untrained", 1), *OTHERS])
 def test_exchange_keeps_the_equilibrium(models, generator, relax_steps, md_steps):
     system = models.system(NAME)
     model = models.with_prior_encoder(NAME, generator, 2)

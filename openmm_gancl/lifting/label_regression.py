@@ -36,7 +36,7 @@ PASSES = 3
 FIRST_LENGTH = CORRELATION_LENGTHS[2]
 """Of the prior for a first guess."""
 
-MAX_STEPS, KEPT_STEPS = 60, 20
+MAX_STEPS, KEPT_STEPS = 100, 20
 """Of the search for the best coefficients, and whose changes it remembers."""
 
 FLAT = 0.05

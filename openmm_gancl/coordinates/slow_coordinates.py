@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from ..errors import InputError, last_line
-from ..units import FloatArray, IntArray, check_radians, numbers
+from ..units import BoolArray, FloatArray, IntArray, check_radians, numbers
 from .geometry import dihedral_angles
 
 
@@ -74,6 +74,12 @@ class FirstAxes:
     def of(cls, axes: Axes, most: int) -> "FirstAxes":
         """At most so many."""
         return cls(axes.names[:most], axes.periods[:most], axes.domain[:most], axes.units[:most])
+
+
+def in_domain(labels: FloatArray, slow: SlowCoordinates) -> BoolArray:
+    """Which labels of shape=(n, d) are in the domain, shape=(n,); a periodic one is everywhere."""
+    low, high = slow.domain.T
+    return np.asarray((((labels >= low) & (labels <= high)) | np.isfinite(slow.periods)).all(axis=1))
 
 
 def checked_labels(labels: FloatArray, slow: SlowCoordinates) -> FloatArray:

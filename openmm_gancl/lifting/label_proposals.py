@@ -9,7 +9,7 @@ from scipy.special import ive, logsumexp
 
 from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import restraint_terms
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.slow_coordinates import SlowCoordinates, in_domain
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..free_energy.grid import bin_centres, bin_indices
@@ -81,8 +81,7 @@ class UniformProposal:
     def log_prior(self, labels: FloatArray) -> FloatArray:
         """See `LabelProposal.log_prior`."""
         low, high = self.slow.domain.T
-        inside = ((labels >= low) & (labels <= high)) | np.isfinite(self.slow.periods)
-        return np.where(inside.all(axis=1), -np.log(high - low).sum(), -np.inf)
+        return np.where(in_domain(labels, self.slow), -np.log(high - low).sum(), -np.inf)
 
     def sample_encoder(self, cv_values: FloatArray, rng: np.random.Generator) -> FloatArray:
         """See `LabelProposal.sample_encoder`."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coordinates.geometry import wrap
-from ..coordinates.slow_coordinates import checked_labels
+from ..coordinates.slow_coordinates import checked_labels, in_domain
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..lifting.label_proposals import LabelProposal
@@ -171,15 +171,13 @@ class InvertedChart:
     ) -> Placed:
         system, chart, slow = self.system, self.generator.chart, self.system.slow
         labels, log_jacobian = coordinates[:, chart.label_indices], chart.log_jacobian(coordinates)
-        low, high = slow.domain.T
-        in_domain = (((labels >= low) & (labels <= high)) | np.isfinite(slow.periods)).all(axis=1)
         log_measure = log_jacobian - log_density
         if len(system.constraints):
             log_measure = log_measure + system.constraints.log_fixman(positions, system.masses)
         reason = np.full(len(labels), "ok", dtype="<U10")
         reason[~np.isfinite(log_measure)] = "nan"
         reason[~system.state.inside(positions)] = "state"
-        reason[~(np.isfinite(log_jacobian) & in_domain)] = "outside"
+        reason[~(np.isfinite(log_jacobian) & in_domain(labels, slow))] = "outside"
         return Placed(labels, base, positions, log_measure, reason)
 
 

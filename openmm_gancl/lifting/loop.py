@@ -114,11 +114,13 @@ class Step:
             ``lifts/NN``, drawn when that is there.
         compute: gives `ForceFrames`, an `InvertibleGenerator` or a `RoundOfDraws`; the loop stays as it was.
         accept: takes what was computed, now or in another process; the next step needs it.
+        evaluations: that computing it takes, about.
     """
 
     name: str
     compute: Callable[[], Any]
     accept: Callable[[Any], None]
+    evaluations: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,18 +207,18 @@ class Loop:
 
     def steps(self) -> Iterator[Step]:
         """The steps in order; each is accepted before the next one is asked for."""
-        yield Step(FIRST, self._sample, self._accept_frames)
+        yield Step(FIRST, self._sample, self._accept_frames, self.windows.force_evaluations)
         left, rounds = sum(self.options.n_draws(self.max_evaluations, self.force_evaluations)), list[int]()
         while left > 0 and not self._reached_target():
             number, n = len(rounds), self._n_next(rounds, left)
             yield Step(f"rounds/{number:02d}/model", self._fit, self._accept_model)
-            yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round)
+            yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round, n)
             rounds.append(n)
             left -= n
         # for whoever draws next; what was drawn knows nothing of it
         yield Step("model", self._fit_with_network, self._accept_model)
         for number, n in enumerate(self.more_draws):
-            yield Step(f"lifts/{number:02d}", partial(self._draw, n, of_lifts=True), self._accept_round)
+            yield Step(f"lifts/{number:02d}", partial(self._draw, n, of_lifts=True), self._accept_round, n)
 
     def _reached_target(self) -> bool:
         """Whether the last round's median error is the target or less."""

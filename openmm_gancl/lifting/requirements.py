@@ -75,12 +75,14 @@ def check_exact(system: MolecularSystem, chart: Chart) -> None:
         )
 
 
-def _refuse(simulation: Any, model: Any) -> None:
-    if not hasattr(simulation, "context") or not isinstance(model, LiftingModel | InvertibleGenerator):
-        raise InputError(
-            f"given are a {type(simulation).__name__} and a {type(model).__name__}: give an openmm.app.Simulation and "
-            "a model (gancl.load_model reads one)"
-        )
+def check_simulation(simulation: Any) -> None:
+    """Refuse what has no exact lifts.
+
+    Raises:
+        InputError: no Simulation, or one of what System, and what to use instead.
+    """
+    if not hasattr(simulation, "context"):
+        raise InputError(f"given is a {type(simulation).__name__}: give an openmm.app.Simulation")
     if reason := why_not_exact(simulation.system, simulation.topology):
         raise InputError(reason)
     _check_groups(simulation)
@@ -132,7 +134,9 @@ def system_of_simulation(
     Raises:
         InputError: what cannot be lifted exactly, and what to use instead.
     """
-    _refuse(simulation, model)
+    if not isinstance(model, LiftingModel | InvertibleGenerator):
+        raise InputError(f"given is a {type(model).__name__} as a model: gancl.load_model reads one")
+    check_simulation(simulation)
     system = system_from_simulation(
         simulation, model.slow, force_constants=force_constants, time_step=time_step, friction=friction, barostat=False
     )

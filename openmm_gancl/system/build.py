@@ -13,6 +13,7 @@ from ..engine.serialization import deserialized_system, refuse_code
 from ..errors import InputError, first_line
 from ..units import FloatArray, number
 from .card import CoordinateLabelCard, FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
+from .topology_file import SUFFIX, read_topology
 
 _FLAT_BOTTOM = (
     "stiffness*max(0,distance-width)^2; distance=abs(delta-turn*floor(delta/turn+0.5)); "
@@ -42,8 +43,11 @@ def _toy(toy: ToyCard) -> tuple[Any, Any, FloatArray]:
 
 
 def _structure(path: Path) -> tuple[Any, Any]:
+    """Topology and positions; a topology file has none."""
     if not path.is_file():
         raise InputError(f"key 'structure': there is no file {path}: correct the path")
+    if path.suffix == SUFFIX:
+        return read_topology(path), None
     reader = app.PDBxFile if path.suffix in {".cif", ".mmcif"} else app.PDBFile
     try:
         structure = reader(str(path))
@@ -81,20 +85,34 @@ def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) 
         raise InputError(f"table 'force_field': OpenMM cannot make the System ({first_line(error)})") from None
 
 
-def _system_from_xml(path: Path) -> Any:
+def _from_xml(key: str, path: Path, kind: type) -> Any:
+    """What OpenMM has serialized into the file of a key."""
     if not path.is_file():
-        raise InputError(f"key 'system_xml': there is no file {path}: correct the path")
+        raise InputError(f"key '{key}': there is no file {path}: correct the path")
     try:
         text = path.read_text(encoding="utf-8")
         refuse_code(text)
-        system = deserialized_system(text)
+        found = deserialized_system(text)
     except InputError as error:
-        raise InputError(f"key 'system_xml': {path}: {error}") from None
+        raise InputError(f"key '{key}': {path}: {error}") from None
     except (openmm.OpenMMException, ValueError, SyntaxError) as error:
-        raise InputError(f"key 'system_xml': cannot read {path} ({first_line(error)})") from None
-    if not isinstance(system, openmm.System):
-        raise InputError(f"key 'system_xml': {path} holds a {type(system).__name__}, not a System")
-    return system
+        raise InputError(f"key '{key}': cannot read {path} ({first_line(error)})") from None
+    if not isinstance(found, kind):
+        raise InputError(f"key '{key}': {path} holds a {type(found).__name__}, not a {kind.__name__}")
+    return found
+
+
+def positions_of_state(path: Path) -> FloatArray:
+    """Positions of a State that OpenMM has serialized, shape=(n_atoms, 3), nm.
+
+    Raises:
+        InputError: no such file, or a State without positions.
+    """
+    state = _from_xml("state_xml", path, openmm.State)
+    try:
+        return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+    except openmm.OpenMMException:
+        raise InputError(f"key 'state_xml': the State of {path} has no positions: save it with them") from None
 
 
 def _flat_bottom_force(restraints: list[FlatBottomCard], n_atoms: int) -> Any:
@@ -128,7 +146,11 @@ def objects_of_card(card: SystemCard, folder: Path) -> tuple[Any, Any, FloatArra
         if card.force_field is not None:
             system = _system_from_force_field(card.force_field, topology, folder)
         else:
-            system = _system_from_xml(folder / str(card.system_xml))
+            system = _from_xml("system_xml", folder / str(card.system_xml), openmm.System)
+        if card.state_xml is not None:
+            positions = positions_of_state(folder / card.state_xml)
+        elif positions is None:
+            raise InputError(f"key 'structure': {card.structure} has no positions: add 'state_xml'")
     if card.state.flat_bottom:
         system.addForce(_flat_bottom_force(card.state.flat_bottom, system.getNumParticles()))
     return topology, system, positions

@@ -94,7 +94,7 @@ class StateCard(_Table):
     """What must stay as it is in the structure."""
 
     chirality: Literal["L", "structure", "none"] = "L"
-    trans_peptides: bool = True
+    trans_peptides: bool | Literal["auto"] = True
     flat_bottom: list[FlatBottomCard] = Field(default_factory=list)
 
 
@@ -115,7 +115,10 @@ class SystemCard(_Table):
     temperature: Positive = Field(description="K")
     friction: Positive = Field(description="1/ps")
     time_step: Positive = Field(description="ps")
-    structure: str | None = Field(None, description="PDB or mmCIF file, relative to the card")
+    structure: str | None = Field(None, description="PDB, mmCIF or topology file, relative to the card")
+    state_xml: str | None = Field(
+        None, description="serialized OpenMM State, relative to the card: positions in place of the structure's"
+    )
     force_field: ForceFieldCard | None = None
     system_xml: str | None = Field(None, description="serialized OpenMM System, relative to the card")
     toy: ToyCard | None = None
@@ -142,6 +145,8 @@ class SystemCard(_Table):
             )
         if (self.structure is None) != (self.toy is not None):
             raise ValueError("a toy has no 'structure': remove it" if self.toy else f"{given[0]} needs a 'structure'")
+        if self.toy is not None and self.state_xml is not None:
+            raise ValueError("a toy has no 'state_xml': remove it, and give its 'start'")
         return self
 
     @model_validator(mode="after")

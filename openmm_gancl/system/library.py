@@ -2,18 +2,30 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..coordinates.basin import Basin
 from ..errors import InputError
+from ..units import FloatArray
 from .build import labels_of_card, objects_of_card
 from .card import SDECard, SystemCard, read_card
 from .molecular_system import MolecularSystem, system_from_objects
 
 
-def _system_of_card(card: SystemCard, folder: Path) -> MolecularSystem:
-    topology, system, positions = objects_of_card(card, folder)
+def system_of_card(card: SystemCard, topology: Any, system: Any, positions: FloatArray) -> MolecularSystem:
+    """What a card says of OpenMM's objects that were made from it, or that it was made of.
+
+    Args:
+        card: of them.
+        topology: ``openmm.app.Topology``.
+        system: ``openmm.System``.
+        positions: shape=(n_atoms, 3), nm.
+
+    Raises:
+        InputError: they do not fit together.
+    """
     return system_from_objects(
         topology,
         system,
@@ -76,7 +88,7 @@ def load_system(name_or_path: str | Path) -> MolecularSystem:
             "openmm_gancl.load_sde and openmm_gancl.lift_sde"
         )
     try:
-        return _system_of_card(card, path.parent)
+        return system_of_card(card, *objects_of_card(card, path.parent))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -120,6 +120,14 @@ class Run:
             yield TaskCounter(self.folder, cost, done)
 
     @contextmanager
+    def evaluations(self, title: str, n: int) -> Iterator[None]:
+        """Report about n force evaluations as they are spent; none for a fit."""
+        with self.reporter.step(title, max(n, 1)) as done:
+            with self.folder.watched(lambda spent: done(min(spent, n))):
+                yield
+            done(max(n, 1))
+
+    @contextmanager
     def parts(self, title: str) -> Iterator[Progress]:
         """Report finished parts of a computation that says how many there are."""
         with self.reporter.step(title, 100) as done:

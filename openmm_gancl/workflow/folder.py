@@ -146,6 +146,7 @@ class RunFolder:
         self.path, self.manifest = path, manifest
         self._attempt: dict[str, Any] = {}
         self._started = self._saved = 0.0
+        self._watch: Callable[[int], None] | None = None
 
     @classmethod
     def create(cls, path: Path, identity: Mapping[str, Any]) -> "RunFolder":
@@ -200,9 +201,20 @@ class RunFolder:
             if not file.is_file() or checksum(file) != expected:
                 raise InputError(f"{file} {found}: restore it, or remove {file.parent} to compute that stage again")
 
+    @contextlib.contextmanager
+    def watched(self, spent: Callable[[int], None]) -> Iterator[None]:
+        """Call with the force evaluations of the stage in progress whenever some are counted."""
+        self._watch = spent
+        try:
+            yield
+        finally:
+            self._watch = None
+
     def spend(self, evaluations: int) -> None:
         """Count force evaluations of the stage in progress; what a killed attempt spent stays counted."""
         self._attempt["force_evaluations"] += int(evaluations)
+        if self._watch is not None:
+            self._watch(self._attempt["force_evaluations"])
         now = time.monotonic()
         if now - self._saved > HEARTBEAT:
             self._attempt["seconds"] = round(now - self._started, 2)

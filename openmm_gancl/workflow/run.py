@@ -18,6 +18,7 @@ from ..lifting.requirements import why_not_exact
 from ..reference.chart import chart_for
 from ..system.library import load_system
 from ..system.molecular_system import MolecularSystem
+from ..system.simulation_card import CARD, SimulationCard
 from ..units import FloatArray
 from .budget import least_evaluations
 from .context import Reporter, Run, Stage
@@ -61,6 +62,12 @@ RESULTS = {
 
 LAST_OF = {"sample": FIRST, "slow": "slow", "train": "rounds/00/model", "lift": "surface", "surface": "surface"}
 """Stages of the closed loop that the commands of single stages end with."""
+
+OWN_SYSTEM = "system"
+"""Folder in the run folder, of the card of a run that was begun with a Simulation."""
+
+Target = str | SimulationCard
+"""A system's name or card; or a Simulation's, which a run keeps in its folder."""
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
 
@@ -200,37 +207,52 @@ def _note_versions(folder: RunFolder, note: Callable[[str], None]) -> None:
         note(f"versions have changed since this run was begun ({', '.join(changed)})")
 
 
+def _source_of(folder: RunFolder) -> str:
+    """The card that a run was begun with; its own wherever the folder is now."""
+    own = folder.path / OWN_SYSTEM
+    return str(own) if (own / CARD).is_file() else str(folder.manifest["system"]["source"])
+
+
+def _system_now(path: Path, target: Target | None) -> MolecularSystem:
+    """The system that a run is to be of: with positions that it was begun with, where it has begun."""
+    if isinstance(target, SimulationCard):
+        own = path / OWN_SYSTEM
+        return target.begun_in(own).system if (own / CARD).is_file() else target.system
+    return load_system(_source_of(RunFolder.load(path)) if target is None else target)
+
+
 @contextmanager
 def open_run(
-    path: Path, target: str | None, options: RunOptions | None, reporter: Reporter, workers: int | None
+    path: Path, target: Target | None, options: RunOptions | None, reporter: Reporter, workers: int | None
 ) -> Iterator[Run]:
     """Lock a run folder, begin it or check that it is the run requested, and yield the run.
 
     Args:
         path: the folder.
-        target: a system's name or card; None takes the folder's own.
+        target: a system's name or card, or a Simulation's; None takes the folder's own.
         options: None takes the folder's own.
         reporter: of progress and notes.
         workers: local processes; by default all cores where lifts are relaxed, else this process alone.
     """
     if target is None and not is_run_folder(path):
         raise InputError(f"{path} is not a run folder (it has no manifest.json): make one with `gancl run`")
-    system = None if target is None else load_system(target)
+    system = _system_now(path, target)
     requested = options or RunOptions()
     _numbers_of(requested)
     prepare_folder(path)
     with locked(path, reporter.note):
         if is_run_folder(path):
             folder = RunFolder.load(path)
-            if system is None:
-                system = load_system(folder.manifest["system"]["source"])
             _check_same_system(_system_record(system, ""), folder.manifest["system"], path)
             if options is not None:
                 check_same_options(options, folder.manifest["options"], folder.manifest["platform"])
             _note_versions(folder, reporter.note)
         else:
-            assert system is not None and target is not None
-            folder = _begin(path, system, target, requested)
+            assert target is not None
+            source = str(path / OWN_SYSTEM) if isinstance(target, SimulationCard) else target
+            folder = _begin(path, system, source, requested)
+        if isinstance(target, SimulationCard) and not (path / OWN_SYSTEM / CARD).is_file():
+            target.write(path / OWN_SYSTEM)
         stored = folder.manifest["options"]
         begun = RunOptions(**{field.name: stored.get(field.name, field.default) for field in fields(RunOptions)})
         kind = Settings if begun.relaxes else LoopSettings
@@ -352,7 +374,7 @@ def _advance(run: Run, until: str) -> None:
 
 def run(
     path: str | os.PathLike[str],
-    target: str | None,
+    target: Target | None,
     options: RunOptions | None,
     *,
     reporter: Reporter,
@@ -365,7 +387,7 @@ def run(
 
     Args:
         path: the run folder.
-        target: a system's name or card; None for the one that the folder was begun with.
+        target: a system's name or card, or a Simulation's; None for the one that the folder was begun with.
         options: None for those that the folder was begun with.
         reporter: of progress and notes.
         workers: local processes; by default all cores where lifts are relaxed, else this process alone. Results do not

@@ -128,9 +128,8 @@ def title_of(name: str) -> str:
 
 def compute_and_save(run: Run, step: Step, stored: Stored, out: Path) -> None:
     """One step, whose result goes into a folder."""
-    with run.reporter.step(title_of(step.name), 1) as done:
+    with run.evaluations(title_of(step.name), step.evaluations):
         stored.save(step.compute(), out)
-        done(1)
 
 
 def check_stage(run: Run, loop: Loop, out: Path) -> None:

@@ -1,0 +1,232 @@
+"""From a Simulation to a move in one call: what `gancl run` does, on what the Simulation samples."""
+
+import os
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.torsion_labels import Label, torsions_from_labels
+from ..engine.platform_rng import preserve_platform_rng
+from ..engine.random_numbers import named_rng
+from ..errors import InputError, quiet
+from ..files import load_arrays
+from ..free_energy.surface import FreeEnergySurface, load_surface
+from ..generator.model import load_model
+from ..lifting.label_proposals import KernelProposal
+from ..lifting.requirements import check_exact, check_simulation
+from ..reference.chart import chart_for
+from ..system.simulation_card import SimulationCard, card_of_simulation
+from ..units import FloatArray, whole_number
+from ..workflow.folder import MANIFEST, RunFolder
+from ..workflow.options import RunOptions
+from ..workflow.run import run
+from ..workflow.summary import Summary, load_summary
+from .learning_progress import Tell, TimedReporter, print_progress
+from .lift_move import LiftMove
+from .sources import MovesOrShares
+
+N_CENTRES, KERNEL_WIDTH = 2000, 0.2
+"""Where labels are proposed over more of them than a surface has: labels of lifts, and parts of the domain / 2 pi."""
+
+
+class LearnedMove(LiftMove):
+    """A `LiftMove` with what was learned for it, which lies in one folder.
+
+    Args:
+        simulation: an ``openmm.app.Simulation`` whose Context has positions.
+        folder: of a finished run.
+        moves: see `LiftMove`.
+        seed: of the moves, see `LiftMove`.
+
+    Attributes:
+        folder: with model, surface, lifts and record, as `gancl run` writes them.
+        surface: over the labels, the first two of more.
+        summary: of the run.
+        doubts: sentences, why surface and model are not to be trusted; the moves are exact all the same.
+
+    Raises:
+        InputError: the run is not finished, or of another molecule.
+    """
+
+    def __init__(self, simulation: Any, folder: str | Path, *, moves: MovesOrShares = "auto", seed: int | None = None):
+        self.folder = Path(folder)
+        if not RunFolder.load(self.folder).is_done("surface"):
+            raise InputError(
+                f"{folder} is not finished: go on with the same learn_move and folder={str(folder)!r}, or with "
+                f"`gancl lift {folder}`"
+            )
+        self.summary: Summary = load_summary(self.folder / "surface" / "summary.json")
+        self.doubts = tuple(self.summary.doubts())
+        model = load_model(self.folder / "model.safetensors")
+        self.surface = _surface_over(self.folder, model.slow.names)
+        covered = self.surface.names == model.slow.names
+        super().__init__(
+            simulation,
+            model,
+            moves=moves,
+            surface=self.surface if covered else None,
+            label_proposal=None if covered else _proposal_of_lifts(self.folder, model.slow),
+            **({} if seed is None else {"seed": seed}),
+        )
+        for doubt in self.doubts:
+            text = f"what was learned is not to be trusted, though moves of it are exact: {doubt}"
+            warnings.warn(text, stacklevel=3)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write what was learned as a run folder, which `load_move` and `gancl lift` read.
+
+        Args:
+            folder: a new one.
+
+        Raises:
+            InputError: it exists, or cannot be made.
+        """
+        target = Path(folder)
+        if target.exists():
+            raise InputError(f"{target} exists already and is not overwritten: name a new folder")
+        try:
+            shutil.copytree(self.folder, target)
+        except OSError as error:
+            raise InputError(f"cannot write {target} ({error.strerror}): name a folder you may write") from None
+        self.folder = target
+
+
+def _surface_over(folder: Path, names: Sequence[str]) -> FreeEnergySurface:
+    """The surface over these labels, where a run of learned ones has another one too."""
+    other = folder / ("_".join(["fes", *names]) + ".npz")
+    surface = load_surface(folder / "fes.npz")
+    return surface if surface.names == tuple(names) or not other.is_file() else load_surface(other)
+
+
+def _proposal_of_lifts(folder: Path, slow: SlowCoordinates) -> KernelProposal:
+    """p(s) over any number of labels: kernels around those of lifts, drawn by their weights."""
+    lifts = load_arrays(folder / "lifts.npz")
+    weights = np.exp(lifts["log_weights"] - lifts["log_weights"].max())
+    rng = named_rng(0, "fixed", "label kernels")
+    centres = lifts["labels"][rng.choice(len(weights), N_CENTRES, p=weights / weights.sum())]
+    widths: FloatArray = KERNEL_WIDTH * np.ptp(slow.domain, axis=1) / (2 * np.pi)
+    return KernelProposal(centres, widths, widths, np.isfinite(slow.periods))
+
+
+def load_move(
+    simulation: Any, folder: str | os.PathLike[str], *, moves: MovesOrShares = "auto", seed: int | None = None
+) -> LearnedMove:
+    """The move of what `learn_move`, `LearnedMove.save` or ``gancl run`` left in a folder, without learning.
+
+    Args:
+        simulation: an ``openmm.app.Simulation`` of the same atoms, constraints and temperature.
+        folder: of the run.
+        moves: see `LiftMove`.
+        seed: of the moves, see `LiftMove`.
+
+    Raises:
+        InputError: the folder has no finished run, or one of another molecule.
+    """
+    return LearnedMove(simulation, Path(folder), moves=moves, seed=seed)
+
+
+def _checked_card(simulation: Any, labels: Any, force_constants: Any, time_step: float | None) -> SimulationCard:
+    """What is to be learned, refused before anything is sampled where moves would be refused."""
+    check_simulation(simulation)
+    known = isinstance(labels, SlowCoordinates)
+    slow = labels if known else torsions_from_labels(labels, simulation.topology)
+    card = card_of_simulation(simulation, slow, force_constants=force_constants, time_step=time_step)
+    system = card.system
+    check_exact(system, chart_for(system.topology, system.slow, system.positions, system.constraints))
+    return card
+
+
+@contextmanager
+def _kept(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The folder, or one of the system's temporary ones; what is left in it by an interrupt or an error is said."""
+    path = Path(tempfile.mkdtemp(prefix="gancl-")) if folder is None else Path(folder)
+    try:
+        yield path
+    except BaseException as error:
+        begun = (path / MANIFEST).is_file()
+        if begun and (folder is None or isinstance(error, KeyboardInterrupt)):
+            error.add_note(f"finished steps are kept: the same call with folder={str(path)!r} goes on from there")
+        elif folder is None:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def learn_move(
+    simulation: Any,
+    labels: Label | Sequence[Label] | SlowCoordinates,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    max_evaluations: int | None = None,
+    target_error: float | None = None,
+    generator: Literal["triangular", "gan"] = "triangular",
+    windows: int | None = None,
+    window_length: float | None = None,
+    force_constants: float | Sequence[float] = 200.0,
+    time_step: float | None = None,
+    moves: MovesOrShares = "auto",
+    platform: str = "auto",
+    seed: int | None = None,
+    progress: Tell | None = None,
+) -> LearnedMove:
+    """Learn a generator on what a Simulation samples, and make the move of it: what ``gancl run`` does, in one call.
+
+    The Simulation is not changed; bias forces and parameters of its Context are part of what is learned. Chiral centres
+    and trans peptide bonds are learned as they are in its positions. With the same seed the results are those of
+    ``gancl run`` on the same System and State.
+
+    By hand: `system_from_simulation`, `learn`, `LiftMove` with its ``.model`` and ``.surface``; or on the folder, with
+    ``gancl lift`` and ``gancl train``.
+
+    Args:
+        simulation: an ``openmm.app.Simulation`` of one molecule in vacuum or implicit solvent, with positions.
+        labels: torsions, by residue (``"phi:2"``), by four atom numbers from 0 or four atom names (``"CA"``, or
+            ``"ALA2-CA"`` where several have it); or slow coordinates, as `Torsions`.
+        folder: where everything is kept; one that is there is gone on with, or just read if it is finished. By default
+            a temporary one, which goes when the move does; `LearnedMove.save` keeps it.
+        max_evaluations: of the real potential, without the check's, a fifth of them; 35,000 by default, and more for
+            labels or wide coordinates from the third on.
+        target_error: kT, median error of the surface at which learning ends.
+        generator: triangular, or gan, with a network on top.
+        windows: of the first frames, 30 by default.
+        window_length: ps, of each.
+        force_constants: of the windows' restraint, one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
+        time_step: of the windows, ps; 0.002 by default, 0.001 where light particles are without constraints.
+        moves: see `LiftMove`.
+        platform: of windows and lifts while learning; ``auto`` measures.
+        seed: of learning and of the moves; by default learning has seed 0, and the moves that of `LiftMove`.
+        progress: called at least every five seconds, also from another thread; by default prints a line to standard
+            error.
+
+    Returns:
+        the move, with ``.surface``, ``.summary`` and ``.doubts``, which are warned of too.
+
+    Raises:
+        InputError: what cannot be learned or moved exactly, and what to use instead; or a folder of something else.
+        KeyboardInterrupt: with a note that says where the finished steps are, and how to go on.
+    """
+    options = RunOptions(
+        generator=generator,
+        windows=None if windows is None else whole_number("windows", windows),
+        window_length=window_length,
+        max_evaluations=None if max_evaluations is None else whole_number("max_evaluations", max_evaluations),
+        target_error=target_error,
+        seed=0 if seed is None else whole_number("seed", seed, 0),
+        platform=platform,
+    )
+    with preserve_platform_rng(), _kept(folder) as path:
+        card = _checked_card(simulation, labels, force_constants, time_step)
+        reporter = TimedReporter(progress or print_progress)
+        with reporter.running(), quiet("pymbar"):
+            run(path, card, options, reporter=reporter, workers=1)
+        move = LearnedMove(simulation, path, moves=moves, seed=seed)
+    if folder is None:
+        weakref.finalize(move, shutil.rmtree, path, ignore_errors=True)
+    return move

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,8 @@ from ..workflow.run import run
 from ..workflow.summary import Summary, load_summary
 from .learning_progress import Tell, TimedReporter, print_progress
 from .lift_move import LiftMove
-from .sources import MovesOrShares
+
+NOT_TRUSTED = "what was learned is not to be trusted, though moves of it are exact"
 
 N_CENTRES, KERNEL_WIDTH = 2000, 0.2
 """Where labels are proposed over more of them than a surface has: labels of lifts, and parts of the domain / 2 pi."""
@@ -43,42 +44,40 @@ class LearnedMove(LiftMove):
     Args:
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
         folder: of a finished run.
-        moves: see `LiftMove`.
-        seed: of the moves, see `LiftMove`.
+        options: of `LiftMove`, its model, surface and label proposal left out.
 
     Attributes:
         folder: with model, surface, lifts and record, as `gancl run` writes them.
         surface: over the labels, the first two of more.
         summary: of the run.
-        doubts: sentences, why surface and model are not to be trusted; the moves are exact all the same.
 
     Raises:
         InputError: the run is not finished, or of another molecule.
     """
 
-    def __init__(self, simulation: Any, folder: str | Path, *, moves: MovesOrShares = "auto", seed: int | None = None):
-        self.folder = Path(folder)
+    def __init__(self, simulation: Any, folder: str | Path, **options: Any):
+        self.folder, self._learned = Path(folder), tuple[str, ...]()
         if not RunFolder.load(self.folder).is_done("surface"):
             raise InputError(
                 f"{folder} is not finished: go on with the same learn_move and folder={str(folder)!r}, or with "
                 f"`gancl lift {folder}`"
             )
         self.summary: Summary = load_summary(self.folder / "surface" / "summary.json")
-        self.doubts = tuple(self.summary.doubts())
         model = load_model(self.folder / "model.safetensors")
         self.surface = _surface_over(self.folder, model.slow.names)
-        covered = self.surface.names == model.slow.names
-        super().__init__(
-            simulation,
-            model,
-            moves=moves,
-            surface=self.surface if covered else None,
-            label_proposal=None if covered else _proposal_of_lifts(self.folder, model.slow),
-            **({} if seed is None else {"seed": seed}),
-        )
-        for doubt in self.doubts:
-            text = f"what was learned is not to be trusted, though moves of it are exact: {doubt}"
-            warnings.warn(text, stacklevel=3)
+        if self.surface.names == model.slow.names:
+            super().__init__(simulation, model, surface=self.surface, **options)
+        else:
+            super().__init__(simulation, model, label_proposal=_proposal_of_lifts(self.folder, model.slow), **options)
+        self._learned = tuple(f"{NOT_TRUSTED}: {doubt}" for doubt in self.summary.doubts())
+        for doubt in self._learned:
+            self._said.add(doubt)
+            warnings.warn(doubt, stacklevel=3)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Those of `LiftMove`, after those about what was learned, for which `gancl run` has exit code 3."""
+        return [*self._learned, *super().doubts]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write what was learned as a run folder, which `load_move` and `gancl lift` read.
@@ -116,32 +115,39 @@ def _proposal_of_lifts(folder: Path, slow: SlowCoordinates) -> KernelProposal:
     return KernelProposal(centres, widths, widths, np.isfinite(slow.periods))
 
 
-def load_move(
-    simulation: Any, folder: str | os.PathLike[str], *, moves: MovesOrShares = "auto", seed: int | None = None
-) -> LearnedMove:
+def load_move(simulation: Any, folder: str | os.PathLike[str], **options: Any) -> LearnedMove:
     """The move of what `learn_move`, `LearnedMove.save` or ``gancl run`` left in a folder, without learning.
 
     Args:
         simulation: an ``openmm.app.Simulation`` of the same atoms, constraints and temperature.
         folder: of the run.
-        moves: see `LiftMove`.
-        seed: of the moves, see `LiftMove`.
+        options: of `LiftMove`, its model, surface and label proposal left out.
 
     Raises:
         InputError: the folder has no finished run, or one of another molecule.
     """
-    return LearnedMove(simulation, Path(folder), moves=moves, seed=seed)
+    return LearnedMove(simulation, Path(folder), **options)
 
 
-def _checked_card(simulation: Any, labels: Any, force_constants: Any, time_step: float | None) -> SimulationCard:
+def _checked_card(simulation: Any, labels: Any, **options: Any) -> SimulationCard:
     """What is to be learned, refused before anything is sampled where moves would be refused."""
     check_simulation(simulation)
     known = isinstance(labels, SlowCoordinates)
     slow = labels if known else torsions_from_labels(labels, simulation.topology)
-    card = card_of_simulation(simulation, slow, force_constants=force_constants, time_step=time_step)
+    card = card_of_simulation(simulation, slow, **options)
     system = card.system
     check_exact(system, chart_for(system.topology, system.slow, system.positions, system.constraints))
     return card
+
+
+def _run_options(*, max_evaluations: Any, target_error: Any, seed: Any, platform: str) -> RunOptions:
+    return RunOptions(
+        generator="triangular",
+        max_evaluations=None if max_evaluations is None else whole_number("max_evaluations", max_evaluations),
+        target_error=None if target_error is None else float(target_error),
+        seed=0 if seed is None else whole_number("seed", seed, 0),
+        platform=platform,
+    )
 
 
 @contextmanager
@@ -166,67 +172,47 @@ def learn_move(
     folder: str | os.PathLike[str] | None = None,
     max_evaluations: int | None = None,
     target_error: float | None = None,
-    generator: Literal["triangular", "gan"] = "triangular",
-    windows: int | None = None,
-    window_length: float | None = None,
     force_constants: float | Sequence[float] = 200.0,
     time_step: float | None = None,
-    moves: MovesOrShares = "auto",
+    temperature: Any = None,
     platform: str = "auto",
     seed: int | None = None,
     progress: Tell | None = None,
 ) -> LearnedMove:
-    """Learn a generator on what a Simulation samples, and make the move of it: what ``gancl run`` does, in one call.
+    """Learn a generator on what a Simulation samples, and make the move of it; the Simulation is not changed.
 
-    The Simulation is not changed; bias forces and parameters of its Context are part of what is learned. Chiral centres
-    and trans peptide bonds are learned as they are in its positions. With the same seed the results are those of
-    ``gancl run`` on the same System and State.
-
-    By hand: `system_from_simulation`, `learn`, `LiftMove` with its ``.model`` and ``.surface``; or on the folder, with
-    ``gancl lift`` and ``gancl train``.
+    Bias forces and parameters of the Context are part of what is learned; chiral centres and trans peptide bonds stay
+    as they are. The results are those of ``gancl run --generator triangular`` on the same System and State. By hand:
+    `system_from_simulation`, `learn`, then `LiftMove` with its ``.model`` and ``.surface``.
 
     Args:
         simulation: an ``openmm.app.Simulation`` of one molecule in vacuum or implicit solvent, with positions.
-        labels: torsions, by residue (``"phi:2"``), by four atom numbers from 0 or four atom names (``"CA"``, or
-            ``"ALA2-CA"`` where several have it); or slow coordinates, as `Torsions`.
-        folder: where everything is kept; one that is there is gone on with, or just read if it is finished. By default
-            a temporary one, which goes when the move does; `LearnedMove.save` keeps it.
-        max_evaluations: of the real potential, without the check's, a fifth of them; 35,000 by default, and more for
+        labels: torsions, by residue (``"phi:2"``), by four atom numbers from 0 or names (``"CA"``, or ``"ALA2-CA"``
+            where several have it); or slow coordinates, as `Torsions`.
+        folder: where everything is kept, a run folder; one that is there is gone on with, or just read if it is
+            finished. By default a temporary one, which goes when the move does: see `LearnedMove.save`.
+        max_evaluations: of the real potential, less those of a check, a fifth of them; by default 35,000, and more for
             labels or wide coordinates from the third on.
         target_error: kT, median error of the surface at which learning ends.
-        generator: triangular, or gan, with a network on top.
-        windows: of the first frames, 30 by default.
-        window_length: ps, of each.
-        force_constants: of the windows' restraint, one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
-        time_step: of the windows, ps; 0.002 by default, 0.001 where light particles are without constraints.
-        moves: see `LiftMove`.
-        platform: of windows and lifts while learning; ``auto`` measures.
-        seed: of learning and of the moves; by default learning has seed 0, and the moves that of `LiftMove`.
-        progress: called at least every five seconds, also from another thread; by default prints a line to standard
-            error.
-
-    Returns:
-        the move, with ``.surface``, ``.summary`` and ``.doubts``, which are warned of too.
+        force_constants: of windows, one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
+        time_step: of windows, ps; 0.002 by default, 0.001 where light particles are without constraints.
+        temperature: K, of an integrator that does not say.
+        platform: for learning; ``auto`` measures.
+        seed: of learning (0 by default) and of the moves (a fresh one by default).
+        progress: called at least every five seconds, from another thread too; by default prints to standard error.
 
     Raises:
         InputError: what cannot be learned or moved exactly, and what to use instead; or a folder of something else.
         KeyboardInterrupt: with a note that says where the finished steps are, and how to go on.
     """
-    options = RunOptions(
-        generator=generator,
-        windows=None if windows is None else whole_number("windows", windows),
-        window_length=window_length,
-        max_evaluations=None if max_evaluations is None else whole_number("max_evaluations", max_evaluations),
-        target_error=target_error,
-        seed=0 if seed is None else whole_number("seed", seed, 0),
-        platform=platform,
-    )
+    options = _run_options(max_evaluations=max_evaluations, target_error=target_error, seed=seed, platform=platform)
+    how = {"force_constants": force_constants, "time_step": time_step, "temperature": temperature}
     with preserve_platform_rng(), _kept(folder) as path:
-        card = _checked_card(simulation, labels, force_constants, time_step)
+        card = _checked_card(simulation, labels, **how)
         reporter = TimedReporter(progress or print_progress)
         with reporter.running(), quiet("pymbar"):
             run(path, card, options, reporter=reporter, workers=1)
-        move = LearnedMove(simulation, path, moves=moves, seed=seed)
+        move = LearnedMove(simulation, path, temperature=temperature, seed=seed)
     if folder is None:
         weakref.finalize(move, shutil.rmtree, path, ignore_errors=True)
     return move

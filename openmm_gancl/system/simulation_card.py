@@ -94,8 +94,8 @@ def _label_tables(slow: SlowCoordinates) -> list[dict[str, Any]]:
         return [{"kind": "torsion", "name": name, "atoms": row} for name, row in zip(slow.names, rows, strict=True)]
     if not isinstance(slow, ParticleCoordinates):
         raise InputError(
-            "labels of a module are no coordinates of a chart: label the torsions that they are learned from, and learn "
-            "with these; moves at learned labels take a model of the product generator (gancl.train)"
+            "labels of a module are no coordinates of a chart: label torsions, and "
+            "read the learned labels off the frames; moves at them take a model of the product generator (gancl.train)"
         )
     return [
         {"kind": "coordinate", "name": name, "particle": particle, "axis": "xyz"[axis], "domain": domain}

@@ -1,0 +1,142 @@
+"""Whether a Simulation's Context computes what its System says: a force added later is in the one and not the other.
+
+OpenMM does not tell which forces a Context has, so energies are compared: those of the Context with those of a copy
+that is made of the System now, where the Simulation is and at distorted configurations. The latter see restraints that
+are flat where the Simulation is.
+"""
+
+from typing import Any
+
+import numpy as np
+import openmm
+
+from ..engine.random_numbers import named_rng
+from ..errors import InputError
+from ..units import FloatArray, number, numbers, thermal_energy
+
+TOLERANCE = 0.1 * thermal_energy(300.0)
+"""kJ/mol by which energies of the same forces may differ."""
+
+ROUNDING = {"Reference": 1e-9}
+"""Parts of an energy by which it may differ besides, by platform."""
+
+SINGLE = 2e-5
+"""Those of any other platform, whose sums may be in single precision."""
+
+DISPLACEMENTS, SCALES = (0.02, 0.1, 0.1), (0.6, 2.0, 6.0)
+"""nm, standard deviations of displacements, and factors of all distances, of a molecule in vacuum: in a box of solvent
+everything would clash."""
+
+REMEDY = "simulation.context.reinitialize(preserveState=True) brings it up to date"
+
+
+def positions_of(simulation: Any) -> FloatArray:
+    """Positions of a Simulation, shape=(n_atoms, 3), nm."""
+    state = simulation.context.getState(positions=True)
+    return np.array(numbers(state.getPositions(asNumpy=True)))
+
+
+def context_like(context: Any, system: Any) -> openmm.Context:
+    """A Context of a System on another Context's platform, with its properties."""
+    platform = context.getPlatform()
+    values = {name: platform.getPropertyValue(context, name) for name in platform.getPropertyNames()}
+    # what a user may choose; others follow from it
+    chosen = {name: value for name, value in values.items() if name in ("Precision", "DeviceIndex", "Threads")}
+    return openmm.Context(system, openmm.VerletIntegrator(0.001), platform, chosen)
+
+
+def check_parameters(simulation: Any, parameters: dict[str, float]) -> None:
+    """See that the Context has every parameter that a force of the System reads.
+
+    Raises:
+        InputError: a force was added to the System after the Context was made.
+    """
+    for force in simulation.system.getForces():
+        for name in _parameters_of(force):
+            if name not in parameters:
+                raise InputError(
+                    f"the System has a {type(force).__name__} with a parameter {name}, which the Simulation's Context "
+                    f"does not have: the force was added after the Simulation was made; {REMEDY}"
+                )
+
+
+def _parameters_of(force: Any) -> list[str]:
+    if isinstance(force, openmm.PythonForce):
+        return list(force.getGlobalParameters())
+    n = force.getNumGlobalParameters() if hasattr(force, "getNumGlobalParameters") else 0
+    return [force.getGlobalParameterName(i) for i in range(n)]
+
+
+def check_energies(simulation: Any, system: Any, copy: openmm.Context) -> None:
+    """See that a Simulation's Context has the energies of a copy; the Simulation is left where it is.
+
+    Args:
+        simulation: an ``openmm.app.Simulation``.
+        system: a copy of its System.
+        copy: a Context of that, with the Simulation's parameters and box.
+
+    Raises:
+        InputError: it has others; the message names the force that is missing in the Context, if one explains it.
+    """
+    context, here = simulation.context, positions_of(simulation)
+    if not np.isfinite(here).all():
+        raise InputError("the Simulation's positions are NaN, it has blown up: load its last checkpoint")
+    rounding = ROUNDING.get(context.getPlatform().getName(), SINGLE)
+    rng, places = named_rng(0, "fixed", "distortions"), [here]
+    if not system.usesPeriodicBoundaryConditions() and here.any():
+        places += [here + size * rng.standard_normal(here.shape) for size in DISPLACEMENTS]
+        places += [here.mean(axis=0) + scale * (here - here.mean(axis=0)) for scale in SCALES]
+    try:
+        for positions in places:
+            theirs, ours = (_energy(one, positions) for one in (context, copy))
+            tolerance = TOLERANCE + rounding * abs(ours)
+            # both are NaN where a distorted molecule clashes
+            if abs(theirs - ours) > tolerance or np.isfinite(theirs) != np.isfinite(ours):
+                raise InputError(_why(system, copy, positions, theirs, ours, tolerance))
+    finally:
+        context.setPositions(here)
+
+
+def _energy(context: Any, positions: FloatArray) -> float:
+    try:
+        context.setPositions(positions)
+        return number(context.getState(energy=True).getPotentialEnergy())
+    except openmm.OpenMMException:
+        return float("nan")
+
+
+def _why(system: Any, copy: openmm.Context, positions: FloatArray, theirs: float, ours: float, tolerance: float) -> str:
+    energies = _of_each_force(system, copy, positions)
+    names = [type(force).__name__ for force in system.getForces()]
+    for missing in _candidates(len(names)):
+        if abs(sum(energies[i] for i in missing) - (ours - theirs)) <= tolerance:
+            which = " and ".join(
+                f"{names[i]} (number {i}, force group {system.getForce(i).getForceGroup()})" for i in missing
+            )
+            return (
+                f"the System's {which} is not in the Simulation's Context: it was added, or changed, after the "
+                f"Simulation was made; {REMEDY}"
+            )
+    return (
+        f"the Simulation's Context has an energy of {theirs:.2f} kJ/mol where its System has {ours:.2f}: a force was "
+        f"changed after the Simulation was made; {REMEDY}, or updateParametersInContext of that force"
+    )
+
+
+def _candidates(n: int) -> list[range]:
+    """Forces that may be missing: the last few, for they are appended; else any one."""
+    return [*(range(n - k, n) for k in range(1, n)), *(range(i, i + 1) for i in range(n))]
+
+
+def _of_each_force(system: Any, copy: openmm.Context, positions: FloatArray) -> list[float]:
+    found = []
+    for i in range(system.getNumForces()):
+        alone = openmm.XmlSerializer.clone(system)
+        for j in reversed(range(system.getNumForces())):
+            if j != i:
+                alone.removeForce(j)
+        context = context_like(copy, alone)
+        for name in set(context.getParameters()) & set(copy.getParameters()):
+            context.setParameter(name, copy.getParameter(name))
+        found.append(_energy(context, positions))
+    return found

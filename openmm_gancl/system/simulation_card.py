@@ -14,6 +14,7 @@ from ..files import write_atomically
 from ..units import FloatArray
 from .build import positions_of_state
 from .card import SystemCard
+from .context_check import positions_of
 from .library import system_of_card
 from .molecular_system import MolecularSystem
 from .simulation import system_from_simulation
@@ -105,10 +106,7 @@ def _label_tables(slow: SlowCoordinates) -> list[dict[str, Any]]:
     ]
 
 
-def _check_placed(topology: Any, positions: FloatArray) -> None:
-    """OpenMM says of positions that were never set that all are zero."""
-    if len(positions) > 1 and not positions.any():
-        raise InputError("the Simulation has no positions yet: set them, simulation.context.setPositions")
+def _check_in_one_piece(topology: Any, positions: FloatArray) -> None:
     bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
     lengths = np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1)
     if len(lengths) and lengths.max() > LONGEST_BOND:
@@ -132,9 +130,11 @@ def card_of_simulation(simulation: Any, slow: SlowCoordinates, **options: Any) -
     Raises:
         InputError: what does not fit.
     """
-    tables = _label_tables(slow)
+    tables, positions = _label_tables(slow), positions_of(simulation)
+    if len(positions) > 1 and not positions.any():  # what OpenMM says of those that were never set
+        raise InputError("the Simulation has no positions yet: set them, simulation.context.setPositions")
     found = system_from_simulation(simulation, slow, **options, barostat=False)
-    _check_placed(found.topology, found.positions)
+    _check_in_one_piece(found.topology, found.positions)
     card = SystemCard.model_validate(
         {
             "name": NAME,

@@ -1,7 +1,6 @@
 """An OpenMM script of alanine dipeptide that starts in C7eq, with two lines added: lifts cross what dynamics do not.
 
-gancl run alanine_dipeptide_vacuum -o runs/ala2
-python examples/existing_script.py runs/ala2
+python examples/existing_script.py
 
 It prints the population of C7ax and how often the molecule went there and back, compared with plain dynamics of as
 many force evaluations (the reference: 0.0297 +- 0.0005, systems/alanine_dipeptide_vacuum/README.md).
@@ -18,14 +17,15 @@ import openmm_gancl as gancl
 PHI = gancl.Torsions(("phi",), np.array([[4, 6, 8, 14]]))
 
 
-def simulate():
+def simulate(seed):
     """Your script: a Simulation in C7eq."""
-    system = gancl.load_system("alanine_dipeptide_vacuum")
-    start = app.PDBFile(str(Path(__file__).parent / "alanine_dipeptide_c7eq.pdb"))
+    pdb = app.PDBFile(str(Path(__file__).parent / "alanine_dipeptide_c7eq.pdb"))
+    system = app.ForceField("amber14/protein.ff14SB.xml").createSystem(pdb.topology, hydrogenMass=3)
     integrator = LangevinMiddleIntegrator(300, 1, 0.002)
-    simulation = app.Simulation(start.topology, system.system, integrator, Platform.getPlatformByName("Reference"))
-    simulation.context.setPositions(start.positions)
-    simulation.context.setVelocitiesToTemperature(300, 1)
+    integrator.setRandomNumberSeed(seed)
+    simulation = app.Simulation(pdb.topology, system, integrator, Platform.getPlatformByName("Reference"))
+    simulation.context.setPositions(pdb.positions)
+    simulation.context.setVelocitiesToTemperature(300, seed)
     return simulation
 
 
@@ -42,18 +42,18 @@ def report(name, there):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("run", type=Path, help="a finished run: its model.safetensors and fes.npz")
-parser.add_argument("--attempts", type=int, default=2000)
-arguments = parser.parse_args()
-simulation, there = simulate(), []
-model, surface = gancl.load_model(arguments.run / "model.safetensors"), arguments.run / "fes.npz"
-move = gancl.LiftMove(simulation, model, surface=surface, seed=7)  # the first line added
-for _ in range(arguments.attempts):
-    move.run(1, md_steps=100)  # the second, in place of simulation.step(100)
+parser.add_argument("--attempts", type=int, default=18_000)
+parser.add_argument("--max-evaluations", type=int, default=35_000, help="for learning")
+parser.add_argument("--seed", type=int, default=7)
+given = parser.parse_args()
+simulation, there = simulate(given.seed), []
+move = gancl.learn_move(simulation, ["phi:2", "psi:2"], max_evaluations=given.max_evaluations, seed=given.seed)
+for _ in range(given.attempts):
+    move.run(1, md_steps=20)  # the second line added, in place of simulation.step(20); the first is learn_move
     there.append(is_c7ax(simulation))
 report(f"with lifts, {100 * move.acceptance_rate:.0f} % accepted", there)
 
-plain = simulate()
-evaluations = move.pilot_evaluations + sum(record.force_evaluations + 100 for record in move.history)
+learning = move.summary.force_evaluations + move.summary.check_evaluations
+evaluations, plain = learning + move.force_evaluations + 20 * given.attempts, simulate(given.seed)
 there = [(plain.step(evaluations // 2000), is_c7ax(plain))[1] for _ in range(2000)]
 report(f"plain dynamics, {evaluations:,} force evaluations", there)

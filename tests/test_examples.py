@@ -54,9 +54,10 @@ def test_fes_from_trajectory(tmp_path):
     assert (tmp_path / "fes_from_trajectory.png").is_file()
 
 
-def test_existing_script(quick_run):
-    output = run(quick_run.parent, EXAMPLES / "existing_script.py", quick_run, "--attempts", "60")
+def test_existing_script(tmp_path):
+    output = run(tmp_path, EXAMPLES / "existing_script.py", "--attempts", "60", "--max-evaluations", "9000")
     assert re.search(r"with lifts, \d+ % accepted: C7ax", output) and "plain dynamics" in output
+    assert not list(tmp_path.iterdir())
 
 
 def test_structures_at(quick_run):

@@ -183,7 +183,7 @@ def learn_move(
 
     Bias forces and parameters of the Context are part of what is learned; chiral centres and trans peptide bonds stay
     as they are. The results are those of ``gancl run --generator triangular`` on the same System and State. By hand:
-    `system_from_simulation`, `learn`, then `LiftMove` with its ``.model`` and ``.surface``.
+    `openmm_gancl.system.card_of_simulation`, `learn` of its ``.system``, `LiftMove` with ``.model`` and ``.surface``.
 
     Args:
         simulation: an ``openmm.app.Simulation`` of one molecule in vacuum or implicit solvent, with positions.

@@ -6,3 +6,5 @@ from .library import load_system as load_system
 from .molecular_system import MolecularSystem as MolecularSystem
 from .molecular_system import system_from_objects as system_from_objects
 from .simulation import system_from_simulation as system_from_simulation
+from .simulation_card import SimulationCard as SimulationCard
+from .simulation_card import card_of_simulation as card_of_simulation

@@ -1,5 +1,6 @@
 """The moves of `openmm_gancl.moves.lift_move` as a move of openmmtools' samplers (extra ``openmmtools``)."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from openmm import app, unit
 
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy, resolved_platform
-from ..engine.random_numbers import named_rng
+from ..engine.random_numbers import fresh_seed, named_rng
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel, load_model
-from ..lifting.requirements import why_not_exact
+from ..lifting.requirements import fitted_to, why_not_exact
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import system_of_user
 from ..units import FloatArray
@@ -57,7 +58,9 @@ class LiftMCMCMove(MCMCMove):
         time_step: of relaxations in a Context, ps.
         friction: of these, 1/ps.
         platform: of a Context of its own, where everything is evaluated; ``auto`` measures.
-        seed: of every random number; two moves of one sequence need different ones.
+        seed: of every random number; two moves of one sequence need different ones. A fresh one by default, stored
+            with the move.
+        may_differ: see `openmm_gancl.LiftMove`.
 
     Attributes:
         n_proposed: attempts.
@@ -77,7 +80,8 @@ class LiftMCMCMove(MCMCMove):
         time_step: float | None = None,
         friction: float | None = None,
         platform: str = "auto",
-        seed: int = 0,
+        seed: int | None = None,
+        may_differ: Collection[str] = (),
     ):
         super().__init__()
         self._settings: dict[str, Any] = {
@@ -91,7 +95,8 @@ class LiftMCMCMove(MCMCMove):
             "time_step": time_step,
             "friction": friction,
             "platform": platform,
-            "seed": seed,
+            "seed": fresh_seed() if seed is None else seed,
+            "may_differ": list(may_differ),
         }
         self.n_proposed = self.n_accepted = 0
         self._stream: tuple[int, ...] = ()
@@ -155,6 +160,7 @@ class LiftMCMCMove(MCMCMove):
             platform = resolved_platform(settings["platform"], system.system, system.positions)
             energy = _SafeEnergy(system.system, platform)
             rng = named_rng(settings["seed"], "move", "pilot")
+            model = fitted_to(model, system, settings["may_differ"])
             source = source_for(system, model, replace(options, platform=platform), energy, rng).source
             self._exchange, self._made_for = Exchange(source, system, settings["seed"], self._stream), state
         return self._exchange
@@ -185,5 +191,5 @@ class LiftMCMCMove(MCMCMove):
             time_step=options.time_step,
             name="the thermodynamic state",
         )
-        model.check_system(found)
+        fitted_to(model, found, self._settings["may_differ"]).check_system(found)
         return found

@@ -15,6 +15,7 @@ from ..engine.random_numbers import fresh_seed, named_rng
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel, load_model
+from ..generator.torsion_windows import over_torsions
 from ..lifting.requirements import fitted_to, why_not_exact
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import system_of_user
@@ -154,6 +155,7 @@ class LiftMCMCMove(MCMCMove):
         if self._exchange is None or state != self._made_for:
             settings = self._settings
             model = load_model(settings["model"])
+            model = over_torsions(model) if isinstance(model, LiftingModel) else model
             named = ("moves", "relax", "relax_steps", "surface", "force_constants", "time_step", "friction")
             options = MoveOptions(**{name: settings[name] for name in named}).checked_for(model)
             system = self._system_of(thermodynamic_state, sampler_state, model, options)

@@ -217,7 +217,7 @@ def _relaxed_in_context(
         platform=options.platform,
     )
     description = f"{RELAXED} lifts, {options.relax_steps} steps in a Context"
-    source = RelaxedLifts(ContextPaths(lifter), system.kT, now)
+    source = RelaxedLifts(ContextPaths(lifter), now, system.kT)
     return Sourced(source, lifter.label_proposal, lifter.platform, None, description, 0)
 
 
@@ -240,7 +240,7 @@ def _relaxed_in_base(
     hydrogens = hydrogens_of(system, model)
     paths = LatentPaths(drawn, model, LatentMoves(n, step), label_proposal, lifter.platform, hydrogens)
     description = f"{RELAXED} lifts, {n} moves of base numbers by steps of {step:g}"
-    return Sourced(RelaxedLifts(paths, system.kT, now), label_proposal, lifter.platform, None, description, cost)
+    return Sourced(RelaxedLifts(paths, now, system.kT), label_proposal, lifter.platform, None, description, cost)
 
 
 def _inverted(

@@ -319,7 +319,7 @@ def test_what_cannot_be_lifted_names_what_can(system, model, forces, change, ext
 
 
 def test_integrators_that_sample_something_else(system, model):
-    with pytest.raises(InputError, match="VerletIntegrator keeps the energy, not a temperature: add an openmm.AndersenThermostat"):
+    with pytest.raises(InputError, match="VerletIntegrator keeps the energy, not a temperature: add an"):
         LiftMove(simulate(system, integrator=openmm.VerletIntegrator(0.001)), model, platform="Reference")
     for quantum in (openmm.QTBIntegrator(300.0, 1.0, 0.001), openmm.RPMDIntegrator(2, 300.0, 1.0, 0.001)):
         with pytest.raises(InputError, match="as quantum particles"):

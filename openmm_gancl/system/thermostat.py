@@ -29,7 +29,7 @@ TEMPERATURE_TOLERANCE = 1e-6
 FEWEST_KINETIC, FEWEST_INDEPENDENT = 64, 16
 """Kinetic energies from whose later half a temperature is judged, and independent ones among these."""
 
-MAX_HEATING, HEATING_Z = 0.1, 5.0
+MAX_HEATING, HEATING_Z = 0.05, 4.0
 """Part by which a temperature may be off, and standard errors."""
 
 WITHOUT_VELOCITIES = (openmm.BrownianIntegrator,)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,12 @@ def quick_run(tmp_path_factory):
     return folder / "run"
 
 
-def test_all_four_are_there_and_short():
+def test_all_five_are_there_and_short():
     assert {path.stem for path in SCRIPTS} == {
         "alanine_dipeptide",
         "existing_script",
         "fes_from_trajectory",
+        "metadynamics",
         "structures_at",
     }
     assert all(len(path.read_text().splitlines()) < MAX_LINES for path in SCRIPTS)
@@ -58,6 +60,15 @@ def test_existing_script(tmp_path):
     output = run(tmp_path, EXAMPLES / "existing_script.py", "--attempts", "60", "--max-evaluations", "9000")
     assert re.search(r"with lifts, \d+ % accepted: C7ax", output) and "plain dynamics" in output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bias", ["metadynamics", "opes"])
+def test_metadynamics(quick_run, bias, monkeypatch, capsys):
+    """In this process: starting another one takes longer than the example."""
+    monkeypatch.setattr(sys, "argv", ["metadynamics.py", str(quick_run), "--bias", bias, "--attempts", "12"])
+    runpy.run_path(str(EXAMPLES / "metadynamics.py"), run_name="__main__")
+    output = capsys.readouterr().out
+    assert re.search(r"with lifts, \d+ % accepted: C7ax is .* kJ/mol above C7eq\ndynamics alone, ", output)
 
 
 def test_structures_at(quick_run):

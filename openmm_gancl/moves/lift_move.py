@@ -26,6 +26,7 @@ from ..files import check_writable, write_atomically
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
+from ..generator.torsion_windows import over_torsions
 from ..lifting.label_proposals import LabelProposal
 from ..lifting.requirements import check_integrator, fitted_to, system_of_simulation
 from ..system.context_check import positions_of
@@ -227,7 +228,9 @@ class LiftMove:
 
     Args:
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
-        model: an invertible generator or a lifting model for its atoms and its temperature.
+        model: an invertible generator or a lifting model for its atoms and its temperature. Of a run with learned
+            labels the invertible generator is over the card's torsions, as the surface beside its own (found by
+            itself); a lifting model over learned labels is taken over the torsions that they were learned beside.
         moves: see the table.
         relax: ``none`` or ``latent`` of an invertible generator, none by default; a product generator's lifts are
             relaxed in a Context.
@@ -290,6 +293,8 @@ class LiftMove:
             friction=friction,
             platform=platform,
         ).checked_for(model)
+        if isinstance(model, LiftingModel):  # labels that are learned are moved by their torsions
+            model = over_torsions(model)
         self.simulation, self.model, self.acceptance = simulation, model, acceptance
         self._temperature, self._may_differ = temperature, tuple(may_differ)
         self._seed_given, self.seed = seed is not None, fresh_seed() if seed is None else seed
@@ -369,12 +374,15 @@ class LiftMove:
 
         `run` warns of each once.
         """
+        return list(self._doubts().values())
+
+    def _doubts(self) -> dict[str, str]:
         of_labels = self._options.surface is not None or self._options.label_proposal is not None
-        found = [
-            why_hardly_accepted(self.history, of_labels),
-            heating(self._ratios, self.system.temperature, self.simulation),
-        ]
-        return [doubt for doubt in found if doubt]
+        found = {
+            "acceptance": why_hardly_accepted(self.history, of_labels),
+            "velocities": heating(self._ratios, self.system.temperature, self.simulation),
+        }
+        return {kind: doubt for kind, doubt in found.items() if doubt}
 
     def run(self, n: int, md_steps: int = 0) -> list[LiftRecord]:
         """n times: dynamics of so many steps, then an attempt.
@@ -390,9 +398,10 @@ class LiftMove:
                 self.simulation.step(md_steps)
             records.append(self.attempt())
             if not self._attempts % N_BETWEEN_DOUBTS:
-                for doubt in set(self.doubts) - self._said:
-                    self._said.add(doubt)
-                    warnings.warn(doubt, stacklevel=2)
+                for kind, doubt in self._doubts().items():
+                    if kind not in self._said:
+                        self._said.add(kind)
+                        warnings.warn(doubt, stacklevel=2)
         return records
 
     def attempt(self) -> LiftRecord:

@@ -137,15 +137,15 @@ class RelaxedLifts:
 
     Args:
         paths: how they relax.
-        kT: kJ/mol.
         energy: of the target now; None where it is what the paths relax in.
+        kT: kJ/mol, where there is such an energy.
     """
 
     n_ahead = TASK_SIZE
     carries_weight = True
 
-    def __init__(self, paths: Paths, kT: float, energy: Energy | None = None):
-        self.paths, self.kT, self.energy = paths, kT, energy
+    def __init__(self, paths: Paths, energy: Energy | None = None, kT: float = np.nan):
+        self.paths, self.energy, self.kT = paths, energy, kT
         self.force_evaluations = 0
 
     def draw(self, rng: np.random.Generator) -> Lifts:

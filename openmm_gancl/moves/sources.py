@@ -185,14 +185,20 @@ def _label_proposal(options: MoveOptions, system: MolecularSystem, smeared: bool
     return low_labels(options.surface, system, smeared)
 
 
+def _surface_of_run(path: Path, names: tuple[str, ...]) -> FreeEnergySurface:
+    """That of a file, or the one beside it over the model's labels, which a run over learned labels writes too."""
+    surface, beside = load_surface(path), path.with_name(f"fes_{'_'.join(names)}.npz")
+    return load_surface(beside) if surface.names != names and beside.is_file() else surface
+
+
 def low_labels(surface: FreeEnergySurface | str | Path, system: MolecularSystem, smeared: bool) -> TabulatedProposal:
     """Labels where a surface is low, with a share everywhere; smeared as those of restrained lifts are."""
     if not isinstance(surface, FreeEnergySurface):
-        surface = load_surface(surface)
+        surface = _surface_of_run(Path(surface), system.slow.names)
     if surface.names != system.slow.names:
         raise InputError(
             f"the surface is over {', '.join(surface.names)}, the model's labels are {', '.join(system.slow.names)}: "
-            "give a surface over these"
+            f"give a surface over these (of a run with learned labels fes_{'_'.join(system.slow.names)}.npz)"
         )
     return TabulatedProposal.from_energies(
         system.slow, system.force_constants, system.kT, surface.edges, surface.energy, smeared=smeared
@@ -211,7 +217,7 @@ def _relaxed_in_context(
         platform=options.platform,
     )
     description = f"{RELAXED} lifts, {options.relax_steps} steps in a Context"
-    source = RelaxedLifts(ContextPaths(lifter), system.kT, now)
+    source = RelaxedLifts(ContextPaths(lifter), now, system.kT)
     return Sourced(source, lifter.label_proposal, lifter.platform, None, description, 0)
 
 
@@ -234,7 +240,7 @@ def _relaxed_in_base(
     hydrogens = hydrogens_of(system, model)
     paths = LatentPaths(drawn, model, LatentMoves(n, step), label_proposal, lifter.platform, hydrogens)
     description = f"{RELAXED} lifts, {n} moves of base numbers by steps of {step:g}"
-    return Sourced(RelaxedLifts(paths, system.kT, now), label_proposal, lifter.platform, None, description, cost)
+    return Sourced(RelaxedLifts(paths, now, system.kT), label_proposal, lifter.platform, None, description, cost)
 
 
 def _inverted(

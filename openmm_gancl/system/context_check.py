@@ -23,7 +23,7 @@ ROUNDING = {"Reference": 1e-9}
 SINGLE = 2e-5
 """Those of any other platform, whose sums may be in single precision."""
 
-DISPLACEMENTS, SCALES = (0.02, 0.1, 0.1), (0.6, 2.0, 6.0)
+DISPLACEMENTS, SCALES = (0.02, 0.1, *(0.3,) * 16), (0.6, 2.0, 6.0)
 """nm, standard deviations of displacements, and factors of all distances, of a molecule in vacuum: in a box of solvent
 everything would clash."""
 

@@ -141,6 +141,8 @@ def as_system(system_or_simulation: Any, slow: SlowCoordinates | None, **options
     if isinstance(system_or_simulation, MolecularSystem):
         if slow is not None:
             raise InputError("a system has labels of its own: leave slow out, or give a Simulation")
+        if options.get("temperature") is not None:
+            raise InputError("a system has a temperature of its own: leave temperature out, or give a Simulation")
         return system_or_simulation
     if not hasattr(system_or_simulation, "context"):
         raise InputError(f"{type(system_or_simulation).__name__} is neither a system nor a Simulation: give one")

@@ -9,6 +9,7 @@ import openmm
 from openmm import amd
 
 from ..errors import InputError
+from ..trajectories.blocks import series_inefficiency
 from ..units import checked_temperature, number, thermal_energy
 
 QUANTUM_INTEGRATORS = tuple(
@@ -25,8 +26,11 @@ CONSERVING_INTEGRATORS = (openmm.VerletIntegrator, openmm.VariableVerletIntegrat
 TEMPERATURE_TOLERANCE = 1e-6
 """K."""
 
-FEWEST_KINETIC, MAX_HEATING, HEATING_Z = 48, 0.1, 5.0
-"""Kinetic energies from whose later half a temperature is judged; parts by which it may be off, and standard errors."""
+FEWEST_KINETIC, FEWEST_INDEPENDENT = 64, 16
+"""Kinetic energies from whose later half a temperature is judged, and independent ones among these."""
+
+MAX_HEATING, HEATING_Z = 0.05, 4.0
+"""Part by which a temperature may be off, and standard errors."""
 
 WITHOUT_VELOCITIES = (openmm.BrownianIntegrator,)
 """Integrators whose velocities are no momenta."""
@@ -139,11 +143,15 @@ def heating(ratios: Sequence[float], temperature: float, simulation: Any) -> str
         temperature: K.
         simulation: whose integrator it is.
     """
-    later = np.asarray(ratios[len(ratios) // 2 :])
+    later = np.asarray(ratios[len(ratios) // 2 :], dtype=float)
     kind = type(current_integrator(simulation.integrator)).__name__
     if len(ratios) < FEWEST_KINETIC or isinstance(current_integrator(simulation.integrator), WITHOUT_VELOCITIES):
         return None
-    change, error = abs(later.mean() - 1.0), later.std(ddof=1) / len(later) ** 0.5
+    # velocities of attempts that follow each other closely are nearly the same
+    independent = len(later) / series_inefficiency(later)
+    if independent < FEWEST_INDEPENDENT:
+        return None
+    change, error = abs(later.mean() - 1.0), later.std(ddof=1) / independent**0.5
     if change <= max(MAX_HEATING, HEATING_Z * error):
         return None
     variable = "a smaller error tolerance, " if kind.startswith("Variable") else ""

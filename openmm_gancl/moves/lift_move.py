@@ -36,6 +36,7 @@ from .exchange import Attempt, Exchange, Weighed
 from .hints import why_hardly_accepted
 from .inverted import InvertedProposals
 from .sources import FORCE_CONSTANT, FRICTION, MoveOptions, MovesOrShares, source_for
+from .velocities import velocities_after
 
 MoveAcceptance = Literal["exchange", "metropolis"]
 
@@ -210,7 +211,8 @@ class LiftMove:
     The Simulation's System, integrator, force groups, reporters and step count are not changed. An attempt with an
     invertible generator costs two evaluations, of the configurations before and after, in the Simulation's own Context;
     relaxed lifts run in a Context of their own, on a copy, and their ends are evaluated in the Simulation's besides. On
-    acceptance the Simulation gets the positions and fresh velocities.
+    acceptance the Simulation gets the positions, and fresh velocities as its integrator has them half a step before
+    (`openmm_gancl.moves.velocities`), which takes two evaluations more.
 
     What must be equal in model and Simulation: the atoms, in number, order and names, and the constrained bonds; and
     unless ``may_differ`` says otherwise residue numbers and temperature. The force field, masses, bias and time step
@@ -303,7 +305,7 @@ class LiftMove:
         number = _moves_made.get(simulation, 0)
         _moves_made[simulation] = number + 1
         self._here = SimulationEnergy(simulation)
-        self.pilot_evaluations = self._spent_before = 0
+        self.pilot_evaluations = self._spent_before = self._of_velocities = 0
         self._make((number,))
         if acceptance == "metropolis" and not self._sourced.source.carries_weight:
             raise InputError(
@@ -366,7 +368,8 @@ class LiftMove:
     @property
     def force_evaluations(self) -> int:
         """All that the move has cost: of pilots, attempts, and lifts that are made ahead, 32 at once, if relaxed."""
-        return self.pilot_evaluations + self._spent_before + self._sourced.source.force_evaluations
+        of_lifts = self._spent_before + self._sourced.source.force_evaluations
+        return self.pilot_evaluations + of_lifts + self._of_velocities
 
     @property
     def doubts(self) -> list[str]:
@@ -416,12 +419,11 @@ class LiftMove:
             else:
                 self._check_carried(positions)
                 attempt = self._exchange.attempt_alone(number, self._carried.log_weight if self._carried else None)
-        if attempt.velocities is not None:
-            self._go_to(attempt.after, attempt.velocities)
+        cost = 0 if attempt.velocities is None else self._go_to(attempt.after, attempt.velocities)
         self._note_velocities()
         self._attempts = number + 1
         labels = self.system.slow.transform(positions[None])[0] if attempt.before is None else attempt.before.cv_values
-        return self._recorded(number, attempt, labels)
+        return self._recorded(number, attempt, labels, attempt.force_evaluations + cost)
 
     def _check_integrator(self) -> None:
         """The temperature must be that of the lifts, or is followed."""
@@ -441,7 +443,7 @@ class LiftMove:
             self._ratios.append(kinetic / (0.5 * self._degrees * thermal_energy(self.system.temperature)))
         self._step = step
 
-    def _recorded(self, number: int, attempt: Attempt, labels: FloatArray) -> LiftRecord:
+    def _recorded(self, number: int, attempt: Attempt, labels: FloatArray, force_evaluations: int) -> LiftRecord:
         before = attempt.log_weight_before
         record = LiftRecord(
             attempt=number,
@@ -455,7 +457,7 @@ class LiftMove:
             label=tuple(map(float, attempt.after.label)),
             before=tuple(map(float, labels)),
             after=tuple(map(float, attempt.after.cv_values if attempt.accepted else labels)),
-            force_evaluations=attempt.force_evaluations,
+            force_evaluations=force_evaluations,
             seed=self.seed,
         )
         self.history.append(record)
@@ -463,12 +465,18 @@ class LiftMove:
             report(record)
         return record
 
-    def _go_to(self, lift: Weighed, velocities: FloatArray) -> None:
+    def _go_to(self, lift: Weighed, velocities: FloatArray) -> int:
+        """Take a lift, and what its velocities cost."""
         context = self.simulation.context
         context.setPositions(lift.positions)
+        alone, cost = self.acceptance == "metropolis", 0
+        if not alone:
+            velocities, cost = velocities_after(self.simulation, self.system, lift.positions, velocities)
         context.setVelocities(velocities)
-        if self.acceptance == "metropolis":
+        if alone:
             self._carried = _Carried(lift.log_weight, self._energy(), positions_of(self.simulation))
+        self._of_velocities += cost
+        return cost
 
     def _energy(self) -> float:
         return number(self.simulation.context.getState(energy=True).getPotentialEnergy())

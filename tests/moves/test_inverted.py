@@ -64,7 +64,7 @@ def test_nothing_of_the_simulation_changes_but_where_it_is(system, model, moves)
     after = openmm.XmlSerializer.serialize(simulation.system), openmm.XmlSerializer.serialize(simulation.integrator)
     assert before == after
     assert 0 < sum(record.accepted for record in records) < 40
-    assert all(record.force_evaluations == 2 for record in records)
+    assert all(record.force_evaluations == 2 + 2 * record.accepted for record in records)
     assert {record.move for record in records} == ({moves} if isinstance(moves, str) else set(moves))
     for record in records:
         assert record.after == (record.label if record.accepted else record.before)
@@ -195,7 +195,7 @@ def test_relaxed_in_base_numbers(system, model):
     move = LiftMove(simulate(system), model, relax="latent", relax_steps=2, seed=1, platform="Reference")
     records = move.run(8, 3)
     assert str(move).startswith("LiftMove(relaxed lifts, 2 moves of base numbers by steps of")
-    assert all(record.move == "relaxed" and record.force_evaluations in (0, 4, 8) for record in records)
+    assert all(record.move == "relaxed" and record.force_evaluations - 2 * record.accepted in (0, 4, 8) for record in records)
     alone = LiftMove(
         simulate(system), model, relax="latent", relax_steps=2, acceptance="metropolis", platform="Reference"
     )

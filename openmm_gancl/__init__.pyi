@@ -37,8 +37,8 @@ from .lifting.lifts import Lifts as Lifts
 from .lifting.loop import learn as learn
 from .lifting.structures import structures_at as structures_at
 from .lifting.surface import surface_from_lifts as surface_from_lifts
-from .moves.learned_move import learn_move as learn_move
 from .moves.learned_move import load_move as load_move
+from .moves.learning import learn_move as learn_move
 from .moves.lift_move import LiftMove as LiftMove
 from .moves.lift_move import LiftReporter as LiftReporter
 from .sampling.labels import grid_labels as grid_labels

@@ -24,6 +24,7 @@ from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, numbers, whole_number
 from .context_modules import NO_DENSITY, Proposals, even_placement, scripted
 from .sources import low_labels
+from .velocities import TRIAL_TIME
 
 PROPOSAL_GROUP, DENSITY_GROUP = 2, 3
 """Force groups of what is proposed, and of the density of the present configuration."""
@@ -73,7 +74,8 @@ class InContextMove:
 
     The generator's whole map, from normal numbers to positions, is one force, and its inverse with the density of the
     present configuration another; each is evaluated once an attempt, in a force group that nothing else uses. A
-    step costs ``md_steps + 1`` evaluations of the real potential, two where nothing runs in between.
+    step costs ``md_steps + 1`` evaluations of the real potential, one more where a proposal is accepted (of its
+    velocities: `openmm_gancl.moves.velocities`), and two where nothing runs in between.
 
     On the Reference platform, whose Contexts share one random generator, `run` and `step` draw from a stream of the
     move's own.
@@ -288,11 +290,25 @@ def _add_attempt(integrator: Any, constrained: bool) -> None:
         # moves nothing, for a proposal keeps the constraints: projections start from the positions of the one before
         integrator.addConstrainPositions()
         integrator.addConstrainVelocities()
+    integrator.beginIfBlock("md_steps > 0")
+    _add_half_a_step_before(integrator)
+    if constrained:
+        integrator.addConstrainVelocities()
+    integrator.endBlock()
     integrator.endBlock()
     integrator.beginIfBlock("accepted = 0")
     # not by a factor of zero or one, which would keep a NaN
     integrator.addComputePerDof("x", "before")
     integrator.endBlock()
+
+
+def _add_half_a_step_before(integrator: Any) -> None:
+    """Velocities from those that were drawn, as in `openmm_gancl.moves.velocities`; one evaluation."""
+    integrator.addComputePerDof("before", "x")
+    integrator.addComputePerDof("x", f"x+{TRIAL_TIME!r}*v")
+    slower = f"v+0.125*dt^2*(f{REAL_GROUP}-force)/({TRIAL_TIME!r}*m)"
+    integrator.addComputePerDof("v", f"{slower}-0.5*dt*force/m")
+    integrator.addComputePerDof("x", "before")
 
 
 def _add_dynamics(integrator: Any, constrained: bool) -> None:

@@ -29,7 +29,7 @@ from ..workflow.folder import MANIFEST, RunFolder
 from ..workflow.options import RunOptions
 from ..workflow.run import run
 from ..workflow.summary import Summary, load_summary
-from .learning_progress import Tell, TimedReporter, print_progress
+from .learning_progress import TimedReporter
 from .lift_move import LiftMove
 
 NOT_TRUSTED = "what was learned is not to be trusted, though moves of it are exact"
@@ -165,53 +165,33 @@ def _kept(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
         raise
 
 
-def learn_move(
+def learned_in_a_run(
     simulation: Any,
     labels: Label | Sequence[Label] | SlowCoordinates,
+    folder: str | os.PathLike[str] | None,
+    reporter: TimedReporter,
     *,
-    folder: str | os.PathLike[str] | None = None,
-    max_evaluations: int | None = None,
-    target_error: float | None = None,
-    force_constants: float | Sequence[float] = 200.0,
-    time_step: float | None = None,
-    temperature: Any = None,
-    platform: str = "auto",
-    seed: int | None = None,
-    progress: Tell | None = None,
+    seed: int | None,
+    temperature: Any,
+    of_windows: dict[str, Any],
+    of_run: dict[str, Any],
 ) -> LearnedMove:
-    """Learn a generator on what a Simulation samples, and make the move of it; the Simulation is not changed.
-
-    Bias forces and parameters of the Context are part of what is learned; chiral centres and trans peptide bonds stay
-    as they are. The results are those of ``gancl run --generator triangular`` on the same System and State. By hand:
-    `openmm_gancl.system.card_of_simulation`, `learn` of its ``.system``, `LiftMove` with ``.model`` and ``.surface``.
+    """See `openmm_gancl.learn_move`.
 
     Args:
-        simulation: an ``openmm.app.Simulation`` of one molecule in vacuum or implicit solvent, with positions.
-        labels: torsions, by residue (``"phi:2"``), by four atom numbers from 0 or names (``"CA"``, or ``"ALA2-CA"``
-            where several have it); or slow coordinates, as `Torsions`.
-        folder: where everything is kept, a run folder; one that is there is gone on with, or just read if it is
-            finished. By default a temporary one, which goes when the move does: see `LearnedMove.save`.
-        max_evaluations: of the real potential, less those of a check, a fifth of them; by default 35,000, and more for
-            labels or wide coordinates from the third on.
-        target_error: kT, median error of the surface at which learning ends.
-        force_constants: of windows, one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
-        time_step: of windows, ps; 0.002 by default, 0.001 where light particles are without constraints.
+        simulation: an ``openmm.app.Simulation``.
+        labels: torsions as a script names them, or slow coordinates.
+        folder: of the run; None for a temporary one.
+        reporter: that is running.
+        seed: of learning and moves.
         temperature: K, of an integrator that does not say.
-        platform: for learning; ``auto`` measures.
-        seed: of learning (0 by default) and of the moves (a fresh one by default).
-        progress: called at least every five seconds, from another thread too; by default prints to standard error.
-
-    Raises:
-        InputError: what cannot be learned or moved exactly, and what to use instead; or a folder of something else.
-        KeyboardInterrupt: with a note that says where the finished steps are, and how to go on.
+        of_windows: options of `system_from_simulation`.
+        of_run: of `openmm_gancl.workflow.options.RunOptions`.
     """
-    options = _run_options(max_evaluations=max_evaluations, target_error=target_error, seed=seed, platform=platform)
-    how = {"force_constants": force_constants, "time_step": time_step, "temperature": temperature}
-    with preserve_platform_rng(), _kept(folder) as path:
-        card = _checked_card(simulation, labels, **how)
-        reporter = TimedReporter(progress or print_progress)
-        with reporter.running(), quiet("pymbar"):
-            run(path, card, options, reporter=reporter, workers=1)
+    options = _run_options(seed=seed, **of_run)
+    with preserve_platform_rng(), quiet("pymbar"), _kept(folder) as path:
+        card = _checked_card(simulation, labels, temperature=temperature, **of_windows)
+        run(path, card, options, reporter=reporter, workers=1)
         move = LearnedMove(simulation, path, temperature=temperature, seed=seed)
     if folder is None:
         weakref.finalize(move, shutil.rmtree, path, ignore_errors=True)

@@ -64,6 +64,7 @@ class TimedReporter:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Tell while this lasts."""
+        self._began = self._told = time.monotonic()
         thread = threading.Thread(target=self._tick, name="learning progress", daemon=True)
         thread.start()
         try:
@@ -97,9 +98,7 @@ class TimedReporter:
         with self._lock:
             self._told = time.monotonic()
             fraction = self._done / self._total if self._total > 1 else float("nan")
-            self._tell(
-                LearningProgress(self._title or "reading and writing files", fraction, self._told - self._began, note)
-            )
+            self._tell(LearningProgress(self._title or "preparing", fraction, self._told - self._began, note))
 
     def _tick(self) -> None:
         while not self._stop.wait(TICK):

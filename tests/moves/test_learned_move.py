@@ -17,7 +17,8 @@ from openmm import app
 from openmm_gancl import InputError, ParticleCoordinates, Torsions, load_model, load_system
 from openmm_gancl.cli.runs import advance
 from openmm_gancl.moves import learning_progress
-from openmm_gancl.moves.learned_move import NOT_TRUSTED, learn_move, load_move
+from openmm_gancl.moves.learned_move import NOT_TRUSTED, load_move
+from openmm_gancl.moves.learning import learn_move
 from openmm_gancl.moves.learning_progress import TimedReporter
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline

@@ -1,6 +1,9 @@
 """Situations of scripts that OpenMM's users have: right, or refused in a sentence (docs/existing_scripts.md)."""
 
 import copy
+import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -64,6 +67,13 @@ def test_two_replicas_have_different_lifts(system, model):
 def test_moves_in_a_context_differ_too(system, model):
     one, other = (InContextMove(system, model, md_steps=0) for _ in range(2))
     assert one.seed != other.seed and one.run(2).seed == one.seed
+
+
+def test_moves_of_openmmtools_differ_and_keep_their_seed():
+    pytest.importorskip("openmmtools")
+    one, other = (gancl.moves.LiftMCMCMove("model.safetensors", "top.pdb") for _ in range(2))
+    again = pickle.loads(pickle.dumps(one))
+    assert one.__getstate__()["seed"] == again.__getstate__()["seed"] != other.__getstate__()["seed"]
 
 
 def test_a_checkpoint_brings_its_seed_and_its_pilot(system, model, tmp_path):
@@ -459,3 +469,8 @@ def test_a_topology_that_lacks_bonds_is_named(system, model):
         InputError, match="the Topology lacks bonds: by them the System is 4 molecules, by its forces 1"
     ):
         LiftMove(simulate(system, topology=lacking), model)
+
+
+def test_the_page_has_all_thirty():
+    page = (Path(__file__).parents[2] / "docs" / "existing_scripts.md").read_text()
+    assert [int(n) for n in re.findall(r"^\| (\d+) \| .+ \| .+ \|$", page, flags=re.MULTILINE)] == list(range(1, 31))

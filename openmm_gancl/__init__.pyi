@@ -40,7 +40,7 @@ from .lifting.surface import surface_from_lifts as surface_from_lifts
 from .moves.learned_move import load_move as load_move
 from .moves.learning import learn_move as learn_move
 from .moves.lift_move import LiftMove as LiftMove
-from .moves.lift_move import LiftReporter as LiftReporter
+from .moves.records import LiftReporter as LiftReporter
 from .sampling.labels import grid_labels as grid_labels
 from .sampling.windows import sample_windows as sample_windows
 from .system.library import list_systems as list_systems

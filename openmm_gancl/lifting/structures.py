@@ -140,9 +140,9 @@ def _reached(lifts: Lifts) -> str | None:
     if not lost + off:
         return None
     return (
-        f"not exact: of {groups.max() + 1} labels {off} were missed by more than {MAX_WIDTHS:g} widths of the restraint "
-        f"(root mean square by weight) and {lost} have no lift with a weight; raise force_constants or n, or ask for "
-        "labels nearer to those of the frames that the model learned from"
+        f"not exact: of {groups.max() + 1} labels {off} were missed by more than {MAX_WIDTHS:g} widths of the "
+        f"restraint (root mean square by weight) and {lost} have no lift with a weight; raise force_constants or n, or "
+        "ask for labels nearer to those of the frames that the model learned from"
     )
 
 

@@ -7,6 +7,6 @@ from .learned_move import load_move as load_move
 from .learning import learn_move as learn_move
 from .learning_progress import LearningProgress as LearningProgress
 from .lift_move import LiftMove as LiftMove
-from .lift_move import LiftRecord as LiftRecord
-from .lift_move import LiftReporter as LiftReporter
 from .openmmtools import LiftMCMCMove as LiftMCMCMove
+from .records import LiftRecord as LiftRecord
+from .records import LiftReporter as LiftReporter

@@ -2,15 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .exchange import NO_PROPOSAL_THERE
+from .records import LiftRecord
 from .relaxed_lifts import RELAXED
-
-if TYPE_CHECKING:
-    from .lift_move import LiftRecord
 
 FEWEST, NEAR_ZERO = 64, 0.015
 """Attempts from which acceptance is judged, and a rate that is near zero: of 64 none, or one in a hundred."""
@@ -23,7 +20,7 @@ OF_CONFIGURATIONS = {
 }
 
 
-def why_hardly_accepted(history: Sequence["LiftRecord"], has_surface: bool) -> str | None:
+def why_hardly_accepted(history: Sequence[LiftRecord], has_surface: bool) -> str | None:
     """Why the last lifts were hardly accepted, and what to change, in a sentence; None where they were.
 
     Args:

@@ -10,14 +10,11 @@ from scipy.sparse.csgraph import connected_components
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platform_rng import preserve_platform_rng
-from ..engine.serialization import copied_system, with_parameter_defaults
 from ..errors import InputError
 from ..units import FloatArray, IntArray, masses_of
 from .constraints import constraints_of
-from .context_check import check_energies, check_parameters, context_like, positions_of
 from .molecular_system import MolecularSystem, system_from_objects
 from .state import DeclaredState
-from .thermostat import check_one_temperature, temperature_of
 
 LIGHT_MASS = 2.0
 """amu; without constraints and with lighter particles, 1 fs is the default time step."""
@@ -69,6 +66,9 @@ def _with_present_state(simulation: Any) -> Any:
     Raises:
         InputError: the Context was made of another System.
     """
+    from ..engine.serialization import copied_system, with_parameter_defaults
+    from .context_check import check_energies, check_parameters, context_like
+
     system = copied_system(simulation.system)
     parameters = dict(simulation.context.getParameters())
     check_parameters(simulation, parameters)
@@ -119,6 +119,9 @@ def system_from_simulation(
         InputError: its integrator keeps no temperature, the labels do not fit, or the Context was made of another
             System: forces were added later.
     """
+    from .context_check import positions_of
+    from .thermostat import check_one_temperature, temperature_of
+
     check_one_temperature(simulation)
     with preserve_platform_rng():
         system = _with_present_state(simulation)

@@ -9,7 +9,6 @@ import openmm
 from openmm import amd
 
 from ..errors import InputError
-from ..trajectories.blocks import series_inefficiency
 from ..units import checked_temperature, number, thermal_energy
 
 QUANTUM_INTEGRATORS = tuple(
@@ -143,6 +142,8 @@ def heating(ratios: Sequence[float], temperature: float, simulation: Any) -> str
         temperature: K.
         simulation: whose integrator it is.
     """
+    from ..trajectories.blocks import series_inefficiency
+
     later = np.asarray(ratios[len(ratios) // 2 :], dtype=float)
     kind = type(current_integrator(simulation.integrator)).__name__
     if len(ratios) < FEWEST_KINETIC or isinstance(current_integrator(simulation.integrator), WITHOUT_VELOCITIES):

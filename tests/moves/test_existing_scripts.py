@@ -1,6 +1,9 @@
 """Situations of scripts that OpenMM's users have: right, or refused in a sentence (docs/existing_scripts.md)."""
 
 import copy
+import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -12,12 +15,15 @@ from openmm_gancl import InputError, LiftMove, LiftReporter, sample_windows, str
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.torsion_windows import _backbone_names
 from openmm_gancl.lifting import structures
+from openmm_gancl.lifting.requirements import fitted_to
 from openmm_gancl.moves.context_move import InContextMove
 from openmm_gancl.moves.inverted import INDEPENDENT
+from openmm_gancl.moves.relaxed_lifts import RelaxedLifts
 from openmm_gancl.moves.sources import low_labels
 from openmm_gancl.system import context_check
 from openmm_gancl.system.thermostat import heating, temperature_of
 
+from ..physics import exact
 from ..physics.exact import CHAIN
 from ..physics.toy_generators import generator, system_and_chart
 from .test_lift_move import Never, a_bias, places, simulate
@@ -61,6 +67,13 @@ def test_two_replicas_have_different_lifts(system, model):
 def test_moves_in_a_context_differ_too(system, model):
     one, other = (InContextMove(system, model, md_steps=0) for _ in range(2))
     assert one.seed != other.seed and one.run(2).seed == one.seed
+
+
+def test_moves_of_openmmtools_differ_and_keep_their_seed():
+    pytest.importorskip("openmmtools")
+    one, other = (gancl.moves.LiftMCMCMove("model.safetensors", "top.pdb") for _ in range(2))
+    again = pickle.loads(pickle.dumps(one))
+    assert one.__getstate__()["seed"] == again.__getstate__()["seed"] != other.__getstate__()["seed"]
 
 
 def test_a_checkpoint_brings_its_seed_and_its_pilot(system, model, tmp_path):
@@ -169,6 +182,22 @@ def test_a_centre_that_is_a_parameter_of_the_context(system, model, product):
         assert move.attempt().reason_before == "ok"
         move.refresh()
         assert move.attempt().reason_before == "ok" and len(move.history) == 2
+
+
+@pytest.mark.parametrize("kind", ["product", "latent"])
+def test_what_has_not_changed_changes_no_weight(system, model, product, kind, monkeypatch):
+    """The energy at the end of a path is that of the Simulation there."""
+    right, changes = RelaxedLifts._now, []
+
+    def noted(self, lift, energy_then):
+        if np.isfinite(lift.log_weight):
+            changes.append(self.energy(lift.positions) - energy_then)
+        return right(self, lift, energy_then)
+
+    monkeypatch.setattr(RelaxedLifts, "_now", noted)
+    made, options = (product, {}) if kind == "product" else (model, {"relax": "latent"})
+    LiftMove(simulate(system), made, relax_steps=3, platform="Reference", seed=1, **options).run(6, 2)
+    assert len(changes) >= 6 and np.abs(changes).max() < 1e-6
 
 
 CALLS = []
@@ -296,8 +325,8 @@ def test_velocities_that_hardly_change_say_little(system):
     assert heating((1.3 + 0.1 * np.random.default_rng(1).normal(size=200)).tolist(), 300.0, simulate(system))
 
 
-def hot(system):
-    return simulate(system, integrator=openmm.LangevinMiddleIntegrator(330, 1, 0.001))
+def hot(system, temperature=330):
+    return simulate(system, integrator=openmm.LangevinMiddleIntegrator(temperature, 1, 0.001))
 
 
 def log_weight_before(move):
@@ -320,6 +349,22 @@ def test_a_model_of_another_temperature_on_request(system, model):
         assert move._exchange.system.temperature == temperature
     with pytest.raises(InputError, match="give a list of some of residue numbers, temperature"):
         LiftMove(hot(system), model, may_differ="temperature")
+
+
+def test_a_product_model_of_another_temperature(system, monkeypatch):
+    """Its reference is drawn at the Simulation's: the mean weight is the integral at that, and not at the model's."""
+    widths = {"bond": 0.035, "angle": 0.4, "torsion": 1.0}
+    made = untrained_model(system, seed=1, latent_size=0, strength=0.2, widths=widths)
+    hotter = system_from_simulation(hot(system, 400), made.slow)
+    options = {"relax_steps": 100, "mode": "unrestrained", "platform": "Reference"}
+    lifter = structures.Lifter(hotter, fitted_to(made, hotter, ["temperature"]), **options)
+    lifts = lifter.lift(np.random.default_rng(1).uniform(-np.pi, np.pi, (1200, 1)), seed=2)
+    z = []
+    for temperature in (400.0, 300.0):
+        monkeypatch.setattr(exact, "KT", 8.31446261815324e-3 * temperature)
+        weights = np.exp(lifts.log_weights - CHAIN.log_z())
+        z.append((weights.mean() - 1.0) / (weights.std() / len(weights) ** 0.5))
+    assert abs(z[0]) < 3.5 and z[1] > 5.0, z
 
 
 def test_other_residue_numbers_on_request(system, model):
@@ -424,3 +469,8 @@ def test_a_topology_that_lacks_bonds_is_named(system, model):
         InputError, match="the Topology lacks bonds: by them the System is 4 molecules, by its forces 1"
     ):
         LiftMove(simulate(system, topology=lacking), model)
+
+
+def test_the_page_has_all_thirty():
+    page = (Path(__file__).parents[2] / "docs" / "existing_scripts.md").read_text()
+    assert [int(n) for n in re.findall(r"^\| (\d+) \| .+ \| .+ \|$", page, flags=re.MULTILINE)] == list(range(1, 31))

@@ -5,14 +5,14 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates
 from ..coordinates.torsion_labels import Label, torsions_from_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng
@@ -129,9 +129,24 @@ def load_move(simulation: Any, folder: str | os.PathLike[str], **options: Any) -
     return LearnedMove(simulation, Path(folder), **options)
 
 
-def _checked_card(simulation: Any, labels: Any, **options: Any) -> SimulationCard:
+def _torsions_of(labels: ModuleCoordinates, note: Callable[[str], None]) -> list[list[int]]:
+    """What learned labels are drawn by: the torsions that the molecule turns about."""
+    if not len(labels.chart_torsions):
+        raise InputError(
+            f"learned labels {', '.join(labels.names)} name no torsions (`chart_torsions`) that a generator could draw "
+            "them by: make them by gancl.learn_slow_coordinates, or label torsions"
+        )
+    rows: list[list[int]] = labels.chart_torsions.tolist()
+    names = ", ".join(",".join(map(str, row)) for row in rows)
+    note(f"{', '.join(labels.names)} are drawn by their torsions {names}, which are the labels of the move")
+    return rows
+
+
+def _checked_card(simulation: Any, labels: Any, note: Callable[[str], None], **options: Any) -> SimulationCard:
     """What is to be learned, refused before anything is sampled where moves would be refused."""
     check_simulation(simulation)
+    if isinstance(labels, ModuleCoordinates):
+        labels = _torsions_of(labels, note)
     known = isinstance(labels, SlowCoordinates)
     slow = labels if known else torsions_from_labels(labels, simulation.topology)
     card = card_of_simulation(simulation, slow, **options)
@@ -190,7 +205,7 @@ def learned_in_a_run(
     """
     options = _run_options(seed=seed, **of_run)
     with preserve_platform_rng(), quiet("pymbar"), _kept(folder) as path:
-        card = _checked_card(simulation, labels, temperature=temperature, **of_windows)
+        card = _checked_card(simulation, labels, reporter.note, temperature=temperature, **of_windows)
         run(path, card, options, reporter=reporter, workers=1)
         move = LearnedMove(simulation, path, temperature=temperature, seed=seed)
     if folder is None:

@@ -35,7 +35,7 @@ def learn_move(
     Args:
         simulation: an ``openmm.app.Simulation`` of one molecule in vacuum or implicit solvent, with positions.
         labels: torsions, by residue (``"phi:2"``), by four atom numbers from 0 or names (``"CA"``, or ``"ALA2-CA"``
-            where several have it); or slow coordinates, as `Torsions`.
+            where several have it); or slow coordinates, as `Torsions`, or learned ones, drawn by their torsions.
         folder: where everything is kept, a run folder; one that is there is gone on with, or just read if it is
             finished. By default a temporary one, which goes when the move does: see `LearnedMove.save`.
         max_evaluations: of the real potential, less those of a check, a fifth of them; by default 35,000, and more for

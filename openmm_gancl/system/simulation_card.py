@@ -94,10 +94,7 @@ def _label_tables(slow: SlowCoordinates) -> list[dict[str, Any]]:
         rows = slow.atoms.tolist()
         return [{"kind": "torsion", "name": name, "atoms": row} for name, row in zip(slow.names, rows, strict=True)]
     if not isinstance(slow, ParticleCoordinates):
-        raise InputError(
-            "labels of a module are no coordinates of a chart: label torsions, and "
-            "read the learned labels off the frames; moves at them take a model of the product generator (gancl.train)"
-        )
+        raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
     return [
         {"kind": "coordinate", "name": name, "particle": particle, "axis": "xyz"[axis], "domain": domain}
         for name, (particle, axis), domain in zip(

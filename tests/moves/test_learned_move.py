@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+import torch
 from openmm import app
 
-from openmm_gancl import InputError, ParticleCoordinates, Torsions, load_model, load_system
+from openmm_gancl import InputError, ModuleCoordinates, ParticleCoordinates, Torsions, load_model, load_system
 from openmm_gancl.cli.runs import advance
 from openmm_gancl.moves import learning_progress
 from openmm_gancl.moves.learned_move import NOT_TRUSTED, load_move
@@ -450,3 +451,28 @@ def test_progress_is_a_line_to_standard_error_by_default(chain, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert {"learning: lifting, round 1, 0 %, 0 s", "learning: fitting, 0 s"} & set(lines)
     assert all(line.startswith("learning: ") for line in lines)
+
+
+class Cosine(torch.nn.Module):
+    """A learned label of the chain: the cosine of its torsion."""
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        bonds = positions[..., 1:4, :] - positions[..., 0:3, :]
+        first = torch.linalg.cross(bonds[..., 0, :], bonds[..., 1, :])
+        second = torch.linalg.cross(bonds[..., 1, :], bonds[..., 2, :])
+        cosine = (first * second).sum(-1) / ((first**2).sum(-1) * (second**2).sum(-1)).sqrt()
+        return cosine.unsqueeze(-1)
+
+
+def test_learned_labels_are_drawn_by_their_torsions(chain, finished, tmp_path):
+    """The same as with the torsion itself."""
+    labels = ModuleCoordinates.from_module(
+        Cosine(), names=("cosine",), periods=[np.inf], domain=[[-1.0, 1.0]], chart_torsions=[LABELS]
+    )
+    told = []
+    move = learn(simulate(chain), chain, labels=labels, folder=tmp_path / "learned", progress=told.append)
+    assert results_of(move.folder) == results_of(finished[0].folder)
+    assert any(one.note.startswith("cosine are drawn by their torsions 0,1,2,3") for one in told)
+    alone = ModuleCoordinates.from_module(Cosine(), names=("cosine",), periods=[np.inf], domain=[[-1.0, 1.0]])
+    with pytest.raises(InputError, match="name no torsions"):
+        learn(simulate(chain), chain, labels=alone)

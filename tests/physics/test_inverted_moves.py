@@ -272,7 +272,7 @@ def test_in_a_simulation_with_dynamics_in_between(moves):
     z = scores(name, ends)
     assert np.abs(z).max() < z_limit(N_SCORES), z
     assert sum(record.accepted for record in move.history) > 30
-    assert {record.force_evaluations for record in move.history} <= {0, 2}
+    assert {record.force_evaluations - 2 * record.accepted for record in move.history} <= {0, 2}
 
 
 def test_the_pilot_prefers_what_moves_farther():

@@ -46,7 +46,7 @@ POSITION_TOLERANCE = 1e-5
 """nm; farther apart, positions are not those that the last attempt left (single precision included)."""
 
 
-N_BETWEEN_DOUBTS = 32
+FIRST_DOUBTS = 64
 """Attempts after which a run looks for doubts."""
 
 _moves_made: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -316,7 +316,7 @@ class LiftMove:
             if md_steps:
                 self.simulation.step(md_steps)
             records.append(self.attempt())
-            if not self._attempts % N_BETWEEN_DOUBTS:
+            if self._attempts >= FIRST_DOUBTS and self._attempts.bit_count() == 1:  # each time twice as late
                 for kind, doubt in self._doubts().items():
                     if kind not in self._said:
                         self._said.add(kind)

@@ -27,6 +27,9 @@ DISPLACEMENTS, SCALES = (0.02, 0.1, *(0.3,) * 16), (0.6, 2.0, 6.0)
 """nm, standard deviations of displacements, and factors of all distances, of a molecule in vacuum: in a box of solvent
 everything would clash."""
 
+SMALL_DISPLACEMENT, CONSTRAINT_TOLERANCE = 0.003, 1e-5
+"""nm by which constraints are broken, to see which are there, and how well they are mended."""
+
 REMEDY = "simulation.context.reinitialize(preserveState=True) brings it up to date"
 
 
@@ -95,6 +98,31 @@ def check_energies(simulation: Any, system: Any, copy: openmm.Context) -> None:
                 raise InputError(_why(system, copy, positions, theirs, ours, tolerance))
     finally:
         context.setPositions(here)
+
+
+def check_constraints(simulation: Any, copy: openmm.Context) -> None:
+    """See that a Simulation's Context constrains what a copy does; the Simulation is left where it is.
+
+    Raises:
+        InputError: a constraint was added to the System, or taken from it, after the Context was made.
+    """
+    context, here = simulation.context, positions_of(simulation)
+    near = here + SMALL_DISPLACEMENT * named_rng(0, "fixed", "constraints").standard_normal(here.shape)
+    found = []
+    try:
+        for one in (context, copy):
+            one.setPositions(near)
+            one.applyConstraints(CONSTRAINT_TOLERANCE)
+            found.append(numbers(one.getState(positions=True).getPositions(asNumpy=True)))
+    except openmm.OpenMMException:
+        return  # positions that were never set
+    finally:
+        context.setPositions(here)
+    if np.abs(found[0] - found[1]).max() > 0.1 * SMALL_DISPLACEMENT:
+        raise InputError(
+            "the Simulation's Context does not have the System's constraints: they were added or taken out after the "
+            f"Simulation was made; {REMEDY}"
+        )
 
 
 def _energy(context: Any, positions: FloatArray) -> float:

@@ -154,6 +154,18 @@ def test_parameters_of_a_force_that_were_changed_in_the_system_alone(system, mod
         LiftMove(simulation, model)
 
 
+def test_a_constraint_that_was_added_later(system, model):
+    simulation = simulate(system)
+    length = float(np.linalg.norm(system.positions[0] - system.positions[1]))
+    simulation.system.addConstraint(0, 1, length)
+    before = places(simulation)
+    with pytest.raises(InputError, match="does not have the System's constraints"):
+        system_from_simulation(simulation, model.slow)
+    assert (places(simulation) == before).all()
+    simulation.context.reinitialize(preserveState=True)
+    system_from_simulation(simulation, model.slow)
+
+
 # a bias that changes (F3, F4)
 
 
@@ -305,18 +317,18 @@ def test_a_variable_step_that_runs_hot_is_reported(system, model):
     simulation = simulate(system, integrator=openmm.VariableLangevinIntegrator(300, 1, 0.01))
     move = LiftMove(simulation, model, moves=INDEPENDENT, seed=1)
     with pytest.warns(UserWarning, match=r"VariableLangevinIntegrator is to keep 300 K, and .* a smaller error tol"):
-        move.run(192, 50)
+        move.run(128, 50)
     assert len(move.doubts) == 1
     right = simulate(system, integrator=openmm.LangevinMiddleIntegrator(300, 20, 0.001))
     move = LiftMove(right, model, moves=INDEPENDENT, seed=1)
-    move.run(192, 50)
+    move.run(128, 50)
     assert not move.doubts
 
 
 def test_a_temperature_that_is_not_true_is_reported(system, model):
     move = LiftMove(simulate(system, integrator=Custom(450.0)), model, moves=INDEPENDENT, temperature=300, seed=1)
     with pytest.warns(UserWarning, match=r"Custom is to keep 300 K.*or its true temperature"):
-        move.run(192, 50)
+        move.run(128, 50)
 
 
 def test_velocities_that_hardly_change_say_little(system):

@@ -212,7 +212,8 @@ class LiftMove:
             friction=friction,
             platform=platform,
         ).checked_for(model)
-        if isinstance(model, LiftingModel):  # labels that are learned are moved by their torsions
+        # learned labels are moved by their torsions, but where a user draws the labels themselves
+        if isinstance(model, LiftingModel) and label_proposal is None:
             model = over_torsions(model)
         self.simulation, self.model, self.acceptance = simulation, model, acceptance
         self._temperature, self._may_differ = temperature, tuple(may_differ)

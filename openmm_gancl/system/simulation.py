@@ -67,7 +67,7 @@ def _with_present_state(simulation: Any) -> Any:
         InputError: the Context was made of another System.
     """
     from ..engine.serialization import copied_system, with_parameter_defaults
-    from .context_check import check_constraints, check_energies, check_parameters, context_like
+    from .context_check import check_constraints, check_energies, check_masses, check_parameters, context_like
 
     system = copied_system(simulation.system)
     parameters = dict(simulation.context.getParameters())
@@ -83,6 +83,7 @@ def _with_present_state(simulation: Any) -> Any:
         copy.setParameter(name, value)
     check_energies(simulation, system, copy)
     check_constraints(simulation, copy)
+    check_masses(simulation, copy)
     return with_parameter_defaults(system, others) if others else system
 
 

@@ -166,6 +166,18 @@ def test_a_constraint_that_was_added_later(system, model):
     system_from_simulation(simulation, model.slow)
 
 
+def test_masses_that_were_changed_later(system, model):
+    simulation = simulate(system)
+    velocities = simulation.context.getState(velocities=True).getVelocities(asNumpy=True)._value
+    simulation.system.setParticleMass(4, 2.0 * simulation.system.getParticleMass(4))
+    with pytest.raises(InputError, match="does not have the System's masses"):
+        LiftMove(simulation, model, moves=INDEPENDENT)
+    after = simulation.context.getState(velocities=True).getVelocities(asNumpy=True)._value
+    assert (after == velocities).all()
+    simulation.context.reinitialize(preserveState=True)
+    LiftMove(simulation, model, moves=INDEPENDENT)
+
+
 # a bias that changes (F3, F4)
 
 

@@ -26,7 +26,7 @@ from openmm_gancl.system.thermostat import heating, temperature_of
 from ..physics import exact
 from ..physics.exact import CHAIN
 from ..physics.toy_generators import generator, system_and_chart
-from .test_lift_move import Never, a_bias, places, simulate
+from .test_lift_move import Never, a_bias, periodic, places, simulate
 
 MODEL = "trained"
 
@@ -152,6 +152,14 @@ def test_parameters_of_a_force_that_were_changed_in_the_system_alone(system, mod
     simulation.system.getForces()[-1].setEnergyFunction("9*cos(theta)")
     with pytest.raises(InputError, match=r"is not in the Simulation's Context|a force was changed"):
         LiftMove(simulation, model)
+
+
+def test_in_a_box_with_a_barostat_too(system, model):
+    simulation = simulate(system, forces=[openmm.MonteCarloBarostat(1.0, 300.0)], change=periodic)
+    system_from_simulation(simulation, model.slow)
+    simulation.system.addForce(a_bias())
+    with pytest.raises(InputError, match=r"CustomTorsionForce \(number \d, force group 0\) is not in the Simulation's"):
+        system_from_simulation(simulation, model.slow)
 
 
 def test_a_constraint_that_was_added_later(system, model):

@@ -47,7 +47,9 @@ def why_hardly_accepted(history: Sequence[LiftRecord], has_surface: bool) -> str
     gap = float(np.median(gaps[np.isfinite(gaps)])) if np.isfinite(gaps).any() else float("nan")
     relaxed = last[-1].move == RELAXED
     remedies = [] if has_surface else ["give surface= of the run, for labels are drawn evenly over their whole domain"]
-    remedies += ["raise relax_steps"] if relaxed else ["give moves='auto'"]
+    remedies += (
+        ["raise relax_steps", "call move.refresh() where a bias has changed"] if relaxed else ["give moves='auto'"]
+    )
     remedies += ["train for this force field and bias, or for more evaluations"]
     return (
         f"{begin}in the median they weigh exp(-{gap:.0f}) of the configuration that they would replace; "

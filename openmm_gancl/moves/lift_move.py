@@ -47,7 +47,7 @@ POSITION_TOLERANCE = 1e-5
 """nm; farther apart, positions are not those that the last attempt left (single precision included)."""
 
 
-N_BETWEEN_DOUBTS = 32
+FIRST_DOUBTS = 64
 """Attempts after which a run looks for doubts."""
 
 _moves_made: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -214,7 +214,8 @@ class LiftMove:
             friction=friction,
             platform=platform,
         ).checked_for(model)
-        if isinstance(model, LiftingModel):  # labels that are learned are moved by their torsions
+        # learned labels are moved by their torsions, but where a user draws the labels themselves
+        if isinstance(model, LiftingModel) and label_proposal is None:
             model = over_torsions(model)
         self.simulation, self.model, self.acceptance = simulation, model, acceptance
         self._temperature, self._may_differ = temperature, tuple(may_differ)
@@ -319,7 +320,7 @@ class LiftMove:
             if md_steps:
                 self.simulation.step(md_steps)
             records.append(self.attempt())
-            if not self._attempts % N_BETWEEN_DOUBTS:
+            if self._attempts >= FIRST_DOUBTS and self._attempts.bit_count() == 1:  # each time twice as late
                 for kind, doubt in self._doubts().items():
                     if kind not in self._said:
                         self._said.add(kind)

@@ -27,6 +27,15 @@ DISPLACEMENTS, SCALES = (0.02, 0.1, *(0.3,) * 16), (0.6, 2.0, 6.0)
 """nm, standard deviations of displacements, and factors of all distances, of a molecule in vacuum: in a box of solvent
 everything would clash."""
 
+SMALL_DISPLACEMENT, CONSTRAINT_TOLERANCE = 0.003, 1e-5
+"""nm by which constraints are broken, to see which are there, and how well they are mended."""
+
+FAST, MASS_TOLERANCE = 1e8, 1e-3
+"""nm/ps, and the part by which kinetic energies of the same masses may differ."""
+
+BLOWN_UP = 1e8
+"""kJ/mol, in size."""
+
 REMEDY = "simulation.context.reinitialize(preserveState=True) brings it up to date"
 
 
@@ -97,6 +106,64 @@ def check_energies(simulation: Any, system: Any, copy: openmm.Context) -> None:
         context.setPositions(here)
 
 
+def check_constraints(simulation: Any, copy: openmm.Context) -> None:
+    """See that a Simulation's Context constrains what a copy does; the Simulation is left where it is.
+
+    Raises:
+        InputError: a constraint was added to the System, or taken from it, after the Context was made.
+    """
+    context, here = simulation.context, positions_of(simulation)
+    near = here + SMALL_DISPLACEMENT * named_rng(0, "fixed", "constraints").standard_normal(here.shape)
+    found = []
+    try:
+        for one in (context, copy):
+            one.setPositions(near)
+            one.applyConstraints(CONSTRAINT_TOLERANCE)
+            found.append(numbers(one.getState(positions=True).getPositions(asNumpy=True)))
+    except openmm.OpenMMException:
+        return  # positions that were never set
+    finally:
+        context.setPositions(here)
+    if np.abs(found[0] - found[1]).max() > 0.1 * SMALL_DISPLACEMENT:
+        raise InputError(
+            "the Simulation's Context does not have the System's constraints: they were added or taken out after the "
+            f"Simulation was made; {REMEDY}"
+        )
+
+
+def check_masses(simulation: Any, copy: openmm.Context) -> None:
+    """See that a Simulation's Context has the masses of a copy, by kinetic energies of the same, very fast velocities.
+
+    The Simulation is left as it is. Integrators that define a kinetic energy of their own are not checked.
+
+    Raises:
+        InputError: masses were changed in the System after the Context was made.
+    """
+    integrator, context = simulation.integrator, simulation.context
+    if isinstance(integrator, openmm.CustomIntegrator | openmm.CompoundIntegrator | openmm.BrownianIntegrator):
+        return
+    state = context.getState(positions=True, velocities=True, energy=True)
+    if not abs(number(state.getPotentialEnergy())) < BLOWN_UP:  # the push is not small there
+        return
+    before = state.getVelocities(asNumpy=True)
+    copy.setPositions(state.getPositions(asNumpy=True))
+    # so fast that half a step's push, which some integrators add, is nothing beside it
+    copy.setVelocities(FAST * named_rng(0, "fixed", "masses").standard_normal(before.shape))
+    try:
+        copy.applyVelocityConstraints(CONSTRAINT_TOLERANCE)
+        context.setVelocities(copy.getState(velocities=True).getVelocities(asNumpy=True))
+        theirs, ours = (number(one.getState(energy=True).getKineticEnergy()) for one in (context, copy))
+    except openmm.OpenMMException:
+        return  # positions that were never set
+    finally:
+        context.setVelocities(before)
+    if abs(theirs - ours) > MASS_TOLERANCE * ours:
+        raise InputError(
+            f"the Simulation's Context does not have the System's masses: they were changed after the Simulation was "
+            f"made; {REMEDY}"
+        )
+
+
 def _energy(context: Any, positions: FloatArray) -> float:
     try:
         context.setPositions(positions)
@@ -135,7 +202,11 @@ def _of_each_force(system: Any, copy: openmm.Context, positions: FloatArray) -> 
         for j in reversed(range(system.getNumForces())):
             if j != i:
                 alone.removeForce(j)
-        context = context_like(copy, alone)
+        try:
+            context = context_like(copy, alone)
+        except openmm.OpenMMException:  # a barostat without the force that has the box
+            found.append(0.0)
+            continue
         for name in set(context.getParameters()) & set(copy.getParameters()):
             context.setParameter(name, copy.getParameter(name))
         found.append(_energy(context, positions))

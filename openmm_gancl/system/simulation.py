@@ -67,7 +67,7 @@ def _with_present_state(simulation: Any) -> Any:
         InputError: the Context was made of another System.
     """
     from ..engine.serialization import copied_system, with_parameter_defaults
-    from .context_check import check_energies, check_parameters, context_like
+    from .context_check import check_constraints, check_energies, check_masses, check_parameters, context_like
 
     system = copied_system(simulation.system)
     parameters = dict(simulation.context.getParameters())
@@ -82,6 +82,8 @@ def _with_present_state(simulation: Any) -> Any:
     for name, value in others.items():
         copy.setParameter(name, value)
     check_energies(simulation, system, copy)
+    check_constraints(simulation, copy)
+    check_masses(simulation, copy)
     return with_parameter_defaults(system, others) if others else system
 
 

@@ -26,7 +26,7 @@ from openmm_gancl.system.thermostat import heating, temperature_of
 from ..physics import exact
 from ..physics.exact import CHAIN
 from ..physics.toy_generators import generator, system_and_chart
-from .test_lift_move import Never, a_bias, places, simulate
+from .test_lift_move import Never, a_bias, periodic, places, simulate
 
 MODEL = "trained"
 
@@ -152,6 +152,38 @@ def test_parameters_of_a_force_that_were_changed_in_the_system_alone(system, mod
     simulation.system.getForces()[-1].setEnergyFunction("9*cos(theta)")
     with pytest.raises(InputError, match=r"is not in the Simulation's Context|a force was changed"):
         LiftMove(simulation, model)
+
+
+def test_in_a_box_with_a_barostat_too(system, model):
+    simulation = simulate(system, forces=[openmm.MonteCarloBarostat(1.0, 300.0)], change=periodic)
+    system_from_simulation(simulation, model.slow)
+    simulation.system.addForce(a_bias())
+    with pytest.raises(InputError, match=r"CustomTorsionForce \(number \d, force group 0\) is not in the Simulation's"):
+        system_from_simulation(simulation, model.slow)
+
+
+def test_a_constraint_that_was_added_later(system, model):
+    simulation = simulate(system)
+    length = float(np.linalg.norm(system.positions[0] - system.positions[1]))
+    simulation.system.addConstraint(0, 1, length)
+    before = places(simulation)
+    with pytest.raises(InputError, match="does not have the System's constraints"):
+        system_from_simulation(simulation, model.slow)
+    assert (places(simulation) == before).all()
+    simulation.context.reinitialize(preserveState=True)
+    system_from_simulation(simulation, model.slow)
+
+
+def test_masses_that_were_changed_later(system, model):
+    simulation = simulate(system)
+    velocities = simulation.context.getState(velocities=True).getVelocities(asNumpy=True)._value
+    simulation.system.setParticleMass(4, 2.0 * simulation.system.getParticleMass(4))
+    with pytest.raises(InputError, match="does not have the System's masses"):
+        LiftMove(simulation, model, moves=INDEPENDENT)
+    after = simulation.context.getState(velocities=True).getVelocities(asNumpy=True)._value
+    assert (after == velocities).all()
+    simulation.context.reinitialize(preserveState=True)
+    LiftMove(simulation, model, moves=INDEPENDENT)
 
 
 # a bias that changes (F3, F4)
@@ -305,18 +337,18 @@ def test_a_variable_step_that_runs_hot_is_reported(system, model):
     simulation = simulate(system, integrator=openmm.VariableLangevinIntegrator(300, 1, 0.01))
     move = LiftMove(simulation, model, moves=INDEPENDENT, seed=1)
     with pytest.warns(UserWarning, match=r"VariableLangevinIntegrator is to keep 300 K, and .* a smaller error tol"):
-        move.run(192, 50)
+        move.run(128, 50)
     assert len(move.doubts) == 1
     right = simulate(system, integrator=openmm.LangevinMiddleIntegrator(300, 20, 0.001))
     move = LiftMove(right, model, moves=INDEPENDENT, seed=1)
-    move.run(192, 50)
+    move.run(128, 50)
     assert not move.doubts
 
 
 def test_a_temperature_that_is_not_true_is_reported(system, model):
     move = LiftMove(simulate(system, integrator=Custom(450.0)), model, moves=INDEPENDENT, temperature=300, seed=1)
     with pytest.warns(UserWarning, match=r"Custom is to keep 300 K.*or its true temperature"):
-        move.run(192, 50)
+        move.run(128, 50)
 
 
 def test_velocities_that_hardly_change_say_little(system):

@@ -15,12 +15,24 @@ import pytest
 import torch
 from openmm import app
 
-from openmm_gancl import InputError, ModuleCoordinates, ParticleCoordinates, Torsions, load_model, load_system
+from openmm_gancl import (
+    InputError,
+    LiftMove,
+    ModuleCoordinates,
+    ParticleCoordinates,
+    Torsions,
+    load_model,
+    load_system,
+)
+from openmm_gancl import learn as learn_by_hand
 from openmm_gancl.cli.runs import advance
+from openmm_gancl.lifting import LoopOptions
 from openmm_gancl.moves import learning_progress
 from openmm_gancl.moves.learned_move import NOT_TRUSTED, load_move
 from openmm_gancl.moves.learning import learn_move
 from openmm_gancl.moves.learning_progress import TimedReporter
+from openmm_gancl.sampling.short_windows import ShortWindows
+from openmm_gancl.system import card_of_simulation
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.folder import MANIFEST
@@ -157,6 +169,17 @@ def test_it_is_the_run_of_the_serialized_system_and_state(chain, finished, tmp_p
         tmp_path / "other", str(card), replace(options, seed=SEED + 1), reporter=Notes(), workers=1, until="lift"
     )
     assert results_of(other.folder) != results_of(finished[0].folder)
+
+
+def test_each_step_can_be_done_by_hand(chain):
+    simulation = simulate(chain)
+    slow = Torsions(("phi",), np.array([LABELS]))
+    card = card_of_simulation(simulation, slow, force_constants=chain.force_constants)
+    options = LoopOptions(ShortWindows(n=10, steering_steps=50, n_frames=10), n_first=1000)
+    learned = learn_by_hand(card.system, seed=1, max_evaluations=4000, options=options)
+    move = LiftMove(simulation, learned.model, surface=learned.surface, seed=1)
+    move.run(40, 2)
+    assert move.acceptance_rate > 0.5
 
 
 def test_the_command_line_goes_on_with_its_folder(finished, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import runpy
 import subprocess
 import sys
@@ -69,6 +70,18 @@ def test_metadynamics(quick_run, bias, monkeypatch, capsys):
     runpy.run_path(str(EXAMPLES / "metadynamics.py"), run_name="__main__")
     output = capsys.readouterr().out
     assert re.search(r"with lifts, \d+ % accepted: C7ax is .* kJ/mol above C7eq\ndynamics alone, ", output)
+
+
+@pytest.mark.slow
+def test_existing_script_has_the_population_of_the_reference(tmp_path):
+    """From a bare script, in two minutes of CPU time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    output = run(tmp_path, EXAMPLES / "existing_script.py")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    value, error = map(float, re.search(r"accepted: C7ax (\S+) \+- (\S+),", output).groups())
+    assert error <= 0.1 * value and abs(value - 0.0297) < 3.5 * (error**2 + 0.0005**2) ** 0.5
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 120
+    assert re.search(r"plain dynamics, \d+,\d+ force evaluations: C7ax 0.0000", output)
 
 
 def test_structures_at(quick_run):

@@ -1,0 +1,142 @@
+"""Weighted configurations of one system: what closures are averages over."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..coordinates.slow_coordinates import SlowCoordinates
+from ..errors import InputError
+from ..lifting.label_regression import LabelRegression, fit_label_regression
+from ..lifting.learned import Learned
+from ..lifting.lifts import Lifts
+from ..lifting.rounds import round_shares
+from ..lifting.surface import weighted_ends
+from ..system.molecular_system import MolecularSystem
+from ..units import BoolArray, FloatArray, IntArray, numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Configurations with labels and weights.
+
+    At a label s, ``sum w f(x) / sum w`` over configurations there is the average of f given s. Over all labels
+    ``sum w f(x) / p(s)``, p the density that labels were drawn from, is that of the equilibrium.
+
+    Attributes:
+        positions: shape=(n, n_atoms, 3), nm; NaN where there is no weight.
+        labels: shape=(n, d), that they have.
+        log_weights: shape=(n,), log w; minus infinity where a lift failed.
+        log_label_density: shape=(n,), log p(s); None where it is not known (labels of your own choice).
+        slow: the slow coordinates.
+        system: what they are configurations of.
+    """
+
+    positions: FloatArray
+    labels: FloatArray
+    log_weights: FloatArray
+    log_label_density: FloatArray | None
+    slow: SlowCoordinates
+    system: MolecularSystem
+
+    def __post_init__(self) -> None:
+        """Check the shapes.
+
+        Raises:
+            InputError: they do not fit, weights are NaN, or there are none.
+        """
+        n, d = len(self.positions), len(self.slow.names)
+        if self.labels.shape != (n, d) or self.log_weights.shape != (n,):
+            raise InputError(
+                f"{n} configurations with labels of shape {self.labels.shape} and log-weights of shape "
+                f"{self.log_weights.shape}: give ({n}, {d}) and ({n},)"
+            )
+        if np.isnan(self.log_weights).any() or (self.log_weights == np.inf).any():
+            raise InputError("log-weights are NaN or infinite: give minus infinity where there is no weight")
+        if not self.ok.any():
+            raise InputError("no configuration has a weight: lift more, or train with more frames")
+        if not (np.isfinite(self.labels[self.ok]).all() and np.isfinite(self.positions[self.ok]).all()):
+            raise InputError("a configuration with a weight has NaN in its positions or labels: give it no weight")
+
+    @classmethod
+    def of_learned(cls, learned: Learned, system: MolecularSystem) -> "Ensemble":
+        """The lifts of all rounds of `openmm_gancl.learn`.
+
+        Args:
+            learned: what it returned.
+            system: what it was given.
+        """
+        draws = learned.lifts
+        ok = np.isfinite(draws.log_weights)
+        positions = np.full((len(draws), system.n_atoms, 3), np.nan)
+        positions[ok] = learned.model.chart.to_cartesian(draws.coordinates[ok])
+        log_weights = draws.log_weights + np.log(round_shares(draws))
+        return cls(positions, draws.labels, log_weights, draws.log_label_density, system.slow, system)
+
+    @classmethod
+    def of_lifts(cls, lifts: Lifts) -> "Ensemble":
+        """Lifts of a `openmm_gancl.Lifter`.
+
+        Of restrained or unrestrained ones the end points, with weights to the equilibrium at the labels that they have.
+
+        Args:
+            lifts: in memory; a file keeps no positions.
+
+        Raises:
+            InputError: they were read from a file.
+        """
+        system = lifts.system
+        if system is None or lifts.positions.shape[1:] != (system.n_atoms, 3):
+            raise InputError("these lifts have no positions (a file keeps none): give lifts in memory")
+        if lifts.mode == "fixed":
+            positions = np.where(lifts.ok[:, None, None], lifts.positions, np.nan)
+            return cls(positions, lifts.labels, lifts.log_weights, None, lifts.slow, system)
+        ends = weighted_ends(lifts)
+        return cls(lifts.positions[lifts.ok], ends.cv_values, ends.log_weights, np.zeros(lifts.ok.sum()), lifts.slow, system)
+
+    @classmethod
+    def of_positions(
+        cls, positions: FloatArray, system: MolecularSystem, log_weights: FloatArray | None = None
+    ) -> "Ensemble":
+        """Configurations of your own: frames of a trajectory, or lifts of a `openmm_gancl.lifting.StochasticSystem`.
+
+        Args:
+            positions: shape=(n, n_atoms, 3), nm.
+            system: of these.
+            log_weights: shape=(n,), to the equilibrium; equal weights by default.
+
+        Raises:
+            InputError: arrays that do not fit.
+        """
+        positions = numbers(positions)
+        if positions.ndim != 3 or positions.shape[1:] != (system.n_atoms, 3):
+            raise InputError(f"positions have shape {positions.shape}: give (n, {system.n_atoms}, 3)")
+        n = len(positions)
+        weights = np.zeros(n) if log_weights is None else numbers(log_weights)
+        return cls(positions, system.slow.transform(positions), weights, np.zeros(n), system.slow, system)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def ok(self) -> BoolArray:
+        """shape=(n,), which have a weight."""
+        return np.isfinite(self.log_weights)
+
+    def select(self, which: BoolArray | IntArray) -> "Ensemble":
+        """The configurations of a mask or of indices."""
+        density = None if self.log_label_density is None else self.log_label_density[which]
+        return Ensemble(
+            self.positions[which], self.labels[which], self.log_weights[which], density, self.slow, self.system
+        )
+
+    @cached_property
+    def weight_regression(self) -> LabelRegression:
+        """The mean weight as a function of the label, ``log E[w | s]``; of lifts at fixed labels that is ``-beta F``."""
+        return fit_label_regression(self.slow, self.labels, self.log_weights)
+
+    @cached_property
+    def ratios(self) -> FloatArray:
+        """Weights over their mean at the label, shape=(n,): a function of s alone is no matter to an average given s."""
+        with np.errstate(under="ignore"):
+            return np.asarray(np.exp(self.log_weights - self.weight_regression.log_density(self.labels)))

@@ -1,0 +1,109 @@
+"""Smooth functions of the label from weighted values: the basis and prior of surfaces, for any observable.
+
+Of configurations with weights r over their mean at each label, ``E[r (A - f(s)) | s] = 0`` whatever the weights' noise:
+least squares with weights r, a Matern prior whose length is chosen by its evidence, and errors from the values' own
+scatter (the sandwich formula), the prior's part included.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from ..free_energy.cox_process import CORRELATION_LENGTHS
+from ..free_energy.label_functions import LabelFunctions
+from ..free_energy.label_tables import LabelTables
+from ..units import FloatArray
+
+PASSES = 2
+"""Of the function and the scatter about it in turn."""
+
+LEAST_VARIANCE = 1e-12
+"""Of values in units of their spread: a function of the label alone has no scatter."""
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothFit:
+    """A function of the label, fitted.
+
+    Attributes:
+        functions: its basis.
+        coefficients: shape=(n_functions,).
+        inverse: shape=(n_functions, n_functions), of the information: what a pull on the fit does to the coefficients.
+        prior: shape=(n_functions,), precisions of the prior.
+        covariance: shape=(n_functions, n_functions), of the coefficients.
+        variance: of a value about the function, times the weights' own.
+        length: of the prior, chosen by evidence.
+        spread: standard deviation of the values over all labels.
+    """
+
+    functions: LabelFunctions
+    coefficients: FloatArray
+    inverse: FloatArray
+    prior: FloatArray
+    covariance: FloatArray
+    variance: float
+    length: float
+    spread: float
+
+    def __call__(self, labels: FloatArray) -> FloatArray:
+        """Values at labels, shape=(n,)."""
+        return np.asarray(self.functions(labels) @ self.coefficients)
+
+    def errors(self, labels: FloatArray) -> FloatArray:
+        """One sigma at labels, shape=(n,)."""
+        values = self.functions(labels)
+        return np.asarray(np.sqrt(np.einsum("ij,ij->i", values @ self.covariance, values)))
+
+
+def fit_smooth(
+    tables: LabelTables, values: FloatArray, ratios: FloatArray, errors: FloatArray | None = None
+) -> SmoothFit:
+    """Fit a function of the label to values.
+
+    Args:
+        tables: the basis at the labels.
+        values: shape=(n,).
+        ratios: shape=(n,), weights over their mean at each label.
+        errors: shape=(n,), one sigma of each value, where they are known; else their scatter says.
+    """
+    functions, n = tables.functions, len(values)
+    mean = float(np.average(values, weights=ratios))
+    spread = float(np.sqrt(np.average((values - mean) ** 2, weights=ratios)))
+    scale = spread if spread > 0 else 1.0
+    scaled = (values - mean) / scale
+    known = None if errors is None else np.maximum(errors / scale, 1e-9) ** -2.0
+    variance, fitted = 1.0, np.zeros(n)
+    for _ in range(1 if known is not None else PASSES):
+        weights = known if known is not None else _weights(ratios, scaled - fitted)
+        variance = 1.0 if known is not None else float(ratios.sum() / weights.sum())
+        matrix, right = tables.products(tables.wave_sums(weights)), tables.project(weights * scaled)
+        best = max((_solved(matrix, right, functions, length) for length in CORRELATION_LENGTHS), key=lambda one: one[0])
+        _, length, prior, coefficients, inverse = best
+        fitted = tables.combine(coefficients)
+    pulls = (weights * (scaled - fitted)) ** 2 if known is None else known
+    scatter = tables.products(tables.wave_sums(pulls))
+    scatter[np.diag_indices_from(scatter)] += prior
+    covariance = inverse @ scatter @ inverse
+    coefficients = coefficients * scale
+    coefficients[0] += mean
+    return SmoothFit(functions, coefficients, inverse, prior, covariance * scale**2, variance, length, spread)
+
+
+def _weights(ratios: FloatArray, residuals: FloatArray) -> FloatArray:
+    """Of least squares: the ratios over the variance of ``r (A - f)``."""
+    variance = float((ratios**2 * residuals**2).sum() / len(ratios))
+    return ratios / max(variance, LEAST_VARIANCE)
+
+
+def _solved(
+    matrix: FloatArray, right: FloatArray, functions: LabelFunctions, length: float
+) -> tuple[float, float, FloatArray, FloatArray, FloatArray]:
+    """Evidence, length, precisions, coefficients and inverse information of one length."""
+    prior = functions.prior_precision(length)
+    information = matrix + np.diag(prior)
+    factor = cho_factor(information, lower=True)
+    coefficients = cho_solve(factor, right)
+    log_determinant = 2 * np.log(np.diag(factor[0])).sum()
+    evidence = 0.5 * float(right @ coefficients) + 0.5 * float(np.log(prior).sum() - log_determinant)
+    return evidence, length, prior, np.asarray(coefficients), np.asarray(cho_solve(factor, np.eye(len(prior))))

@@ -6,6 +6,9 @@ from .averages import averages_at_labels as averages_at_labels
 from .averages import conditional_average as conditional_average
 from .averages import ensemble_average as ensemble_average
 from .ensemble import Ensemble as Ensemble
+from .mean_force import MeanForceTest as MeanForceTest
+from .mean_force import closure_test as closure_test
+from .mean_force import mean_force_values as mean_force_values
 from .observables import group_energy as group_energy
 from .observables import metric_term as metric_term
 from .observables import of_trajectory as of_trajectory

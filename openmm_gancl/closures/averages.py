@@ -50,9 +50,7 @@ class LabelAverages:
         ]
 
 
-def averages_at_labels(
-    ensemble: Ensemble, observable: Observable, labels: FloatArray | None = None
-) -> LabelAverages:
+def averages_at_labels(ensemble: Ensemble, observable: Observable, labels: FloatArray | None = None) -> LabelAverages:
     """Averages of an observable over the lifts of single labels.
 
     ``m = sum w A / sum w`` with the error ``sqrt(sum w^2 (A - m)^2) / sum w`` (times ``sqrt(n / (n - 1))``).

@@ -1,6 +1,6 @@
 """Weighted configurations of one system: what closures are averages over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..lifting.label_regression import LabelRegression, fit_label_regression
 from ..lifting.learned import Learned
 from ..lifting.lifts import Lifts
+from ..lifting.mean_forces import slopes_of
 from ..lifting.rounds import round_shares
 from ..lifting.surface import weighted_ends
 from ..system.molecular_system import MolecularSystem
@@ -30,6 +31,8 @@ class Ensemble:
         log_label_density: shape=(n,), log p(s); None where it is not known (labels of your own choice).
         slow: the slow coordinates.
         system: what they are configurations of.
+        slopes: shape=(n, d), of the log target along labels while the generator's map moves the rest along: mean forces
+            over kT, freed of most noise; None where there are none.
     """
 
     positions: FloatArray
@@ -38,6 +41,7 @@ class Ensemble:
     log_label_density: FloatArray | None
     slow: SlowCoordinates
     system: MolecularSystem
+    slopes: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes.
@@ -71,7 +75,8 @@ class Ensemble:
         positions = np.full((len(draws), system.n_atoms, 3), np.nan)
         positions[ok] = learned.model.chart.to_cartesian(draws.coordinates[ok])
         log_weights = draws.log_weights + np.log(round_shares(draws))
-        return cls(positions, draws.labels, log_weights, draws.log_label_density, system.slow, system)
+        slopes = slopes_of(learned.model, draws)[:, : len(system.slow.names)]
+        return cls(positions, draws.labels, log_weights, draws.log_label_density, system.slow, system, slopes)
 
     @classmethod
     def of_lifts(cls, lifts: Lifts) -> "Ensemble":
@@ -90,9 +95,11 @@ class Ensemble:
             raise InputError("these lifts have no positions (a file keeps none): give lifts in memory")
         if lifts.mode == "fixed":
             positions = np.where(lifts.ok[:, None, None], lifts.positions, np.nan)
-            return cls(positions, lifts.labels, lifts.log_weights, None, lifts.slow, system)
+            slopes = lifts.mean_forces if lifts.mean_forces.shape[1] else None
+            return cls(positions, lifts.labels, lifts.log_weights, None, lifts.slow, system, slopes)
         ends = weighted_ends(lifts)
-        return cls(lifts.positions[lifts.ok], ends.cv_values, ends.log_weights, np.zeros(lifts.ok.sum()), lifts.slow, system)
+        density = np.zeros(len(ends.log_weights))
+        return cls(lifts.positions[lifts.ok], ends.cv_values, ends.log_weights, density, lifts.slow, system)
 
     @classmethod
     def of_positions(
@@ -125,9 +132,14 @@ class Ensemble:
 
     def select(self, which: BoolArray | IntArray) -> "Ensemble":
         """The configurations of a mask or of indices."""
-        density = None if self.log_label_density is None else self.log_label_density[which]
-        return Ensemble(
-            self.positions[which], self.labels[which], self.log_weights[which], density, self.slow, self.system
+        density, slopes = (None if part is None else part[which] for part in (self.log_label_density, self.slopes))
+        return replace(
+            self,
+            positions=self.positions[which],
+            labels=self.labels[which],
+            log_weights=self.log_weights[which],
+            log_label_density=density,
+            slopes=slopes,
         )
 
     @cached_property

@@ -125,7 +125,9 @@ def inverse_gradients(
         if divergence and directions.requires_grad:
             for i in range(values.shape[1]):
                 for a in moving:
-                    (slope,) = torch.autograd.grad(directions[:, i, a].sum(), flat, retain_graph=True, allow_unused=True)
+                    (slope,) = torch.autograd.grad(
+                        directions[:, i, a].sum(), flat, retain_graph=True, allow_unused=True
+                    )
                     found[:, i] += 0.0 if slope is None else slope[:, a]
         parts.append((directions.detach().numpy(), found.detach().numpy()))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

@@ -78,7 +78,9 @@ def fit_smooth(
         weights = known if known is not None else _weights(ratios, scaled - fitted)
         variance = 1.0 if known is not None else float(ratios.sum() / weights.sum())
         matrix, right = tables.products(tables.wave_sums(weights)), tables.project(weights * scaled)
-        best = max((_solved(matrix, right, functions, length) for length in CORRELATION_LENGTHS), key=lambda one: one[0])
+        best = max(
+            (_solved(matrix, right, functions, length) for length in CORRELATION_LENGTHS), key=lambda one: one[0]
+        )
         _, length, prior, coefficients, inverse = best
         fitted = tables.combine(coefficients)
     pulls = (weights * (scaled - fitted)) ** 2 if known is None else known

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigsh, spsolve
+from scipy.sparse.linalg import eigsh, expm_multiply, spsolve
 
 from ..coordinates.basin import Basin
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, IntArray
 from .reduced_model import ReducedModel
+
+
+MOST_DENSE = 600
+"""Cells, for which all eigenvectors are faster than the exponential's action."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,37 @@ class GridGenerator:
                 f"basin {basin.name} holds no cell of the reduced model: make it larger, or the cells smaller"
             )
         return inside
+
+    def propagated(self, labels: FloatArray, times: FloatArray) -> FloatArray:
+        """Probabilities of the cells after some times, from the cells that labels lie in, shape=(n_times, n, k).
+
+        Args:
+            labels: shape=(k, d), where something is known.
+            times: shape=(n_times,), ps, rising.
+
+        Raises:
+            InputError: a label lies where nothing is known.
+        """
+        places = np.full(self.model.energy.size + 1, -1)
+        places[self.cells] = np.arange(len(self.cells))
+        begin = places[self.model.cells_of(labels)]
+        if (begin < 0).any():
+            raise InputError("a label lies where the free energy is not known: leave it out, or lift more there")
+        start = np.zeros((len(self.cells), len(begin)))
+        start[begin, np.arange(len(begin))] = 1.0
+        roots = np.sqrt(self.populations)
+        symmetric = csc_array(diags_array(1 / roots) @ self.stiffness @ diags_array(1 / roots))
+        if len(roots) <= MOST_DENSE:
+            rates, vectors = np.linalg.eigh(symmetric.toarray())
+            inner = vectors.T @ (start / roots[:, None])
+            decayed = np.exp(-np.multiply.outer(times, rates.clip(min=0.0)))
+            return np.asarray(roots[:, None] * np.einsum("ca,ta,ak->tck", vectors, decayed, inner, optimize=True))
+        found, last, state = [], 0.0, start / roots[:, None]
+        for time in times:
+            state = expm_multiply(-symmetric * (time - last), state) if time > last else state
+            found.append(state * roots[:, None])
+            last = float(time)
+        return np.stack(found)
 
     def _solve(self, known: BoolArray, values: FloatArray, right: FloatArray) -> FloatArray:
         """The f with ``A f = right`` where it is not known, and these values where it is."""

@@ -64,12 +64,14 @@ def brownian_integrator(temperature: float, friction: float, time_step: float) -
     if not friction > 0:
         raise InputError(f"the friction is {friction:g}: overdamped dynamics needs a positive one, in 1/ps")
     integrator = openmm.CustomIntegrator(time_step)
-    integrator.addGlobalVariable("mobility", time_step / friction)
-    integrator.addGlobalVariable("noise", np.sqrt(2.0 * time_step * thermal_energy(temperature) / friction))
+    integrator.addGlobalVariable("friction", friction)
+    integrator.addGlobalVariable("noise", np.sqrt(2.0 * thermal_energy(temperature) / (friction * time_step)))
     check = add_guard(integrator, CopyLattice(), time_step)
     integrator.addUpdateContextState()
+    # the guard watches velocities: those of one step
+    integrator.addComputePerDof("v", "f/(m*friction)+noise*gaussian/sqrt(m)")
     check()
-    integrator.addComputePerDof("x", "x+mobility*f/m+noise*gaussian/sqrt(m)")
+    integrator.addComputePerDof("x", "x+dt*v")
     integrator.addConstrainPositions()
     integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
     return integrator

@@ -10,6 +10,8 @@ from .backward_equation import committor as committor
 from .backward_equation import mean_passage_times as mean_passage_times
 from .backward_equation import mean_passage_times_to as mean_passage_times_to
 from .backward_equation import relaxations as relaxations
+from .effective_dynamics import EffectiveDynamics as EffectiveDynamics
+from .effective_dynamics import effective_dynamics as effective_dynamics
 from .ensemble import Ensemble as Ensemble
 from .mean_force import MeanForceTest as MeanForceTest
 from .mean_force import closure_test as closure_test

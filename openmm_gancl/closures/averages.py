@@ -1,4 +1,4 @@
-"""Conditional averages of observables over weighted lifts: at single labels, as functions of the label, and over all."""
+"""Averages of observables over weighted lifts: at single labels, as functions of the label, and over all labels."""
 
 from dataclasses import dataclass
 
@@ -175,7 +175,7 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
         InputError: the observable is not one; or more than two labels whose density is not known.
     """
     values = observe(ensemble, observable)
-    if ensemble.log_label_density is None:
+    if ensemble.log_label_density is None and ensemble.fixed:
         return _integrated(ensemble, values)
     with np.errstate(invalid="ignore"):
         logs = np.where(ensemble.ok, ensemble.log_weights - ensemble.log_label_density, -np.inf)

@@ -117,10 +117,12 @@ class EffectiveDynamics:
         """Sentences, where drift, diffusion and model are not to be trusted."""
         doubts, scan = [], self.scan
         if not scan.has_plateau:
+            p_value = float(np.max(scan.p_values, initial=0.0, where=np.isfinite(scan.p_values)))
             doubts.append(
-                f"drift and diffusion have no plateau: no first lag from {scan.lags[0]:.3g} to {scan.lags[-1]:.3g} ps gives a "
-                f"model that explains the later ones (p = {np.nanmax(scan.p_values):.1g} at best, below {LEAST_P_VALUE:g}): "
-                "use longer runs; or the coordinates are not slow alone, or have inertia, which no overdamped model has"
+                f"drift and diffusion have no plateau: from none of the lags tried up to {scan.lags[scan.chosen]:.3g} ps does one "
+                f"model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
+                f"{LEAST_P_VALUE:g}): use longer runs; or the coordinates are not slow alone, or have inertia, which no "
+                "overdamped model has"
             )
         if self.p_value < LEAST_P_OF_DRIFT:
             doubts.append(
@@ -428,7 +430,7 @@ def effective_dynamics(
     found, groups, left = _groups(swarm, slow, labels, log_weights)
     fitter = _Fitter(slow, found, groups, times, free_energy, temperature, bins or GRID[d])
     wanted = None if lag is None else int(np.rint(lag / times[0])) - 1
-    scan, fitted, measured = _scan(_until_forgotten(fitter), wanted)
+    scan, fitted, measured = _scan(_until_forgotten(fitter, wanted), wanted)
     model, expected = fitted.model, fitted.expected
     residual = measured.drift - expected.drift
     # a displacement is forgotten along the way, half as fast as its square
@@ -449,11 +451,11 @@ def effective_dynamics(
     )
 
 
-def _until_forgotten(fitter: _Fitter) -> _Fitter:
-    """Up to the longest last lag at which the slopes of every label still answer to its diffusion."""
+def _until_forgotten(fitter: _Fitter, wanted: int | None) -> _Fitter:
+    """Up to the longest last lag at which the slopes of every label still answer to its diffusion, beyond a wanted one."""
     counts = [round(part * len(fitter.times)) for part in LAST_LAGS]
-    shorter = fitter
-    for n in (n for n in counts if n >= FEWEST_FRAMES):
+    shorter, least = fitter, FEWEST_FRAMES if wanted is None else max(FEWEST_FRAMES, int(np.ceil((wanted + 1) / 0.75)))
+    for n in (n for n in counts if n >= least):
         groups = [_Runs(runs.displacements[:, :n], runs.weights) for runs in fitter.groups]
         shorter = replace(fitter, times=fitter.times[:n], groups=groups)
         fitted = shorter.fit(_Slopes.between(groups, shorter.times, -1, n - 1), (-1, n - 1), updates=2)

@@ -33,6 +33,7 @@ class Ensemble:
         system: what they are configurations of.
         slopes: shape=(n, d), of the log target along labels while the generator's map moves the rest along: mean forces
             over kT, freed of most noise; None where there are none.
+        fixed: whether labels were fixed before the rest was drawn, so that ``E[w | s] = exp(-beta F(s))``.
     """
 
     positions: FloatArray
@@ -42,6 +43,7 @@ class Ensemble:
     slow: SlowCoordinates
     system: MolecularSystem
     slopes: FloatArray | None = None
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         """Check the shapes.
@@ -76,7 +78,7 @@ class Ensemble:
         positions[ok] = learned.model.chart.to_cartesian(draws.coordinates[ok])
         log_weights = draws.log_weights + np.log(round_shares(draws))
         slopes = slopes_of(learned.model, draws)[:, : len(system.slow.names)]
-        return cls(positions, draws.labels, log_weights, draws.log_label_density, system.slow, system, slopes)
+        return cls(positions, draws.labels, log_weights, draws.log_label_density, system.slow, system, slopes, True)
 
     @classmethod
     def of_lifts(cls, lifts: Lifts) -> "Ensemble":
@@ -96,7 +98,7 @@ class Ensemble:
         if lifts.mode == "fixed":
             positions = np.where(lifts.ok[:, None, None], lifts.positions, np.nan)
             slopes = lifts.mean_forces if lifts.mean_forces.shape[1] else None
-            return cls(positions, lifts.labels, lifts.log_weights, None, lifts.slow, system, slopes)
+            return cls(positions, lifts.labels, lifts.log_weights, None, lifts.slow, system, slopes, True)
         ends = weighted_ends(lifts)
         density = np.zeros(len(ends.log_weights))
         return cls(lifts.positions[lifts.ok], ends.cv_values, ends.log_weights, density, lifts.slow, system)
@@ -144,11 +146,11 @@ class Ensemble:
 
     @cached_property
     def weight_regression(self) -> LabelRegression:
-        """The mean weight as a function of the label, ``log E[w | s]``; of lifts at fixed labels that is ``-beta F``."""
+        """The mean weight as a function of the label, ``log E[w | s]``; where labels were fixed it is ``-beta F``."""
         return fit_label_regression(self.slow, self.labels, self.log_weights)
 
     @cached_property
     def ratios(self) -> FloatArray:
-        """Weights over their mean at the label, shape=(n,): a function of s alone is no matter to an average given s."""
+        """Weights over their mean at the label, shape=(n,): functions of s are no matter to averages given s."""
         with np.errstate(under="ignore"):
             return np.asarray(np.exp(self.log_weights - self.weight_regression.log_density(self.labels)))

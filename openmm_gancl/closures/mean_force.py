@@ -1,8 +1,8 @@
 """The mean force from lifts, integrated to a surface, and its comparison with the surface of the lifts' own weights.
 
-``-F'(s) = <f . v + kT div v>`` given s, with ``v = G^-1 grad xi`` (den Otter 2000, doi 10.1063/1.481329): neither the
-weights' mean nor the generator's map enters, so that it agrees with the surface from weights only if labels, weights and
-forces are right.
+``-F'(s) = <f . v + kT div v>`` given s, with any field v that moves each label at unit rate: ``v = G^-1 grad xi`` (den
+Otter 2000, doi 10.1063/1.481329), or the generator's own map, whose forces have less noise. An average of forces at a
+label does not feel how much the label weighs: it agrees with the surface from weights only if both are right.
 """
 
 from dataclasses import dataclass
@@ -48,8 +48,8 @@ class MeanForceTest:
         labels: shape=(k, d), at which they are compared.
         differences: shape=(k,), kT, the first less the second, their mean zero.
         errors: shape=(k,), kT, one sigma: both come of the same lifts, whose pull on either is followed.
-        z: of chi-squared of all differences with their covariances, as a normal deviate; above 4 the lifts are not to be
-            trusted.
+        z: of chi-squared of all differences with their covariances, as a normal deviate; above 4 the lifts are not to
+            be trusted.
     """
 
     surface: FreeEnergySurface
@@ -90,8 +90,8 @@ def mean_force_values(ensemble: Ensemble, platform: str = "Reference", *, with_m
     system = ensemble.system
     if len(system.constraints):
         raise InputError(
-            "the System has constraints, for which this mean force is not written: give a system without (constraints = "
-            '"none"), or compare surfaces of weights alone'
+            "the System has constraints, for which this mean force is not written: give a system without, or lifts of an "
+            "invertible generator, which have slopes"
         )
     values = observe(ensemble, projected_force(system, ensemble.slow, platform))
     return values + observe(ensemble, metric_term(system, ensemble.slow)) if with_metric_term else values
@@ -192,6 +192,10 @@ def closure_test(
         InputError: more than two labels, constraints, or too few lifts.
     """
     slow, system = ensemble.slow, ensemble.system
+    if not ensemble.fixed:
+        raise InputError(
+            "the weights of these configurations hold no free energy of their labels: give lifts at fixed labels"
+        )
     if len(slow.names) not in PLACES:
         raise InputError(f"a surface over {len(slow.names)} labels is not supported: use one or two")
     slopes = ensemble.slopes if forces is None else forces / system.kT

@@ -24,7 +24,7 @@ AMPLITUDES = (1.0, 0.25, 0.06)
 LONG_ONES = 4
 """Of the correlation lengths."""
 
-LEAST_VARIANCE = 1e-12
+LEAST_VARIANCE = 1e-7
 """Of values in units of their spread: a function of the label alone has no scatter."""
 
 

@@ -47,9 +47,11 @@ FEWEST_RUNS, FEWEST_FRAMES = 20, 8
 GRID = {1: 240, 2: 72}
 """Cells a coordinate of a reduced model."""
 
-UPDATES, FREE_PRIORS, UNCHANGED, MOST_STEP = 8, 3, 0.1, 0.5
-"""Of the model's diffusion at most, how many of them choose its prior, the change in error bars at which they end, and the
-largest step of a logarithm."""
+UPDATES, FREE_PRIORS, MOST_STEP = 10, 3, 0.5
+"""Of the model's diffusion at most, how many of them choose its prior, and the largest step of a logarithm."""
+
+LEAST_GAIN, LEAST_SHARE = 0.02, 0.1
+"""Of chi-squared in a step, and of a whole step, below which updates end."""
 
 PROBED, GOOD_RESPONSE, LEAST_RESPONSE = 0.05, 0.6, 0.1
 """Relative change of the diffusion, to see how slopes answer; the least answer up to a last lag that is used, where runs
@@ -275,29 +277,53 @@ class _Fitter:
     def fit(self, measured: _Slopes, pair: tuple[int, int], updates: int = UPDATES) -> "_Fitted":
         """The model whose slopes between two lags are the measured ones, as far as it is smooth.
 
-        By Gauss and Newton's steps: how much a slope answers to its diffusion, one for short lags, falls along the way to
-        the bottom of a well, where a label says little any more.
+        By Gauss and Newton's steps, shortened where they lead farther away: how much a slope answers to its diffusion, one
+        for short lags, falls along the way to the bottom of a well, where a label says little any more.
         """
-        target = _positive(measured.diffusion, self.labels)
-        diagonal = np.sqrt(np.einsum("kii->ki", target))
-        errors = measured.diffusion_error / (diagonal[:, :, None] * diagonal[:, None])
-        wanted, d = of_eigenvalues(target, np.log), range(target.shape[1])
-        # the logarithm of a noisy number is too low by half its relative variance
-        wanted[:, d, d] += 0.5 * errors[:, d, d] ** 2
-        logs, response, diffusion = wanted, np.ones((len(target), 1, 1)), None
+        wanted, errors = _logarithms(measured.diffusion, measured.diffusion_error, self.labels)
+        best = self._tried(wanted, wanted, errors, np.ones((len(wanted), 1, 1)), None, pair)
+        early = _Slopes.between(self.groups, self.times, -1, max(len(self.times) // 8, 1))
+        if (np.linalg.eigvalsh(early.diffusion) > 0).all():
+            # too early for fast degrees of freedom perhaps, but nothing is forgotten yet
+            logs, noise = _logarithms(early.diffusion, early.diffusion_error, self.labels)
+            tried = self._tried(logs, wanted, noise, np.ones((len(wanted), 1, 1)), None, pair)
+            best = min(best, tried, key=lambda one: one.misfit(errors))
+        share = 1.0
         for number in range(updates):
+            step = (best.residual / best.response).clip(-MOST_STEP, MOST_STEP)
             # the prior is chosen again as long as the values are far off
-            kept = diffusion.priors if diffusion is not None and number >= FREE_PRIORS else None
-            diffusion = SmoothTensors.of(self.slow, self.labels, logs, errors / response, kept)
-            model = self.model(diffusion)
-            expected = self.expected(model, [pair])[0]
-            response = self._response(model, expected, pair)
-            of_model = of_eigenvalues(model.interpolated(model.diffusion, self.labels), np.log)
-            step = (wanted - of_eigenvalues(expected.diffusion, np.log)) / response
-            before, logs = logs, of_model + step.clip(-MOST_STEP, MOST_STEP)
-            if (np.abs(logs - before) < UNCHANGED * errors / response).all():
+            priors = None if number < FREE_PRIORS else best.diffusion_fit.priors
+            tried = self._tried(best.logs + share * step, wanted, errors, best.response, priors, pair)
+            gain = 1 - tried.misfit(errors) / best.misfit(errors)
+            if gain > 0:
+                best = tried
+            else:
+                share *= 0.5
+            if 0 < gain < LEAST_GAIN or share < LEAST_SHARE:
                 break
-        return _Fitted(model, expected, of_eigenvalues(of_model + step, np.exp), response)
+        return best
+
+    def _tried(
+        self,
+        logs: FloatArray,
+        wanted: FloatArray,
+        errors: FloatArray,
+        response: FloatArray,
+        priors: Sequence[FloatArray] | None,
+        pair: tuple[int, int],
+    ) -> "_Fitted":
+        """The model of about these logarithms, and what its slopes lack of those wanted."""
+        fit = SmoothTensors.of(self.slow, self.labels, logs, errors / response, priors)
+        model = self.model(fit)
+        expected = self.expected(model, [pair])[0]
+        return _Fitted(
+            model=model,
+            diffusion_fit=fit,
+            expected=expected,
+            logs=of_eigenvalues(model.interpolated(model.diffusion, self.labels), np.log),
+            residual=wanted - of_eigenvalues(expected.diffusion, np.log),
+            response=self._response(model, expected, pair),
+        )
 
     def _response(self, model: ReducedModel, expected: _Slopes, pair: tuple[int, int]) -> FloatArray:
         """Relative change of the slopes to that of the diffusion everywhere, shape=(k, 1, 1)."""
@@ -307,28 +333,53 @@ class _Fitter:
         return np.asarray(np.maximum(response, LEAST_RESPONSE)[:, None, None])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Fitted:
-    """A model, the slopes expected of it, and the diffusion of each label alone, with its response to the model's."""
+    """A model, its slopes, and what the measured ones say beyond it; logarithms have shape=(k, d, d).
+
+    Attributes:
+        model: the model.
+        diffusion_fit: its diffusion.
+        expected: its slopes.
+        logs: of its diffusion at the labels.
+        residual: of the logarithms of measured slopes.
+        response: shape=(k, 1, 1), of the slopes to the diffusion.
+    """
 
     model: ReducedModel
+    diffusion_fit: "SmoothTensors"
     expected: _Slopes
-    diffusion: FloatArray
+    logs: FloatArray
+    residual: FloatArray
     response: FloatArray
 
+    def misfit(self, errors: FloatArray) -> float:
+        """Chi-squared of the residuals."""
+        return float(((self.residual / errors) ** 2).sum())
 
-def _positive(tensors: FloatArray, labels: FloatArray) -> FloatArray:
-    """Tensors, if all are positive definite.
+    @property
+    def diffusion(self) -> FloatArray:
+        """Of each label alone."""
+        return of_eigenvalues(self.logs + self.residual / self.response, np.exp)
+
+
+def _logarithms(tensors: FloatArray, errors: FloatArray, labels: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Matrix logarithms of noisy tensors and their errors, shape=(k, d, d) each.
 
     Raises:
-        InputError: one is not.
+        InputError: a tensor is not positive definite.
     """
     if (bad := np.linalg.eigvalsh(tensors).min(axis=1) <= 0).any():
         raise InputError(
             f"the diffusion tensor is not positive definite at {bad.sum()} of {len(labels)} labels, the first "
             f"({', '.join(f'{x:g}' for x in labels[bad][0])}): use more or longer runs, or leave these labels out"
         )
-    return tensors
+    diagonal = np.sqrt(np.einsum("kii->ki", tensors))
+    relative = errors / (diagonal[:, :, None] * diagonal[:, None])
+    logs, d = of_eigenvalues(tensors, np.log), range(tensors.shape[1])
+    # the logarithm of a noisy number is too low by half its relative variance
+    logs[:, d, d] += 0.5 * relative[:, d, d] ** 2
+    return logs, relative
 
 
 @dataclass(frozen=True, eq=False)

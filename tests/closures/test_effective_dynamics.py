@@ -163,8 +163,7 @@ def slaved_drift(x, step=1e-5):
 def test_the_double_well_under_brownian_dynamics(toy):
     """Drift and diffusion at 15 labels, and passages of the full and of the reduced model, both ways."""
     learned = gancl.learn(toy, seed=1, max_evaluations=60_000)
-    inner = LABELS * 1.2 / 1.4
-    lifts = gancl.structures_at(toy, learned.model, inner, 4000, seed=1, platform="Reference")
+    lifts = gancl.structures_at(toy, learned.model, LABELS, 8000, seed=1, platform="Reference")
     options = {"copies": 500, "time_step": 0.002, "platform": "Reference", "dynamics": "brownian"}
     swarm = sample_swarm(toy, lifts.positions, 200, n_frames=40, seed=1, **options)
     found = effective_dynamics(swarm, toy.slow, lifts.labels, learned.regression, toy.temperature, lag=0.1)

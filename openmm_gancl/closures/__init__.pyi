@@ -10,6 +10,9 @@ from .backward_equation import committor as committor
 from .backward_equation import mean_passage_times as mean_passage_times
 from .backward_equation import mean_passage_times_to as mean_passage_times_to
 from .backward_equation import relaxations as relaxations
+from .consistency import Consistency as Consistency
+from .consistency import check_consistency as check_consistency
+from .consistency import consistency_of as consistency_of
 from .effective_dynamics import EffectiveDynamics as EffectiveDynamics
 from .effective_dynamics import effective_dynamics as effective_dynamics
 from .ensemble import Ensemble as Ensemble
@@ -19,10 +22,12 @@ from .mean_force import mean_force_values as mean_force_values
 from .observables import group_energy as group_energy
 from .observables import metric_term as metric_term
 from .observables import of_trajectory as of_trajectory
+from .observables import potential_energy as potential_energy
 from .observables import projected_force as projected_force
 from .passages import PassageTimes as PassageTimes
 from .passages import passage_times as passage_times
 from .passages import projected as projected
 from .passages import time_scales_along as time_scales_along
+from .plots import plot_closures as plot_closures
 from .reduced_model import ReducedModel as ReducedModel
 from .reduced_model import load_reduced_model as load_reduced_model

@@ -12,7 +12,7 @@ from scipy.stats import wasserstein_distance
 
 from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import sample_restraint
-from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels
+from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels, in_domain
 from ..engine.platforms import resolved_platform
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
@@ -290,6 +290,9 @@ def check_consistency(
     rng = named_rng(seed, "consistency")
     near = sample_restraint(system.slow, system.force_constants / system.kT, np.repeat(labels, n_lifts, axis=0), rng)
     window = np.repeat(np.arange(len(labels)), n_lifts)
+    # beyond an open end of the domain nothing is compared
+    inside = in_domain(near, system.slow)
+    near, window = near[inside], window[inside]
     lifts = Lifter(system, generator, platform=platform, workers=workers).lift(
         near, seed=named_seed(seed, "consistency", "lifts")
     )
@@ -303,12 +306,13 @@ def check_consistency(
         platform=platform,
         workers=workers,
     )
+    frames = frames.select(in_domain(frames.cv_values, system.slow))
     found = consistency_of(lifts, window, near, frames, generator.chart, system)
     chances = [
         np.exp(lifts.log_weights[window == k] - lifts.log_weights[window == k].max()) for k in range(len(labels))
     ]
     accepted = np.concatenate(
-        [np.flatnonzero(window == k)[rng.choice(n_lifts, N_FREE, p=p / p.sum())] for k, p in enumerate(chances)]
+        [np.flatnonzero(window == k)[rng.choice(len(p), N_FREE, p=p / p.sum())] for k, p in enumerate(chances)]
     )
     n_steps = max(1, round(free_time / system.time_step))
     free = sample_swarm(

@@ -7,6 +7,8 @@ import numpy as np
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..errors import InputError
+from ..generator.invertible import InvertibleGenerator
+from ..lifting.draws import Draws
 from ..lifting.label_regression import LabelRegression, fit_label_regression
 from ..lifting.learned import Learned
 from ..lifting.lifts import Lifts
@@ -72,13 +74,24 @@ class Ensemble:
             learned: what it returned.
             system: what it was given.
         """
-        draws = learned.lifts
+        return cls.of_draws(learned.lifts, learned.model, system)
+
+    @classmethod
+    def of_draws(cls, draws: Draws, generator: InvertibleGenerator, system: MolecularSystem) -> "Ensemble":
+        """Draws of the closed loop.
+
+        Args:
+            draws: of all rounds.
+            generator: fitted to them.
+            system: of these.
+        """
         ok = np.isfinite(draws.log_weights)
         positions = np.full((len(draws), system.n_atoms, 3), np.nan)
-        positions[ok] = learned.model.chart.to_cartesian(draws.coordinates[ok])
+        positions[ok] = generator.chart.to_cartesian(draws.coordinates[ok])
         log_weights = draws.log_weights + np.log(round_shares(draws))
-        slopes = slopes_of(learned.model, draws)[:, : len(system.slow.names)]
-        return cls(positions, draws.labels, log_weights, draws.log_label_density, system.slow, system, slopes, True)
+        slopes = slopes_of(generator, draws)[:, : len(system.slow.names)]
+        density = draws.log_label_density
+        return cls(positions, draws.labels, log_weights, density, system.slow, system, slopes, True)
 
     @classmethod
     def of_lifts(cls, lifts: Lifts) -> "Ensemble":

@@ -55,6 +55,17 @@ def group_energy(system: MolecularSystem, group: int, platform: str = "Reference
     return lambda positions: evaluate(xml, positions, platform, with_forces=False)[0]
 
 
+def potential_energy(system: MolecularSystem, platform: str = "Reference") -> Observable:
+    """The energy of all forces, kJ/mol.
+
+    Args:
+        system: the system.
+        platform: an OpenMM platform.
+    """
+    xml = openmm.XmlSerializer.serialize(system.system)
+    return lambda positions: evaluate(xml, positions, platform, with_forces=False)[0]
+
+
 def forces_of(system: MolecularSystem, positions: FloatArray, platform: str = "Reference") -> FloatArray:
     """Forces of the whole potential, shape=(n, n_atoms, 3), kJ/mol/nm."""
     return evaluate(openmm.XmlSerializer.serialize(system.system), positions, platform)[1]

@@ -168,19 +168,26 @@ def sample_swarm(
         velocities: shape=(n, n_atoms, 3), nm/ps; fresh ones of Maxwell and Boltzmann by default.
         copies: runs side by side in one Context; by default many on a graphics card, where the System can be packed,
             and one elsewhere.
-        time_step: ps; the system's own by default.
+        time_step: ps; the system's own by default, but of brownian dynamics.
         seed: the same seed gives the same swarm, with the same copies.
         platform: an OpenMM platform, or ``auto`` to measure.
-        dynamics: langevin, or brownian: overdamped, with the diffusion ``kT / (m friction)`` of each atom, no velocities.
+        dynamics: langevin, or brownian: overdamped, with the diffusion ``kT / (m friction)`` of each atom and no
+            velocities, by Euler's scheme, whose spread in a well of force constant k is too large by the factor
+            ``1 / (1 - time_step k / (2 m friction))``.
 
     Raises:
         InputError: for arrays that do not fit, steps that the frames do not divide, and several copies of a System
             that cannot be packed.
     """
-    starts, time_step = numbers(starts), checked_time_step(system.time_step if time_step is None else time_step)
-    n, shape = len(starts), (len(starts), system.n_atoms, 3)
     if dynamics not in get_args(Dynamics):
         raise InputError(f"dynamics is {dynamics!r}: choose {' or '.join(get_args(Dynamics))}")
+    if dynamics == "brownian" and time_step is None:
+        raise InputError(
+            "overdamped dynamics needs a time step of its own: give `time_step`, short against m friction / k of the "
+            "stiffest force constant k"
+        )
+    starts, time_step = numbers(starts), checked_time_step(system.time_step if time_step is None else time_step)
+    n, shape = len(starts), (len(starts), system.n_atoms, 3)
     if not n:
         raise InputError("there are no starts: give one at least")
     if n_frames < 1 or n_steps < 1 or n_steps % n_frames:

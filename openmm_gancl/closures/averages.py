@@ -13,8 +13,8 @@ from ..free_energy.label_tables import LabelTables
 from ..free_energy.surface import grid_edges
 from ..free_energy.weight_statistics import effective_sample_size
 from ..lifting.learned import MAX_GRID_LABELS
-from ..units import FloatArray, IntArray
-from .ensemble import Ensemble
+from ..units import BoolArray, FloatArray, IntArray
+from .ensemble import Ensemble, shown
 from .observables import Observable, observe
 from .smooth_fit import SmoothFit, fit_smooth
 
@@ -67,13 +67,14 @@ def averages_at_labels(ensemble: Ensemble, observable: Observable, labels: Float
     if labels is not None:
         found = checked_labels(labels, ensemble.slow)
         same = np.isclose(ensemble.labels[ensemble.ok][:, None], found[None], atol=1e-9).all(axis=2)
-        index = np.where(same.any(axis=1), same.argmax(axis=1), -1)
+        index = np.where(np.max(same, axis=1), np.argmax(same, axis=1), -1)
     index = index.ravel()
-    numbers_at = np.bincount(index[index >= 0], minlength=len(found))
-    if (few := numbers_at < 2).any():
+    numbers_at: IntArray = np.bincount(index[index >= 0], minlength=len(found))
+    few: BoolArray = numbers_at < 2
+    if few.any():
         raise InputError(
-            f"label ({', '.join(f'{x:g}' for x in found[few][0])}) has {numbers_at[few][0]} lifts with a weight: lift at "
-            "least two there, or use the function of the label (conditional_average)"
+            f"label {shown(found[few][0])} has {numbers_at[few][0]} lifts with a weight: lift at least two there, or "
+            "use the function of the label (conditional_average)"
         )
     values, log_weights = observe(ensemble, observable)[ensemble.ok], ensemble.log_weights[ensemble.ok]
     mean, error = np.empty((2, len(found), values.shape[1]))
@@ -111,9 +112,10 @@ class ConditionalAverage:
         """
         labels = checked_labels(labels, self.slow)
         values, errors = self._at(labels)
-        if (unknown := ~np.isfinite(values).all(axis=1)).any():
+        unknown = np.isnan(values).max(axis=1)
+        if unknown.any():
             raise InputError(
-                f"label ({', '.join(f'{x:g}' for x in labels[unknown][0])}) has no lifts about it that say what the "
+                f"label {shown(labels[unknown][0])} has no lifts about it that say what the "
                 "average is there: lift there, or leave it out"
             )
         return values, errors
@@ -123,7 +125,7 @@ class ConditionalAverage:
         errors = np.stack([fit.errors(labels) for fit in self.fits], axis=1)
         # an observable that is constant has no spread, and no error but rounding
         spread = np.array([fit.spread for fit in self.fits])
-        unknown = (errors > np.where(spread > 0, spread, np.inf)).any(axis=1)
+        unknown = np.max(errors > np.where(spread > 0, spread, np.inf), axis=1)
         return np.where(unknown[:, None], np.nan, values), np.where(unknown[:, None], np.inf, errors)
 
     def on_grid(self, bins: int | None = None) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray]:
@@ -175,7 +177,7 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
         InputError: the observable is not one; or more than two labels whose density is not known.
     """
     values = observe(ensemble, observable)
-    if ensemble.log_label_density is None and ensemble.fixed:
+    if ensemble.log_label_density is None:
         return _integrated(ensemble, values)
     with np.errstate(invalid="ignore"):
         logs = np.where(ensemble.ok, ensemble.log_weights - ensemble.log_label_density, -np.inf)
@@ -186,6 +188,8 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
 
 
 def _integrated(ensemble: Ensemble, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    if not ensemble.fixed:
+        raise InputError("the labels' density is not known, and the weights do not hold it: give log_label_density")
     if len(ensemble.slow.names) > MAX_GRID_LABELS:
         raise InputError("an average over more than two labels needs their density: give lifts of `gancl.learn`")
     regression, ok = ensemble.weight_regression, ensemble.ok

@@ -1,8 +1,8 @@
 """Passage times, committor and time scales of a reduced model, by its backward equation on the grid.
 
-The generator ``L f = (1/pi) d_i (pi D_ij d_j f)`` in its weak form, ``A(f, g) = int pi (grad f) . D (grad g)``, with linear
-elements on the simplices of each cell and its neighbours: A is symmetric and has no negative direction whatever F and D,
-so that detailed balance holds exactly. The price is an error of second order in the cells.
+The generator ``L f = (1/pi) d_i (pi D_ij d_j f)`` in its weak form, ``A(f, g) = int pi (grad f) . D (grad g)``, with
+linear elements on the simplices of each cell and its neighbours: A is symmetric and has no negative direction whatever
+F and D, so that detailed balance holds exactly. The price is an error of second order in the cells.
 """
 
 import itertools
@@ -17,7 +17,6 @@ from ..coordinates.basin import Basin
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, IntArray
 from .reduced_model import ReducedModel
-
 
 MOST_DENSE = 600
 """Cells, for which all eigenvectors are faster than the exponential's action."""
@@ -94,11 +93,10 @@ class GridGenerator:
             inner = vectors.T @ (start / roots[:, None])
             decayed = np.exp(-np.multiply.outer(times, rates.clip(min=0.0)))
             return np.asarray(roots[:, None] * np.einsum("ca,ta,ak->tck", vectors, decayed, inner, optimize=True))
-        found, last, state = [], 0.0, start / roots[:, None]
-        for time in times:
-            state = expm_multiply(-symmetric * (time - last), state) if time > last else state
+        found, state = list[FloatArray](), start / roots[:, None]
+        for step in np.diff(times, prepend=0.0):
+            state = expm_multiply(-symmetric * step, state)
             found.append(state * roots[:, None])
-            last = float(time)
         return np.stack(found)
 
     def _solve(self, known: BoolArray, values: FloatArray, right: FloatArray) -> FloatArray:
@@ -134,7 +132,7 @@ def _assembled(model: ReducedModel, energy: FloatArray) -> coo_array:
         for i, j in itertools.product(range(d), repeat=2):
             scale = signs[i] * signs[j] / (model.spacings[i] * model.spacings[j])
             part = density * tensor[:, i, j] * scale
-            for row, column, sign in (
+            for row, column, direction in (
                 (corners[1 + i], corners[1 + j], 1.0),
                 (corners[1 + i], cell, -1.0),
                 (cell, corners[1 + j], -1.0),
@@ -142,7 +140,7 @@ def _assembled(model: ReducedModel, energy: FloatArray) -> coo_array:
             ):
                 rows.append(row)
                 columns.append(column)
-                entries.append(sign * part)
+                entries.append(direction * part)
     found = coo_array((np.concatenate(entries), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n))
     found.sum_duplicates()
     found.eliminate_zeros()

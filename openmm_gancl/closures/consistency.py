@@ -1,7 +1,8 @@
 """Micro-macro consistency: is a lifted ensemble the one that restrained dynamics samples at the same label.
 
-Lifts about a label, drawn with the restraint's density, are with their weights the ensemble of the window there. Compared
-are the label asked for and that obtained, each internal coordinate's distribution (Wasserstein distance), and energies.
+Lifts about a label, drawn with the restraint's density, are with their weights the ensemble of the window there.
+Compared are the label asked for and that obtained, each internal coordinate's distribution (Wasserstein distance), and
+energies.
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class ConsistencyRow:
     """One ensemble against the frames of restrained dynamics, over all labels.
 
     Attributes:
-        ensemble: what is compared: weighted lifts, unweighted lifts, or the first half of the frames against the second.
+        ensemble: weighted lifts, unweighted lifts, or the first half of the frames, against the second.
         label_error: root mean square of the label obtained less that asked, in the labels' unit, the worst label.
         distance: mean over internal coordinates of the Wasserstein distance, in standard deviations of the frames.
         largest_distance: of all coordinates.
@@ -89,8 +90,8 @@ class Consistency:
         if weighted.distance <= frames.distance + MOST_BEYOND_FRAMES:
             return []
         return [
-            f"lifts and restrained dynamics differ: internal coordinates by {weighted.distance:.2f} standard deviations on "
-            f"average, {weighted.farthest} by {weighted.largest_distance:.2f}, halves of the frames by "
+            f"lifts and restrained dynamics differ: internal coordinates by {weighted.distance:.2f} standard "
+            f"deviations on average, {weighted.farthest} by {weighted.largest_distance:.2f}, halves of the frames by "
             f"{frames.distance:.2f}: one of them misses a mode, or the windows are too short"
         ]
 
@@ -100,8 +101,8 @@ class Consistency:
         lines = [f"{'ensemble':<{width}}  label error  distance  largest  energy overlap  farthest coordinate"]
         for row in self.rows:
             lines.append(
-                f"{row.ensemble:<{width}}  {row.label_error:>11.2g}  {row.distance:>8.3f}  {row.largest_distance:>7.2f}  "
-                f"{row.energy_overlap:>14.2f}  {row.farthest}"
+                f"{row.ensemble:<{width}}  {row.label_error:>11.2g}  {row.distance:>8.3f}  "
+                f"{row.largest_distance:>7.2f}  {row.energy_overlap:>14.2f}  {row.farthest}"
             )
         return [*lines, f"change of the label in {self.free_time:g} ps without restraint: {self.free_label_change:.2g}"]
 
@@ -203,8 +204,8 @@ def consistency_of(
         lifted, there = lifts.ok & (window == k), frames.window == k
         if lifted.sum() < 2 or there.sum() < 4:
             raise InputError(
-                f"label number {k + 1} has {lifted.sum()} lifts with a weight and {there.sum()} frames of its window: give "
-                "more lifts, or longer windows"
+                f"label number {k + 1} has {lifted.sum()} lifts with a weight and {there.sum()} frames of its window: "
+                "give more lifts, or longer windows"
             )
         weights = np.exp(lifts.log_weights[lifted] - lifts.log_weights[lifted].max())
         coordinates = chart.to_internal(lifts.positions[lifted])[:, chosen]

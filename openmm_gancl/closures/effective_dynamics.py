@@ -1,12 +1,12 @@
 """Effective drift and diffusion of slow coordinates, from swarms of short runs, and the reduced model they make.
 
-Of runs that begin at a label with the fast degrees of freedom in equilibrium there (Hummer & Kevrekidis 2003,
-doi 10.1063/1.1574777), mean and half the covariance of the displacement grow at the rates a and D, once the fast ones have
-followed and for as long as the way is short. Neither limit is taken by hand: slopes between a first lag and the end of the
-runs are compared with what a reduced model gives for the same two lags, the model's diffusion is moved until they are the
-same (indirect inference, Gourieroux, Monfort, Renault 1993, doi 10.1002/jae.3950080507), and the first lag from which on
-one model explains every range of lags is the plateau. The model's drift is no fit: it follows from the lifts' free
-energy and this diffusion, and the runs' own drift tests it.
+Of runs that begin at a label with the fast degrees of freedom in equilibrium there (Hummer & Kevrekidis 2003, doi
+10.1063/1.1574777), mean and half the covariance of the displacement grow at the rates a and D, once the fast ones have
+followed and for as long as the way is short. Neither limit is taken by hand: slopes between a first lag and the end of
+the runs are compared with what a reduced model gives for the same two lags, the model's diffusion is moved until they
+are the same (indirect inference, Gourieroux, Monfort, Renault 1993, doi 10.1002/jae.3950080507), and the first lag
+from which on one model explains every range of lags is the plateau. The model's drift is no fit: it follows from the
+lifts' free energy and this diffusion, and the runs' own drift tests it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ from ..lifting.label_regression import LabelRegression
 from ..sampling.swarms import Swarm
 from ..units import FloatArray, IntArray
 from .backward_equation import GridGenerator
+from .ensemble import shown
 from .reduced_model import ReducedModel
 from .smooth_fit import SmoothFit, fit_smooth
 
@@ -54,8 +55,8 @@ LEAST_GAIN, LEAST_SHARE = 0.02, 0.1
 """Of chi-squared in a step, and of a whole step, below which updates end."""
 
 PROBED, GOOD_RESPONSE, LEAST_RESPONSE = 0.05, 0.6, 0.1
-"""Relative change of the diffusion, to see how slopes answer; the least answer up to a last lag that is used, where runs
-have frames before; and the least that is reckoned with."""
+"""Relative change of the diffusion, to see how slopes answer; the least answer up to a last lag that is used, where
+runs have frames before; and the least that is reckoned with."""
 
 LAST_LAGS = (1.0, 1 / 2, 1 / 4, 1 / 8)
 """Tried as the last lag, as fractions of a run."""
@@ -121,10 +122,10 @@ class EffectiveDynamics:
         if not scan.has_plateau:
             p_value = float(np.max(scan.p_values, initial=0.0, where=np.isfinite(scan.p_values)))
             doubts.append(
-                f"drift and diffusion have no plateau: from none of the lags tried up to {scan.lags[scan.chosen]:.3g} ps does one "
-                f"model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
-                f"{LEAST_P_VALUE:g}): use longer runs; or the coordinates are not slow alone, or have inertia, which no "
-                "overdamped model has"
+                f"drift and diffusion have no plateau: from none of the lags tried up to {scan.lags[scan.chosen]:.3g} "
+                f"ps does one model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
+                f"{LEAST_P_VALUE:g}): use longer runs; or the coordinates are not slow alone, or have inertia, which "
+                "no overdamped model has"
             )
         if self.p_value < LEAST_P_OF_DRIFT:
             doubts.append(
@@ -195,8 +196,10 @@ class _Slopes:
         drift, diffusion = (
             [runs.mean(values[part]) for runs, values in zip(groups, of_runs, strict=True)] for part in (0, 1)
         )
-        arrays = [np.array([pair[i] for pair in pairs]) for pairs in (drift, diffusion) for i in (0, 1)]
-        return cls(*arrays, of_runs)
+        (drifts, drift_errors), (tensors, tensor_errors) = (
+            tuple(np.array([pair[i] for pair in pairs]) for i in (0, 1)) for pairs in (drift, diffusion)
+        )
+        return cls(drifts, drift_errors, tensors, tensor_errors, of_runs)
 
 
 def _p_value(differences: FloatArray, errors: FloatArray) -> float:
@@ -277,8 +280,8 @@ class _Fitter:
     def fit(self, measured: _Slopes, pair: tuple[int, int], updates: int = UPDATES) -> "_Fitted":
         """The model whose slopes between two lags are the measured ones, as far as it is smooth.
 
-        By Gauss and Newton's steps, shortened where they lead farther away: how much a slope answers to its diffusion, one
-        for short lags, falls along the way to the bottom of a well, where a label says little any more.
+        By Gauss and Newton's steps, shortened where they lead farther away: how much a slope answers to its diffusion,
+        one for short lags, falls along the way to the bottom of a well, where a label says little any more.
         """
         wanted, errors = _logarithms(measured.diffusion, measured.diffusion_error, self.labels)
         best = self._tried(wanted, wanted, errors, np.ones((len(wanted), 1, 1)), None, pair)
@@ -372,7 +375,7 @@ def _logarithms(tensors: FloatArray, errors: FloatArray, labels: FloatArray) -> 
     if (bad := np.linalg.eigvalsh(tensors).min(axis=1) <= 0).any():
         raise InputError(
             f"the diffusion tensor is not positive definite at {bad.sum()} of {len(labels)} labels, the first "
-            f"({', '.join(f'{x:g}' for x in labels[bad][0])}): use more or longer runs, or leave these labels out"
+            f"{shown(labels[bad][0])}: use more or longer runs, or leave these labels out"
         )
     diagonal = np.sqrt(np.einsum("kii->ki", tensors))
     relative = errors / (diagonal[:, :, None] * diagonal[:, None])
@@ -503,7 +506,7 @@ def effective_dynamics(
 
 
 def _until_forgotten(fitter: _Fitter, wanted: int | None) -> _Fitter:
-    """Up to the longest last lag at which the slopes of every label still answer to its diffusion, beyond a wanted one."""
+    """Up to the longest last lag at which the slopes of every label answer to its diffusion, beyond a wanted one."""
     counts = [round(part * len(fitter.times)) for part in LAST_LAGS]
     shorter, least = fitter, FEWEST_FRAMES if wanted is None else max(FEWEST_FRAMES, int(np.ceil((wanted + 1) / 0.75)))
     for n in (n for n in counts if n >= least):
@@ -565,8 +568,8 @@ def _groups(
         chosen = used & (index.ravel() == k)
         if chosen.sum() < FEWEST_RUNS:
             raise InputError(
-                f"label ({', '.join(f'{x:g}' for x in found[k])}) has {chosen.sum()} runs that stayed in the domain: give "
-                f"at least {FEWEST_RUNS}, or leave it out"
+                f"label {shown(found[k])} has {chosen.sum()} runs that stayed in the domain: give at "
+                f"least {FEWEST_RUNS}, or leave it out"
             )
         relative = np.exp(weights[chosen] - weights[chosen].max())
         groups.append(_Runs(displacements[chosen], relative / relative.sum()))

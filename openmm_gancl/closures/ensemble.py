@@ -19,6 +19,11 @@ from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray, numbers
 
 
+def shown(label: FloatArray) -> str:
+    """A label, shape=(d,), for messages."""
+    return f"({', '.join(f'{x:g}' for x in label)})"
+
+
 @dataclass(frozen=True, eq=False)
 class Ensemble:
     """Configurations with labels and weights.

@@ -90,8 +90,8 @@ def mean_force_values(ensemble: Ensemble, platform: str = "Reference", *, with_m
     system = ensemble.system
     if len(system.constraints):
         raise InputError(
-            "the System has constraints, for which this mean force is not written: give a system without, or lifts of an "
-            "invertible generator, which have slopes"
+            "the System has constraints, for which this mean force is not written: give a system without, or lifts of "
+            "an invertible generator, which have slopes"
         )
     values = observe(ensemble, projected_force(system, ensemble.slow, platform))
     return values + observe(ensemble, metric_term(system, ensemble.slow)) if with_metric_term else values
@@ -129,6 +129,7 @@ def _fit_slopes(tables: LabelTables, slopes: FloatArray, ratios: FloatArray) -> 
             evidence = 0.5 * float(right @ coefficients + np.log(prior).sum() - log_determinant)
             if best is None or evidence > best[0]:
                 best = evidence, length, prior, coefficients
+        assert best is not None
         _, length, prior, coefficients = best
         residuals = slopes - np.stack([tables.combine(coefficients, axis) for axis in axes], axis=1)
     inverse, pulls = _inverse(matrix + np.diag(prior)), weights[:, None] * residuals

@@ -108,8 +108,8 @@ def projected(model: ReducedModel, field: FloatArray, labels: FloatArray) -> Flo
     found[~outside] = np.asarray(field).ravel()[cells[~outside]]
     if (unknown := np.isnan(found)).any():
         raise InputError(
-            f"{unknown.sum()} of {len(found)} frames lie where the reduced model knows nothing: leave them out, or lift "
-            "more there"
+            f"{unknown.sum()} of {len(found)} frames lie where the reduced model knows nothing: leave them out, or "
+            "lift more there"
         )
     fine = model.interpolated(field, labels)
     # beside a wall there is nothing to interpolate with

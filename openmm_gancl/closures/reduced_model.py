@@ -79,7 +79,7 @@ class ReducedModel:
 
     @classmethod
     def of_surface(cls, surface: FreeEnergySurface, diffusion: FloatArray) -> "ReducedModel":
-        """From a surface and tensors at the centres of its bins, shape=(n_0, ..., d, d), or one for all, shape=(d, d)."""
+        """From a surface, and tensors at its bins, shape=(n_0, ..., d, d), or one for all, shape=(d, d)."""
         d = len(surface.names)
         return cls(
             energy=surface.energy / thermal_energy(surface.temperature),
@@ -105,10 +105,9 @@ class ReducedModel:
             bins: cells a coordinate.
         """
         d = len(axes.names)
-        counts = np.broadcast_to(bins, (d,))
-        edges = tuple(np.linspace(*ends, n + 1) for ends, n in zip(axes.domain, counts, strict=True))
+        shape = tuple(int(n) for n in np.broadcast_to(bins, (d,)))
+        edges = tuple(np.linspace(low, high, n + 1) for (low, high), n in zip(axes.domain, shape, strict=True))
         places = bin_centres(edges)
-        shape = tuple(int(n) for n in counts)
         energies, tensors = np.asarray(energy(places)), np.asarray(diffusion(places))
         grid = (energies - energies.min()).reshape(shape), tensors.reshape(*shape, d, d)
         return cls(*grid, edges, tuple(axes.names), axes.periods, tuple(axes.units), temperature)

@@ -1,8 +1,8 @@
 """Swarms: short unbiased runs from many starts, side by side in one Context where the System allows it.
 
-The scheme is that of OpenMM's LangevinMiddleIntegrator (Zhang et al. 2019, doi 10.1021/acs.jpca.9b02771), or that of its
-BrownianIntegrator, written as a `CustomIntegrator` with the guard of packed copies, so that a run that blows up does not
-end the others.
+The scheme is that of OpenMM's LangevinMiddleIntegrator (Zhang et al. 2019, doi 10.1021/acs.jpca.9b02771), or that of
+its BrownianIntegrator, written as a `CustomIntegrator` with the guard of packed copies, so that a run that blows up
+does not end the others.
 """
 
 from dataclasses import dataclass

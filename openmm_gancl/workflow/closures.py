@@ -17,7 +17,7 @@ from ..closures.backward_equation import committor, mean_passage_times, relaxati
 from ..closures.consistency import Consistency, check_consistency
 from ..closures.effective_dynamics import GRID, EffectiveDynamics, effective_dynamics
 from ..closures.ensemble import Ensemble
-from ..closures.mean_force import MeanForceTest, closure_test
+from ..closures.mean_force import closure_test
 from ..closures.observables import potential_energy
 from ..closures.plots import plot_closures
 from ..coordinates.slow_coordinates import in_domain

@@ -29,7 +29,7 @@ class Radius(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def ring():
-    """A particle about a ring, with its exact frames: F(r) = U(r) - kT log r, for a circle of r has the length 2 pi r."""
+    """A particle about a ring, with exact frames: F(r) = U(r) - kT log r, for a circle of r is 2 pi r long."""
     topology = app.Topology()
     topology.addAtom("X", None, topology.addResidue("X", topology.addChain()))
     system = openmm.System()
@@ -74,7 +74,7 @@ def exact_force(phi, step=1e-5):
 
 
 def test_the_mean_force_along_a_torsion_is_the_closed_form(chain):
-    """Where the field v is not the chart's; and the twins: the labels of others, and a metric term of the wrong sign."""
+    """Where the field v is not the chart's; and the twins: labels of others, and a metric term of the wrong sign."""
     places = np.linspace(-3, 3, 12)[:, None]
     forces = mean_force_values(chain)
     rows = iter([forces[chain.ok], forces[chain.ok], 2 * mean_force_values(chain, with_metric_term=False) - forces])

@@ -7,6 +7,7 @@ from .averages import conditional_average as conditional_average
 from .averages import ensemble_average as ensemble_average
 from .backward_equation import Relaxations as Relaxations
 from .backward_equation import committor as committor
+from .backward_equation import core_of as core_of
 from .backward_equation import mean_passage_times as mean_passage_times
 from .backward_equation import mean_passage_times_to as mean_passage_times_to
 from .backward_equation import relaxations as relaxations

@@ -9,17 +9,23 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, csc_array, diags_array
+from scipy.sparse import coo_array, csc_array, diags_array, eye_array
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigsh, expm_multiply, spsolve
+from scipy.sparse.linalg import eigsh, splu, spsolve
 
 from ..coordinates.basin import Basin
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, IntArray
 from .reduced_model import ReducedModel
 
-MOST_DENSE = 600
-"""Cells, for which all eigenvectors are faster than the exponential's action."""
+Region = Basin | BoolArray
+"""A basin, or a mask of cells, shape=(n_0, ...)."""
+
+CORE_DEPTH = 2.0
+"""kT, of the core of a basin."""
+
+MOST_DENSE, STEPS = 600, 16
+"""Cells for which all eigenvectors are fast to find; and steps in time for more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +62,21 @@ class GridGenerator:
         found[self.cells] = values
         return found.reshape(self.model.energy.shape)
 
-    def inside(self, basin: Basin) -> BoolArray:
-        """Which cells have their centre in a basin, shape=(n,).
+    def inside(self, region: Region) -> BoolArray:
+        """Which cells have their centre in a basin, or are in a mask, shape=(n,).
 
         Raises:
-            InputError: none has.
+            InputError: none is, or the mask has another shape.
         """
-        inside = np.asarray(basin.contains(self.model.centres[self.cells]))
+        if isinstance(region, Basin):
+            inside = np.asarray(region.contains(self.model.centres[self.cells]))
+        elif np.shape(region) == self.model.energy.shape:
+            inside = np.asarray(region, dtype=bool).ravel()[self.cells]
+        else:
+            raise InputError(f"a mask of shape {np.shape(region)}: give one of {self.model.energy.shape}, or a basin")
         if not inside.any():
             raise InputError(
-                f"basin {basin.name} holds no cell of the reduced model: make it larger, or the cells smaller"
+                f"{_name(region)} holds no cell of the reduced model: make it larger, or the cells smaller"
             )
         return inside
 
@@ -93,9 +104,10 @@ class GridGenerator:
             inner = vectors.T @ (start / roots[:, None])
             decayed = np.exp(-np.multiply.outer(times, rates.clip(min=0.0)))
             return np.asarray(roots[:, None] * np.einsum("ca,ta,ak->tck", vectors, decayed, inner, optimize=True))
-        found, state = list[FloatArray](), start / roots[:, None]
-        for step in np.diff(times, prepend=0.0):
-            state = expm_multiply(-symmetric * step, state)
+        found, state, longest = list[FloatArray](), start / roots[:, None], times[-1] / STEPS
+        for interval in np.diff(times, prepend=0.0):
+            n_steps = max(1, int(np.ceil(interval / longest - 1e-9)))
+            state = _implicit_steps(symmetric, state, interval / n_steps, n_steps)
             found.append(state * roots[:, None])
         return np.stack(found)
 
@@ -107,6 +119,21 @@ class GridGenerator:
         pulled = right[free] - rows[:, known] @ values[known]
         found[free] = spsolve(csc_array(rows[:, free]), pulled)
         return found
+
+
+def _implicit_steps(rates: csc_array, state: FloatArray, step: float, n_steps: int) -> FloatArray:
+    """The state after steps of ``f' = -rates f``, by the L-stable scheme of second order with two equal stages.
+
+    Of polynomials in time, as the variance of a free diffusion is, it is exact to second order (Alexander 1977,
+    doi 10.1137/0714068).
+    """
+    gamma = 1 - np.sqrt(0.5)
+    factor = splu(csc_array(eye_array(len(state)) + gamma * step * rates))
+    for _ in range(n_steps):
+        first = factor.solve(-(rates @ state))
+        second = factor.solve(-(rates @ (state + (1 - gamma) * step * first)))
+        state = state + step * ((1 - gamma) * first + gamma * second)
+    return state
 
 
 def _assembled(model: ReducedModel, energy: FloatArray) -> coo_array:
@@ -147,7 +174,31 @@ def _assembled(model: ReducedModel, energy: FloatArray) -> coo_array:
     return found
 
 
-def mean_passage_times_to(model: ReducedModel, basin: Basin) -> FloatArray:
+def _name(region: Region) -> str:
+    return f"basin {region.name}" if isinstance(region, Basin) else "a mask"
+
+
+def core_of(model: ReducedModel, basin: Basin, depth: float = CORE_DEPTH) -> BoolArray:
+    """The cells of a basin that lie near its lowest, shape=(n_0, ...).
+
+    Basins that divide the whole domain touch, and where they do a path crosses again and again: passages are between
+    their cores.
+
+    Args:
+        model: the model.
+        basin: with a cell at least.
+        depth: kT above the lowest.
+
+    Raises:
+        InputError: the basin holds no cell.
+    """
+    inside = basin.contains(model.centres).reshape(model.energy.shape) & model.known
+    if not inside.any():
+        raise InputError(f"basin {basin.name} holds no cell of the reduced model: make it larger, or the cells smaller")
+    return np.asarray(inside & (model.energy < model.energy[inside].min() + depth))
+
+
+def mean_passage_times_to(model: ReducedModel, basin: Region) -> FloatArray:
     """Mean time to reach a basin from each cell, shape=(n_0, ...), ps: ``L t = -1``; NaN where it cannot be reached.
 
     Raises:
@@ -158,24 +209,27 @@ def mean_passage_times_to(model: ReducedModel, basin: Basin) -> FloatArray:
     return generator.field(generator._solve(inside, np.zeros(len(inside)), generator.populations))
 
 
-def committor(model: ReducedModel, first: Basin, second: Basin) -> FloatArray:
+def committor(model: ReducedModel, first: Region, second: Region) -> FloatArray:
     """Probability to reach the second basin before the first, shape=(n_0, ...): ``L q = 0`` between them.
 
     Raises:
-        InputError: a basin holds no cell, or both hold the same.
+        InputError: a basin holds no cell, or they overlap or touch.
     """
     generator = GridGenerator.of(model)
     return generator.field(_committor(generator, first, second))
 
 
-def _committor(generator: GridGenerator, first: Basin, second: Basin) -> FloatArray:
+def _committor(generator: GridGenerator, first: Region, second: Region) -> FloatArray:
     one, other = generator.inside(first), generator.inside(second)
-    if (one & other).any():
-        raise InputError(f"basins {first.name} and {second.name} overlap: give two that do not")
+    if (one & other).any() or generator.stiffness.tocsr()[one][:, other].nnz:
+        raise InputError(
+            f"{_name(first)} and {_name(second)} overlap or touch, where paths cross again and again: give two that do "
+            "not, or their cores (core_of)"
+        )
     return generator._solve(one | other, other.astype(float), np.zeros(len(one)))
 
 
-def mean_passage_times(model: ReducedModel, first: Basin, second: Basin) -> FloatArray:
+def mean_passage_times(model: ReducedModel, first: Region, second: Region) -> FloatArray:
     """Mean times from entering one basin to reaching the other, there and back, shape=(2,), ps.
 
     By the reactive flux: ``t_AB = <1 - q> / A(q, q)``, the share of time that the last basin was A over the passages in

@@ -45,13 +45,13 @@ MOST_LEFT = 0.05
 FEWEST_RUNS, FEWEST_FRAMES = 20, 8
 """Of a label, and of a run."""
 
-GRID = {1: 240, 2: 72}
+GRID = {1: 240, 2: 48}
 """Cells a coordinate of a reduced model."""
 
-UPDATES, FREE_PRIORS, MOST_STEP = 10, 3, 0.5
+UPDATES, FREE_PRIORS, MOST_STEP = 8, 3, 0.5
 """Of the model's diffusion at most, how many of them choose its prior, and the largest step of a logarithm."""
 
-LEAST_GAIN, LEAST_SHARE = 0.02, 0.1
+LEAST_GAIN, LEAST_SHARE = 0.03, 0.2
 """Of chi-squared in a step, and of a whole step, below which updates end."""
 
 PROBED, GOOD_RESPONSE, LEAST_RESPONSE = 0.05, 0.6, 0.1
@@ -466,7 +466,7 @@ def effective_dynamics(
         temperature: K.
         log_weights: shape=(n,), of these lifts; equal by default, as of lifts kept by weight.
         lag: ps, the first lag, in place of the plateau's beginning.
-        bins: cells a coordinate, 240 over one, 72 over two, by default; those of a surface, where one is given.
+        bins: cells a coordinate, 240 over one, 48 over two, by default; those of a surface, where one is given.
 
     Raises:
         InputError: more than two coordinates, too few runs of a label or frames of a run, runs of which all left the

@@ -13,13 +13,15 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from ..closures.averages import conditional_average, ensemble_average
-from ..closures.backward_equation import committor, mean_passage_times, relaxations
+from ..closures.backward_equation import Region, committor, core_of, mean_passage_times, relaxations
 from ..closures.consistency import Consistency, check_consistency
 from ..closures.effective_dynamics import GRID, EffectiveDynamics, effective_dynamics
 from ..closures.ensemble import Ensemble
 from ..closures.mean_force import closure_test
 from ..closures.observables import potential_energy
 from ..closures.plots import plot_closures
+from ..closures.reduced_model import ReducedModel
+from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
 from ..errors import InputError
 from ..files import finite
@@ -131,7 +133,9 @@ class Closures:
             scales = ", ".join(f"{scale:.3g}" for scale in found["time_scales"])
             lines.append(f"time scales                {scales} ps")
             for row in found["passages"]:
-                lines.append(f"{row['first']} to {row['second']}, and back: {row['there']:.4g}, {row['back']:.4g} ps")
+                lines.append(
+                    f"core of {row['first']} to {row['second']}: {row['there']:.4g} ps, back {row['back']:.4g} ps"
+                )
         lines += ["", *record["consistency"]["table"]] if record["consistency"] is not None else []
         return "\n".join([*lines, "", f"picture: {self.folder / 'closures.png'}"])
 
@@ -197,11 +201,18 @@ def _dynamics(
     return effective_dynamics(swarm, system.slow, lifts.labels[kept], surface, system.temperature, lag=options.lag)
 
 
+def _between_cores(
+    function: Callable[[ReducedModel, Region, Region], FloatArray], model: ReducedModel, first: Basin, second: Basin
+) -> FloatArray:
+    """A function of two regions, which are the cores of basins."""
+    return function(model, core_of(model, first), core_of(model, second))
+
+
 def _dynamics_record(run: Run, found: EffectiveDynamics, doubts: list[str]) -> dict[str, Any]:
     """JSON-ready."""
     passages = []
     for first, second in combinations(run.system.basins, 2):
-        times = _or_doubt(partial(mean_passage_times, found.model, first, second), doubts)
+        times = _or_doubt(partial(_between_cores, mean_passage_times, found.model, first, second), doubts)
         if times is not None:
             passages.append({"first": first.name, "second": second.name, "there": times[0], "back": times[1]})
     return {
@@ -300,7 +311,7 @@ def _dynamics_arrays(run: Run, found: EffectiveDynamics) -> dict[str, Any]:
     }
     if len(run.system.basins) > 1:
         first, second = run.system.basins[:2]
-        committed = _or_doubt(partial(committor, found.model, first, second), [])
+        committed = _or_doubt(partial(_between_cores, committor, found.model, first, second), [])
         arrays |= {} if committed is None else {"committor": committed}
     return arrays
 

@@ -10,6 +10,7 @@ from openmm_gancl import InputError
 from openmm_gancl.closures import (
     ReducedModel,
     committor,
+    core_of,
     load_reduced_model,
     mean_passage_times,
     mean_passage_times_to,
@@ -19,6 +20,7 @@ from openmm_gancl.closures import (
     time_scales_along,
 )
 from openmm_gancl.closures.backward_equation import GridGenerator
+from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.coordinates.slow_coordinates import FirstAxes
 from tests.physics.statistics import z_limit
 
@@ -74,6 +76,16 @@ def test_passage_times_and_committor_are_those_of_quadrature(line):
     assert at[0] == pytest.approx(time, rel=2e-3)
     x = line.centres[:, 0]
     assert np.abs(committor(line, LEFT, RIGHT) - np.interp(x, GRID, q)).max() < 0.01
+
+
+def test_cores_of_basins_that_touch(line):
+    """Where two halves of the line would cross again and again: the time of cores depends on no grid."""
+    halves = [gancl.Basin("left", ([[-1.6, 0.0]],)), gancl.Basin("right", ([[0.0, 1.6]],))]
+    cores = [core_of(line, half) for half in halves]
+    assert all((line.energy[core] < line.energy[core].min() + 2).all() and core.any() for core in cores)
+    fine = ReducedModel.of_functions(LINE, energy, diffusion, 300.0, 640)
+    times = [mean_passage_times(model, *(core_of(model, half) for half in halves)) for model in (line, fine)]
+    np.testing.assert_allclose(times[0], times[1], rtol=0.02)
 
 
 def test_the_error_falls_with_the_square_of_the_cells():
@@ -159,6 +171,19 @@ def test_moments_of_the_propagator_are_those_of_a_simulation(line):
     assert np.abs((ends.var(axis=1) / variance - 1) / np.sqrt(2 / 4000)).max() < 1.3 * z_limit(6)
 
 
+def test_many_cells_are_propagated_in_steps(monkeypatch):
+    """As by all eigenvectors."""
+    torus = ReducedModel.of_functions(TORUS, torus_energy, torus_diffusion, 300.0, 24)
+    labels, times = np.array([[0.3, -1.0], [3.0, 2.0]]), np.array([0.01, 0.04, 0.2])
+    exact = GridGenerator.of(torus).propagated(labels, times)
+    monkeypatch.setattr("openmm_gancl.closures.backward_equation.MOST_DENSE", 0)
+    steps = GridGenerator.of(torus).propagated(labels, times)
+    away = wrap(torus.centres[:, None] - torus.centres[torus.cells_of(labels)], torus.periods)
+    for power in (1, 2):
+        moments = [np.einsum("tck,cki->tki", one, away**power) for one in (exact, steps)]
+        np.testing.assert_allclose(moments[1], moments[0], rtol=0.01, atol=0.01 * np.abs(moments[0]).max())
+
+
 def test_walls_are_not_crossed():
     """Where a surface is not known; and what is asked beyond them is refused."""
 
@@ -209,8 +234,11 @@ def test_what_a_reduced_model_refuses(line):
         line.simulate([[0.0]], 10, 1.0)
     with pytest.raises(InputError, match="give a positive number of ps"):
         line.simulate([[0.0]], 10, -1.0)
-    with pytest.raises(InputError, match="basins left and all overlap"):
-        committor(line, LEFT, gancl.Basin("all", ([[-1.0, 1.0]],)))
+    for name, box in (("all", [-1.0, 1.0]), ("rest", [-0.9, 1.6])):
+        with pytest.raises(InputError, match=f"basin left and basin {name} overlap or touch"):
+            committor(line, LEFT, gancl.Basin(name, ([box],)))
+    with pytest.raises(InputError, match=r"a mask of shape \(3,\)"):
+        mean_passage_times_to(line, np.ones(3, bool))
     with pytest.raises(InputError, match=r"give \(n_frames, n_copies, d\)"):
         passage_times(np.zeros((10, 1)), 1.0, LEFT, RIGHT)
 

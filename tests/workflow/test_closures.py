@@ -20,7 +20,18 @@ def gancl(*arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("closures") / "run"
-    options = ("--preset", "quick", "--windows", "10", "--max-evaluations", "5000", "--seed", "1", "--platform", "Reference")
+    options = (
+        "--preset",
+        "quick",
+        "--windows",
+        "10",
+        "--max-evaluations",
+        "5000",
+        "--seed",
+        "1",
+        "--platform",
+        "Reference",
+    )
     result = gancl("run", "double_well_oscillators", *options, "-o", path)
     assert result.exit_code in (0, 3), result.output
     return path
@@ -31,7 +42,7 @@ def test_closures_of_a_run(folder):
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout.splitlines()[-1])
     assert not [doubt for doubt in found["doubts"] if "plateau" in doubt or "mean force" in doubt]
-    assert found["mean_force"]["z"] < 4 and found["dynamics"]["runs"] == 7 * 40
+    assert found["mean_force"]["z"] < 4 and 270 < found["dynamics"]["runs"] <= 7 * 40
     # <U> of the toy: three quadratic-like degrees of freedom of kT / 2 and a little more
     assert found["potential_energy"]["mean"] == pytest.approx(3.7, abs=0.8)
     (passage,) = found["dynamics"]["passages"]

@@ -46,7 +46,7 @@ def main():
 
     frames = found.model.simulate(np.full((200, 1), -1.0), 20_000, 0.01, stride=100, seed=4)
     print(f"of 200 copies after 200 ps, {np.mean(frames[-1] > 0):.2f} are in the right well")
-    edges, values, errors = closures.conditional_average(lifts, closures.potential_energy(system)).on_grid()
+    _, values, errors = closures.conditional_average(lifts, closures.potential_energy(system)).on_grid()
     closures.plot_closures(test, found, values[..., 0], errors[..., 0]).savefig("closures.png", dpi=150)
 
 

@@ -199,7 +199,7 @@ def test_walls_are_not_crossed():
     with pytest.raises(InputError, match="a start lies outside the domain, or where"):
         model.simulate([[0.3]], 10, 0.001)
     with pytest.raises(InputError, match="1 of 2 frames lie where the reduced model knows nothing"):
-        projected(model, model.energy * 0, [[0.0], [0.3]])
+        projected(model, np.where(model.known, 0.0, np.nan), [[0.0], [0.3]])
 
 
 def test_a_file_holds_all_of_it(line, tmp_path):

@@ -47,7 +47,7 @@ def test_closures_of_a_run(folder):
     assert found["potential_energy"]["mean"] == pytest.approx(3.7, abs=0.8)
     (passage,) = found["dynamics"]["passages"]
     assert passage["first"] == "left" and passage["there"] > passage["back"] > 1.0
-    assert [row["ensemble"] for row in found["consistency"]["rows"]][0] == "lifts, weighted"
+    assert found["consistency"]["rows"][0]["ensemble"] == "lifts, weighted"
     stored = json.loads((folder / "closures.json").read_text())
     assert stored["dynamics"] == found["dynamics"]
     with np.load(folder / "closures.npz", allow_pickle=False) as arrays:

@@ -15,9 +15,9 @@ from .runs import RunArgument, use_threads_of
 def closures(
     run: RunArgument,
     labels: Annotated[
-        int | None, typer.Option(help="At which short runs begin; 15 over one label, 30 over two.")
+        int | None, typer.Option(help="At which short runs begin; 15 over one label, 20 over two.")
     ] = None,
-    runs: Annotated[int, typer.Option(help="Short runs from each label.")] = 100,
+    runs: Annotated[int | None, typer.Option(help="Short runs from each; 100 over one label, 50 over two.")] = None,
     length: Annotated[
         float | None, typer.Option(metavar="PS", help="How long each is; by default by the friction.")
     ] = None,

@@ -14,8 +14,8 @@ from .backward_equation import relaxations as relaxations
 from .consistency import Consistency as Consistency
 from .consistency import check_consistency as check_consistency
 from .consistency import consistency_of as consistency_of
-from .effective_dynamics import EffectiveDynamics as EffectiveDynamics
-from .effective_dynamics import effective_dynamics as effective_dynamics
+from .drift_diffusion import EffectiveDynamics as EffectiveDynamics
+from .drift_diffusion import effective_dynamics as effective_dynamics
 from .ensemble import Ensemble as Ensemble
 from .mean_force import MeanForceTest as MeanForceTest
 from .mean_force import closure_test as closure_test

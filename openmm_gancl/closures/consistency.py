@@ -309,17 +309,22 @@ def check_consistency(
     )
     frames = frames.select(in_domain(frames.cv_values, system.slow))
     found = consistency_of(lifts, window, near, frames, generator.chart, system)
-    chances = [
-        np.exp(lifts.log_weights[window == k] - lifts.log_weights[window == k].max()) for k in range(len(labels))
-    ]
-    accepted = np.concatenate(
-        [np.flatnonzero(window == k)[rng.choice(len(p), N_FREE, p=p / p.sum())] for k, p in enumerate(chances)]
-    )
     n_steps = max(1, round(free_time / system.time_step))
-    free = sample_swarm(
-        system, lifts.positions[accepted], n_steps, seed=named_seed(seed, "consistency", "free"), platform=platform
-    )
-    stayed = ~free.failed
-    change = _root_mean_square(free.labels[stayed, -1], free.labels[stayed, 0], system.slow)
-    cost = found.force_evaluations + n_steps * len(accepted)
+    change, n_free = _free_change(system, lifts, window, n_steps, seed, platform)
+    cost = found.force_evaluations + n_steps * n_free
     return replace(found, labels=labels, free_time=free_time, free_label_change=change, force_evaluations=cost)
+
+
+def _free_change(
+    system: MolecularSystem, lifts: Lifts, window: IntArray, n_steps: int, seed: int, platform: str
+) -> tuple[float, int]:
+    """Root mean square change of the label of some accepted lifts without restraint, and how many they are."""
+    rng, accepted = named_rng(seed, "consistency", "accepted"), list[IntArray]()
+    for k in range(int(window.max()) + 1):
+        members = np.flatnonzero(window == k)
+        chances = np.exp(lifts.log_weights[members] - lifts.log_weights[members].max())
+        accepted.append(rng.choice(members, N_FREE, p=chances / chances.sum()))
+    starts = lifts.positions[np.concatenate(accepted)]
+    free = sample_swarm(system, starts, n_steps, seed=named_seed(seed, "consistency", "free"), platform=platform)
+    stayed = ~free.failed
+    return _root_mean_square(free.labels[stayed, -1], free.labels[stayed, 0], system.slow), len(starts)

@@ -8,7 +8,7 @@ from ..free_energy.axes import SurfaceAxis, axes_of
 from ..free_energy.plots import COLOURS, new_figure
 from ..free_energy.surface import FreeEnergySurface
 from ..units import FloatArray, thermal_energy
-from .effective_dynamics import EffectiveDynamics
+from .drift_diffusion import EffectiveDynamics
 from .mean_force import MeanForceTest
 
 

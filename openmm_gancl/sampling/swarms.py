@@ -145,6 +145,18 @@ class _Swarmer:
         return frames
 
 
+def _time_step(system: MolecularSystem, time_step: float | None, dynamics: str) -> float:
+    """ps, of dynamics that there are."""
+    if dynamics not in get_args(Dynamics):
+        raise InputError(f"dynamics is {dynamics!r}: choose {' or '.join(get_args(Dynamics))}")
+    if dynamics == "brownian" and time_step is None:
+        raise InputError(
+            "overdamped dynamics needs a time step of its own: give `time_step`, short against m friction / k of the "
+            "stiffest force constant k"
+        )
+    return checked_time_step(system.time_step if time_step is None else time_step)
+
+
 def sample_swarm(
     system: MolecularSystem,
     starts: FloatArray,
@@ -179,14 +191,8 @@ def sample_swarm(
         InputError: for arrays that do not fit, steps that the frames do not divide, and several copies of a System
             that cannot be packed.
     """
-    if dynamics not in get_args(Dynamics):
-        raise InputError(f"dynamics is {dynamics!r}: choose {' or '.join(get_args(Dynamics))}")
-    if dynamics == "brownian" and time_step is None:
-        raise InputError(
-            "overdamped dynamics needs a time step of its own: give `time_step`, short against m friction / k of the "
-            "stiffest force constant k"
-        )
-    starts, time_step = numbers(starts), checked_time_step(system.time_step if time_step is None else time_step)
+    time_step = _time_step(system, time_step, dynamics)
+    starts = numbers(starts)
     n, shape = len(starts), (len(starts), system.n_atoms, 3)
     if not n:
         raise InputError("there are no starts: give one at least")

@@ -15,7 +15,7 @@ import numpy as np
 from ..closures.averages import conditional_average, ensemble_average
 from ..closures.backward_equation import Region, committor, core_of, mean_passage_times, relaxations
 from ..closures.consistency import Consistency, check_consistency
-from ..closures.effective_dynamics import GRID, EffectiveDynamics, effective_dynamics
+from ..closures.drift_diffusion import FEWEST_RUNS, GRID, EffectiveDynamics, effective_dynamics
 from ..closures.ensemble import Ensemble
 from ..closures.mean_force import closure_test
 from ..closures.observables import potential_energy
@@ -47,10 +47,10 @@ CEILING = 6.0
 CANDIDATES = {1: 60, 2: 30}
 """Labels a coordinate, from which those of runs are chosen."""
 
-N_LABELS = {1: 15, 2: 30}
-"""At which runs begin."""
+N_LABELS, N_RUNS = {1: 15, 2: 20}, {1: 100, 2: 50}
+"""At which runs begin, and how many from each."""
 
-SHORTEST, LONGEST = 0.4, 2.0
+SHORTEST, LONGEST = 0.4, 1.0
 """ps, of runs whose length is not given."""
 
 N_COMPARED = 4
@@ -65,16 +65,16 @@ class ClosureOptions:
     """What `gancl closures` may be told.
 
     Args:
-        n_labels: at which runs begin; 15 over one label, 30 over two, by default.
-        n_runs: from each.
-        length: ps, of each run; by default twice the memory of velocities, but from 0.4 to 2.
+        n_labels: at which runs begin; 15 over one label, 20 over two, by default.
+        n_runs: from each; 100 over one label, 50 over two, by default.
+        length: ps, of each run; by default twice the memory of velocities, but from 0.4 to 1.
         lag: ps, the first lag, in place of the plateau's beginning.
         dynamics: of the runs, langevin or brownian.
         time_step: ps, of the runs; the system's own by default, but of brownian ones.
     """
 
     n_labels: int | None = None
-    n_runs: int = 100
+    n_runs: int | None = None
     length: float | None = None
     lag: float | None = None
     dynamics: Dynamics = "langevin"
@@ -86,7 +86,8 @@ class ClosureOptions:
         Raises:
             InputError: a number that cannot be.
         """
-        whole_number("runs", self.n_runs, 20)
+        if self.n_runs is not None:
+            whole_number("runs", self.n_runs, FEWEST_RUNS)
         if self.n_labels is not None:
             whole_number("labels", self.n_labels, 3)
         if self.length is not None and not (math.isfinite(self.length) and self.length > 0):
@@ -179,7 +180,8 @@ def _dynamics(
     """Of runs from accepted lifts."""
     system, d = run.system, len(run.system.slow.names)
     labels = _low_labels(run, regression, options.n_labels or N_LABELS[d])
-    lifts = structures_at(system, model, labels, options.n_runs, seed=run.seed(STAGE, "starts"), platform=run.platform)
+    n_runs = options.n_runs or N_RUNS[d]
+    lifts = structures_at(system, model, labels, n_runs, seed=run.seed(STAGE, "starts"), platform=run.platform)
     run.folder.spend(lifts.force_evaluations)
     kept = np.isfinite(lifts.energies)
     memory = 2.0 / system.friction if options.dynamics == "langevin" and system.friction > 0 else 0.0

@@ -528,15 +528,22 @@ def _scan(fitter: _Fitter, wanted: int | None) -> tuple[LagScan, _Fitted, _Slope
     measured = [_Slopes.between(groups, times, *pair) for pair in ranges]
     p_values, fits = np.full(len(firsts), np.nan), list[_Fitted]()
     tried = range(len(firsts)) if wanted is None else [firsts.index(wanted)]
+    chosen = 0
     for i in tried:
-        fits.append(fitter.fit(measured[i], ranges[i]))
+        try:
+            fits.append(fitter.fit(measured[i], ranges[i]))
+        except InputError:
+            if not fits:
+                raise
+            # displacements that grow no more: no later lag says anything
+            break
+        chosen = i
         expected = fitter.expected(fits[-1].model, ranges)
         later = [j for j, pair in enumerate(ranges) if j != i and pair[0] >= firsts[i]]
         found = [_same(groups, (measured[i], expected[i]), (measured[j], expected[j])) for j in later]
         p_values[i] = min(1.0, min(found) * len(found)) if found else np.nan
         if p_values[i] > LEAST_P_VALUE:
             break
-    chosen = i
     scan = LagScan(
         lags=np.array([0.0 if first < 0 else times[first] for first in firsts]),
         last=float(times[-1]),

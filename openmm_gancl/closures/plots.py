@@ -121,8 +121,9 @@ def _draw_map(
         for i, axis in enumerate(axes):
             field = np.where(low, tensors[..., i, i] / size, np.nan)
             fields.append((field, f"diffusion of {axis.label} ({axis.unit or 'label'}²/ps)", "viridis", (None, None)))
-    edges = [axis.shown(part) for axis, part in zip(axes, own.edges, strict=True)]
-    for panel, (field, title, colours, limits) in zip(panels, fields, strict=True):
+    grids = [own.edges] * 2 + ([] if dynamics is None else [dynamics.model.edges] * 2)
+    for panel, grid, (field, title, colours, limits) in zip(panels, grids, fields, strict=True):
+        edges = [axis.shown(part) for axis, part in zip(axes, grid, strict=True)]
         image = panel.pcolormesh(*edges, field.T, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True)
         panel.figure.colorbar(image, ax=panel)
         panel.set_title(title, fontsize=9)

@@ -106,7 +106,7 @@ def test_what_a_swarm_refuses(chain):
 
 
 def test_a_step_of_brownian_dynamics():
-    """Its mean is the force's over m friction, its variance 2 kT dt / (m friction); without an explicit step, refused."""
+    """Its mean is the force over m friction, its variance 2 kT dt / (m friction); without a time step it is refused."""
     toy, step, n = load_system("double_well_oscillators"), 0.002, 20_000
     starts = np.tile(toy.positions, (n, 1, 1))
     context = openmm.Context(toy.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))

@@ -189,7 +189,8 @@ def _column(numbers: IntArray, quarters: IntArray, factors: FloatArray) -> tuple
 
 def _waves(phases: FloatArray, most: int) -> FloatArray:
     """1, cos(phase), sin(phase), cos(2 phase), ... sin(most phase), shape=(n, 2 most + 1)."""
-    result = np.empty((len(phases), 2 * most + 1))
+    # by columns: functions need the first of them, slopes and products more
+    result = np.empty((len(phases), 2 * most + 1), order="F")
     turn = np.exp(1j * phases)
     wave = np.ones_like(turn)
     result[:, 0] = 1.0

@@ -271,7 +271,7 @@ def fit_label_regression(
         mean_forces = np.where(np.isfinite(log_weights)[:, None], mean_forces, 0.0)
     with threadpool_limits(1, user_api="blas"):
         data = _Data(functions, labels, log_weights, mean_forces, shares)
-        lengths = CORRELATION_LENGTHS
+        length = start.length if start else CORRELATION_LENGTHS[0]
         guesses = [_first_guess(data, functions)]
         if start is not None:
             guesses.append(start.coefficients - data.shift * (np.arange(len(functions)) == 0))
@@ -281,7 +281,8 @@ def fit_label_regression(
         for number in range(PASSES):
             one = _prepare(data, coefficients, first=number == 0)
             best = None
-            for length in lengths:
+            one_longer = max(CORRELATION_LENGTHS.index(length) - 1, 0)
+            for length in CORRELATION_LENGTHS[one_longer:]:
                 found = _score(data, one, functions.prior_precision(length), coefficients)
                 if best is not None and found[2] < best[0]:
                     break

@@ -14,7 +14,6 @@ import openmm
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from ..coordinates.slow_coordinates import ParticleCoordinates, Torsions
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.threads import torch_threads
 from ..errors import InputError
@@ -25,33 +24,21 @@ from ..generator.invertible import InvertibleGenerator
 from ..generator.network_training import LEAST_STRUCTURES, with_network
 from ..generator.score_fit import fit_triangular
 from ..generator.trained_for import system_metadata
-from ..reference.chart import CartesianCoordinates, InternalCoordinates, chart_for
 from ..reference.gradients import in_chart_frame, log_density_gradients
-from ..reference.wide_components import chosen_components, with_angles
-from ..reference.wide_torsions import (
-    WIDE_FORCE_CONSTANT,
-    labels_in_rings,
-    reaches,
-    ring_indices,
-    torsions_of,
-    turning_indices,
-    wide_indices,
-    wide_names,
-    with_more_labels,
-)
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows, step_of_windows
 from ..system.molecular_system import MolecularSystem
-from ..units import BoolArray, FloatArray, IntArray
+from ..units import BoolArray, FloatArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_size, doubts_about_weights
 from .draws import Draws, draw, draw_base, join_draws
 from .evaluation import evaluate
 from .label_regression import LabelRegression, regression_of_mean_forces
 from .latent_relaxation import LatentMoves, choose_moves, choose_step, lift_latent
 from .learned import MAX_GRID_LABELS, Learned, marginal_surface
+from .loop_coordinates import LoopCoordinates
 from .loop_options import N_PILOT, LoopOptions
 from .mean_forces import mean_forces, slopes_of
-from .placement import GridPlacement, KernelPlacement, Placement, scattered_places
+from .placement import GridPlacement, KernelPlacement, Placement
 from .rounds import Round, RoundOfDraws, pooled_log_weights, regression_of, round_shares, was_relaxed
 from .wide_densities import (
     WideRegressions,
@@ -87,9 +74,6 @@ FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 
 DRAWS_OF_A_NETWORK = 3 * LEAST_STRUCTURES
 """Of which about a third counts."""
-
-HELD = 0.2
-"""Radians from zero, on average, of a torsion along a ring in a window that held one of the ring's forms."""
 
 LEAST_PILOTED = 10_000
 """Evaluations of a round in which a pilot may choose moves, which costs some thousand."""
@@ -130,6 +114,11 @@ class _Structures:
     weights: FloatArray
 
 
+def windows_of(coordinates: LoopCoordinates, options: LoopOptions) -> ShortWindows:
+    """The windows that a loop's first frames come from."""
+    return options.windows_over(len(coordinates.conditions), step_of_windows(coordinates.system))
+
+
 class Loop:
     """The closed loop as a series of steps, each of which may be stored and taken up again.
 
@@ -164,15 +153,7 @@ class Loop:
         self.system, self.seed, self.options = system, seed, options
         self.platform, self.workers, self.progress = platform, workers, progress
         self.target_error, self.more_draws = target_error, more_draws
-        self.chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
-        if len(self.chart.label_indices) != len(system.slow.names):
-            raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
-        if isinstance(system.slow, Torsions) and (closed := labels_in_rings(system.topology, system.slow)):
-            raise InputError(
-                f"label {closed[0]} turns a bond of a ring, which cannot turn all the way round: label torsions "
-                "outside rings (psi alone of proline), or make windows of your own for `gancl fes`"
-            )
-        self.wide = self._wide_indices()
+        self.coordinates = LoopCoordinates.of(system, options.wide)
         self.max_evaluations = max_evaluations
         n_draws = options.n_draws(max_evaluations, self.windows.force_evaluations)
         if options.network and sum(n_draws) < DRAWS_OF_A_NETWORK:
@@ -197,11 +178,7 @@ class Loop:
     @property
     def windows(self) -> ShortWindows:
         """That the first frames come from."""
-        return self.options.windows_over(len(self._conditions), step_of_windows(self.system))
-
-    def _wide_indices(self) -> IntArray:
-        found = wide_indices(self.system, self.chart)
-        return found if self.options.wide else found[:0]
+        return windows_of(self.coordinates, self.options)
 
     def steps(self) -> Iterator[Step]:
         """The steps in order; each is accepted before the next one is asked for."""
@@ -239,22 +216,9 @@ class Loop:
 
     def _sample(self) -> ForceFrames:
         """Of windows over labels and wide torsions, or that begin with the other components of particles anywhere."""
-        sampled, rng, reach = self.system, named_rng(self.seed, "frames"), np.ones(1)
-        if isinstance(self.chart, InternalCoordinates) and len(self.wide):
-            torsions = torsions_of(sampled.topology, self.chart, self.wide)
-            of_labels = np.ones(len(sampled.slow.names))
-            reach = np.append(of_labels, reaches(sampled.topology, self.chart, self.wide) / np.pi)
-            sampled = with_more_labels(sampled, torsions, WIDE_FORCE_CONSTANT)
-        return sample_short_windows(
-            sampled, rng, self.windows, self.platform, self.progress, self._other_components, reach
-        )
-
-    @property
-    def _other_components(self) -> ParticleCoordinates | None:
-        """Of the labelled particles."""
-        if not self.options.wide or not isinstance(self.system.slow, ParticleCoordinates):
-            return None
-        return chosen_components(self.system)
+        sampled, reach = self.coordinates.restrained()
+        components, rng = self.coordinates.other_components, named_rng(self.seed, "frames")
+        return sample_short_windows(sampled, rng, self.windows, self.platform, self.progress, components, reach)
 
     def frames_of(self, positions: FloatArray, log_weights: FloatArray | None = None) -> ForceFrames:
         """Frames of the user's own in place of windows, for one evaluation each.
@@ -287,11 +251,8 @@ class Loop:
         return ForceFrames(positions[usable], forces[usable], labels, weights, len(positions))
 
     def _accept_frames(self, frames: ForceFrames) -> None:
-        components = self._other_components
-        if isinstance(self.chart, CartesianCoordinates) and components is not None:
-            self.chart = with_angles(self.chart, frames.positions, components)
-            self.wide = self._wide_indices()
-        chart, system = self.chart, self.system
+        self.coordinates = self.coordinates.seen_in(frames.positions)
+        chart, system = self.coordinates.chart, self.system
         coordinates = chart.to_internal(frames.positions)
         forces = in_chart_frame(chart, frames.positions, frames.forces)
         gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
@@ -309,7 +270,7 @@ class Loop:
             ratios = past.log_weights - self.regression.log_density(past.labels)
         else:
             ratios = past.log_weights + self._log_wide(past)[:, -1]
-            ratios -= self.wide_regressions.log_density(past.coordinates[:, self._conditions])
+            ratios -= self.wide_regressions.log_density(past.coordinates[:, self.coordinates.conditions])
             relaxed = was_relaxed(past)
             ratios[relaxed] = past.log_weights[relaxed] - self.regression.log_density(past.labels[relaxed])
             # forces at a structure are right whatever its weight, which a poor first regression makes noise
@@ -327,12 +288,19 @@ class Loop:
         return self._fit_to(self._training_structures())
 
     def _fit_to(self, data: _Structures) -> InvertibleGenerator:
-        fitted = fit_triangular(self.chart, self.system.slow, data.coordinates, data.gradients, data.weights, self.wide)
-        generator = InvertibleGenerator(fitted, self.chart, self.system.slow, system_metadata(self.system))
-        if len(self.wide):
+        fitted = fit_triangular(
+            self.coordinates.chart,
+            self.system.slow,
+            data.coordinates,
+            data.gradients,
+            data.weights,
+            self.coordinates.wide,
+        )
+        generator = InvertibleGenerator(fitted, self.coordinates.chart, self.system.slow, system_metadata(self.system))
+        if len(self.coordinates.wide):
             regressions = self.wide_regressions or self._first_wide_regressions(generator)
-            share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(self.wide)
-            set_wide_densities(fitted, regressions, data.coordinates[:, self._conditions], share)
+            share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(self.coordinates.wide)
+            set_wide_densities(fitted, regressions, data.coordinates[:, self.coordinates.conditions], share)
         return generator
 
     def _fit_with_network(self) -> InvertibleGenerator:
@@ -378,12 +346,9 @@ class Loop:
     def _first_wide_regressions(self, generator: InvertibleGenerator) -> WideRegressions:
         """Of the mean forces on frames."""
         slopes = mean_forces(generator, self.frames.coordinates, self.frames.gradients)
-        return wide_regressions_of_mean_forces(self.system.slow, self.frames.coordinates[:, self._conditions], slopes)
-
-    @property
-    def _conditions(self) -> IntArray:
-        """Coordinates that are labels or wide torsions."""
-        return np.concatenate([self.chart.label_indices, self.wide])
+        return wide_regressions_of_mean_forces(
+            self.system.slow, self.frames.coordinates[:, self.coordinates.conditions], slopes
+        )
 
     def _shares(self, n_generators: int) -> FloatArray:
         """Of the generators of a round."""
@@ -392,7 +357,7 @@ class Loop:
 
     def _log_wide(self, draws: Draws) -> FloatArray:
         """Log density of the wide torsions in the mixtures that they were drawn from, shape=(n, n_wide)."""
-        result = np.empty((len(draws), len(self.wide)))
+        result = np.empty((len(draws), len(self.coordinates.wide)))
         for number in np.unique(draws.round):
             rows, n = draws.round == number, min(int(number) + 1, len(self.generators))
             result[rows] = wide_log_densities(self.generators[:n], self._shares(n), draws.coordinates[rows])
@@ -401,10 +366,10 @@ class Loop:
     def placement(self) -> Placement:
         """Where the next round's labels are drawn from."""
         slow, ceiling = self.system.slow, self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
-        if self.regression is None and len(self.wide):
+        if self.regression is None and len(self.coordinates.wide):
             log_density = self._first_wide_regressions(self.generators[0]).log_marginal
         elif self.regression is None:
-            labels = self.frames.coordinates[:, self.chart.label_indices]
+            labels = self.frames.coordinates[:, self.coordinates.chart.label_indices]
             slopes = mean_forces(self.generators[0], self.frames.coordinates, self.frames.gradients)
             log_density = regression_of_mean_forces(slow, labels, slopes).log_density
         else:
@@ -474,12 +439,12 @@ class Loop:
         pooled, slow = join_draws([*self.drawn, draws]), self.system.slow
         slopes, shares = slopes_of(self.generators[-1], pooled), round_shares(pooled)
         regression = regression_of(slow, pooled, slopes, self.regression)
-        if not len(self.wide):
+        if not len(self.coordinates.wide):
             return RoundOfDraws(draws, regression, placement, pilot_evaluations)
         start = self.wide_regressions or self._first_wide_regressions(self.generators[0])
         # wide torsions that moved have no density of their own any more
         rows = np.flatnonzero(~was_relaxed(pooled))
-        drawn, conditions = pooled.select(rows), pooled.coordinates[rows][:, self._conditions]
+        drawn, conditions = pooled.select(rows), pooled.coordinates[rows][:, self.coordinates.conditions]
         log_wide = self._log_wide(drawn)
         wide = fit_wide_regressions(slow, conditions, drawn.log_weights, log_wide, slopes[rows], shares[rows], start)
         return RoundOfDraws(draws, regression, placement, pilot_evaluations, wide)
@@ -515,46 +480,17 @@ class Loop:
         """
         last = self.drawn[-1]
         log_weights = pooled_log_weights(last)
-        yield from doubts_about_weights(self.wide_names, last.coordinates[:, self.wide], log_weights)
+        yield from doubts_about_weights(
+            self.coordinates.wide_names, last.coordinates[:, self.coordinates.wide], log_weights
+        )
         yield from doubts_about_rounds(self._ratios(last))
-        yield from doubts_about_size(len(self._conditions), self.history[-1].effective_fraction)
+        yield from doubts_about_size(len(self.coordinates.conditions), self.history[-1].effective_fraction)
         yield from self.blind_spots(check)
 
     def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:
         """What is not looked for at all; see `doubts`."""
-        held = [] if check is None else self._rings_held(check)
-        yield from doubts_about_coordinates(self.system, len(self.wide), self.windows.n, held)
-
-    def _rings_held(self, check: FloatArray) -> list[list[int]]:
-        """Atoms of the torsions along rings that windows of a check held on both sides of zero."""
-        if not isinstance(self.chart, InternalCoordinates):
-            return []
-        topology = self.system.topology
-        every, found = turning_indices(topology, self.chart, self.system.state), []
-        for i in ring_indices(topology, self.chart).tolist():
-            angles = check[..., every.tolist().index(i)]
-            means = np.angle(np.nansum(np.exp(1j * angles), axis=1))
-            if (means > HELD).any() and (means < -HELD).any():
-                found.append(self.chart.torsions[i - self.chart.n_bonds - self.chart.n_angles].tolist())
-        return found
-
-    @property
-    def wide_names(self) -> tuple[str, ...]:
-        """Of the wide torsions or components."""
-        return wide_names(self.system.topology, self.chart, self.wide)
-
-    @property
-    def turning(self) -> IntArray:
-        """Coordinates that are wide, or that the system leaves out of them, shape=(n,)."""
-        found = turning_indices(self.system.topology, self.chart, self.system.state)
-        return found if self.options.wide else found[:0]
-
-    @property
-    def places(self) -> FloatArray:
-        """Labels that fill the domain evenly, shape=(n, d)."""
-        slow = self.system.slow
-        few = len(slow.names) <= MAX_GRID_LABELS
-        return bin_centres(grid_edges(slow)) if few else scattered_places(slow)
+        held = [] if check is None else self.coordinates.rings_held(check)
+        yield from doubts_about_coordinates(self.system, len(self.coordinates.wide), self.windows.n, held)
 
     def log_ratios(self, draws: Draws) -> tuple[FloatArray, BoolArray]:
         """Log-weights less the surface of all rounds, and which labels lie below the ceiling, shape=(n,) each."""

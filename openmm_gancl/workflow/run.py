@@ -13,7 +13,8 @@ from typing import Any
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.tasks import available_workers
 from ..errors import InputError
-from ..lifting.loop import FIRST, Loop
+from ..lifting.loop import FIRST, Loop, windows_of
+from ..lifting.loop_coordinates import LoopCoordinates
 from ..lifting.requirements import why_not_exact
 from ..reference.chart import chart_for
 from ..system.library import load_system
@@ -167,7 +168,8 @@ def _with_more_windows(system: MolecularSystem, options: RunOptions, numbers: Lo
     """A preset's evaluations are for two coordinates to scatter windows over; the windows of more come on top."""
     if options.max_evaluations is not None or numbers.max_evaluations == UNLIMITED:
         return numbers
-    windows = Loop(system, seed=0, max_evaluations=UNLIMITED, options=loop_options(numbers)).windows
+    how = loop_options(numbers)
+    windows = windows_of(LoopCoordinates.of(system, how.wide), how)
     more = windows.evaluations_each * (windows.n - numbers.n_windows)
     return replace(numbers, max_evaluations=numbers.max_evaluations + more)
 

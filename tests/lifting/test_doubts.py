@@ -90,7 +90,7 @@ def test_rings_that_are_not_flat_are_said():
 def test_a_check_that_held_both_forms_of_a_ring_leaves_no_doubt(means, said):
     """Of proline, whose ring has two: the torsion along it is the wide one."""
     loop = Loop(proline(), seed=1, max_evaluations=35_000)
-    assert loop.wide_names == ("PRO2:CG-CB-CA-N",)
+    assert loop.coordinates.wide_names == ("PRO2:CG-CB-CA-N",)
     assert any("the ring of" in doubt for doubt in loop.blind_spots())
     check = np.array(means)[:, None, None] + np.random.default_rng(1).normal(0.0, 0.1, (2, 10, 1))
     assert any("the ring of" in doubt for doubt in loop.blind_spots(check)) == said

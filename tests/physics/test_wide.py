@@ -22,6 +22,7 @@ from openmm_gancl.lifting.draws import draw
 from openmm_gancl.lifting.frame_check import check_frames
 from openmm_gancl.lifting.label_regression import regression_populations
 from openmm_gancl.lifting.loop import learn
+from openmm_gancl.lifting.loop_coordinates import LoopCoordinates
 from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
@@ -88,7 +89,7 @@ def test_the_loop_finds_all_modes(name):
 
 def test_a_loop_without_the_second_mode_shows(monkeypatch):
     """The twin: a normal density of the fork's fast coordinate, and windows that begin where the structure is."""
-    monkeypatch.setattr(of_loop.Loop, "_other_components", None)
+    monkeypatch.setattr(LoopCoordinates, "other_components", None)
     learned = learn(system_of(FORK), seed=1, max_evaluations=8000, options=OPTIONS)
     assert learned.model.map.n_wide == 0
     found, error = difference_and_error(FORK, learned)

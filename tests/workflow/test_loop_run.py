@@ -36,6 +36,8 @@ TINY = LoopSettings(
     check_evaluations=2000,
     network_steps=20,
 )
+SHORT = replace(TINY, n_first=500, max_evaluations=2500)
+"""Its surface is worth nothing; where only files and bytes count."""
 QUICK = RunOptions(preset="quick", platform="Reference")
 STAGES = (
     *("rounds/00/frames", "rounds/00/model", "rounds/00/lifts"),
@@ -53,11 +55,25 @@ def run(folder, options=QUICK, target=SYSTEM, **rest):
     return pipeline.run(folder, target, options, **{"reporter": Notes(), "workers": 1, **rest})
 
 
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(run_options, "LOOP_PRESETS", {"quick": SHORT})
+
+
+def finished_with(settings, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_options, "LOOP_PRESETS", {"quick": settings})
+        return run(folder)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_options, "LOOP_PRESETS", {"quick": TINY})
-        return run(tmp_path_factory.mktemp("loop") / "run")
+    return finished_with(TINY, tmp_path_factory.mktemp("loop") / "run")
+
+
+@pytest.fixture(scope="module")
+def finished_short(tmp_path_factory):
+    return finished_with(SHORT, tmp_path_factory.mktemp("short") / "run")
 
 
 def contents(folder):
@@ -129,7 +145,7 @@ def interrupted(tmp_path_factory):
             return run_stage(self, name, begin_and_stop if name == stage else work, later)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_options, "LOOP_PRESETS", {"quick": TINY})
+            patch.setattr(run_options, "LOOP_PRESETS", {"quick": SHORT})
             patch.setattr(pipeline.RunFolder, "run_stage", stop)
             with pytest.raises(KeyboardInterrupt):
                 run(top / "run")
@@ -138,14 +154,15 @@ def interrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, interrupted):
+@pytest.mark.usefixtures("short")
+def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished_short, interrupted):
     folder, kept = interrupted[stage], STAGES[: STAGES.index(stage)]
     assert [name for name in STAGES if (folder / name).exists()] == list(kept)
     made = {name: (folder / name).stat().st_ctime_ns for name in kept}
     outcome = run(folder, workers=2)
     assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
-    assert contents(folder) == contents(finished.folder)
-    assert outcome.evaluations_spent == finished.evaluations_spent + 100 * (len(kept) + 1)
+    assert contents(folder) == contents(finished_short.folder)
+    assert outcome.evaluations_spent == finished_short.evaluations_spent + 100 * (len(kept) + 1)
 
 
 def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):
@@ -155,10 +172,11 @@ def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypa
     assert (finished.folder / "fes.png").exists()
 
 
-def test_commands_of_single_stages_end_where_they_say(finished, tmp_path):
+@pytest.mark.usefixtures("short")
+def test_commands_of_single_stages_end_where_they_say(finished_short, tmp_path):
     for until, last in (("sample", 1), ("train", 2), ("lift", len(STAGES))):
         assert run(tmp_path / "run", until=until).done == STAGES[:last]
-    assert contents(tmp_path / "run") == contents(finished.folder)
+    assert contents(tmp_path / "run") == contents(finished_short.folder)
 
 
 def test_a_changed_file_of_a_round_is_refused(tmp_path):
@@ -236,9 +254,10 @@ def test_rounds_that_are_relaxed(tmp_path):
     assert contents(run(tmp_path / "begun", options).folder) == contents(whole.folder)
 
 
-def test_another_seed_gives_another_surface(finished, tmp_path):
+@pytest.mark.usefixtures("short")
+def test_another_seed_gives_another_surface(finished_short, tmp_path):
     other = run(tmp_path / "run", replace(QUICK, seed=1))
-    assert (other.folder / "fes.npz").read_bytes() != (finished.folder / "fes.npz").read_bytes()
+    assert (other.folder / "fes.npz").read_bytes() != (finished_short.folder / "fes.npz").read_bytes()
 
 
 def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):

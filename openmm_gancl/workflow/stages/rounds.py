@@ -136,7 +136,7 @@ def compute_and_save(run: Run, step: Step, stored: Stored, out: Path) -> None:
 def check_stage(run: Run, loop: Loop, out: Path) -> None:
     """Draws of the last model against independent frames."""
     assert loop.regression is not None
-    places = loop.places
+    places = loop.coordinates.places
     log_density = loop.regression.log_density(places)
     low = places[log_density > log_density.max() - CHECK_CEILING]
     n_labels = labels_of_check(run.system, run.loop_settings.check_evaluations)
@@ -187,7 +187,9 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
         evaluations=draws.evaluations,
         **more,  # type: ignore[arg-type]
     )
-    save_trajectory(loop.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd")
+    save_trajectory(
+        loop.coordinates.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd"
+    )
     save_structure(system, out / "top.pdb")
     _summary(run, loop, learned, [asdict(row) for row in _populations(run, learned)]).save(out / "summary.json")
 
@@ -253,17 +255,17 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
 def angles_of_check(checks: dict[str, Any], loop: Loop) -> FloatArray:
     """Of the coordinates that turn, shape=(n_windows, n_frames, n_turning); no windows where nothing was checked."""
     n_windows = len(checks["wide_angles"])
-    shape = (n_windows, N_FRAMES, len(checks["wide_names"]) if n_windows else len(loop.turning))
+    shape = (n_windows, N_FRAMES, len(checks["wide_names"]) if n_windows else len(loop.coordinates.turning))
     return np.array(checks["wide_angles"], dtype=float).reshape(shape)
 
 
 def _modes(loop: Loop, draws: Draws, check: FloatArray) -> dict[str, Any]:
     """The table of wide coordinates; the check's frames outside the declared state are left out."""
-    if not len(turning := loop.turning):
+    if not len(turning := loop.coordinates.turning):
         return {"modes": [], "changed_windows": 0}
     lifts, log_weights = draws.coordinates[:, turning], pooled_log_weights(draws)
     known = check[np.isfinite(check).all(axis=2)]
-    names, left_out = wide_names(loop.system.topology, loop.chart, turning), _left_out(loop)
+    names, left_out = wide_names(loop.system.topology, loop.coordinates.chart, turning), _left_out(loop)
     names = tuple(f"{name} {LEFT_OUT}" if name in left_out else name for name in names)
     rows = mode_rows(names, loop.frames.coordinates[:, turning], lifts, log_weights, known)
     return {
@@ -274,7 +276,8 @@ def _modes(loop: Loop, draws: Draws, check: FloatArray) -> dict[str, Any]:
 
 def _left_out(loop: Loop) -> tuple[str, ...]:
     """Names of coordinates that could be wide, and by the card are not."""
-    return wide_names(loop.system.topology, loop.chart, np.setdiff1d(loop.turning, loop.wide))
+    found = loop.coordinates
+    return wide_names(loop.system.topology, found.chart, np.setdiff1d(found.turning, found.wide))
 
 
 def _number(stored: float | None) -> float:
@@ -284,10 +287,10 @@ def _number(stored: float | None) -> float:
 def loop_stages(run: Run) -> Iterator[Stage]:
     """The steps of the loop, the check and the surface; the next one is asked for when this one is accepted."""
     loop, learning = loop_of(run), run.options.slow != "torsions"
-    if loop.wide_names:
+    if wide := loop.coordinates.wide_names:
         run.reporter.note(
-            f"{', '.join(loop.wide_names)}: not labelled, and free to turn; windows are scattered over them, and lifts "
-            "may take any value"
+            f"{', '.join(wide)}: not labelled, and free to turn; windows are scattered over them, and lifts may take "
+            "any value"
         )
     if left_out := _left_out(loop):
         run.reporter.note(

@@ -71,7 +71,7 @@ def slow_stage_of_draws(run: Run, loop: Loop, out: Path) -> None:
     """Learn the labels from what the loop drew so far; the last part of it is held out."""
     assert loop.regression is not None
     coordinates = structures_to_learn(join_draws(loop.drawn), loop.regression, run.seed("slow"))
-    positions = loop.chart.to_cartesian(coordinates)
+    positions = loop.coordinates.chart.to_cartesian(coordinates)
     held_out = np.arange(len(positions)) % HELD_OUT_EVERY == 0
     learn_labels(run, positions[~held_out], positions[held_out], out, {"last_round": len(loop.drawn) - 1})
 

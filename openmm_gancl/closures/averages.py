@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels
@@ -20,6 +21,10 @@ from .smooth_fit import SmoothFit, fit_smooth
 
 FEWEST_EFFECTIVE = 10.0
 """Effective lifts at a label, below which the error of an average over them says little."""
+
+
+NEAR, FEWEST_NEAR = 0.05, 10
+"""Of the domain, along every coordinate: how far from a label so many lifts may be that tell an average there."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,10 @@ def averages_at_labels(ensemble: Ensemble, observable: Observable, labels: Float
             f"label {shown(found[few][0])} has {numbers_at[few][0]} lifts with a weight: lift at least two there, or "
             "use the function of the label (conditional_average)"
         )
-    values, log_weights = observe(ensemble, observable)[ensemble.ok], ensemble.log_weights[ensemble.ok]
+    values, log_weights = (
+        observe(ensemble, observable)[ensemble.ok],
+        (ensemble.log_weights + np.log(ensemble.share_of_each))[ensemble.ok],
+    )
     mean, error = np.empty((2, len(found), values.shape[1]))
     effective = np.empty(len(found))
     for k in range(len(found)):
@@ -98,17 +106,18 @@ class ConditionalAverage:
     Attributes:
         slow: the labels.
         fits: one for each component of the observable.
+        lifted: shape=(n, d), labels of the lifts with a weight.
     """
 
     slow: SlowCoordinates
     fits: tuple[SmoothFit, ...]
+    lifted: FloatArray
 
     def at(self, labels: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Averages and their errors, one sigma, at labels of shape=(k, d): shape=(k, m) each.
 
         Raises:
-            InputError: a label outside the domain, or without lifts about it: there the error is as large as the spread
-                of the observable over all labels.
+            InputError: a label outside the domain, or without ten lifts within a twentieth of it.
         """
         labels = checked_labels(labels, self.slow)
         values, errors = self._at(labels)
@@ -125,8 +134,21 @@ class ConditionalAverage:
         errors = np.stack([fit.errors(labels) for fit in self.fits], axis=1)
         # an observable that is constant has no spread, and no error but rounding
         spread = np.array([fit.spread for fit in self.fits])
-        unknown = np.max(errors > np.where(spread > 0, spread, np.inf), axis=1)
+        unknown = self._far(labels) | np.max(errors > np.where(spread > 0, spread, np.inf), axis=1)
         return np.where(unknown[:, None], np.nan, values), np.where(unknown[:, None], np.inf, errors)
+
+    def _far(self, labels: FloatArray) -> BoolArray:
+        """Which labels have too few lifts about them: a fit goes on there by its prior alone."""
+        low, high = self.slow.domain.T
+        periodic = np.isfinite(self.slow.periods)
+        places, others = (
+            np.where(periodic, ((part - low) / (high - low)) % 1.0, (part - low) / (high - low))
+            for part in (self.lifted, labels)
+        )
+        tree = cKDTree(places, boxsize=np.where(periodic, 1.0, 0.0))
+        number = min(FEWEST_NEAR, len(places))
+        distance, _ = tree.query(others, k=[number], p=np.inf)
+        return np.asarray(distance[:, 0] > NEAR)
 
     def on_grid(self, bins: int | None = None) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray]:
         """On the grid of surfaces, for one or two labels.
@@ -154,10 +176,11 @@ def conditional_average(ensemble: Ensemble, observable: Observable) -> Condition
         InputError: the observable is not one.
     """
     values, ok = observe(ensemble, observable), ensemble.ok
+    weights = (ensemble.share_of_each * ensemble.ratios)[ok]
     with threadpool_limits(1, user_api="blas"):
         tables = LabelTables(LabelFunctions(ensemble.slow), ensemble.labels[ok])
-        fits = [fit_smooth(tables, column, ensemble.ratios[ok]) for column in values[ok].T]
-    return ConditionalAverage(ensemble.slow, tuple(fits))
+        fits = [fit_smooth(tables, column, weights) for column in values[ok].T]
+    return ConditionalAverage(ensemble.slow, tuple(fits), ensemble.labels[ok])
 
 
 def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatArray, FloatArray]:
@@ -179,8 +202,9 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
     values = observe(ensemble, observable)
     if ensemble.log_label_density is None:
         return _integrated(ensemble, values)
+    log_shares = np.log(ensemble.share_of_each)
     with np.errstate(invalid="ignore"):
-        logs = np.where(ensemble.ok, ensemble.log_weights - ensemble.log_label_density, -np.inf)
+        logs = np.where(ensemble.ok, ensemble.log_weights - ensemble.log_label_density, -np.inf) + log_shares
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     mean = weights @ values
@@ -194,25 +218,26 @@ def _integrated(ensemble: Ensemble, values: FloatArray) -> tuple[FloatArray, Flo
         raise InputError("an average over more than two labels needs their density: give lifts of `gancl.learn`")
     regression, ok = ensemble.weight_regression, ensemble.ok
     tables = LabelTables(regression.functions, ensemble.labels)
-    ratios = ensemble.ratios
+    shares = ensemble.share_of_each
+    weights = shares * ensemble.ratios
     places = bin_centres(grid_edges(ensemble.slow))
     log_density = regression.log_density(places)
     density = np.exp(log_density - log_density.max())
     density /= density.sum()
     basis = regression.functions(places)
-    of_weights = tables.products(tables.wave_sums(ratios)) / regression.dispersion
+    of_weights = tables.products(tables.wave_sums(weights)) / regression.dispersion
     of_weights += np.diag(regression.functions.prior_precision(regression.length))
     mean, error = np.empty((2, values.shape[1]))
     some = LabelTables(regression.functions, ensemble.labels[ok])
     for k, column in enumerate(values.T):
-        fit = fit_smooth(some, column[ok], ratios[ok])
+        fit = fit_smooth(some, column[ok], weights[ok])
         averages = basis @ fit.coefficients
         mean[k] = density @ averages
         through_weights = np.linalg.solve(of_weights, (density * (averages - mean[k])) @ basis) / regression.dispersion
-        pull = (ratios - 1) * tables.combine(through_weights)
+        pull = (weights - shares) * tables.combine(through_weights)
         scale = fit.spread if fit.spread > 0 else 1.0
         through_values = fit.inverse @ (density @ basis)
         residual = (column - tables.combine(fit.coefficients)) / scale
-        pull += ratios * residual * tables.combine(through_values) * scale / fit.variance
+        pull += weights * residual * tables.combine(through_values) * scale / fit.variance
         error[k] = np.sqrt((pull**2).sum())
     return mean, error

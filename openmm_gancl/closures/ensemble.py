@@ -40,6 +40,7 @@ class Ensemble:
         system: what they are configurations of.
         slopes: shape=(n, d), of the log target along labels while the generator's map moves the rest along: mean forces
             over kT, freed of most noise; None where there are none.
+        shares: shape=(n,), fixed beforehand: how much each counts, by its round alone; equal by default.
         fixed: whether labels were fixed before the rest was drawn, so that ``E[w | s] = exp(-beta F(s))``.
     """
 
@@ -50,6 +51,7 @@ class Ensemble:
     slow: SlowCoordinates
     system: MolecularSystem
     slopes: FloatArray | None = None
+    shares: FloatArray | None = None
     fixed: bool = False
 
     def __post_init__(self) -> None:
@@ -93,10 +95,10 @@ class Ensemble:
         ok = np.isfinite(draws.log_weights)
         positions = np.full((len(draws), system.n_atoms, 3), np.nan)
         positions[ok] = generator.chart.to_cartesian(draws.coordinates[ok])
-        log_weights = draws.log_weights + np.log(round_shares(draws))
         slopes = slopes_of(generator, draws)[:, : len(system.slow.names)]
-        density = draws.log_label_density
-        return cls(positions, draws.labels, log_weights, density, system.slow, system, slopes, True)
+        density, shares = draws.log_label_density, round_shares(draws)
+        of_labels = (draws.labels, draws.log_weights, density, system.slow, system)
+        return cls(positions, *of_labels, slopes=slopes, shares=shares, fixed=True)
 
     @classmethod
     def of_lifts(cls, lifts: Lifts) -> "Ensemble":
@@ -116,7 +118,7 @@ class Ensemble:
         if lifts.mode == "fixed":
             positions = np.where(lifts.ok[:, None, None], lifts.positions, np.nan)
             slopes = lifts.mean_forces if lifts.mean_forces.shape[1] else None
-            return cls(positions, lifts.labels, lifts.log_weights, None, lifts.slow, system, slopes, True)
+            return cls(positions, lifts.labels, lifts.log_weights, None, lifts.slow, system, slopes, fixed=True)
         ends = weighted_ends(lifts)
         density = np.zeros(len(ends.log_weights))
         return cls(lifts.positions[lifts.ok], ends.cv_values, ends.log_weights, density, lifts.slow, system)
@@ -152,7 +154,9 @@ class Ensemble:
 
     def select(self, which: BoolArray | IntArray) -> "Ensemble":
         """The configurations of a mask or of indices."""
-        density, slopes = (None if part is None else part[which] for part in (self.log_label_density, self.slopes))
+        density, slopes, shares = (
+            None if part is None else part[which] for part in (self.log_label_density, self.slopes, self.shares)
+        )
         return replace(
             self,
             positions=self.positions[which],
@@ -160,15 +164,21 @@ class Ensemble:
             log_weights=self.log_weights[which],
             log_label_density=density,
             slopes=slopes,
+            shares=shares,
         )
 
     @cached_property
     def weight_regression(self) -> LabelRegression:
         """The mean weight as a function of the label, ``log E[w | s]``; where labels were fixed it is ``-beta F``."""
-        return fit_label_regression(self.slow, self.labels, self.log_weights)
+        return fit_label_regression(self.slow, self.labels, self.log_weights, shares=self.shares)
 
     @cached_property
     def ratios(self) -> FloatArray:
         """Weights over their mean at the label, shape=(n,): functions of s are no matter to averages given s."""
         with np.errstate(under="ignore"):
             return np.asarray(np.exp(self.log_weights - self.weight_regression.log_density(self.labels)))
+
+    @property
+    def share_of_each(self) -> FloatArray:
+        """shape=(n,), how much each counts."""
+        return np.ones(len(self)) if self.shares is None else self.shares

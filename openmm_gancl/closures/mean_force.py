@@ -110,13 +110,13 @@ def _inverse(matrix: FloatArray) -> FloatArray:
     return np.asarray(cho_solve(cho_factor(matrix, lower=True), np.eye(len(matrix))))
 
 
-def _fit_slopes(tables: LabelTables, slopes: FloatArray, ratios: FloatArray) -> tuple[_Fit, FloatArray]:
+def _fit_slopes(tables: LabelTables, slopes: FloatArray, lift_weights: FloatArray) -> tuple[_Fit, FloatArray]:
     """A log density from its noisy slopes, shape=(n, d), and the pull of each lift along each axis, shape=(n, d)."""
     functions, axes = tables.functions, range(slopes.shape[1])
     residuals, best = slopes, None
     for _ in range(PASSES):
-        variance = float((ratios[:, None] ** 2 * residuals**2).sum() / residuals.size)
-        weights = ratios / variance
+        variance = float((lift_weights[:, None] ** 2 * residuals**2).sum() / residuals.size)
+        weights = lift_weights / variance
         sums = tables.wave_sums(weights)
         matrix = sum((tables.products(sums, axis, axis) for axis in axes), np.zeros((len(functions),) * 2))
         right = sum((tables.project(weights * slopes[:, axis], axis) for axis in axes), np.zeros(len(functions)))
@@ -145,8 +145,9 @@ def _weights_fit(ensemble: Ensemble, tables: LabelTables) -> tuple[_Fit, FloatAr
     """The log density from weights alone, and the pull of each lift, shape=(n,)."""
     regression = ensemble.weight_regression
     prior = regression.functions.prior_precision(regression.length)
-    matrix = tables.products(tables.wave_sums(ensemble.ratios)) / regression.dispersion + np.diag(prior)
-    return _Fit(regression, _inverse(matrix), prior), (ensemble.ratios - 1) / regression.dispersion
+    weights = ensemble.share_of_each * ensemble.ratios
+    matrix = tables.products(tables.wave_sums(weights)) / regression.dispersion + np.diag(prior)
+    return _Fit(regression, _inverse(matrix), prior), (weights - ensemble.share_of_each) / regression.dispersion
 
 
 def _places(ensemble: Ensemble, surface: FreeEnergySurface) -> FloatArray:
@@ -206,7 +207,7 @@ def closure_test(
         own = ensemble.weight_regression
         of_weights = own.surface(slow, system.temperature, force_evaluations, bins)
         tables = LabelTables(own.functions, ensemble.labels)
-        by_force, force_pulls = _fit_slopes(tables, slopes, ensemble.ratios)
+        by_force, force_pulls = _fit_slopes(tables, slopes, ensemble.share_of_each * ensemble.ratios)
         by_weight, weight_pulls = _weights_fit(ensemble, tables)
         places = _places(ensemble, of_weights)
         basis = own.functions(places)

@@ -66,6 +66,14 @@ def without_weights(ensemble):
     return replace(ensemble, log_weights=np.where(ensemble.ok, 0.0, -np.inf))
 
 
+def test_shares_change_no_average(wide):
+    """Only errors: lifts on one side count a tenth."""
+    counted = replace(wide, shares=np.where(wide.labels[:, 0] < 0, 0.1, 1.0))
+    assert largest_z(counted, single) < LIMIT and largest_z(counted, smooth) < LIMIT
+    mean, error = ensemble_average(counted, equilibrium)
+    assert np.abs((mean - exact_equilibrium()) / error).max() < z_limit(3)
+
+
 def test_dropped_weights_and_shuffled_labels_show(ensemble, wide):
     """The twins."""
     assert largest_z(without_weights(wide), single) > 1.5 * LIMIT
@@ -98,10 +106,11 @@ def test_averages_over_all_labels(fixture, request):
 def test_error_bars_cover():
     """Of frames whose labels and values are exact: the smooth fit's errors are those of many repetitions."""
     toy, scores = gancl.load_system("double_well_oscillators"), []
+    wells = LABELS[[1, 2, 3, -4, -3]]
     for seed in range(20):
         frames = DOUBLE_WELL.sample(400, np.random.default_rng(seed))
-        values, errors = conditional_average(Ensemble.of_positions(frames, toy), fast).at(LABELS[3:-3:2])
-        scores.append((values - exact_fast(LABELS[3:-3:2])) / errors)
+        values, errors = conditional_average(Ensemble.of_positions(frames, toy), fast).at(wells)
+        scores.append((values - exact_fast(wells)) / errors)
     assert 0.75 < np.sqrt(np.mean(np.square(scores))) < 1.25
 
 

@@ -112,6 +112,18 @@ def test_wrong_weights_and_labels_show(ensemble, wide):
     assert disagrees(ensemble, labels=0.9 * ensemble.labels)
 
 
+def test_shares_of_rounds_are_no_weights(wide):
+    """Lifts on one side count a tenth: the surface is the same; multiplied into the weights they would tilt it."""
+    shares = np.where(wide.labels[:, 0] < 0, 0.1, 1.0)
+    counted, whole = replace(wide, shares=shares), closure_test(wide)
+    found = closure_test(counted)
+    assert found.z < Z_THRESHOLD
+    low = whole.surface_of_weights.energy < 25
+    difference = (found.surface_of_weights.energy - whole.surface_of_weights.energy)[low]
+    assert np.ptp(difference) < 0.5 * KT
+    assert disagrees(wide, log_weights=wide.log_weights + np.log(shares))
+
+
 def test_a_metric_term_left_out_shows(ring):
     """Lifts on a grid of radii, drawn exactly: weights say F, the mean force without the term another."""
     system, _ = ring

@@ -216,7 +216,7 @@ def committor(model: ReducedModel, first: Region, second: Region) -> FloatArray:
         InputError: a basin holds no cell, or they overlap or touch.
     """
     generator = GridGenerator.of(model)
-    return generator.field(_committor(generator, first, second))
+    return generator.field(_committor(generator, first, second).clip(0.0, 1.0))
 
 
 def _committor(generator: GridGenerator, first: Region, second: Region) -> FloatArray:

@@ -39,7 +39,7 @@ from .lifting.loop import learn as learn
 from .lifting.structures import structures_at as structures_at
 from .lifting.surface import surface_from_lifts as surface_from_lifts
 from .moves.lift_move import LiftMove as LiftMove
-from .moves.lift_move import LiftReporter as LiftReporter
+from .moves.records import LiftReporter as LiftReporter
 from .sampling.labels import grid_labels as grid_labels
 from .sampling.windows import sample_windows as sample_windows
 from .system.library import list_systems as list_systems

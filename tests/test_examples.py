@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def test_all_five_are_there_and_short():
         "closures",
         "existing_script",
         "fes_from_trajectory",
+        "metadynamics",
         "structures_at",
     }
     assert all(len(path.read_text().splitlines()) < MAX_LINES for path in SCRIPTS)
@@ -58,6 +60,15 @@ def test_fes_from_trajectory(tmp_path):
 def test_existing_script(quick_run):
     output = run(quick_run.parent, EXAMPLES / "existing_script.py", quick_run, "--attempts", "60")
     assert re.search(r"with lifts, \d+ % accepted: C7ax", output) and "plain dynamics" in output
+
+
+@pytest.mark.parametrize("bias", ["metadynamics", "opes"])
+def test_metadynamics(quick_run, bias, monkeypatch, capsys):
+    """In this process: starting another one takes longer than the example."""
+    monkeypatch.setattr(sys, "argv", ["metadynamics.py", str(quick_run), "--bias", bias, "--attempts", "12"])
+    runpy.run_path(str(EXAMPLES / "metadynamics.py"), run_name="__main__")
+    output = capsys.readouterr().out
+    assert re.search(r"with lifts, \d+ % accepted: C7ax is .* kJ/mol above C7eq\ndynamics alone, ", output)
 
 
 def test_structures_at(quick_run):

@@ -8,6 +8,7 @@ say; nothing that is sampled is made of them.
 """
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -53,6 +54,11 @@ def named_seed(seed: int, *name: Name) -> int:
         name: as for `named_rng`.
     """
     return int(_sequence(seed, name).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def fresh_seed() -> int:
+    """A seed that nobody chose, from the operating system: two calls never give the same."""
+    return secrets.randbits(63)
 
 
 def openmm_seed(rng: np.random.Generator) -> int:

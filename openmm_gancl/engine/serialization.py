@@ -54,6 +54,32 @@ def deserialized_system(xml: str) -> openmm.System:
     return openmm.XmlSerializer.deserialize(xml)
 
 
+def copied_system(system: openmm.System) -> openmm.System:
+    """A copy of a System.
+
+    Raises:
+        InputError: a PythonForce runs what cannot be copied.
+    """
+    try:
+        return openmm.XmlSerializer.clone(system)
+    except openmm.OpenMMException as error:
+        if "PythonForce" not in str(error):
+            raise
+        raise InputError(
+            "a PythonForce of the System runs a function that cannot be pickled, and lifts need a copy of the System: "
+            "define it with def at the top of a module or script, not as a lambda or inside another function"
+        ) from None
+
+
+def with_parameter_defaults(system: openmm.System, values: dict[str, float]) -> openmm.System:
+    """A System whose global parameters of these names, of whatever force, have these defaults."""
+    tree = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
+    for element in tree.iter():
+        if element.get("name") in values and element.get("default") is not None:
+            element.set("default", repr(float(values[element.get("name", "")])))
+    return deserialized_system(ElementTree.tostring(tree, encoding="unicode"))
+
+
 def system_hash(system: openmm.System) -> str:
     """Of all that a System's XML says: the same for the same System in any process and version of OpenMM."""
     xml = re.sub(r' openmmVersion="[^"]*"', "", openmm.XmlSerializer.serialize(system))

@@ -24,6 +24,10 @@ MAX_RESULTANT_LENGTH = 0.8
 """A torsion is wide, and restrained, if the mean of exp(i phi) over the frames is shorter than this."""
 
 
+N_LABELS, N_WINDOWS = 4000, 500
+"""Labels that are tried for `over_torsions`, and those that are kept."""
+
+
 def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: FloatArray) -> Torsions:
     """The torsions of the generator's chart that sampled frames spread over, symmetric rotors left out.
 
@@ -53,6 +57,53 @@ def _name(system: MolecularSystem, atoms: list[int]) -> str:
                 return name
     every = list(system.topology.atoms())
     return "-".join(every[i].name for i in atoms)
+
+
+def over_torsions(model: LiftingModel) -> LiftingModel:
+    """A model of learned labels as one over the torsions that its labels were learned beside.
+
+    Labels drawn over their whole domain have no weight: learned labels fill a thin part of it, and fix the torsions
+    only to within their scatter. What the generator predicts for the torsions at labels that its own structures have
+    again (micro-macro consistency) are labels that can be drawn, and read back. The model itself where it has none.
+
+    Args:
+        model: of learned labels, or of any others.
+    """
+    slow, chart = model.slow, model.chart
+    if (
+        not isinstance(slow, ModuleCoordinates)
+        or not len(slow.chart_torsions)
+        or not isinstance(chart, InternalCoordinates)
+    ):
+        return model
+    low, high = slow.domain.T
+    # the same table in any process: it is a part of the model, and nothing that is averaged is drawn with it
+    labels = named_rng(0, "fixed", "learned labels").uniform(low, high, (N_LABELS, len(low)))
+    latents = model.sample_latents(labels, named_rng(0, "fixed", "latents of learned labels"))
+    found = slow.transform(chart.to_cartesian(model.reference_parameters(labels, latents).centres))
+    errors = np.abs(wrap(found - labels, slow.periods) / (high - low)).max(axis=1)
+    kept = labels[np.argsort(errors)[:N_WINDOWS]]
+    known = {tuple(atoms) for atoms in chart.torsions.tolist()}
+    rows = [atoms if tuple(atoms) in known else atoms[::-1] for atoms in slow.chart_torsions.tolist()]
+    torsions = Torsions(_backbone_names(model.metadata["atom_names"], rows), np.array(rows))
+    return restrain_torsions(model, torsions, kept, 0)[0]
+
+
+BACKBONE = {"C-N-CA-C": "phi", "N-CA-C-N": "psi", "CA-C-N-CA": "omega"}
+
+
+def _backbone_names(atom_names: list[str], rows: list[list[int]]) -> tuple[str, ...]:
+    """phi and psi, with their residues where there are several; else the names of the atoms."""
+    plain = [name.rpartition("-")[2] for name in atom_names]
+    residues = [name.rpartition("-")[0].lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for name in atom_names]
+    texts = ["-".join(plain[i] for i in row) for row in rows]
+    found = [BACKBONE.get(text) or BACKBONE.get("-".join(text.split("-")[::-1])) or text for text in texts]
+    if len(set(found)) < len(found):
+        ends = [residues[row[1 if name == "phi" else 2]] for name, row in zip(found, rows, strict=True)]
+        found = [f"{name}:{end}" for name, end in zip(found, ends, strict=True)]
+    if len(set(found)) < len(found):
+        found = ["-".join(map(str, row)) for row in rows]
+    return tuple(found)
 
 
 def restrain_torsions(

@@ -1,6 +1,7 @@
 """The system that a model was trained for, as its file names it, and whether another is the same."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..coordinates.slow_coordinates import SlowCoordinates
@@ -8,6 +9,9 @@ from ..errors import InputError
 from ..reference.chart import Chart
 from ..system.molecular_system import MolecularSystem
 from ..units import checked_temperature
+
+MAY_DIFFER = ("residue numbers", "temperature")
+"""What a user may let a model and a Simulation differ in: weights are exact all the same."""
 
 
 def atom_names(topology: Any) -> list[str]:
@@ -65,7 +69,9 @@ def check_trained_for(
         raise InputError(f"the model has {len(ours)} atoms, {system.name} has {len(theirs)}: {remedy}")
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if a != b:
-            raise InputError(f"atom {i} is {a} in the model, but {b} in {system.name}: {remedy}")
+            numbers = _without_numbers([a]) == _without_numbers([b])
+            more = "; a move takes may_differ=['residue numbers']" if numbers else ""
+            raise InputError(f"atom {i} is {a} in the model, but {b} in {system.name}: {remedy}{more}")
     if slow.describe() != system.slow.describe():
         raise InputError(
             f"the model's labels are {slow.describe()}, those of {system.name} {system.slow.describe()}: {remedy}"
@@ -78,5 +84,34 @@ def check_trained_for(
     if abs(metadata["temperature"] - system.temperature) > 1e-6:
         raise InputError(
             f"the model was trained at {metadata['temperature']:g} K, {system.name} is at "
-            f"{system.temperature:g} K: {remedy}"
+            f"{system.temperature:g} K: {remedy}; a move takes may_differ=['temperature'] (exact, accepted less often)"
         )
+
+
+def metadata_for(metadata: Mapping[str, Any], system: MolecularSystem, may_differ: Collection[str]) -> dict[str, Any]:
+    """The metadata of a model that a user gives a system that differs in some respects from what it was trained for.
+
+    Args:
+        metadata: of the model.
+        system: the system at hand.
+        may_differ: some of `MAY_DIFFER`.
+
+    Raises:
+        InputError: another word among them.
+    """
+    if isinstance(may_differ, str) or (unknown := set(may_differ) - set(MAY_DIFFER)):
+        given = may_differ if isinstance(may_differ, str) else sorted(unknown)
+        raise InputError(f"may_differ is {given!r}: give a list of some of {', '.join(MAY_DIFFER)}")
+    found, ours = dict(metadata), system_metadata(system)
+    if "temperature" in may_differ and found:
+        found["temperature"] = ours["temperature"]
+    if "residue numbers" in may_differ and found:
+        here = _without_numbers(ours["atom_names"])
+        if _without_numbers(found["atom_names"]) == here:
+            found["atom_names"] = ours["atom_names"]
+    return found
+
+
+def _without_numbers(names: Collection[str]) -> list[str]:
+    """``ALA-CA`` of ``ALA2-CA``; numbers may be negative, and have a letter behind."""
+    return [re.sub(r"-?\d+[A-Za-z]?-", "-", name, count=1) for name in names]

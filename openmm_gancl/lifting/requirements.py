@@ -1,6 +1,8 @@
 """Which Systems and Simulations have exact lifts, and what to use for the others."""
 
-from typing import Any
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,9 +11,11 @@ from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
+from ..generator.trained_for import metadata_for
 from ..reference.chart import Chart, InternalCoordinates
 from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
-from ..system.simulation import count_molecules, system_from_simulation, temperature_of
+from ..system.simulation import count_bound_parts, count_molecules, system_from_simulation
+from ..system.thermostat import integrated_groups, temperature_of
 from ..units import masses_of
 
 ALTERNATIVE = "umbrella windows (gancl.sample_windows)"
@@ -19,6 +23,8 @@ ALTERNATIVE = "umbrella windows (gancl.sample_windows)"
 
 ENERGY_TOLERANCE = 1e-3
 """kT by which a turned and shifted molecule may differ."""
+
+Model = TypeVar("Model", bound=LiftingModel | InvertibleGenerator)
 
 ALL_GROUPS = 2**32 - 1
 """Force groups of an integrator that leaves none out."""
@@ -40,6 +46,11 @@ def why_not_exact(system: Any, topology: Any) -> str | None:
     if massless := int((masses_of(system) == 0).sum()):
         return f"{massless} particles have no mass, and an exact lift moves all of them: use {ALTERNATIVE}"
     molecules = count_molecules(topology)
+    if molecules > 1 and (bound := count_bound_parts(system)) < molecules:
+        return (
+            f"the Topology lacks bonds: by them the System is {molecules} molecules, by its forces {bound}: add them "
+            "(topology.addBond, or createStandardBonds)"
+        )
     if molecules > 1:
         return (
             f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {ALTERNATIVE}, or "
@@ -83,34 +94,56 @@ def _refuse(simulation: Any, model: Any) -> None:
         )
     if reason := why_not_exact(simulation.system, simulation.topology):
         raise InputError(reason)
-    _check_groups(simulation)
+    # a CustomIntegrator may step by some groups and leave others out; its program stays as it is
+    _refuse_left_out(simulation, integrated_groups(simulation.integrator))
 
 
 def _check_groups(simulation: Any) -> None:
     groups = simulation.integrator.getIntegrationForceGroups()
     # a System's list of forces takes longer to make than a small molecule's energy
-    if groups & ALL_GROUPS != ALL_GROUPS and any(
-        not groups >> force.getForceGroup() & 1 for force in simulation.system.getForces()
-    ):
-        raise InputError(
-            "the integrator leaves force groups out, so its target is not the System's: set its integration force "
-            "groups to all"
-        )
+    if groups & ALL_GROUPS != ALL_GROUPS:
+        _refuse_left_out(simulation, groups)
 
 
-def check_integrator(simulation: Any, system: MolecularSystem) -> None:
-    """Refuse an integrator that no longer samples what a copy of its Simulation was made of.
+def _refuse_left_out(simulation: Any, groups: int) -> None:
+    for force in simulation.system.getForces():
+        if not groups >> force.getForceGroup() & 1:
+            raise InputError(
+                f"the integrator leaves force groups out (group {force.getForceGroup()}, of a {type(force).__name__}), "
+                "so its target is not the System's: set its integration force groups to all, or give an integrator "
+                "that steps by that group the group too"
+            )
+
+
+def check_integrator(simulation: Any, temperature: float, given: Any = None) -> None:
+    """Refuse an integrator that no longer samples what lifts are for.
+
+    Args:
+        simulation: an ``openmm.app.Simulation``.
+        temperature: of the lifts, K.
+        given: what a user says of an integrator that does not.
 
     Raises:
         InputError: another temperature, or force groups left out.
     """
     _check_groups(simulation)
-    temperature = temperature_of(simulation.integrator)
-    if abs(temperature - system.temperature) > 1e-6:
+    kept = temperature_of(simulation, given)
+    if abs(kept - temperature) > 1e-6:
         raise InputError(
-            f"the integrator keeps {temperature:g} K now, and the lifts are for {system.temperature:g} K: make a new "
-            "LiftMove, with a model of that temperature"
+            f"the integrator keeps {kept:g} K now, and the lifts are for {temperature:g} K: make a new LiftMove, with "
+            "a model of that temperature, or with may_differ=['temperature'], which follows it"
         )
+
+
+def fitted_to(model: Model, system: MolecularSystem, may_differ: Collection[str]) -> Model:
+    """A model as one of a system that differs in what the user says may differ; exact all the same.
+
+    Args:
+        model: an invertible generator or a lifting model.
+        system: the system at hand.
+        may_differ: some of `openmm_gancl.generator.trained_for.MAY_DIFFER`.
+    """
+    return replace(model, metadata=metadata_for(model.metadata, system, may_differ))
 
 
 def system_of_simulation(
@@ -119,6 +152,8 @@ def system_of_simulation(
     force_constants: Any,
     time_step: float | None,
     friction: float,
+    temperature: Any = None,
+    may_differ: Collection[str] = (),
 ) -> MolecularSystem:
     """What a Simulation samples, as a system that a model can be lifted in; the Simulation is not changed.
 
@@ -128,13 +163,14 @@ def system_of_simulation(
         force_constants: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
         time_step: of relaxations, ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: of relaxations, 1/ps.
+        temperature: K, of an integrator that does not say.
+        may_differ: in what the model may differ from the Simulation: ``residue numbers``, ``temperature``.
 
     Raises:
         InputError: what cannot be lifted exactly, and what to use instead.
     """
     _refuse(simulation, model)
-    system = system_from_simulation(
-        simulation, model.slow, force_constants=force_constants, time_step=time_step, friction=friction, barostat=False
-    )
-    model.check_system(system)
+    options = {"force_constants": force_constants, "time_step": time_step, "friction": friction}
+    system = system_from_simulation(simulation, model.slow, barostat=False, temperature=temperature, **options)
+    fitted_to(model, system, may_differ).check_system(system)
     return system

@@ -1,6 +1,6 @@
 """All-atom structures at given labels: exact lifts where there are any, else steered into place and equilibrated."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,10 +25,10 @@ from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..trajectories.blocks import equilibrated_from
-from ..units import FloatArray, IntArray, numbers, whole_number
+from ..units import FloatArray, IntArray, numbers, thermal_energy, whole_number
 from .lifter import Lifter
 from .lifts import Lifts
-from .requirements import system_of_simulation, why_not_exact
+from .requirements import fitted_to, system_of_simulation, why_not_exact
 
 N_OBSERVATIONS = 40
 """Frames of an equilibration from which its length is estimated."""
@@ -38,6 +38,9 @@ DEFAULT_FORCE_CONSTANT = 200.0
 
 DRAWS_EACH, MIN_DRAWS = 8, 64
 """Draws of an invertible generator for each structure, and at each label at least; some are kept by their weights."""
+
+MAX_WIDTHS, SAME_LABEL = 4.0, 1e-6
+"""Widths of the restraint by which labels of exact lifts may deviate; nm or radians, of lifts that have none."""
 
 UNRESTRAINED_WIDTH = 1e6
 """Width, nm or radians, of a reference that exerts no force."""
@@ -116,6 +119,33 @@ def _relabelled(system: MolecularSystem, slow: Torsions) -> MolecularSystem:
     return replace(system, slow=slow, force_constants=np.full(len(slow.names), DEFAULT_FORCE_CONSTANT), basins=())
 
 
+def _reached(lifts: Lifts) -> str | None:
+    """That lifts are not at the labels that were asked for, or have no weight; None where they are.
+
+    Under a restraint labels deviate by its width, and by the slope of the surface over its constant.
+    """
+    slow, lost, off = lifts.slow, 0, 0
+    with np.errstate(divide="ignore"):
+        widths = np.sqrt(thermal_energy(lifts.temperature) / lifts.force_constants)
+    widths = np.where(lifts.force_constants > 0, widths, SAME_LABEL if lifts.mode == "fixed" else np.inf)
+    _, groups = np.unique(lifts.labels, axis=0, return_inverse=True)
+    for group in range(groups.max(initial=-1) + 1):
+        some = lifts.select((groups.ravel() == group) & lifts.ok)
+        if not len(some):
+            lost += 1
+            continue
+        weights = np.exp(some.log_weights - logsumexp(some.log_weights))
+        errors = np.sqrt(weights @ np.square(wrap(some.cv_values - some.labels, slow.periods)))
+        off += bool((errors > MAX_WIDTHS * widths).any())
+    if not lost + off:
+        return None
+    return (
+        f"not exact: of {groups.max() + 1} labels {off} were missed by more than {MAX_WIDTHS:g} widths of the "
+        f"restraint (root mean square by weight) and {lost} have no lift with a weight; raise force_constants or n, or "
+        "ask for labels nearer to those of the frames that the model learned from"
+    )
+
+
 def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
     lifts = lifter.lift(labels, seed=named_seed(seed, "structures", "lifts"))
     energy, energies = PotentialEnergy(lifter.system.system, lifter.platform), np.full(len(lifts), np.nan)
@@ -128,7 +158,7 @@ def _exact(lifter: Lifter, labels: FloatArray, seed: int) -> Structures:
         cv_values=lifts.cv_values,
         energies=energies,
         log_weights=lifts.log_weights,
-        guarantee="exact: with their weights they are the restrained ensemble at each label",
+        guarantee=_reached(lifts) or "exact: with their weights they are the restrained ensemble at each label",
         walkers=Walkers(lifts.positions),
         equilibrated=None,
         force_evaluations=lifts.force_evaluations + len(weighted),
@@ -168,7 +198,8 @@ def _drawn(lifter: Lifter, labels: FloatArray, n: int, seed: int) -> Structures:
         cv_values=np.where(lost[:, None], np.nan, found.cv_values),
         energies=np.where(lost, np.nan, found.energies),
         log_weights=found.log_weights,
-        guarantee=f"exact: kept by weight of {n_draws} draws a label, with their weights they are the ensemble there",
+        guarantee=_reached(found)
+        or f"exact: kept by weight of {n_draws} draws a label, with their weights they are the ensemble there",
         walkers=Walkers(positions),
         equilibrated=None,
         force_evaluations=lifts.force_evaluations,
@@ -268,16 +299,24 @@ def _equilibrated(
 
 
 def _target_of(
-    system: Any, model: LiftingModel | InvertibleGenerator, time_step: float | None
+    system: Any,
+    model: LiftingModel | InvertibleGenerator,
+    time_step: float | None,
+    temperature: Any,
+    may_differ: Collection[str],
 ) -> tuple[MolecularSystem, IntArray | None, str | None]:
     """What structures are made of; where no lift is exact, also where the model's atoms are in it, and why none is."""
     if not isinstance(model, LiftingModel | InvertibleGenerator) or not hasattr(system, "topology"):
         given = f"{type(system).__name__} and {type(model).__name__}"
         raise InputError(f"given are {given}: give a Simulation or a system, and a model (gancl.load_model reads one)")
+    if temperature is not None and isinstance(system, MolecularSystem):
+        raise InputError("a system has a temperature of its own: leave temperature out, or give a Simulation")
     is_system, reason = isinstance(system, MolecularSystem), why_not_exact(system.system, system.topology)
     if reason is None:
         if not is_system:
-            system = system_of_simulation(system, model, DEFAULT_FORCE_CONSTANT, time_step, 1.0)
+            system = system_of_simulation(
+                system, model, DEFAULT_FORCE_CONSTANT, time_step, 1.0, temperature, may_differ
+            )
         return system, None, None
     if isinstance(model, InvertibleGenerator):
         raise InputError(
@@ -286,7 +325,8 @@ def _target_of(
         )
     solute = _solute_of(system.topology, model)
     slow = _labels_in(model, solute)
-    return _relabelled(system, slow) if is_system else as_system(system, slow), solute, reason
+    found = _relabelled(system, slow) if is_system else as_system(system, slow, temperature=temperature)
+    return found, solute, reason
 
 
 def structures_at(
@@ -300,6 +340,8 @@ def structures_at(
     equilibration_steps: int = 2000,
     force_constants: float | FloatArray | None = None,
     time_step: float | None = None,
+    temperature: Any = None,
+    may_differ: Collection[str] = (),
     seed: int = 0,
     platform: str = "auto",
     workers: int = 1,
@@ -323,7 +365,9 @@ def structures_at(
         equilibration_steps: under the restraint.
         force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
         time_step: ps.
-        seed: of every random number.
+        temperature: K, of a Simulation whose integrator does not say.
+        may_differ: in what the model may differ from a Simulation; see `openmm_gancl.LiftMove`.
+        seed: of every random number: the same call gives the same structures, others need another seed.
         platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes.
 
@@ -331,9 +375,10 @@ def structures_at(
         InputError: the model does not fit, or labels that cannot be steered.
     """
     with preserve_platform_rng():
-        target, solute, reason = _target_of(system, model, time_step)
+        target, solute, reason = _target_of(system, model, time_step, temperature, may_differ)
         at, n = checked_labels(np.atleast_2d(numbers(labels)), target.slow), whole_number("n", n)
         if solute is None or reason is None or not isinstance(model, LiftingModel):
+            model = fitted_to(model, target, may_differ)
             of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
             return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
         wanted, constants = np.repeat(at, n, axis=0), target.force_constants

@@ -3,6 +3,6 @@
 from .context_move import ContextChain as ContextChain
 from .context_move import InContextMove as InContextMove
 from .lift_move import LiftMove as LiftMove
-from .lift_move import LiftRecord as LiftRecord
-from .lift_move import LiftReporter as LiftReporter
 from .openmmtools import LiftMCMCMove as LiftMCMCMove
+from .records import LiftRecord as LiftRecord
+from .records import LiftReporter as LiftReporter

@@ -11,7 +11,7 @@ import torch
 from ..coordinates.slow_coordinates import Torsions
 from ..engine.platform_rng import ReferenceStream, preserve_platform_rng
 from ..engine.platforms import REAL_GROUP, PlatformChoice, make_context, put_in_group, resolved_platform
-from ..engine.random_numbers import named_rng, openmm_seed
+from ..engine.random_numbers import fresh_seed, named_rng, openmm_seed
 from ..engine.threads import torch_threads
 from ..engine.torch_force import Backend, check_module, module_force
 from ..errors import InputError
@@ -46,6 +46,7 @@ class ContextChain:
         log_weights_before: shape=(n,), log w - log p(s) of the configuration that it was compared with; minus infinity
             where that has none, and no proposal is accepted.
         accepted: shape=(n,).
+        seed: of the move.
     """
 
     positions: FloatArray
@@ -53,6 +54,7 @@ class ContextChain:
     log_weights: FloatArray
     log_weights_before: FloatArray
     accepted: BoolArray
+    seed: int
 
 
 class InContextMove:
@@ -86,9 +88,10 @@ class InContextMove:
         friction: of the dynamics, 1/ps; the system's own by default.
         platform: an OpenMM platform, or ``auto`` to measure.
         backend: of the generator's forces; see `openmm_gancl.engine.torch_force.module_force`.
-        seed: of OpenMM's generator, which draws everything.
+        seed: of OpenMM's generator, which draws everything; a fresh one by default.
 
     Attributes:
+        seed: also in what `run` returns.
         placement: p(s).
         context: the Context, at the system's positions. Its energy is that of force group 1 alone.
         integrator: its globals ``log_weight``, ``log_weight_before``, ``accepted``, ``n_accepted`` and ``n_attempts``
@@ -110,8 +113,10 @@ class InContextMove:
         friction: float | None = None,
         platform: str = "Reference",
         backend: Backend = "auto",
-        seed: int = 0,
+        seed: int | None = None,
     ):
+        _check_kinds(system)
+        self.seed = fresh_seed() if seed is None else seed
         if not isinstance(generator, InvertibleGenerator):
             raise InputError(
                 "a move inside a Context needs the density of what is proposed, which the product generator does not "
@@ -139,7 +144,7 @@ class InContextMove:
             put_in_group(whole, REAL_GROUP)
             for force in forces:
                 whole.addForce(force)
-            stream = openmm_seed(named_rng(seed, "in-context move"))
+            stream = openmm_seed(named_rng(self.seed, "in-context move"))
             self.context = make_context(whole, self.integrator, platform, stream)
         self._stream = ReferenceStream(stream)
         self.context.setPositions(system.positions)
@@ -170,13 +175,23 @@ class InContextMove:
                 log_weights[i], before[i] = value("log_weight"), value("log_weight_before")
                 accepted[i] = bool(value("accepted"))
         labels = self.system.slow.transform(positions)
-        return ContextChain(positions, labels, _weights(log_weights), _weights(before), accepted)
+        return ContextChain(positions, labels, _weights(log_weights), _weights(before), accepted, self.seed)
 
     def _positions(self) -> FloatArray:
         positions = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))
         if not np.isfinite(positions).all():
             raise InputError("the dynamics between attempts have blown up, positions are NaN: give a shorter time_step")
         return positions
+
+
+def _check_kinds(system: Any) -> None:
+    if hasattr(system, "context"):
+        raise InputError(
+            "InContextMove has a Context and an integrator of its own and takes a system, not a Simulation: give "
+            "gancl.system_from_simulation(simulation, model.slow), or use gancl.LiftMove(simulation, model)"
+        )
+    if not isinstance(system, MolecularSystem):
+        raise InputError(f"{type(system).__name__} is no system: give gancl.load_system, or system_from_objects")
 
 
 def _weights(values: FloatArray) -> FloatArray:

@@ -1,5 +1,6 @@
 """An exchange: where a chain is and where it may go, both weighed, and the Metropolis choice between the two."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +11,9 @@ from ..lifting.weights import accepts
 from ..sampling.langevin import maxwell_boltzmann
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
+
+Energy = Callable[[FloatArray], float]
+"""U at positions, shape=(n_atoms, 3), nm, in kJ/mol; NaN where there is none."""
 
 NO_PROPOSAL_THERE = "label"
 """Reason of a configuration without a weight where p(s) is zero: no proposal leads back there."""
@@ -51,6 +55,11 @@ class ProposalSource(Protocol):
     @property
     def carries_weight(self) -> bool:
         """Whether a proposal's weight is that of a path, which a chain of proposals alone may keep."""
+        ...
+
+    @property
+    def force_evaluations(self) -> int:
+        """All that were made, those of what was drawn ahead included."""
         ...
 
     def draw(self, rng: np.random.Generator) -> Any:

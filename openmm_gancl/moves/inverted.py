@@ -8,7 +8,7 @@ eps, and a symmetric one around the circle of a uniform number, for a constant p
 enters there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from ..lifting.latent_relaxation import LatentMoves
 from ..sampling.own_frames import HydrogenOrder
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
-from .exchange import NO_PROPOSAL_THERE, Weighed
+from .exchange import NO_PROPOSAL_THERE, Energy, Weighed
 
 N_AHEAD = 256
 """Draws of one call of torch."""
@@ -32,8 +32,8 @@ N_AHEAD = 256
 INDEPENDENT, LOCAL = "independent", "local"
 """Names of the moves."""
 
-Energy = Callable[[FloatArray], float]
-"""U at positions, shape=(n_atoms, 3), nm, in kJ/mol; NaN where there is none."""
+MOVES, LABEL_STEP, BASE_STEP = "moves", "label step", "base step"
+"""Of an identity: shares of the moves, and the steps of local ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +269,7 @@ class Local:
 
     def identity(self) -> dict[str, Any]:
         """See `Kernel.identity`."""
-        return {"label step": self.label_step, "base step": self.base_step}
+        return {LABEL_STEP: self.label_step, BASE_STEP: self.base_step}
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ class InvertedProposals:
 
     def __init__(self, chart: InvertedChart, kernels: Mapping[str, Kernel], shares: Mapping[str, float]):
         self.chart, self.shares = chart, {name: share for name, share in shares.items() if share > 0}
-        self.names = list(self.shares)
+        self.names, self.force_evaluations = list(self.shares), 0
         self.kernels = [kernels[name] for name in self.names]
 
     def draw(self, rng: np.random.Generator) -> _Ahead:
@@ -323,9 +323,10 @@ class InvertedProposals:
             row = drawn.rows[index : index + 1]
             there, log_p = drawn.placed[kind].select(row), drawn.log_p[kind][row]
         before, after = self.chart.weigh_pairs(self.kernels[kind], positions[None], rng, there, log_p)
+        self.force_evaluations += int(before.force_evaluations.sum() + after.force_evaluations.sum())
         return before.first(), after.first(), self.names[kind]
 
     def identity(self) -> dict[str, Any]:
         """See `ProposalSource.identity`."""
         steps = [item for kernel in self.kernels for item in kernel.identity().items()]
-        return {"moves": self.shares} | dict(steps)
+        return {MOVES: self.shares} | dict(steps)

@@ -6,112 +6,51 @@ the current configuration: one evaluation each. Relaxed lifts are exchanges (non
 Nilmeier et al. 2011, doi 10.1073/pnas.1106094108): the current configuration is relaxed back, which gives its weight.
 """
 
-import csv
 import json
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import openmm
 
 from ..engine.platform_rng import preserve_platform_rng
-from ..engine.platforms import PotentialEnergy
-from ..engine.random_numbers import named_rng
+from ..engine.random_numbers import fresh_seed, named_rng
 from ..errors import InputError
 from ..files import check_writable, write_atomically
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
+from ..generator.torsion_windows import over_torsions
 from ..lifting.label_proposals import LabelProposal
-from ..lifting.requirements import check_integrator, system_of_simulation
-from ..system.simulation import positions_of
-from ..units import FloatArray, number
-from .exchange import Attempt, Exchange
+from ..lifting.requirements import check_integrator, fitted_to, system_of_simulation
+from ..system.context_check import positions_of
+from ..system.thermostat import degrees_of_freedom, heating, temperature_of
+from ..units import FloatArray, number, thermal_energy
+from .exchange import Attempt, Exchange, Weighed
+from .hints import why_hardly_accepted
+from .inverted import InvertedProposals
+from .records import LiftRecord, Report, record_of
 from .sources import FORCE_CONSTANT, FRICTION, MoveOptions, MovesOrShares, source_for
 
 MoveAcceptance = Literal["exchange", "metropolis"]
 
 ENERGY_TOLERANCE = 0.1
-"""kT by which the Simulation's energy and its copy's may differ, single precision included."""
+"""kT by which the energy of a configuration that carries its weight may change, single precision included."""
 
 POSITION_TOLERANCE = 1e-5
 """nm; farther apart, positions are not those that the last attempt left (single precision included)."""
 
 
-@dataclass(frozen=True)
-class LiftRecord:
-    """One attempt.
-
-    Attributes:
-        attempt: its number, from 0.
-        step: the Simulation's step count.
-        move: its kind: ``independent``, ``local`` or ``relaxed``.
-        accepted: whether the lift is the configuration now.
-        log_weight: log w' of the lift; minus infinity where it failed, NaN where it was not needed, as the
-            configuration before has none.
-        log_weight_before: log w of the configuration before, likewise; NaN where it has none yet.
-        reason: of the lift, one of `openmm_gancl.lifting.lifts.REASONS`.
-        reason_before: of the configuration before, one of these, or ``label`` where p(s) is zero there; empty where it
-            was not weighed.
-        label: of the lift.
-        before: labels of the configuration before.
-        after: labels of the configuration now.
-        force_evaluations: that the attempt cost.
-    """
-
-    attempt: int
-    step: int
-    move: str
-    accepted: bool
-    log_weight: float
-    log_weight_before: float
-    reason: str
-    reason_before: str
-    label: tuple[float, ...]
-    before: tuple[float, ...]
-    after: tuple[float, ...]
-    force_evaluations: int
-
-
-Report = Callable[[LiftRecord], None]
+FIRST_DOUBTS = 64
+"""Attempts after which a run looks for doubts."""
 
 _moves_made: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """Of each Simulation: two moves of one seed must not propose the same lifts."""
-
-
-def _record(row: dict[str, Any]) -> LiftRecord:
-    """A record as read from JSON, which has no tuples."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-    return LiftRecord(**values)
-
-
-class LiftReporter:
-    """Writes one line an attempt, comma-separated, in the manner of OpenMM's StateDataReporter.
-
-    Args:
-        file: a path, or a stream.
-        append: whether to go on with a file that exists.
-    """
-
-    def __init__(self, file: str | Path | TextIO, append: bool = False):
-        self._stream: Any = file
-        if isinstance(file, str | Path):
-            check_writable(Path(file))
-            self._stream = Path(file).open("a" if append else "w", encoding="utf-8", newline="")  # noqa: SIM115
-        self._headed = append
-
-    def __call__(self, record: LiftRecord) -> None:
-        """Write a record."""
-        table = csv.writer(self._stream)
-        if not self._headed:
-            table.writerow(field.name for field in fields(LiftRecord))
-            self._headed = True
-        table.writerow(" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in vars(record).values())
-        self._stream.flush()
 
 
 class SimulationEnergy:
@@ -123,25 +62,55 @@ class SimulationEnergy:
 
     def __init__(self, simulation: Any):
         self.simulation, self._moved = simulation, False
+        self.kinetic: float | None = None
 
     def __call__(self, positions: FloatArray) -> float:
         """kJ/mol at positions, shape=(n_atoms, 3), nm; NaN where OpenMM fails."""
-        self._moved, context = True, self.simulation.context
+        first, context = not self._moved, self.simulation.context
+        self._moved = True
         try:
             context.setPositions(positions)
-            return number(context.getState(energy=True).getPotentialEnergy())
+            state = context.getState(energy=True)
         except openmm.OpenMMException:
             return float("nan")
+        if first:  # of where the Simulation is
+            self.kinetic = number(state.getKineticEnergy())
+        return number(state.getPotentialEnergy())
 
     @contextmanager
     def put_back(self, positions: FloatArray) -> Iterator[None]:
-        """Whatever happens inside, leave the Simulation at positions, shape=(n_atoms, 3), nm, where it is now."""
-        self._moved = False
+        """Whatever happens inside, leave the Simulation at positions, shape=(n_atoms, 3), nm, where it is now.
+
+        Afterwards ``kinetic`` is the kinetic energy, kJ/mol, that it had; None where nothing was evaluated.
+        """
+        self._moved, self.kinetic = False, None
         try:
             yield
         finally:
             if self._moved:
                 self.simulation.context.setPositions(positions)
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """What a chain of lifts alone knows of the configuration it is at.
+
+    Attributes:
+        log_weight: of it.
+        energy: in the Simulation then, kJ/mol.
+        positions: shape=(n_atoms, 3), nm.
+    """
+
+    log_weight: float
+    energy: float
+    positions: FloatArray
+
+    def as_json(self) -> dict[str, Any]:
+        return {"log_weight": self.log_weight, "energy": self.energy, "positions": self.positions.tolist()}
+
+    @classmethod
+    def of_json(cls, found: dict[str, Any]) -> "_Carried":
+        return cls(float(found["log_weight"]), float(found["energy"]), np.array(found["positions"], dtype=float))
 
 
 class LiftMove:
@@ -152,10 +121,19 @@ class LiftMove:
     attempts alone is exact once a first lift is accepted. A mode that the generator never proposes is left to the
     dynamics.
 
+    The target of each attempt is what the Simulation's own Context has then: a parameter that was set, a bias that has
+    grown (Metadynamics, OPES) are followed, for any model. While a bias grows, the chain is as exact as the dynamics
+    themselves are: each attempt for the bias of its moment, which no distribution is invariant under for good. Relaxed
+    lifts are accepted less often the more the bias has changed since they were relaxed: then `refresh`.
+
     The Simulation's System, integrator, force groups, reporters and step count are not changed. An attempt with an
     invertible generator costs two evaluations, of the configurations before and after, in the Simulation's own Context;
-    relaxed lifts run in a Context of their own, on a copy. On acceptance the Simulation gets the positions and fresh
-    velocities.
+    relaxed lifts run in a Context of their own, on a copy, and their ends are evaluated in the Simulation's besides. On
+    acceptance the Simulation gets the positions and fresh velocities.
+
+    What must be equal in model and Simulation: the atoms, in number, order and names, and the constrained bonds; and
+    unless ``may_differ`` says otherwise residue numbers and temperature. The force field, masses, bias and time step
+    may be others: weights are of the Simulation's energies, and only the acceptance suffers.
 
     ===============  ================================================================================================
     ``moves``        of an invertible generator
@@ -169,7 +147,9 @@ class LiftMove:
 
     Args:
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
-        model: an invertible generator or a lifting model for its atoms and its temperature.
+        model: an invertible generator or a lifting model for its atoms and its temperature. Of a run with learned
+            labels the invertible generator is over the card's torsions, as the surface beside its own (found by
+            itself); a lifting model over learned labels is taken over the torsions that they were learned beside.
         moves: see the table.
         relax: ``none`` or ``latent`` of an invertible generator, none by default; a product generator's lifts are
             relaxed in a Context.
@@ -184,9 +164,14 @@ class LiftMove:
             constraints.
         friction: of these, 1/ps, 1 by default.
         platform: of relaxed lifts; ``auto`` measures.
-        seed: the same seed gives the same attempts from the same configurations.
+        temperature: K, of an integrator that does not say; velocities are compared with it.
+        may_differ: in what the model may differ from the Simulation: ``residue numbers``, ``temperature``. With the
+            latter, moves of lifts without relaxation also follow a temperature that changes (SimulatedTempering).
+        seed: the same seed gives the same attempts from the same configurations; a fresh one by default, so that
+            replicas differ.
 
     Attributes:
+        seed: also in each record, and in the checkpoint.
         history: a record of every attempt.
         reporters: called with each record.
         pilot_evaluations: what pilots have cost; no record counts them.
@@ -210,11 +195,13 @@ class LiftMove:
         time_step: float | None = None,
         friction: float | None = None,
         platform: str = "auto",
-        seed: int = 0,
+        temperature: Any = None,
+        may_differ: Collection[str] = (),
+        seed: int | None = None,
     ):
         if acceptance not in ("exchange", "metropolis"):
             raise InputError(f"acceptance is {acceptance!r}: choose exchange or metropolis")
-        options = MoveOptions(
+        self._options = MoveOptions(
             moves=moves,
             relax=relax,
             relax_steps=relax_steps,
@@ -225,30 +212,67 @@ class LiftMove:
             friction=friction,
             platform=platform,
         ).checked_for(model)
-        self.simulation, self.model, self.acceptance, self.seed = simulation, model, acceptance, seed
+        # learned labels are moved by their torsions, but where a user draws the labels themselves
+        if isinstance(model, LiftingModel) and label_proposal is None:
+            model = over_torsions(model)
+        self.simulation, self.model, self.acceptance = simulation, model, acceptance
+        self._temperature, self._may_differ = temperature, tuple(may_differ)
+        self._seed_given, self.seed = seed is not None, fresh_seed() if seed is None else seed
         self.history: list[LiftRecord] = []
         self.reporters: list[Report] = []
         number = _moves_made.get(simulation, 0)
         _moves_made[simulation] = number + 1
-        with preserve_platform_rng():
-            constants = FORCE_CONSTANT if options.force_constants is None else options.force_constants
-            friction = FRICTION if options.friction is None else options.friction
-            self.system = system_of_simulation(simulation, model, constants, time_step, friction)
-            self._here = SimulationEnergy(simulation)
-            with self._here.put_back(positions_of(simulation)):
-                sourced = source_for(self.system, model, options, self._here, named_rng(seed, "move", number, "pilot"))
-            self._copy = None if sourced.platform is None else PotentialEnergy(self.system.system, sourced.platform)
-        if acceptance == "metropolis" and not sourced.source.carries_weight:
+        self._here = SimulationEnergy(simulation)
+        self.pilot_evaluations = self._spent_before = 0
+        self._make((number,))
+        if acceptance == "metropolis" and not self._sourced.source.carries_weight:
             raise InputError(
                 "acceptance='metropolis' carries the weights of relaxed lifts, and without relaxation every "
                 "configuration has its own: leave it out"
             )
-        self._sourced, self.pilot_evaluations = sourced, sourced.pilot_evaluations
-        self._exchange = Exchange(sourced.source, self.system, seed, (number,))
-        self._parameters = dict(simulation.context.getParameters())
         self._attempts = 0
-        self._log_weight: float | None = None
-        self._last_positions: FloatArray | None = None
+        self._carried: _Carried | None = None
+        self._ratios: list[float] = []
+        self._step = int(simulation.currentStep)
+        self._said: set[str] = set()
+
+    def _make(self, stream: tuple[int, ...], known: dict[str, Any] | None = None) -> None:
+        """All that is made of the Simulation as it is now.
+
+        Args:
+            stream: of the random numbers.
+            known: the identity of a move whose pilot is not repeated.
+        """
+        options = self._options
+        constants = FORCE_CONSTANT if options.force_constants is None else options.force_constants
+        friction = FRICTION if options.friction is None else options.friction
+        with preserve_platform_rng(), self._here.put_back(positions_of(self.simulation)):
+            self.system = system_of_simulation(
+                self.simulation,
+                self.model,
+                constants,
+                options.time_step,
+                friction,
+                self._temperature,
+                self._may_differ,
+            )
+            rng = named_rng(self.seed, "move", *stream, "pilot")
+            model = fitted_to(self.model, self.system, self._may_differ)
+            self._sourced = source_for(self.system, model, options, self._here, rng, changes=True, known=known)
+        self._degrees = degrees_of_freedom(self.simulation.system)
+        self.pilot_evaluations += self._sourced.pilot_evaluations
+        self._exchange = Exchange(self._sourced.source, self.system, self.seed, stream)
+
+    def refresh(self) -> None:
+        """Make anew what was made of the Simulation's System as it was: relaxed lifts, and the choice of a pilot.
+
+        Of use after a bias has grown, or a parameter was changed. What is exact stays so without it. The choice of
+        moves is made of fresh draws, never of the chain's own attempts.
+        """
+        self._spent_before += self._sourced.source.force_evaluations
+        number, *refreshed = self._exchange.stream
+        self._make((number, 1 + (refreshed[0] if refreshed else 0)))
+        self._carried = None
 
     def __repr__(self) -> str:
         """The moves, and how they were chosen."""
@@ -259,6 +283,27 @@ class LiftMove:
         """Accepted attempts; NaN before the first."""
         return float(np.mean([record.accepted for record in self.history])) if self.history else float("nan")
 
+    @property
+    def force_evaluations(self) -> int:
+        """All that the move has cost: of pilots, attempts, and lifts that are made ahead, 32 at once, if relaxed."""
+        return self.pilot_evaluations + self._spent_before + self._sourced.source.force_evaluations
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why lifts are hardly accepted and what to change, and that velocities are too hot; empty where all is well.
+
+        `run` warns of each once.
+        """
+        return list(self._doubts().values())
+
+    def _doubts(self) -> dict[str, str]:
+        of_labels = self._options.surface is not None or self._options.label_proposal is not None
+        found = {
+            "acceptance": why_hardly_accepted(self.history, of_labels),
+            "velocities": heating(self._ratios, self.system.temperature, self.simulation),
+        }
+        return {kind: doubt for kind, doubt in found.items() if doubt}
+
     def run(self, n: int, md_steps: int = 0) -> list[LiftRecord]:
         """n times: dynamics of so many steps, then an attempt.
 
@@ -266,33 +311,55 @@ class LiftMove:
             n: attempts.
             md_steps: of the Simulation before each; none for ``metropolis``.
         """
-        check_integrator(self.simulation, self.system)
+        self._check_integrator()
         records = []
         for _ in range(n):
             if md_steps:
                 self.simulation.step(md_steps)
             records.append(self.attempt())
+            if self._attempts >= FIRST_DOUBTS and self._attempts.bit_count() == 1:  # each time twice as late
+                for kind, doubt in self._doubts().items():
+                    if kind not in self._said:
+                        self._said.add(kind)
+                        warnings.warn(doubt, stacklevel=2)
         return records
 
     def attempt(self) -> LiftRecord:
         """One move of the Simulation's configuration."""
-        check_integrator(self.simulation, self.system)
+        self._check_integrator()
         number, positions = self._attempts, positions_of(self.simulation)
-        self._check_unchanged(positions)
-        self._check_target(positions)
+        if not np.isfinite(positions).all():
+            raise InputError("the Simulation's positions are NaN, it has blown up: load its last checkpoint")
         with preserve_platform_rng(), self._here.put_back(positions):
             if self.acceptance == "exchange":
                 attempt = self._exchange.attempt(number, positions)
             else:
-                attempt = self._exchange.attempt_alone(number, self._log_weight)
+                self._check_carried(positions)
+                attempt = self._exchange.attempt_alone(number, self._carried.log_weight if self._carried else None)
         if attempt.velocities is not None:
-            self._go_to(attempt.after.positions, attempt.velocities)
-            self._log_weight = attempt.after.log_weight
+            self._go_to(attempt.after, attempt.velocities)
+        self._note_velocities()
         self._attempts = number + 1
-        if self.acceptance == "metropolis":
-            self._last_positions = positions_of(self.simulation)
         labels = self.system.slow.transform(positions[None])[0] if attempt.before is None else attempt.before.cv_values
         return self._recorded(number, attempt, labels)
+
+    def _check_integrator(self) -> None:
+        """The temperature must be that of the lifts, or is followed."""
+        if "temperature" not in self._may_differ or not isinstance(self._sourced.source, InvertedProposals):
+            check_integrator(self.simulation, self.system.temperature, self._temperature)
+            return
+        kept = temperature_of(self.simulation, self._temperature)
+        check_integrator(self.simulation, kept, self._temperature)
+        if kept != self.system.temperature:
+            self.system = replace(self.system, temperature=kept)
+            self._exchange.system = self._sourced.source.chart.system = self.system
+
+    def _note_velocities(self) -> None:
+        """What they say of the temperature, where dynamics have run since the last attempt."""
+        step, kinetic = int(self.simulation.currentStep), self._here.kinetic
+        if step != self._step and kinetic is not None and self._degrees > 0:
+            self._ratios.append(kinetic / (0.5 * self._degrees * thermal_energy(self.system.temperature)))
+        self._step = step
 
     def _recorded(self, number: int, attempt: Attempt, labels: FloatArray) -> LiftRecord:
         before = attempt.log_weight_before
@@ -309,23 +376,22 @@ class LiftMove:
             before=tuple(map(float, labels)),
             after=tuple(map(float, attempt.after.cv_values if attempt.accepted else labels)),
             force_evaluations=attempt.force_evaluations,
+            seed=self.seed,
         )
         self.history.append(record)
         for report in self.reporters:
             report(record)
         return record
 
-    def _go_to(self, positions: FloatArray, velocities: FloatArray) -> None:
-        """Take a lift, unless the Simulation has another energy there than its copy."""
+    def _go_to(self, lift: Weighed, velocities: FloatArray) -> None:
         context = self.simulation.context
-        before = context.getState(positions=True).getPositions(asNumpy=True)
-        context.setPositions(positions)
-        try:
-            self._check_energy(positions)
-        except InputError:
-            context.setPositions(before)
-            raise
+        context.setPositions(lift.positions)
         context.setVelocities(velocities)
+        if self.acceptance == "metropolis":
+            self._carried = _Carried(lift.log_weight, self._energy(), positions_of(self.simulation))
+
+    def _energy(self) -> float:
+        return number(self.simulation.context.getState(energy=True).getPotentialEnergy())
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write the state of the chain, as JSON; the Simulation has a checkpoint of its own.
@@ -335,9 +401,8 @@ class LiftMove:
         record = {
             "identity": self._identity(),
             "attempts": self._attempts,
-            "log_weight": self._log_weight,
             "stream": self._exchange.stream,
-            "positions": None if self._last_positions is None else self._last_positions.tolist(),
+            "carried": self._carried and self._carried.as_json(),
             "history": [vars(record) for record in self.history],
         }
         check_writable(Path(path))
@@ -346,64 +411,57 @@ class LiftMove:
     def load_checkpoint(self, path: str | Path) -> None:
         """Go on where `save_checkpoint` was called, after the Simulation's own checkpoint is loaded.
 
+        The seed is that of the file, unless the move was made with another; so are the steps that a pilot chose.
+
         Raises:
             InputError: there is no such file, or it is of another move.
         """
         try:
             record = json.loads(Path(path).read_text())
-            identity, attempts, log_weight = record["identity"], record["attempts"], record["log_weight"]
-            last = None if record["positions"] is None else np.array(record["positions"], dtype=float)
-            history, stream = [_record(row) for row in record["history"]], tuple(record["stream"])
+            identity, attempts, stream = dict(record["identity"]), int(record["attempts"]), tuple(record["stream"])
+            carried = None if record["carried"] is None else _Carried.of_json(record["carried"])
+            history, seed = [record_of(row) for row in record["history"]], int(identity["seed"])
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{path} is not a checkpoint of a LiftMove: give one that save_checkpoint wrote") from None
+        ours = (self.seed, self._sourced, self._exchange, self.system)
+        if not self._seed_given:
+            self.seed = seed
+        try:
+            self._make(stream, known=identity)
+            self._check_identity(path, identity)
+        except InputError:
+            self.seed, self._sourced, self._exchange, self.system = ours
+            raise
+        self._attempts, self._carried, self.history = attempts, carried, history
+
+    def _check_identity(self, path: str | Path, identity: dict[str, Any]) -> None:
         for name, ours in self._identity().items():
             if identity.get(name) != ours:
                 raise InputError(
                     f"{path} is of a move with {name} {identity.get(name)}, this one has {ours}: make the move as then"
                 )
-        self._attempts, self._log_weight, self._last_positions, self.history = attempts, log_weight, last, history
-        self._exchange = Exchange(self._sourced.source, self.system, self.seed, stream)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "acceptance": self.acceptance,
             "seed": self.seed,
             "n_atoms": self.system.n_atoms,
-            "temperature": self.system.temperature,
-            "force field": self.system.force_field_hash,
             "model": self.model.fingerprint,
             "first label": self._sourced.label_proposal.sample(1, named_rng(0, "fixed", "first label"))[0].tolist(),
             **self._sourced.source.identity(),
         }
 
-    def _check_target(self, positions: FloatArray) -> None:
-        """A bias that grows, or a parameter that was changed, makes another target than the lifts have."""
-        context = self.simulation.context
-        if changed := [name for name, value in self._parameters.items() if context.getParameter(name) != value]:
-            raise InputError(
-                f"the Context's parameter {changed[0]} has changed since the move was made, and with it the target: "
-                "make a new LiftMove"
-            )
-        if not np.isfinite(positions).all():
-            raise InputError("the Simulation's positions are NaN, it has blown up: load its last checkpoint")
-        self._check_energy(positions)
-
-    def _check_energy(self, positions: FloatArray) -> None:
-        if self._copy is None:  # both weights are of the Simulation's own energies
+    def _check_carried(self, positions: FloatArray) -> None:
+        """A chain that carries its weight must be where it was left, and its target the same."""
+        if self._carried is None:
             return
-        state = self.simulation.context.getState(energy=True)
-        theirs, ours = number(state.getPotentialEnergy()), self._copy(positions)
-        if not abs(theirs - ours) <= ENERGY_TOLERANCE * self.system.kT:
-            raise InputError(
-                f"the Simulation's energy is {theirs:.2f} kJ/mol here, and was {ours:.2f} when the move was made (a "
-                "bias that grows, a changed parameter): make a new LiftMove"
-            )
-
-    def _check_unchanged(self, positions: FloatArray) -> None:
-        if self.acceptance != "metropolis" or self._last_positions is None:
-            return
-        if np.abs(positions - self._last_positions).max() > POSITION_TOLERANCE:
+        if np.abs(positions - self._carried.positions).max() > POSITION_TOLERANCE:
             raise InputError(
                 "the configuration has changed since the last attempt, and a metropolis chain carries the weight of "
                 "the old one: run nothing in between, or use acceptance='exchange'"
+            )
+        if not abs(self._energy() - self._carried.energy) <= ENERGY_TOLERANCE * self.system.kT:
+            raise InputError(
+                "the Simulation's energy has changed since the last attempt (a bias that grows, a parameter), and a "
+                "metropolis chain carries the weight of the old one: use acceptance='exchange', which follows it"
             )

@@ -1,5 +1,6 @@
 """The moves of `openmm_gancl.moves.lift_move` as a move of openmmtools' samplers (extra ``openmmtools``)."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from openmm import app, unit
 
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy, resolved_platform
-from ..engine.random_numbers import named_rng
+from ..engine.random_numbers import fresh_seed, named_rng
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel, load_model
-from ..lifting.requirements import why_not_exact
+from ..generator.torsion_windows import over_torsions
+from ..lifting.requirements import fitted_to, why_not_exact
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import system_of_user
 from ..units import FloatArray
@@ -57,7 +59,9 @@ class LiftMCMCMove(MCMCMove):
         time_step: of relaxations in a Context, ps.
         friction: of these, 1/ps.
         platform: of a Context of its own, where everything is evaluated; ``auto`` measures.
-        seed: of every random number; two moves of one sequence need different ones.
+        seed: of every random number; two moves of one sequence need different ones. A fresh one by default, stored
+            with the move.
+        may_differ: see `openmm_gancl.LiftMove`.
 
     Attributes:
         n_proposed: attempts.
@@ -77,7 +81,8 @@ class LiftMCMCMove(MCMCMove):
         time_step: float | None = None,
         friction: float | None = None,
         platform: str = "auto",
-        seed: int = 0,
+        seed: int | None = None,
+        may_differ: Collection[str] = (),
     ):
         super().__init__()
         self._settings: dict[str, Any] = {
@@ -91,7 +96,8 @@ class LiftMCMCMove(MCMCMove):
             "time_step": time_step,
             "friction": friction,
             "platform": platform,
-            "seed": seed,
+            "seed": fresh_seed() if seed is None else seed,
+            "may_differ": list(may_differ),
         }
         self.n_proposed = self.n_accepted = 0
         self._stream: tuple[int, ...] = ()
@@ -149,12 +155,14 @@ class LiftMCMCMove(MCMCMove):
         if self._exchange is None or state != self._made_for:
             settings = self._settings
             model = load_model(settings["model"])
+            model = over_torsions(model) if isinstance(model, LiftingModel) else model
             named = ("moves", "relax", "relax_steps", "surface", "force_constants", "time_step", "friction")
             options = MoveOptions(**{name: settings[name] for name in named}).checked_for(model)
             system = self._system_of(thermodynamic_state, sampler_state, model, options)
             platform = resolved_platform(settings["platform"], system.system, system.positions)
             energy = _SafeEnergy(system.system, platform)
             rng = named_rng(settings["seed"], "move", "pilot")
+            model = fitted_to(model, system, settings["may_differ"])
             source = source_for(system, model, replace(options, platform=platform), energy, rng).source
             self._exchange, self._made_for = Exchange(source, system, settings["seed"], self._stream), state
         return self._exchange
@@ -185,5 +193,5 @@ class LiftMCMCMove(MCMCMove):
             time_step=options.time_step,
             name="the thermodynamic state",
         )
-        model.check_system(found)
+        fitted_to(model, found, self._settings["may_differ"]).check_system(found)
         return found

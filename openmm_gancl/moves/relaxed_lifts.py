@@ -16,10 +16,13 @@ from ..lifting.relaxation import TASK_SIZE, Relaxer
 from ..sampling.own_frames import HydrogenOrder
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
-from .exchange import NO_PROPOSAL_THERE, Weighed
+from .exchange import NO_PROPOSAL_THERE, Energy, Weighed
 
 RELAXED = "relaxed"
 """Name of these moves."""
+
+STEP_OF_RELAXATIONS = "step of relaxations"
+"""Of an identity: of base numbers."""
 
 
 class Paths(Protocol):
@@ -111,7 +114,7 @@ class LatentPaths:
 
     def identity(self) -> dict[str, Any]:
         """See `Paths.identity`."""
-        return {"relax_steps": self.moves.n, "step of relaxations": self.moves.step}
+        return {"relax_steps": self.moves.n, STEP_OF_RELAXATIONS: self.moves.step}
 
     @property
     def _lifter(self) -> FixedLifter:
@@ -129,39 +132,61 @@ class LatentPaths:
 class RelaxedLifts:
     """Lifts of paths forth, against the way back from where the chain is; see `ProposalSource`.
 
+    The weight of a path is right for any target, of which only the energy at its end enters. A target that has changed
+    since the lifts were made (a bias that grows, a parameter) is therefore followed for one evaluation of either end.
+
     Args:
         paths: how they relax.
+        energy: of the target now; None where it is what the paths relax in.
+        kT: kJ/mol, where there is such an energy.
     """
 
     n_ahead = TASK_SIZE
     carries_weight = True
 
-    def __init__(self, paths: Paths):
-        self.paths = paths
+    def __init__(self, paths: Paths, energy: Energy | None = None, kT: float = np.nan):
+        self.paths, self.energy, self.kT = paths, energy, kT
+        self.force_evaluations = 0
 
     def draw(self, rng: np.random.Generator) -> Lifts:
         """See `ProposalSource.draw`."""
-        return self.paths.lift(self.n_ahead, rng)
+        drawn = self.paths.lift(self.n_ahead, rng)
+        self.force_evaluations += drawn.force_evaluations
+        return drawn
 
     def weigh(
         self, drawn: Lifts, index: int, rng: np.random.Generator, positions: FloatArray | None
     ) -> tuple[Weighed | None, Weighed, str]:
         """See `ProposalSource.weigh`."""
         if positions is None:
-            return None, _weighed(drawn, index), RELAXED
+            return None, self._now(*_weighed(drawn, index)), RELAXED
         order = self.paths.order(positions)
         back = self.paths.back(positions[order], rng)
-        after = _weighed(drawn, index)
-        return _weighed(back, 0), replace(after, positions=after.positions[order]), RELAXED
+        self.force_evaluations += back.force_evaluations
+        before, energy_before = _weighed(back, 0)
+        after, energy_after = _weighed(drawn, index)
+        before = self._now(replace(before, positions=positions), energy_before)
+        return before, self._now(replace(after, positions=after.positions[order]), energy_after), RELAXED
+
+    def _now(self, lift: Weighed, energy_then: float) -> Weighed:
+        """With the weight for the target that there is now."""
+        if self.energy is None or not np.isfinite(lift.log_weight):
+            return lift
+        log_weight = lift.log_weight - (self.energy(lift.positions) - energy_then) / self.kT
+        self.force_evaluations += 1
+        ok, cost = bool(np.isfinite(log_weight)), lift.force_evaluations + 1
+        reason = lift.reason if ok else "nan"
+        return replace(lift, log_weight=log_weight if ok else -np.inf, reason=reason, force_evaluations=cost)
 
     def identity(self) -> dict[str, Any]:
         """See `ProposalSource.identity`."""
         return self.paths.identity()
 
 
-def _weighed(lifts: Lifts, index: int) -> Weighed:
+def _weighed(lifts: Lifts, index: int) -> tuple[Weighed, float]:
+    """A lift, and the energy at its end in the target that its path was relaxed in."""
     one = lifts.select(np.array([index]))
-    return Weighed(
+    weighed = Weighed(
         positions=one.positions[0],
         label=one.labels[0],
         cv_values=one.cv_values[0],
@@ -169,3 +194,4 @@ def _weighed(lifts: Lifts, index: int) -> Weighed:
         reason=str(one.reason[0]),
         force_evaluations=one.force_evaluations,
     )
+    return weighed, float(one.energies[0])

@@ -17,11 +17,13 @@ from ..lifting.lifter import N_MOVES, RELAX_STEPS, Lifter
 from ..lifting.requirements import check_exact
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, numbers, whole_number
-from .exchange import ProposalSource
+from .exchange import Energy, ProposalSource
 from .inverted import (
+    BASE_STEP,
     INDEPENDENT,
+    LABEL_STEP,
     LOCAL,
-    Energy,
+    MOVES,
     Independent,
     InvertedChart,
     InvertedProposals,
@@ -30,7 +32,7 @@ from .inverted import (
     hydrogens_of,
 )
 from .pilot import MovePilot, run_pilot
-from .relaxed_lifts import RELAXED, ContextPaths, LatentPaths, RelaxedLifts
+from .relaxed_lifts import RELAXED, STEP_OF_RELAXATIONS, ContextPaths, LatentPaths, RelaxedLifts
 
 Moves = Literal["auto", "independent", "local"]
 MovesOrShares = Moves | Mapping[str, float]
@@ -147,6 +149,9 @@ def source_for(
     options: MoveOptions,
     energy: Energy,
     rng: np.random.Generator,
+    *,
+    changes: bool = False,
+    known: Mapping[str, Any] | None = None,
 ) -> Sourced:
     """What moves of a model draw from.
 
@@ -154,11 +159,14 @@ def source_for(
         system: the real system.
         model: of the proposals.
         options: checked for the model.
-        energy: of the real system, where lifts are not relaxed.
+        energy: of the target.
         rng: of pilots.
+        changes: whether the target may become another than the system's while the source is in use.
+        known: the identity of a source that was in use, whose steps a pilot found; none is run then.
     """
+    now = energy if changes else None
     if isinstance(model, LiftingModel):
-        return _relaxed_in_context(system, model, options)
+        return _relaxed_in_context(system, model, options, now)
     if len(model.chart.label_indices) != len(system.slow.names):
         raise InputError(
             "the model's labels are no coordinates of its chart, and moves need to read them back: give a model over "
@@ -167,8 +175,8 @@ def source_for(
     label_proposal = _label_proposal(options, system, smeared=False)
     label_proposal = label_proposal or UniformProposal(system.slow, system.force_constants, system.kT)
     if options.relax == "latent":
-        return _relaxed_in_base(system, model, options, label_proposal, rng)
-    return _inverted(system, model, options, label_proposal, energy, rng)
+        return _relaxed_in_base(system, model, options, label_proposal, rng, now, known)
+    return _inverted(system, model, options, label_proposal, energy, rng, known)
 
 
 def _label_proposal(options: MoveOptions, system: MolecularSystem, smeared: bool) -> LabelProposal | None:
@@ -177,21 +185,29 @@ def _label_proposal(options: MoveOptions, system: MolecularSystem, smeared: bool
     return low_labels(options.surface, system, smeared)
 
 
+def _surface_of_run(path: Path, names: tuple[str, ...]) -> FreeEnergySurface:
+    """That of a file, or the one beside it over the model's labels, which a run over learned labels writes too."""
+    surface, beside = load_surface(path), path.with_name(f"fes_{'_'.join(names)}.npz")
+    return load_surface(beside) if surface.names != names and beside.is_file() else surface
+
+
 def low_labels(surface: FreeEnergySurface | str | Path, system: MolecularSystem, smeared: bool) -> TabulatedProposal:
     """Labels where a surface is low, with a share everywhere; smeared as those of restrained lifts are."""
     if not isinstance(surface, FreeEnergySurface):
-        surface = load_surface(surface)
+        surface = _surface_of_run(Path(surface), system.slow.names)
     if surface.names != system.slow.names:
         raise InputError(
             f"the surface is over {', '.join(surface.names)}, the model's labels are {', '.join(system.slow.names)}: "
-            "give a surface over these"
+            f"give a surface over these (of a run with learned labels fes_{'_'.join(system.slow.names)}.npz)"
         )
     return TabulatedProposal.from_energies(
         system.slow, system.force_constants, system.kT, surface.edges, surface.energy, smeared=smeared
     )
 
 
-def _relaxed_in_context(system: MolecularSystem, model: LiftingModel, options: MoveOptions) -> Sourced:
+def _relaxed_in_context(
+    system: MolecularSystem, model: LiftingModel, options: MoveOptions, now: Energy | None
+) -> Sourced:
     lifter = Lifter(
         system,
         model,
@@ -201,7 +217,7 @@ def _relaxed_in_context(system: MolecularSystem, model: LiftingModel, options: M
         platform=options.platform,
     )
     description = f"{RELAXED} lifts, {options.relax_steps} steps in a Context"
-    source = RelaxedLifts(ContextPaths(lifter))
+    source = RelaxedLifts(ContextPaths(lifter), now, system.kT)
     return Sourced(source, lifter.label_proposal, lifter.platform, None, description, 0)
 
 
@@ -211,15 +227,20 @@ def _relaxed_in_base(
     options: MoveOptions,
     label_proposal: LabelProposal,
     rng: np.random.Generator,
+    now: Energy | None,
+    known: Mapping[str, Any] | None,
 ) -> Sourced:
     lifter = Lifter(system, model, relax="latent", platform=options.platform)  # checks all that a lift needs
     n = whole_number("relax_steps", N_MOVES if options.relax_steps is None else options.relax_steps)
-    step, cost = choose_step(system, model, label_proposal.sample(PILOT, rng), rng, platform=lifter.platform)
+    if known and STEP_OF_RELAXATIONS in known:
+        step, cost = float(known[STEP_OF_RELAXATIONS]), 0
+    else:
+        step, cost = choose_step(system, model, label_proposal.sample(PILOT, rng), rng, platform=lifter.platform)
     drawn = replace(system, positions=model.typical_positions(system.slow.domain.mean(axis=1)[None])[0])
     hydrogens = hydrogens_of(system, model)
     paths = LatentPaths(drawn, model, LatentMoves(n, step), label_proposal, lifter.platform, hydrogens)
     description = f"{RELAXED} lifts, {n} moves of base numbers by steps of {step:g}"
-    return Sourced(RelaxedLifts(paths), label_proposal, lifter.platform, None, description, cost)
+    return Sourced(RelaxedLifts(paths, now, system.kT), label_proposal, lifter.platform, None, description, cost)
 
 
 def _inverted(
@@ -229,14 +250,21 @@ def _inverted(
     label_proposal: LabelProposal,
     energy: Energy,
     rng: np.random.Generator,
+    known: Mapping[str, Any] | None,
 ) -> Sourced:
     check_exact(system, model.chart)
     chart, independent = InvertedChart(system, model, energy), Independent(model, label_proposal)
     kernels: dict[str, Kernel] = {INDEPENDENT: independent}
     shares, pilot = _shares(options.moves), None
-    if set(shares) != {INDEPENDENT}:
+    if known and MOVES in known:
+        shares = shares or {name: float(share) for name, share in known[MOVES].items()}
+        if LABEL_STEP in known:
+            kernels[LOCAL] = Local(model, float(known[LABEL_STEP]), float(known[BASE_STEP]))
+    elif set(shares) != {INDEPENDENT}:
         pilot = run_pilot(chart, independent, rng)
         kernels[LOCAL] = Local(model, pilot.label_step, pilot.base_step)
+    if set(shares) - set(kernels):
+        raise InputError(f"the checkpoint is of a move with {MOVES} {known and known[MOVES]}: give these")
     shares = shares or {(pilot.best if pilot else INDEPENDENT): 1.0}
     kinds = " and ".join(f"{100 * share:.0f} % {name}" for name, share in shares.items() if share)
     description = f"{kinds} moves" + (f"; {pilot.describe()}" if pilot else "")

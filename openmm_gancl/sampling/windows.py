@@ -219,6 +219,7 @@ def sample_windows(
     pull_steps: int = PULL_STEPS,
     force_constants: FloatArray | float | None = None,
     time_step: float | None = None,
+    temperature: Any = None,
     seed: int = 0,
     platform: str = "auto",
     workers: int = 1,
@@ -245,7 +246,8 @@ def sample_windows(
         pull_steps: from window to window of ``pulling``.
         force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; the system's own by default.
         time_step: ps; the system's own by default.
-        seed: the same seed gives the same frames on the Reference platform, whatever the workers.
+        temperature: K, of a Simulation whose integrator says none.
+        seed: the same gives the same frames (Reference platform), whatever the workers; independent ones need another.
         platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead.
@@ -253,11 +255,11 @@ def sample_windows(
     """
     lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
     with preserve_platform_rng():
-        target = as_system(system, slow, **({} if force_constants is None else {"force_constants": force_constants}))
+        constants = {} if force_constants is None else {"force_constants": force_constants}
+        target = as_system(system, slow, temperature=temperature, **constants)
         if labels is None:
-            labels = scattered_labels(
-                target.slow, whole_number("n_windows", n_windows), named_rng(seed, "windows", "labels")
-            )
+            n = whole_number("n_windows", n_windows)
+            labels = scattered_labels(target.slow, n, named_rng(seed, "windows", "labels"))
         kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
         dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
         run = partial(run_tasks, workers=workers, executor=executor)

@@ -9,54 +9,33 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..engine.platform_rng import preserve_platform_rng
 from ..errors import InputError
-from ..units import FloatArray, masses_of, number, numbers
+from ..units import FloatArray, IntArray, masses_of
 from .constraints import constraints_of
 from .molecular_system import MolecularSystem, system_from_objects
 from .state import DeclaredState
-
-QUANTUM_INTEGRATORS = tuple(
-    getattr(openmm, name) for name in ("QTBIntegrator", "RPMDIntegrator") if hasattr(openmm, name)
-)
-"""Integrators that have a temperature and another distribution."""
 
 LIGHT_MASS = 2.0
 """amu; without constraints and with lighter particles, 1 fs is the default time step."""
 
 
-def temperature_of(integrator: Any) -> float:
-    """The temperature that an integrator keeps, K.
-
-    Raises:
-        InputError: it keeps none, does not say which, or samples another distribution than Boltzmann's.
-    """
-    if isinstance(integrator, openmm.CompoundIntegrator):
-        integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
-    if isinstance(integrator, QUANTUM_INTEGRATORS):
-        raise InputError(
-            f"{type(integrator).__name__} samples nuclei as quantum particles, and weights are of Boltzmann's "
-            "distribution: use LangevinMiddleIntegrator"
-        )
-    thermostat = not isinstance(integrator, openmm.NoseHooverIntegrator) or integrator.getNumThermostats() > 0
-    if hasattr(integrator, "getTemperature") and thermostat:
-        return number(integrator.getTemperature())
-    raise InputError(
-        f"{type(integrator).__name__} does not say which temperature it keeps: use LangevinMiddleIntegrator"
-    )
-
-
-def positions_of(simulation: Any) -> FloatArray:
-    """Positions of a Simulation, shape=(n_atoms, 3), nm."""
-    state = simulation.context.getState(positions=True)
-    return np.array(numbers(state.getPositions(asNumpy=True)))
-
-
 def count_molecules(topology: Any) -> int:
     """Molecules by the bonds of an ``openmm.app.Topology``; 0 where it has no bonds at all."""
     bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
-    if not len(bonds):
-        return 0
-    n = topology.getNumAtoms()
+    return _parts(bonds, topology.getNumAtoms()) if len(bonds) else 0
+
+
+def count_bound_parts(system: Any) -> int:
+    """Molecules by the bonds and constraints of a System's forces."""
+    bonds = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
+    for force in system.getForces():
+        if isinstance(force, openmm.HarmonicBondForce | openmm.CustomBondForce):
+            bonds += [force.getBondParameters(i)[:2] for i in range(force.getNumBonds())]
+    return _parts(np.array(bonds, dtype=np.int64).reshape(-1, 2), system.getNumParticles())
+
+
+def _parts(bonds: IntArray, n: int) -> int:
     graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n, n))
     return int(connected_components(graph, directed=False)[0])
 
@@ -70,7 +49,7 @@ def default_time_step(system: Any) -> float:
 
 def _set_defaults(force: Any, parameters: dict[str, float]) -> None:
     """Make what a Context holds the defaults of a force, and of those inside it."""
-    for i in range(force.getNumGlobalParameters() if hasattr(force, "getNumGlobalParameters") else 0):
+    for i in range(force.getNumGlobalParameters() if hasattr(force, "setGlobalParameterDefaultValue") else 0):
         force.setGlobalParameterDefaultValue(i, parameters[force.getGlobalParameterName(i)])
     if isinstance(force, openmm.CustomCVForce):
         for i in range(force.getNumCollectiveVariables()):
@@ -85,23 +64,27 @@ def _with_present_state(simulation: Any) -> Any:
     """A copy of the System with the box and the global parameters that the Context has now.
 
     Raises:
-        InputError: a parameter whose default cannot be set.
+        InputError: the Context was made of another System.
     """
-    system = openmm.XmlSerializer.clone(simulation.system)
+    from ..engine.serialization import copied_system, with_parameter_defaults
+    from .context_check import check_constraints, check_energies, check_masses, check_parameters, context_like
+
+    system = copied_system(simulation.system)
     parameters = dict(simulation.context.getParameters())
+    check_parameters(simulation, parameters)
     for force in system.getForces():
         _set_defaults(force, parameters)
     if system.usesPeriodicBoundaryConditions():
         system.setDefaultPeriodicBoxVectors(*simulation.context.getState().getPeriodicBoxVectors())
-    platform = openmm.Platform.getPlatformByName("Reference")
-    copied = dict(openmm.Context(system, openmm.VerletIntegrator(0.001), platform).getParameters())
-    for name, value in parameters.items():
-        if name in copied and abs(copied[name] - value) > 1e-9 * max(abs(value), 1.0):
-            raise InputError(
-                f"the Context's parameter {name} is {value:g}, its default in the System {copied[name]:g}: make the "
-                "System with that default"
-            )
-    return system
+    copy = context_like(simulation.context, system)
+    copied = dict(copy.getParameters())
+    others = {name: value for name, value in parameters.items() if copied.get(name, value) != value}
+    for name, value in others.items():
+        copy.setParameter(name, value)
+    check_energies(simulation, system, copy)
+    check_constraints(simulation, copy)
+    check_masses(simulation, copy)
+    return with_parameter_defaults(system, others) if others else system
 
 
 def system_of_user(topology: Any, system: Any, positions: Any, **options: Any) -> MolecularSystem:
@@ -121,6 +104,7 @@ def system_from_simulation(
     time_step: float | None = None,
     friction: float = 1.0,
     barostat: bool = True,
+    temperature: Any = None,
 ) -> MolecularSystem:
     """What a Simulation samples, as a system: forces, bias parameters, box and positions as they are now.
 
@@ -131,15 +115,23 @@ def system_from_simulation(
         time_step: ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: 1/ps.
         barostat: keep the Simulation's barostat, so that windows sample its ensemble.
+        temperature: K, of an integrator that does not say.
 
     Raises:
-        InputError: its integrator keeps no temperature, or the labels do not fit.
+        InputError: its integrator keeps no temperature, the labels do not fit, or the Context was made of another
+            System: forces were added later.
     """
+    from .context_check import positions_of
+    from .thermostat import check_one_temperature, temperature_of
+
+    check_one_temperature(simulation)
+    with preserve_platform_rng():
+        system = _with_present_state(simulation)
     return system_of_user(
         simulation.topology,
-        _with_present_state(simulation),
+        system,
         positions_of(simulation),
-        temperature=temperature_of(simulation.integrator),
+        temperature=temperature_of(simulation, temperature),
         slow=slow,
         force_constants=force_constants,
         friction=friction,
@@ -154,6 +146,8 @@ def as_system(system_or_simulation: Any, slow: SlowCoordinates | None, **options
     if isinstance(system_or_simulation, MolecularSystem):
         if slow is not None:
             raise InputError("a system has labels of its own: leave slow out, or give a Simulation")
+        if options.get("temperature") is not None:
+            raise InputError("a system has a temperature of its own: leave temperature out, or give a Simulation")
         return system_or_simulation
     if not hasattr(system_or_simulation, "context"):
         raise InputError(f"{type(system_or_simulation).__name__} is neither a system nor a Simulation: give one")

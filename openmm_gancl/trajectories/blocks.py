@@ -107,6 +107,11 @@ def _inefficiency(values: Any, periods: FloatArray) -> float:
     return min(_largest_inefficiency(values[-MAX_SERIES_LENGTH:], periods), thinned * thinning)
 
 
+def series_inefficiency(series: FloatArray) -> float:
+    """Of one series, shape=(n,): how many of its values count as one."""
+    return _inefficiency(series[:, None], np.array([np.inf]))
+
+
 def equilibrated_from(values: Any, periods: FloatArray) -> int:
     """Where the most effective samples are left, frames (Chodera 2016, doi 10.1021/acs.jctc.5b00784)."""
     with quiet("pymbar"):

@@ -152,7 +152,7 @@ def test_each_module_is_evaluated_once_an_attempt(monkeypatch, backend):
 
     monkeypatch.setattr(context_move, "module_force", counting)
     system, made = case(CHAIN.name)
-    move = InContextMove(system, made, md_steps=3, backend=backend)
+    move = InContextMove(system, made, md_steps=3, backend=backend, seed=1)
     move.step(10)
     value = move.integrator.getGlobalVariableByName
     assert value("log_density") == value("log_density_before") == 10
@@ -173,7 +173,7 @@ def test_an_attempt_costs_one_evaluation_of_the_potential_beside_those_of_dynami
     copied.addForce(openmm.PythonForce(counted_force))
     counted = {}
     for md_steps in (0, 5):
-        move = InContextMove(replace(system, system=copied), made, md_steps=md_steps)
+        move = InContextMove(replace(system, system=copied), made, md_steps=md_steps, seed=1)
         move.step(1)
         EVALUATIONS.clear()
         move.step(20)
@@ -211,7 +211,7 @@ def test_a_proposal_that_is_not_finite_is_rejected(monkeypatch):
 
 def test_a_configuration_without_a_density_stays():
     system, made = case(DOUBLE_WELL.name)
-    move = InContextMove(system, made, md_steps=0)
+    move = InContextMove(system, made, md_steps=0, seed=1)
     away = system.positions.copy()
     away[0, 0] = system.slow.domain[0, 1] + 0.01
     move.context.setPositions(away)
@@ -222,7 +222,7 @@ def test_a_configuration_without_a_density_stays():
 def test_the_energy_of_its_group_is_that_of_the_system():
     system, made = case(CHAIN.name)
     before = openmm.XmlSerializer.serialize(system.system)
-    move = InContextMove(system, made, md_steps=2)
+    move = InContextMove(system, made, md_steps=2, seed=1)
     move.step(3)
     state = move.context.getState(positions=True, energy=True, groups={REAL_GROUP})
     expected = PotentialEnergy(system.system, "Reference")(state.getPositions(asNumpy=True)._value)

@@ -195,7 +195,7 @@ def test_relaxed_in_base_numbers(system, model):
     move = LiftMove(simulate(system), model, relax="latent", relax_steps=2, seed=1, platform="Reference")
     records = move.run(8, 3)
     assert str(move).startswith("LiftMove(relaxed lifts, 2 moves of base numbers by steps of")
-    assert all(record.move == "relaxed" and record.force_evaluations in (0, 3, 6) for record in records)
+    assert all(record.move == "relaxed" and record.force_evaluations in (0, 4, 8) for record in records)
     alone = LiftMove(
         simulate(system), model, relax="latent", relax_steps=2, acceptance="metropolis", platform="Reference"
     )

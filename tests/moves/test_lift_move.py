@@ -76,7 +76,7 @@ def test_nothing_of_the_simulation_changes_but_where_it_is(system, model):
     assert before == after and simulation.integrator.getIntegrationForceGroups() == groups
     assert simulation.reporters == reporters
     assert 0 < sum(record.accepted for record in records) < 40
-    assert all(record.force_evaluations == 44 for record in records)
+    assert all(record.force_evaluations == 46 for record in records)
 
 
 def test_attempts_that_are_rejected_leave_a_seeded_trajectory_alone(system, model):
@@ -171,23 +171,6 @@ def test_a_target_that_has_changed_is_noticed(system, model):
         move.run(1)
     simulation.context.setPositions(before)
     move.run(1)
-
-
-def test_a_bias_that_has_changed_elsewhere_is_noticed_before_a_lift_goes_there(system, model):
-    far = openmm.CustomTorsionForce("height*step(cos(theta-opposite))")
-    far.addPerTorsionParameter("height")
-    far.addGlobalParameter("opposite", np.pi + system.slow.transform(system.positions[None])[0, 0])
-    far.addTorsion(0, 1, 2, 3, [0.0])
-    simulation = simulate(system, forces=[far])
-    move = Always(simulation, model, relax_steps=20, seed=1, platform="Reference")
-    force = simulation.system.getForces()[-1]
-    force.setTorsionParameters(0, 0, 1, 2, 3, [60.0])
-    force.updateParametersInContext(simulation.context)
-    with pytest.raises(InputError, match="make a new LiftMove"):
-        for _ in range(20):
-            simulation.context.setPositions(system.positions)
-            move.attempt()
-    assert (places(simulation) == system.positions).all()
 
 
 def test_positions_that_were_never_set_are_reported(system, model):
@@ -336,7 +319,7 @@ def test_what_cannot_be_lifted_names_what_can(system, model, forces, change, ext
 
 
 def test_integrators_that_sample_something_else(system, model):
-    with pytest.raises(InputError, match="VerletIntegrator does not say which temperature"):
+    with pytest.raises(InputError, match="VerletIntegrator keeps the energy, not a temperature: add an"):
         LiftMove(simulate(system, integrator=openmm.VerletIntegrator(0.001)), model, platform="Reference")
     for quantum in (openmm.QTBIntegrator(300.0, 1.0, 0.001), openmm.RPMDIntegrator(2, 300.0, 1.0, 0.001)):
         with pytest.raises(InputError, match="as quantum particles"):

@@ -1,0 +1,163 @@
+"""Which temperature a user's Simulation keeps, and whether it does."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import amd
+
+from ..errors import InputError
+from ..units import checked_temperature, number, thermal_energy
+
+QUANTUM_INTEGRATORS = tuple(
+    getattr(openmm, name) for name in ("QTBIntegrator", "RPMDIntegrator") if hasattr(openmm, name)
+)
+"""Integrators that have a temperature and another distribution."""
+
+BOOSTED_INTEGRATORS = (amd.AMDIntegrator, amd.AMDForceGroupIntegrator, amd.DualAMDIntegrator)
+"""Integrators of another potential than the System's."""
+
+CONSERVING_INTEGRATORS = (openmm.VerletIntegrator, openmm.VariableVerletIntegrator)
+"""Integrators that keep the energy where no force is a thermostat."""
+
+TEMPERATURE_TOLERANCE = 1e-6
+"""K."""
+
+FEWEST_KINETIC, FEWEST_INDEPENDENT = 64, 16
+"""Kinetic energies from whose later half a temperature is judged, and independent ones among these."""
+
+MAX_HEATING, HEATING_Z = 0.05, 4.0
+"""Part by which a temperature may be off, and standard errors."""
+
+WITHOUT_VELOCITIES = (openmm.BrownianIntegrator,)
+"""Integrators whose velocities are no momenta."""
+
+GROUPS_OF_FORCES = re.compile(r"\bf(\d*)\b")
+
+
+def current_integrator(integrator: Any) -> Any:
+    """The one that steps: of a CompoundIntegrator the present one."""
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        return integrator.getIntegrator(integrator.getCurrentIntegrator())
+    return integrator
+
+
+def _stated(simulation: Any) -> tuple[str, float | None]:
+    """What keeps a Simulation's temperature, and which, K; None where nothing says."""
+    integrator = current_integrator(simulation.integrator)
+    kind = type(integrator).__name__
+    if isinstance(integrator, QUANTUM_INTEGRATORS):
+        raise InputError(
+            f"{kind} samples nuclei as quantum particles, and weights are of Boltzmann's distribution: use "
+            "LangevinMiddleIntegrator"
+        )
+    if isinstance(integrator, BOOSTED_INTEGRATORS):
+        raise InputError(
+            f"{kind} samples a boosted potential, and a move's target is the System's: use LangevinMiddleIntegrator"
+        )
+    thermostat = not isinstance(integrator, openmm.NoseHooverIntegrator) or integrator.getNumThermostats() > 0
+    if hasattr(integrator, "getTemperature") and thermostat:
+        return kind, number(integrator.getTemperature())
+    if isinstance(integrator, openmm.MTSLangevinIntegrator):  # keeps it as a variable
+        return kind, round(integrator.getGlobalVariableByName("kT") / thermal_energy(1.0), 6)
+    parameters = simulation.context.getParameters()
+    if (name := openmm.AndersenThermostat.Temperature()) in parameters:
+        return "AndersenThermostat", float(parameters[name])
+    return kind, None
+
+
+def temperature_of(simulation: Any, given: Any = None) -> float:
+    """The temperature that a Simulation keeps, K.
+
+    Args:
+        simulation: an ``openmm.app.Simulation``.
+        given: K, of one that does not say; it must be what the others say.
+
+    Raises:
+        InputError: it keeps none, does not say which, says another than is given, or samples another distribution than
+            Boltzmann's at that temperature.
+    """
+    kind, stated = _stated(simulation)
+    if given is not None:
+        given = checked_temperature(given)
+    if stated is not None:
+        if given is not None and abs(given - stated) > TEMPERATURE_TOLERANCE:
+            raise InputError(f"temperature is {given:g} K, and {kind} keeps {stated:g} K: leave temperature out")
+        return stated
+    integrator = current_integrator(simulation.integrator)
+    if isinstance(integrator, (*CONSERVING_INTEGRATORS, openmm.NoseHooverIntegrator)):
+        raise InputError(
+            f"{kind} keeps the energy, not a temperature: add an openmm.AndersenThermostat to the System before the "
+            "Simulation is made, or use LangevinMiddleIntegrator"
+        )
+    if given is None:
+        raise InputError(
+            f"{kind} does not say which temperature it keeps: give temperature=, or use LangevinMiddleIntegrator"
+        )
+    return float(given)
+
+
+def check_one_temperature(simulation: Any) -> None:
+    """See that integrator and AndersenThermostat, where there are both, keep the same temperature.
+
+    Raises:
+        InputError: they do not.
+    """
+    parameters, name = simulation.context.getParameters(), openmm.AndersenThermostat.Temperature()
+    kind, stated = _stated(simulation)
+    if name in parameters and stated is not None and abs(parameters[name] - stated) > TEMPERATURE_TOLERANCE:
+        raise InputError(
+            f"{kind} keeps {stated:g} K and the AndersenThermostat {parameters[name]:g} K: give both the same, or "
+            "leave one out"
+        )
+
+
+def integrated_groups(integrator: Any) -> int:
+    """The force groups that push velocities, as a bit mask."""
+    integrator = current_integrator(integrator)
+    mask = int(integrator.getIntegrationForceGroups())
+    if not isinstance(integrator, openmm.CustomIntegrator):
+        return mask
+    steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
+    found = {group for _, _, expression in steps for group in GROUPS_OF_FORCES.findall(expression)}
+    if "" in found or not found:
+        return mask
+    return sum(1 << int(group) for group in found)
+
+
+def degrees_of_freedom(system: Any) -> int:
+    """Of the velocities: those of particles with a mass, less constraints, less the motion that is removed."""
+    moving = sum(system.getParticleMass(i)._value > 0 for i in range(system.getNumParticles()))
+    removed = any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
+    return int(3 * moving - system.getNumConstraints() - 3 * removed)
+
+
+def heating(ratios: Sequence[float], temperature: float, simulation: Any) -> str | None:
+    """That velocities have another temperature than is kept, in a sentence; None where they do not.
+
+    Args:
+        ratios: of kinetic temperatures to the temperature, in the order of time.
+        temperature: K.
+        simulation: whose integrator it is.
+    """
+    from ..trajectories.blocks import series_inefficiency
+
+    later = np.asarray(ratios[len(ratios) // 2 :], dtype=float)
+    kind = type(current_integrator(simulation.integrator)).__name__
+    if len(ratios) < FEWEST_KINETIC or isinstance(current_integrator(simulation.integrator), WITHOUT_VELOCITIES):
+        return None
+    # velocities of attempts that follow each other closely are nearly the same
+    independent = len(later) / series_inefficiency(later)
+    if independent < FEWEST_INDEPENDENT:
+        return None
+    change, error = abs(later.mean() - 1.0), later.std(ddof=1) / independent**0.5
+    if change <= max(MAX_HEATING, HEATING_Z * error):
+        return None
+    variable = "a smaller error tolerance, " if kind.startswith("Variable") else ""
+    return (
+        f"{kind} is to keep {temperature:g} K, and the Simulation's velocities have {temperature * later.mean():.0f} K "
+        f"(mean of the last {len(later)} attempts): what it samples between attempts is not the target; use {variable}"
+        "a shorter time step, LangevinMiddleIntegrator, or its true temperature (and set velocities before the start)"
+    )

@@ -19,6 +19,7 @@ _FOLDERS = {
     "generator",
     "learning",
     "lifting",
+    "closures",
     "moves",
     "workflow",
 }

@@ -1,5 +1,6 @@
 """openmm-gancl: exactly weighted lifting of slow coordinates to configurations, in OpenMM."""
 
+from . import closures as closures
 from . import coordinates as coordinates
 from . import engine as engine
 from . import free_energy as free_energy

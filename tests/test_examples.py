@@ -32,6 +32,7 @@ def quick_run(tmp_path_factory):
 def test_all_five_are_there_and_short():
     assert {path.stem for path in SCRIPTS} == {
         "alanine_dipeptide",
+        "closures",
         "existing_script",
         "fes_from_trajectory",
         "metadynamics",
@@ -88,6 +89,12 @@ def test_structures_at(quick_run):
     output = run(quick_run.parent, EXAMPLES / "structures_at.py", quick_run / "model.safetensors", "--preset", "quick")
     assert "exact: with their weights" in output and "no weights (the System holds 729 molecules" in output
     assert (quick_run.parent / "water.pdb").read_text().count("MODEL ") == 2
+
+
+def test_closures(tmp_path):
+    output = run(tmp_path, EXAMPLES / "closures.py", "--preset", "quick")
+    assert output.count("E[y | x = ") == 9 and "passage times of the reduced model" in output
+    assert (tmp_path / "closures.png").stat().st_size > 20_000
 
 
 def test_the_notebook_has_its_pictures_and_no_paths():

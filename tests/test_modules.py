@@ -13,7 +13,7 @@ import openmm_gancl
 PACKAGE = Path(openmm_gancl.__file__).parent
 ORDER = (
     "errors < units < files < coordinates < trajectories | engine < system < reference < sampling "
-    "< free_energy | generator < learning < lifting < workflow < moves < cli"
+    "< free_energy | generator < learning < lifting < closures < workflow < moves < cli"
 )
 """A folder, or a module next to the folders, imports only from those before it; ``|`` is side by side."""
 

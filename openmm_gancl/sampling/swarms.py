@@ -1,11 +1,12 @@
 """Swarms: short unbiased runs from many starts, side by side in one Context where the System allows it.
 
-The scheme is that of OpenMM's LangevinMiddleIntegrator (Zhang et al. 2019, doi 10.1021/acs.jpca.9b02771), written as a
-`CustomIntegrator` with the guard of packed copies, so that a run that blows up does not end the others.
+The scheme is that of OpenMM's LangevinMiddleIntegrator (Zhang et al. 2019, doi 10.1021/acs.jpca.9b02771), or that of
+its BrownianIntegrator, written as a `CustomIntegrator` with the guard of packed copies, so that a run that blows up
+does not end the others.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import openmm
@@ -28,6 +29,8 @@ from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, numbers, thermal_energy
 from .langevin import CONSTRAINT_TOLERANCE, checked_time_step, maxwell_boltzmann, seed_forces
+
+Dynamics = Literal["langevin", "brownian"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,24 @@ def _why_alone(system: openmm.System) -> str:
     return why_not_packed(system).replace("packed=1", "copies=1")
 
 
+def brownian_integrator(temperature: float, friction: float, time_step: float) -> openmm.CustomIntegrator:
+    """Overdamped dynamics of guarded copies, ``D = kT / (m friction)``; K, 1/ps and ps."""
+    if not friction > 0:
+        raise InputError(f"the friction is {friction:g}: overdamped dynamics needs a positive one, in 1/ps")
+    integrator = openmm.CustomIntegrator(time_step)
+    integrator.addGlobalVariable("friction", friction)
+    integrator.addGlobalVariable("noise", np.sqrt(2.0 * thermal_energy(temperature) / (friction * time_step)))
+    check = add_guard(integrator, CopyLattice(), time_step)
+    integrator.addUpdateContextState()
+    # the guard watches velocities: those of one step
+    integrator.addComputePerDof("v", "f/(m*friction)+noise*gaussian/sqrt(m)")
+    check()
+    integrator.addComputePerDof("x", "x+dt*v")
+    integrator.addConstrainPositions()
+    integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
+    return integrator
+
+
 def swarm_integrator(temperature: float, friction: float, time_step: float) -> openmm.CustomIntegrator:
     """Langevin dynamics of guarded copies; K, 1/ps and ps."""
     integrator = openmm.CustomIntegrator(time_step)
@@ -81,10 +102,19 @@ def swarm_integrator(temperature: float, friction: float, time_step: float) -> o
 class _Swarmer:
     """One Context in which as many runs as copies go side by side."""
 
-    def __init__(self, system: MolecularSystem, copies: int, time_step: float, platform: str, rng: np.random.Generator):
+    def __init__(
+        self,
+        system: MolecularSystem,
+        copies: int,
+        time_step: float,
+        platform: str,
+        rng: np.random.Generator,
+        dynamics: Dynamics,
+    ):
         packed = openmm.XmlSerializer.clone(system.system) if copies == 1 else pack_system(system.system, copies)
         seed_forces(packed, rng)
-        self.integrator = swarm_integrator(system.temperature, system.friction, time_step)
+        make = swarm_integrator if dynamics == "langevin" else brownian_integrator
+        self.integrator = make(system.temperature, system.friction, time_step)
         self.context = make_context(packed, self.integrator, platform, openmm_seed(rng))
         self.copies, self.n_atoms = copies, system.n_atoms
         self.box = packed.getDefaultPeriodicBoxVectors()
@@ -115,6 +145,18 @@ class _Swarmer:
         return frames
 
 
+def _time_step(system: MolecularSystem, time_step: float | None, dynamics: str) -> float:
+    """ps, of dynamics that there are."""
+    if dynamics not in get_args(Dynamics):
+        raise InputError(f"dynamics is {dynamics!r}: choose {' or '.join(get_args(Dynamics))}")
+    if dynamics == "brownian" and time_step is None:
+        raise InputError(
+            "overdamped dynamics needs a time step of its own: give `time_step`, short against m friction / k of the "
+            "stiffest force constant k"
+        )
+    return checked_time_step(system.time_step if time_step is None else time_step)
+
+
 def sample_swarm(
     system: MolecularSystem,
     starts: FloatArray,
@@ -126,26 +168,31 @@ def sample_swarm(
     time_step: float | None = None,
     seed: int = 0,
     platform: str = "auto",
+    dynamics: Dynamics = "langevin",
 ) -> Swarm:
-    """Short unbiased Langevin runs, one from each start.
+    """Short unbiased runs, one from each start.
 
     Args:
         system: the system.
         starts: shape=(n, n_atoms, 3), nm.
-        n_steps: Langevin steps of each run.
+        n_steps: of each run.
         n_frames: frames kept of each, evenly spaced, the last at the end.
         velocities: shape=(n, n_atoms, 3), nm/ps; fresh ones of Maxwell and Boltzmann by default.
         copies: runs side by side in one Context; by default many on a graphics card, where the System can be packed,
             and one elsewhere.
-        time_step: ps; the system's own by default.
+        time_step: ps; the system's own by default, but of brownian dynamics.
         seed: the same seed gives the same swarm, with the same copies.
         platform: an OpenMM platform, or ``auto`` to measure.
+        dynamics: langevin, or brownian: overdamped, with the diffusion ``kT / (m friction)`` of each atom and no
+            velocities, by Euler's scheme, whose spread in a well of force constant k is too large by the factor
+            ``1 / (1 - time_step k / (2 m friction))``.
 
     Raises:
         InputError: for arrays that do not fit, steps that the frames do not divide, and several copies of a System
             that cannot be packed.
     """
-    starts, time_step = numbers(starts), checked_time_step(system.time_step if time_step is None else time_step)
+    time_step = _time_step(system, time_step, dynamics)
+    starts = numbers(starts)
     n, shape = len(starts), (len(starts), system.n_atoms, 3)
     if not n:
         raise InputError("there are no starts: give one at least")
@@ -162,7 +209,7 @@ def sample_swarm(
     platform = resolved_platform(platform, system.system, system.positions)
     most = copies_in_a_context(copies, _why_alone(system.system), platform, system.n_atoms)
     side_by_side = min(most, n)
-    swarmer = _Swarmer(system, side_by_side, time_step, platform, rng)
+    swarmer = _Swarmer(system, side_by_side, time_step, platform, rng, dynamics)
     frames = np.empty((n, n_frames, *shape[1:]))
     for begin in range(0, n, side_by_side):
         slots = np.minimum(np.arange(begin, begin + side_by_side), n - 1)

@@ -103,3 +103,35 @@ def test_what_a_swarm_refuses(chain):
     born = load_system("alanine_dipeptide_gbsa")
     with pytest.raises(InputError, match=r"GBSAOBCForce.*use copies=1"):
         sample_swarm(born, starts_of(born, 2), 10, copies=2, platform="Reference")
+
+
+def test_a_step_of_brownian_dynamics():
+    """Its mean is the force over m friction, its variance 2 kT dt / (m friction); without a time step it is refused."""
+    toy, step, n = load_system("double_well_oscillators"), 0.002, 20_000
+    starts = np.tile(toy.positions, (n, 1, 1))
+    context = openmm.Context(toy.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(toy.positions)
+    force = context.getState(forces=True).getForces(asNumpy=True)._value[0]
+    options = {"platform": "Reference", "copies": 2000, "dynamics": "brownian"}
+    swarm = sample_swarm(toy, starts, 1, time_step=step, seed=1, **options)
+    moved = swarm.positions[:, 0, 0] - toy.positions[0]
+    mobility = step / (toy.masses[0] * toy.friction)
+    variance = 2 * toy.kT * mobility
+    assert np.abs((moved.mean(axis=0) - mobility * force) / np.sqrt(variance / n)).max() < 4
+    assert np.abs((moved.var(axis=0) / variance - 1) / np.sqrt(2 / n)).max() < 4
+    with pytest.raises(InputError, match="overdamped dynamics needs a time step of its own"):
+        sample_swarm(toy, starts[:1], 1, **options)
+    with pytest.raises(InputError, match="choose langevin or brownian"):
+        sample_swarm(toy, starts[:1], 1, dynamics="newton", platform="Reference")
+    with pytest.raises(InputError, match="overdamped dynamics needs a positive one"):
+        sample_swarm(replace(toy, friction=0.0), starts[:1], 1, time_step=step, **options)
+
+
+def test_a_brownian_run_that_fails_changes_no_byte_of_the_others(chain):
+    starts = starts_of(chain, 4)
+    options = {"copies": 4, "time_step": 1e-5, "dynamics": "brownian", "seed": 1, "platform": "Reference"}
+    whole = sample_swarm(chain, starts, 20, **options)
+    starts[1, 1], starts[3] = starts[1, 0], np.nan
+    broken = sample_swarm(chain, starts, 20, **options)
+    assert broken.failed.tolist() == [False, True, False, True] and not whole.failed.any()
+    np.testing.assert_array_equal(broken.positions[::2], whole.positions[::2])

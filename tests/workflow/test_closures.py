@@ -1,0 +1,101 @@
+"""``gancl closures`` on a finished run: files, exit codes, what is refused, and a run that goes on afterwards."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from openmm_gancl.cli import app
+from openmm_gancl.closures import load_reduced_model
+from openmm_gancl.workflow.folder import RunFolder
+
+BROWNIAN = ["--dynamics", "brownian", "--time-step", "0.004", "--length", "0.32", "--labels", "7", "--runs", "40"]
+
+
+def gancl(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("closures") / "run"
+    options = (
+        "--preset",
+        "quick",
+        "--windows",
+        "10",
+        "--max-evaluations",
+        "5000",
+        "--seed",
+        "1",
+        "--platform",
+        "Reference",
+    )
+    result = gancl("run", "double_well_oscillators", *options, "-o", path)
+    assert result.exit_code in (0, 3), result.output
+    return path
+
+
+def test_closures_of_a_run(folder):
+    result = gancl("closures", folder, *BROWNIAN, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert not [doubt for doubt in found["doubts"] if "plateau" in doubt or "mean force" in doubt]
+    assert found["mean_force"]["z"] < 4 and 270 < found["dynamics"]["runs"] <= 7 * 40
+    # <U> of the toy: three quadratic-like degrees of freedom of kT / 2 and a little more
+    assert found["potential_energy"]["mean"] == pytest.approx(3.7, abs=0.8)
+    (passage,) = found["dynamics"]["passages"]
+    assert passage["first"] == "left" and passage["there"] > passage["back"] > 1.0
+    assert found["consistency"]["rows"][0]["ensemble"] == "lifts, weighted"
+    stored = json.loads((folder / "closures.json").read_text())
+    assert stored["dynamics"] == found["dynamics"]
+    with np.load(folder / "closures.npz", allow_pickle=False) as arrays:
+        assert arrays["potential_energy"].shape == arrays["weights_energy"].shape == (120,)
+        assert arrays["drift"].shape == (7, 1) and np.nanmax(arrays["committor"]) == 1.0
+    assert load_reduced_model(folder / "reduced_model.npz").names == ("x",)
+    assert (folder / "closures.png").stat().st_size > 10_000
+
+
+def test_the_same_command_gives_the_same_bytes_and_the_run_goes_on(folder):
+    """After the test above."""
+    before = (folder / "closures.json").read_bytes()
+    text = gancl("closures", folder, *BROWNIAN)
+    assert text.exit_code == 0 and "frames, half against half" in text.stdout
+    assert (folder / "closures.json").read_bytes() == before
+    assert gancl("lift", folder).exit_code in (0, 3)
+    assert RunFolder.load(folder).is_done("closures")
+    # more lifts make another surface, of which these are not the closures
+    assert gancl("lift", folder, "--lifts", "50").exit_code in (0, 3)
+    assert not RunFolder.load(folder).is_done("closures")
+
+
+def test_runs_that_are_too_short_are_said_and_the_rest_is_there(folder):
+    """Of inertia: no plateau, first of all; of a trial no reason for exit code 3."""
+    result = gancl("closures", folder, "--length", "0.6", "--labels", "4", "--runs", "100")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("a trial, not to be trusted: ") and "no plateau" in result.stdout
+    assert json.loads((folder / "closures.json").read_text())["consistency"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dynamics", "brownian"], "needs a time step of its own: give --time-step"),
+        (["--dynamics", "newtonian"], "choose langevin or brownian"),
+        (["--runs", "3"], "runs is 3: give a whole number from 20 up"),
+        (["--length", "-1"], "--length is -1.0: give a positive number of ps"),
+        ([*BROWNIAN, "--lag", "5"], "a lag of 5 ps for runs of"),
+    ],
+)
+def test_bad_options_are_one_sentence(folder, arguments, message):
+    result = gancl("closures", folder, *arguments)
+    if "--lag" in arguments:
+        assert message in result.stdout  # the rest is computed all the same
+    else:
+        assert result.exit_code == 2 and message in result.stderr.replace("\n", " ")
+
+
+def test_a_folder_that_is_no_finished_run(tmp_path):
+    result = gancl("closures", tmp_path)
+    assert result.exit_code == 2 and "is not a run folder" in result.stderr

@@ -491,8 +491,8 @@ class Loop:
 
     def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:
         """What is not looked for at all; see `doubts`."""
-        held = [] if check is None else self.coordinates.rings_held(check)
-        yield from doubts_about_coordinates(self.system, len(self.coordinates.wide), self.windows.n, held)
+        shown = [] if check is None else self.coordinates.rings_in_both_forms(check)
+        yield from doubts_about_coordinates(self.system, len(self.coordinates.wide), self.windows.n, shown)
 
     def log_ratios(self, draws: Draws) -> tuple[FloatArray, BoolArray]:
         """Log-weights less the surface of all rounds, and which labels lie below the ceiling, shape=(n,) each."""

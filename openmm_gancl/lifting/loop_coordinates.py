@@ -27,8 +27,8 @@ from ..units import FloatArray, IntArray
 from .learned import MAX_GRID_LABELS
 from .placement import scattered_places
 
-HELD = 0.2
-"""Radians from zero, on average, of a torsion along a ring in a window that held one of the ring's forms."""
+IN_A_FORM = 0.2
+"""Radians from zero, on average, of a torsion along a ring in a window that was in one of the ring's forms."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ class LoopCoordinates:
         of_labels = np.ones(len(self.system.slow.names))
         return with_more_labels(self.system, torsions, WIDE_FORCE_CONSTANT), np.append(of_labels, reach)
 
-    def rings_held(self, frames: FloatArray) -> Sequence[list[int]]:
-        """Atoms of the torsions along rings that windows of a check held on both sides of zero.
+    def rings_in_both_forms(self, frames: FloatArray) -> Sequence[list[int]]:
+        """Atoms of the torsions along rings that windows of a check had on both sides of zero.
 
         Args:
             frames: shape=(n_windows, n_frames, n), the coordinates that turn.
@@ -133,6 +133,6 @@ class LoopCoordinates:
         for i in ring_indices(topology, self.chart).tolist():
             angles = frames[..., every.tolist().index(i)]
             means = np.angle(np.nansum(np.exp(1j * angles), axis=1))
-            if (means > HELD).any() and (means < -HELD).any():
+            if (means > IN_A_FORM).any() and (means < -IN_A_FORM).any():
                 found.append(self.chart.torsions[i - self.chart.n_bonds - self.chart.n_angles].tolist())
         return found

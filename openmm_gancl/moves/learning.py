@@ -56,7 +56,7 @@ def learn_move(
     of_windows = {"force_constants": force_constants, "time_step": time_step}
     of_run = {"max_evaluations": max_evaluations, "target_error": target_error, "platform": platform}
     with reporter.running():
-        from .learned_move import learned_in_a_run  # torch and all: seconds, of which it is told too
+        from .learned_move import learned_in_a_run  # torch and all: seconds, which the progress shows too
 
         how: dict[str, Any] = {"seed": seed, "temperature": temperature, "of_windows": of_windows, "of_run": of_run}
         return learned_in_a_run(simulation, labels, folder, reporter, **how)

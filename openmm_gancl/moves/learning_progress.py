@@ -1,4 +1,4 @@
-"""How far learning is, told every few seconds, also while a fit says nothing of itself."""
+"""How far learning is, reported every few seconds, also while a fit says nothing of itself."""
 
 import sys
 import threading

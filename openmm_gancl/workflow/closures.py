@@ -62,7 +62,7 @@ N_FRAMES = 40
 
 @dataclass(frozen=True)
 class ClosureOptions:
-    """What `gancl closures` may be told.
+    """Options of `gancl closures`.
 
     Args:
         n_labels: at which runs begin; 15 over one label, 20 over two, by default.

@@ -15,12 +15,13 @@ import numpy as np
 from ..closures.averages import conditional_average, ensemble_average
 from ..closures.backward_equation import Region, committor, core_of, mean_passage_times, relaxations
 from ..closures.consistency import Consistency, check_consistency
-from ..closures.drift_diffusion import FEWEST_RUNS, GRID, EffectiveDynamics, effective_dynamics
+from ..closures.drift_diffusion import GRID, EffectiveDynamics, effective_dynamics
 from ..closures.ensemble import Ensemble
 from ..closures.mean_force import closure_test
 from ..closures.observables import potential_energy
 from ..closures.plots import plot_closures
 from ..closures.reduced_model import ReducedModel
+from ..closures.swarm_slopes import FEWEST_RUNS
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
 from ..errors import InputError

@@ -207,7 +207,8 @@ def _of_each_force(system: Any, copy: openmm.Context, positions: FloatArray) -> 
         except openmm.OpenMMException:  # a barostat without the force that has the box
             found.append(0.0)
             continue
-        for name in set(context.getParameters()) & set(copy.getParameters()):
+        # as dictionaries: to iterate over them is a crash where faiss has loaded an iterator of its own
+        for name in dict(context.getParameters()).keys() & dict(copy.getParameters()).keys():
             context.setParameter(name, copy.getParameter(name))
         found.append(_energy(context, positions))
     return found

@@ -5,6 +5,7 @@ import pickle
 import re
 from pathlib import Path
 
+import faiss  # noqa: F401  # loaded after OpenMM, it has iterators of OpenMM's maps crash
 import numpy as np
 import openmm
 import pytest

@@ -116,10 +116,10 @@ def _draw_map(
         (np.where(known, energy, np.nan), "mean potential energy given the label (kJ/mol)", "viridis", (None, None)),
     ]
     if dynamics is not None:
-        tensors, size = dynamics.model.diffusion, axes[0].size * axes[1].size
+        tensors = dynamics.model.diffusion
         low = np.isfinite(dynamics.model.energy) & (dynamics.model.energy < 10)
         for i, axis in enumerate(axes):
-            field = np.where(low, tensors[..., i, i] / size, np.nan)
+            field = np.where(low, tensors[..., i, i] / axis.size**2, np.nan)
             fields.append((field, f"diffusion of {axis.label} ({axis.unit or 'label'}²/ps)", "viridis", (None, None)))
     grids = [own.edges] * 2 + ([] if dynamics is None else [dynamics.model.edges] * 2)
     for panel, grid, (field, title, colours, limits) in zip(panels, grids, fields, strict=True):

@@ -71,7 +71,7 @@ def check_parameters(simulation: Any, parameters: dict[str, float]) -> None:
 
 def _parameters_of(force: Any) -> list[str]:
     if isinstance(force, openmm.PythonForce):
-        return list(force.getGlobalParameters())
+        return list(dict(force.getGlobalParameters()))
     n = force.getNumGlobalParameters() if hasattr(force, "getNumGlobalParameters") else 0
     return [force.getGlobalParameterName(i) for i in range(n)]
 

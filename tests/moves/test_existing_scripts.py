@@ -1,6 +1,7 @@
 """Situations of scripts that OpenMM's users have: right, or refused in a sentence (docs/existing_scripts.md)."""
 
 import copy
+import importlib
 import pickle
 import re
 from pathlib import Path
@@ -29,6 +30,12 @@ from ..physics.toy_generators import generator, system_and_chart
 from .test_lift_move import Never, a_bias, periodic, places, simulate
 
 MODEL = "trained"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_faiss():
+    """Loaded after OpenMM, it makes OpenMM's maps crash where one iterates over them."""
+    importlib.import_module("faiss")
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +130,6 @@ ENTRIES = {
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_a_force_that_was_added_later_is_named(system, model, entry):
-    import faiss  # noqa: F401  # loaded after OpenMM, it makes OpenMM's maps crash where one iterates over them
-
     simulation = simulate(system)
     before = places(simulation)
     simulation.system.addForce(a_bias())

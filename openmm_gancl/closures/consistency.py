@@ -196,7 +196,7 @@ def consistency_of(
         InputError: a label without frames or without lifts that weigh anything.
     """
     names, chosen, periods = _coordinates(chart, system.topology)
-    labels = np.unique(frames.labels, axis=0) if not len(frames) else frames.labels[_firsts(frames.window)]
+    labels = frames.labels[np.unique(frames.window, return_index=True)[1]]
     ordered, _ = hydrogens_in_order(system, frames.positions)
     of_frames = chart.to_internal(ordered)[:, chosen]
     pairs, evenly, halves = list[tuple[_Window, _Window]](), [], []
@@ -225,10 +225,6 @@ def consistency_of(
         _row("frames, half against half", 0.0, _distances(halves, periods), halves, names),
     )
     return Consistency(labels, rows, 0.0, 0.0, names, of_lifts, lifts.force_evaluations + frames.force_evaluations)
-
-
-def _firsts(window: IntArray) -> IntArray:
-    return np.asarray(np.unique(window, return_index=True)[1])
 
 
 def _root_mean_square(obtained: FloatArray, asked: FloatArray, slow: SlowCoordinates) -> float:

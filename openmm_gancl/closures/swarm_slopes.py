@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 from ..coordinates.geometry import wrap
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.slow_coordinates import SlowCoordinates, in_domain
 from ..errors import InputError
 from ..sampling.swarms import Swarm
 from ..units import FloatArray
@@ -103,8 +103,8 @@ def displacements_by_label(
     """Labels, the runs of each that can be used, and the share of those that left the domain."""
     if np.shape(labels) != (len(swarm), len(slow.names)):
         raise InputError(f"labels have shape {np.shape(labels)}: give ({len(swarm)}, {len(slow.names)}), one a run")
-    outside = ((swarm.labels < slow.domain[:, 0]) | (swarm.labels > slow.domain[:, 1])) & ~np.isfinite(slow.periods)
-    left = outside.any(axis=(1, 2)) & ~swarm.failed
+    inside = in_domain(swarm.labels.reshape(-1, len(slow.names)), slow).reshape(swarm.labels.shape[:2])
+    left = ~inside.all(axis=1) & ~swarm.failed
     weights = np.zeros(len(swarm)) if log_weights is None else np.asarray(log_weights, dtype=float)
     used = ~swarm.failed & ~left & np.isfinite(weights)
     if not used.any():

@@ -290,18 +290,12 @@ class Loop:
         return self._fit_to(self._training_structures())
 
     def _fit_to(self, data: _Structures) -> InvertibleGenerator:
-        fitted = fit_triangular(
-            self.coordinates.chart,
-            self.system.slow,
-            data.coordinates,
-            data.gradients,
-            data.weights,
-            self.coordinates.wide,
-        )
-        generator = InvertibleGenerator(fitted, self.coordinates.chart, self.system.slow, system_metadata(self.system))
-        if len(self.coordinates.wide):
+        chart, wide, slow = self.coordinates.chart, self.coordinates.wide, self.system.slow
+        fitted = fit_triangular(chart, slow, data.coordinates, data.gradients, data.weights, wide)
+        generator = InvertibleGenerator(fitted, chart, slow, system_metadata(self.system))
+        if len(wide):
             regressions = self.wide_regressions or self._first_wide_regressions(generator)
-            share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(self.coordinates.wide)
+            share = _of_round(UNIFORM_SHARES, len(self.drawn)) / len(wide)
             set_wide_densities(fitted, regressions, data.coordinates[:, self.coordinates.conditions], share)
         return generator
 

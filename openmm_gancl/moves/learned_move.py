@@ -71,7 +71,6 @@ class LearnedMove(LiftMove):
             super().__init__(simulation, model, label_proposal=_proposal_of_lifts(self.folder, model.slow), **options)
         self._learned = tuple(f"{NOT_TRUSTED}: {doubt}" for doubt in self.summary.doubts())
         for doubt in self._learned:
-            self._said.add(doubt)
             warnings.warn(doubt, stacklevel=3)
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from ..closures.averages import conditional_average, ensemble_average
-from ..closures.backward_equation import Region, committor, core_of, mean_passage_times, relaxations
+from ..closures.backward_equation import Region, Relaxations, committor, core_of, mean_passage_times, relaxations
 from ..closures.consistency import Consistency, check_consistency
 from ..closures.drift_diffusion import GRID, EffectiveDynamics, effective_dynamics
 from ..closures.ensemble import Ensemble
@@ -211,7 +211,7 @@ def _between_cores(
     return function(model, core_of(model, first), core_of(model, second))
 
 
-def _dynamics_record(run: Run, found: EffectiveDynamics, doubts: list[str]) -> dict[str, Any]:
+def _dynamics_record(run: Run, found: EffectiveDynamics, slowest: Relaxations, doubts: list[str]) -> dict[str, Any]:
     """JSON-ready."""
     passages = []
     for first, second in combinations(run.system.basins, 2):
@@ -228,7 +228,7 @@ def _dynamics_record(run: Run, found: EffectiveDynamics, doubts: list[str]) -> d
         "labels": len(found.labels),
         "runs": int(found.counts.sum()),
         "left": found.left,
-        "time_scales": relaxations(found.model, 3).time_scales.tolist(),
+        "time_scales": slowest.time_scales.tolist(),
         "passages": passages,
     }
 
@@ -249,9 +249,9 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
     with run.reporter.step("closures", 4) as done:
         ensemble, regression, model = _lifts_of(run)
         energies = _energies(ensemble)
-        average = conditional_average(ensemble, lambda positions: energies[ensemble.ok])
+        average = conditional_average(ensemble, energies)
         edges, values, errors = average.on_grid()
-        mean, error = ensemble_average(ensemble, lambda positions: energies[ensemble.ok])
+        mean, error = ensemble_average(ensemble, energies)
         done(1)
         test = _or_doubt(lambda: closure_test(ensemble), doubts)
         done(2)
@@ -268,7 +268,8 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         arrays |= {"weights_energy": test.surface_of_weights.energy, "weights_error": test.surface_of_weights.error}
         plot_closures(test, found, values[..., 0], errors[..., 0]).savefig(out / "closures.png", dpi=150)
     if found is not None:
-        arrays |= _dynamics_arrays(run, found)
+        slowest = relaxations(found.model, 3)
+        arrays |= _dynamics_arrays(run, found, slowest)
         found.model.save(out / REDUCED_MODEL)
     np.savez_compressed(out / "closures.npz", names=np.array(run.system.slow.names), **arrays)
     record = {
@@ -276,17 +277,16 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         "options": asdict(options),
         "potential_energy": {"mean": float(mean[0]), "error": float(error[0])},
         "mean_force": None if test is None else {"rms": test.rms, "z": test.z, "labels": len(test.labels)},
-        "dynamics": None if found is None else _dynamics_record(run, found, doubts),
+        "dynamics": None if found is None else _dynamics_record(run, found, slowest, doubts),
         "consistency": None if compared is None else _consistency_record(compared),
     }
     (out / "closures.json").write_text(json.dumps(finite(record), indent=1) + "\n")
 
 
-def _energies(ensemble: Ensemble) -> FloatArray:
-    """Potential energies of all lifts, shape=(n,), kJ/mol; one evaluation each."""
-    found = np.zeros(len(ensemble))
-    found[ensemble.ok] = potential_energy(ensemble.system)(ensemble.positions[ensemble.ok])
-    return found
+def _energies(ensemble: Ensemble) -> Callable[[FloatArray], FloatArray]:
+    """The potential energies of lifts with a weight, as an observable of this ensemble alone; one evaluation each."""
+    energies = potential_energy(ensemble.system)(ensemble.positions[ensemble.ok])
+    return lambda positions: energies
 
 
 def _compared(run: Run, regression: LabelRegression, model: InvertibleGenerator) -> Consistency:
@@ -298,8 +298,7 @@ def _compared(run: Run, regression: LabelRegression, model: InvertibleGenerator)
     return found
 
 
-def _dynamics_arrays(run: Run, found: EffectiveDynamics) -> dict[str, Any]:
-    slowest = relaxations(found.model, 3)
+def _dynamics_arrays(run: Run, found: EffectiveDynamics, slowest: Relaxations) -> dict[str, Any]:
     arrays: dict[str, Any] = {
         "labels": found.labels,
         "drift": found.drift,

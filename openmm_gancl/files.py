@@ -42,6 +42,18 @@ PATIENCE = 20.0
 """Times its processor seconds, that a child may take on a busy machine."""
 
 
+def check_archive(path: Path) -> None:
+    """See that an npz file does not unpack to what it cannot hold.
+
+    Raises:
+        InputError: it would.
+    """
+    with zipfile.ZipFile(path) as archive:
+        held = sum(member.file_size for member in archive.infolist())
+    if held > FREE_ARRAY_BYTES + MAX_EXPANSION_OF_ARRAYS * path.stat().st_size:
+        raise InputError(f"{path} would unpack to {held // 2**20} MiB: give the file as it was written")
+
+
 def load_arrays(path: Path) -> Any:
     """The arrays of an npz file by name, or the array of an npy file; nothing of it is run.
 
@@ -55,12 +67,10 @@ def load_arrays(path: Path) -> Any:
             is_zip = file.read(2) == b"PK"
         if not is_zip:
             return np.array(np.load(path, allow_pickle=False, mmap_mode="r"))  # a map cannot outgrow the file
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:
-            held = sum(member.file_size for member in archive.infolist())
-        if held > MAX_ARRAY_BYTES:
-            raise InputError(f"{path} holds more than {MAX_ARRAY_BYTES // 2**30} GiB: give a smaller file")
-        if held > FREE_ARRAY_BYTES + MAX_EXPANSION_OF_ARRAYS * path.stat().st_size:
-            raise InputError(f"{path} would unpack to {held // 2**20} MiB: give the file as it was written")
+            if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
+                raise InputError(f"{path} holds more than {MAX_ARRAY_BYTES // 2**30} GiB: give a smaller file")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except InputError:
@@ -173,7 +183,7 @@ def _answer(work: Callable[[], Any], pipe: int, seconds: int, n_bytes: int) -> N
 
 def _everything(pipe: int, until: float) -> bytes:
     """What comes through a pipe until it is closed; nothing where that takes too long."""
-    parts = []
+    parts = list[bytes]()
     while (left := until - time.monotonic()) > 0 and select.select([pipe], [], [], left)[0]:
         if not (part := os.read(pipe, 2**16)):
             return b"".join(parts)

@@ -5,13 +5,11 @@ import io
 import re
 import zipfile
 from functools import lru_cache
-from typing import Any
 from xml.etree import ElementTree
 
 import openmm
 
 from ..errors import InputError, first_line
-
 
 TRUST = (
     "code in a file may do anything: read it yourself, and if you trust it add `trust_force_field`, or give the "

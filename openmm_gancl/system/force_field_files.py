@@ -1,7 +1,7 @@
 """Force-field files of a card: where they are, and whether they hold code.
 
-OpenMM runs the text of ``<InitializationScript>`` and ``<Script>`` as Python, and evaluates one attribute. Its own files
-need that; one from somebody else may do anything with it.
+OpenMM runs the text of ``<InitializationScript>`` and ``<Script>`` as Python, and evaluates one attribute. Its own
+files need that; one from somebody else may do anything with it.
 """
 
 import re
@@ -45,7 +45,7 @@ def force_field_files(names: Sequence[str], folder: Path) -> list[Path]:
         path = _found(name, folder)
         if path is None:
             raise InputError(
-                f"key 'force_field.files': there is no file '{name}' in {folder} or among OpenMM's own: correct the list"
+                f"key 'force_field.files': there is no file '{name}' in {folder} or of OpenMM's own: correct the list"
             )
         files.append(path)
     return files

@@ -28,7 +28,7 @@ from openmm_gancl.sampling.own_frames import check_cvs
 from openmm_gancl.system.library import load_system
 from openmm_gancl.workflow import options
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.manifest import MANIFEST, write_manifest
 from openmm_gancl.workflow.run import Outcome
 from openmm_gancl.workflow.summary import Summary, load_summary, summary_text
 from tests.planted import Planted
@@ -151,7 +151,7 @@ def test_a_run_with_planted_code_is_refused_and_runs_nothing(finished, tmp_path,
     torch.jit.load(str(file))
     assert "planted code runs" in capfd.readouterr().out
     manifest["stages"]["train"]["checksums"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
     refused(gancl("export", folder, "-o", tmp_path / "mine.pt"), "is TorchScript, code that gancl does not run")
     assert "planted code runs" not in capfd.readouterr().out and not (tmp_path / "mine.pt").exists()
 

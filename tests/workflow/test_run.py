@@ -32,7 +32,8 @@ from openmm_gancl.workflow import budget
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import process as process_module
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST, RunFolder, checksum, locked, prepare_folder
+from openmm_gancl.workflow.folder import RunFolder, checksum, locked, prepare_folder
+from openmm_gancl.workflow.manifest import MANIFEST
 from openmm_gancl.workflow.options import RunOptions, effective, settings_of
 from tests.tiny_run import PRESETS
 
@@ -150,7 +151,7 @@ def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
 
 def test_the_manifest_says_what_the_run_was_made_with(finished):
     stored = manifest(finished.folder)
-    assert stored["schema_version"] == 2 and stored["threads"] == 1 and stored["seed"] == 0
+    assert stored["schema_version"] == 3 and stored["threads"] == 1 and stored["seed"] == 0
     assert stored["platform"] == "Reference" and stored["versions"]["openmm"]
     assert stored["system"]["card"]["name"] == SYSTEM
     for name, entry in stored["stages"].items():
@@ -280,7 +281,7 @@ def test_a_changed_card_is_refused(sampled, tmp_path):
 def test_another_version_is_refused(sampled):
     stored = manifest(sampled)
     (sampled / MANIFEST).write_text(json.dumps({**stored, "schema_version": 99}))
-    with pytest.raises(InputError, match="schema version 99, this program reads 2"):
+    with pytest.raises(InputError, match="schema version 99, this program reads 3"):
         run(sampled)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -72,8 +72,6 @@ OWN_SYSTEM = "system"
 
 Target = str | SimulationCard
 """A system's name or card; or a Simulation's, which a run keeps in its folder."""
-
-T = TypeVar("T")
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
 
@@ -235,7 +233,7 @@ def _system_now(path: Path, target: Target | None, trust_force_field: bool) -> M
     return load_system(target, trust_force_field=trust_force_field)
 
 
-def _as_stored(kind: type[T], folder: RunFolder, key: str) -> T:
+def _as_stored(kind: Any, folder: RunFolder, key: str) -> Any:
     """What a manifest says of options or settings.
 
     Raises:
@@ -291,15 +289,11 @@ def open_run(
         if isinstance(target, SimulationCard) and not (path / OWN_SYSTEM / CARD).is_file():
             target.write(path / OWN_SYSTEM)
         begun = _as_stored(RunOptions, folder, "options")
-        numbers: Settings | LoopSettings
-        numbers = (
-            _as_stored(Settings, folder, "settings") if begun.relaxes else _as_stored(LoopSettings, folder, "settings")
-        )
         opened = Run(
             system=system,
             folder=folder,
             options=begun,
-            numbers=numbers,
+            numbers=_as_stored(Settings if begun.relaxes else LoopSettings, folder, "settings"),
             platform=folder.manifest["platform"],
             # single evaluations of a molecule are too short for other processes to be worth their start
             workers=workers or (available_workers() if begun.relaxes else 1),

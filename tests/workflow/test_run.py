@@ -104,6 +104,17 @@ def begun(tmp_path_factory):
     return folders
 
 
+IDENTITY = {
+    "system": {"name": "x", "source": "x", "card": {}, "force_field_hash": "0", "positions": []},
+    "options": {},
+    "settings": {},
+    "seed": 0,
+    "versions": {},
+    "platform": "Reference",
+    "threads": 1,
+}
+
+
 def manifest(folder):
     return json.loads((folder / MANIFEST).read_text())
 
@@ -441,7 +452,7 @@ def test_spread_goes_far_and_round():
 
 def test_a_stage_that_fails_leaves_nothing(tmp_path):
     prepare_folder(tmp_path)
-    folder = RunFolder.create(tmp_path, {})
+    folder = RunFolder.create(tmp_path, IDENTITY)
     with pytest.raises(ZeroDivisionError):
         folder.run_stage("sample", lambda out: 1 / 0)
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]

@@ -27,6 +27,7 @@ from ..generator.trained_for import system_metadata
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows, step_of_windows
+from ..sampling.stability import check_dynamics
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_size, doubts_about_weights
@@ -546,8 +547,11 @@ def learn(
         progress: called after each round.
 
     Raises:
-        InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
+        InputError: labels that are no coordinates of a chart, dynamics that cannot be stable, too few evaluations, or
+            frames of no use.
     """
+    if frames is None:
+        check_dynamics(system)
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
         loop = Loop(

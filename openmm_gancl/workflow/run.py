@@ -1,5 +1,6 @@
 """A run: its folder is opened or resumed, and its stages are computed up to one of them."""
 
+import json
 import os
 import platform as host_platform
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from ..lifting.loop import FIRST, Loop, windows_of
 from ..lifting.loop_coordinates import LoopCoordinates
 from ..lifting.requirements import why_not_exact
 from ..reference.chart import chart_for
+from ..sampling.stability import check_dynamics
 from ..system.library import load_system
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation_card import CARD, SimulationCard
@@ -163,8 +165,9 @@ def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settin
     """See that a run can be begun before anything is sampled.
 
     Raises:
-        InputError: too few evaluations, or a system without a chart.
+        InputError: dynamics that cannot be stable, too few evaluations, or a system without a chart.
     """
+    check_dynamics(system)
     if options.slow != "torsions":
         requested_features(system, options)
     if isinstance(numbers, LoopSettings):
@@ -240,7 +243,7 @@ def _as_stored(kind: Any, folder: RunFolder, key: str) -> Any:
         InputError: it says something else.
     """
     try:
-        return TypeAdapter(kind).validate_python(folder.manifest[key], strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(folder.manifest[key]), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, (key, *first["loc"])))

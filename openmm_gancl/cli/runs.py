@@ -134,6 +134,19 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
+def _checked_time_step(outcome: "Outcome", workers: int | None, trust_force_field: bool) -> str | None:
+    """Compare with half the time step, say what was found on stderr, and give the doubt, if any."""
+    from ..workflow.time_step_check import check_time_step
+
+    found = check_time_step(
+        outcome.folder, reporter=make_reporter(), workers=workers, trust_force_field=trust_force_field
+    )
+    if found.doubt is not None:
+        typer.echo(f"warning: not to be trusted: {shared.as_options(found.doubt)}", err=True)
+    typer.echo(found.text(), err=True)
+    return found.doubt
+
+
 def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
     """A command that takes all options of a run and computes its stages as far as one."""
 
@@ -160,10 +173,13 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         platform: shared.Platform = "auto",
         workers: shared.Workers = None,
         trust_force_field: shared.Trust = False,
+        check_time_step: shared.CheckTimeStep = False,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
+            if check_time_step and until != LAST_STAGE:
+                raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
             if output is None and until == LAST_STAGE:
                 raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
@@ -191,7 +207,11 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
                 print_outcome(advance(Path(target), None, None, workers, until, trust_force_field), json_)
             else:
-                print_outcome(advance(output, target, options, workers, until, trust_force_field), json_)
+                outcome = advance(output, target, options, workers, until, trust_force_field)
+                doubt = _checked_time_step(outcome, workers, trust_force_field) if check_time_step else None
+                print_outcome(outcome, json_)
+                if doubt is not None:
+                    raise typer.Exit(EXIT_NOT_TRUSTED)
 
     command.__doc__ = doc
     return command

@@ -72,7 +72,15 @@ LAST_OF = {"sample": FIRST, "slow": "slow", "train": "rounds/00/model", "lift": 
 OWN_SYSTEM = "system"
 """Folder in the run folder, of the card of a run that was begun with a Simulation."""
 
-Target = str | SimulationCard
+
+@dataclass(frozen=True)
+class HalfTimeStep:
+    """A system's name or card, at half the time step that it names."""
+
+    source: str
+
+
+Target = str | SimulationCard | HalfTimeStep
 """A system's name or card; or a Simulation's, which a run keeps in its folder."""
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
@@ -215,10 +223,36 @@ def _note_versions(folder: RunFolder, note: Callable[[str], None]) -> None:
         note(f"versions have changed since this run was begun ({', '.join(changed)})")
 
 
-def _source_of(folder: RunFolder) -> str:
-    """The card that a run was begun with; its own wherever the folder is now."""
+def target_of(folder: RunFolder) -> str:
+    """The system or card that a run was begun with; its own wherever the folder is now.
+
+    Raises:
+        InputError: the card is not there any more.
+    """
     own = folder.path / OWN_SYSTEM
-    return str(own) if (own / CARD).is_file() else str(folder.manifest["system"]["source"])
+    source = str(own) if (own / CARD).is_file() else str(folder.manifest["system"]["source"])
+    if Path(source).is_absolute() and not Path(source).exists():
+        raise InputError(
+            f"{folder.path} was begun with the card {source}, which is not there any more: put it back, or say where "
+            f"it is now (gancl run CARD -o {folder.path}, with the options that the run was begun with)"
+        )
+    return source
+
+
+def options_of(folder: RunFolder) -> RunOptions:
+    """Those that a run was begun with.
+
+    Raises:
+        InputError: the manifest has others than a run can have.
+    """
+    return _as_stored(RunOptions, folder, "options")
+
+
+def _source(path: Path, target: Target) -> str:
+    """What the manifest of a run that begins is to name."""
+    if isinstance(target, SimulationCard):
+        return str(path / OWN_SYSTEM)
+    return target.source if isinstance(target, HalfTimeStep) else target
 
 
 def _system_now(path: Path, target: Target | None, trust_force_field: bool) -> MolecularSystem:
@@ -226,14 +260,12 @@ def _system_now(path: Path, target: Target | None, trust_force_field: bool) -> M
     if isinstance(target, SimulationCard):
         own = path / OWN_SYSTEM
         return target.begun_in(own).system if (own / CARD).is_file() else target.system
-    if target is None:
-        target = _source_of(RunFolder.load(path))
-        if Path(target).is_absolute() and not Path(target).exists():
-            raise InputError(
-                f"{path} was begun with the card {target}, which is not there any more: put it back, or say where it "
-                f"is now (gancl run CARD -o {path}, with the options that the run was begun with)"
-            )
-    return load_system(target, trust_force_field=trust_force_field)
+    if isinstance(target, HalfTimeStep):
+        system = load_system(target.source, trust_force_field=trust_force_field)
+        half = 0.5 * system.time_step
+        return replace(system, time_step=half, card={**system.card, "time_step": half})
+    name = target_of(RunFolder.load(path)) if target is None else target
+    return load_system(name, trust_force_field=trust_force_field)
 
 
 def _as_stored(kind: Any, folder: RunFolder, key: str) -> Any:
@@ -287,11 +319,10 @@ def open_run(
             _note_versions(folder, reporter.note)
         else:
             assert target is not None
-            source = str(path / OWN_SYSTEM) if isinstance(target, SimulationCard) else target
-            folder = _begin(path, system, source, requested)
+            folder = _begin(path, system, _source(path, target), requested)
         if isinstance(target, SimulationCard) and not (path / OWN_SYSTEM / CARD).is_file():
             target.write(path / OWN_SYSTEM)
-        begun = _as_stored(RunOptions, folder, "options")
+        begun = options_of(folder)
         opened = Run(
             system=system,
             folder=folder,

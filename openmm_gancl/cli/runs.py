@@ -147,6 +147,33 @@ def _checked_time_step(outcome: "Outcome", workers: int | None, trust_force_fiel
     return found.doubt
 
 
+def _begin(
+    target: str,
+    output: Path | None,
+    options: "RunOptions",
+    workers: int | None,
+    until: str,
+    trust_force_field: bool,
+    check_time_step: bool,
+    json_: bool,
+) -> None:
+    """Begin a run in the folder ``output``, or go on with the one that ``target`` is."""
+    if check_time_step and until != LAST_STAGE:
+        raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
+    if output is None and until == LAST_STAGE:
+        raise InputError("there is no place for the results: name a run folder with -o RUN")
+    if output is None:
+        check_run(target, "-o RUN")
+        check_no_options(vars(options), vars(run_options(relax_steps=None)))
+        print_outcome(advance(Path(target), None, None, workers, until, trust_force_field), json_)
+        return
+    outcome = advance(output, target, options, workers, until, trust_force_field)
+    doubt = _checked_time_step(outcome, workers, trust_force_field) if check_time_step else None
+    print_outcome(outcome, json_)
+    if doubt is not None:
+        raise typer.Exit(EXIT_NOT_TRUSTED)
+
+
 def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
     """A command that takes all options of a run and computes its stages as far as one."""
 
@@ -178,10 +205,6 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            if check_time_step and until != LAST_STAGE:
-                raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
-            if output is None and until == LAST_STAGE:
-                raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
                 preset=preset,
                 generator=generator,
@@ -202,16 +225,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 seed=seed,
                 platform=platform,
             )
-            if output is None:
-                check_run(target, "-o RUN")
-                check_no_options(vars(options), vars(run_options(relax_steps=None)))
-                print_outcome(advance(Path(target), None, None, workers, until, trust_force_field), json_)
-            else:
-                outcome = advance(output, target, options, workers, until, trust_force_field)
-                doubt = _checked_time_step(outcome, workers, trust_force_field) if check_time_step else None
-                print_outcome(outcome, json_)
-                if doubt is not None:
-                    raise typer.Exit(EXIT_NOT_TRUSTED)
+            _begin(target, output, options, workers, until, trust_force_field, check_time_step, json_)
 
     command.__doc__ = doc
     return command

@@ -144,6 +144,7 @@ def train(
             return
         from ..workflow.folder import is_run_folder
 
+        own = (target, top, traj, cv or [], log_weights, output)
         if is_run_folder(Path(target)) or (output is not None and not output.suffix):
             if latent is not None:
                 raise InputError("--latent is of the product generator: leave it out, or name -o model.safetensors")
@@ -154,12 +155,7 @@ def train(
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
                 if output is not None:
                     raise InputError(f"{target} is a run folder, where the model goes: leave -o out")
-            outcome = _own_frames_of_a_run(
-                target, top, traj, cv or [], log_weights, output, options, workers, trust_force_field
-            )
-            print_outcome(outcome, json_)
+            print_outcome(_own_frames_of_a_run(*own, options, workers, trust_force_field), json_)
             return
-        path, description = _train_own(
-            target, top, traj, cv or [], log_weights, output, latent, seed, trust_force_field
-        )
+        path, description = _train_own(*own, latent, seed, trust_force_field)
         typer.echo(json.dumps({"model": str(path), "description": description}) if json_ else f"{path}: {description}")

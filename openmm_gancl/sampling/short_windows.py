@@ -151,10 +151,7 @@ def sample_short_windows(
         i, j = np.unravel_index((gaps**2).sum(axis=2).argmin(), gaps.shape[:2])
         label = waiting.pop(int(i))
         start = ends[j] if displaced is None else displaced_positions(ends[j], displaced, rng)
-        try:
-            found.append(dynamics.run(start, reached[j], label))
-        except InputError as error:
-            raise InputError(f"{error}: {why_it_failed(dynamics, start, reached[j], label)}") from None
+        found.append(_run(dynamics, start, reached[j], label))
         reached.append(label)
         ends.append(found[-1][0][-1])
         if progress is not None:
@@ -163,9 +160,7 @@ def sample_short_windows(
     inside = system.state.inside(positions)
     if not inside.any():
         cause = why_it_failed(dynamics, np.asarray(system.positions), reached[0], reached[1])
-        raise InputError(
-            f"no frame of the training windows lies in the declared state (the card's 'state', or its default): {cause}"
-        )
+        raise InputError(f"no frame of the training windows lies in the declared state (the card's 'state'): {cause}")
     labels = np.repeat(reached[1:], windows.n_frames, axis=0)[inside]
     return ForceFrames(
         positions[inside],
@@ -245,6 +240,16 @@ class MovingRestraint:
         except openmm.OpenMMException as error:
             raise InputError(f"a training window failed ({first_line(error)})") from None
         return np.array(positions), np.array(forces)
+
+
+def _run(
+    dynamics: MovingRestraint, start: FloatArray, begin: FloatArray, label: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """A window, or why it failed."""
+    try:
+        return dynamics.run(start, begin, label)
+    except InputError as error:
+        raise InputError(f"{error}: {why_it_failed(dynamics, start, begin, label)}") from None
 
 
 def _holds(dynamics: MovingRestraint, start: FloatArray, begin: FloatArray, label: FloatArray) -> bool:

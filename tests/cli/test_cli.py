@@ -213,8 +213,8 @@ def test_a_run_folder_in_use_or_of_another_version_is_refused(finished, tmp_path
     result = gancl("run", SYSTEM, "-o", folder, *QUICK)
     assert result.exit_code == 0 and "note: took over the lock" in result.stderr
     stored = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(stored.replace('"schema_version": 2', '"schema_version": 3'))
-    refused(gancl("run", SYSTEM, "-o", folder, *QUICK), "schema version 3, this program reads 2")
+    (folder / MANIFEST).write_text(stored.replace('"schema_version": 3', '"schema_version": 2'))
+    refused(gancl("run", SYSTEM, "-o", folder, *QUICK), "schema version 2, this program reads 3")
     (folder / MANIFEST).write_text(stored)
 
 

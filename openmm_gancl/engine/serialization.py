@@ -11,6 +11,11 @@ import openmm
 
 from ..errors import InputError, first_line
 
+MAX_EXPRESSION = 20_000
+"""Characters of an attribute: OpenMM takes expressions of a System apart in a time that grows faster than they do."""
+
+TOO_LONG = re.compile(rf"[^\"'<>]{{{MAX_EXPRESSION}}}")
+
 TRUST = (
     "code in a file may do anything: read it yourself, and if you trust it add `trust_force_field`, or give the "
     "System to gancl.system_from_objects"
@@ -25,6 +30,8 @@ def refuse_code(xml: str) -> None:
     Raises:
         InputError: one that does, or a text that OpenMM did not write.
     """
+    if TOO_LONG.search(xml):
+        raise InputError(f"it holds an expression of more than {MAX_EXPRESSION} characters: shorten it")
     if "<!" in xml:  # OpenMM's parser ends comments elsewhere than others do
         raise InputError("it holds a comment or a declaration, which OpenMM does not write: remove it")
     try:

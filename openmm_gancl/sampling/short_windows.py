@@ -261,7 +261,7 @@ def _holds(dynamics: MovingRestraint, start: FloatArray, begin: FloatArray, labe
 
 
 def why_it_failed(dynamics: MovingRestraint, start: FloatArray, begin: FloatArray, label: FloatArray) -> str:
-    """What a window fails by, in words with the remedy: it is tried again with shorter steps, and softly.
+    """What a window fails by, in words with the remedy: it is tried again softly, and with shorter steps.
 
     Args:
         dynamics: that failed, or left the declared state.
@@ -277,12 +277,11 @@ def why_it_failed(dynamics: MovingRestraint, start: FloatArray, begin: FloatArra
         again = MovingRestraint(changed, lasting, dynamics.platform, dynamics.rng)
         return _holds(again, start, begin, label)
 
+    if holds(replace(system, force_constants=constants / SOFTER), windows):
+        softer = ", ".join(f"{k:g}" for k in constants / SOFTER)
+        return f"the restraint is too stiff, it holds with force constants of {softer}: choose smaller ones"
     if holds(replace(system, time_step=step / SHORTER), longer):
         return f"the time step of {step:g} ps is too long, it holds with {step / SHORTER:g}: choose a shorter one"
-    softer = replace(system, force_constants=constants / SOFTER)
-    if holds(softer, windows):
-        numbers_of = ", ".join(f"{k:g}" for k in constants / SOFTER)
-        return f"the restraint is too stiff, it holds with force constants of {numbers_of}: choose smaller ones"
     return (
         "neither a shorter time step nor softer restraints help: see that the structure has no clashes, that the "
         "declared state is its own, and that the potential is finite where the labels go"

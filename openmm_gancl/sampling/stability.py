@@ -105,6 +105,16 @@ class _Curvature:
         order = np.argsort(np.linalg.norm(motion * self.scale, axis=1))[::-1]
         return Vibration(float(np.sqrt(max(square, 0.0))), tuple(sorted(map(int, order[:2]))))
 
+    def fastest_unclashed(self, positions: FloatArray) -> Vibration:
+        """The same; of a molecule for which the time step would be too long, in a minimum.
+
+        Atoms too close vibrate fast in that structure alone.
+        """
+        found = self.fastest(positions)
+        if self.system.time_step >= found.longest_step and not isinstance(self.system.slow, ParticleCoordinates):
+            return self.fastest(self.minimised())
+        return found
+
     def _along(self, motion: FloatArray, positions: FloatArray) -> FloatArray:
         """Its part that constraints and massless particles allow."""
         system = self.system
@@ -169,16 +179,14 @@ def check_dynamics(system: MolecularSystem) -> None:
     _check_widths(system)
     free = _Curvature(system, with_restraint=False)
     for positions in _places(system):
-        found = free.fastest(positions)
-        if system.time_step >= found.longest_step and not isinstance(system.slow, ParticleCoordinates):
-            found = free.fastest(free.minimised())  # atoms too close vibrate fast, in this structure alone
+        found = free.fastest_unclashed(positions)
         if system.time_step >= found.longest_step:
             shorter = float(f"{SAFE_PART * found.longest_step:.1g}")
             remedy = f"set it to {shorter:g}" + (
                 ", or constrain bonds of hydrogen or make it heavier" if system.topology.getNumBonds() else ""
             )
             raise _too_long(found, f"the time step of {system.time_step:g} ps is too long", remedy)
-    found = _Curvature(system, with_restraint=True).fastest(np.asarray(system.positions))
+    found = _Curvature(system, with_restraint=True).fastest_unclashed(np.asarray(system.positions))
     if system.time_step >= found.longest_step:
         raise _too_long(
             found,

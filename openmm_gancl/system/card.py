@@ -1,6 +1,7 @@
 """The card: a TOML file that says what a system is, checked key by key."""
 
 import difflib
+import errno
 import re
 import tomllib
 from pathlib import Path
@@ -323,7 +324,7 @@ def read_card(path: Path) -> SystemCard | SDECard:
     """
     try:
         if path.stat().st_size > MAX_CARD_BYTES:
-            raise InputError(f"{path} is larger than any card: give a TOML file of at most {MAX_CARD_BYTES} bytes")
+            raise OSError(errno.EFBIG, "larger than any card")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the card ({error.strerror}): check the path") from None

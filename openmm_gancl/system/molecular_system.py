@@ -173,6 +173,14 @@ def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> Flo
 
 
 def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step: float) -> None:
+    masses = masses_of(system)
+    wrong = ~(np.isfinite(masses) & (masses >= 0))
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise InputError(
+            f"atom {i} has a mass of {masses[i]:g} (a hydrogen mass larger than what its neighbour has to give?): give "
+            "masses of zero or more"
+        )
     bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
     if len(same := np.flatnonzero((positions[bonds[:, 0]] == positions[bonds[:, 1]]).all(axis=1))):
         one, other = bonds[same[0]]

@@ -16,6 +16,7 @@ from ..errors import InputError, first_line
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, numbers
 from .labels import scattered_labels
+from .stability import is_restraint_too_stiff
 
 REAL_GROUP, RESTRAINT_GROUP = 0, 1
 
@@ -277,11 +278,15 @@ def why_it_failed(dynamics: MovingRestraint, start: FloatArray, begin: FloatArra
         again = MovingRestraint(changed, lasting, dynamics.platform, dynamics.rng)
         return _holds(again, start, begin, label)
 
-    if holds(replace(system, force_constants=constants / SOFTER), windows):
-        softer = ", ".join(f"{k:g}" for k in constants / SOFTER)
-        return f"the restraint is too stiff, it holds with force constants of {softer}: choose smaller ones"
+    softer = ", ".join(f"{k:g}" for k in constants / SOFTER)
+    stiff = f"the restraint is too stiff, it holds with force constants of {softer}: choose smaller ones"
+    if is_restraint_too_stiff(system) and holds(replace(system, force_constants=constants / SOFTER), windows):
+        return stiff
+    # a soft restraint may hold because it does not go where a longer step fails
     if holds(replace(system, time_step=step / SHORTER), longer):
         return f"the time step of {step:g} ps is too long, it holds with {step / SHORTER:g}: choose a shorter one"
+    if holds(replace(system, force_constants=constants / SOFTER), windows):
+        return stiff
     return (
         "neither a shorter time step nor softer restraints help: see that the structure has no clashes, that the "
         "declared state is its own, and that the potential is finite where the labels go"

@@ -167,6 +167,12 @@ def _too_long(found: Vibration, what: str, remedy: str) -> InputError:
     )
 
 
+def is_restraint_too_stiff(system: MolecularSystem) -> bool:
+    """Whether dynamics at the structure is unstable by the restraint alone."""
+    limits = [_Curvature(system, restrained).fastest(np.asarray(system.positions)) for restrained in (True, False)]
+    return limits[0].longest_step <= system.time_step < limits[1].longest_step
+
+
 def check_dynamics(system: MolecularSystem) -> None:
     """See that windows of a system can be sampled: by its time step, its vibrations and its restraints.
 

@@ -26,8 +26,10 @@ LONGER = {"model": 65_536}
 
 READERS = ["openmm_gancl.trajectories", "openmm_gancl.coordinates.residues", "openmm_gancl.files"]
 READERS += ["openmm_gancl.free_energy.surface", "mdtraj.formats", "numpy.lib._format_impl", "zipfile"]
-READERS += ["openmm_gancl.system", "openmm_gancl.generator", "openmm_gancl.workflow.manifest", "tomllib"]
-READERS += ["openmm_gancl.engine.serialization", "openmm_gancl.reference.chart", "xml.etree"]
+READERS += [f"openmm_gancl.system.{name}" for name in ("card", "build", "force_field_files", "molecular_system")]
+READERS += [f"openmm_gancl.generator.{name}" for name in ("model", "model_file", "invertible", "trained_for")]
+READERS += ["openmm_gancl.workflow.manifest", "openmm_gancl.engine.serialization", "openmm_gancl.reference.chart"]
+READERS += ["tomllib"]
 """Modules whose branches guide the fuzzer."""
 
 

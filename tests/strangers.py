@@ -121,7 +121,7 @@ def _of_force_field(more="", text=FORCE_FIELD):
     return {"card.toml": card, "butane.pdb": PDB, "mine.xml": text.replace("{more}", more)}
 
 
-def _of_system(xml):
+def of_system(xml):
     card = BUTANE.format(potential='system_xml = "system.xml"')
     return {"card.toml": card, "butane.pdb": PDB, "system.xml": xml}
 
@@ -171,13 +171,13 @@ def strangers():
         "evaluated attribute": _of_force_field(text=evaluated),
         "bomb of entities": _of_force_field(text=BOMB),
         "atoms all alike": _alike(24),
-        "PythonForce": _of_system(_python_force()),
-        "PythonForce in a comment": _of_system(butane_system().replace("<Forces>", f"<Forces>{comment}")),
-        "force of a plugin": _of_system(butane_system().replace("HarmonicBondForce", "PlumedForce")),
-        "deep expression in a System": _of_system(butane_system(_external("(" * 20_000 + "x" + ")" * 20_000))),
-        "long expression in a System": _of_system(butane_system(_external("+".join(["x^2"] * 40_000)))),
-        "huge mesh": _of_system(butane_system(_nonbonded_of_many())),
-        "atom out of range": _of_system(butane_system().replace('p1="0"', 'p1="2000000000"')),
+        "PythonForce": of_system(_python_force()),
+        "PythonForce in a comment": of_system(butane_system().replace("<Forces>", f"<Forces>{comment}")),
+        "force of a plugin": of_system(butane_system().replace("HarmonicBondForce", "PlumedForce")),
+        "deep expression in a System": of_system(butane_system(_external("(" * 20_000 + "x" + ")" * 20_000))),
+        "long expression in a System": of_system(butane_system(_external("+".join(["x^2"] * 40_000)))),
+        "huge mesh": of_system(butane_system(_nonbonded_of_many())),
+        "atom out of range": of_system(butane_system().replace('p1="0"', 'p1="2000000000"')),
         "deep list": {"card.toml": "a=" + "[" * 5000 + "]" * 5000},
         "deep expression": _energy("(" * 20_000 + "x" + ")" * 20_000),
         "long expression": _energy("+".join(["x^2"] * 40_000)),

@@ -40,6 +40,7 @@ from .loop_coordinates import LoopCoordinates
 from .loop_options import N_PILOT, LoopOptions
 from .mean_forces import mean_forces, slopes_of
 from .placement import GridPlacement, KernelPlacement, Placement
+from .requirements import why_not_exact
 from .rounds import Round, RoundOfDraws, pooled_log_weights, regression_of, round_shares, was_relaxed
 from .wide_densities import (
     WideRegressions,
@@ -547,9 +548,11 @@ def learn(
         progress: called after each round.
 
     Raises:
-        InputError: labels that are no coordinates of a chart, dynamics that cannot be stable, too few evaluations, or
+        InputError: a System without exact lifts, labels that are no coordinates of a chart, dynamics that cannot be stable, too few evaluations, or
             frames of no use.
     """
+    if reason := why_not_exact(system.system, system.topology):
+        raise InputError(reason)
     if frames is None:
         check_dynamics(system)
     # the same bytes whatever the cores: sums of several threads are added in another order

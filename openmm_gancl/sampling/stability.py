@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import openmm
+from scipy.spatial import cKDTree
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.platforms import make_context
@@ -167,6 +168,14 @@ def _too_long(found: Vibration, what: str, remedy: str) -> InputError:
     )
 
 
+def _closest(positions: FloatArray) -> tuple[int, int, float]:
+    """The two atoms that are closest, and their distance, nm."""
+    distances, neighbours = cKDTree(positions).query(positions, k=min(2, len(positions)))
+    distances, neighbours = distances.reshape(len(positions), -1)[:, -1], neighbours.reshape(len(positions), -1)
+    one = int(distances.argmin())
+    return one, int(next((i for i in neighbours[one] if i != one), one)), float(distances[one])
+
+
 def is_restraint_too_stiff(system: MolecularSystem) -> bool:
     """Whether dynamics at the structure is unstable by the restraint alone."""
     limits = [_Curvature(system, restrained).fastest(np.asarray(system.positions)) for restrained in (True, False)]
@@ -180,10 +189,17 @@ def check_dynamics(system: MolecularSystem) -> None:
     platform.
 
     Raises:
-        InputError: the time step is too long, or a restraint too stiff or too soft, with what would do.
+        InputError: the time step is too long, a restraint too stiff or too soft, or the structure has no finite forces,
+            with what would do.
     """
     _check_widths(system)
     free = _Curvature(system, with_restraint=False)
+    if not np.isfinite(free.forces(np.asarray(system.positions))).all():
+        one, other, distance = _closest(system.positions)
+        raise InputError(
+            f"the forces at the structure are not finite (atoms {one} and {other} are {distance:.2g} nm apart): repair "
+            "it, or the potential"
+        )
     for positions in _places(system):
         found = free.fastest_unclashed(positions)
         if system.time_step >= found.longest_step:

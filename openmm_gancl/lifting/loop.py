@@ -548,8 +548,8 @@ def learn(
         progress: called after each round.
 
     Raises:
-        InputError: a System without exact lifts, labels that are no coordinates of a chart, dynamics that cannot be stable, too few evaluations, or
-            frames of no use.
+        InputError: a System without exact lifts, labels that are no coordinates of a chart, dynamics that cannot be
+            stable, too few evaluations, or frames of no use.
     """
     if reason := why_not_exact(system.system, system.topology):
         raise InputError(reason)

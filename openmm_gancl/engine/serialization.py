@@ -38,7 +38,7 @@ def refuse_code(xml: str) -> None:
         for element in ElementTree.fromstring(xml).iter():
             kind = element.get("type", "")
             if kind == "PythonForce" or (kind[:1].isalpha() and not hasattr(openmm, kind)):
-                raise InputError(f"a {kind} in it would run code that it holds, or a plugin's, and {TRUST}")
+                raise InputError(f"a {kind} in it would run code that it holds or of a plugin, and {TRUST}")
     except ElementTree.ParseError as error:
         raise InputError(f"it is no XML ({first_line(error)}): write it anew") from None
 

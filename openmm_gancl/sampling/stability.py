@@ -156,14 +156,14 @@ def _check_widths(system: MolecularSystem) -> None:
         unit = "rad" if np.isfinite(period) else "nm"
         raise InputError(
             f"the restraint of {name} is {how}: a force constant of {k:g} holds it within {width:.2g} {unit}, of a "
-            f"domain {span:.3g} {unit} wide: give `force_constants` between {bound[0]:.2g} and {bound[1]:.2g}"
+            f"domain {span:.3g} {unit} wide: give 'force_constants' between {bound[0]:.2g} and {bound[1]:.2g}"
         )
 
 
 def _too_long(found: Vibration, what: str, remedy: str) -> InputError:
-    names = ", ".join(map(str, found.atoms))
+    names = " and ".join(f"atom {atom}" for atom in found.atoms)
     return InputError(
-        f"{what}: the fastest vibration (of atoms {names}) has a period of {found.period:.3g} ps, and dynamics is "
+        f"{what}: the fastest vibration (of {names}) has a period of {found.period:.3g} ps, and dynamics is "
         f"stable below a time step of {found.longest_step:.2g} ps: {remedy}"
     )
 

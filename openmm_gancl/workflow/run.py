@@ -31,6 +31,7 @@ from .folder import RunFolder, is_run_folder, is_writable, locked, prepare_folde
 from .labelling import labelling_of
 from .manifest import MANIFEST
 from .options import (
+    MAY_BE_ZERO,
     N_THREADS,
     UNLIMITED,
     LoopSettings,
@@ -239,6 +240,21 @@ def target_of(folder: RunFolder) -> str:
     return source
 
 
+def _numbers_as_stored(folder: RunFolder, relaxes: bool) -> Settings | LoopSettings:
+    """The settings of a run.
+
+    Raises:
+        InputError: the manifest has others than a run can have.
+    """
+    found = _as_stored(Settings if relaxes else LoopSettings, folder, "settings")
+    for name, value in asdict(found).items():
+        if value is not None and not (value > 0 or (value == 0 and name in MAY_BE_ZERO)):
+            raise InputError(
+                f"{folder.path / MANIFEST}: settings.{name} is {value}: restore it, or start a new run folder"
+            )
+    return found
+
+
 def options_of(folder: RunFolder) -> RunOptions:
     """Those that a run was begun with.
 
@@ -327,7 +343,7 @@ def open_run(
             system=system,
             folder=folder,
             options=begun,
-            numbers=_as_stored(Settings if begun.relaxes else LoopSettings, folder, "settings"),
+            numbers=_numbers_as_stored(folder, begun.relaxes),
             platform=folder.manifest["platform"],
             # single evaluations of a molecule are too short for other processes to be worth their start
             workers=workers or (available_workers() if begun.relaxes else 1),

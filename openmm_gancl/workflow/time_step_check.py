@@ -44,7 +44,7 @@ class TimeStepCheck:
             return None
         return (
             f"at half the time step the surface is another one ({self.difference:.2f} kT, {self.expected:.2f} expected "
-            "of the error bars): begin a run with a shorter `time_step` in the card"
+            "of the error bars): begin a run with a shorter 'time_step' in the card"
         )
 
     def text(self) -> str:

@@ -84,7 +84,7 @@ def test_a_time_step_is_refused_where_it_is_too_long_and_nowhere_else():
     system, longest = diatomic(), stability.STABLE / FREQUENCY
     stability.check_dynamics(replace(system, time_step=0.9 * longest))
     with pytest.raises(
-        InputError, match=r"the time step of 0\.0047.* ps is too long: .*of atoms 0, 1.*set it to 0.002"
+        InputError, match=r"the time step of 0\.0047.* ps is too long: .*of atom 0 and atom 1.*set it to 0.002"
     ):
         stability.check_dynamics(replace(system, time_step=1.1 * longest))
 
@@ -103,7 +103,7 @@ def test_flexible_bonds_of_hydrogen_take_no_five_femtoseconds():
 @pytest.mark.parametrize(("constant", "how"), [(20_000.0, "too stiff"), (0.5, "too soft")])
 def test_restraints_that_no_window_can_have(constant, how):
     system = replace(load_system(ALA2), force_constants=np.array([200.0, constant]))
-    with pytest.raises(InputError, match=f"the restraint of psi is {how}: .*rad wide: give `force_constants` between"):
+    with pytest.raises(InputError, match=f"the restraint of psi is {how}: .*rad wide: give 'force_constants' between"):
         stability.check_dynamics(system)
 
 

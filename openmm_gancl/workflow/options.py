@@ -261,6 +261,15 @@ def _check(options: RunOptions) -> None:
     if options.slow == "torsions" and options.restrain == "torsions":
         raise InputError("`restrain='torsions'` is of learned labels: add `slow='diffusion-map'`, or say labels")
     _check_relaxation(options)
+    check_values(options)
+
+
+def check_values(options: RunOptions) -> None:
+    """See that the numbers among options are in their ranges.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
     smallest = {
         "relax_steps": 1,
         "windows": 1,

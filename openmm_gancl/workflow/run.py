@@ -38,6 +38,7 @@ from .options import (
     RunOptions,
     Settings,
     check_same_options,
+    check_values,
     effective,
     loop_settings_of,
     settings_of,
@@ -261,7 +262,9 @@ def options_of(folder: RunFolder) -> RunOptions:
     Raises:
         InputError: the manifest has others than a run can have.
     """
-    return _as_stored(RunOptions, folder, "options")
+    found: RunOptions = _as_stored(RunOptions, folder, "options")
+    check_values(found)
+    return found
 
 
 def _source(path: Path, target: Target) -> str:

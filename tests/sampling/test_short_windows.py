@@ -84,16 +84,20 @@ def test_a_window_begins_at_the_end_of_the_nearest(system, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"),
+    ("name", "changed", "cause"),
     [
-        ("alanine_dipeptide_vacuum", {"force_constants": np.array([1e8, 1e8])}),
-        ("double_well_oscillators", {"time_step": 10.0}),
+        (
+            "alanine_dipeptide_vacuum",
+            {"force_constants": np.array([1e8, 1e8])},
+            "too stiff, it holds with .* of 198, 198",
+        ),
+        ("double_well_oscillators", {"time_step": 10.0}, "time step of 10 ps is too long, it holds with"),
     ],
 )
-def test_a_failure_has_a_remedy(name, changed):
+def test_a_failure_has_a_remedy(name, changed, cause):
     """The Reference platform goes on with NaN, which a system without chirality has no state to leave by."""
     system = replace(load_system(name), **changed)
-    with pytest.raises(InputError, match=r"windows? (failed \(|lies).*: choose a shorter time step, or smaller"):
+    with pytest.raises(InputError, match=cause):
         sample_short_windows(system, np.random.default_rng(1), FEW)
 
 

@@ -74,20 +74,28 @@ class CoxFit:
     """The fitted process.
 
     Attributes:
-        log_density: shape=(n_bins,), up to a constant.
+        basis: what the log-density is made of.
+        coefficients: shape=(n_functions,).
+        factor: shape=(n_functions, n_functions), lower Cholesky factor of their posterior precision.
         length: correlation length chosen, as a fraction of the domain.
         evidence: log marginal likelihood, up to a constant.
-        root: shape=(n_functions, n_bins), R with R^T R the posterior covariance of the log-density.
-        coefficients: shape=(n_functions,), of the basis.
-        factor: shape=(n_functions, n_functions), lower Cholesky factor of their posterior precision.
     """
 
-    log_density: FloatArray
-    length: float
-    evidence: float
-    root: FloatArray
+    basis: Basis
     coefficients: FloatArray
     factor: FloatArray
+    length: float
+    evidence: float
+
+    @cached_property
+    def log_density(self) -> FloatArray:
+        """shape=(n_bins,), up to a constant."""
+        return self.basis.values @ self.coefficients
+
+    @cached_property
+    def root(self) -> FloatArray:
+        """R with R^T R the posterior covariance of the log-density, shape=(n_functions, n_bins)."""
+        return np.asarray(solve_triangular(self.factor, self.basis.values.T, lower=True))
 
     def error(self, region: BoolArray) -> FloatArray:
         """Posterior standard deviation of each bin relative to the mean over a region; shape=(n_bins,)."""
@@ -287,5 +295,4 @@ def fit_cox_process(
         stands_out = worst_place(counts, squares, rate, dispersion, basis) > limit
     assert best is not None
     evidence, chosen, coefficients, factor = best
-    root = solve_triangular(factor, basis.values.T, lower=True)
-    return CoxFit(basis.values @ coefficients, chosen, evidence, root, coefficients, factor)
+    return CoxFit(basis, coefficients, factor, chosen, evidence)

@@ -68,7 +68,6 @@ class FirstEstimate:
 
     Attributes:
         grid: the fine grid.
-        exposure: shape=(size,), 1 where samples may lie, 0 beyond the ends that reflect.
         shape: cells along each axis that the process is fitted to.
         counts: shape=(n_cells,), of the fit.
         functions: shape=(n_fine, n), of each axis.
@@ -78,7 +77,6 @@ class FirstEstimate:
     """
 
     grid: FineGrid
-    exposure: FloatArray
     shape: tuple[int, ...]
     counts: FloatArray
     functions: tuple[FloatArray, ...]
@@ -100,14 +98,13 @@ class FirstEstimate:
         basis = basis_of_factors(means, waves, grid.periods)
         cells = counts.cells.combine(np.ones((1, len(counts.stratum)))).clip(min=0.0)
         clump, (found,) = _frames_to_one(counts), _pooled(cells, grid, shape)
-        exposure = grid.reached()
         with np.errstate(divide="ignore"):
-            data = basis, found, clump * found, np.log(_pooled(exposure[None], grid, shape)[0])
+            data = basis, found, clump * found, np.log(_pooled(grid.reached()[None], grid, shape)[0])
         fits = {std: fit_cox_process(*data, prior_std=std) for std in PRIOR_STDS}
         std = max(PRIOR_STDS, key=lambda one: fits[one].evidence)
         fit = fit_cox_process(*data, lengths=(SHORTER * fits[std].length,), prior_std=std)
         response = cho_solve((fit.factor, True), basis.values.T) / clump
-        return cls(grid, exposure, shape, found, functions, fit.coefficients, response, fit.length)
+        return cls(grid, shape, found, functions, fit.coefficients, response, fit.length)
 
     def densities(self, cells: FloatArray) -> FloatArray:
         """Of other counts on the fine grid, shape=(n, size), each moved by one Newton step and scaled to its total."""

@@ -7,7 +7,6 @@ from openmm_gancl.engine.random_numbers import named_rng
 from openmm_gancl.free_energy import density as densities
 from openmm_gancl.free_energy import first_estimate
 from openmm_gancl.free_energy.cox_process import fit_cox_process
-from openmm_gancl.free_energy.first_estimate import FirstEstimate
 from openmm_gancl.free_energy.from_trajectories import analyse
 from openmm_gancl.trajectories.observations import Observations
 from openmm_gancl.trajectories.series import Series

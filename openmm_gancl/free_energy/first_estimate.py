@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_solve
+from scipy.sparse import csr_array
 
-from ..units import FloatArray
+from ..units import FloatArray, IntArray
 from .block_counts import BlockCounts
 from .cox_process import MAX_ORDER, axis_functions, basis_of_factors, fit_cox_process
 from .grid import FineGrid
@@ -40,7 +41,7 @@ def _pooled(fields: FloatArray, grid: FineGrid, shape: Sequence[int]) -> FloatAr
     return np.asarray(shaped.reshape(len(fields), -1))
 
 
-def _first_cells(fine: int, coarse: int) -> FloatArray:
+def _first_cells(fine: int, coarse: int) -> IntArray:
     return -(np.arange(coarse) * fine // -coarse)
 
 
@@ -50,15 +51,14 @@ def _frames_to_one(counts: BlockCounts) -> float:
     Blocks are independent of each other; that their frames are not, and that some weigh more, is in their scatter.
     """
     grid = counts.grid
-    shape = [min(BINS_OF_CLUMPS, n) for n in grid.shape]
-    variance, total = 0.0, 0.0
+    axes = [np.arange(n) * BINS_OF_CLUMPS // n for n in grid.shape]
+    bins = np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), [BINS_OF_CLUMPS] * len(axes)).ravel()
+    pool = csr_array((np.ones(grid.size), (np.arange(grid.size), bins)), shape=(grid.size, BINS_OF_CLUMPS ** len(axes)))
+    sums = csr_array(counts.cells.blocks @ pool).toarray()
+    variance, total = 0.0, float(sums.sum())
     for s in range(len(counts.correlation)):
-        mine = np.flatnonzero(counts.stratum == s)
-        step = max(2**22 // grid.size, 1)
-        parts = [counts.cells.blocks[mine[i : i + step]] for i in range(0, len(mine), step)]
-        sums = np.concatenate([_pooled(np.asarray(part.todense()), grid, shape) for part in parts])
-        variance += float(((sums - sums.mean(axis=0)) ** 2).sum()) * len(mine) / max(len(mine) - 1, 1)
-        total += float(sums.sum())
+        mine = sums[counts.stratum == s]
+        variance += float(((mine - mine.mean(axis=0)) ** 2).sum()) * len(mine) / max(len(mine) - 1, 1)
     return max(variance / total, 1.0)
 
 

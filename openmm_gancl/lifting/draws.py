@@ -13,6 +13,7 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from ..engine.tasks import Workers
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart
 from ..reference.gradients import log_density_gradients
@@ -123,7 +124,7 @@ def draw(
     log_label_density: FloatArray | None = None,
     round_number: int = 0,
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """Draw once at each label from a mixture of generators, and weigh.
@@ -137,7 +138,7 @@ def draw(
         log_label_density: shape=(n,), log p(s), recorded; zero by default.
         round_number: recorded.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     coordinates, inside = _sampled(generators, shares, labels, rng)
@@ -165,7 +166,7 @@ def draw_base(
     labels: FloatArray,
     *,
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """What given base numbers draw at labels, weighed.
@@ -176,7 +177,7 @@ def draw_base(
         base: shape=(n, n_base).
         labels: shape=(n, d).
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     coordinates, log_density = generator.transform(base, labels)
@@ -215,7 +216,7 @@ def weigh_coordinates(
     inside: BoolArray,
     *,
     platform: str,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """Coordinates of known density, drawn or of frames, for one evaluation each.
@@ -228,7 +229,7 @@ def weigh_coordinates(
         log_density: shape=(n,), log q(y | s).
         inside: shape=(n,), which may have a weight; the others are not evaluated.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers, progress)
@@ -266,7 +267,7 @@ def log_targets(
     coordinates: FloatArray,
     inside: BoolArray,
     platform: str,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[FloatArray, FloatArray, NDArray[np.str_]]:
     """``-beta U + log J + 0.5 log det Z`` of coordinates, its gradients, and why it is minus infinity.
@@ -277,7 +278,7 @@ def log_targets(
         coordinates: shape=(n, n_coordinates).
         inside: shape=(n,), which are in the chart; the others are not evaluated.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
 
     Returns:

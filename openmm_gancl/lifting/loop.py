@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from ..engine.random_numbers import named_rng, named_seed
+from ..engine.tasks import Workers
 from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..free_energy.grid import bin_centres
@@ -131,7 +132,7 @@ class Loop:
         target_error: kT; rounds end where the surface's median error bar is no larger, and draw what that takes.
         options: how evaluations are spent.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made in a step, as they are made.
         more_draws: further rounds, which the last model draws from too; not counted in `max_evaluations`.
 
@@ -148,7 +149,7 @@ class Loop:
         target_error: float | None = None,
         options: LoopOptions = LoopOptions(),
         platform: str = "Reference",
-        workers: int = 1,
+        workers: Workers = 1,
         progress: Callable[[int], None] | None = None,
         more_draws: Sequence[int] = (),
     ):
@@ -523,7 +524,7 @@ def learn(
     target_error: float | None = None,
     options: LoopOptions = LoopOptions(),
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[Round], None] | None = None,
 ) -> Learned:
     """Learn a generator and a free-energy surface of a system from its forces alone.
@@ -542,7 +543,7 @@ def learn(
         target_error: kT; rounds end where the surface's median error bar is no larger, and draw what that takes.
         options: how evaluations are spent.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called after each round.
 
     Raises:

@@ -24,6 +24,7 @@ from ..closures.reduced_model import ReducedModel
 from ..closures.swarm_slopes import FEWEST_RUNS
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..files import finite
 from ..generator.invertible import InvertibleGenerator
@@ -323,7 +324,7 @@ def run_closures(
     options: ClosureOptions = ClosureOptions(),
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
 ) -> Closures:
     """Closures of a finished run, into its folder ``closures``, and to the top of it.
 
@@ -331,7 +332,7 @@ def run_closures(
         path: the run folder.
         options: of the runs.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
 
     Raises:
         InputError: the run is not finished, relaxes its lifts, has learned labels, or more than two.

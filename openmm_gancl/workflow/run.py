@@ -10,8 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from ..engine.platforms import PlatformChoice, resolved_platform
-from ..engine.tasks import available_workers
+from ..engine.tasks import Workers, available_workers
+from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..lifting.loop import FIRST, Loop, windows_of
 from ..lifting.loop_coordinates import LoopCoordinates
@@ -36,7 +39,6 @@ from .options import (
     loop_settings_of,
     settings_of,
 )
-from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
 from .stages.rounds import loop_options, loop_stages, own_frames_stage
 from .stages.sample import sample_stage
@@ -224,8 +226,15 @@ def _system_now(path: Path, target: Target | None) -> MolecularSystem:
 
 
 @contextmanager
+def _limited_threads(threads: int) -> Iterator[None]:
+    """So many for torch and the linear algebra, whose last digits depend on it; afterwards as before."""
+    with torch_threads(threads), threadpool_limits(threads):
+        yield
+
+
+@contextmanager
 def open_run(
-    path: Path, target: Target | None, options: RunOptions | None, reporter: Reporter, workers: int | None
+    path: Path, target: Target | None, options: RunOptions | None, reporter: Reporter, workers: Workers | None
 ) -> Iterator[Run]:
     """Lock a run folder, begin it or check that it is the run requested, and yield the run.
 
@@ -268,7 +277,7 @@ def open_run(
             workers=workers or (available_workers() if begun.relaxes else 1),
             reporter=reporter,
         )
-        with limited_threads(folder.manifest["threads"]):
+        with _limited_threads(folder.manifest["threads"]):
             yield opened
 
 
@@ -301,7 +310,7 @@ def use_own_frames(
     frames: Callable[[MolecularSystem], tuple[FloatArray, FloatArray]],
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
 ) -> Outcome:
     """Put frames of the user's own in place of a run's first windows, and fit the first model to them.
 
@@ -311,7 +320,7 @@ def use_own_frames(
         options: None for those that the folder was begun with.
         frames: gives positions, shape=(n, n_atoms, 3), nm, and log-weights, shape=(n,), of a system.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
 
     Raises:
         InputError: bad input, or a folder that does not fit it.
@@ -324,14 +333,14 @@ def use_own_frames(
         return _outcome(opened)
 
 
-def lift_more(path: str | os.PathLike[str], n: int, *, reporter: Reporter, workers: int | None = None) -> Outcome:
+def lift_more(path: str | os.PathLike[str], n: int, *, reporter: Reporter, workers: Workers | None = None) -> Outcome:
     """Draw more lifts from the last model of a finished run, and make its surface of all of them.
 
     Args:
         path: the run folder.
         n: lifts.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
 
     Raises:
         InputError: it is not finished, or a run whose lifts are relaxed.
@@ -356,22 +365,17 @@ def _verify_finished(folder: RunFolder) -> None:
 
 def _advance(run: Run, until: str) -> None:
     """Verify the finished stages, compute the others up to and including ``until``, publish their results."""
-    folder, last, passed, started = run.folder, _last_stage(run.options, until, run.folder.path), set(), False
+    folder, last, passed = run.folder, _last_stage(run.options, until, run.folder.path), set()
     _verify_finished(folder)
-    with remembered_interrupts() as check:
-        for stage in _relaxed_stages(run) if run.options.relaxes else loop_stages(run):
-            check()
-            passed.add(stage.name)
-            if not folder.is_done(stage.name):
-                if not started:
-                    start_workers(run.workers)
-                    started = True
-                later = tuple(name for name in folder.manifest["stages"] if name not in passed)
-                folder.run_stage(stage.name, stage.work, later)
-            folder.publish(stage.name, stage.results)
-            if stage.name == last:
-                break
-            stage.accept(folder.path / stage.name)
+    for stage in _relaxed_stages(run) if run.options.relaxes else loop_stages(run):
+        passed.add(stage.name)
+        if not folder.is_done(stage.name):
+            later = tuple(name for name in folder.manifest["stages"] if name not in passed)
+            folder.run_stage(stage.name, stage.work, later)
+        folder.publish(stage.name, stage.results)
+        if stage.name == last:
+            break
+        stage.accept(folder.path / stage.name)
 
 
 def run(
@@ -380,7 +384,7 @@ def run(
     options: RunOptions | None,
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
     until: str = "surface",
 ) -> Outcome:
     """Begin a run or go on with it, and compute its stages up to one of them.

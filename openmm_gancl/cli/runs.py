@@ -4,6 +4,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -16,6 +18,7 @@ from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
 from .reporting import make_reporter
 
 if TYPE_CHECKING:
+    from ..engine.tasks import Workers
     from ..workflow.options import RunOptions
     from ..workflow.run import Outcome
 
@@ -52,16 +55,38 @@ def run_options(**given: Any) -> "RunOptions":
     return RunOptions(**given, relax_steps=cast("int | Literal['auto'] | None", steps))
 
 
-def advance(
-    folder: Path, target: str | None, options: "RunOptions | None", workers: int | None, until: str
-) -> "Outcome":
+@dataclass(frozen=True)
+class Where:
+    """Where tasks run: local processes, or the workers of a scheduler.
+
+    Raises:
+        InputError: both.
+    """
+
+    workers: int | None
+    scheduler: str | None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.scheduler is not None:
+            raise InputError("--workers are local processes, and --scheduler has workers of its own: give one of them")
+
+    def opened(self) -> "AbstractContextManager[Workers | None]":
+        """The workers, connected to as long as they are needed."""
+        if self.scheduler is None:
+            return nullcontext(self.workers)
+        from ..engine.clusters import dask_executor
+
+        return dask_executor(self.scheduler)
+
+
+def advance(folder: Path, target: str | None, options: "RunOptions | None", where: Where, until: str) -> "Outcome":
     """Compute a run's stages up to one."""
     use_threads_of(folder)
     from ..workflow.run import run as advance_run
 
     logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
-    reporter = make_reporter()
-    return advance_run(folder, target, options, reporter=reporter, workers=workers, until=until)
+    with where.opened() as workers:
+        return advance_run(folder, target, options, reporter=make_reporter(), workers=workers, until=until)
 
 
 def check_run(target: str, missing: str) -> None:
@@ -146,6 +171,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         seed: shared.Seed = 0,
         platform: shared.Platform = "auto",
         workers: shared.Workers = None,
+        scheduler: shared.Scheduler = None,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
@@ -175,9 +201,9 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
             if output is None:
                 check_run(target, "-o RUN")
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
-                print_outcome(advance(Path(target), None, None, workers, until), json_)
+                print_outcome(advance(Path(target), None, None, Where(workers, scheduler), until), json_)
             else:
-                print_outcome(advance(output, target, options, workers, until), json_)
+                print_outcome(advance(output, target, options, Where(workers, scheduler), until), json_)
 
     command.__doc__ = doc
     return command
@@ -189,11 +215,12 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
     def command(
         run: RunArgument,
         workers: shared.Workers = None,
+        scheduler: shared.Scheduler = None,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            print_outcome(advance(run, None, None, workers, until), json_)
+            print_outcome(advance(run, None, None, Where(workers, scheduler), until), json_)
 
     command.__doc__ = doc
     return command
@@ -220,15 +247,18 @@ def lift(
         int | None, typer.Option("--lifts", min=1, help="So many more from the last model of a finished run.")
     ] = None,
     workers: shared.Workers = None,
+    scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
     """The lift stage of a run and the surface made of it, and before it whatever is missing; or more lifts."""
     with exit_codes(debug, RESUME_HINT):
+        where = Where(workers, scheduler)
         if lifts is None:
-            print_outcome(advance(run, None, None, workers, LAST_STAGE), json_)
+            print_outcome(advance(run, None, None, where, LAST_STAGE), json_)
             return
         use_threads_of(run)
         from ..workflow.run import lift_more
 
-        print_outcome(lift_more(run, lifts, reporter=make_reporter(), workers=workers), json_)
+        with where.opened() as opened:
+            print_outcome(lift_more(run, lifts, reporter=make_reporter(), workers=opened), json_)

@@ -12,6 +12,7 @@ from .exit_codes import exit_codes
 from .reporting import make_reporter
 from .runs import (
     RESUME_HINT,
+    Where,
     advance,
     check_no_options,
     check_run,
@@ -77,7 +78,7 @@ def _own_frames_of_a_run(
     log_weights: Path | None,
     output: Path | None,
     begun_with: "RunOptions",
-    workers: int | None,
+    where: Where,
 ) -> "Outcome":
     folder = Path(target) if output is None else output
     use_threads_of(folder)
@@ -93,7 +94,8 @@ def _own_frames_of_a_run(
         return read_own_frames(system, topology, trajectories, log_weights, reporter.note)
 
     system, options = (None, None) if output is None else (target, begun_with)
-    return use_own_frames(folder, system, options, frames, reporter=reporter, workers=workers)
+    with where.opened() as workers:
+        return use_own_frames(folder, system, options, frames, reporter=reporter, workers=workers)
 
 
 def train(
@@ -114,6 +116,7 @@ def train(
     seed: shared.Seed = 0,
     platform: shared.Platform = "auto",
     workers: shared.Workers = None,
+    scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
@@ -135,7 +138,7 @@ def train(
                     "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
                     "leave them out; gancl export writes a run's model to a file"
                 )
-            print_outcome(advance(Path(target), None, None, workers, "train"), json_)
+            print_outcome(advance(Path(target), None, None, Where(workers, scheduler), "train"), json_)
             return
         from ..workflow.folder import is_run_folder
 
@@ -149,7 +152,8 @@ def train(
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
                 if output is not None:
                     raise InputError(f"{target} is a run folder, where the model goes: leave -o out")
-            outcome = _own_frames_of_a_run(target, top, traj, cv or [], log_weights, output, options, workers)
+            where = Where(workers, scheduler)
+            outcome = _own_frames_of_a_run(target, top, traj, cv or [], log_weights, output, options, where)
             print_outcome(outcome, json_)
             return
         path, description = _train_own(target, top, traj, cv or [], log_weights, output, latent, seed)

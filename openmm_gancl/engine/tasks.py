@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from traceback import format_exc
@@ -74,21 +74,21 @@ def run_tasks(
                 results.append(function(task))
             report()
         return results
-    done: dict[int, Result] = {}
-    losses = 0
-    while True:
-        before = len(done)
-        try:
-            for index, outcome in _finished(workers, partial(_attempt, function), tasks, done):
+    attempt, done, losses = partial(_attempt, function), dict[int, Result](), 0
+    while missing := {index: task for index, task in enumerate(tasks) if index not in done}:
+        reasons = []
+        for index, outcome in _outcomes(workers, attempt, missing):
+            if isinstance(outcome, _Lost):
+                reasons.append(outcome.reason)
+            else:
                 done[index] = outcome.value()
                 report()
-            return [done[index] for index in range(len(tasks))]
-        except _LostError as lost:
-            losses = 1 if len(done) > before else losses + 1
-            if losses == MAX_LOSSES:
-                raise InputError(
-                    f"workers were lost {MAX_LOSSES} times over ({lost}): free memory, or use fewer `workers`"
-                ) from None
+        losses = 0 if len(reasons) < len(missing) else losses + 1
+        if losses == MAX_LOSSES:
+            raise InputError(
+                f"workers were lost {MAX_LOSSES} times over ({reasons[0]}): free memory, or use fewer `workers`"
+            )
+    return [done[index] for index in range(len(tasks))]
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,20 @@ class _Outcome:
         return self.result
 
 
-class _LostError(Exception):
-    """A worker was lost, or a connection to it."""
+@dataclass(frozen=True)
+class _Lost:
+    """A worker was lost, or a connection to it, and why."""
+
+    reason: str
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Threads of one process share a random generator of OpenMM's: with two tasks at a time each would change the other."""
 
 
 def _attempt(function: Callable[[Task], Result], task: Task) -> _Outcome:
     try:
-        with _on_one_thread():
+        with _ONE_AT_A_TIME, _on_one_thread():
             return _Outcome(function(task))
     except Exception as error:
         error.add_note(format_exc())  # frames stay where they are
@@ -122,27 +129,26 @@ def _on_one_thread() -> AbstractContextManager[None]:
     return torch_threads(1) if "torch" in sys.modules else nullcontext()
 
 
-def _finished(
-    workers: Workers, attempt: Callable[[Task], _Outcome], tasks: Sequence[Task], done: dict[int, Result]
-) -> Iterator[tuple[int, _Outcome]]:
-    """Tasks that are not done yet, as they are finished.
-
-    Raises:
-        _LostError: a worker was lost.
-    """
+def _outcomes(
+    workers: Workers, attempt: Callable[[Task], _Outcome], tasks: Mapping[int, Task]
+) -> Iterator[tuple[int, _Outcome | _Lost]]:
+    """Of each task once, as they are finished."""
     pending: dict[Future[_Outcome], int] = {}
     try:
         with _submitting(workers) as pool:
-            for index, task in enumerate(tasks):
-                if index not in done:
-                    pending[pool.submit(attempt, task)] = index
+            for index, task in tasks.items():
+                pending[pool.submit(attempt, task)] = index
         for future in as_completed(pending):
-            yield pending[future], future.result()
-    except Exception as error:  # each library has its own
-        raise _LostError(first_line(error)) from error
+            index = pending.pop(future)
+            try:
+                outcome: _Outcome | _Lost = future.result()
+            except Exception as error:  # each library has its own
+                outcome = _Lost(first_line(error))
+            yield index, outcome
     finally:
         for future in pending:
-            future.cancel()
+            with suppress(NotImplementedError):  # Parsl's
+                future.cancel()
 
 
 @contextmanager

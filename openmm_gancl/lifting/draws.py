@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 from numpy.typing import NDArray
 
+from ..engine.serialization import serialized
 from ..engine.tasks import Workers
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart
@@ -288,7 +288,7 @@ def log_targets(
     n = len(coordinates)
     positions = np.full((n, chart.n_atoms, 3), np.nan)
     positions[inside] = chart.to_cartesian(coordinates[inside])
-    xml = openmm.XmlSerializer.serialize(system.system)
+    xml = serialized(system.system)
     energies, forces = evaluate(xml, positions, platform, workers=workers, progress=progress)
     log_target = -energies / system.kT + chart.log_jacobian(coordinates)
     log_target[inside] += system.constraints.log_fixman(positions[inside], system.masses)

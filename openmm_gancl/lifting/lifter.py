@@ -12,12 +12,12 @@ from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
-import openmm
 
 from ..coordinates.slow_coordinates import checked_constants, checked_labels
 from ..engine.packing import Copies
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.random_numbers import named_rng, openmm_seed
+from ..engine.serialization import serialized
 from ..engine.tasks import Workers, run_tasks
 from ..engine.threads import torch_threads
 from ..errors import InputError
@@ -199,7 +199,7 @@ class Lifter:
         self.packed = copies_of_lifts(
             packed, system.system, system.slow, self.force_constants, self.platform, torch_a_step
         )
-        self._system_xml = openmm.XmlSerializer.serialize(system.system)
+        self._system_xml = serialized(system.system)
         self.label_proposal = label_proposal or UniformProposal(system.slow, self.force_constants, system.kT)
         if self.mode == "unrestrained" and isinstance(self.label_proposal, UniformProposal):
             self.label_proposal.check_normalisable()

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import openmm
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from ..engine.random_numbers import named_rng, named_seed
+from ..engine.serialization import serialized
 from ..engine.tasks import Workers
 from ..engine.threads import torch_threads
 from ..errors import InputError
@@ -243,7 +243,7 @@ class Loop:
             raise InputError("some `frames` lie outside the declared state: drop them")
         positions, _ = hydrogens_in_order(self.system, positions)
         self.options.n_draws(self.max_evaluations, len(positions))
-        xml = openmm.XmlSerializer.serialize(self.system.system)
+        xml = serialized(self.system.system)
         _, forces = evaluate(xml, positions, self.platform, workers=self.workers, progress=self.progress)
         usable = np.isfinite(forces).all(axis=(1, 2))
         if not usable.any():

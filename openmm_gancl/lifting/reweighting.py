@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import openmm
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platforms import resolved_platform
+from ..engine.serialization import serialized
 from ..engine.tasks import Workers
 from ..errors import InputError
 from ..generator.trained_for import atom_names
@@ -40,7 +40,7 @@ def log_changes(
     finite = np.isfinite(positions).all(axis=(1, 2))
     inside = np.zeros(len(positions), dtype=bool)
     inside[finite] = after.state.inside(positions[finite])
-    xml = openmm.XmlSerializer.serialize(after.system)
+    xml = serialized(after.system)
     chosen = resolved_platform(platform, after.system, after.positions)
     found = np.full(len(positions), np.nan)
     places = positions[inside]

@@ -34,7 +34,7 @@ def dask_executor(scheduler: str) -> Iterator[Executor]:
     where = {"scheduler_file": scheduler} if of_file else {"address": scheduler}
     try:
         client = Client(**where, timeout=CONNECTING, set_as_default=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a file or an address may be wrong in any way
         raise InputError(
             f"no Dask scheduler answers at {scheduler} ({first_line(error)}): start one with dask scheduler"
         ) from None

@@ -203,7 +203,9 @@ def full_disks(kind: str, trials: Trials) -> None:
         size = sum(file.stat().st_size + 4096 for file in (whole / stage).iterdir())
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=True)
         try:
-            shutil.copytree(whole, place / "run", ignore=shutil.ignore_patterns("fes*", "lifts.dcd"))
+            shutil.copytree(whole, place / "run")
+            for result in ("fes.npz", "fes.dat", "fes.png", "lifts.npz", "lifts.dcd"):
+                (place / "run" / result).unlink()
             for later in names[number:]:
                 shutil.rmtree(place / "run" / later)
             used = sum(file.stat().st_blocks * 512 for file in place.rglob("*"))

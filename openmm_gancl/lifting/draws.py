@@ -20,6 +20,10 @@ from ..reference.gradients import log_density_gradients
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .evaluation import evaluate
+from .stored_rows import Rows, StoredRows, join_rows
+
+STREAMED = ("coordinates", "gradients")
+"""Arrays that of many draws are in files."""
 
 MAX_REDUCED_ENERGY = 1e6
 """kT above the median of all: a clash."""
@@ -30,7 +34,8 @@ class Draws:
     """Weighted draws at n labels.
 
     Attributes:
-        coordinates: shape=(n, n_coordinates), of the chart; the labels are among them.
+        coordinates: shape=(n, n_coordinates), of the chart; the labels are among them. Of many draws, like the
+            gradients, in files.
         labels: shape=(n, d).
         log_density: shape=(n,), log q(y | s) of what each was drawn from.
         log_label_density: shape=(n,), log p(s) of what each label was drawn from.
@@ -41,12 +46,12 @@ class Draws:
         evaluations: shape=(n,), of the real potential that each cost.
     """
 
-    coordinates: FloatArray
+    coordinates: Rows
     labels: FloatArray
     log_density: FloatArray
     log_label_density: FloatArray
     log_target: FloatArray
-    gradients: FloatArray
+    gradients: Rows
     reason: NDArray[np.str_]
     round: IntArray
     evaluations: IntArray
@@ -85,18 +90,33 @@ class Draws:
 def join_draws(parts: Sequence[Draws]) -> Draws:
     """Several draws as one."""
     names = [part.name for part in fields(Draws)]
-    return Draws(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return Draws(**{name: join_rows([getattr(part, name) for part in parts]) for name in names})  # type: ignore[arg-type]
+
+
+def in_files(draws: Draws, folder: Path, number: int) -> Draws:
+    """The same draws with coordinates and gradients in files of a folder."""
+    parts: dict[str, Any] = {}
+    for name in STREAMED:
+        path = folder / f"{name}-{number:04d}.npy"
+        np.save(path, np.asarray(getattr(draws, name)))
+        parts[name] = StoredRows([path])
+    return replace(draws, **parts)
 
 
 def save_draws(draws: Draws, path: Path) -> None:
-    """Write all of them as one npz file."""
-    np.savez(path, **{part.name: getattr(draws, part.name) for part in fields(Draws)})
+    """Write all of them as one npz file; what is in files already stays there."""
+    arrays: dict[str, Any] = {part.name: getattr(draws, part.name) for part in fields(Draws)}
+    np.savez(path, **{name: array for name, array in arrays.items() if not isinstance(array, StoredRows)})
 
 
 def load_draws(path: Path) -> Draws:
-    """Read what `save_draws` wrote."""
+    """Read what `save_draws` wrote, with the files beside it."""
     with np.load(path, allow_pickle=False) as stored:
-        return Draws(**dict(stored.items()))
+        arrays: dict[str, Any] = dict(stored.items())
+    for name in STREAMED:
+        if name not in arrays:
+            arrays[name] = StoredRows(sorted(path.parent.glob(f"{name}-*.npy")))
+    return Draws(**arrays)
 
 
 def mixture_log_density(

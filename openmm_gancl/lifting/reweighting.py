@@ -74,7 +74,7 @@ def reweight_draws(draws: Draws, chart: Chart, system: MolecularSystem, *, platf
         workers: local processes, or an executor.
     """
     ok = np.isfinite(draws.log_weights)
-    target, gradients, reason = log_targets(system, chart, draws.coordinates, ok, platform, workers)
+    target, gradients, reason = log_targets(system, chart, np.asarray(draws.coordinates), ok, platform, workers)
     return replace(
         draws,
         log_target=target,

@@ -13,7 +13,7 @@ ROWS_AT_ONCE = 40_000
 
 
 class StoredRows:
-    """What an array of shape=(n, m) would be, indexed by rows, or rows and columns.
+    """What an array of shape=(n, m) would be, indexed by rows, or by a slice of rows and columns.
 
     Args:
         parts: in order, shape=(n_part, m) each: arrays, or npy files of them.

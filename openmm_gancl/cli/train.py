@@ -12,6 +12,7 @@ from .exit_codes import exit_codes
 from .reporting import make_reporter
 from .runs import (
     RESUME_HINT,
+    Where,
     advance,
     check_no_options,
     check_run,
@@ -78,7 +79,7 @@ def _own_frames_of_a_run(
     log_weights: Path | None,
     output: Path | None,
     begun_with: "RunOptions",
-    workers: int | None,
+    where: Where,
     trust_force_field: bool,
 ) -> "Outcome":
     folder = Path(target) if output is None else output
@@ -95,9 +96,10 @@ def _own_frames_of_a_run(
         return read_own_frames(system, topology, trajectories, log_weights, reporter.note)
 
     system, options = (None, None) if output is None else (target, begun_with)
-    return use_own_frames(
-        folder, system, options, frames, reporter=reporter, workers=workers, trust_force_field=trust_force_field
-    )
+    with where.opened() as workers:
+        return use_own_frames(
+            folder, system, options, frames, reporter=reporter, workers=workers, trust_force_field=trust_force_field
+        )
 
 
 def train(
@@ -119,6 +121,7 @@ def train(
     platform: shared.Platform = "auto",
     workers: shared.Workers = None,
     trust_force_field: shared.Trust = False,
+    scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
@@ -140,7 +143,8 @@ def train(
                     "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
                     "leave them out; gancl export writes a run's model to a file"
                 )
-            print_outcome(advance(Path(target), None, None, workers, "train", trust_force_field), json_)
+            where = Where(workers, scheduler)
+            print_outcome(advance(Path(target), None, None, where, "train", trust_force_field), json_)
             return
         from ..workflow.folder import is_run_folder
 
@@ -155,7 +159,8 @@ def train(
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
                 if output is not None:
                     raise InputError(f"{target} is a run folder, where the model goes: leave -o out")
-            print_outcome(_own_frames_of_a_run(*own, options, workers, trust_force_field), json_)
+            outcome = _own_frames_of_a_run(*own, options, Where(workers, scheduler), trust_force_field)
+            print_outcome(outcome, json_)
             return
         path, description = _train_own(*own, latent, seed, trust_force_field)
         typer.echo(json.dumps({"model": str(path), "description": description}) if json_ else f"{path}: {description}")

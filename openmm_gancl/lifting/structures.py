@@ -13,7 +13,7 @@ from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_co
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
-from ..engine.tasks import RunTasks, run_tasks
+from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
@@ -344,7 +344,7 @@ def structures_at(
     may_differ: Collection[str] = (),
     seed: int = 0,
     platform: str = "auto",
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> Structures:
     """All-atom structures at labels.
 
@@ -369,7 +369,7 @@ def structures_at(
         may_differ: in what the model may differ from a Simulation; see `openmm_gancl.LiftMove`.
         seed: of every random number: the same call gives the same structures, others need another seed.
         platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
+        workers: local processes, or an executor.
 
     Raises:
         InputError: the model does not fit, or labels that cannot be steered.

@@ -11,7 +11,7 @@ from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platforms import REAL_GROUP, make_context, put_in_group, resolved_platform
 from ..engine.random_numbers import named_rng, named_seed, openmm_seed
 from ..engine.restraint_forces import add_restraint
-from ..engine.serialization import deserialized_system
+from ..engine.serialization import deserialized_system, serialized
 from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, number, numbers
@@ -100,7 +100,7 @@ class RestrainedDynamics:
             InputError: the time step is not positive.
         """
         return cls(
-            system_xml=openmm.XmlSerializer.serialize(system.system),
+            system_xml=serialized(system.system),
             slow=system.slow,
             force_constants=np.asarray(
                 system.force_constants if force_constants is None else force_constants, dtype=float

@@ -6,7 +6,6 @@ does not.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from ..coordinates.restraint_energies import restraint_energies
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_constants, checked_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng, named_seed
-from ..engine.tasks import RunTasks, run_tasks
+from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError
 from ..reference.chart import chart_for
 from ..system.molecular_system import MolecularSystem
@@ -222,8 +221,7 @@ def sample_windows(
     temperature: Any = None,
     seed: int = 0,
     platform: str = "auto",
-    workers: int = 1,
-    executor: Executor | None = None,
+    workers: Workers = 1,
     progress: Callable[[], None] | None = None,
 ) -> Frames:
     """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
@@ -249,8 +247,7 @@ def sample_windows(
         temperature: K, of a Simulation whose integrator says none.
         seed: the same gives the same frames (Reference platform), whatever the workers; independent ones need another.
         platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
-        executor: any `concurrent.futures.Executor` instead.
+        workers: local processes, or an executor.
         progress: called once for each finished task.
     """
     lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
@@ -262,6 +259,6 @@ def sample_windows(
             labels = scattered_labels(target.slow, n, named_rng(seed, "windows", "labels"))
         kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
         dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
-        run = partial(run_tasks, workers=workers, executor=executor)
+        run = partial(run_tasks, workers=workers)
         windows = _Windows(target, dynamics, checked_labels(labels, target.slow), lengths, seed, run)
         return windows.sampled(*windows.started(starts), progress)

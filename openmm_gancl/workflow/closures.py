@@ -24,6 +24,7 @@ from ..closures.reduced_model import ReducedModel
 from ..closures.swarm_slopes import FEWEST_RUNS
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..files import finite, load_json
 from ..generator.invertible import InvertibleGenerator
@@ -328,7 +329,7 @@ def run_closures(
     options: ClosureOptions = ClosureOptions(),
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
     trust_force_field: bool = False,
 ) -> Closures:
     """Closures of a finished run, into its folder ``closures``, and to the top of it.
@@ -337,7 +338,7 @@ def run_closures(
         path: the run folder.
         options: of the runs.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
         trust_force_field: see `load_system`.
 
     Raises:

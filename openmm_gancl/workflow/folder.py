@@ -80,6 +80,13 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _remove_semaphores_of(pid: int) -> None:
+    """Those of loky, which cleans up unless it is killed too."""
+    for path in Path("/dev/shm").glob(f"sem.loky-{pid}-*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 @contextlib.contextmanager
 def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Hold the folder's lock; the lock of a process that has ended on this host is taken over.
@@ -102,6 +109,7 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
                     f"{folder} is in use by {name}: wait for it or stop it (remove {path} if it no longer runs)"
                 )
             note(f"took over the lock of {name}, which has ended")
+            _remove_semaphores_of(int(holder["pid"]))
         ours = {"pid": os.getpid(), "host": host, "started": _now(), "life": _process_life(os.getpid())}
         write_atomically(path, json.dumps(ours))
     try:

@@ -25,7 +25,7 @@ from openmm_gancl import (
     load_system,
 )
 from openmm_gancl import learn as learn_by_hand
-from openmm_gancl.cli.runs import advance
+from openmm_gancl.cli.runs import Where, advance
 from openmm_gancl.lifting import LoopOptions
 from openmm_gancl.moves import learning_progress
 from openmm_gancl.moves.learned_move import NOT_TRUSTED, load_move
@@ -184,7 +184,7 @@ def test_each_step_can_be_done_by_hand(chain):
 
 def test_the_command_line_goes_on_with_its_folder(finished, tmp_path):
     moved = copied(finished, tmp_path)
-    outcome = advance(moved, None, None, 1, "surface")
+    outcome = advance(moved, None, None, Where(1, None), "surface")
     assert outcome.summary == finished[0].summary
     assert load_system(moved / "system").positions.tolist() == finished[0].system.positions.tolist()
 

@@ -30,5 +30,10 @@ from .passages import passage_times as passage_times
 from .passages import projected as projected
 from .passages import time_scales_along as time_scales_along
 from .plots import plot_closures as plot_closures
+from .projective_integration import Burst as Burst
+from .projective_integration import CoarseTrajectory as CoarseTrajectory
+from .projective_integration import LiftedBursts as LiftedBursts
+from .projective_integration import TiltedLabels as TiltedLabels
+from .projective_integration import projective_integration as projective_integration
 from .reduced_model import ReducedModel as ReducedModel
 from .reduced_model import load_reduced_model as load_reduced_model

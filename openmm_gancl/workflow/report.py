@@ -138,7 +138,8 @@ class FinishedRun:
     @property
     def basins(self) -> tuple[Basin, ...]:
         """Of the card, whose labels the surface of this name is over."""
-        return tuple(Basin(one["name"], np.array(one["boxes"], dtype=float)) for one in self.card.get("basins", []))
+        boxes = [tuple(np.array(box, dtype=float) for box in one["boxes"]) for one in self.card["basins"]]
+        return tuple(Basin(one["name"], part) for one, part in zip(self.card["basins"], boxes, strict=True))
 
     def basins_of(self, surface: FreeEnergySurface) -> tuple[Basin, ...]:
         """Those that can be drawn over a surface."""

@@ -16,11 +16,12 @@ from ..units import FloatArray
 SIZE = (5.2, 4.0)
 """Inches: text is readable on a phone, and two stand side by side on a desk."""
 
-CLEAR = {
+CLEAR: Any = {
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
     "axes.facecolor": "none",
     "svg.fonttype": "none",
+    "svg.hashsalt": "report",
     "image.composite_image": False,
 }
 """Settings of matplotlib: no paper of its own, and text as text."""

@@ -33,7 +33,8 @@ addEventListener("load", () => {
 const widest = Math.max(...[...document.querySelectorAll("main *, header *")]
   .filter(part => !part.closest(".scroll") && !part.closest("svg")).map(part => part.getBoundingClientRect().right));
 const text = [...document.querySelectorAll("svg text")].map(part => part.getBoundingClientRect().height);
-parent.document.title = JSON.stringify({page: innerWidth, widest, body: parseFloat(getComputedStyle(document.body).fontSize),
+const body = parseFloat(getComputedStyle(document.body).fontSize);
+parent.document.title = JSON.stringify({page: innerWidth, widest, body,
   smallest: Math.min(...text), pictures: document.querySelectorAll("figure").length});});
 </script>"""
 

@@ -12,6 +12,7 @@ from .backward_equation import mean_passage_times as mean_passage_times
 from .backward_equation import mean_passage_times_to as mean_passage_times_to
 from .backward_equation import relaxations as relaxations
 from .consistency import Consistency as Consistency
+from .consistency import LiftedEnsemble as LiftedEnsemble
 from .consistency import check_consistency as check_consistency
 from .consistency import consistency_of as consistency_of
 from .drift_diffusion import EffectiveDynamics as EffectiveDynamics

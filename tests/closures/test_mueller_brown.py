@@ -5,7 +5,8 @@ import pytest
 
 import openmm_gancl as gancl
 from openmm_gancl import Basin, closures
-from openmm_gancl.sampling import grid_labels, sample_swarm, spread
+from openmm_gancl.sampling import grid_labels, sample_swarm
+from openmm_gancl.sampling.labels import spread
 from tests.system.test_molecular_system import mueller_brown
 
 FRICTION, MASS = 5.0, 20.0

@@ -18,6 +18,9 @@ from .consistency import consistency_of as consistency_of
 from .drift_diffusion import EffectiveDynamics as EffectiveDynamics
 from .drift_diffusion import effective_dynamics as effective_dynamics
 from .ensemble import Ensemble as Ensemble
+from .inertial_model import InertialFit as InertialFit
+from .inertial_model import InertialModel as InertialModel
+from .inertial_model import fit_inertial_model as fit_inertial_model
 from .mean_force import MeanForceTest as MeanForceTest
 from .mean_force import closure_test as closure_test
 from .mean_force import mean_force_values as mean_force_values

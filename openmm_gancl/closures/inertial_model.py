@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface
 from ..sampling.swarms import Swarm
-from ..units import FloatArray, numbers, whole_number
+from ..units import FloatArray, IntArray, numbers, whole_number
 from .reduced_model import FINE_CELLS, ReducedModel
 from .swarm_slopes import Displacements, displacements_by_label
 
@@ -89,7 +89,7 @@ class InertialModel:
         fine = tuple(np.linspace(axis[0], axis[-1], FINE_CELLS[d] + 1) for axis in model.edges)
         return np.asarray(~model.known.ravel()[model.cells_of(bin_centres(fine))])
 
-    def _cells(self, places: FloatArray) -> FloatArray:
+    def _cells(self, places: FloatArray) -> IntArray:
         """Flat indices of fine cells of places in units of them, shape=(n, d)."""
         n = FINE_CELLS[places.shape[1]]
         index = places[:, 0].astype(np.intp)
@@ -139,7 +139,7 @@ class InertialModel:
         scale, periodic = n_fine / span, np.isfinite(model.periods)
         places, v = (starts - low) * scale, np.array(velocities, dtype=float)
         accelerations, walls = self._accelerations, self._closed.any()
-        frames = np.empty((n_steps // stride, *starts.shape))
+        frames: FloatArray = np.empty((n_steps // stride, *starts.shape))
         for step in range(n_steps):
             before = places
             v = v + time_step * accelerations[:, self._cells(places)].T
@@ -209,7 +209,7 @@ def _tensor(logs: FloatArray, d: int) -> FloatArray:
 
 
 def _logarithms(tensor: FloatArray) -> FloatArray:
-    root = np.linalg.cholesky(tensor)
+    root = np.asarray(np.linalg.cholesky(tensor), dtype=float)
     root[np.diag_indices(len(root))] = np.log(np.diag(root))
     return root[np.tril_indices(len(root))]
 

@@ -1,6 +1,6 @@
 """The rate of the full alanine dipeptide from C7ax to the other side of phi = 0, from lifts at the dividing surface.
 
-    python tests/benchmarks/reactive_flux.py RUN [--lifts 800]
+    python tests/benchmarks/reactive_flux.py RUN [--lifts 5000]
 
 prints a line of JSON. The flux through the surface is an average over weighted lifts there, and short runs from these
 say which part of it does not come back (Chandler 1978, doi 10.1063/1.436049). RUN is a finished run of
@@ -22,7 +22,7 @@ from openmm_gancl.workflow.run import open_run
 BARRIER, FAR = 0.0, np.radians(125.0)
 """Of phi: the dividing surface, and the other, far higher end of C7ax."""
 
-PS, N_FRAMES = 4.0, 20
+PS, N_FRAMES = 1.0, 10
 CELLS = 144
 
 
@@ -36,7 +36,7 @@ def main():
     """The rate and its transmission coefficient."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
-    parser.add_argument("--lifts", type=int, default=800)
+    parser.add_argument("--lifts", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     n, rng = options.lifts, np.random.default_rng(options.seed)

@@ -346,16 +346,7 @@ def check_consistency(
     inside = in_domain(near, system.slow)
     near, window = near[inside], window[inside]
 
-    def lifted(name: str, drawn_by: InvertibleGenerator) -> LiftedEnsemble:
-        lifter = Lifter(system, drawn_by, platform=platform, workers=workers)
-        lifts = lifter.lift(near, seed=named_seed(seed, "consistency", "lifts"))
-        return LiftedEnsemble.of_lifts(name, lifts, window, near)
-
-    ensembles = [lifted("lifts", generator)]
-    accepted = _accepted(ensembles[0], N_MINIMISED, named_rng(seed, "consistency", "minimised"))
-    if generator.has_network:
-        ensembles.append(lifted("triangular map alone", generator.without_network()))
-    ensembles.append(_minimised(system, ensembles[0], accepted, platform))
+    ensembles = _ensembles(system, generator, near, window, seed, platform, workers)
     frames = sample_windows(
         system,
         labels,
@@ -372,6 +363,29 @@ def check_consistency(
     change, n_free = _free_change(system, ensembles[0], n_steps, seed, platform)
     cost = found.force_evaluations + n_steps * n_free
     return replace(found, labels=labels, free_time=free_time, free_label_change=change, force_evaluations=cost)
+
+
+def _ensembles(
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    near: FloatArray,
+    window: IntArray,
+    seed: int,
+    platform: str,
+    workers: int,
+) -> list[LiftedEnsemble]:
+    """Lifts at labels near those of the windows, and what they would be without a step."""
+
+    def lifted(name: str, drawn_by: InvertibleGenerator) -> LiftedEnsemble:
+        lifter = Lifter(system, drawn_by, platform=platform, workers=workers)
+        lifts = lifter.lift(near, seed=named_seed(seed, "consistency", "lifts"))
+        return LiftedEnsemble.of_lifts(name, lifts, window, near)
+
+    found = [lifted("lifts", generator)]
+    if generator.has_network:
+        found.append(lifted("triangular map alone", generator.without_network()))
+    accepted = _accepted(found[0], N_MINIMISED, named_rng(seed, "consistency", "minimised"))
+    return [*found, _minimised(system, found[0], accepted, platform)]
 
 
 def _accepted(ensemble: LiftedEnsemble, n: int, rng: np.random.Generator) -> IntArray:

@@ -7,6 +7,7 @@ depend little on the friction. V and Gamma are those whose runs have the means a
 the real ones at all lags (indirect inference, Gourieroux, Monfort, Renault 1993, doi 10.1002/jae.3950080507).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,7 +22,7 @@ from ..errors import InputError
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface
 from ..sampling.swarms import Swarm
-from ..units import FloatArray, IntArray, numbers, whole_number
+from ..units import BoolArray, FloatArray, IntArray, numbers, whole_number
 from .reduced_model import FINE_CELLS, ReducedModel
 from .swarm_slopes import Displacements, displacements_by_label
 
@@ -83,7 +84,7 @@ class InertialModel:
         return np.ascontiguousarray((model.interpolated(model.drift, bin_centres(fine)) @ shares.T).T)
 
     @cached_property
-    def _closed(self) -> FloatArray:
+    def _closed(self) -> BoolArray:
         """Whether fine cells lie in a wall, shape=(n_fine,)."""
         model, d = self.overdamped, len(self.overdamped.names)
         fine = tuple(np.linspace(axis[0], axis[-1], FINE_CELLS[d] + 1) for axis in model.edges)
@@ -130,33 +131,45 @@ class InertialModel:
             raise InputError("a start lies outside the domain, or where the free energy is not known: start elsewhere")
         n_steps, stride = whole_number("n_steps", n_steps), whole_number("stride", stride)
         rng = named_rng(seed, "inertial model")
-        covariance, n_fine = self.velocity_covariance, FINE_CELLS[d]
-        decay = expm(-self.friction * time_step)
-        noise = np.linalg.cholesky(covariance - decay @ covariance @ decay.T + 1e-14 * np.trace(covariance) * np.eye(d))
         if velocities is None:
-            velocities = rng.standard_normal(starts.shape) @ np.linalg.cholesky(covariance).T
+            velocities = rng.standard_normal(starts.shape) @ np.linalg.cholesky(self.velocity_covariance).T
         low, span = np.array([[axis[0], np.ptp(axis)] for axis in model.edges]).T
-        scale, periodic = n_fine / span, np.isfinite(model.periods)
+        scale = FINE_CELLS[d] / span
         places, v = (starts - low) * scale, np.array(velocities, dtype=float)
-        accelerations, walls = self._accelerations, self._closed.any()
         frames: FloatArray = np.empty((n_steps // stride, *starts.shape))
+        advance = self._stepper(time_step, scale, rng)
         for step in range(n_steps):
-            before = places
-            v = v + time_step * accelerations[:, self._cells(places)].T
-            drifted = places + 0.5 * time_step * v * scale
-            v = v @ decay.T + rng.standard_normal(v.shape) @ noise.T
-            places = drifted + 0.5 * time_step * v * scale
-            wrapped = places - n_fine * np.floor(places / n_fine)
-            outside = ~periodic & ((places < 0) | (places >= n_fine))
-            places = np.where(periodic, np.minimum(wrapped, np.nextafter(n_fine, 0)), places)
-            turned = outside.any(axis=1)
-            if walls:
-                turned |= self._closed[self._cells(np.clip(places, 0, n_fine - 1))]
-            if turned.any():
-                places[turned], v[turned] = before[turned], -v[turned]
+            places, v = advance(places, v)
             if (step + 1) % stride == 0:
                 frames[step // stride] = low + places / scale
         return frames
+
+    def _stepper(
+        self, time_step: float, scale: FloatArray, rng: np.random.Generator
+    ) -> Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
+        """One step of places in units of fine cells, so many to the labels' unit, and velocities, shape=(n, d) each."""
+        covariance, d = self.velocity_covariance, len(scale)
+        decay, n_fine = expm(-self.friction * time_step), FINE_CELLS[d]
+        rounding = 1e-14 * np.trace(covariance) * np.eye(d)
+        noise = np.linalg.cholesky(covariance - decay @ covariance @ decay.T + rounding)
+        accelerations, walls = self._accelerations, bool(self._closed.any())
+        periodic = np.isfinite(self.overdamped.periods)
+
+        def advance(before: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+            v = v + time_step * accelerations[:, self._cells(before)].T
+            drifted = before + 0.5 * time_step * v * scale
+            v = v @ decay.T + rng.standard_normal(v.shape) @ noise.T
+            places = drifted + 0.5 * time_step * v * scale
+            turned = (~periodic & ((places < 0) | (places >= n_fine))).any(axis=1)
+            wrapped = places - n_fine * np.floor(places / n_fine)
+            # rounding may leave the end itself
+            places = np.where(periodic, np.minimum(wrapped, np.nextafter(n_fine, 0)), places)
+            if walls:
+                turned |= self._closed[self._cells(np.clip(places, 0, n_fine - 1))]
+            places[turned], v[turned] = before[turned], -v[turned]
+            return places, v
+
+        return advance
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +227,43 @@ def _logarithms(tensor: FloatArray) -> FloatArray:
     return root[np.tril_indices(len(root))]
 
 
+@dataclass(frozen=True, eq=False)
+class _Fitter:
+    """Compares runs of models with those that were made.
+
+    Attributes:
+        grid: with the free energy.
+        starts: shape=(n, d), of simulated runs, label by label.
+        ends: where each label's begin, but the first's.
+        times: numbers of frames at which displacements are compared.
+        steps: from frame to frame.
+        interval: ps from frame to frame.
+        seed: of simulations.
+    """
+
+    grid: ReducedModel
+    starts: FloatArray
+    ends: IntArray
+    times: list[int]
+    steps: int
+    interval: float
+    seed: int
+
+    def model(self, parameters: FloatArray) -> InertialModel:
+        """Of logarithms and off-diagonal elements of the factors of V and of Gamma V."""
+        d = len(self.grid.names)
+        covariance, strength = (_tensor(part, d) for part in np.split(parameters, 2))
+        return InertialModel.of(self.grid, covariance, strength @ np.linalg.inv(covariance))
+
+    def moments(self, parameters: FloatArray) -> list[FloatArray]:
+        """Of each label."""
+        n_steps, step = self.steps * (self.times[-1] + 1), self.interval / self.steps
+        frames = self.model(parameters).simulate(self.starts, n_steps, step, stride=self.steps, seed=self.seed)
+        moved = wrap(np.diff(np.concatenate([self.starts[None], frames]), axis=0), self.grid.periods)
+        parts = np.split(np.cumsum(moved, axis=0).transpose(1, 0, 2), self.ends)
+        return [_moments(Displacements(part, np.full(len(part), 1 / len(part))), self.times)[0] for part in parts]
+
+
 def fit_inertial_model(
     swarm: Swarm,
     slow: SlowCoordinates,
@@ -243,42 +293,23 @@ def fit_inertial_model(
     measured = [_moments(runs, chosen) for runs in groups]
     early = np.mean([runs.squares(0)[1].mean(axis=0) for runs in groups], axis=0) * 2 / times[0] ** 2
     start = np.concatenate([_logarithms(early), _logarithms(early * 4 / times[-1])])
-    starts = np.repeat(found, [COPIES * len(runs.weights) for runs in groups], axis=0)
-    ends = np.cumsum([COPIES * len(runs.weights) for runs in groups])[:-1]
-    steps = _steps_between(grid, early, float(times[0]))
-
-    def model_of(parameters: FloatArray) -> InertialModel:
-        covariance, strength = (_tensor(part, d) for part in np.split(parameters, 2))
-        return InertialModel.of(grid, covariance, strength @ np.linalg.inv(covariance))
-
-    def simulated(parameters: FloatArray) -> list[FloatArray]:
-        frames = model_of(parameters).simulate(
-            starts, steps * (chosen[-1] + 1), times[0] / steps, stride=steps, seed=seed
-        )
-        moved = wrap(np.diff(np.concatenate([starts[None], frames]), axis=0), slow.periods)
-        parts = np.split(np.cumsum(moved, axis=0), ends, axis=1)
-        even = [np.full(part.shape[1], 1 / part.shape[1]) for part in parts]
-        return [_moments(Displacements(p.transpose(1, 0, 2), w), chosen)[0] for p, w in zip(parts, even, strict=True)]
+    counts, interval = np.array([COPIES * len(runs.weights) for runs in groups]), float(times[0])
+    steps, starts = _steps_between(grid, early, interval), np.repeat(found, counts, axis=0)
+    fitter = _Fitter(grid, starts, np.cumsum(counts)[:-1], chosen, steps, interval, seed)
+    widened = np.sqrt(1 + 1 / COPIES)
 
     def residuals(parameters: FloatArray) -> FloatArray:
-        of_model = simulated(parameters)
-        widened = np.sqrt(1 + 1 / COPIES)
-        return np.concatenate(
-            [
-                ((value - other) / (widened * error)).ravel()
-                for (value, error), other in zip(measured, of_model, strict=True)
-            ]
-        )
+        pairs = zip(measured, fitter.moments(parameters), strict=True)
+        return np.concatenate([((value - other) / (widened * error)).ravel() for (value, error), other in pairs])
 
     fitted = least_squares(residuals, start, diff_step=PROBED, x_scale=1.0, max_nfev=MOST_TRIALS, loss="soft_l1")
-    of_model, diagonal = simulated(fitted.x), [d + i * (i + 3) // 2 for i in range(d)]
-    relative = [
-        other[:, diagonal] / value[:, diagonal] - 1 for (value, _), other in zip(measured, of_model, strict=True)
-    ]
+    of_model, diagonal = fitter.moments(fitted.x), [d + i * (i + 3) // 2 for i in range(d)]
+    pairs = zip(measured, of_model, strict=True)
+    relative = np.concatenate([other[:, diagonal] / value[:, diagonal] - 1 for (value, _), other in pairs])
     return InertialFit(
-        model=model_of(fitted.x),
+        model=fitter.model(fitted.x),
         misfit=float(np.sqrt((residuals(fitted.x) ** 2).mean())),
-        deviation=float(np.sqrt((np.concatenate(relative) ** 2).mean())),
+        deviation=float(np.sqrt((relative**2).mean())),
         lags=times[chosen],
         left=left,
     )

@@ -250,7 +250,7 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
     doubts, arrays = list[str](), dict[str, Any]()
     with run.reporter.step("closures", 4) as done:
         ensemble, regression, model = _lifts_of(run)
-        energies = _energies(ensemble)
+        energies = _energies(run, ensemble)
         average = conditional_average(ensemble, energies)
         edges, values, errors = average.on_grid()
         mean, error = ensemble_average(ensemble, energies)
@@ -285,9 +285,10 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
     (out / "closures.json").write_text(json.dumps(finite(record), indent=1) + "\n")
 
 
-def _energies(ensemble: Ensemble) -> Callable[[FloatArray], FloatArray]:
+def _energies(run: Run, ensemble: Ensemble) -> Callable[[FloatArray], FloatArray]:
     """The potential energies of lifts with a weight, as an observable of this ensemble alone; one evaluation each."""
     energies = potential_energy(ensemble.system)(ensemble.positions[ensemble.ok])
+    run.folder.spend(len(energies))
     return lambda positions: energies
 
 

@@ -22,6 +22,8 @@ from ..files import copy_atomically, load_json, write_atomically
 from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest, write_manifest
 
 LOCK = "lock"
+BESIDES = ("closures",)
+"""Stages whose evaluations are no part of a run's own."""
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
 
@@ -303,7 +305,7 @@ class RunFolder:
             for name, entry in self.manifest["stages"].items()
         }
 
-    def evaluations_spent(self) -> int:
-        """Force evaluations of all attempts, those whose result was lost included."""
-        entries = self.manifest["stages"].values()
+    def evaluations_spent(self, without: Sequence[str] = ()) -> int:
+        """Force evaluations of all attempts, those whose result was lost included, of all stages but some."""
+        entries = [entry for name, entry in self.manifest["stages"].items() if name not in without]
         return sum(attempt["force_evaluations"] for entry in entries for attempt in entry["attempts"])

@@ -29,7 +29,7 @@ from ..system.simulation_card import CARD, SimulationCard
 from ..units import FloatArray
 from .budget import least_evaluations
 from .context import Reporter, Run, Stage
-from .folder import RunFolder, is_run_folder, is_writable, locked, prepare_folder
+from .folder import BESIDES, RunFolder, is_run_folder, is_writable, locked, prepare_folder
 from .labelling import labelling_of
 from .manifest import MANIFEST
 from .options import (
@@ -515,6 +515,6 @@ def _outcome(opened: Run) -> Outcome:
         folder=folder.path,
         done=done,
         seconds=folder.seconds(),
-        evaluations_spent=folder.evaluations_spent(),
+        evaluations_spent=folder.evaluations_spent(BESIDES),
         summary=load_summary(folder.file("surface", "summary.json")) if "surface" in done else None,
     )

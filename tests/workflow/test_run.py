@@ -35,6 +35,7 @@ from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.folder import RunFolder, checksum, locked, prepare_folder
 from openmm_gancl.workflow.manifest import MANIFEST, write_manifest
 from openmm_gancl.workflow.options import RunOptions, effective, settings_of
+from openmm_gancl.workflow.report import write_report
 from openmm_gancl.workflow.time_step_check import check_time_step, compared
 from tests.tiny_run import PRESETS
 
@@ -151,6 +152,13 @@ def test_the_trajectory_holds_one_frame_for_each_lift_with_a_weight(finished, ca
     frames = mdtraj.load(str(finished.folder / "lifts.dcd"), top=str(finished.folder / "top.pdb"))
     x = frames.xyz[:, 0, 0]
     assert np.allclose(x, lifts.cv_values[lifts.ok, 0], atol=1e-4)
+
+
+def test_a_report_of_relaxed_lifts(finished):
+    page = write_report(finished.folder).path.read_text()
+    places = [page.index(f'id="{name}"') for name in ("doubts", "surface", "training", "check", "provenance")]
+    assert places == sorted(places) and "Weights of relaxed lifts hold the restraint" in page
+    assert f"{finished.summary.basins[0]['population']:.4f}" in page
 
 
 def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):

@@ -14,8 +14,9 @@ import numpy as np
 import openmm
 
 from ..system.molecular_system import MolecularSystem
+from ..system.one_molecule import AmongOthers, rotation_onto
 from ..system.thermostat import current_integrator
-from ..units import FloatArray, number, numbers
+from ..units import FloatArray, masses_of, number, numbers
 
 HALF_A_STEP_BEFORE = (
     openmm.LangevinMiddleIntegrator,
@@ -26,6 +27,9 @@ HALF_A_STEP_BEFORE = (
     openmm.VariableVerletIntegrator,
 )
 """Integrators that keep velocities so; of one that a user has written, nothing is known."""
+
+VELOCITY_TOLERANCE = 1e-8
+"""Of constraints of the others, relative."""
 
 TRIAL_TIME = 1e-4
 """ps, for which a structure moves by its velocities to see how forces change along them."""
@@ -45,8 +49,8 @@ def velocities_after(
     integrator, context = current_integrator(simulation.integrator), simulation.context
     if not isinstance(integrator, HALF_A_STEP_BEFORE) or not (half := 0.5 * number(integrator.getStepSize())):
         return drawn, 0
-    here = _accelerations(context, system, positions)
-    beyond = _accelerations(context, system, positions + TRIAL_TIME * drawn)
+    here = _accelerations(context, system.masses, positions)
+    beyond = _accelerations(context, system.masses, positions + TRIAL_TIME * drawn)
     context.setPositions(positions)
     # sqrt(1 - (dt/2)^2 omega^2) of what was drawn, to first order, and half a kick back
     slower = drawn + 0.5 * half**2 * (beyond - here) / TRIAL_TIME
@@ -54,7 +58,54 @@ def velocities_after(
     return (found if np.isfinite(found).all() else drawn), 2
 
 
-def _accelerations(context: Any, system: MolecularSystem, positions: FloatArray) -> FloatArray:
+def go_beside_others(
+    simulation: Any,
+    system: MolecularSystem,
+    among: AmongOthers,
+    lifted: FloatArray,
+    drawn: FloatArray,
+    before: FloatArray,
+) -> int:
+    """Put a lifted molecule where it is among others, with velocities of its own; the evaluations that these took.
+
+    The others keep their velocities: those of a whole step, which half a step before follow from the new forces.
+
+    Args:
+        simulation: where all is set.
+        system: of the molecule alone.
+        among: which atoms it has.
+        lifted: shape=(n, 3), nm, the molecule anywhere.
+        drawn: shape=(n, 3), nm/ps, of it, from Maxwell's distribution, without parts along constraints.
+        before: shape=(n_atoms, 3), nm, where all atoms were.
+    """
+    integrator, context = current_integrator(simulation.integrator), simulation.context
+    positions = among.placed(lifted, before)
+    velocities = numbers(context.getState(velocities=True).getVelocities(asNumpy=True))
+    # the constraints of the molecule turn with it
+    drawn = drawn @ rotation_onto(lifted, positions[among.atoms])
+    half, cost = 0.5 * number(integrator.getStepSize()), 0
+    if isinstance(integrator, HALF_A_STEP_BEFORE) and half:
+        masses, moved = masses_of(simulation.system), np.zeros_like(positions)
+        moved[among.atoms] = drawn
+        old, here, beyond = (
+            _accelerations(context, masses, at) for at in (before, positions, positions + TRIAL_TIME * moved)
+        )
+        others = velocities + half * (old - here)
+        slower = drawn + (0.5 * half**2 * (beyond - here) / TRIAL_TIME - half * here)[among.atoms]
+        own = system.constraints.tangent(slower[None], positions[None, among.atoms], system.masses)[0]
+        if np.isfinite(others).all() and np.isfinite(own).all():
+            velocities, drawn = others, own
+        cost = 3
     context.setPositions(positions)
-    forces = context.getState(forces=True).getForces(asNumpy=True)
-    return np.asarray(numbers(forces) / system.masses[:, None])
+    velocities[among.atoms] = drawn
+    context.setVelocities(velocities)
+    if simulation.system.getNumConstraints():
+        context.applyVelocityConstraints(VELOCITY_TOLERANCE)
+    return cost
+
+
+def _accelerations(context: Any, masses: FloatArray, positions: FloatArray) -> FloatArray:
+    """shape=(n_atoms, 3), nm/ps^2; of particles without a mass zero."""
+    context.setPositions(positions)
+    forces = numbers(context.getState(forces=True).getForces(asNumpy=True))
+    return np.asarray(np.where(masses[:, None] > 0, forces / np.where(masses > 0, masses, 1.0)[:, None], 0.0))

@@ -20,8 +20,9 @@ from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, run_tasks
 from ..errors import InputError
 from ..reference.chart import chart_for
+from ..system.bonds import count_molecules
 from ..system.molecular_system import MolecularSystem
-from ..system.simulation import as_system, count_molecules
+from ..system.simulation import as_system
 from ..units import FloatArray, IntArray, numbers, whole_number
 from .frames import Frames
 from .labels import scattered_labels

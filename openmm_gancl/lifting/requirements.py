@@ -43,7 +43,7 @@ def why_not_exact(system: Any, topology: Any, molecule: IntArray | None = None) 
         topology: its ``openmm.app.Topology``.
         molecule: atoms of the one molecule that is lifted beside others; by default all of a System are.
     """
-    lifted = range(system.getNumParticles()) if molecule is None else molecule.tolist()
+    lifted = list(range(system.getNumParticles())) if molecule is None else molecule.tolist()
     for name in (type(force).__name__ for force in system.getForces()):
         if "Barostat" in name:
             return f"the System has a {name}, and an exact lift needs a fixed volume: use {ALTERNATIVE}"
@@ -93,9 +93,14 @@ def molecule_of_model(topology: Any, model: Any, molecule: int | None = None) ->
     """
     if count_molecules(topology) <= 1 or not model.metadata:
         return None
-    if molecule is not None:
-        return molecule_with(topology, molecule)
     names, wanted = atom_names(topology), model.metadata["atom_names"]
+    if molecule is not None:
+        atoms = molecule_with(topology, molecule)
+        if len(atoms) != len(wanted):
+            raise InputError(
+                f"the model has {len(wanted)} atoms, the molecule of atom {molecule} {len(atoms)}: name another"
+            )
+        return atoms
     fitting = [atoms for atoms in molecules_of(topology) if [names[i] for i in atoms] == wanted]
     if len(fitting) > 1:
         first = ", ".join(str(atoms[0]) for atoms in fitting)

@@ -6,11 +6,11 @@ body-fixed frame and internal coordinates q of the molecule, and x' the other at
 
     dx = dt dR J(q) dq,    p(q | t, R, x') ~ exp(-beta U(x(q, t, R), x')) J(q),
 
-the measure ``dt dR`` being that of rigid motions, which no choice of a frame that depends on q alone, and no rigid motion
-that depends on q and q' alone, changes. The move from q to q' turns the molecule by the A(q, q') of the best fit, and
-``A(q', q)`` is its inverse, so that the way back ends where it began: ``min(1, w'/w)`` of ``w = exp(-beta U) J / g`` is
-exact for q' drawn from g, whatever t, R and x' are at the time, if both energies are of the same x'. Neither t, R nor
-x' needs a weight. Where the others or the molecule go in between is the dynamics' business.
+the measure ``dt dR`` being that of rigid motions, which neither the choice of a frame that depends on q alone changes
+nor a rigid motion that depends on q and q' alone. The move from q to q' turns the molecule by the A(q, q') of the best
+fit, and ``A(q', q)`` is its inverse, so that the way back ends where it began: ``min(1, w'/w)`` of
+``w = exp(-beta U) J / g`` is exact for q' drawn from g, whatever t, R and x' are at the time, if both energies are of
+the same x'. Neither t, R nor x' needs a weight. Where the others or the molecule go in between is up to the dynamics.
 """
 
 from dataclasses import dataclass, field, replace
@@ -32,8 +32,8 @@ MANY_ATOMS = 200
 
 
 BONDED_ACROSS = (
-    "atoms {} and {} are bonded across (by a constraint or HarmonicBondForce of the System, not by the Topology), and a "
-    "lift moves a whole molecule: add the bond to the Topology, or make a restraint a CustomBondForce"
+    "atoms {} and {} are bonded across (by a constraint or HarmonicBondForce of the System, not by the Topology), and "
+    "a lift moves a whole molecule: add the bond to the Topology, or make a restraint a CustomBondForce"
 )
 
 
@@ -89,7 +89,7 @@ class AmongOthers:
 
 @dataclass(eq=False)
 class EnergyBesideOthers:
-    """U of a molecule's internal coordinates, beside others that are held, as an `openmm.PythonForce` calls it; pickles.
+    """U of a molecule's internal coordinates beside others that are held, as a PythonForce calls it; pickles.
 
     Wherever the molecule is, its energy is the one where it fits best on its own configuration there: no rigid motion
     changes it, and its forces have no resultant and no torque about its centre.

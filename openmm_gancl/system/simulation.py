@@ -11,7 +11,6 @@ from ..errors import InputError
 from ..units import FloatArray, masses_of
 from .constraints import constraints_of
 from .molecular_system import MolecularSystem, system_from_objects, target_of
-from .one_molecule import OneMolecule
 from .state import DeclaredState
 
 LIGHT_MASS = 2.0
@@ -102,6 +101,7 @@ def system_from_simulation(
             System: forces were added later.
     """
     from .context_check import positions_of
+    from .one_molecule import OneMolecule
     from .thermostat import check_one_temperature, temperature_of
 
     check_one_temperature(simulation)

@@ -8,15 +8,13 @@ Nilmeier et al. 2011, doi 10.1073/pnas.1106094108): the current configuration is
 
 import json
 import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import openmm
 
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import fresh_seed, named_rng
@@ -29,15 +27,15 @@ from ..generator.torsion_windows import over_torsions
 from ..lifting.label_proposals import LabelProposal
 from ..lifting.requirements import check_integrator, fitted_to, molecule_of_model, system_of_simulation
 from ..system.context_check import positions_of
-from ..system.one_molecule import AmongOthers
 from ..system.thermostat import degrees_of_freedom, heating, temperature_of
-from ..units import FloatArray, IntArray, masses_of, number, thermal_energy
+from ..units import FloatArray, number, thermal_energy
 from .exchange import Attempt, Exchange, Weighed
 from .hints import why_hardly_accepted
 from .inverted import InvertedProposals
 from .records import LiftRecord, Report, record_of
+from .simulation_energy import SimulationEnergy
 from .sources import FORCE_CONSTANT, FRICTION, MoveOptions, MovesOrShares, source_for
-from .velocities import go_beside_others, velocities_after
+from .velocities import go_to
 
 MoveAcceptance = Literal["exchange", "metropolis"]
 
@@ -53,55 +51,6 @@ FIRST_DOUBTS = 64
 
 _moves_made: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """Of each Simulation: two moves of one seed must not propose the same lifts."""
-
-
-class SimulationEnergy:
-    """U in a Simulation's own Context, whose target is so the Simulation's, whatever that is now.
-
-    Args:
-        simulation: an ``openmm.app.Simulation``; after a call its positions are to be put back.
-        molecule: atoms of the one that is lifted beside others; by default all are.
-    """
-
-    def __init__(self, simulation: Any, molecule: IntArray | None = None):
-        self.simulation, self._moved = simulation, False
-        self.among = None if molecule is None else AmongOthers(molecule, masses_of(simulation.system)[molecule])
-        self.kinetic: float | None = None
-        self._positions: FloatArray = np.empty((0, 3))
-
-    def __call__(self, positions: FloatArray) -> float:
-        """kJ/mol at positions of what is lifted, shape=(n_atoms, 3), nm; NaN where OpenMM fails."""
-        first, context = not self._moved, self.simulation.context
-        self._moved = True
-        try:
-            context.setPositions(self.whole(positions))
-            state = context.getState(energy=True)
-        except openmm.OpenMMException:
-            return float("nan")
-        if first:  # of where the Simulation is
-            self.kinetic = number(state.getKineticEnergy())
-        return number(state.getPotentialEnergy())
-
-    def lifted(self, positions: FloatArray) -> FloatArray:
-        """Of all positions, shape=(n, 3), nm, those of what is lifted."""
-        return positions if self.among is None else positions[self.among.atoms]
-
-    def whole(self, positions: FloatArray) -> FloatArray:
-        """Positions of what is lifted, and those of the others as they were, shape=(n, 3), nm."""
-        return positions if self.among is None else self.among.placed(positions, self._positions)
-
-    @contextmanager
-    def put_back(self, positions: FloatArray) -> Iterator[None]:
-        """Whatever happens inside, leave the Simulation at positions, shape=(n_atoms, 3), nm, where it is now.
-
-        Afterwards ``kinetic`` is the kinetic energy, kJ/mol, that it had; None where nothing was evaluated.
-        """
-        self._moved, self.kinetic, self._positions = False, None, positions
-        try:
-            yield
-        finally:
-            if self._moved:
-                self.simulation.context.setPositions(positions)
 
 
 @dataclass(frozen=True)
@@ -410,17 +359,12 @@ class LiftMove:
 
     def _go_to(self, lift: Weighed, velocities: FloatArray, before: FloatArray) -> int:
         """Take a lift, and what its velocities cost."""
-        context, among = self.simulation.context, self._here.among
-        alone, cost = self.acceptance == "metropolis", 0
-        if among is not None:
-            cost = go_beside_others(self.simulation, self.system, among, lift.positions, velocities, before)
-        else:
-            context.setPositions(lift.positions)
-            if not alone:
-                velocities, cost = velocities_after(self.simulation, self.system, lift.positions, velocities)
-            context.setVelocities(velocities)
-        if alone:
+        if self.acceptance == "metropolis":
+            self.simulation.context.setPositions(lift.positions)
+            self.simulation.context.setVelocities(velocities)
             self._carried = _Carried(lift.log_weight, self._energy(), positions_of(self.simulation))
+            return 0
+        cost = go_to(self.simulation, self.system, self._here.among, lift.positions, velocities, before)
         self._of_velocities += cost
         return cost
 

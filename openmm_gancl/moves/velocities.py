@@ -58,47 +58,54 @@ def velocities_after(
     return (found if np.isfinite(found).all() else drawn), 2
 
 
-def go_beside_others(
+def go_to(
     simulation: Any,
     system: MolecularSystem,
-    among: AmongOthers,
+    among: AmongOthers | None,
     lifted: FloatArray,
     drawn: FloatArray,
     before: FloatArray,
 ) -> int:
-    """Put a lifted molecule where it is among others, with velocities of its own; the evaluations that these took.
+    """Take a lift, with velocities to go on with; the evaluations that finding these took.
 
-    The others keep their velocities: those of a whole step, which half a step before follow from the new forces.
+    Others beside the molecule keep their velocities, and the molecule its momentum: those of a whole step, from which
+    those of half a step before follow by the new forces. Drawn momenta would be wrong where a CMMotionRemover holds the
+    sum of all at zero: what it then takes from the others cools them.
 
     Args:
-        simulation: where all is set.
-        system: of the molecule alone.
-        among: which atoms it has.
-        lifted: shape=(n, 3), nm, the molecule anywhere.
+        simulation: an ``openmm.app.Simulation``, or what has its parts.
+        system: of what is lifted.
+        among: which atoms that has; None where it has all.
+        lifted: shape=(n, 3), nm, where it may be anywhere beside others.
         drawn: shape=(n, 3), nm/ps, of it, from Maxwell's distribution, without parts along constraints.
         before: shape=(n_atoms, 3), nm, where all atoms were.
     """
     integrator, context = current_integrator(simulation.integrator), simulation.context
-    positions = among.placed(lifted, before)
+    if among is None:
+        context.setPositions(lifted)
+        velocities, cost = velocities_after(simulation, system, lifted, drawn)
+        context.setVelocities(velocities)
+        return cost
+    positions, atoms = among.placed(lifted, before), among.atoms
     velocities = numbers(context.getState(velocities=True).getVelocities(asNumpy=True))
-    # the constraints of the molecule turn with it
-    drawn = drawn @ rotation_onto(lifted, positions[among.atoms])
+    # what was drawn without its resultant, turned as the molecule is
+    weights = among.masses / among.masses.sum()
+    drawn = (drawn - weights @ drawn) @ rotation_onto(lifted, positions[atoms])
     half, cost = 0.5 * number(integrator.getStepSize()), 0
+    own, others, middle = drawn, velocities, weights @ velocities[atoms]
     if isinstance(integrator, HALF_A_STEP_BEFORE) and half:
         masses, moved = masses_of(simulation.system), np.zeros_like(positions)
-        moved[among.atoms] = drawn
+        moved[atoms] = drawn
         old, here, beyond = (
             _accelerations(context, masses, at) for at in (before, positions, positions + TRIAL_TIME * moved)
         )
-        others = velocities + half * (old - here)
-        slower = drawn + (0.5 * half**2 * (beyond - here) / TRIAL_TIME - half * here)[among.atoms]
-        own = system.constraints.tangent(slower[None], positions[None, among.atoms], system.masses)[0]
-        if np.isfinite(others).all() and np.isfinite(own).all():
-            velocities, drawn = others, own
-        cost = 3
+        slower = drawn + (0.5 * half**2 * (beyond - here) / TRIAL_TIME - half * here)[atoms]
+        own = system.constraints.tangent(slower[None], positions[None, atoms], system.masses)[0]
+        others, middle, cost = velocities + half * (old - here), middle + half * (weights @ old[atoms]), 3
+    found = others.copy()
+    found[atoms] = own + middle
     context.setPositions(positions)
-    velocities[among.atoms] = drawn
-    context.setVelocities(velocities)
+    context.setVelocities(found if np.isfinite(found).all() else velocities)
     if simulation.system.getNumConstraints():
         context.applyVelocityConstraints(VELOCITY_TOLERANCE)
     return cost

@@ -15,10 +15,10 @@ import pytest
 from openmm import app
 
 from openmm_gancl import InputError, LiftMove, ParticleCoordinates, Torsions
-from openmm_gancl.moves import lift_move
+from openmm_gancl.moves import lift_move, simulation_energy
 from openmm_gancl.moves.inverted import INDEPENDENT
 from openmm_gancl.system.one_molecule import AmongOthers, OneMolecule, placed_like
-from openmm_gancl.units import numbers
+from openmm_gancl.units import masses_of, numbers
 
 from .exact import CHAIN, KT
 from .statistics import z_limit
@@ -176,15 +176,18 @@ def frame(positions):
     return np.stack([axis / np.linalg.norm(axis) for axis in axes], axis=1)
 
 
-@pytest.mark.parametrize(("name", "fault"), [("SimulationEnergy", PartnerOfTheStart), ("AmongOthers", PlaceOfTheStart)])
-def test_a_stale_partner_or_another_place_shows(monkeypatch, name, fault):
-    monkeypatch.setattr(lift_move, name, fault)
+@pytest.mark.parametrize(
+    ("where", "name", "fault"),
+    [(lift_move, "SimulationEnergy", PartnerOfTheStart), (simulation_energy, "AmongOthers", PlaceOfTheStart)],
+)
+def test_a_stale_partner_or_another_place_shows(monkeypatch, where, name, fault):
+    monkeypatch.setattr(where, name, fault)
     z = scores(250)
     assert np.abs(z).max() > REJECTED, z
 
 
 def test_any_frame_of_the_molecule_will_do(monkeypatch):
-    monkeypatch.setattr(lift_move, "AmongOthers", FirstAtomKept)
+    monkeypatch.setattr(simulation_energy, "AmongOthers", FirstAtomKept)
     z = scores(400)
     assert np.abs(z).max() < z_limit(N_SCORES), z
 
@@ -218,34 +221,39 @@ def test_energies_beside_others_have_their_forces_and_no_place():
     assert abs(at(one.positions)[0] - simulation.context.getState(energy=True).getPotentialEnergy()._value) < 1e-8
 
 
-def test_others_keep_the_velocities_of_a_whole_step():
-    simulation = beside_a_partner()
-    masses = np.array([simulation.system.getParticleMass(i)._value for i in range(7)])
+def whole_step(simulation):
+    """Velocities of a whole step, and masses; zero of what has none."""
+    state = simulation.context.getState(velocities=True, forces=True)
+    velocities, forces = (numbers(one) for one in (state.getVelocities(True), state.getForces(True)))
+    masses = masses_of(simulation.system)[:, None]
     half = 0.5 * simulation.integrator.getStepSize()._value
+    return velocities + np.where(masses > 0, half * forces / np.where(masses > 0, masses, 1.0), 0.0), masses
 
-    def whole(atom):
-        state = simulation.context.getState(velocities=True, forces=True)
-        velocities, forces = (numbers(one) for one in (state.getVelocities(True), state.getForces(True)))
-        return velocities[atom] + half * forces[atom] / masses[atom], velocities
 
+def test_others_keep_their_velocities_and_the_molecule_its_momentum():
+    simulation = beside_a_partner()
     move, accepted = move_of(simulation), 0
     for _ in range(12):
         simulation.step(5)
-        (before, _), there = whole(PARTNER), places(simulation)
+        (before, masses), there = whole_step(simulation), places(simulation)
         record = move.attempt()
-        (after, velocities), accepted = whole(PARTNER), accepted + record.accepted
-        assert np.abs(after - before).max() < 1e-9
-        assert (places(simulation)[[0, 6]] == there[[0, 6]]).all() and (velocities[6] == 0).all()
+        after, accepted = whole_step(simulation)[0], accepted + record.accepted
+        assert np.abs(after - before)[[0, 6]].max() < 1e-9
+        assert np.abs((masses * (after - before))[FIRST : FIRST + 5].sum(axis=0)).max() < 1e-3
+        assert record.accepted == (np.abs(after - before).max() > 0.1)
+        assert (places(simulation)[[0, 6]] == there[[0, 6]]).all()
         assert record.force_evaluations == 2 + 3 * record.accepted
     assert accepted > 2
 
 
 @pytest.mark.slow
 def test_with_dynamics_between_attempts():
-    """The joint distribution, and the temperature of chain and partner, of velocities drawn and kept."""
+    """The joint distribution, and the temperature of each atom, whose centre of mass is held at rest."""
     simulation = beside_a_partner()
+    simulation.system.addForce(openmm.CMMotionRemover(1))
+    simulation.context.reinitialize(preserveState=True)
     move, found, kinetic = move_of(simulation), [], []
-    masses = np.array([simulation.system.getParticleMass(i)._value for i in range(6)])
+    masses = masses_of(simulation.system)[:6]
     for _ in range(10_000):
         simulation.step(10)
         velocities = numbers(simulation.context.getState(velocities=True).getVelocities(True))[:6]
@@ -257,7 +265,7 @@ def test_with_dynamics_between_attempts():
     z = (blocks.mean(axis=0) - mean) / np.hypot(blocks.std(axis=0, ddof=1) / N_BLOCKS**0.5, error)
     assert np.abs(z).max() < z_limit(N_SCORES), z
     ratios = np.array(kinetic).reshape(N_BLOCKS, -1, 6).mean(axis=1)
-    assert np.abs(ratios.mean(axis=0) - 1).max() < 0.02, ratios.mean(axis=0)
+    assert np.abs(ratios.mean(axis=0) / (1 - masses / masses.sum()) - 1).max() < 0.02, ratios.mean(axis=0)
 
 
 def of_two_chains(simulation):

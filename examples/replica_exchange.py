@@ -19,8 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from openmmtools import cache, mcmc, multistate, states  # pip install 'openmm-gancl[openmmtools]'
 
-TEMPERATURES = (300, 360, 430)
-PHI = gancl.Torsions(("phi",), np.array([[4, 6, 8, 14]]))
+TEMPERATURES, PHI = (300, 360, 430), gancl.Torsions(("phi",), np.array([[4, 6, 8, 14]]))
 
 
 def simulate(run, n_iterations, storage):
@@ -30,7 +29,8 @@ def simulate(run, n_iterations, storage):
     dynamics = mcmc.LangevinDynamicsMove(2 * unit.femtosecond, 1 / unit.picosecond, n_steps=50)
     files = {"model": run / "model.safetensors", "topology": run / "top.pdb", "surface": run / "fes.npz"}
     lift = gancl.moves.LiftMCMCMove(**files, moves="independent", may_differ=["temperature"])
-    sampler = multistate.ReplicaExchangeSampler(mcmc.SequenceMove([dynamics, lift]), n_iterations)
+    moves = mcmc.SequenceMove([dynamics, lift])
+    sampler = multistate.ReplicaExchangeSampler(mcmc_moves=moves, number_of_iterations=n_iterations)
     thermodynamic = [states.ThermodynamicState(system, temperature * unit.kelvin) for temperature in TEMPERATURES]
     reporter = multistate.MultiStateReporter(storage, checkpoint_interval=1)
     sampler.create(thermodynamic, states.SamplerState(start.positions), reporter)

@@ -20,7 +20,8 @@ from ..generator.model import LiftingModel
 from ..generator.trained_for import atom_names
 from ..reference.chart import InternalCoordinates
 from ..reference.potential import ReferenceParameters
-from ..sampling.langevin import RestrainedDynamics, Walkers, join_walkers, sample_task, window_tasks
+from ..sampling.frames import Walkers, join_walkers
+from ..sampling.langevin import RestrainedDynamics, sample_task, window_tasks
 from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system

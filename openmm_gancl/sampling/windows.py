@@ -24,9 +24,9 @@ from ..system.bonds import count_molecules
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..units import FloatArray, IntArray, numbers, whole_number
-from .frames import Frames
+from .frames import Frames, Walkers, join_frames, join_walkers
 from .labels import scattered_labels
-from .langevin import RestrainedDynamics, Walkers, WindowTask, collect_frames, join_walkers, sample_task, window_tasks
+from .langevin import RestrainedDynamics, WindowTask, collect_frames, sample_task, window_tasks
 from .steering import label_distances, nearest_starts, pulled_starts
 
 WINDOWS_PER_TASK = 8
@@ -175,14 +175,23 @@ class _Windows:
             positions = nearest_starts(self.system.slow, self.labels, positions)
         return Walkers(positions)
 
-    def sampled(self, walkers: Walkers, cost: int, progress: Callable[[], None] | None) -> Frames:
-        """Frames of all stretches, walkers exchanged in between."""
+    def begun(self, starts: Starts | FloatArray | Walkers | None, progress: Callable[[], None] | None) -> Frames:
+        """Frames of new windows."""
+        return self.sampled(*self.started(starts), progress)
+
+    def continued(self, frames: Frames, progress: Callable[[], None] | None) -> Frames:
+        """More of windows that can be continued."""
+        assert frames.walkers is not None
+        return join_frames(frames, self.sampled(frames.walkers, 0, progress, frames.n_stretches))
+
+    def sampled(self, walkers: Walkers, cost: int, progress: Callable[[], None] | None, earlier: int = 0) -> Frames:
+        """Frames of all stretches, walkers exchanged in between; of windows that go on after earlier stretches."""
         stretches: list[list[WindowTask]] = []
         results: list[Any] = []
         slow, kT, kappa = self.system.slow, self.system.kT, self.dynamics.force_constants
         pairs, tried, accepted = neighbouring_windows(slow, self.labels), 0, 0
-        for number, n_frames in enumerate(self.lengths.stretches()):
-            if number:
+        for number, n_frames in enumerate(self.lengths.stretches(), start=earlier):
+            if number and self.lengths.exchange_steps:
                 with np.errstate(invalid="ignore"):
                     cv_values = slow.transform(walkers.positions)
                 rng = named_rng(self.seed, "windows", "exchange", number)
@@ -206,6 +215,44 @@ class _Windows:
         return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
 
 
+def _restrained(
+    system: Any, slow: SlowCoordinates | None, temperature: Any, force_constants: Any
+) -> tuple[MolecularSystem, FloatArray]:
+    """What is sampled, and the constants of its restraint."""
+    constants = {} if force_constants is None else {"force_constants": force_constants}
+    target = as_system(system, slow, temperature=temperature, **constants)
+    if force_constants is None:
+        return target, target.force_constants
+    return target, checked_constants(force_constants, target.slow)
+
+
+def _to_continue(
+    continued: Frames, labels: Any, starts: Any, force_constants: Any
+) -> tuple[FloatArray, FloatArray, int]:
+    """Labels and force constants of windows that can go on, and that they are not equilibrated anew.
+
+    Raises:
+        InputError: they cannot, or are given labels, starts or constants of their own.
+    """
+    if continued.walkers is None:
+        raise InputError("the frames do not say where their windows ended (an older file?): sample them anew")
+    if starts is not None:
+        raise InputError("windows are continued from their last walkers: leave starts out, or continued")
+    lost = set(range(continued.n_windows)) - set(continued.window.tolist())
+    lost |= set(np.flatnonzero(~np.isfinite(continued.walkers.positions).all(axis=(1, 2))).tolist())
+    if lost:
+        raise InputError(
+            f"window {min(lost)} blew up or left the state, and cannot be continued: sample the windows anew, with "
+            "other starts or a shorter time step"
+        )
+    found = continued.window_labels()
+    given = {"labels": (labels, found), "force_constants": (force_constants, continued.force_constants)}
+    for name, (theirs, ours) in given.items():
+        if theirs is not None and not np.allclose(np.broadcast_to(numbers(theirs), ours.shape), ours):
+            raise InputError(f"`{name}` are others than those of the windows to be continued: leave them out")
+    return found, continued.force_constants, 0
+
+
 def sample_windows(
     system: Any,
     labels: FloatArray | None = None,
@@ -226,6 +273,7 @@ def sample_windows(
     workers: int = 1,
     executor: Executor | None = None,
     progress: Callable[[], None] | None = None,
+    continued: Frames | None = None,
 ) -> Frames:
     """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
 
@@ -253,16 +301,17 @@ def sample_windows(
         workers: local processes.
         executor: any `concurrent.futures.Executor` instead.
         progress: called once for each finished task.
+        continued: frames whose windows go on from their last walkers, not equilibrated anew; the result has both.
     """
+    if continued is not None:
+        labels, force_constants, equilibration_steps = _to_continue(continued, labels, starts, force_constants)
     lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
     with preserve_platform_rng():
-        constants = {} if force_constants is None else {"force_constants": force_constants}
-        target = as_system(system, slow, temperature=temperature, **constants)
+        target, kappa = _restrained(system, slow, temperature, force_constants)
+        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
         if labels is None:
             n = whole_number("n_windows", n_windows)
             labels = scattered_labels(target.slow, n, named_rng(seed, "windows", "labels"))
-        kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
-        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
         run = partial(run_tasks, workers=workers, executor=executor)
         windows = _Windows(target, dynamics, checked_labels(labels, target.slow), lengths, seed, run)
-        return windows.sampled(*windows.started(starts), progress)
+        return windows.continued(continued, progress) if continued else windows.begun(starts, progress)

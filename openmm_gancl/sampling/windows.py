@@ -216,14 +216,18 @@ class _Windows:
 
 
 def _restrained(
-    system: Any, slow: SlowCoordinates | None, temperature: Any, force_constants: Any
-) -> tuple[MolecularSystem, FloatArray]:
-    """What is sampled, and the constants of its restraint."""
+    system: Any,
+    slow: SlowCoordinates | None,
+    temperature: Any,
+    force_constants: Any,
+    time_step: float | None,
+    platform: str,
+) -> tuple[MolecularSystem, RestrainedDynamics]:
+    """What is sampled, and its dynamics."""
     constants = {} if force_constants is None else {"force_constants": force_constants}
     target = as_system(system, slow, temperature=temperature, **constants)
-    if force_constants is None:
-        return target, target.force_constants
-    return target, checked_constants(force_constants, target.slow)
+    kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
+    return target, RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
 
 
 def _to_continue(
@@ -277,16 +281,15 @@ def sample_windows(
 ) -> Frames:
     """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
 
-    Any System will do, solvent, constraints and barostat included. Every window is minimised (unless it starts from
-    moving walkers) and equilibrated. Frames outside the declared state are counted in ``dropped`` and left out.
+    Any System will do, solvent, constraints and barostat included. Windows are minimised (unless walkers move already)
+    and equilibrated. Frames outside the declared state are counted in ``dropped`` and left out.
 
     Args:
         system: a system, or an ``openmm.app.Simulation``, which is left as it is; its barostat, if any, stays.
         labels: shape=(n, d), radians or nm; by default ``n_windows`` scattered ones.
         slow: the labels' coordinates, of a Simulation.
-        starts: ``structure`` (turned to each label), ``pulling`` (from window to window), walkers (of `structures_at`,
-            say), or positions, shape=(n, n_atoms, 3), nm: one each, else the nearest. By default structure, or
-            pulling where there are several molecules.
+        starts: ``structure`` (turned to each label; the default of one molecule), ``pulling`` (from window to window;
+            of several), walkers (`structures_at`), or positions, shape=(n, n_atoms, 3), nm: one each, else the nearest.
         n_windows: how many, if ``labels`` is None.
         steps_per_window: Langevin steps sampled in each.
         frames_per_window: frames kept of each.
@@ -307,11 +310,10 @@ def sample_windows(
         labels, force_constants, equilibration_steps = _to_continue(continued, labels, starts, force_constants)
     lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
     with preserve_platform_rng():
-        target, kappa = _restrained(system, slow, temperature, force_constants)
-        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
+        target, dynamics = _restrained(system, slow, temperature, force_constants, time_step, platform)
         if labels is None:
-            n = whole_number("n_windows", n_windows)
-            labels = scattered_labels(target.slow, n, named_rng(seed, "windows", "labels"))
-        run = partial(run_tasks, workers=workers, executor=executor)
-        windows = _Windows(target, dynamics, checked_labels(labels, target.slow), lengths, seed, run)
+            rng = named_rng(seed, "windows", "labels")
+            labels = scattered_labels(target.slow, whole_number("n_windows", n_windows), rng)
+        run, labels = partial(run_tasks, workers=workers, executor=executor), checked_labels(labels, target.slow)
+        windows = _Windows(target, dynamics, labels, lengths, seed, run)
         return windows.continued(continued, progress) if continued else windows.begun(starts, progress)

@@ -1,0 +1,59 @@
+"""How the site is built: ``python -m sphinx -W -b html docs docs/_build``; nothing is fetched, then or when it is read."""
+
+import numpy as np
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import openmm_gancl
+from openmm_gancl import units
+
+project = "openmm-gancl"
+author = "openmm-gancl developers"
+release = version = openmm_gancl.__version__
+copyright = "openmm-gancl developers, MIT licence"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]
+myst_heading_anchors = 3
+
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+napoleon_attr_annotations = False
+python_maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = "openmm-gancl"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_math_renderer = "mathml"
+pygments_style = "default"
+
+# before another module reads them: ndarray instead of ndarray[tuple[Any, ...], dtype[float64]]; docstrings have the shapes
+units.FloatArray = units.IntArray = units.BoolArray = np.ndarray
+
+
+def _inline(writer, node):
+    writer.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(writer, node):
+    writer.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Formulas as MathML, which browsers draw themselves."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

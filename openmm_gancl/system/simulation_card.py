@@ -40,8 +40,9 @@ class SimulationCard:
     card: SystemCard
     system: MolecularSystem
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write the card, and beside it topology, System and State; `load_system` of the folder is the same system."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / TOPOLOGY, topology_text(self.system.topology))
         write_atomically(folder / SYSTEM, openmm.XmlSerializer.serialize(self.system.system))

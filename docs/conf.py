@@ -1,5 +1,7 @@
 """How the site is built: ``python -m sphinx -W -b html docs docs/_build``; nothing is fetched, then or when it is read."""
 
+from pathlib import Path
+
 import numpy as np
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -54,6 +56,15 @@ def _block(writer, node):
     raise nodes.SkipNode
 
 
+def _with_new_pages(app, docname, source):
+    """Pages that the index does not name stand in the navigation where it has a star."""
+    if docname == "index":
+        pages = sorted(path.stem for path in Path(app.srcdir).glob("*.md") if path.stem != "index")
+        new = [page for page in pages if f"\n{page}\n" not in source[0]]
+        source[0] = source[0].replace("\n*\n", "\n".join(["", *new, ""]))
+
+
 def setup(app):
-    """Formulas as MathML, which browsers draw themselves."""
+    """Formulas as MathML, which browsers draw themselves; new pages find their place."""
+    app.connect("source-read", _with_new_pages)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

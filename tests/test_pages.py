@@ -4,9 +4,12 @@ Blocks of a page share names and a folder, in their order, as a reader would run
 presets; a block behind the comment ``<!-- slow: why -->`` runs with ``-m slow`` alone.
 """
 
+import importlib
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,3 +103,75 @@ RUN = [path for path in PAGES if any(language in ("python", "toml", "console", "
 @pytest.mark.parametrize("path", RUN, ids=name_of)
 def test_a_page_runs(path, small):
     run_page(path, with_slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:what was learned is not to be trusted")
+@pytest.mark.parametrize("path", [path for path in RUN if "<!-- slow" in path.read_text()], ids=name_of)
+def test_a_page_runs_with_what_is_slow(path, small):
+    run_page(path, with_slow=True)
+
+
+def test_a_wrong_block_fails(small):
+    """The twins: of code, of a command, of a card, of a language that nobody runs."""
+    page = small / "page.md"
+    for language, text in (
+        ("python", "assert False"),
+        ("console", "$ gancl run nothing_of_this_name"),
+        ("toml", 'name = "mine"'),
+        ("pythn", "1 + 1"),
+    ):
+        page.write_text(f"# Page\n\n```{language}\n{text}\n```\n")
+        with pytest.raises((AssertionError, ValueError)):
+            run_page(page, with_slow=False)
+
+
+def public_names(folder):
+    return set(importlib.import_module(f"openmm_gancl.{folder}").__all__)
+
+
+FOLDERS = sorted(path.parent.name for path in (ROOT / "openmm_gancl").glob("*/__init__.pyi"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_public_name_has_its_place_and_an_example_that_runs(folder):
+    """Of the section that documents a name the code uses it."""
+    sections = re.split(r"^## ", (DOCS / "api" / f"{folder}.md").read_text(), flags=re.MULTILINE)[1:]
+    found = set()
+    for section in sections:
+        code = "\n".join(text for _, language, text in BLOCK.findall(section) if language == "python")
+        for name in re.findall(r"^\.\. auto\w+:: openmm_gancl\.(?:\w+\.)?(\w+)$", section, flags=re.MULTILINE):
+            assert re.search(rf"\b{name}\b", code), f"{name}: its section has no example of it"
+            found.add(name)
+    assert found == public_names(folder)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Built strict: a warning is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, folder]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def test_the_site_is_built_and_needs_no_network(site):
+    """Nothing that a browser would fetch has an address of its own."""
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) >= len(PAGES) - 1
+    fetched = r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?:https?:)?//[^"]*"'
+    for page in pages:
+        assert not re.findall(fetched, page.read_text()), page.name
+    assert "<math" in (site / "how_it_works.html").read_text()
+
+
+def test_a_new_page_is_in_the_navigation(site):
+    navigation = (site / "index.html").read_text()
+    for page in DOCS.glob("*.md"):
+        assert f'href="{page.stem}.html"' in navigation or page.stem == "index", page
+
+
+def test_pictures_are_small():
+    for picture in [*(DOCS / "images").iterdir(), DOCS / "efficiency.png"]:
+        assert picture.stat().st_size <= 150_000, picture

@@ -1,5 +1,6 @@
-"""How the site is built: ``python -m sphinx -W -b html docs docs/_build``; nothing is fetched, then or when it is read."""
+"""How the site is built, by ``python -m sphinx -W docs site``; nothing is fetched, then or when it is read."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +43,22 @@ html_copy_source = False
 html_math_renderer = "mathml"
 pygments_style = "default"
 
-# before another module reads them: ndarray instead of ndarray[tuple[Any, ...], dtype[float64]]; docstrings have the shapes
+# before another module reads them: ndarray, not ndarray[tuple[Any, ...], dtype[float64]]; docstrings have the shapes
 units.FloatArray = units.IntArray = units.BoolArray = np.ndarray
 
 
+def _mathml(node, as_block):
+    """As docutils makes it, with the space behind a function's name that it leaves out."""
+    return tex2mathml(re.sub(r"\\(ln|det) ", r"\\\1\\,", node.astext()), as_block=as_block)
+
+
 def _inline(writer, node):
-    writer.body.append(tex2mathml(node.astext()))
+    writer.body.append(_mathml(node, False))
     raise nodes.SkipNode
 
 
 def _block(writer, node):
-    writer.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
+    writer.body.append(f'<div class="equation">{_mathml(node, True)}</div>')
     raise nodes.SkipNode
 
 

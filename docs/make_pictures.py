@@ -50,7 +50,9 @@ def script_of(page):
         for line in text.splitlines():
             command = line.removeprefix("$ gancl ").split()
             if "closures" not in command:
-                parts.append(f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'openmm_gancl.cli', *{command}])")
+                parts.append(
+                    f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'openmm_gancl.cli', *{command}])"
+                )
     return "\n".join(parts)
 
 
@@ -80,7 +82,7 @@ def weights_and_surface():
     exact = 10.0 / system.kT * (x**2 - 1) ** 2 + stiffness
     ax.plot(x, exact - exact.min(), color="tab:red", label="exact free energy")
     ax.plot([], [], ".", color="0.7", label="-log w of single lifts")
-    ax.set(xlabel="label x (nm)", ylabel="kT", ylim=(-1.5, 8))
+    ax.set(xlabel="label x (nm)", ylabel="kT", ylim=(-1.5, 10))
     ax.legend(frameon=False, loc="upper center")
     save(figure, "weights")
 
@@ -113,7 +115,8 @@ def modes():
     axes[1].hist(y, bins, density=True, color="tab:orange")
     axes[2].hist(y, bins, weights=weights, density=True, color="tab:blue")
     centres = 0.5 * (bins[1:] + bins[:-1])
-    share = 1 / (1 + np.exp(-0.7))
+    x = np.linspace(-0.2, 0.2, 201)  # the card's energy: RT = kT, kx = 10
+    share = np.average(1 / (1 + np.exp(-0.7 - 0.6 * np.tanh(2 * x))), weights=np.exp(-5.0 * x**2 / system.kT))
     normal = [np.exp(-0.5 * ((centres - at) / 0.04) ** 2) / (0.04 * np.sqrt(2 * np.pi)) for at in (0.3, -0.3)]
     axes[2].plot(centres, share * normal[0] + (1 - share) * normal[1], "k", linewidth=1, label="exact")
     axes[2].legend(frameon=False)

@@ -22,7 +22,9 @@ from openmm_gancl.workflow import options as run_options
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.parts] + [ROOT / "README.md"]
-BLOCK = re.compile(r"(<!-- (?:slow|fails|elsewhere)[^>]*-->\n+)?^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"(<!-- (?:slow|fails|elsewhere)[^>]*-->\n+)?^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
+)
 SHOWN = ("text", "{eval-rst}", "{toctree}", "{math}", "{grid}", "bibtex")
 """Languages of blocks that nobody runs."""
 
@@ -96,7 +98,9 @@ def run_page(path, with_slow):
             run_block(language, text, path, names)
 
 
-RUN = [path for path in PAGES if any(language in ("python", "toml", "console", "bash") for _, language, _ in blocks(path))]
+RUN = [
+    path for path in PAGES if any(language in ("python", "toml", "console", "bash") for _, language, _ in blocks(path))
+]
 
 
 @pytest.mark.filterwarnings("ignore:what was learned is not to be trusted")

@@ -1,4 +1,4 @@
-"""Wheel and sdist: built, installed without a network into an empty environment, and run; what they say of themselves."""
+"""Wheel and sdist: built, installed without a network into an empty environment, and run."""
 
 import re
 import subprocess

@@ -9,8 +9,10 @@ import venv
 import zipfile
 from pathlib import Path
 
+import jinja2
 import numpy
 import pytest
+import yaml
 
 import openmm_gancl
 
@@ -33,13 +35,14 @@ def test_the_version_stands_in_one_place():
 
 def test_the_recipe_has_the_dependencies_of_the_package():
     """Each with its least version, by the names that conda-forge has."""
-    recipe = (ROOT / ".ci" / "recipe" / "meta.yaml").read_text()
-    section = recipe.split("  run:\n")[1].split("\ntest:")[0]
-    found = set(re.findall(r"^    - (\S+ \S+)$", section, flags=re.MULTILINE)) - {"python >={{ python_min }}"}
+    text = (ROOT / ".ci" / "recipe" / "meta.yaml").read_text()
+    recipe = yaml.safe_load(jinja2.Template(text).render(PYTHON="python", python_min="3.11"))
+    found = set(recipe["requirements"]["run"]) - {"python >=3.11"}
     names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
     of_package = [re.fullmatch(r"([\w-]+)(>=\S+)", one).groups() for one in PROJECT["dependencies"]]
     assert found == {f"{names.get(name, name)} {least}" for name, least in of_package}
-    assert f'version = "{openmm_gancl.__version__.split(".dev")[0]}"' in recipe
+    assert recipe["package"]["version"] == openmm_gancl.__version__.split(".dev")[0]
+    assert PROJECT["scripts"] == dict(entry.split(" = ") for entry in recipe["build"]["entry_points"])
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,9 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.par
 BLOCK = re.compile(
     r"(<!-- (?:slow|fails|elsewhere)[^>]*-->\n+)?^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
 )
+OWN_TESTS = {"other_programs": "test_docs.py"}
+"""Pages that are run elsewhere."""
+
 SHOWN = ("text", "{eval-rst}", "{toctree}", "{math}", "{grid}", "bibtex")
 """Languages of blocks that nobody runs."""
 
@@ -78,7 +81,7 @@ def run_block(language, text, path, names):
 def small(monkeypatch, tmp_path):
     """Presets of a few seconds, in a folder of its own with the examples beside it."""
     loop = replace(run_options.LOOP_PRESETS["quick"], n_windows=10, frames_per_window=10, n_first=1000)
-    loop = replace(loop, max_evaluations=5200, network_steps=8)
+    loop = replace(loop, max_evaluations=5200, network_steps=8, check_evaluations=600)
     monkeypatch.setattr(run_options, "LOOP_PRESETS", {"default": loop, "quick": loop})
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shutil.copytree(ROOT / "tests" / "data" / "tables", tmp_path, dirs_exist_ok=True)
@@ -98,8 +101,9 @@ def run_page(path, with_slow):
             run_block(language, text, path, names)
 
 
+RUNNABLE = {"python", "toml", "console", "bash"}
 RUN = [
-    path for path in PAGES if any(language in ("python", "toml", "console", "bash") for _, language, _ in blocks(path))
+    path for path in PAGES if path.stem not in OWN_TESTS and RUNNABLE & {language for _, language, _ in blocks(path)}
 ]
 
 

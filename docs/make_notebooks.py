@@ -35,15 +35,21 @@ def _prose(text):
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
+def _shown(code):
+    """With figures shown where a page saves them: pyplot's by themselves, others as a cell's last expression."""
+    code = re.sub(r"^figure\.savefig\(.*\)\n", "", code, flags=re.MULTILINE)
+    return re.sub(r"^(.+)\.savefig\([^()]*\)\n\Z", r"\1\n", code, flags=re.MULTILINE)
+
+
 def cells_of(page):
     """Cells of a page of `docs/`: prose as Markdown, commands after an exclamation mark."""
     parts = FENCE.split((ROOT / "docs" / f"{page}.md").read_text().split("\n## Go on\n")[0])
-    cells = []
+    cells = [_cell("code", "%matplotlib inline")]
     for prose, language, code in zip(parts[::3], [*parts[1::3], ""], [*parts[2::3], ""], strict=True):
         if _prose(prose):
             cells.append(_cell("markdown", _prose(prose)))
         if language:
-            cells.append(_cell("code", code if language == "python" else code.replace("$ gancl", "!gancl")))
+            cells.append(_cell("code", _shown(code) if language == "python" else code.replace("$ gancl", "!gancl")))
     return cells
 
 
@@ -62,9 +68,12 @@ def _small(picture):
 
 
 def _kept(output):
-    """An output as it is stored: small pictures, no warnings, whose lines name folders of the machine."""
-    if output["output_type"] == "stream" and output["name"] == "stderr":
-        return None
+    """An output as it is stored: small pictures, no progress, no warnings, which name folders of the machine."""
+    if output["output_type"] == "stream":
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output["text"]).replace("\r", "\n")
+        lines = [line for line in plain.split("\n") if "\N{BOX DRAWINGS HEAVY HORIZONTAL}" not in line]
+        output["text"] = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).lstrip("\n")
+        return output if output["name"] != "stderr" and output["text"].strip() else None
     if "image/png" in output.get("data", {}):
         output["data"]["image/png"] = _small(output["data"]["image/png"])
     return output

@@ -25,10 +25,10 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.par
 BLOCK = re.compile(
     r"(<!-- (?:slow|fails|elsewhere)[^>]*-->\n+)?^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
 )
-OWN_TESTS = {"other_programs": "test_docs.py"}
+OWN_TESTS = {"other_programs": "test_docs.py", "many_machines": "engine/test_executors.py, with clusters"}
 """Pages that are run elsewhere."""
 
-SHOWN = ("text", "{eval-rst}", "{toctree}", "{math}", "{grid}", "bibtex")
+SHOWN = ("", "text", "{eval-rst}", "{toctree}", "{math}", "{grid}", "bibtex")
 """Languages of blocks that nobody runs."""
 
 
@@ -74,7 +74,7 @@ def run_block(language, text, path, names):
     elif language in ("bash", "console"):
         run_commands(text)
     else:
-        assert language in SHOWN, f"{path}: a block of {language or 'no language'}: python, toml, console, or text"
+        assert language in SHOWN, f"{path}: a block of {language}: give python, toml, console or text"
 
 
 @pytest.fixture
@@ -83,6 +83,8 @@ def small(monkeypatch, tmp_path):
     loop = replace(run_options.LOOP_PRESETS["quick"], n_windows=10, frames_per_window=10, n_first=1000)
     loop = replace(loop, max_evaluations=5200, network_steps=8, check_evaluations=600)
     monkeypatch.setattr(run_options, "LOOP_PRESETS", {"default": loop, "quick": loop})
+    # which tests of pictures are there for
+    monkeypatch.setattr("openmm_gancl.free_energy.report._pictures", lambda *arguments: {})
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shutil.copytree(ROOT / "tests" / "data" / "tables", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

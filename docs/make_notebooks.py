@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _small(picture):
 def _kept(output):
     """An output as it is stored: small pictures, no progress, no warnings, which name folders of the machine."""
     if output["output_type"] == "stream":
-        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output["text"]).replace("\r", "\n")
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output["text"]).replace("\r\n", "\n").replace("\r", "\n")
         lines = [line for line in plain.split("\n") if "\N{BOX DRAWINGS HEAVY HORIZONTAL}" not in line]
         output["text"] = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).lstrip("\n")
         return output if output["name"] != "stderr" and output["text"].strip() else None
@@ -95,8 +96,10 @@ def run(page):
 
 
 def main():
-    """All of them."""
+    """All of them, or those that are named."""
     for name, page in PAGES.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         (ROOT / "examples" / f"{name}.ipynb").write_text(run(page) + "\n")
         print(name)
 

@@ -29,12 +29,12 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 
 def use_threads_of(folder: Path) -> None:
     """Set the thread count of the linear algebra, which is read when numpy and torch are first imported."""
-    from ..workflow.folder import MANIFEST
+    from ..workflow.manifest import read_manifest
     from ..workflow.options import N_THREADS
 
     try:
-        threads = int(json.loads((folder / MANIFEST).read_text())["threads"])
-    except (OSError, ValueError, KeyError, TypeError):
+        threads = read_manifest(folder)["threads"]
+    except InputError:  # said later
         threads = N_THREADS
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
@@ -53,7 +53,12 @@ def run_options(**given: Any) -> "RunOptions":
 
 
 def advance(
-    folder: Path, target: str | None, options: "RunOptions | None", workers: int | None, until: str
+    folder: Path,
+    target: str | None,
+    options: "RunOptions | None",
+    workers: int | None,
+    until: str,
+    trust_force_field: bool = False,
 ) -> "Outcome":
     """Compute a run's stages up to one."""
     use_threads_of(folder)
@@ -61,7 +66,15 @@ def advance(
 
     logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
     reporter = make_reporter()
-    return advance_run(folder, target, options, reporter=reporter, workers=workers, until=until)
+    return advance_run(
+        folder,
+        target,
+        options,
+        reporter=reporter,
+        workers=workers,
+        until=until,
+        trust_force_field=trust_force_field,
+    )
 
 
 def check_run(target: str, missing: str) -> None:
@@ -121,6 +134,46 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
+def _checked_time_step(outcome: "Outcome", workers: int | None, trust_force_field: bool) -> str | None:
+    """Compare with half the time step, say what was found on stderr, and give the doubt, if any."""
+    from ..workflow.time_step_check import check_time_step
+
+    found = check_time_step(
+        outcome.folder, reporter=make_reporter(), workers=workers, trust_force_field=trust_force_field
+    )
+    if found.doubt is not None:
+        typer.echo(f"warning: not to be trusted: {shared.as_options(found.doubt)}", err=True)
+    typer.echo(found.text(), err=True)
+    return found.doubt
+
+
+def _begin(
+    target: str,
+    output: Path | None,
+    options: "RunOptions",
+    workers: int | None,
+    until: str,
+    trust_force_field: bool,
+    check_time_step: bool,
+    json_: bool,
+) -> None:
+    """Begin a run in the folder ``output``, or go on with the one that ``target`` is."""
+    if check_time_step and until != LAST_STAGE:
+        raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
+    if output is None and until == LAST_STAGE:
+        raise InputError("there is no place for the results: name a run folder with -o RUN")
+    if output is None:
+        check_run(target, "-o RUN")
+        check_no_options(vars(options), vars(run_options(relax_steps=None)))
+        print_outcome(advance(Path(target), None, None, workers, until, trust_force_field), json_)
+        return
+    outcome = advance(output, target, options, workers, until, trust_force_field)
+    doubt = _checked_time_step(outcome, workers, trust_force_field) if check_time_step else None
+    print_outcome(outcome, json_)
+    if doubt is not None:
+        raise typer.Exit(EXIT_NOT_TRUSTED)
+
+
 def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
     """A command that takes all options of a run and computes its stages as far as one."""
 
@@ -146,12 +199,12 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         seed: shared.Seed = 0,
         platform: shared.Platform = "auto",
         workers: shared.Workers = None,
+        trust_force_field: shared.Trust = False,
+        check_time_step: shared.CheckTimeStep = False,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            if output is None and until == LAST_STAGE:
-                raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
                 preset=preset,
                 generator=generator,
@@ -172,12 +225,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 seed=seed,
                 platform=platform,
             )
-            if output is None:
-                check_run(target, "-o RUN")
-                check_no_options(vars(options), vars(run_options(relax_steps=None)))
-                print_outcome(advance(Path(target), None, None, workers, until), json_)
-            else:
-                print_outcome(advance(output, target, options, workers, until), json_)
+            _begin(target, output, options, workers, until, trust_force_field, check_time_step, json_)
 
     command.__doc__ = doc
     return command
@@ -189,11 +237,12 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
     def command(
         run: RunArgument,
         workers: shared.Workers = None,
+        trust_force_field: shared.Trust = False,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            print_outcome(advance(run, None, None, workers, until), json_)
+            print_outcome(advance(run, None, None, workers, until, trust_force_field), json_)
 
     command.__doc__ = doc
     return command
@@ -220,15 +269,17 @@ def lift(
         int | None, typer.Option("--lifts", min=1, help="So many more from the last model of a finished run.")
     ] = None,
     workers: shared.Workers = None,
+    trust_force_field: shared.Trust = False,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
     """The lift stage of a run and the surface made of it, and before it whatever is missing; or more lifts."""
     with exit_codes(debug, RESUME_HINT):
         if lifts is None:
-            print_outcome(advance(run, None, None, workers, LAST_STAGE), json_)
+            print_outcome(advance(run, None, None, workers, LAST_STAGE, trust_force_field), json_)
             return
         use_threads_of(run)
         from ..workflow.run import lift_more
 
-        print_outcome(lift_more(run, lifts, reporter=make_reporter(), workers=workers), json_)
+        more: dict[str, Any] = {"reporter": make_reporter(), "workers": workers}
+        print_outcome(lift_more(run, lifts, **more, trust_force_field=trust_force_field), json_)

@@ -36,6 +36,7 @@ def _train_own(
     output: Path | None,
     latent: int | None,
     seed: int,
+    trust_force_field: bool,
 ) -> tuple[Path, str]:
     use_threads_of(Path("."))
     from ..files import check_writable
@@ -49,7 +50,7 @@ def _train_own(
         raise InputError("own frames need --top FILE, and -o model.safetensors or -o RUN: name both")
     check_model_name(output)
     check_writable(output)
-    system = load_system(target)
+    system = load_system(target, trust_force_field=trust_force_field)
     check_cvs(system, cvs)
     reporter = make_reporter()
     positions = load_own_frames(system, top, trajectories, log_weights, seed, reporter.note)
@@ -78,6 +79,7 @@ def _own_frames_of_a_run(
     output: Path | None,
     begun_with: "RunOptions",
     workers: int | None,
+    trust_force_field: bool,
 ) -> "Outcome":
     folder = Path(target) if output is None else output
     use_threads_of(folder)
@@ -93,7 +95,9 @@ def _own_frames_of_a_run(
         return read_own_frames(system, topology, trajectories, log_weights, reporter.note)
 
     system, options = (None, None) if output is None else (target, begun_with)
-    return use_own_frames(folder, system, options, frames, reporter=reporter, workers=workers)
+    return use_own_frames(
+        folder, system, options, frames, reporter=reporter, workers=workers, trust_force_field=trust_force_field
+    )
 
 
 def train(
@@ -114,6 +118,7 @@ def train(
     seed: shared.Seed = 0,
     platform: shared.Platform = "auto",
     workers: shared.Workers = None,
+    trust_force_field: shared.Trust = False,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
@@ -135,10 +140,11 @@ def train(
                     "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
                     "leave them out; gancl export writes a run's model to a file"
                 )
-            print_outcome(advance(Path(target), None, None, workers, "train"), json_)
+            print_outcome(advance(Path(target), None, None, workers, "train", trust_force_field), json_)
             return
         from ..workflow.folder import is_run_folder
 
+        own = (target, top, traj, cv or [], log_weights, output)
         if is_run_folder(Path(target)) or (output is not None and not output.suffix):
             if latent is not None:
                 raise InputError("--latent is of the product generator: leave it out, or name -o model.safetensors")
@@ -149,8 +155,7 @@ def train(
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
                 if output is not None:
                     raise InputError(f"{target} is a run folder, where the model goes: leave -o out")
-            outcome = _own_frames_of_a_run(target, top, traj, cv or [], log_weights, output, options, workers)
-            print_outcome(outcome, json_)
+            print_outcome(_own_frames_of_a_run(*own, options, workers, trust_force_field), json_)
             return
-        path, description = _train_own(target, top, traj, cv or [], log_weights, output, latent, seed)
+        path, description = _train_own(*own, latent, seed, trust_force_field)
         typer.echo(json.dumps({"model": str(path), "description": description}) if json_ else f"{path}: {description}")

@@ -25,7 +25,9 @@ from ..lifting.requirements import check_exact, check_simulation
 from ..reference.chart import chart_for
 from ..system.simulation_card import SimulationCard, card_of_simulation
 from ..units import FloatArray, whole_number
-from ..workflow.folder import MANIFEST, RunFolder
+from ..workflow.context import surface_name
+from ..workflow.folder import RunFolder
+from ..workflow.manifest import MANIFEST
 from ..workflow.options import RunOptions
 from ..workflow.run import run
 from ..workflow.summary import Summary, load_summary
@@ -99,7 +101,7 @@ class LearnedMove(LiftMove):
 
 def _surface_over(folder: Path, names: Sequence[str]) -> FreeEnergySurface:
     """The surface over these labels, where a run of learned ones has another one too."""
-    other = folder / ("_".join(["fes", *names]) + ".npz")
+    other = folder / f"{surface_name(names)}.npz"
     surface = load_surface(folder / "fes.npz")
     return surface if surface.names == tuple(names) or not other.is_file() else load_surface(other)
 

@@ -19,6 +19,7 @@ import numpy as np
 import openmm
 
 from ..engine.platform_rng import preserve_platform_rng
+from ..engine.platforms import named_failures
 from ..engine.random_numbers import fresh_seed, named_rng
 from ..errors import InputError
 from ..files import check_writable, write_atomically
@@ -318,7 +319,8 @@ class LiftMove:
         records = []
         for _ in range(n):
             if md_steps:
-                self.simulation.step(md_steps)
+                with named_failures("the Simulation's own dynamics"):
+                    self.simulation.step(md_steps)
             records.append(self.attempt())
             if self._attempts >= FIRST_DOUBTS and self._attempts.bit_count() == 1:  # each time twice as late
                 for kind, doubt in self._doubts().items():

@@ -71,11 +71,13 @@ def card_path(name_or_path: str | Path) -> Path:
     )
 
 
-def load_system(name_or_path: str | Path) -> MolecularSystem:
+def load_system(name_or_path: str | Path, *, trust_force_field: bool = False) -> MolecularSystem:
     """A shipped system by its name, or any card by its path.
 
     Args:
         name_or_path: a name of `list_systems`, a TOML file, or a folder with ``card.toml``.
+        trust_force_field: whether code that the card's files hold may run: scripts of a force field, forces of torch,
+            Python or plugins in a System.
 
     Raises:
         InputError: one sentence that names the file, the key and the remedy.
@@ -88,7 +90,8 @@ def load_system(name_or_path: str | Path) -> MolecularSystem:
             "openmm_gancl.load_sde and openmm_gancl.lift_sde"
         )
     try:
-        return system_of_card(card, *objects_of_card(card, path.parent))
+        trusted = trust_force_field or path in _shipped().values()
+        return system_of_card(card, *objects_of_card(card, path.parent, trusted=trusted))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

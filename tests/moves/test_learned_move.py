@@ -35,7 +35,7 @@ from openmm_gancl.sampling.short_windows import ShortWindows
 from openmm_gancl.system import card_of_simulation
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.manifest import MANIFEST
 from openmm_gancl.workflow.options import LoopSettings, RunOptions
 from tests.workflow.test_run import Notes
 

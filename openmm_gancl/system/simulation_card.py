@@ -47,8 +47,9 @@ class SimulationCard:
         """Made by the card, of the molecule that it names or of all; its state is that of the positions."""
         return system_of_card(self.card, self.whole.topology, self.whole.system, self.whole.positions)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write the card, and beside it topology, System and State; `load_system` of the folder is the same system."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / TOPOLOGY, topology_text(self.whole.topology))
         write_atomically(folder / SYSTEM, openmm.XmlSerializer.serialize(self.whole.system))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,6 +102,19 @@ def _own_frames_of_a_run(
         )
 
 
+def _check_no_frames(target: str, of_frames: bool, output: Path | None, given: dict[str, Any], platform: str) -> None:
+    """Raise an `InputError` where options of own frames are given without any."""
+    if of_frames:
+        raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")
+    check_run(target, "--traj FILE --top FILE -o model.safetensors (frames of your own), or begin a run")
+    defaults = {"latent": None, "seed": 0, "preset": "default", "max_evaluations": None}
+    if output is not None or given != defaults or platform != "auto":
+        raise InputError(
+            "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
+            "leave them out; gancl export writes a run's model to a file"
+        )
+
+
 def train(
     target: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or with --traj a system's name or card.")],
     top: Annotated[Path | None, typer.Option(help="Topology of your own frames.")] = None,
@@ -133,16 +146,8 @@ def train(
     """
     with exit_codes(debug, "repeat the command to start again" if traj else RESUME_HINT):
         if not traj:
-            if top is not None or cv or log_weights is not None:
-                raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")
-            check_run(target, "--traj FILE --top FILE -o model.safetensors (frames of your own), or begin a run")
             given = {"latent": latent, "seed": seed, "preset": preset, "max_evaluations": max_evaluations}
-            defaults = {"latent": None, "seed": 0, "preset": "default", "max_evaluations": None}
-            if output is not None or given != defaults or platform != "auto":
-                raise InputError(
-                    "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
-                    "leave them out; gancl export writes a run's model to a file"
-                )
+            _check_no_frames(target, top is not None or bool(cv) or log_weights is not None, output, given, platform)
             where = Where(workers, scheduler)
             print_outcome(advance(Path(target), None, None, where, "train", trust_force_field), json_)
             return

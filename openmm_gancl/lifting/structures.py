@@ -367,8 +367,7 @@ def structures_at(
 
     Args:
         system: an ``openmm.app.Simulation``, which is left as it is, or a system.
-        model: an invertible generator or a lifting model of the molecule, or a lifting model of the solute, whose atoms
-            are found by their names.
+        model: of the molecule, or of the solute, whose atoms are found by their names.
         labels: shape=(d,) or (k, d), radians or nm.
         n: structures at each.
         relax_steps: of relaxed lifts, 500 by default.
@@ -392,11 +391,9 @@ def structures_at(
             model = fitted_to(model, target, may_differ)
             of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
             return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
-        wanted, constants = np.repeat(at, n, axis=0), target.force_constants
-        if force_constants is not None:
-            constants = checked_constants(force_constants, target.slow)
-        dynamics = RestrainedDynamics.of(target, force_constants=constants, time_step=time_step, platform=platform)
-        run = partial(run_tasks, workers=workers)
+        wanted, run = np.repeat(at, n, axis=0), partial(run_tasks, workers=workers)
+        kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
+        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
         if isinstance(model, InvertibleGenerator):
             walkers, steered = _placed(target, model, solute, wanted, seed), 0
         else:

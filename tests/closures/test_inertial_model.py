@@ -111,9 +111,9 @@ def test_the_double_well_under_langevin_dynamics(toy):
     assert not found.doubts(), found
     assert found.model.velocity_covariance[0, 0] == pytest.approx(KT / 20, rel=0.2)
     starts = DOUBLE_WELL.sample(200, np.random.default_rng(2))
-    run = sample_swarm(toy, starts, 20_000, n_frames=1000, seed=2, copies=200, platform="Reference")
+    run = sample_swarm(toy, starts, 100_000, n_frames=5000, seed=2, copies=200, platform="Reference")
     full = passage_times(run.labels.transpose(1, 0, 2), 0.3, LEFT, RIGHT)
-    frames = found.model.simulate(starts[:, 0, :1], 30_000, 0.01, stride=30, seed=3)
+    frames = found.model.simulate(starts[:, 0, :1], 150_000, 0.01, stride=30, seed=3)
     reduced = passage_times(frames, 0.3, LEFT, RIGHT)
     assert full.counts.min() >= 100
     assert np.abs(reduced.mean / full.mean - 1).max() < 3 * np.hypot(full.error / full.mean, 0.05).max()

@@ -12,7 +12,9 @@ import subprocess
 import sys
 from pathlib import PurePosixPath
 
-FENCED = re.compile(r"```\w*\n(.*?)```|^\.\. (?:code|code-block|testcode)::.*\n((?:\s*\n|[ \t]+.*\n)+)", re.S | re.M)
+FENCED = re.compile(
+    r"^```[^\n]*\n(.*?)^```|^\.\. (?:code|code-block|testcode)::.*\n((?:\s*\n|[ \t]+.*\n)+)", re.S | re.M
+)
 
 
 def git(clone, *arguments):
@@ -23,7 +25,7 @@ def git(clone, *arguments):
 def code_of(name, text):
     """Of a page, a notebook, an example or a module."""
     if name.endswith(".ipynb"):
-        cells = json.loads(text)["cells"]
+        cells = json.loads(text or '{"cells": []}')["cells"]  # large files are absent from some mirrors
         return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     if name.endswith((".rst", ".md")):
         return "\n".join("".join(found) for found in FENCED.findall(text))
@@ -36,11 +38,8 @@ def names_of(clone, package, files):
     """Public names."""
     stubs = [name for name in files if name.startswith(package) and name.endswith("/__init__.pyi")]
     if stubs:
-        return {
-            name
-            for stub in stubs
-            for name in re.findall(r"import (\w+) as [A-Za-z]", git(clone, "show", f"HEAD:{stub}"))
-        }
+        text = "".join(git(clone, "show", f"HEAD:{stub}") for stub in stubs)
+        return set(re.findall(r"^from \.[\w.]+ import (\w+) as", text, flags=re.MULTILINE))
     found = set()
     for name in files:
         parts = PurePosixPath(name).parts

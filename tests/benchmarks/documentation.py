@@ -62,9 +62,7 @@ def main():
         code = "\n".join(code_of(name, git(clone, "show", f"HEAD:{name}")) for name in [*pages, *notebooks, *others])
         shown = sum(bool(re.search(rf"\b{name}\b", code)) for name in names)
         commit = git(clone, "log", "-1", "--format=%h of %cs").strip()
-        print(
-            f"{package} ({commit}): {len(pages)} pages, {len(notebooks)} notebooks, {shown} of {len(names)} names in code"
-        )
+        print(f"{package} ({commit}): {len(pages)} pages, {len(notebooks)} notebooks, {shown} of {len(names)} in code")
 
 
 if __name__ == "__main__":

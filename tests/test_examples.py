@@ -32,13 +32,14 @@ def quick_run(tmp_path_factory):
     return folder / "run"
 
 
-def test_all_five_are_there_and_short():
+def test_all_are_there_and_short():
     assert {path.stem for path in SCRIPTS} == {
         "alanine_dipeptide",
         "closures",
         "existing_script",
         "fes_from_trajectory",
         "metadynamics",
+        "replica_exchange",
         "structures_at",
     }
     assert all(len(path.read_text().splitlines()) < MAX_LINES for path in SCRIPTS)
@@ -74,6 +75,15 @@ def test_metadynamics(quick_run, bias, monkeypatch, capsys):
     runpy.run_path(str(EXAMPLES / "metadynamics.py"), run_name="__main__")
     output = capsys.readouterr().out
     assert re.search(r"with lifts, \d+ % accepted: C7ax is .* kJ/mol above C7eq\ndynamics alone, ", output)
+
+
+@pytest.mark.slow
+def test_replica_exchange(tmp_path):
+    pytest.importorskip("openmmtools")
+    gancl = ("-m", "openmm_gancl.cli", "run", "alanine_dipeptide_vacuum", "-o", "run", "--preset", "quick")
+    run(tmp_path, *gancl, "--generator", "triangular")
+    output = run(tmp_path, EXAMPLES / "replica_exchange.py", tmp_path / "run", "--iterations", "100")
+    assert re.search(r"C7ax at 300 K: 0\.\d+ \+- 0\.\d+\n300 K: \d+ % of 100 lifts accepted\n360 K", output)
 
 
 @pytest.mark.slow

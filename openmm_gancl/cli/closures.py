@@ -9,7 +9,7 @@ import typer
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
 from .reporting import make_reporter
-from .runs import RunArgument, use_threads_of
+from .runs import RunArgument, Where, use_threads_of
 
 
 def closures(
@@ -30,6 +30,7 @@ def closures(
     ] = None,
     workers: shared.Workers = None,
     trust_force_field: shared.Trust = False,
+    scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
@@ -40,9 +41,10 @@ def closures(
 
         logging.getLogger("pymbar").setLevel(logging.ERROR)
         options = ClosureOptions(labels, runs, length, lag, dynamics, time_step)  # type: ignore[arg-type]  # checked there
-        found = run_closures(
-            run, options, reporter=make_reporter(), workers=workers, trust_force_field=trust_force_field
-        )
+        with Where(workers, scheduler).opened() as opened:
+            found = run_closures(
+                run, options, reporter=make_reporter(), workers=opened, trust_force_field=trust_force_field
+            )
         if json_:
             typer.echo(shared.as_options(json.dumps({"run": str(found.folder), **found.record})))
             for doubt in found.doubts:

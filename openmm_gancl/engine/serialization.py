@@ -4,7 +4,9 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from functools import lru_cache
+from typing import Any
 from xml.etree import ElementTree
 
 import openmm
@@ -98,6 +100,22 @@ def _archive_hash(encoded: str) -> str:
     entries = sorted((m.filename.partition("/")[2], m.CRC) for m in members)
     kept = [item for item in entries if not item[0].endswith(("debug_pkl", "serialization_id"))]
     return hashlib.sha256(repr(kept).encode()).hexdigest()
+
+
+class SystemXml(str):
+    """XML text, a tenth as long where it is pickled: every task has it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _uncompressed, (zlib.compress(self.encode(), 1),)
+
+
+def _uncompressed(compressed: bytes) -> SystemXml:
+    return SystemXml(zlib.decompress(compressed).decode())
+
+
+def serialized(system: openmm.System) -> SystemXml:
+    """A System as XML text, for tasks."""
+    return SystemXml(openmm.XmlSerializer.serialize(system))
 
 
 @lru_cache(maxsize=4)

@@ -176,6 +176,9 @@ class SystemCard(_Table):
     force_field: ForceFieldCard | None = None
     system_xml: FileName | None = Field(None, description="serialized OpenMM System, relative to the card")
     toy: ToyCard | None = None
+    molecule: AtomIndex | None = Field(
+        None, description="an atom (0-based) of the molecule that is sampled, where there are others, held as they are"
+    )
     labels: list[LabelCard] = Field(min_length=1, max_length=MAX_LABELS)
     force_constants: list[Positive] = Field(
         # what older cards call it
@@ -201,6 +204,8 @@ class SystemCard(_Table):
             raise ValueError("a toy has no 'structure': remove it" if self.toy else f"{given[0]} needs a 'structure'")
         if self.toy is not None and self.state_xml is not None:
             raise ValueError("a toy has no 'state_xml': remove it, and give its 'start'")
+        if self.toy is not None and self.molecule is not None:
+            raise ValueError("a toy is one particle: remove 'molecule'")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..units import FloatArray
 from .build import labels_of_card, objects_of_card
 from .card import SDECard, SystemCard, read_card
-from .molecular_system import MolecularSystem, system_from_objects
+from .molecular_system import MolecularSystem, system_from_objects, target_of
+from .one_molecule import OneMolecule
 
 
 def system_of_card(card: SystemCard, topology: Any, system: Any, positions: FloatArray) -> MolecularSystem:
@@ -26,12 +27,16 @@ def system_of_card(card: SystemCard, topology: Any, system: Any, positions: Floa
     Raises:
         InputError: they do not fit together.
     """
+    slow = labels_of_card(card, topology)
+    if card.molecule is not None:
+        one = OneMolecule.of(topology, target_of(system), positions, card.molecule)
+        topology, system, positions, slow = one.topology, one.system, one.positions, one.labels(slow)
     return system_from_objects(
         topology,
         system,
         positions,
         temperature=card.temperature,
-        slow=labels_of_card(card, topology),
+        slow=slow,
         force_constants=card.force_constants,
         friction=card.friction,
         time_step=card.time_step,

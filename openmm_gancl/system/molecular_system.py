@@ -15,6 +15,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinate
 from ..engine.serialization import system_hash
 from ..errors import InputError
 from ..units import FloatArray, check_radians, masses_of, number, numbers, thermal_energy
+from .bonds import bonds_of
 from .constraints import Constraints, constraints_of
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 
@@ -199,7 +200,7 @@ def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step:
             f"atom {i} has a mass of {masses[i]:g} (a hydrogen mass larger than what its neighbour has to give?): give "
             "masses of zero or more"
         )
-    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+    bonds = bonds_of(topology)
     if len(same := np.flatnonzero((positions[bonds[:, 0]] == positions[bonds[:, 1]]).all(axis=1))):
         one, other = bonds[same[0]]
         raise InputError(
@@ -211,8 +212,8 @@ def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step:
         raise InputError(DRUDE_MESSAGE)
 
 
-def _target(system: Any, barostat: bool) -> Any:
-    """A copy of the System without the forces that are no part of the target."""
+def target_of(system: Any, barostat: bool = False) -> Any:
+    """A copy of a System without the forces that are no part of the target, with its barostat or without."""
     system = copy.deepcopy(system)
     left_out = _NOT_PART_OF_THE_TARGET if barostat else (*_NOT_PART_OF_THE_TARGET, "Barostat")
     for i in reversed(range(system.getNumForces())):
@@ -273,7 +274,7 @@ def system_from_objects(
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),
-        system=_target(system, barostat),
+        system=target_of(system, barostat),
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
         slow=_checked_slow(slow, positions),

@@ -24,6 +24,7 @@ from ..closures.reduced_model import ReducedModel
 from ..closures.swarm_slopes import FEWEST_RUNS
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..files import finite, load_json
 from ..generator.invertible import InvertibleGenerator
@@ -249,7 +250,7 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
     doubts, arrays = list[str](), dict[str, Any]()
     with run.reporter.step("closures", 4) as done:
         ensemble, regression, model = _lifts_of(run)
-        energies = _energies(ensemble)
+        energies = _energies(run, ensemble)
         average = conditional_average(ensemble, energies)
         edges, values, errors = average.on_grid()
         mean, error = ensemble_average(ensemble, energies)
@@ -284,9 +285,10 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
     (out / "closures.json").write_text(json.dumps(finite(record), indent=1) + "\n")
 
 
-def _energies(ensemble: Ensemble) -> Callable[[FloatArray], FloatArray]:
+def _energies(run: Run, ensemble: Ensemble) -> Callable[[FloatArray], FloatArray]:
     """The potential energies of lifts with a weight, as an observable of this ensemble alone; one evaluation each."""
     energies = potential_energy(ensemble.system)(ensemble.positions[ensemble.ok])
+    run.folder.spend(len(energies))
     return lambda positions: energies
 
 
@@ -328,7 +330,7 @@ def run_closures(
     options: ClosureOptions = ClosureOptions(),
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
     trust_force_field: bool = False,
 ) -> Closures:
     """Closures of a finished run, into its folder ``closures``, and to the top of it.
@@ -337,7 +339,7 @@ def run_closures(
         path: the run folder.
         options: of the runs.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
         trust_force_field: see `load_system`.
 
     Raises:

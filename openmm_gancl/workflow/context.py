@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..engine.random_numbers import Name, named_rng, named_seed
+from ..engine.tasks import Workers
 from ..files import load_json
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts, evaluations_of_paths
@@ -87,7 +88,7 @@ class Run:
         options: as given.
         numbers: that follow from the options.
         platform: the OpenMM platform, chosen once.
-        workers: local processes.
+        workers: local processes, or an executor.
         reporter: of progress and notes.
     """
 
@@ -96,7 +97,7 @@ class Run:
     options: RunOptions
     numbers: Settings | LoopSettings
     platform: str
-    workers: int
+    workers: Workers
     reporter: Reporter
 
     @property

@@ -22,6 +22,8 @@ from ..files import copy_atomically, load_json, write_atomically
 from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest, write_manifest
 
 LOCK = "lock"
+BESIDES = ("closures",)
+"""Stages whose evaluations are no part of a run's own."""
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
 
@@ -80,6 +82,13 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _remove_semaphores_of(pid: int) -> None:
+    """Those of loky, which cleans up unless it is killed too."""
+    for path in Path("/dev/shm").glob(f"sem.loky-{pid}-*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 @contextlib.contextmanager
 def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Hold the folder's lock; the lock of a process that has ended on this host is taken over.
@@ -102,6 +111,7 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
                     f"{folder} is in use by {name}: wait for it or stop it (remove {path} if it no longer runs)"
                 )
             note(f"took over the lock of {name}, which has ended")
+            _remove_semaphores_of(int(holder["pid"]))
         ours = {"pid": os.getpid(), "host": host, "started": _now(), "life": _process_life(os.getpid())}
         write_atomically(path, json.dumps(ours))
     try:
@@ -295,7 +305,7 @@ class RunFolder:
             for name, entry in self.manifest["stages"].items()
         }
 
-    def evaluations_spent(self) -> int:
-        """Force evaluations of all attempts, those whose result was lost included."""
-        entries = self.manifest["stages"].values()
+    def evaluations_spent(self, without: Sequence[str] = ()) -> int:
+        """Force evaluations of all attempts, those whose result was lost included, of all stages but some."""
+        entries = [entry for name, entry in self.manifest["stages"].items() if name not in without]
         return sum(attempt["force_evaluations"] for entry in entries for attempt in entry["attempts"])

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from threadpoolctl import threadpool_limits
 
 from ..engine.platforms import PlatformChoice, resolved_platform
-from ..engine.tasks import available_workers
+from ..engine.tasks import Workers, available_workers
+from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..lifting.loop import FIRST, Loop, windows_of
 from ..lifting.loop_coordinates import LoopCoordinates
@@ -27,7 +29,7 @@ from ..system.simulation_card import CARD, SimulationCard
 from ..units import FloatArray
 from .budget import least_evaluations
 from .context import Reporter, Run, Stage
-from .folder import RunFolder, is_run_folder, is_writable, locked, prepare_folder
+from .folder import BESIDES, RunFolder, is_run_folder, is_writable, locked, prepare_folder
 from .labelling import labelling_of
 from .manifest import MANIFEST
 from .options import (
@@ -43,7 +45,6 @@ from .options import (
     loop_settings_of,
     settings_of,
 )
-from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
 from .stages.rounds import loop_options, loop_stages, own_frames_stage
 from .stages.sample import sample_stage
@@ -304,12 +305,19 @@ def _as_stored(kind: Any, folder: RunFolder, key: str) -> Any:
 
 
 @contextmanager
+def _limited_threads(threads: int) -> Iterator[None]:
+    """So many for torch and the linear algebra, whose last digits depend on it; afterwards as before."""
+    with torch_threads(threads), threadpool_limits(threads):
+        yield
+
+
+@contextmanager
 def open_run(
     path: Path,
     target: Target | None,
     options: RunOptions | None,
     reporter: Reporter,
-    workers: int | None,
+    workers: Workers | None,
     trust_force_field: bool = False,
 ) -> Iterator[Run]:
     """Lock a run folder, begin it or check that it is the run requested, and yield the run.
@@ -352,7 +360,7 @@ def open_run(
             workers=workers or (available_workers() if begun.relaxes else 1),
             reporter=reporter,
         )
-        with limited_threads(folder.manifest["threads"]):
+        with _limited_threads(folder.manifest["threads"]):
             yield opened
 
 
@@ -385,7 +393,7 @@ def use_own_frames(
     frames: Callable[[MolecularSystem], tuple[FloatArray, FloatArray]],
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
     trust_force_field: bool = False,
 ) -> Outcome:
     """Put frames of the user's own in place of a run's first windows, and fit the first model to them.
@@ -396,7 +404,7 @@ def use_own_frames(
         options: None for those that the folder was begun with.
         frames: gives positions, shape=(n, n_atoms, 3), nm, and log-weights, shape=(n,), of a system.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
         trust_force_field: see `load_system`.
 
     Raises:
@@ -416,7 +424,7 @@ def lift_more(
     n: int,
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
     trust_force_field: bool = False,
 ) -> Outcome:
     """Draw more lifts from the last model of a finished run, and make its surface of all of them.
@@ -425,7 +433,7 @@ def lift_more(
         path: the run folder.
         n: lifts.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
         trust_force_field: see `load_system`.
 
     Raises:
@@ -454,23 +462,18 @@ def _verify_finished(folder: RunFolder, note: Callable[[str], None]) -> None:
 
 def _advance(run: Run, until: str) -> None:
     """Verify the finished stages, compute the others up to and including ``until``, publish their results."""
-    folder, last, passed, started = run.folder, _last_stage(run.options, until, run.folder.path), set(), False
+    folder, last, passed = run.folder, _last_stage(run.options, until, run.folder.path), set()
     _verify_finished(folder, run.reporter.note)
-    with remembered_interrupts() as check:
-        for stage in _relaxed_stages(run) if run.options.relaxes else loop_stages(run):
-            check()
-            passed.add(stage.name)
-            if not folder.is_done(stage.name):
-                folder.check_writable()
-                if not started:
-                    start_workers(run.workers)
-                    started = True
-                later = tuple(name for name in folder.manifest["stages"] if name not in passed)
-                folder.run_stage(stage.name, stage.work, later)
-            folder.publish(stage.name, stage.results)
-            if stage.name == last:
-                break
-            stage.accept(folder.path / stage.name)
+    for stage in _relaxed_stages(run) if run.options.relaxes else loop_stages(run):
+        passed.add(stage.name)
+        if not folder.is_done(stage.name):
+            folder.check_writable()
+            later = tuple(name for name in folder.manifest["stages"] if name not in passed)
+            folder.run_stage(stage.name, stage.work, later)
+        folder.publish(stage.name, stage.results)
+        if stage.name == last:
+            break
+        stage.accept(folder.path / stage.name)
 
 
 def run(
@@ -479,7 +482,7 @@ def run(
     options: RunOptions | None,
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
     until: str = "surface",
     trust_force_field: bool = False,
 ) -> Outcome:
@@ -512,6 +515,6 @@ def _outcome(opened: Run) -> Outcome:
         folder=folder.path,
         done=done,
         seconds=folder.seconds(),
-        evaluations_spent=folder.evaluations_spent(),
+        evaluations_spent=folder.evaluations_spent(BESIDES),
         summary=load_summary(folder.file("surface", "summary.json")) if "surface" in done else None,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..files import write_atomically
 from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, load_surface
@@ -83,7 +84,11 @@ def compared(surface: FreeEnergySurface, other: FreeEnergySurface, time_step: fl
 
 
 def check_time_step(
-    path: str | os.PathLike[str], *, reporter: Reporter, workers: int | None = None, trust_force_field: bool = False
+    path: str | os.PathLike[str],
+    *,
+    reporter: Reporter,
+    workers: Workers | None = None,
+    trust_force_field: bool = False,
 ) -> TimeStepCheck:
     """Make a finished run's surface at half its time step, in a run folder inside its own, and compare.
 
@@ -92,7 +97,7 @@ def check_time_step(
     Args:
         path: the run folder.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
         trust_force_field: see `load_system`.
 
     Raises:

@@ -20,8 +20,8 @@ from openmm_gancl import analyse_windows, load_model, load_system, sample_window
 from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.tasks import available_workers, run_tasks
 from openmm_gancl.sampling import sample_langevin
-from openmm_gancl.sampling.frames import load_frames, save_frames
-from openmm_gancl.sampling.langevin import RestrainedDynamics, Walkers
+from openmm_gancl.sampling.frames import Walkers, load_frames, save_frames
+from openmm_gancl.sampling.langevin import RestrainedDynamics
 from openmm_gancl.sampling.steering import pulled_starts
 
 RESTRAINT = np.array([25.0, 25.0])

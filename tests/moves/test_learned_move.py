@@ -25,7 +25,7 @@ from openmm_gancl import (
     load_system,
 )
 from openmm_gancl import learn as learn_by_hand
-from openmm_gancl.cli.runs import advance
+from openmm_gancl.cli.runs import Where, advance
 from openmm_gancl.lifting import LoopOptions
 from openmm_gancl.moves import learning_progress
 from openmm_gancl.moves.learned_move import NOT_TRUSTED, load_move
@@ -184,7 +184,7 @@ def test_each_step_can_be_done_by_hand(chain):
 
 def test_the_command_line_goes_on_with_its_folder(finished, tmp_path):
     moved = copied(finished, tmp_path)
-    outcome = advance(moved, None, None, 1, "surface")
+    outcome = advance(moved, None, None, Where(1, None), "surface")
     assert outcome.summary == finished[0].summary
     assert load_system(moved / "system").positions.tolist() == finished[0].system.positions.tolist()
 
@@ -339,6 +339,9 @@ def of_two_molecules(chain):
             topology.addBond(atoms[first.index], atoms[second.index])
     for mass in chain.masses:
         system.addParticle(mass)
+    across = openmm.HarmonicBondForce()
+    across.addBond(1, 6, 3.0, 10.0)
+    system.addForce(across)
     simulation = app.Simulation(
         topology, system, openmm.LangevinMiddleIntegrator(300, 1, 0.002), openmm.Platform.getPlatformByName("Reference")
     )
@@ -376,7 +379,8 @@ CASES = {
     "cut by a box": (in_two_boxes, {}, "cut by a periodic box"),
     "no temperature": (lambda chain: simulate(chain, openmm.VerletIntegrator(0.002)), {}, "temperature"),
     "barostat": (barostat, {}, "MonteCarloBarostat.*umbrella windows"),
-    "two molecules": (of_two_molecules, {}, "2 molecules.*solute alone"),
+    "bonded across": (of_two_molecules, {}, "atoms 1 and 6 are bonded across.*add the bond"),
+    "labels of two": (of_two_molecules, {"labels": [(0, 1, 2, 3), (5, 6, 7, 8)]}, "bonded across"),
     "restrained in place": (restrained_in_place, {}, "moved or turned"),
     "force added later": (lambda chain: simulate(chain, add_later=[constant_bias()]), {}, "Context"),
     "too few evaluations": (simulate, {"max_evaluations": 100}, "max_evaluations"),

@@ -279,6 +279,11 @@ def periodic(system):
     system.addForce(force)
 
 
+def of_two_in_a_box(system):
+    system.addParticle(12.0)
+    periodic(system)
+
+
 def place_restraint():
     force = openmm.CustomExternalForce("100*(x*x+y*y+z*z)")
     force.addParticle(0, [])
@@ -305,7 +310,7 @@ def other_group():
         ([openmm.MonteCarloBarostat(1.0, 300.0)], periodic, 0, "needs a fixed volume: use umbrella windows"),
         ([openmm.DrudeForce()], None, 0, "Drude particles"),
         ([], virtual_site, 1, "1 virtual sites"),
-        ([], lambda system: system.addParticle(12.0), 1, "holds 2 molecules"),
+        ([], of_two_in_a_box, 1, "holds 2 molecules"),
         ([], lambda system: system.addConstraint(0, 1, 0.15), 0, "model has 0 constrained bonds"),
         ([place_restraint()], None, 0, "moved or turned"),
         ([droplet()], None, 0, "moved or turned"),

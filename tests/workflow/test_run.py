@@ -31,11 +31,11 @@ from openmm_gancl.sampling.labels import spread
 from openmm_gancl.system.library import copy_system, load_system
 from openmm_gancl.workflow import budget
 from openmm_gancl.workflow import options as run_options
-from openmm_gancl.workflow import process as process_module
 from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.folder import RunFolder, checksum, locked, prepare_folder
 from openmm_gancl.workflow.manifest import MANIFEST, write_manifest
 from openmm_gancl.workflow.options import RunOptions, effective, settings_of
+from openmm_gancl.workflow.report import write_report
 from openmm_gancl.workflow.time_step_check import check_time_step, compared
 from tests.tiny_run import PRESETS
 
@@ -152,6 +152,13 @@ def test_the_trajectory_holds_one_frame_for_each_lift_with_a_weight(finished, ca
     frames = mdtraj.load(str(finished.folder / "lifts.dcd"), top=str(finished.folder / "top.pdb"))
     x = frames.xyz[:, 0, 0]
     assert np.allclose(x, lifts.cv_values[lifts.ok, 0], atol=1e-4)
+
+
+def test_a_report_of_relaxed_lifts(finished):
+    page = write_report(finished.folder).path.read_text()
+    places = [page.index(f'id="{name}"') for name in ("doubts", "surface", "training", "check", "provenance")]
+    assert places == sorted(places) and "Weights of relaxed lifts hold the restraint" in page
+    assert f"{finished.summary.basins[0]['population']:.4f}" in page
 
 
 def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
@@ -473,7 +480,11 @@ def test_a_live_lock_is_refused_and_a_dead_one_taken_over(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (tmp_path / "lock").write_text(json.dumps({**holder, "pid": ended.pid}))
+    left = Path(f"/dev/shm/sem.loky-{ended.pid}-abcdefgh")
+    if left.parent.exists():
+        left.touch()
     with locked(tmp_path, notes.append):
+        assert not left.exists()
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     assert len(notes) == 1 and f"process {ended.pid}" in notes[0]
     assert not (tmp_path / "lock").exists()
@@ -682,19 +693,3 @@ def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
         command = [*script, "run", *arguments, "-o", str(folder)]
         resume = partial(subprocess.run, command, check=True, capture_output=True)
         assert kill_and_resume(command, folder, delay, resume) == expected, (trial, STAGES[stage], delay)
-
-
-def test_an_interrupt_that_python_loses_stops_the_next_stage(monkeypatch):
-    """One raised in a destructor is only printed."""
-
-    class Deaf:
-        def __del__(self):
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), process_module.remembered_interrupts() as check:
-        check()
-        Deaf()
-        check()
-    assert signal.getsignal(signal.SIGINT) is before

@@ -28,6 +28,7 @@ from ...lifting.loop_options import LoopOptions
 from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
 from ...lifting.rounds import load_round, pooled_log_weights, round_shares, save_round
+from ...lifting.stored_rows import blocks_of
 from ...lifting.wide_modes import mode_rows, windows_that_changed
 from ...reference.wide_torsions import wide_names
 from ...sampling.short_windows import ForceFrames, ShortWindows, load_force_frames, save_force_frames
@@ -132,7 +133,7 @@ def title_of(name: str) -> str:
 def compute_and_save(run: Run, step: Step, stored: Stored, out: Path) -> None:
     """One step, whose result goes into a folder."""
     with run.evaluations(title_of(step.name), step.evaluations):
-        stored.save(step.compute(), out)
+        stored.save(step.compute(out) if step.draws else step.compute(), out)
 
 
 def check_stage(run: Run, loop: Loop, out: Path) -> None:
@@ -189,9 +190,8 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
         evaluations=draws.evaluations,
         **more,  # type: ignore[arg-type]
     )
-    save_trajectory(
-        loop.coordinates.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd"
-    )
+    chart, blocks = loop.coordinates.chart, blocks_of(draws.reason == "ok")
+    save_trajectory((chart.to_cartesian(draws.coordinates[rows]) for rows in blocks), out / "lifts.dcd")
     save_structure(system, out / "top.pdb")
     _summary(run, loop, learned, [asdict(row) for row in _populations(run, learned)]).save(out / "summary.json")
 

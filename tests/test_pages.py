@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -78,13 +79,17 @@ def run_block(language, text, path, names):
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path):
+def small(monkeypatch, tmp_path, request):
     """Presets of a few seconds, in a folder of its own with the examples beside it."""
+    path = getattr(request.node, "callspec", None) and request.node.callspec.params["path"]
+    evaluations = 5200 if path and "$ gancl run" in path.read_text() else 3300  # a network takes some to train
     loop = replace(run_options.LOOP_PRESETS["quick"], n_windows=10, frames_per_window=10, n_first=1000)
-    loop = replace(loop, max_evaluations=5200, network_steps=8, check_evaluations=600)
+    loop = replace(loop, max_evaluations=evaluations, network_steps=8, check_evaluations=600)
     monkeypatch.setattr(run_options, "LOOP_PRESETS", {"default": loop, "quick": loop})
     # which tests of pictures are there for
     monkeypatch.setattr("openmm_gancl.free_energy.report._pictures", lambda *arguments: {})
+    of_run = SimpleNamespace(figure=SimpleNamespace(savefig=lambda path, dpi: Path(path).touch()))
+    monkeypatch.setattr("openmm_gancl.workflow.stages.surface.plot_surface", lambda surface, basins: of_run)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shutil.copytree(ROOT / "tests" / "data" / "tables", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

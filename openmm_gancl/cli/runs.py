@@ -201,9 +201,9 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
             if output is None:
                 check_run(target, "-o RUN")
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
-                print_outcome(advance(Path(target), None, None, Where(workers, scheduler), until), json_)
-            else:
-                print_outcome(advance(output, target, options, Where(workers, scheduler), until), json_)
+            begun, system = (Path(target), None) if output is None else (output, target)
+            where, given = Where(workers, scheduler), None if output is None else options
+            print_outcome(advance(begun, system, given, where, until), json_)
 
     command.__doc__ = doc
     return command

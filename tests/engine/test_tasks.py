@@ -91,8 +91,9 @@ def test_in_processes_of_which_two_are_killed(tmp_path):
 def test_workers_that_keep_dying_are_reported(tmp_path):
     with pytest.raises(InputError, match=r"workers were lost 3 times over .*free memory"):
         run_tasks(squares, [Task(0, str(tmp_path)), Task(1, str(tmp_path), lost=99)], workers=2)
-    assert len((tmp_path / "1").read_text()) <= 4
-    assert len((tmp_path / "0").read_text()) <= 2  # what is finished is not done again
+    # the other task may be lost twice with it, and is not done again once it is finished
+    assert len((tmp_path / "1").read_text()) <= 6
+    assert len((tmp_path / "0").read_text()) <= 3
 
 
 def ended(pid):

@@ -105,7 +105,7 @@ def ended(pid):
 
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="needs /proc and /dev/shm")
 def test_a_killed_main_process_takes_its_workers_along(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", MAIN, str(tmp_path)], stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", MAIN, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     while len(pids := os.listdir(tmp_path)) < 2 and process.poll() is None:
         time.sleep(0.02)
     process.kill()
@@ -114,4 +114,4 @@ def test_a_killed_main_process_takes_its_workers_along(tmp_path):
     while not all(ended(pid) for pid in pids) or [n for n in os.listdir("/dev/shm") if f"-{process.pid}-" in n]:
         assert time.monotonic() < limit, "workers or semaphores are left"
         time.sleep(0.05)
-    assert len(pids) == 2
+    assert len(pids) == 2 and process.stderr.read() == ""  # nor is anything said after its end

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..engine.interrupts import noticed_interrupts
 from ..errors import InputError
 from ..files import copy_atomically, write_atomically
 
@@ -254,7 +255,9 @@ class RunFolder:
         try:
             self.save()
             temporary.mkdir(parents=True)
-            work(temporary)
+            with noticed_interrupts() as check:
+                work(temporary)
+                check()
             entry["checksums"] = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
             os.rename(temporary, target)
             entry["done"] = True

@@ -209,7 +209,7 @@ def test_options_that_mean_nothing_are_refused(options, message):
 
 def test_a_solvated_system_without_the_models_atoms_is_refused():
     water = load_system("alanine_dipeptide_water")
-    with pytest.raises(InputError, match="the System has no atom .* of the model: give the model of its solute"):
+    with pytest.raises(InputError, match=r"the System has no atom .* of the model: give the model of its solute"):
         structures_at(water, made(DOUBLE_WELL.name, "trained"), [[0.0]])
 
 

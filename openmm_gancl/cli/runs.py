@@ -146,6 +146,13 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
+def _begun_run(target: str, options: "RunOptions") -> Path:
+    """The folder of a run to go on with, for which nothing is given that is settled when it begins."""
+    check_run(target, "-o RUN")
+    check_no_options(vars(options), vars(run_options(relax_steps=None)))
+    return Path(target)
+
+
 def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
     """A command that takes all options of a run and computes its stages as far as one."""
 
@@ -198,12 +205,11 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 seed=seed,
                 platform=platform,
             )
+            where = Where(workers, scheduler)
             if output is None:
-                check_run(target, "-o RUN")
-                check_no_options(vars(options), vars(run_options(relax_steps=None)))
-            begun, system = (Path(target), None) if output is None else (output, target)
-            where, given = Where(workers, scheduler), None if output is None else options
-            print_outcome(advance(begun, system, given, where, until), json_)
+                print_outcome(advance(_begun_run(target, options), None, None, where, until), json_)
+            else:
+                print_outcome(advance(output, target, options, where, until), json_)
 
     command.__doc__ = doc
     return command

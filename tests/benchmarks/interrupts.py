@@ -224,12 +224,8 @@ def full_disks(kind: str, trials: Trials) -> None:
             for kept in names[:number]:
                 folder.verify(kept)
             told = message[-1].startswith("error: no space left on the disk") and "terminate" not in "".join(message)
-            trials.add(
-                stage=stage,
-                code=process.returncode,
-                ok=process.returncode == 2 and told,
-                last=[message[-1].replace(f"{place}/", "")],
-            )
+            good, last = process.returncode == 2 and told, message[-1].replace(f"{place}/", "")
+            trials.add(stage=stage, code=process.returncode, ok=good, last=[last])
         finally:
             subprocess.run(["umount", str(place)], check=True)
 

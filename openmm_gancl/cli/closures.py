@@ -29,6 +29,7 @@ def closures(
         float | None, typer.Option(metavar="PS", help="Of the runs; the system's own, but of brownian ones.")
     ] = None,
     workers: shared.Workers = None,
+    trust_force_field: shared.Trust = False,
     scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
@@ -41,7 +42,9 @@ def closures(
         logging.getLogger("pymbar").setLevel(logging.ERROR)
         options = ClosureOptions(labels, runs, length, lag, dynamics, time_step)  # type: ignore[arg-type]  # checked there
         with Where(workers, scheduler).opened() as opened:
-            found = run_closures(run, options, reporter=make_reporter(), workers=opened)
+            found = run_closures(
+                run, options, reporter=make_reporter(), workers=opened, trust_force_field=trust_force_field
+            )
         if json_:
             typer.echo(shared.as_options(json.dumps({"run": str(found.folder), **found.record})))
             for doubt in found.doubts:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from . import closures, doctor, export, fes, runs, systems, train
+from . import closures, doctor, export, fes, report, runs, systems, train
 
 app = typer.Typer(
     name="gancl",
@@ -40,6 +40,7 @@ app.command("slow")(runs.slow)
 app.command("train")(train.train)
 app.command("lift")(runs.lift)
 app.command("closures")(closures.closures)
+app.command("report")(report.report)
 app.command("fes", cls=fes.FilesCommand)(fes.fes)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)

@@ -32,12 +32,12 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 
 def use_threads_of(folder: Path) -> None:
     """Set the thread count of the linear algebra, which is read when numpy and torch are first imported."""
-    from ..workflow.folder import MANIFEST
+    from ..workflow.manifest import read_manifest
     from ..workflow.options import N_THREADS
 
     try:
-        threads = int(json.loads((folder / MANIFEST).read_text())["threads"])
-    except (OSError, ValueError, KeyError, TypeError):
+        threads = read_manifest(folder)["threads"]
+    except InputError:  # said later
         threads = N_THREADS
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
@@ -79,14 +79,29 @@ class Where:
         return dask_executor(self.scheduler)
 
 
-def advance(folder: Path, target: str | None, options: "RunOptions | None", where: Where, until: str) -> "Outcome":
+def advance(
+    folder: Path,
+    target: str | None,
+    options: "RunOptions | None",
+    where: Where,
+    until: str,
+    trust_force_field: bool = False,
+) -> "Outcome":
     """Compute a run's stages up to one."""
     use_threads_of(folder)
     from ..workflow.run import run as advance_run
 
     logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
     with where.opened() as workers:
-        return advance_run(folder, target, options, reporter=make_reporter(), workers=workers, until=until)
+        return advance_run(
+            folder,
+            target,
+            options,
+            reporter=make_reporter(),
+            workers=workers,
+            until=until,
+            trust_force_field=trust_force_field,
+        )
 
 
 def check_run(target: str, missing: str) -> None:
@@ -146,11 +161,45 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
-def _begun_run(target: str, options: "RunOptions") -> Path:
-    """The folder of a run to go on with, for which nothing is given that is settled when it begins."""
-    check_run(target, "-o RUN")
-    check_no_options(vars(options), vars(run_options(relax_steps=None)))
-    return Path(target)
+def _checked_time_step(outcome: "Outcome", where: Where, trust_force_field: bool) -> str | None:
+    """Compare with half the time step, say what was found on stderr, and give the doubt, if any."""
+    from ..workflow.time_step_check import check_time_step
+
+    with where.opened() as workers:
+        found = check_time_step(
+            outcome.folder, reporter=make_reporter(), workers=workers, trust_force_field=trust_force_field
+        )
+    if found.doubt is not None:
+        typer.echo(f"warning: not to be trusted: {shared.as_options(found.doubt)}", err=True)
+    typer.echo(found.text(), err=True)
+    return found.doubt
+
+
+def _begin(
+    target: str,
+    output: Path | None,
+    options: "RunOptions",
+    where: Where,
+    until: str,
+    trust_force_field: bool,
+    check_time_step: bool,
+    json_: bool,
+) -> None:
+    """Begin a run in the folder ``output``, or go on with the one that ``target`` is."""
+    if check_time_step and until != LAST_STAGE:
+        raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
+    if output is None and until == LAST_STAGE:
+        raise InputError("there is no place for the results: name a run folder with -o RUN")
+    if output is None:
+        check_run(target, "-o RUN")
+        check_no_options(vars(options), vars(run_options(relax_steps=None)))
+        print_outcome(advance(Path(target), None, None, where, until, trust_force_field), json_)
+        return
+    outcome = advance(output, target, options, where, until, trust_force_field)
+    doubt = _checked_time_step(outcome, where, trust_force_field) if check_time_step else None
+    print_outcome(outcome, json_)
+    if doubt is not None:
+        raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
 def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
@@ -178,13 +227,13 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         seed: shared.Seed = 0,
         platform: shared.Platform = "auto",
         workers: shared.Workers = None,
+        trust_force_field: shared.Trust = False,
+        check_time_step: shared.CheckTimeStep = False,
         scheduler: shared.Scheduler = None,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            if output is None and until == LAST_STAGE:
-                raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
                 preset=preset,
                 generator=generator,
@@ -206,10 +255,7 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 platform=platform,
             )
             where = Where(workers, scheduler)
-            if output is None:
-                print_outcome(advance(_begun_run(target, options), None, None, where, until), json_)
-            else:
-                print_outcome(advance(output, target, options, where, until), json_)
+            _begin(target, output, options, where, until, trust_force_field, check_time_step, json_)
 
     command.__doc__ = doc
     return command
@@ -221,12 +267,13 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
     def command(
         run: RunArgument,
         workers: shared.Workers = None,
+        trust_force_field: shared.Trust = False,
         scheduler: shared.Scheduler = None,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            print_outcome(advance(run, None, None, Where(workers, scheduler), until), json_)
+            print_outcome(advance(run, None, None, Where(workers, scheduler), until, trust_force_field), json_)
 
     command.__doc__ = doc
     return command
@@ -253,6 +300,7 @@ def lift(
         int | None, typer.Option("--lifts", min=1, help="So many more from the last model of a finished run.")
     ] = None,
     workers: shared.Workers = None,
+    trust_force_field: shared.Trust = False,
     scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
@@ -261,10 +309,11 @@ def lift(
     with exit_codes(debug, RESUME_HINT):
         where = Where(workers, scheduler)
         if lifts is None:
-            print_outcome(advance(run, None, None, where, LAST_STAGE), json_)
+            print_outcome(advance(run, None, None, where, LAST_STAGE, trust_force_field), json_)
             return
         use_threads_of(run)
         from ..workflow.run import lift_more
 
         with where.opened() as opened:
-            print_outcome(lift_more(run, lifts, reporter=make_reporter(), workers=opened), json_)
+            more: dict[str, Any] = {"reporter": make_reporter(), "workers": opened}
+            print_outcome(lift_more(run, lifts, **more, trust_force_field=trust_force_field), json_)

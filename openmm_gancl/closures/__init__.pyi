@@ -12,11 +12,15 @@ from .backward_equation import mean_passage_times as mean_passage_times
 from .backward_equation import mean_passage_times_to as mean_passage_times_to
 from .backward_equation import relaxations as relaxations
 from .consistency import Consistency as Consistency
+from .consistency import LiftedEnsemble as LiftedEnsemble
 from .consistency import check_consistency as check_consistency
 from .consistency import consistency_of as consistency_of
 from .drift_diffusion import EffectiveDynamics as EffectiveDynamics
 from .drift_diffusion import effective_dynamics as effective_dynamics
 from .ensemble import Ensemble as Ensemble
+from .inertial_model import InertialFit as InertialFit
+from .inertial_model import InertialModel as InertialModel
+from .inertial_model import fit_inertial_model as fit_inertial_model
 from .mean_force import MeanForceTest as MeanForceTest
 from .mean_force import closure_test as closure_test
 from .mean_force import mean_force_values as mean_force_values
@@ -30,5 +34,10 @@ from .passages import passage_times as passage_times
 from .passages import projected as projected
 from .passages import time_scales_along as time_scales_along
 from .plots import plot_closures as plot_closures
+from .projective_integration import Burst as Burst
+from .projective_integration import CoarseTrajectory as CoarseTrajectory
+from .projective_integration import LiftedBursts as LiftedBursts
+from .projective_integration import TiltedLabels as TiltedLabels
+from .projective_integration import projective_integration as projective_integration
 from .reduced_model import ReducedModel as ReducedModel
 from .reduced_model import load_reduced_model as load_reduced_model

@@ -2,19 +2,21 @@
 
 Lifts about a label, drawn with the restraint's density, are with their weights the ensemble of the window there.
 Compared are the label asked for and that obtained, each internal coordinate's distribution (Wasserstein distance), and
-energies.
+energies; and the same of what the lifts would be without one step or another: without weights, without the network on
+top of the triangular map, or minimised instead of weighted.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import openmm
 from scipy.stats import wasserstein_distance
 
 from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import sample_restraint
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels, in_domain
-from ..engine.platforms import resolved_platform
+from ..engine.platforms import make_context, resolved_platform
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import Workers
 from ..errors import InputError
@@ -23,17 +25,21 @@ from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts
 from ..reference.chart import Chart, InternalCoordinates
 from ..sampling.frames import Frames
+from ..sampling.langevin import langevin_integrator
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.swarms import sample_swarm
 from ..sampling.windows import sample_windows
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, IntArray, whole_number
+from ..units import BoolArray, FloatArray, IntArray, numbers, whole_number
 
 N_LIFTS, N_FRAMES, STRIDE, EQUILIBRATION_STEPS = 400, 200, 50, 1000
 """At each label: lifts; frames of the window, steps between them, and before."""
 
 FREE_TIME, N_FREE = 1.0, 20
 """ps that some of the lifts of each label run free, and how many."""
+
+N_MINIMISED, MINIMISER_ITERATIONS = 40, 100
+"""Of the lifts of each label, to show what minimising makes of them, and iterations of each."""
 
 ENERGY_BINS = 20
 """Of the overlap, with as many frames each."""
@@ -47,7 +53,8 @@ class ConsistencyRow:
     """One ensemble against the frames of restrained dynamics, over all labels.
 
     Attributes:
-        ensemble: weighted lifts, unweighted lifts, or the first half of the frames, against the second.
+        ensemble: weighted lifts, unweighted lifts, lifts made otherwise, or the first half of the frames, against the
+            second.
         label_error: root mean square of the label obtained less that asked, in the labels' unit, the worst label.
         distance: mean over internal coordinates of the Wasserstein distance, in standard deviations of the frames.
         largest_distance: of all coordinates.
@@ -87,7 +94,7 @@ class Consistency:
 
     def doubts(self) -> list[str]:
         """Sentences, where lifts and frames differ by more than frames among themselves."""
-        weighted, _, frames = self.rows
+        weighted, frames = self.rows[0], self.rows[-1]
         if weighted.distance <= frames.distance + MOST_BEYOND_FRAMES:
             return []
         return [
@@ -106,6 +113,49 @@ class Consistency:
                 f"{row.largest_distance:>7.2f}  {row.energy_overlap:>14.2f}  {row.farthest}"
             )
         return [*lines, f"change of the label in {self.free_time:g} ps without restraint: {self.free_label_change:.2g}"]
+
+
+@dataclass(frozen=True, eq=False)
+class LiftedEnsemble:
+    """Configurations about labels.
+
+    Attributes:
+        name: for people.
+        positions: shape=(n, n_atoms, 3), nm.
+        energies: shape=(n,), kJ/mol, without restraint.
+        log_weights: shape=(n,), to the ensemble of the restrained window; minus infinity where there is none.
+        window: shape=(n,), about which label each is.
+        asked: shape=(n, d), the label that each was asked for.
+        force_evaluations: what they cost.
+    """
+
+    name: str
+    positions: FloatArray
+    energies: FloatArray
+    log_weights: FloatArray
+    window: IntArray
+    asked: FloatArray
+    force_evaluations: int
+
+    @classmethod
+    def of_lifts(cls, name: str, lifts: Lifts, window: IntArray, asked: FloatArray) -> "LiftedEnsemble":
+        """Lifts with labels from the restraints' densities, or lifts that were restrained."""
+        weights = np.where(lifts.ok, lifts.log_weights, -np.inf)
+        return cls(name, lifts.positions, lifts.energies, weights, window, asked, lifts.force_evaluations)
+
+    @property
+    def ok(self) -> BoolArray:
+        """shape=(n,), which have a weight."""
+        return np.isfinite(self.log_weights)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether weights differ."""
+        return bool(self.ok.any() and np.ptp(self.log_weights[self.ok]) > 0)
+
+    def without_weights(self) -> "LiftedEnsemble":
+        """The same with equal weights."""
+        return replace(self, log_weights=np.where(self.ok, 0.0, -np.inf))
 
 
 @dataclass(frozen=True)
@@ -181,14 +231,12 @@ def _coordinates(chart: Chart, topology: object) -> tuple[tuple[str, ...], IntAr
 
 
 def consistency_of(
-    lifts: Lifts, window: IntArray, asked: FloatArray, frames: Frames, chart: Chart, system: MolecularSystem
+    ensembles: Sequence[LiftedEnsemble], frames: Frames, chart: Chart, system: MolecularSystem
 ) -> Consistency:
     """Compare lifts about labels with the frames of restrained windows there.
 
     Args:
-        lifts: with labels from the restraints' densities.
-        window: shape=(n,), about which label each is.
-        asked: shape=(n, d), the label that each was asked for.
+        ensembles: the first is the one in question, the others show what is different without a step.
         frames: of windows at the same labels, in the same order.
         chart: of the coordinates.
         system: the system.
@@ -197,35 +245,42 @@ def consistency_of(
         InputError: a label without frames or without lifts that weigh anything.
     """
     names, chosen, periods = _coordinates(chart, system.topology)
-    labels = frames.labels[np.unique(frames.window, return_index=True)[1]]
     ordered, _ = hydrogens_in_order(system, frames.positions)
-    of_frames = chart.to_internal(ordered)[:, chosen]
-    pairs, evenly, halves = list[tuple[_Window, _Window]](), [], []
-    for k in range(int(window.max()) + 1):
-        lifted, there = lifts.ok & (window == k), frames.window == k
-        if lifted.sum() < 2 or there.sum() < 4:
-            raise InputError(
-                f"label number {k + 1} has {lifted.sum()} lifts with a weight and {there.sum()} frames of its window: "
-                "give more lifts, or longer windows"
-            )
-        weights = np.exp(lifts.log_weights[lifted] - lifts.log_weights[lifted].max())
-        coordinates = chart.to_internal(lifts.positions[lifted])[:, chosen]
-        even = np.full(there.sum(), 1 / there.sum())
-        window_frames = _Window(of_frames[there], frames.energies[there], even)
-        pairs.append((_Window(coordinates, lifts.energies[lifted], weights / weights.sum()), window_frames))
-        evenly.append((replace(pairs[-1][0], weights=np.full(len(weights), 1 / len(weights))), window_frames))
-        half = len(even) // 2
-        halves.append((window_frames.select(slice(half)), window_frames.select(slice(half, None))))
-    ok = lifts.ok
-    obtained = system.slow.transform(lifts.positions[ok])
-    error = _root_mean_square(obtained, asked[ok], system.slow)
-    of_lifts = _distances(pairs, periods)
-    rows = (
-        _row("lifts, weighted", error, of_lifts, pairs, names),
-        _row("lifts, unweighted", error, _distances(evenly, periods), evenly, names),
-        _row("frames, half against half", 0.0, _distances(halves, periods), halves, names),
-    )
-    return Consistency(labels, rows, 0.0, 0.0, names, of_lifts, lifts.force_evaluations + frames.force_evaluations)
+    of_frames, windows = chart.to_internal(ordered)[:, chosen], list[_Window]()
+    for k in range(int(ensembles[0].window.max()) + 1):
+        there = frames.window == k
+        if there.sum() < 4:
+            raise InputError(f"label number {k + 1} has {there.sum()} frames of its window: give longer windows")
+        windows.append(_Window(of_frames[there], frames.energies[there], np.full(there.sum(), 1 / there.sum())))
+    rows, distances = list[ConsistencyRow](), list[FloatArray]()
+    for one in ensembles:
+        parts = [(f"{one.name}, weighted", one), (f"{one.name}, unweighted", one.without_weights())]
+        for name, part in parts if one.weighted else [(one.name, one)]:
+            pairs = [(_of_label(part, k, chart, chosen), there) for k, there in enumerate(windows)]
+            obtained = system.slow.transform(part.positions[part.ok])
+            error = _root_mean_square(obtained, part.asked[part.ok], system.slow)
+            distances.append(_distances(pairs, periods))
+            rows.append(_row(name, error, distances[-1], pairs, names))
+    half = [len(there.weights) // 2 for there in windows]
+    halves = [(there.select(slice(n)), there.select(slice(n, None))) for n, there in zip(half, windows, strict=True)]
+    rows.append(_row("frames, half against half", 0.0, _distances(halves, periods), halves, names))
+    labels = frames.labels[np.unique(frames.window, return_index=True)[1]]
+    cost = frames.force_evaluations + sum(one.force_evaluations for one in ensembles)
+    return Consistency(labels, tuple(rows), 0.0, 0.0, names, distances[0], cost)
+
+
+def _of_label(ensemble: LiftedEnsemble, k: int, chart: Chart, chosen: IntArray) -> _Window:
+    """The configurations of a label.
+
+    Raises:
+        InputError: fewer than two have a weight.
+    """
+    lifted = ensemble.ok & (ensemble.window == k)
+    if lifted.sum() < 2:
+        raise InputError(f"label number {k + 1} has {lifted.sum()} {ensemble.name} with a weight: give more")
+    weights = np.exp(ensemble.log_weights[lifted] - ensemble.log_weights[lifted].max())
+    coordinates = chart.to_internal(ensemble.positions[lifted])[:, chosen]
+    return _Window(coordinates, ensemble.energies[lifted], weights / weights.sum())
 
 
 def _root_mean_square(obtained: FloatArray, asked: FloatArray, slow: SlowCoordinates) -> float:
@@ -291,9 +346,8 @@ def check_consistency(
     # beyond an open end of the domain nothing is compared
     inside = in_domain(near, system.slow)
     near, window = near[inside], window[inside]
-    lifts = Lifter(system, generator, platform=platform, workers=workers).lift(
-        near, seed=named_seed(seed, "consistency", "lifts")
-    )
+
+    ensembles = _ensembles(system, generator, near, window, seed, platform, workers)
     frames = sample_windows(
         system,
         labels,
@@ -305,23 +359,75 @@ def check_consistency(
         workers=workers,
     )
     frames = frames.select(in_domain(frames.cv_values, system.slow))
-    found = consistency_of(lifts, window, near, frames, generator.chart, system)
+    found = consistency_of(ensembles, frames, generator.chart, system)
     n_steps = max(1, round(free_time / system.time_step))
-    change, n_free = _free_change(system, lifts, window, n_steps, seed, platform)
+    change, n_free = _free_change(system, ensembles[0], n_steps, seed, platform)
     cost = found.force_evaluations + n_steps * n_free
     return replace(found, labels=labels, free_time=free_time, free_label_change=change, force_evaluations=cost)
 
 
+def _ensembles(
+    system: MolecularSystem,
+    generator: InvertibleGenerator,
+    near: FloatArray,
+    window: IntArray,
+    seed: int,
+    platform: str,
+    workers: Workers,
+) -> list[LiftedEnsemble]:
+    """Lifts at labels near those of the windows, and what they would be without a step."""
+
+    def lifted(name: str, drawn_by: InvertibleGenerator) -> LiftedEnsemble:
+        lifter = Lifter(system, drawn_by, platform=platform, workers=workers)
+        lifts = lifter.lift(near, seed=named_seed(seed, "consistency", "lifts"))
+        return LiftedEnsemble.of_lifts(name, lifts, window, near)
+
+    found = [lifted("lifts", generator)]
+    if generator.has_network:
+        found.append(lifted("triangular map alone", generator.without_network()))
+    accepted = _accepted(found[0], N_MINIMISED, named_rng(seed, "consistency", "minimised"))
+    return [*found, _minimised(system, found[0], accepted, platform)]
+
+
+def _accepted(ensemble: LiftedEnsemble, n: int, rng: np.random.Generator) -> IntArray:
+    """Indices of n configurations about each label, by their weights."""
+    found = list[IntArray]()
+    for k in range(int(ensemble.window.max()) + 1):
+        members = np.flatnonzero((ensemble.window == k) & ensemble.ok)
+        if not len(members):
+            raise InputError(f"label number {k + 1} has 0 {ensemble.name} with a weight: give more")
+        chances = np.exp(ensemble.log_weights[members] - ensemble.log_weights[members].max())
+        found.append(rng.choice(members, n, p=chances / chances.sum()))
+    return np.concatenate(found)
+
+
+def _minimised(system: MolecularSystem, ensemble: LiftedEnsemble, chosen: IntArray, platform: str) -> LiftedEnsemble:
+    """Some configurations at the nearest lowest energy, without restraint."""
+    integrator = langevin_integrator(system.temperature, system.friction, system.time_step)
+    context = make_context(system.system, integrator, platform, 1)
+    positions, energies = np.empty((len(chosen), system.n_atoms, 3)), np.empty(len(chosen))
+    for i, start in enumerate(ensemble.positions[chosen]):
+        context.setPositions(start)
+        openmm.LocalEnergyMinimizer.minimize(context, 1.0, MINIMISER_ITERATIONS)
+        state = context.getState(positions=True, energy=True)
+        positions[i], energies[i] = numbers(state.getPositions(asNumpy=True)), numbers(state.getPotentialEnergy())
+    return LiftedEnsemble(
+        name="lifts, minimised",
+        positions=positions,
+        energies=energies,
+        log_weights=np.zeros(len(chosen)),
+        window=ensemble.window[chosen],
+        asked=ensemble.asked[chosen],
+        # a line search takes about two an iteration
+        force_evaluations=2 * MINIMISER_ITERATIONS * len(chosen),
+    )
+
+
 def _free_change(
-    system: MolecularSystem, lifts: Lifts, window: IntArray, n_steps: int, seed: int, platform: str
+    system: MolecularSystem, lifts: LiftedEnsemble, n_steps: int, seed: int, platform: str
 ) -> tuple[float, int]:
     """Root mean square change of the label of some accepted lifts without restraint, and how many they are."""
-    rng, accepted = named_rng(seed, "consistency", "accepted"), list[IntArray]()
-    for k in range(int(window.max()) + 1):
-        members = np.flatnonzero(window == k)
-        chances = np.exp(lifts.log_weights[members] - lifts.log_weights[members].max())
-        accepted.append(rng.choice(members, N_FREE, p=chances / chances.sum()))
-    starts = lifts.positions[np.concatenate(accepted)]
+    starts = lifts.positions[_accepted(lifts, N_FREE, named_rng(seed, "consistency", "accepted"))]
     free = sample_swarm(system, starts, n_steps, seed=named_seed(seed, "consistency", "free"), platform=platform)
     stayed = ~free.failed
     return _root_mean_square(free.labels[stayed, -1], free.labels[stayed, 0], system.slow), len(starts)

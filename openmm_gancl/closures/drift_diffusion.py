@@ -72,8 +72,8 @@ class LagScan:
     has_plateau: bool
 
 
-@dataclass(frozen=True)
-class EffectiveDynamics:
+@dataclass(frozen=True, kw_only=True)
+class Rates:
     """Drift and diffusion of slow coordinates at labels, and the reduced model of them.
 
     Attributes:
@@ -83,11 +83,6 @@ class EffectiveDynamics:
         diffusion: shape=(k, d, d), D, symmetric, squared units over ps; in the same way.
         diffusion_error: shape=(k, d, d), one sigma.
         model: with the free energy of lifts and a smooth diffusion, and the drift that follows from both.
-        p_value: that the runs' drift is the model's.
-        counts: shape=(k,), runs of each label that were used.
-        left: share of the runs that left the domain, and are not used.
-        failed: share of the runs that blew up.
-        scan: of lags.
     """
 
     labels: FloatArray
@@ -96,6 +91,20 @@ class EffectiveDynamics:
     diffusion: FloatArray
     diffusion_error: FloatArray
     model: ReducedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectiveDynamics(Rates):
+    """Drift and diffusion from runs, with the evidence.
+
+    Attributes:
+        p_value: that the runs' drift is the model's.
+        counts: shape=(k,), runs of each label that were used.
+        left: share of the runs that left the domain, and are not used.
+        failed: share of the runs that blew up.
+        scan: of lags.
+    """
+
     p_value: float
     counts: IntArray
     left: float

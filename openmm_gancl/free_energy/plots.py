@@ -160,9 +160,9 @@ def _plot_two(surface: FreeEnergySurface, axes: Sequence[SurfaceAxis], ax: Any, 
     _axes_of_grid(ax, surface, axes)
 
 
-def _legend_above(ax: Any) -> None:
-    """A legend that no curve runs through."""
-    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=3, fontsize=9)
+def _legend_above(ax: Any, height: float = 1.0) -> None:
+    """A legend that no curve runs through; its height is a part of the axis'."""
+    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, height), borderaxespad=0.2, ncols=3, fontsize=9)
 
 
 def _plot_one(
@@ -212,7 +212,8 @@ def _plot_one(
     top, bottom = np.nanmax(energy + error), min(0.0, np.nanmin(energy - error))
     ax.set_ylim(bottom - (0.08 if minima else 0.0) * (top - bottom))
     ax.set_ylabel(f"free energy ({unit})")
-    _legend_above(ax)
+    # above the basins' names
+    _legend_above(ax, 1.08 if basins else 1.0)
 
 
 def _name_atoms(figure: Any, surface: FreeEnergySurface, axes: Sequence[SurfaceAxis]) -> None:

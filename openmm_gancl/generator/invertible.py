@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..reference.chart import Chart
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
 from .circular import CircularDensity
-from .coupling import CouplingNetwork
+from .coupling import CouplingNetwork, NoNetwork
 from .fit_options import FitOptions, Roles
 from .model_file import ModelParts, check_basis
 from .row_inverse import RowInverse
@@ -126,6 +127,17 @@ class InvertibleGenerator:
         if self.device == torch.device(device):
             return self
         return replace(self, map=moved_to(self.map, device))
+
+    @property
+    def has_network(self) -> bool:
+        """Whether a network is on top of the triangular map."""
+        return self.map.narrow.has_network
+
+    def without_network(self) -> "InvertibleGenerator":
+        """The triangular map alone."""
+        alone = deepcopy(self.map)
+        alone.narrow.has_network, alone.narrow.network = False, NoNetwork()
+        return replace(self, map=alone)
 
     def check_system(self, system: MolecularSystem) -> None:
         """Raise an `InputError` that says what does not fit."""

@@ -29,6 +29,7 @@ from ..generator.trained_for import system_metadata
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows, step_of_windows
+from ..sampling.stability import check_dynamics
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_size, doubts_about_weights
@@ -41,6 +42,7 @@ from .loop_coordinates import LoopCoordinates
 from .loop_options import N_PILOT, LoopOptions
 from .mean_forces import mean_forces, slopes_of
 from .placement import GridPlacement, KernelPlacement, Placement
+from .requirements import why_not_exact
 from .rounds import Round, RoundOfDraws, pooled_log_weights, regression_of, round_shares, was_relaxed
 from .stored_rows import ROWS_AT_ONCE, blocks_of
 from .wide_densities import (
@@ -568,8 +570,13 @@ def learn(
         progress: called after each round.
 
     Raises:
-        InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
+        InputError: a System without exact lifts, labels that are no coordinates of a chart, dynamics that cannot be
+            stable, too few evaluations, or frames of no use.
     """
+    if reason := why_not_exact(system.system, system.topology):
+        raise InputError(reason)
+    if frames is None:
+        check_dynamics(system)
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
         loop = Loop(

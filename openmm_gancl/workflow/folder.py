@@ -19,10 +19,12 @@ from typing import Any
 
 from ..engine.interrupts import noticed_interrupts
 from ..errors import InputError
-from ..files import copy_atomically, write_atomically
+from ..files import copy_atomically, load_json, write_atomically
+from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest, write_manifest
 
-SCHEMA_VERSION = 2
-MANIFEST, LOCK = "manifest.json", "lock"
+LOCK = "lock"
+BESIDES = ("closures",)
+"""Stages whose evaluations are no part of a run's own."""
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
 
@@ -58,9 +60,9 @@ def _lock_holder(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        holder = json.loads(path.read_text())
-        return {key: holder[key] for key in ("pid", "host", "started", "life")}
-    except (ValueError, KeyError, TypeError):
+        holder = load_json(path)
+        return {"pid": int(holder["pid"]), **{key: str(holder[key]) for key in ("host", "started", "life")}}
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise InputError(f"{path} cannot be read: remove it if no other program uses {path.parent}") from None
 
 
@@ -104,7 +106,7 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         holder = _lock_holder(path)
         if holder is not None:
             name = f"process {holder['pid']} on {holder['host']} since {holder['started']}"
-            alive = holder["host"] != host or _process_life(int(holder["pid"])) == holder["life"]
+            alive = holder["host"] != host or _process_life(holder["pid"]) == holder["life"]
             if alive:
                 raise InputError(
                     f"{folder} is in use by {name}: wait for it or stop it (remove {path} if it no longer runs)"
@@ -117,6 +119,11 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def is_writable(path: Path) -> bool:
+    """Whether files can be made in a folder; not on a disk that is mounted read-only, whoever asks."""
+    return os.access(path, os.W_OK)
 
 
 def is_run_folder(path: Path) -> bool:
@@ -149,10 +156,11 @@ class RunFolder:
     Args:
         path: the folder.
         manifest: its content; `create` and `load` make one.
+        read_only: whether its finished stages are shown, and nothing is written.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Path, manifest: dict[str, Any], read_only: bool = False):
+        self.path, self.manifest, self.read_only = path, manifest, read_only
         self._attempt: dict[str, Any] = {}
         self._started = self._saved = 0.0
         self._watch: Callable[[int], None] | None = None
@@ -165,34 +173,38 @@ class RunFolder:
         return folder
 
     @classmethod
-    def load(cls, path: Path) -> "RunFolder":
+    def load(cls, path: Path, read_only: bool = False) -> "RunFolder":
         """The run in a folder.
 
         Raises:
-            InputError: there is none, or it is of another schema version.
+            InputError: there is none, it is not as it was written, or of another schema version.
         """
-        file = path / MANIFEST
-        if not file.is_file():
-            raise InputError(f"{path} is not a run folder (it has no {MANIFEST}): make one with `gancl run`")
-        try:
-            manifest = json.loads(file.read_text())
-            version = manifest["schema_version"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{file} cannot be read: start a new run folder") from None
-        if version != SCHEMA_VERSION:
+        return cls(path, read_manifest(path), read_only)
+
+    def check_writable(self) -> None:
+        """See that something can be written.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if self.read_only:
             raise InputError(
-                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: start a new run "
-                "folder, or install the version that wrote it"
+                f"{self.path} is not yours to write, and not all that you ask for is finished: copy it to where you "
+                "may write"
             )
-        return cls(path, manifest)
 
     def save(self) -> None:
         """Write the manifest."""
-        write_atomically(self.path / MANIFEST, json.dumps(self.manifest, indent=1) + "\n")
+        self.check_writable()
+        write_manifest(self.path, self.manifest)
 
     def file(self, stage: str, name: str) -> Path:
         """A file of a finished stage."""
         return self.path / stage / name
+
+    def is_lost(self, stage: str) -> bool:
+        """Whether a stage was finished and is not there any more."""
+        return bool(self.manifest["stages"].get(stage, {}).get("done")) and not (self.path / stage).is_dir()
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage is finished and still there."""
@@ -241,6 +253,7 @@ class RunFolder:
         Raises:
             OSError: with ``ENOSPC`` where a library hid that the disk is full.
         """
+        self.check_writable()
         stages = self.manifest["stages"]
         for name in (stage, *later):
             if name in stages:
@@ -274,8 +287,8 @@ class RunFolder:
                 self.save()
 
     def publish(self, stage: str, names: Sequence[str]) -> None:
-        """Copy files of a finished stage to the top of the folder."""
-        for name in names:
+        """Copy files of a finished stage to the top of the folder, where it can be written."""
+        for name in names if not self.read_only else ():
             copy_atomically(self.file(stage, name), self.path / name)
 
     def forget(self, stage: str) -> None:
@@ -295,7 +308,7 @@ class RunFolder:
             for name, entry in self.manifest["stages"].items()
         }
 
-    def evaluations_spent(self) -> int:
-        """Force evaluations of all attempts, those whose result was lost included."""
-        entries = self.manifest["stages"].values()
+    def evaluations_spent(self, without: Sequence[str] = ()) -> int:
+        """Force evaluations of all attempts, those whose result was lost included, of all stages but some."""
+        entries = [entry for name, entry in self.manifest["stages"].items() if name not in without]
         return sum(attempt["force_evaluations"] for entry in entries for attempt in entry["attempts"])

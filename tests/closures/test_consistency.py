@@ -1,5 +1,6 @@
 """The table of consistency: lifts against restrained dynamics; labels shuffled and weights dropped show in it."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 import openmm_gancl as gancl
 from openmm_gancl import InputError
-from openmm_gancl.closures import check_consistency, consistency_of
+from openmm_gancl.closures import LiftedEnsemble, check_consistency, consistency_of
 from openmm_gancl.closures.consistency import coordinate_distances, energy_overlap
+from openmm_gancl.generator.coupling import CouplingNetwork
 from openmm_gancl.reference.chart import chart_for
 from tests.physics.exact import DOUBLE_WELL, KT
 
@@ -39,7 +41,8 @@ def about_labels(toy, learned):
 def table_of(toy, about_labels, **changed):
     lifts, window, near, frames = about_labels
     chart = chart_for(toy.topology, toy.slow, toy.positions)
-    return consistency_of(replace(lifts, **changed), window, near, frames, chart, toy)
+    ensemble = LiftedEnsemble.of_lifts("lifts", replace(lifts, **changed), window, near)
+    return consistency_of([ensemble], frames, chart, toy)
 
 
 def test_lifts_are_the_windows_ensembles(toy, about_labels):
@@ -75,11 +78,36 @@ def test_the_whole_check(toy, learned):
         toy, learned.model, LABELS, n_lifts=200, n_frames=100, stride=20, free_time=0.15, seed=1, platform="Reference"
     )
     assert not found.doubts() and found.rows[0].label_error < 1e-9
+    names = [row.ensemble for row in found.rows]
+    assert names == ["lifts, weighted", "lifts, unweighted", "lifts, minimised", "frames, half against half"]
+    # all at the bottom of a well: other labels, no spread, and energies that no frame has
+    minimised = found.rows[2]
+    assert minimised.label_error > 0.05 and minimised.distance > 0.7 and minimised.energy_overlap < 0.4
     assert 0 < found.free_label_change < 0.2 and found.force_evaluations > 3 * (200 + 100 * 20)
     again = check_consistency(
         toy, learned.model, LABELS, n_lifts=200, n_frames=100, stride=20, free_time=0.15, seed=1, platform="Reference"
     )
     assert again.rows == found.rows
+
+
+def test_a_network_and_the_map_alone_have_rows_of_their_own(toy, learned):
+    """The network is the identity here: both draw the same; and one that draws something else shows."""
+    narrow = learned.model.map.narrow
+    network = CouplingNetwork(narrow.n, narrow.condition.n_network_features, hidden=8).double().requires_grad_(False)
+    options = {"n_lifts": 100, "n_frames": 40, "stride": 20, "free_time": 0.015, "seed": 1, "platform": "Reference"}
+
+    def rows_with(layers):
+        with_network = replace(learned.model, map=deepcopy(learned.model.map))
+        with_network.map.narrow.set_network(layers)
+        found = check_consistency(toy, with_network, LABELS, **options)
+        return {row.ensemble: row for row in found.rows}
+
+    rows = rows_with(network)
+    assert rows["triangular map alone, weighted"].distance == pytest.approx(rows["lifts, weighted"].distance, abs=1e-9)
+    for layer in network.layers:
+        layer.network[-1].bias += 0.5
+    rows = rows_with(network)
+    assert rows["lifts, unweighted"].distance > 1.5 * rows["triangular map alone, unweighted"].distance
 
 
 def test_distances_and_overlaps_are_the_closed_forms():
@@ -100,5 +128,5 @@ def test_distances_and_overlaps_are_the_closed_forms():
 
 
 def test_what_a_comparison_refuses(toy, about_labels):
-    with pytest.raises(InputError, match=r"label number 1 has 0 lifts with a weight and 2000 frames"):
+    with pytest.raises(InputError, match="label number 1 has 0 lifts with a weight: give more"):
         table_of(toy, about_labels, log_weights=np.full(3 * EACH, -np.inf))

@@ -25,6 +25,7 @@ NAMES = {
     "bonded_chain",
     "double_well_oscillators",
     "forked_oscillator",
+    "mueller_brown",
     "narrow_barrier",
 }
 EQUATIONS = {"half_moon", "quadratic"}
@@ -79,7 +80,27 @@ def narrow(x, y, z):
     return 3 * x**2 + barrier + 1500 * (y - 0.2 * np.sin(2 * x)) ** 2 + 1000 * (z - 0.1 * np.cos(3 * x)) ** 2
 
 
-TOYS = {"double_well_oscillators": double_well, "forked_oscillator": forked, "narrow_barrier": narrow}
+def mueller_brown(x, y, z):
+    """Mueller and Brown's table: A, a, b, c, x0, y0."""
+    terms = (
+        (-200, -1, 0, -10, 1, 0),
+        (-100, -1, 0, -10, 0, 0.5),
+        (-170, -6.5, 11, -6.5, -0.5, 1.5),
+        (15, 0.7, 0.6, 0.7, -1, 1),
+    )
+    surface = sum(
+        height * np.exp(a * (x - x0) ** 2 + b * (x - x0) * (y - y0) + c * (y - y0) ** 2)
+        for height, a, b, c, x0, y0 in terms
+    )
+    return 0.19 * surface + 750 * np.exp(0.5 * np.tanh(2 * x)) * (z - 0.2 * np.sin(2 * x)) ** 2
+
+
+TOYS = {
+    "double_well_oscillators": double_well,
+    "forked_oscillator": forked,
+    "mueller_brown": mueller_brown,
+    "narrow_barrier": narrow,
+}
 SURFACES = {
     "double_well_oscillators": lambda x: 10 * (x**2 - 1) ** 2 + 0.55 * RT * np.tanh(2 * x),
     "forked_oscillator": lambda x: 5 * x**2,
@@ -155,7 +176,7 @@ def test_toy_energy_is_its_formula(name):
     assert name == "forked_oscillator" or abs(difference[0]) < 1e-8
 
 
-@pytest.mark.parametrize("name", sorted(TOYS))
+@pytest.mark.parametrize("name", sorted(SURFACES))
 def test_toy_surface_is_what_its_note_says(name):
     x = np.linspace(-1.0, 1.0, 21)
     fine = np.linspace(-1.0, 1.0, 801)

@@ -13,6 +13,7 @@ from openmm_gancl.workflow import budget
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
 from openmm_gancl.workflow.options import RunOptions
+from openmm_gancl.workflow.report import write_report
 from tests.cli.test_cli import gancl
 from tests.tiny_run import PRESETS
 from tests.workflow.test_run import Notes, Steps, reported_often
@@ -39,6 +40,12 @@ def run(folder, options=LEARNED, **rest):
 def finished(tiny, tmp_path_factory):
     folder, notes = tmp_path_factory.mktemp("learned") / "run", Notes()
     return run(folder, reporter=notes), notes.notes
+
+
+def test_a_report_has_the_spectrum_and_both_surfaces(finished):
+    page = write_report(finished[0].folder).path.read_text()
+    assert page.count('src="data:image/png;base64,') == 1 and "Free energy over phi" in page
+    assert page.index('id="check"') < page.index('id="labels"') < page.index('id="consistency"')
 
 
 def load_labels_of(folder):

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.plots import plot_surface
-from openmm_gancl.free_energy.surface import FreeEnergySurface
+from openmm_gancl.free_energy.surface import FreeEnergySurface, load_surface
 from openmm_gancl.generator.model import load_model
 from openmm_gancl.lifting import surface as lifting_surface
 from openmm_gancl.lifting.lifter import Lifter
@@ -31,8 +32,11 @@ from openmm_gancl.system.library import copy_system, load_system
 from openmm_gancl.workflow import budget
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST, RunFolder, checksum, locked, prepare_folder
+from openmm_gancl.workflow.folder import RunFolder, checksum, locked, prepare_folder
+from openmm_gancl.workflow.manifest import MANIFEST, write_manifest
 from openmm_gancl.workflow.options import RunOptions, effective, settings_of
+from openmm_gancl.workflow.report import write_report
+from openmm_gancl.workflow.time_step_check import check_time_step, compared
 from tests.tiny_run import PRESETS
 
 SYSTEM = "double_well_oscillators"
@@ -102,6 +106,17 @@ def begun(tmp_path_factory):
     return folders
 
 
+IDENTITY = {
+    "system": {"name": "x", "source": "x", "card": {}, "force_field_hash": "0", "positions": []},
+    "options": {},
+    "settings": {},
+    "seed": 0,
+    "versions": {},
+    "platform": "Reference",
+    "threads": 1,
+}
+
+
 def manifest(folder):
     return json.loads((folder / MANIFEST).read_text())
 
@@ -139,6 +154,13 @@ def test_the_trajectory_holds_one_frame_for_each_lift_with_a_weight(finished, ca
     assert np.allclose(x, lifts.cv_values[lifts.ok, 0], atol=1e-4)
 
 
+def test_a_report_of_relaxed_lifts(finished):
+    page = write_report(finished.folder).path.read_text()
+    places = [page.index(f'id="{name}"') for name in ("doubts", "surface", "training", "check", "provenance")]
+    assert places == sorted(places) and "Weights of relaxed lifts hold the restraint" in page
+    assert f"{finished.summary.basins[0]['population']:.4f}" in page
+
+
 def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
     spent = [entry["attempts"] for entry in manifest(finished.folder)["stages"].values()]
     assert all(len(attempts) == 1 for attempts in spent)
@@ -149,7 +171,7 @@ def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
 
 def test_the_manifest_says_what_the_run_was_made_with(finished):
     stored = manifest(finished.folder)
-    assert stored["schema_version"] == 2 and stored["threads"] == 1 and stored["seed"] == 0
+    assert stored["schema_version"] == 3 and stored["threads"] == 1 and stored["seed"] == 0
     assert stored["platform"] == "Reference" and stored["versions"]["openmm"]
     assert stored["system"]["card"]["name"] == SYSTEM
     for name, entry in stored["stages"].items():
@@ -279,7 +301,7 @@ def test_a_changed_card_is_refused(sampled, tmp_path):
 def test_another_version_is_refused(sampled):
     stored = manifest(sampled)
     (sampled / MANIFEST).write_text(json.dumps({**stored, "schema_version": 99}))
-    with pytest.raises(InputError, match="schema version 99, this program reads 2"):
+    with pytest.raises(InputError, match="schema version 99, this program reads 3"):
         run(sampled)
 
 
@@ -295,6 +317,150 @@ def test_a_missing_stage_file_is_noticed(sampled):
     (sampled / "sample" / "held_out.npz").unlink()
     with pytest.raises(InputError, match=r"held_out.npz is missing"):
         run(sampled)
+
+
+def test_a_stage_that_is_gone_is_said_to_be_computed_again(begun, finished, tmp_path):
+    folder, notes = Path(shutil.copytree(begun["lift"], tmp_path / "run")), Notes()
+    shutil.rmtree(folder / "train")
+    run(folder, reporter=notes, until="train")
+    assert any("train was finished and is not there any more" in note for note in notes.notes)
+    assert (folder / "model.safetensors").read_bytes() == (finished.folder / "model.safetensors").read_bytes()
+
+
+def test_a_moved_card_is_named_and_taken_where_it_is(tmp_path):
+    card = copy_system(SYSTEM, tmp_path / "there") / "card.toml"
+    run(tmp_path / "run", target=str(card), until="sample")
+    (tmp_path / "there").rename(tmp_path / "here")
+    with pytest.raises(InputError, match=rf"begun with the card {card}, which is not there any more: put it back, or"):
+        run(tmp_path / "run", None, None, until="sample")
+    assert run(tmp_path / "run", target=str(tmp_path / "here"), until="sample").done == ("sample",)
+
+
+def test_a_manifest_with_any_byte_changed_or_cut_is_refused(sampled):
+    whole, options = (sampled / MANIFEST).read_bytes(), effective(QUICK)
+    rng = np.random.default_rng(0)
+    same = 0
+    for place in rng.integers(len(whole), size=60):
+        (sampled / MANIFEST).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            same += RunFolder.load(sampled).manifest["options"] == options
+        except InputError as error:
+            assert str(sampled) in str(error)
+        else:
+            assert chr(whole[place]) in " \n!", whole[place - 9 : place + 9]
+        (sampled / MANIFEST).write_bytes(whole[:place])
+        with pytest.raises(InputError, match=r"manifest\.json"):
+            RunFolder.load(sampled)
+    (sampled / MANIFEST).write_bytes(whole.replace(b'"relax_steps": 40', b'"relax_steps": 41'))
+    with pytest.raises(InputError, match="not as it was written"):
+        run(sampled)
+
+
+def places_in(content, place=()):
+    """Where values are in JSON, from the outside in."""
+    yield place
+    if isinstance(content, dict | list):
+        for key in content if isinstance(content, dict) else range(min(len(content), 1)):
+            yield from places_in(content[key], (*place, key))
+
+
+def test_a_stranger_s_manifest_says_nothing_that_is_no_run(sampled):
+    """With a checksum that is right: each key missing, and of another type, is a sentence or changes nothing."""
+    stored, read = manifest(sampled), 0
+    for place in [place for place in places_in(stored) if place and "card" not in place and place[0] != "checksum"]:
+        for value in (None, "x", -1, [], {"a": [[]]}, "delete"):
+            changed = json.loads(json.dumps(stored))
+            parent = functools.reduce(lambda part, key: part[key], place[:-1], changed)
+            if value == "delete":
+                del parent[place[-1]]
+            else:
+                parent[place[-1]] = value
+            write_manifest(sampled, changed)
+            try:
+                folder = RunFolder.load(sampled)
+                pipeline.options_of(folder), folder.seconds(), folder.evaluations_spent(), folder.last_model()
+                read += 1
+            except InputError as error:
+                assert str(error).isprintable() and len(str(error)) < 700
+    assert read > 20  # names, versions and defaults may be what they like
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def read_only_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    try:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield place, lambda: subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_finished_run_is_shown_from_a_read_only_disk(finished, sampled, read_only_disk):
+    place, lock = read_only_disk
+    folder = Path(shutil.copytree(finished.folder, place / "run"))
+    half = Path(shutil.copytree(sampled, place / "half"))
+    lock()
+    assert run(folder).summary == finished.summary == run(folder, None, None).summary
+    with pytest.raises(InputError, match=r"half is not yours to write, and not all that you ask for is finished"):
+        run(half)
+
+
+def test_nothing_is_written_where_nothing_may_be(finished, sampled, tmp_path, monkeypatch):
+    """Without the right to mount."""
+    monkeypatch.setattr(pipeline, "is_writable", lambda path: False)
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "finished"))
+    before = contents(folder)
+    assert run(folder).summary == finished.summary
+    assert contents(folder) == before
+    before = contents(sampled)
+    with pytest.raises(InputError, match="not yours to write"):
+        run(sampled)
+    assert contents(sampled) == before
+
+
+def test_frames_that_are_nan_end_a_run_before_they_are_learned_from(tmp_path, monkeypatch):
+    """At this step one window in three blows up; the others alone would give a wrong surface."""
+    card = copy_system(SYSTEM, tmp_path / "copy") / "card.toml"
+    card.write_text(card.read_text().replace("time_step = 0.015", "time_step = 0.15"))
+    with pytest.raises(InputError, match=r"the time step of 0.15 ps is too long: the fastest .* set it to 0.05$"):
+        run(tmp_path / "run", target=str(card))
+    monkeypatch.setattr(pipeline, "check_dynamics", lambda system: None)
+    with pytest.raises(InputError, match=r"of 160 frames .* NaN.*the time step \(0.15 ps\) is too long"):
+        run(tmp_path / "run", target=str(card))
+
+
+def test_half_the_time_step_gives_the_same_surface_within_its_errors(finished, tmp_path):
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    found = check_time_step(folder, reporter=Notes(), workers=1)
+    record = json.loads((folder / "half_time_step" / "time_step.json").read_text())
+    assert found.time_step == 0.015 and record["difference"] == found.difference
+    stored = manifest(folder / "half_time_step")
+    assert stored["system"]["card"]["time_step"] == 0.0075 and stored["seed"] == 1
+    # of about ten independent bins: beyond 2 once in 10^4
+    assert 0.2 < found.difference / found.expected < 2.0 and found.doubt is None
+    assert contents(finished.folder) == {
+        finished.folder / path.relative_to(folder): text
+        for path, text in contents(folder).items()
+        if "half_time_step" not in path.parts
+    }
+
+
+def test_another_surface_at_half_the_time_step_is_doubted(finished):
+    surface = load_surface(finished.folder / "fes.npz")
+    tilted = replace(surface, energy=surface.energy + np.linspace(0.0, 15.0, len(surface.energy)))
+    assert "at half the time step the surface is another one" in compared(surface, tilted, 0.015).doubt
+    shifted = replace(surface, energy=surface.energy + 3.0)
+    assert compared(surface, shifted, 0.015).difference < 1e-9
+    with pytest.raises(InputError, match="no bins in common"):
+        compared(surface, replace(surface, energy=np.full_like(surface.energy, np.inf)), 0.015)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
@@ -443,7 +609,7 @@ def test_spread_goes_far_and_round():
 
 def test_a_stage_that_fails_leaves_nothing(tmp_path):
     prepare_folder(tmp_path)
-    folder = RunFolder.create(tmp_path, {})
+    folder = RunFolder.create(tmp_path, IDENTITY)
     with pytest.raises(ZeroDivisionError):
         folder.run_stage("sample", lambda out: 1 / 0)
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]

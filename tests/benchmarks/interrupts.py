@@ -181,9 +181,9 @@ def chain(kind: str, fault: str, trials: Trials) -> None:
             good = ok(fault, row) if row.get("hit", True) else row["code"] in (0, 3)
             trials.add(stage=stage, delay=round(delay, 2), at=at, **row, ok=good)
     process = start(KINDS[kind].command(folder))
-    message = process.communicate()[1]
+    process.communicate()
     same = all((folder / name).read_bytes() == (whole / name).read_bytes() for name in COMPARED)
-    trials.add(stage="compared", code=process.returncode, ok=same and process.returncode in (0, 3), last=message[-200:])
+    trials.add(stage="compared", code=process.returncode, ok=same and process.returncode in (0, 3))
 
 
 def first_second(trials: Trials) -> None:
@@ -224,7 +224,8 @@ def full_disks(kind: str, trials: Trials) -> None:
             for kept in names[:number]:
                 folder.verify(kept)
             told = message[-1].startswith("error: no space left on the disk") and "terminate" not in "".join(message)
-            trials.add(stage=stage, code=process.returncode, ok=process.returncode == 2 and told, last=message[-1:])
+            good, last = process.returncode == 2 and told, message[-1].replace(f"{place}/", "")
+            trials.add(stage=stage, code=process.returncode, ok=good, last=[last])
         finally:
             subprocess.run(["umount", str(place)], check=True)
 

@@ -1,16 +1,58 @@
-"""Files that are the old one or the new one at any moment, whatever is killed; arrays of files that may be broken."""
+"""Files that are the old one or the new one at any moment, whatever is killed; reading of files that may be hostile."""
 
+import faulthandler
+import gc
+import json
 import math
 import os
+import pickle
+import select
 import shutil
+import signal
+import time
+import warnings
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from .errors import InputError, first_line
 
+T = TypeVar("T")
+
 MAX_ARRAY_BYTES = 2**32
 """Of all arrays of an npz file, which a small one can hold compressed."""
+
+MAX_EXPANSION_OF_ARRAYS = 300
+"""Bytes that arrays hold for each of their file, beyond `FREE_ARRAY_BYTES`; noise takes about one, constants 1,000."""
+
+FREE_ARRAY_BYTES = 2**26
+"""Of an npz file, however well they are compressed."""
+
+MAX_JSON_BYTES = 2**28
+"""Of a file with JSON text."""
+
+MAX_CPU_SECONDS, MIN_RATE = 5, 20_000
+"""Of the processor, that a child may take, and bytes a second of its files beyond that."""
+
+MAX_MEMORY, MAX_EXPANSION = 2**30, 60
+"""Bytes that a child may take, and times the size of its files beyond that: text becomes so many objects."""
+
+PATIENCE = 20.0
+"""Times its processor seconds, that a child may take on a busy machine."""
+
+
+def check_archive(path: Path) -> None:
+    """See that an npz file does not unpack to what it cannot hold.
+
+    Raises:
+        InputError: it would.
+    """
+    with zipfile.ZipFile(path) as archive:
+        held = sum(member.file_size for member in archive.infolist())
+    if held > FREE_ARRAY_BYTES + MAX_EXPANSION_OF_ARRAYS * path.stat().st_size:
+        raise InputError(f"{path} would unpack to {held // 2**20} MiB: give the file as it was written")
 
 
 def load_arrays(path: Path) -> Any:
@@ -26,6 +68,7 @@ def load_arrays(path: Path) -> Any:
             is_zip = file.read(2) == b"PK"
         if not is_zip:
             return np.array(np.load(path, allow_pickle=False, mmap_mode="r"))  # a map cannot outgrow the file
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
                 raise InputError(f"{path} holds more than {MAX_ARRAY_BYTES // 2**30} GiB: give a smaller file")
@@ -37,6 +80,128 @@ def load_arrays(path: Path) -> Any:
         raise InputError(f"there is no file {path}: check its name") from None
     except Exception as error:  # numpy and zlib stumble over broken files in any way
         raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
+
+
+def load_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: it cannot be read, or is too large or too deep.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"it is larger than {MAX_JSON_BYTES // 2**20} MiB")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}: check its name") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path} ({first_line(error)}): give the file as it was written") from None
+
+
+def limit_process(seconds: int, n_bytes: int) -> None:
+    """Bound the processor time of this process, and the memory that it may still take."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    with suppress(OSError, ValueError):  # without /proc the memory has no bound
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def begin_child() -> None:
+    """What comes first in a child: readers that talk, warn or crash do so unheard, and the parent's objects stay.
+
+    Collecting a Context of the parent's waits for threads that the child has not.
+    """
+    gc.freeze()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    warnings.simplefilter("ignore")
+    faulthandler.disable()
+
+
+def in_child(work: Callable[[], T], name: str, n_bytes: int) -> T:
+    """What a function returns that a child process runs within limits of time and memory.
+
+    What it reads may crash, keep busy or fill the child in place of this process. Where processes cannot fork, it is
+    run here.
+
+    Args:
+        work: returns what can be pickled; in the child the current folder is the root.
+        name: of what is read, for messages.
+        n_bytes: size of all that it reads.
+
+    Raises:
+        InputError: that of ``work``, or where it raises something else, crashes or does not end.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    seconds = MAX_CPU_SECONDS + n_bytes // MIN_RATE
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none
+        child = os.fork()
+    if not child:
+        os.close(read)
+        _answer(work, write, seconds, MAX_MEMORY + MAX_EXPANSION * n_bytes)
+    os.close(write)
+    try:
+        answer = _everything(read, time.monotonic() + PATIENCE * seconds)
+    finally:
+        os.close(read)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        status = _status_of(child)
+    try:
+        value, refused = pickle.loads(answer)  # of our own child
+    except (EOFError, pickle.UnpicklingError):
+        busy = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+        how = f"keeps its reader busy for more than {seconds} s" if busy else "crashes its reader"
+        raise InputError(f"{name} {how}: it is damaged, or made to do so") from None
+    if refused is not None:
+        raise InputError(refused)
+    return value
+
+
+def _status_of(child: int) -> int:
+    """Of a child that has ended or is killed; zero where the caller's program has SIGCHLD ignored."""
+    try:
+        return os.waitpid(child, 0)[1]
+    except ChildProcessError:
+        return 0
+
+
+def _answer(work: Callable[[], Any], pipe: int, seconds: int, n_bytes: int) -> NoReturn:
+    """Of the child: the pickled result, or why there is none; never returns."""
+    try:
+        begin_child()
+        os.chdir("/")
+        limit_process(seconds, n_bytes)
+        try:
+            answer = pickle.dumps((work(), None))
+        except InputError as error:
+            answer = pickle.dumps((None, str(error)))
+        except MemoryError:
+            answer = pickle.dumps((None, "it takes more memory than files of this size should: it is damaged"))
+        except Exception as error:
+            answer = pickle.dumps((None, f"it cannot be used ({first_line(error)}): correct it"))
+        view = memoryview(answer)
+        while len(view):
+            view = view[os.write(pipe, view) :]
+    finally:
+        os._exit(0)
+
+
+def _everything(pipe: int, until: float) -> bytes:
+    """What comes through a pipe until it is closed; nothing where that takes too long."""
+    parts = list[bytes]()
+    while (left := until - time.monotonic()) > 0 and select.select([pipe], [], [], left)[0]:
+        if not (part := os.read(pipe, 2**16)):
+            return b"".join(parts)
+        parts.append(part)
+    return b""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

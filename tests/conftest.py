@@ -25,6 +25,7 @@ LONG = (
     "workflow/test_learned_run.py",
     "physics/test_in_context.py",
     "test_examples.py",
+    "test_pages.py",
     "physics/test_umbrella.py",
     "physics/test_sde.py",
     "physics/test_unrestrained.py",

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from openmm_gancl.trajectories.files import set_dcd_title
-from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.manifest import MANIFEST
 
-TIMES = ("created", "started", "seconds")
+TIMES = ("created", "started", "seconds", "checksum")
 """All that the manifests of two runs may differ in."""
 
 SCRIPT = """

@@ -156,7 +156,7 @@ def test_importing_the_package_loads_nothing_heavy(heavy):
         ("import openmm_gancl.trajectories", {"torch", "openmm"}, 12),
         ("from openmm_gancl.trajectories import read", {"torch", "openmm"}, 12),
         ("import openmm_gancl.sampling", {"torch"}, 25),
-        ("from openmm_gancl.sampling import sample_windows", {"torch"}, 31),
+        ("from openmm_gancl.sampling import sample_windows", {"torch"}, 32),
         ("import openmm_gancl.free_energy", {"torch"}, 35),
         ("from openmm_gancl.free_energy import analyse, analyse_trajectories", {"torch", "openmm"}, 35),
     ],

@@ -20,9 +20,18 @@ def test_constraints_hold_no_addresses():
     assert "://" not in (ROOT / ".ci" / "constraints.txt").read_text()
 
 
-def test_every_number_of_the_readme_has_a_command_and_every_file_it_names_exists():
-    text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"\]\((?!http|#)([^)\s]+)\)", text):
-        assert (ROOT / name).exists(), name
-    for script in re.findall(r"tests/benchmarks/\w+\.py", text):
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem
+)
+def test_every_file_that_a_page_names_exists(path):
+    text = path.read_text()
+    for name in re.findall(r"\]\((?!http|#)([^)\s#]+)[^)\s]*\)", text):
+        assert (path.parent / name).exists(), name
+    for script in re.findall(r"tests/[\w/]+\.py", text):
         assert (ROOT / script).exists(), script
+    for module in re.findall(r"python -m (tests\.[\w.]+)", text):
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -9,7 +9,7 @@ import typer
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
 from .reporting import make_reporter
-from .runs import RunArgument, use_threads_of
+from .runs import RunArgument, Where, use_threads_of
 
 
 def closures(
@@ -29,6 +29,8 @@ def closures(
         float | None, typer.Option(metavar="PS", help="Of the runs; the system's own, but of brownian ones.")
     ] = None,
     workers: shared.Workers = None,
+    trust_force_field: shared.Trust = False,
+    scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
@@ -39,7 +41,10 @@ def closures(
 
         logging.getLogger("pymbar").setLevel(logging.ERROR)
         options = ClosureOptions(labels, runs, length, lag, dynamics, time_step)  # type: ignore[arg-type]  # checked there
-        found = run_closures(run, options, reporter=make_reporter(), workers=workers)
+        with Where(workers, scheduler).opened() as opened:
+            found = run_closures(
+                run, options, reporter=make_reporter(), workers=opened, trust_force_field=trust_force_field
+            )
         if json_:
             typer.echo(shared.as_options(json.dumps({"run": str(found.folder), **found.record})))
             for doubt in found.doubts:

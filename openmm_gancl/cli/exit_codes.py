@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import signal
 import sys
 import warnings
@@ -10,10 +9,12 @@ from collections.abc import Iterator
 
 import typer
 
+from ..engine.interrupts import interrupted
 from ..errors import InputError
+from .interrupts import INTERRUPTED, answered, in_command
 from .options import as_options
 
-BUG, BAD_INPUT, EXIT_NOT_TRUSTED, INTERRUPTED = 1, 2, 3, 130
+BUG, BAD_INPUT, EXIT_NOT_TRUSTED = 1, 2, 3
 
 
 def _fail(message: str, code: int) -> typer.Exit:
@@ -28,14 +29,27 @@ def _environment(error: OSError) -> str:
     return f"{error.strerror or error}{place}: check that it exists and that you may read and write it"
 
 
-def _stop_workers() -> None:
-    """End worker processes without waiting for their tasks."""
+def _after_interrupt(advice: str) -> typer.Exit:
+    """The sentence, when workers have ended without waiting for their tasks."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "loky" in sys.modules:
-        from loky import get_reusable_executor
+        from ..engine.tasks import stop_local_workers
 
-        # its manager thread complains of futures that are cancelled already
-        logging.getLogger("concurrent.futures").disabled = True
-        get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+        stop_local_workers()
+    answered()
+    return _fail(f"interrupted: {advice}", INTERRUPTED)
+
+
+def _failure(error: Exception) -> typer.Exit:
+    if isinstance(error, InputError):
+        return _fail(str(error), BAD_INPUT)
+    if isinstance(error, OSError):
+        return _fail(_environment(error), BAD_INPUT)
+    if isinstance(error, MemoryError):
+        return _fail("not enough memory: use fewer --workers or fewer --lifts", BAD_INPUT)
+    message = str(error).strip().split("\n")[0]
+    return _fail(f"a bug of ours ({type(error).__name__}: {message}): please report it with the output of --debug", BUG)
 
 
 @contextlib.contextmanager
@@ -47,29 +61,22 @@ def exit_codes(debug: bool, after_interrupt: str = "repeat the command to start 
         after_interrupt: what to do after Ctrl-C.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), in_command(after_interrupt):
             if not debug:
                 warnings.simplefilter("ignore")  # of other packages; ours are notes and doubts
             yield
+            if interrupted():  # and a library has lost it
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _stop_workers()
+        ended = _after_interrupt(after_interrupt)
         if debug:
             raise
-        raise _fail(f"interrupted: {after_interrupt}", INTERRUPTED) from None
+        raise ended from None
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, InputError):
-            raise _fail(str(error), BAD_INPUT) from None
-        if isinstance(error, OSError):
-            raise _fail(_environment(error), BAD_INPUT) from None
-        if isinstance(error, MemoryError):
-            raise _fail("not enough memory: use fewer --workers or fewer --lifts", BAD_INPUT) from None
-        message = str(error).strip().split("\n")[0]
-        raise _fail(
-            f"a bug of ours ({type(error).__name__}: {message}): please report it with the output of --debug", BUG
-        ) from None
+        if interrupted():
+            raise _after_interrupt(after_interrupt) from None
+        raise _failure(error) from None

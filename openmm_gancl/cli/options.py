@@ -12,6 +12,17 @@ Platform = Annotated[str, typer.Option(help="An OpenMM platform, or auto to meas
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Local processes; by default all cores, or one if lifts are not relaxed.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-force-field", help="Run code in the card's files: scripts, and forces of torch or Python."),
+]
+CheckTimeStep = Annotated[
+    bool, typer.Option("--check-time-step", help="Make the surface at half the time step too, and compare.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS|FILE", help="Of a Dask cluster, whose workers take the place of local processes."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Preset = Annotated[str, typer.Option(help="default (minutes) or quick (under one minute, for trials and tests).")]

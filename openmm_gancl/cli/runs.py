@@ -4,6 +4,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -16,6 +18,7 @@ from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
 from .reporting import make_reporter
 
 if TYPE_CHECKING:
+    from ..engine.tasks import Workers
     from ..workflow.options import RunOptions
     from ..workflow.run import Outcome
 
@@ -29,12 +32,12 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 
 def use_threads_of(folder: Path) -> None:
     """Set the thread count of the linear algebra, which is read when numpy and torch are first imported."""
-    from ..workflow.folder import MANIFEST
+    from ..workflow.manifest import read_manifest
     from ..workflow.options import N_THREADS
 
     try:
-        threads = int(json.loads((folder / MANIFEST).read_text())["threads"])
-    except (OSError, ValueError, KeyError, TypeError):
+        threads = read_manifest(folder)["threads"]
+    except InputError:  # said later
         threads = N_THREADS
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
@@ -52,16 +55,53 @@ def run_options(**given: Any) -> "RunOptions":
     return RunOptions(**given, relax_steps=cast("int | Literal['auto'] | None", steps))
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where tasks run: local processes, or the workers of a scheduler.
+
+    Raises:
+        InputError: both.
+    """
+
+    workers: int | None
+    scheduler: str | None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.scheduler is not None:
+            raise InputError("--workers are local processes, and --scheduler has workers of its own: give one of them")
+
+    def opened(self) -> "AbstractContextManager[Workers | None]":
+        """The workers, connected to as long as they are needed."""
+        if self.scheduler is None:
+            return nullcontext(self.workers)
+        from ..engine.clusters import dask_executor
+
+        return dask_executor(self.scheduler)
+
+
 def advance(
-    folder: Path, target: str | None, options: "RunOptions | None", workers: int | None, until: str
+    folder: Path,
+    target: str | None,
+    options: "RunOptions | None",
+    where: Where,
+    until: str,
+    trust_force_field: bool = False,
 ) -> "Outcome":
     """Compute a run's stages up to one."""
     use_threads_of(folder)
     from ..workflow.run import run as advance_run
 
     logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
-    reporter = make_reporter()
-    return advance_run(folder, target, options, reporter=reporter, workers=workers, until=until)
+    with where.opened() as workers:
+        return advance_run(
+            folder,
+            target,
+            options,
+            reporter=make_reporter(),
+            workers=workers,
+            until=until,
+            trust_force_field=trust_force_field,
+        )
 
 
 def check_run(target: str, missing: str) -> None:
@@ -121,6 +161,47 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
             raise typer.Exit(EXIT_NOT_TRUSTED)
 
 
+def _checked_time_step(outcome: "Outcome", where: Where, trust_force_field: bool) -> str | None:
+    """Compare with half the time step, say what was found on stderr, and give the doubt, if any."""
+    from ..workflow.time_step_check import check_time_step
+
+    with where.opened() as workers:
+        found = check_time_step(
+            outcome.folder, reporter=make_reporter(), workers=workers, trust_force_field=trust_force_field
+        )
+    if found.doubt is not None:
+        typer.echo(f"warning: not to be trusted: {shared.as_options(found.doubt)}", err=True)
+    typer.echo(found.text(), err=True)
+    return found.doubt
+
+
+def _begin(
+    target: str,
+    output: Path | None,
+    options: "RunOptions",
+    where: Where,
+    until: str,
+    trust_force_field: bool,
+    check_time_step: bool,
+    json_: bool,
+) -> None:
+    """Begin a run in the folder ``output``, or go on with the one that ``target`` is."""
+    if check_time_step and until != LAST_STAGE:
+        raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
+    if output is None and until == LAST_STAGE:
+        raise InputError("there is no place for the results: name a run folder with -o RUN")
+    if output is None:
+        check_run(target, "-o RUN")
+        check_no_options(vars(options), vars(run_options(relax_steps=None)))
+        print_outcome(advance(Path(target), None, None, where, until, trust_force_field), json_)
+        return
+    outcome = advance(output, target, options, where, until, trust_force_field)
+    doubt = _checked_time_step(outcome, where, trust_force_field) if check_time_step else None
+    print_outcome(outcome, json_)
+    if doubt is not None:
+        raise typer.Exit(EXIT_NOT_TRUSTED)
+
+
 def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
     """A command that takes all options of a run and computes its stages as far as one."""
 
@@ -146,12 +227,13 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
         seed: shared.Seed = 0,
         platform: shared.Platform = "auto",
         workers: shared.Workers = None,
+        trust_force_field: shared.Trust = False,
+        check_time_step: shared.CheckTimeStep = False,
+        scheduler: shared.Scheduler = None,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            if output is None and until == LAST_STAGE:
-                raise InputError("there is no place for the results: name a run folder with -o RUN")
             options = run_options(
                 preset=preset,
                 generator=generator,
@@ -172,12 +254,8 @@ def _beginning(until: str, argument: Any, doc: str) -> Callable[..., None]:
                 seed=seed,
                 platform=platform,
             )
-            if output is None:
-                check_run(target, "-o RUN")
-                check_no_options(vars(options), vars(run_options(relax_steps=None)))
-                print_outcome(advance(Path(target), None, None, workers, until), json_)
-            else:
-                print_outcome(advance(output, target, options, workers, until), json_)
+            where = Where(workers, scheduler)
+            _begin(target, output, options, where, until, trust_force_field, check_time_step, json_)
 
     command.__doc__ = doc
     return command
@@ -189,11 +267,13 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
     def command(
         run: RunArgument,
         workers: shared.Workers = None,
+        trust_force_field: shared.Trust = False,
+        scheduler: shared.Scheduler = None,
         json_: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:
         with exit_codes(debug, RESUME_HINT):
-            print_outcome(advance(run, None, None, workers, until), json_)
+            print_outcome(advance(run, None, None, Where(workers, scheduler), until, trust_force_field), json_)
 
     command.__doc__ = doc
     return command
@@ -220,15 +300,20 @@ def lift(
         int | None, typer.Option("--lifts", min=1, help="So many more from the last model of a finished run.")
     ] = None,
     workers: shared.Workers = None,
+    trust_force_field: shared.Trust = False,
+    scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
     """The lift stage of a run and the surface made of it, and before it whatever is missing; or more lifts."""
     with exit_codes(debug, RESUME_HINT):
+        where = Where(workers, scheduler)
         if lifts is None:
-            print_outcome(advance(run, None, None, workers, LAST_STAGE), json_)
+            print_outcome(advance(run, None, None, where, LAST_STAGE, trust_force_field), json_)
             return
         use_threads_of(run)
         from ..workflow.run import lift_more
 
-        print_outcome(lift_more(run, lifts, reporter=make_reporter(), workers=workers), json_)
+        with where.opened() as opened:
+            more: dict[str, Any] = {"reporter": make_reporter(), "workers": opened}
+            print_outcome(lift_more(run, lifts, **more, trust_force_field=trust_force_field), json_)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from .exit_codes import exit_codes
 from .reporting import make_reporter
 from .runs import (
     RESUME_HINT,
+    Where,
     advance,
     check_no_options,
     check_run,
@@ -36,6 +37,7 @@ def _train_own(
     output: Path | None,
     latent: int | None,
     seed: int,
+    trust_force_field: bool,
 ) -> tuple[Path, str]:
     use_threads_of(Path("."))
     from ..files import check_writable
@@ -49,7 +51,7 @@ def _train_own(
         raise InputError("own frames need --top FILE, and -o model.safetensors or -o RUN: name both")
     check_model_name(output)
     check_writable(output)
-    system = load_system(target)
+    system = load_system(target, trust_force_field=trust_force_field)
     check_cvs(system, cvs)
     reporter = make_reporter()
     positions = load_own_frames(system, top, trajectories, log_weights, seed, reporter.note)
@@ -77,7 +79,8 @@ def _own_frames_of_a_run(
     log_weights: Path | None,
     output: Path | None,
     begun_with: "RunOptions",
-    workers: int | None,
+    where: Where,
+    trust_force_field: bool,
 ) -> "Outcome":
     folder = Path(target) if output is None else output
     use_threads_of(folder)
@@ -93,7 +96,23 @@ def _own_frames_of_a_run(
         return read_own_frames(system, topology, trajectories, log_weights, reporter.note)
 
     system, options = (None, None) if output is None else (target, begun_with)
-    return use_own_frames(folder, system, options, frames, reporter=reporter, workers=workers)
+    with where.opened() as workers:
+        return use_own_frames(
+            folder, system, options, frames, reporter=reporter, workers=workers, trust_force_field=trust_force_field
+        )
+
+
+def _check_no_frames(target: str, of_frames: bool, output: Path | None, given: dict[str, Any], platform: str) -> None:
+    """Raise an `InputError` where options of own frames are given without any."""
+    if of_frames:
+        raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")
+    check_run(target, "--traj FILE --top FILE -o model.safetensors (frames of your own), or begin a run")
+    defaults = {"latent": None, "seed": 0, "preset": "default", "max_evaluations": None}
+    if output is not None or given != defaults or platform != "auto":
+        raise InputError(
+            "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
+            "leave them out; gancl export writes a run's model to a file"
+        )
 
 
 def train(
@@ -114,6 +133,8 @@ def train(
     seed: shared.Seed = 0,
     platform: shared.Platform = "auto",
     workers: shared.Workers = None,
+    trust_force_field: shared.Trust = False,
+    scheduler: shared.Scheduler = None,
     json_: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
@@ -125,20 +146,14 @@ def train(
     """
     with exit_codes(debug, "repeat the command to start again" if traj else RESUME_HINT):
         if not traj:
-            if top is not None or cv or log_weights is not None:
-                raise InputError("--top, --cv and --log-weights belong to own frames: name them with --traj")
-            check_run(target, "--traj FILE --top FILE -o model.safetensors (frames of your own), or begin a run")
             given = {"latent": latent, "seed": seed, "preset": preset, "max_evaluations": max_evaluations}
-            defaults = {"latent": None, "seed": 0, "preset": "default", "max_evaluations": None}
-            if output is not None or given != defaults or platform != "auto":
-                raise InputError(
-                    "-o, --latent, --seed, --preset, --max-evaluations and --platform belong to own frames (--traj): "
-                    "leave them out; gancl export writes a run's model to a file"
-                )
-            print_outcome(advance(Path(target), None, None, workers, "train"), json_)
+            _check_no_frames(target, top is not None or bool(cv) or log_weights is not None, output, given, platform)
+            where = Where(workers, scheduler)
+            print_outcome(advance(Path(target), None, None, where, "train", trust_force_field), json_)
             return
         from ..workflow.folder import is_run_folder
 
+        own = (target, top, traj, cv or [], log_weights, output)
         if is_run_folder(Path(target)) or (output is not None and not output.suffix):
             if latent is not None:
                 raise InputError("--latent is of the product generator: leave it out, or name -o model.safetensors")
@@ -149,8 +164,8 @@ def train(
                 check_no_options(vars(options), vars(run_options(relax_steps=None)))
                 if output is not None:
                     raise InputError(f"{target} is a run folder, where the model goes: leave -o out")
-            outcome = _own_frames_of_a_run(target, top, traj, cv or [], log_weights, output, options, workers)
+            outcome = _own_frames_of_a_run(*own, options, Where(workers, scheduler), trust_force_field)
             print_outcome(outcome, json_)
             return
-        path, description = _train_own(target, top, traj, cv or [], log_weights, output, latent, seed)
+        path, description = _train_own(*own, latent, seed, trust_force_field)
         typer.echo(json.dumps({"model": str(path), "description": description}) if json_ else f"{path}: {description}")

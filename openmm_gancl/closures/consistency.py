@@ -18,6 +18,7 @@ from ..coordinates.restraint_energies import sample_restraint
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels, in_domain
 from ..engine.platforms import make_context, resolved_platform
 from ..engine.random_numbers import named_rng, named_seed
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..lifting.lifter import Lifter
@@ -318,7 +319,7 @@ def check_consistency(
     free_time: float = FREE_TIME,
     seed: int = 0,
     platform: str = "auto",
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> Consistency:
     """Lift about labels, sample restrained windows there, and compare.
 
@@ -332,7 +333,7 @@ def check_consistency(
         free_time: ps that some accepted lifts then run without restraint.
         seed: of all random numbers.
         platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
+        workers: local processes, or an executor.
 
     Raises:
         InputError: labels outside the domain, or a label without frames or weighted lifts.
@@ -372,7 +373,7 @@ def _ensembles(
     window: IntArray,
     seed: int,
     platform: str,
-    workers: int,
+    workers: Workers,
 ) -> list[LiftedEnsemble]:
     """Lifts at labels near those of the windows, and what they would be without a step."""
 

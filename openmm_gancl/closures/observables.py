@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import openmm
 
 from ..coordinates.slow_coordinates import SlowCoordinates, slow_as_module
-from ..engine.serialization import deserialized
+from ..engine.serialization import deserialized, serialized
 from ..errors import InputError
 from ..lifting.evaluation import evaluate
 from ..system.molecular_system import MolecularSystem
@@ -47,11 +46,11 @@ def group_energy(system: MolecularSystem, group: int, platform: str = "Reference
     groups = sorted({force.getForceGroup() for force in system.system.getForces()})
     if group not in groups:
         raise InputError(f"no force is in group {group}: the System has {', '.join(map(str, groups))}")
-    alone = deserialized(openmm.XmlSerializer.serialize(system.system))
+    alone = deserialized(serialized(system.system))
     for i in reversed(range(alone.getNumForces())):
         if alone.getForce(i).getForceGroup() != group:
             alone.removeForce(i)
-    xml = openmm.XmlSerializer.serialize(alone)
+    xml = serialized(alone)
     return lambda positions: evaluate(xml, positions, platform, with_forces=False)[0]
 
 
@@ -62,13 +61,13 @@ def potential_energy(system: MolecularSystem, platform: str = "Reference") -> Ob
         system: the system.
         platform: an OpenMM platform.
     """
-    xml = openmm.XmlSerializer.serialize(system.system)
+    xml = serialized(system.system)
     return lambda positions: evaluate(xml, positions, platform, with_forces=False)[0]
 
 
 def forces_of(system: MolecularSystem, positions: FloatArray, platform: str = "Reference") -> FloatArray:
     """Forces of the whole potential, shape=(n, n_atoms, 3), kJ/mol/nm."""
-    return evaluate(openmm.XmlSerializer.serialize(system.system), positions, platform)[1]
+    return evaluate(serialized(system.system), positions, platform)[1]
 
 
 def projected_force(

@@ -1,6 +1,8 @@
 """OpenMM's platforms: which there are, which is fastest, and seeded Contexts on them."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +86,25 @@ def make_context(system: openmm.System, integrator: openmm.Integrator, platform:
             name = str(error).rsplit(maxsplit=1)[-1]
             raise InputError(f"a force has a parameter {name}, which is the integrator's name: rename it") from None
         raise
+
+
+@contextmanager
+def named_failures(what: str) -> Iterator[None]:
+    """Dynamics whose failure in OpenMM is bad input: NaN, most often.
+
+    Args:
+        what: fails, for the message.
+
+    Raises:
+        InputError: it failed.
+    """
+    try:
+        yield
+    except openmm.OpenMMException as error:
+        raise InputError(
+            f"{what} failed ({first_line(error)}): give a shorter time step, softer biases, or a structure without "
+            "clashes"
+        ) from error
 
 
 def put_in_group(system: openmm.System, group: int) -> None:

@@ -2,43 +2,47 @@
 
 import hashlib
 import io
-import pickle
 import re
 import zipfile
+import zlib
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
 
 import openmm
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 
+MAX_EXPRESSION = 20_000
+"""Characters of an attribute: OpenMM takes expressions of a System apart in a time that grows faster than they do."""
 
-class _ModuleForcesOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        """As `pickle.Unpickler.find_class`."""
-        if (module, name) != ("openmm_gancl.engine.torch_force", "ModuleForce"):
-            raise InputError(
-                f"a PythonForce in it would run {module}.{name}, and code in a file may do anything: read it yourself "
-                "if you trust it, and give the System to gancl.system_from_objects"
-            )
-        return super().find_class(module, name)
+TOO_LONG = re.compile(rf"[^\"'<>]{{{MAX_EXPRESSION}}}")
+
+TRUST = (
+    "code in a file may do anything: read it yourself, and if you trust it add `trust_force_field`, or give the "
+    "System to gancl.system_from_objects"
+)
 
 
 def refuse_code(xml: str) -> None:
-    """See that no PythonForce of an XML text, which holds a pickle, runs anything but a torch module.
+    """See that nothing of an XML text that OpenMM would read runs code or belongs to a plugin.
+
+    A PythonForce holds a pickle, a TorchForce TorchScript, and forces of plugins may hold scripts of their own.
 
     Raises:
-        InputError: one that would, or that cannot be read.
+        InputError: one that does, or a text that OpenMM did not write.
     """
-    for element in ElementTree.fromstring(xml).iter():
-        if element.get("type") == "PythonForce":
-            try:
-                _ModuleForcesOnly(io.BytesIO(bytes.fromhex(element.get("function", "")))).load()
-            except InputError:
-                raise
-            except Exception as error:
-                raise InputError(f"a PythonForce in it cannot be read ({type(error).__name__}): make it anew") from None
+    if TOO_LONG.search(xml):
+        raise InputError(f"it holds an expression of more than {MAX_EXPRESSION} characters: shorten it")
+    if "<!" in xml:  # OpenMM's parser ends comments elsewhere than others do
+        raise InputError("it holds a comment or a declaration, which OpenMM does not write: remove it")
+    try:
+        for element in ElementTree.fromstring(xml).iter():
+            kind = element.get("type", "")
+            if kind == "PythonForce" or (kind[:1].isalpha() and not hasattr(openmm, kind)):
+                raise InputError(f"a {kind} in it would run code that it holds or of a plugin, and {TRUST}")
+    except ElementTree.ParseError as error:
+        raise InputError(f"it is no XML ({first_line(error)}): write it anew") from None
 
 
 def deserialized_system(xml: str) -> openmm.System:
@@ -96,6 +100,22 @@ def _archive_hash(encoded: str) -> str:
     entries = sorted((m.filename.partition("/")[2], m.CRC) for m in members)
     kept = [item for item in entries if not item[0].endswith(("debug_pkl", "serialization_id"))]
     return hashlib.sha256(repr(kept).encode()).hexdigest()
+
+
+class SystemXml(str):
+    """XML text, a tenth as long where it is pickled: every task has it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _uncompressed, (zlib.compress(self.encode(), 1),)
+
+
+def _uncompressed(compressed: bytes) -> SystemXml:
+    return SystemXml(zlib.decompress(compressed).decode())
+
+
+def serialized(system: openmm.System) -> SystemXml:
+    """A System as XML text, for tasks."""
+    return SystemXml(openmm.XmlSerializer.serialize(system))
 
 
 @lru_cache(maxsize=4)

@@ -1,30 +1,43 @@
 """Where independent tasks run: in this process, in local processes, or in any `concurrent.futures.Executor`.
 
-A task is a picklable value that carries its own seed; its result depends on nothing else, so neither the number
-of workers nor the order nor a killed worker changes a result.
+A task is a picklable value that carries its own seed; its result depends on nothing else, so neither the workers nor
+the order nor a lost worker changes a result, and a task may be run any number of times.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
-from contextlib import AbstractContextManager, nullcontext
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from traceback import format_exc
 from typing import Any, TypeVar
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .platforms import PlatformChoice
 from .threads import THREAD_VARIABLES, torch_threads
 
-MAX_RESTARTS = 3
+MAX_LOSSES = 3
+"""How often workers may be lost without a task being finished in between."""
 
 IDLE_TIMEOUT = 300
 """Seconds after which idle workers end."""
 
+ORPHANED = 0.5
+"""Seconds after which a worker sees that the process it works for has ended."""
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+Workers = int | Executor
+"""Local processes, 1 for this one; or an executor, of Dask, MPI or Parsl say."""
+
 RunTasks = Callable[..., list[Any]]
-"""`run_tasks`, or that with workers or an executor of its own."""
+"""`run_tasks`, or that with workers of its own."""
 
 
 def available_workers() -> int:
@@ -36,8 +49,7 @@ def run_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
     *,
-    workers: int = 1,
-    executor: Executor | None = None,
+    workers: Workers = 1,
     progress: Callable[[], None] | None = None,
 ) -> list[Result]:
     """Apply a function to every task and return the results in the order of the tasks.
@@ -48,32 +60,136 @@ def run_tasks(
     Args:
         function: a module-level function of one task.
         tasks: the tasks.
-        workers: local processes; 1 runs in this process.
-        executor: run here instead (Dask's, MPI's and Parsl's executors fit).
+        workers: local processes, or an executor.
         progress: called once for each finished task.
 
     Raises:
-        InputError: if worker processes keep dying (out of memory, killed).
+        InputError: if workers keep being lost (out of memory, killed).
     """
     report, tasks = progress or (lambda: None), _spread(tasks)
-    if executor is None and (workers == 1 or len(tasks) < 2):
+    if isinstance(workers, int) and (workers == 1 or len(tasks) < 2):
         results = []
         for task in tasks:
             with _on_one_thread():
                 results.append(function(task))
             report()
         return results
-    done: dict[int, Result] = {}
-    for _ in range(MAX_RESTARTS):
-        pool = executor or local_pool(min(workers, len(tasks)))
-        try:
-            for index, result in _submit(pool, function, tasks, done):
-                done[index] = result
+    attempt, done, losses = partial(_attempt, function), dict[int, Result](), 0
+    while missing := {index: task for index, task in enumerate(tasks) if index not in done}:
+        reasons = []
+        for index, outcome in _outcomes(workers, attempt, missing):
+            if isinstance(outcome, _Lost):
+                reasons.append(outcome.reason)
+            else:
+                done[index] = outcome.value()
                 report()
-        except BrokenExecutor:
-            continue
-        return [done[index] for index in range(len(tasks))]
-    raise InputError(f"worker processes died {MAX_RESTARTS} times over: free memory, or use fewer `workers`")
+        losses = 0 if len(reasons) < len(missing) else losses + 1
+        if losses == MAX_LOSSES:
+            raise InputError(
+                f"workers were lost {MAX_LOSSES} times over ({reasons[0]}): free memory, or use fewer `workers`"
+            )
+    return [done[index] for index in range(len(tasks))]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a task returned or raised: what a future raises is then a loss of its worker, and not the task's own."""
+
+    result: Any = None
+    error: Exception | None = None
+
+    def value(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """A worker was lost, or a connection to it, and why."""
+
+    reason: str
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Threads of one process share a random generator of OpenMM's: with two tasks at a time each would change the other."""
+
+
+def _attempt(function: Callable[[Task], Result], task: Task) -> _Outcome:
+    try:
+        with _ONE_AT_A_TIME, _on_one_thread():
+            return _Outcome(function(task))
+    except Exception as error:
+        error.add_note(format_exc())  # frames stay where they are
+        return _Outcome(error=error)
+
+
+def _on_one_thread() -> AbstractContextManager[None]:
+    """Networks must give the same in every process; without torch there are none."""
+    return torch_threads(1) if "torch" in sys.modules else nullcontext()
+
+
+def _outcomes(
+    workers: Workers, attempt: Callable[[Task], _Outcome], tasks: Mapping[int, Task]
+) -> Iterator[tuple[int, _Outcome | _Lost]]:
+    """Of each task once, as they are finished."""
+    pending: dict[Future[_Outcome], int] = {}
+    try:
+        with _submitting(workers) as pool:
+            for index, task in tasks.items():
+                pending[pool.submit(attempt, task)] = index
+        for future in as_completed(pending):
+            index = pending.pop(future)
+            try:
+                outcome: _Outcome | _Lost = future.result()
+            except Exception as error:  # each library has its own
+                outcome = _Lost(first_line(error))
+            yield index, outcome
+    finally:
+        for future in pending:
+            with suppress(NotImplementedError):  # Parsl's
+                future.cancel()
+
+
+@contextmanager
+def _submitting(workers: Workers) -> Iterator[Executor]:
+    """The executor, given or local; processes that are started meanwhile never hear Ctrl-C, this thread hears it later.
+
+    A terminal sends it to all processes. What is masked stays so in the processes that a thread starts.
+    """
+    if not isinstance(workers, int) or not hasattr(signal, "pthread_sigmask"):
+        yield local_pool(workers) if isinstance(workers, int) else workers
+        return
+    _start_trackers()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield local_pool(workers)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_trackers() -> None:
+    """The processes that remove semaphores: before the signal is masked, for when they start they unmask it.
+
+    They say nothing of what they remove after a process has been killed: nobody has anything to do about it.
+    """
+    from multiprocessing import resource_tracker
+
+    from loky.backend import resource_tracker as loky_tracker
+
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "ignore"
+    try:
+        resource_tracker.ensure_running()
+        loky_tracker.ensure_running()
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+_local_pools: list[Executor] = []
 
 
 def local_pool(workers: int) -> Executor:
@@ -84,27 +200,34 @@ def local_pool(workers: int) -> Executor:
     """
     from loky import get_reusable_executor
 
-    return get_reusable_executor(max_workers=workers, timeout=IDLE_TIMEOUT, env=dict.fromkeys(THREAD_VARIABLES, "1"))
+    pool = get_reusable_executor(
+        max_workers=workers,
+        timeout=IDLE_TIMEOUT,
+        env=dict.fromkeys(THREAD_VARIABLES, "1"),
+        initializer=_end_with,
+        initargs=(os.getpid(),),
+    )
+    _local_pools[:] = [pool]
+    return pool
 
 
-def _on_one_thread() -> AbstractContextManager[None]:
-    """For tasks in this process, whose networks must give what they give in a worker; without torch there are none."""
-    return torch_threads(1) if "torch" in sys.modules else nullcontext()
+def stop_local_workers() -> None:
+    """End the worker processes without waiting for their tasks."""
+    for pool in _local_pools:
+        pool.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
+    _local_pools.clear()
 
 
-def _submit(
-    pool: Executor, function: Callable[[Task], Result], tasks: Sequence[Task], done: dict[int, Result]
-) -> Iterator[tuple[int, Result]]:
-    pending: dict[Future[Result], int] = {}
-    try:
-        for index, task in enumerate(tasks):
-            if index not in done:
-                pending[pool.submit(function, task)] = index
-        for future in as_completed(pending):
-            yield pending[future], future.result()
-    finally:
-        for future in pending:
-            future.cancel()
+def _end_with(parent: int) -> None:
+    """In a worker: end when the process that it works for has ended, however that was."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHANED)
+        os._exit(1)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _spread(tasks: Sequence[Any]) -> list[Any]:

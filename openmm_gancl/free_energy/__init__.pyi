@@ -4,7 +4,11 @@ from .from_trajectories import TrajectoryAnalysis as TrajectoryAnalysis
 from .from_trajectories import analyse as analyse
 from .from_trajectories import analyse_trajectories as analyse_trajectories
 from .from_trajectories import surface_from_trajectories as surface_from_trajectories
+from .from_windows import SampledWindows as SampledWindows
 from .from_windows import analyse_windows as analyse_windows
+from .from_windows import frames_needed as frames_needed
+from .from_windows import median_error as median_error
+from .from_windows import sample_until as sample_until
 from .from_windows import window_table as window_table
 from .plots import plot_convergence as plot_convergence
 from .plots import plot_equilibration as plot_equilibration

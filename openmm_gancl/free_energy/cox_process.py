@@ -1,6 +1,6 @@
 """A log-Gaussian Cox process on a grid: counts with a known exposure to a smooth log-density with error bars."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,16 +74,28 @@ class CoxFit:
     """The fitted process.
 
     Attributes:
-        log_density: shape=(n_bins,), up to a constant.
+        basis: what the log-density is made of.
+        coefficients: shape=(n_functions,).
+        factor: shape=(n_functions, n_functions), lower Cholesky factor of their posterior precision.
         length: correlation length chosen, as a fraction of the domain.
         evidence: log marginal likelihood, up to a constant.
-        root: shape=(n_functions, n_bins), R with R^T R the posterior covariance of the log-density.
     """
 
-    log_density: FloatArray
+    basis: Basis
+    coefficients: FloatArray
+    factor: FloatArray
     length: float
     evidence: float
-    root: FloatArray
+
+    @cached_property
+    def log_density(self) -> FloatArray:
+        """shape=(n_bins,), up to a constant."""
+        return self.basis.values @ self.coefficients
+
+    @cached_property
+    def root(self) -> FloatArray:
+        """R with R^T R the posterior covariance of the log-density, shape=(n_functions, n_bins)."""
+        return np.asarray(solve_triangular(self.factor, self.basis.values.T, lower=True))
 
     def error(self, region: BoolArray) -> FloatArray:
         """Posterior standard deviation of each bin relative to the mean over a region; shape=(n_bins,)."""
@@ -91,9 +103,45 @@ class CoxFit:
         return np.asarray(np.sqrt((centred**2).sum(axis=0)))
 
 
-def edge_modes(slow: Axes) -> tuple[str, ...]:
+def edge_modes(periods: FloatArray) -> tuple[str, ...]:
     """How a grid over each coordinate goes on beyond its edges, in scipy.ndimage's words."""
-    return tuple("wrap" if np.isfinite(period) else "nearest" for period in slow.periods)
+    return tuple("wrap" if np.isfinite(period) else "nearest" for period in periods)
+
+
+def axis_functions(bins: int, period: float, order: int) -> tuple[FloatArray, FloatArray]:
+    """Fourier (periodic) or cosine series at the middles of even bins, shape=(bins, n), and their wave numbers.
+
+    Args:
+        bins: that cover the domain.
+        period: of the coordinate, ``inf`` where there is none.
+        order: of the highest wave.
+    """
+    phase = 2 * np.pi * (np.arange(bins) + 0.5) / bins
+    if np.isfinite(period):
+        k = np.arange(1, order + 1)
+        columns = [np.cos(np.outer(phase, k)), np.sin(np.outer(phase, k))]
+        waves = np.concatenate([[0], k, k])
+    else:
+        half = np.arange(1, round(2 * order * DOMAIN_EXTENSION) + 1) / (2 * DOMAIN_EXTENSION)
+        columns = [np.cos(np.outer(phase + np.pi * (DOMAIN_EXTENSION - 1), half))]
+        waves = np.concatenate([[0], half])
+    return np.sqrt(2.0) * np.concatenate([np.full((bins, 1), np.sqrt(0.5)), *columns], axis=1), waves
+
+
+def basis_of_factors(factors: Sequence[FloatArray], waves: Sequence[FloatArray], periods: FloatArray) -> Basis:
+    """Products of functions of each coordinate.
+
+    Args:
+        factors: shape=(bins, functions) a coordinate.
+        waves: shape=(functions,) a coordinate, their wave numbers.
+        periods: shape=(d,).
+    """
+    values, numbers = np.ones((1, 1)), np.zeros((1, 0))
+    for axis, wave in zip(factors, waves, strict=True):
+        values = np.einsum("ai,bj->abij", values, axis).reshape(len(values) * len(axis), -1)
+        pairs = [np.repeat(numbers, len(wave), axis=0), np.tile(wave, len(numbers))[:, None]]
+        numbers = np.concatenate(pairs, axis=1)
+    return Basis(values, tuple(factors), numbers, tuple(map(len, factors)), edge_modes(periods))
 
 
 def product_basis(slow: Axes, shape: tuple[int, ...]) -> Basis:
@@ -104,37 +152,24 @@ def product_basis(slow: Axes, shape: tuple[int, ...]) -> Basis:
         shape: bins a coordinate.
     """
     order = MAX_ORDER[len(shape)]
-    values, numbers, factors = np.ones((1, 1)), np.zeros((1, 0)), []
-    for bins, period in zip(shape, slow.periods, strict=True):
-        phase = 2 * np.pi * (np.arange(bins) + 0.5) / bins
-        k = np.arange(1, order + 1)
-        if np.isfinite(period):
-            columns = [np.cos(np.outer(phase, k)), np.sin(np.outer(phase, k))]
-            wave = np.concatenate([[0], k, k])
-        else:
-            half = np.arange(1, round(2 * order * DOMAIN_EXTENSION) + 1) / (2 * DOMAIN_EXTENSION)
-            columns = [np.cos(np.outer(phase + np.pi * (DOMAIN_EXTENSION - 1), half))]
-            wave = np.concatenate([[0], half])
-        axis = np.sqrt(2.0) * np.concatenate([np.full((bins, 1), np.sqrt(0.5)), *columns], axis=1)
-        factors.append(axis)
-        values = np.einsum("ai,bj->abij", values, axis).reshape(len(values) * bins, -1)
-        pairs = [np.repeat(numbers, len(wave), axis=0), np.tile(wave, len(numbers))[:, None]]
-        numbers = np.concatenate(pairs, axis=1)
-    return Basis(values, tuple(factors), numbers, shape, edge_modes(slow))
+    axes = [axis_functions(bins, float(period), order) for bins, period in zip(shape, slow.periods, strict=True)]
+    factors, waves = zip(*axes, strict=True)
+    return basis_of_factors(factors, waves, slow.periods)
 
 
-def prior_precision(wave_numbers: FloatArray, length: float) -> FloatArray:
+def prior_precision(wave_numbers: FloatArray, length: float, std: float = PRIOR_STD) -> FloatArray:
     """Inverse prior variances of the coefficients of a Matern process; the constant is almost free.
 
     Args:
         wave_numbers: shape=(n_functions, d), in units of 2 pi / domain; the first function is constant.
         length: correlation length, as a fraction of the domain.
+        std: prior standard deviation of the log-density.
     """
     d = wave_numbers.shape[1]
     squared = (wave_numbers**2).sum(axis=1)
     spectrum = (1.0 + (2 * np.pi * length) ** 2 * squared / (2 * SMOOTHNESS)) ** (-SMOOTHNESS - d / 2)
     spectrum[0] = 0.0
-    variance = PRIOR_STD**2 * spectrum / spectrum.sum()
+    variance = std**2 * spectrum / spectrum.sum()
     variance[0] = 1e6
     return np.asarray(1.0 / variance)
 
@@ -222,6 +257,8 @@ def fit_cox_process(
     squares: FloatArray,
     log_exposure: FloatArray,
     *,
+    lengths: Sequence[float] = CORRELATION_LENGTHS,
+    prior_std: float = PRIOR_STD,
     progress: Callable[[], None] | None = None,
 ) -> CoxFit:
     """Fit counts ~ exposure * density, with the prior's length chosen by evidence and by the worst place.
@@ -231,6 +268,8 @@ def fit_cox_process(
         counts: shape=(n_bins,), sums of weights; need not be whole numbers.
         squares: shape=(n_bins,), sums of squared weights.
         log_exposure: shape=(n_bins,).
+        lengths: correlation lengths to try, as fractions of the domain, the longest first.
+        prior_std: prior standard deviation of the log-density.
         progress: called once for each length tried.
     """
     smooth_counts, smooth_squares = (_summed(field, KERNEL_WIDTHS[-1], basis) + 1e-12 for field in (counts, squares))
@@ -242,10 +281,11 @@ def fit_cox_process(
     limit = -ndtri(FALSE_REJECTION_RATE / sum(len(counts) / _volume(radius, basis) for radius in KERNEL_WIDTHS))
     best: tuple[float, float, FloatArray, FloatArray] | None = None
     stands_out = False
-    for candidate in CORRELATION_LENGTHS:
+    for candidate in lengths:
         # on a busy machine, threads of such short steps wait for one another: a factor of 200 was measured
         with threadpool_limits(1, user_api="blas"):
-            start, factor, evidence = _newton(basis, *data, prior_precision(basis.wave_numbers, candidate), start)
+            precision = prior_precision(basis.wave_numbers, candidate, prior_std)
+            start, factor, evidence = _newton(basis, *data, precision, start)
         if progress is not None:
             progress()
         if best is not None and evidence < best[0] and not stands_out:
@@ -255,5 +295,4 @@ def fit_cox_process(
         stands_out = worst_place(counts, squares, rate, dispersion, basis) > limit
     assert best is not None
     evidence, chosen, coefficients, factor = best
-    root = solve_triangular(factor, basis.values.T, lower=True)
-    return CoxFit(basis.values @ coefficients, chosen, evidence, root)
+    return CoxFit(basis, coefficients, factor, chosen, evidence)

@@ -13,18 +13,47 @@ import numpy as np
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, IntArray
 from .block_counts import BlockCounts, Rows
-from .grid import REFINEMENT
+from .first_estimate import FirstEstimate
+from .grid import REFINEMENT, FineGrid
 
 Method = Literal["kde", "histogram"]
 
 N_FOLDS = 10
 """Of the cross-validation, each of consecutive blocks of every stratum."""
 
-BANDWIDTHS = np.geomspace(0.004, 0.2, 15)
-"""Candidates, as fractions of an axis."""
+BANDWIDTHS, BROADER = np.geomspace(0.004, 0.2, 15), (0.26, 0.35, 0.46, 0.6)
+"""Candidates, as fractions of an axis; the broader ones where a first estimate is corrected."""
+
+REACH = 0.03
+"""Fraction of an axis, at most, that a frame makes bins around it sampled where a first estimate is corrected."""
 
 UNDERSMOOTHING = 0.7
 """Of the bandwidth of least held-out loss, so that its bias, which no bootstrap shows, stays below the error bar."""
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """Counts to densities on the fine grid, over their tilt: a kernel, which corrects a first estimate if there is one.
+
+    Attributes:
+        grid: the fine grid.
+        first: where samples weigh alike. Where a bias has flattened what is sampled, a kernel is broad as it is; and
+            few heavy samples at the rim of what it lets in are no ground for an estimate that goes on smoothly.
+    """
+
+    grid: FineGrid
+    first: FirstEstimate | None
+
+    def guesses(self, cells: FloatArray) -> FloatArray | None:
+        """First estimates of counts, shape=(n, size)."""
+        return None if self.first is None else self.first.densities(cells)
+
+    def smooth(self, cells: FloatArray, guesses: FloatArray | None, fractions: FloatArray) -> FloatArray:
+        """Of counts, with their guesses, under a bandwidth, shape=(n, size)."""
+        if guesses is None:
+            return self.grid.smooth(cells, fractions, sloped=True)
+        found, expected = (self.grid.smooth(part, fractions) for part in (cells, guesses))
+        return guesses * np.divide(found, expected, out=np.zeros_like(found), where=expected > 0.0)
 
 
 @dataclass(frozen=True)
@@ -33,21 +62,25 @@ class Density:
 
     Attributes:
         probability: shape=(n_0, ...), of each bin; zero where nothing was sampled; they sum to one.
-        sampled: shape=(n_0, ...), whether a frame lies in the bin, or within about a bandwidth of it.
+        sampled: shape=(n_0, ...), whether a frame lies in the bin, or near it.
         bandwidths: shape=(d,), in the units of the axes; zero for the histogram.
         counts: what it was made of.
+        kernel: that they are under.
     """
 
     probability: FloatArray
     sampled: BoolArray
     bandwidths: FloatArray
     counts: BlockCounts
+    kernel: _Kernel
 
     def of(self, multiplicities: FloatArray, chunk: int = 10) -> FloatArray:
         """The probabilities with every block taken so many times, shape=(n_replicates, n_0, ...)."""
         parts = [multiplicities[i : i + chunk] for i in range(0, len(multiplicities), chunk)]
         fractions = self.bandwidths / self.counts.grid.lengths
-        return np.concatenate([_probabilities(self.counts, part, fractions, self.sampled) for part in parts])
+        return np.concatenate(
+            [_probabilities(self.counts, part, self.kernel, fractions, self.sampled) for part in parts]
+        )
 
     def masses(self, masks: BoolArray) -> Rows:
         """Weights inside unions of bins, unsmoothed; masks of shape=(n, n_0, ...); the last column holds all."""
@@ -61,9 +94,10 @@ class Density:
 
 
 def _probabilities(
-    counts: BlockCounts, multiplicities: FloatArray, fractions: FloatArray, sampled: BoolArray
+    counts: BlockCounts, multiplicities: FloatArray, kernel: _Kernel, fractions: FloatArray, sampled: BoolArray
 ) -> FloatArray:
-    fine = counts.tilt * counts.grid.smooth(counts.cells.combine(multiplicities), fractions, sloped=True)
+    cells = counts.cells.combine(multiplicities)
+    fine = counts.tilt * kernel.smooth(cells, kernel.guesses(cells), fractions)
     bins = np.where(sampled, counts.grid.coarse(fine), 0.0)
     return bins / bins.sum(axis=tuple(range(1, bins.ndim)), keepdims=True)
 
@@ -77,24 +111,26 @@ def _folds(counts: BlockCounts) -> IntArray:
     return fold
 
 
-def _cross_validated(counts: BlockCounts) -> FloatArray:
+def _cross_validated(counts: BlockCounts, kernel: _Kernel) -> FloatArray:
     """Bandwidths, as fractions of the axes, of the greatest held-out likelihood."""
     fold, grid = _folds(counts), counts.grid
     parts = np.stack([np.asarray(counts.cells.blocks[fold == f].sum(axis=0)).ravel() for f in range(fold.max() + 1)])
     rest = parts.sum(axis=0) - parts
     usable = rest.sum(axis=1) > 0.0
     parts, rest = parts[usable], rest[usable]
+    guesses = kernel.guesses(rest)
     # a share of the even density keeps one far frame from deciding everything
     even = 1.0 / len(counts.stratum)
 
     def score(bandwidths: FloatArray) -> float:
-        density = grid.smooth(rest, bandwidths, sloped=True).clip(min=0.0)
+        density = kernel.smooth(rest, guesses, bandwidths).clip(min=0.0)
         density /= density.sum(axis=1, keepdims=True)
         density = (1 - even) * density + even / density.shape[1]
         return float((parts * np.log(density)).sum())
 
     d = len(grid.axes)
-    best = max((np.full(d, h) for h in BANDWIDTHS), key=score)
+    candidates = [*BANDWIDTHS, *(() if kernel.first is None else BROADER)]
+    best = max((np.full(d, h) for h in candidates), key=score)
     if d == 1:
         return best
     for axis in range(d):
@@ -121,12 +157,17 @@ def estimate_density(counts: BlockCounts, method: Method = "kde", known: BoolArr
     grid, d = counts.grid, len(counts.grid.axes)
     if not counts.frames.any():
         raise InputError("no frame with a weight lies inside the range of the surface: widen it")
-    fractions = np.zeros(d) if method == "histogram" else UNDERSMOOTHING * _cross_validated(counts)
-    near = grid.smooth(counts.frames[None], fractions) * grid.kernel_volume(fractions)
+    kernel, fractions = _Kernel(grid, None), np.zeros(d)
+    if method == "kde":
+        kernel = _Kernel(grid, FirstEstimate.of(counts) if np.ptp(counts.tilt) == 0.0 else None)
+        fractions = UNDERSMOOTHING * _cross_validated(counts, kernel)
+    reach = fractions if kernel.first is None else fractions.clip(max=REACH)
+    near = grid.smooth(counts.frames[None], reach) * grid.kernel_volume(reach)
     sampled = grid.coarse(near)[0] >= (1.0 if method == "histogram" else REFINEMENT**d)
     if known is not None:
         sampled &= known
     if not sampled.any():
         raise InputError("no bin of the surface is sampled: widen its range")
-    probability = _probabilities(counts, np.ones((1, len(counts.stratum))), fractions, sampled)[0].clip(min=0.0)
-    return Density(probability, sampled & (probability > 0.0), fractions * grid.lengths, counts)
+    ones = np.ones((1, len(counts.stratum)))
+    probability = _probabilities(counts, ones, kernel, fractions, sampled)[0].clip(min=0.0)
+    return Density(probability, sampled & (probability > 0.0), fractions * grid.lengths, counts, kernel)

@@ -273,8 +273,9 @@ def analyse(
     Args:
         observations: of `openmm_gancl.trajectories.read`.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        method: kde (von Mises on periodic coordinates, else Gaussian, reflected where samples end at a wall) or
-            histogram.
+        method: kde (von Mises on periodic coordinates, else Gaussian, reflected where samples end at a wall; where
+            frames weigh alike it smooths the ratio of counts to a smooth first estimate, doi 10.1214/aos/1176324627)
+            or histogram.
         discard: frames to cut from each trajectory, or ``auto``.
         basins: boxes whose populations to report; found on the surface by default.
         ranges: low and high of each coordinate without a period, in its unit; as far as enough samples reach by

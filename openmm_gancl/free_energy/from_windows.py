@@ -1,6 +1,7 @@
 """The surface over the labels of umbrella windows, joined by MBAR."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -9,13 +10,18 @@ from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions
 from ..errors import InputError
 from ..sampling.frames import Frames
+from ..sampling.windows import sample_windows
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..trajectories.observations import Observations
 from ..trajectories.series import Series
 from ..trajectories.umbrella import UmbrellaWindows, WindowForm
-from ..units import FloatArray
+from ..units import FloatArray, IntArray, thermal_energy
 from .from_trajectories import TrajectoryAnalysis, analyse
+from .surface import FreeEnergySurface
+
+LOW = 6.0
+"""kT below which a surface's error is looked at."""
 
 
 def _observations(
@@ -88,14 +94,133 @@ def analyse_windows(
     )
 
 
-def window_table(analysis: TrajectoryAnalysis) -> str:
+def median_error(analysis: TrajectoryAnalysis, below: float = LOW) -> float:
+    """Of the surface's bins below so many kT, kT; NaN where none is known."""
+    surface, kT = analysis.surface, thermal_energy(analysis.surface.temperature)
+    known = surface.error[surface.energy < below * kT]
+    return float(np.median(known)) / kT if len(known) and np.isfinite(known).all() else float("nan")
+
+
+def frames_needed(analysis: TrajectoryAnalysis, target_error: float, below: float = LOW) -> IntArray:
+    """Frames that each window still needs until the surface's error near it is the target, shape=(n_windows,).
+
+    An error goes with the root of the frames: those that a window has, without what was cut, grow by the squared ratio
+    of the error at its centre, where the surface is low, to the target. What overlap or slow motions would still change
+    is not foreseen.
+
+    Args:
+        analysis: of `analyse_windows`.
+        target_error: kT.
+        below: kT; windows whose centre is higher need nothing.
+    """
+    assert analysis.windows is not None
+    weights, surface, kT = analysis.windows, analysis.surface, thermal_energy(analysis.surface.temperature)
+    places = [
+        np.clip(np.searchsorted(edges, wrapped, side="right") - 1, 0, len(edges) - 2)
+        for edges, wrapped in zip(surface.edges, _in_range(weights.windows.centres, surface), strict=True)
+    ]
+    energy, error = surface.energy[tuple(places)], surface.error[tuple(places)]
+    frames = np.bincount(weights.blocks.stratum, weights.blocks.sizes, minlength=len(weights.windows))
+    ratio = np.where((energy < below * kT) & np.isfinite(error), error / (target_error * kT), 0.0)
+    return np.ceil(frames * np.maximum(ratio**2 - 1.0, 0.0)).astype(np.int64)
+
+
+def _in_range(centres: FloatArray, surface: FreeEnergySurface) -> list[FloatArray]:
+    """Of each coordinate of a surface, centres of windows as its edges count them."""
+    found = []
+    for i, (edges, period) in enumerate(zip(surface.edges, surface.periods, strict=True)):
+        column = centres[:, i]
+        found.append(edges[0] + np.mod(column - edges[0], period) if np.isfinite(period) else column)
+    return found
+
+
+@dataclass(frozen=True)
+class SampledWindows:
+    """Windows that were sampled until their surface was known.
+
+    Attributes:
+        frames: of all, which `sample_until` or `sample_windows` go on with.
+        analysis: of them.
+        error: kT, median of the surface's error where it is low.
+        reached: whether that is what was asked for.
+    """
+
+    frames: Frames
+    analysis: TrajectoryAnalysis
+    error: float
+    reached: bool
+
+
+def sample_until(
+    system: Any,
+    labels: FloatArray | None = None,
+    *,
+    until: float,
+    max_frames_per_window: int,
+    continued: Frames | None = None,
+    slow: SlowCoordinates | None = None,
+    steps_per_window: int = 2000,
+    frames_per_window: int = 20,
+    n_surface: int = 2,
+    bins: int | None = None,
+    progress: Callable[[SampledWindows], None] | None = None,
+    **options: Any,
+) -> SampledWindows:
+    """Sample windows, and go on with all of them, until the surface has an error.
+
+    All windows get as much again each time, so that the work in all is at most twice what was needed. Stopping by the
+    data that are averaged makes error bars a little too small. An error bar sees only what the windows have visited.
+
+    Args:
+        system: a system, or an ``openmm.app.Simulation``.
+        labels: shape=(n, d), of the windows.
+        until: kT, median error of the surface below 6 kT.
+        max_frames_per_window: at which it ends all the same.
+        continued: of an earlier call, to go on with.
+        slow: the labels' coordinates, of a Simulation.
+        steps_per_window: of the first round.
+        frames_per_window: of the first round.
+        n_surface: labels that the surface spans.
+        bins: bins a coordinate.
+        progress: called after each round.
+        options: of `sample_windows`.
+
+    Raises:
+        InputError: as `sample_windows` and `analyse_windows` do, and an error that cannot be.
+    """
+    if not (np.isfinite(until) and until > 0):
+        raise InputError(f"`until` is {until}: give a positive error in kT")
+    stride = max(steps_per_window // frames_per_window, 1)
+    target = as_system(system, slow, temperature=options.get("temperature"))
+    frames = continued
+    if frames is None:
+        how: dict[str, Any] = {"steps_per_window": steps_per_window, "frames_per_window": frames_per_window, **options}
+        frames = sample_windows(system, labels, slow=slow, **how)
+    later: dict[str, Any] = {name: options[name] for name in options if name not in ("starts", "force_constants")}
+    while True:
+        analysis = analyse_windows(target, frames, n_surface=n_surface, bins=bins)
+        error = median_error(analysis)
+        found = SampledWindows(frames, analysis, error, bool(error <= until))
+        if progress:
+            progress(found)
+        have = len(frames) // frames.n_windows
+        n = min(have, max_frames_per_window - have)
+        if found.reached or n < 1:
+            return found
+        how = {"slow": slow, "steps_per_window": n * stride, "frames_per_window": n, **later}
+        frames = sample_windows(system, continued=frames, **how)
+
+
+def window_table(analysis: TrajectoryAnalysis, target_error: float | None = None) -> str:
     """One line a window, the one that overlaps least with the others first: what was cut, and its overlap.
 
     Args:
         analysis: of `analyse_windows`.
+        target_error: kT; with it each line says how many frames the window still needs (`frames_needed`).
     """
     assert analysis.windows is not None
     weights, rows = analysis.windows, []
+    needed = None if target_error is None else frames_needed(analysis, target_error)
     overlap = weights.mbar.overlap.copy()
     np.fill_diagonal(overlap, 0.0)
     frames = np.bincount(weights.blocks.stratum, weights.blocks.sizes)
@@ -105,6 +230,7 @@ def window_table(analysis: TrajectoryAnalysis) -> str:
         rows.append(
             f"{weights.windows.describe(int(i)):32s} frames {frames[i]:5.0f}, cut {cut:4d}, inefficiency "
             f"{inefficiency:6.1f}, overlap with others {overlap[i].sum():.3f}, strain {weights.strain[i]:.1f} kT"
+            + ("" if needed is None else f", needs {needed[i]} more")
         )
     return "\n".join([*rows, *(f"{left}: left out, overlaps with none" for left in weights.left_out)])
 

@@ -193,6 +193,15 @@ class FineGrid:
         """Of what samples lie in along the axes, shape=(d,)."""
         return np.array([axis.length for axis in self.axes])
 
+    def reached(self) -> FloatArray:
+        """1 for the cells that samples lie in, between the ends that reflect, 0 for the others; shape=(size,)."""
+        field = np.ones(1)
+        for axis in self.axes:
+            inside = np.zeros(axis.n_fine)
+            inside[slice(*axis.reach)] = 1.0
+            field = np.multiply.outer(field, inside)
+        return field.ravel()
+
     def index(self, values: FloatArray) -> IntArray:
         """Flat fine bin of each row, -1 outside."""
         return bin_indices(values, self.edges, self.periods)

@@ -19,6 +19,10 @@ MOST_KEPT = 10_000_000
 """Numbers of a table that is kept, of products over all axes but the first: 80 MB."""
 
 
+MOST_KEPT_WAVES = 20_000_000
+"""Numbers of the tables of single waves, 160 MB; more are made anew whenever they are needed."""
+
+
 class LabelTables:
     """Label functions and their slopes at n places.
 
@@ -35,7 +39,10 @@ class LabelTables:
         self._numbers, self._quarters = functions.waves()
         self._scales = np.where(self._numbers > 0, np.sqrt(2.0), 1.0)
         most = 2 * self._numbers.max(axis=0)
-        self._tables = [_waves(functions.phases(places, axis), m) for axis, m in enumerate(most)]
+        self._n_places, self._most = len(places), most
+        kept = len(places) * int((2 * most + 1).sum()) <= MOST_KEPT_WAVES
+        self._tables = self._waves_at(places) if kept else None
+        self._at = places
         # of all axes but the first, products up to twice the order; functions need the first of them alone
         grid = list(np.ndindex(*(2 * most[1:] + 1)))
         rest = np.array(grid, dtype=np.int64).reshape(len(grid), -1)
@@ -48,11 +55,16 @@ class LabelTables:
         self._keys = keys[self._by_key]
         self._places: dict[int | None, tuple[IntArray, IntArray, FloatArray]] = {}
 
+    def _waves_at(self, places: FloatArray) -> list[FloatArray]:
+        return [_waves(self.functions.phases(places, axis), m) for axis, m in enumerate(self._most)]
+
     def _blocks(self, n_left: int, n_right: int) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
         """The first columns of both tables: of the first axis, and of products of the others."""
-        for i in range(0, len(self._tables[0]), ROWS_AT_ONCE):
+        for i in range(0, self._n_places, ROWS_AT_ONCE):
             rows = slice(i, i + ROWS_AT_ONCE)
-            left, *others = (table[rows] for table in self._tables)
+            left, *others = (
+                self._waves_at(self._at[rows]) if self._tables is None else [table[rows] for table in self._tables]
+            )
             if len(others) == 1:
                 # in the order of the table itself
                 yield rows, left[:, :n_left], others[0][:, :n_right]
@@ -73,12 +85,10 @@ class LabelTables:
     @cached_property
     def _kept(self) -> FloatArray | None:
         """The products that functions and slopes need, at all places; None where they are too many to keep."""
-        n = 1 + max(int(self._found(axis)[1].max()) for axis in (None, *range(len(self._tables))))
-        return (
-            self._products_of(len(self._tables[0]), self._tables[1:], n)
-            if n * len(self._tables[0]) <= MOST_KEPT
-            else None
-        )
+        n = 1 + max(int(self._found(axis)[1].max()) for axis in (None, *range(len(self._most))))
+        if self._tables is None or n * self._n_places > MOST_KEPT:
+            return None
+        return self._products_of(self._n_places, self._tables[1:], n)
 
     def _found(self, axis: int | None) -> tuple[IntArray, IntArray, FloatArray]:
         """Where the functions, or their slopes along an axis, stand in both tables, and their factors."""
@@ -90,7 +100,7 @@ class LabelTables:
         columns, factors = zip(
             *(
                 _column(self._numbers[:, i], self._quarters[:, i] - (i == axis), self._factors(i, axis))
-                for i in range(len(self._tables))
+                for i in range(len(self._most))
             ),
             strict=True,
         )
@@ -111,7 +121,7 @@ class LabelTables:
         left, right, factors = self._found(axis)
         table = np.zeros((left.max() + 1, right.max() + 1))
         np.add.at(table, (left, right), factors * coefficients)
-        result = np.empty(len(self._tables[0]))
+        result = np.empty(self._n_places)
         for rows, of_first, of_rest in self._blocks(*table.shape):
             result[rows] = np.einsum("ij,ij->i", of_first @ table, of_rest)
         return result
@@ -132,7 +142,7 @@ class LabelTables:
         Args:
             weights: shape=(n,).
         """
-        return self._sums(weights, self._tables[0].shape[1], len(self._rest))
+        return self._sums(weights, 2 * int(self._most[0]) + 1, len(self._rest))
 
     def _sums(self, weights: FloatArray, n_left: int, n_right: int) -> FloatArray:
         sums = np.zeros((n_left, n_right))

@@ -1,5 +1,6 @@
 """Files of models: tensors and JSON, no code; the program rebuilds its own modules from them."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from ..reference.chart import CartesianCoordinates, Chart, InternalCoordinates, 
 SCHEMA_VERSION = 4
 DESCRIPTION = "gancl"
 """Key of the JSON text among a file's metadata."""
+
+CHECKSUM = "checksum"
+"""Key of the checksum of all else in the file, in its description; of older files none."""
 
 MAX_FILE_SIZE = 2**30
 """Bytes."""
@@ -80,7 +84,7 @@ class ModelParts:
             "sizes": self.sizes,
             "metadata": self.metadata,
         }
-        return json.dumps(finite(description), sort_keys=True, allow_nan=False)
+        return _text(finite(description))
 
     def write(self, path: str | Path) -> None:
         """Write ``model.safetensors``.
@@ -96,7 +100,10 @@ class ModelParts:
             tensors |= {LABELS + name: part for name, part in self.slow.tensors().items()}
         # copies, since a file holds no tensor twice
         copies = {name: part.detach().cpu().contiguous().clone() for name, part in tensors.items()}
-        write_atomically(Path(path), save(copies, {DESCRIPTION: self.description()}))
+        description = json.loads(self.description())
+        text = _text({**description, CHECKSUM: _checksum(description, copies)})
+        # one text: of several the order would be another one each time
+        write_atomically(Path(path), save(copies, {DESCRIPTION: text}))
 
     def export(self, module: Any, path: str | Path) -> None:
         """Write a scripted module as TorchScript, with the description beside it (``metadata.json``)."""
@@ -157,11 +164,25 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # no dictionary
         if not isinstance(description, dict):
             raise ValueError(f"its description is a {type(description).__name__}")
+        stated = description.pop(CHECKSUM, None)
+        if stated is not None and stated != _checksum(description, tensors):
+            raise ValueError("it is not as it was written")
     except (SafetensorError, OSError, *BROKEN) as error:
         raise InputError(
             f"{path} is no model ({first_line(error)}): give a model.safetensors that gancl wrote"
         ) from None
     return description, tensors
+
+
+def _text(description: Any) -> str:
+    return json.dumps(description, sort_keys=True, allow_nan=False)
+
+
+def _checksum(description: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(_text(description).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _no_number(name: str) -> NoReturn:

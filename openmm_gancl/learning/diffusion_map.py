@@ -267,7 +267,7 @@ class DiffusionMap:
     def nystroem_parts(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Points, weights and values, so that a new point x has the coordinates sum_j k_j values_j / sum_j k_j.
 
-        k_j = weights_j exp(-|x - points_j|^2 / (4 eps)); shapes (m, d), (m,) and (m, n_coordinates).
+        ``k_j = weights_j exp(-|x - points_j|^2 / (4 eps))``; shapes (m, d), (m,) and (m, n_coordinates).
 
         Raises:
             InputError: the map has another metric than the Euclidean one, or a scale for each point.

@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 from numpy.typing import NDArray
 
+from ..engine.serialization import serialized
+from ..engine.tasks import Workers
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart
 from ..reference.gradients import log_density_gradients
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .evaluation import evaluate
+from .stored_rows import Rows, StoredRows, join_rows
+
+STREAMED = ("coordinates", "gradients")
+"""Arrays that of many draws are in files."""
 
 MAX_REDUCED_ENERGY = 1e6
 """kT above the median of all: a clash."""
@@ -29,7 +34,8 @@ class Draws:
     """Weighted draws at n labels.
 
     Attributes:
-        coordinates: shape=(n, n_coordinates), of the chart; the labels are among them.
+        coordinates: shape=(n, n_coordinates), of the chart; the labels are among them. Of many draws, like the
+            gradients, in files.
         labels: shape=(n, d).
         log_density: shape=(n,), log q(y | s) of what each was drawn from.
         log_label_density: shape=(n,), log p(s) of what each label was drawn from.
@@ -40,12 +46,12 @@ class Draws:
         evaluations: shape=(n,), of the real potential that each cost.
     """
 
-    coordinates: FloatArray
+    coordinates: Rows
     labels: FloatArray
     log_density: FloatArray
     log_label_density: FloatArray
     log_target: FloatArray
-    gradients: FloatArray
+    gradients: Rows
     reason: NDArray[np.str_]
     round: IntArray
     evaluations: IntArray
@@ -84,18 +90,33 @@ class Draws:
 def join_draws(parts: Sequence[Draws]) -> Draws:
     """Several draws as one."""
     names = [part.name for part in fields(Draws)]
-    return Draws(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return Draws(**{name: join_rows([getattr(part, name) for part in parts]) for name in names})  # type: ignore[arg-type]
+
+
+def in_files(draws: Draws, folder: Path, number: int) -> Draws:
+    """The same draws with coordinates and gradients in files of a folder."""
+    parts: dict[str, Any] = {}
+    for name in STREAMED:
+        path = folder / f"{name}-{number:04d}.npy"
+        np.save(path, np.asarray(getattr(draws, name)))
+        parts[name] = StoredRows([path])
+    return replace(draws, **parts)
 
 
 def save_draws(draws: Draws, path: Path) -> None:
-    """Write all of them as one npz file."""
-    np.savez(path, **{part.name: getattr(draws, part.name) for part in fields(Draws)})
+    """Write all of them as one npz file; what is in files already stays there."""
+    arrays: dict[str, Any] = {part.name: getattr(draws, part.name) for part in fields(Draws)}
+    np.savez(path, **{name: array for name, array in arrays.items() if not isinstance(array, StoredRows)})
 
 
 def load_draws(path: Path) -> Draws:
-    """Read what `save_draws` wrote."""
+    """Read what `save_draws` wrote, with the files beside it."""
     with np.load(path, allow_pickle=False) as stored:
-        return Draws(**dict(stored.items()))
+        arrays: dict[str, Any] = dict(stored.items())
+    for name in STREAMED:
+        if name not in arrays:
+            arrays[name] = StoredRows(sorted(path.parent.glob(f"{name}-*.npy")))
+    return Draws(**arrays)
 
 
 def mixture_log_density(
@@ -123,7 +144,7 @@ def draw(
     log_label_density: FloatArray | None = None,
     round_number: int = 0,
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """Draw once at each label from a mixture of generators, and weigh.
@@ -137,7 +158,7 @@ def draw(
         log_label_density: shape=(n,), log p(s), recorded; zero by default.
         round_number: recorded.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     coordinates, inside = _sampled(generators, shares, labels, rng)
@@ -165,7 +186,7 @@ def draw_base(
     labels: FloatArray,
     *,
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """What given base numbers draw at labels, weighed.
@@ -176,7 +197,7 @@ def draw_base(
         base: shape=(n, n_base).
         labels: shape=(n, d).
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     coordinates, log_density = generator.transform(base, labels)
@@ -215,7 +236,7 @@ def weigh_coordinates(
     inside: BoolArray,
     *,
     platform: str,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """Coordinates of known density, drawn or of frames, for one evaluation each.
@@ -228,7 +249,7 @@ def weigh_coordinates(
         log_density: shape=(n,), log q(y | s).
         inside: shape=(n,), which may have a weight; the others are not evaluated.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers, progress)
@@ -266,7 +287,7 @@ def log_targets(
     coordinates: FloatArray,
     inside: BoolArray,
     platform: str,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[FloatArray, FloatArray, NDArray[np.str_]]:
     """``-beta U + log J + 0.5 log det Z`` of coordinates, its gradients, and why it is minus infinity.
@@ -277,7 +298,7 @@ def log_targets(
         coordinates: shape=(n, n_coordinates).
         inside: shape=(n,), which are in the chart; the others are not evaluated.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
 
     Returns:
@@ -287,7 +308,7 @@ def log_targets(
     n = len(coordinates)
     positions = np.full((n, chart.n_atoms, 3), np.nan)
     positions[inside] = chart.to_cartesian(coordinates[inside])
-    xml = openmm.XmlSerializer.serialize(system.system)
+    xml = serialized(system.system)
     energies, forces = evaluate(xml, positions, platform, workers=workers, progress=progress)
     log_target = -energies / system.kT + chart.log_jacobian(coordinates)
     log_target[inside] += system.constraints.log_fixman(positions[inside], system.masses)

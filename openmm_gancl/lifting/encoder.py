@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 
 from ..engine.optimisers import LBFGS
 from ..engine.random_numbers import named_rng, named_seed
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..free_energy.weight_statistics import log_mean_weight
 from ..generator.model import LiftingModel, with_encoder
@@ -193,7 +194,7 @@ class _Trial:
         relax_steps: int,
         n_candidates: int,
         platform: str,
-        workers: int,
+        workers: Workers,
         progress: Callable[[], None] | None,
     ):
         if model.latent_size == 0:
@@ -245,7 +246,7 @@ def fit_encoder(
     n_candidates: int = 64,
     penalty: float = 1e-3,
     platform: str = "auto",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[], None] | None = None,
 ) -> EncoderFit:
     """Fit r on pairs (z, x_end) of pilot lifts at the step count in use.

@@ -1,7 +1,6 @@
 """One evaluation a structure: energies and forces of many structures, in tasks."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,7 +9,7 @@ import openmm
 
 from ..engine.platforms import make_context
 from ..engine.serialization import deserialized
-from ..engine.tasks import run_tasks
+from ..engine.tasks import Workers, run_tasks
 from ..units import FloatArray, numbers
 
 TASK_SIZE = 500
@@ -68,8 +67,7 @@ def evaluate(
     platform: str,
     *,
     with_forces: bool = True,
-    workers: int = 1,
-    executor: Executor | None = None,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Energies and forces of structures, one evaluation each.
@@ -79,8 +77,7 @@ def evaluate(
         positions: shape=(n, n_atoms, 3), nm.
         platform: an OpenMM platform.
         with_forces: whether forces are wanted.
-        workers: local processes.
-        executor: run there instead.
+        workers: local processes, or an executor.
         progress: called with the number of structures evaluated, as they are.
 
     Returns:
@@ -94,7 +91,6 @@ def evaluate(
         evaluate_task,
         tasks,
         workers=workers,
-        executor=executor,
         progress=None if progress is None else lambda: progress(next(counts)),
     )
     n_rows = positions.shape[1] if with_forces else 0

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..engine.platforms import PlatformChoice
 from ..engine.random_numbers import named_rng
+from ..engine.tasks import Workers
 from ..generator.invertible import InvertibleGenerator
 from ..sampling.own_frames import hydrogens_in_order
 from ..system.molecular_system import MolecularSystem
@@ -38,13 +39,13 @@ class FixedLifter:
         system: the real system.
         generator: of the draws.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
     """
 
     system: MolecularSystem
     generator: InvertibleGenerator
     platform: str
-    workers: int
+    workers: Workers
 
     def lift(
         self, labels: FloatArray, moves: LatentMoves, *, seed: int, progress: Callable[[int], None] | None = None

@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import logsumexp
 
+from ..engine.tasks import Workers
 from ..free_energy.weight_statistics import effective_sample_size
 from ..generator.invertible import InvertibleGenerator
 from ..system.molecular_system import MolecularSystem
@@ -73,7 +74,7 @@ def lift_latent(
     moves: LatentMoves,
     *,
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """Draw once at each label, relax in base numbers, and weigh.
@@ -85,7 +86,7 @@ def lift_latent(
         rng: of all that is drawn.
         moves: how many, and how far; a step chosen by a pilot, never by these lifts.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     evaluated = partial(draw_base, system, generator, platform=platform, workers=workers, progress=progress)
@@ -115,7 +116,7 @@ def relax_back(
     moves: LatentMoves,
     *,
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Draws:
     """The way back of `lift_latent`, from real frames: ``E[1/w]`` at a label is ``P(w > 0) / E[w]`` of lifts there.
@@ -129,7 +130,7 @@ def relax_back(
         rng: of all that is drawn.
         moves: those of the lifts.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
     labels = coordinates[:, generator.chart.label_indices]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
@@ -44,13 +45,13 @@ class Learned:
     doubts: tuple[str, ...] = ()
     overlap: float = 1.0
 
-    def reweight(self, system: MolecularSystem, *, platform: str = "Reference", workers: int = 1) -> "Learned":
+    def reweight(self, system: MolecularSystem, *, platform: str = "Reference", workers: Workers = 1) -> "Learned":
         """The same lifts and their surface for another temperature or force field, one evaluation each.
 
         Args:
             system: of the same atoms, labels and constraints.
             platform: an OpenMM platform.
-            workers: local processes.
+            workers: local processes, or an executor.
 
         Raises:
             InputError: another molecule.

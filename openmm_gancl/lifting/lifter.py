@@ -7,19 +7,18 @@ generator.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
-import openmm
 
 from ..coordinates.slow_coordinates import checked_constants, checked_labels
 from ..engine.packing import Copies
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.random_numbers import named_rng, openmm_seed
-from ..engine.tasks import run_tasks
+from ..engine.serialization import serialized
+from ..engine.tasks import Workers, run_tasks
 from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..generator.density_reference import DensityReference
@@ -99,8 +98,7 @@ class Lifter:
             and one elsewhere, which is faster there; but 32 wherever a restraint of learned labels, and 128 wherever an
             invertible generator, would cost each a call of torch a step.
         platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
-        executor: any `concurrent.futures.Executor` instead of local processes, of relaxations in a Context.
+        workers: local processes, or an executor.
 
     Attributes:
         pilot_evaluations: what pilots of moves have cost so far; no lift counts them.
@@ -124,8 +122,7 @@ class Lifter:
         mode: Mode | None = None,
         label_proposal: LabelProposal | None = None,
         platform: str = "auto",
-        workers: int = 1,
-        executor: Executor | None = None,
+        workers: Workers = 1,
         packed: Copies = "auto",
     ):
         if not isinstance(system, MolecularSystem) or not isinstance(model, LiftingModel | InvertibleGenerator):
@@ -134,9 +131,9 @@ class Lifter:
         self.relax = _relaxation(relax, model)
         model.check_system(system)
         check_exact(system, model.chart)
-        self.system, self.model, self.workers, self.executor = system, model, workers, executor
+        self.system, self.model, self.workers = system, model, workers
         self.platform = resolved_platform(platform, system.system, system.positions)
-        if executor is None:
+        if isinstance(workers, int):
             PlatformChoice.read(self.platform).check_here()
         self.pilot_evaluations, self._moves = 0, LatentMoves(0, 0.0) if self.relax == "none" else None
         if self.relax == "context":
@@ -151,7 +148,6 @@ class Lifter:
             "mode": mode,
             "label_proposal": label_proposal,
             "packed": None if packed == "auto" else packed,
-            "executor": executor,
             "relax_steps": None if self.relax == "latent" else relax_steps,
         }
         for name, value in of_paths.items():
@@ -203,7 +199,7 @@ class Lifter:
         self.packed = copies_of_lifts(
             packed, system.system, system.slow, self.force_constants, self.platform, torch_a_step
         )
-        self._system_xml = openmm.XmlSerializer.serialize(system.system)
+        self._system_xml = serialized(system.system)
         self.label_proposal = label_proposal or UniformProposal(system.slow, self.force_constants, system.kT)
         if self.mode == "unrestrained" and isinstance(self.label_proposal, UniformProposal):
             self.label_proposal.check_normalisable()
@@ -285,14 +281,13 @@ class Lifter:
         ]
         tasks = [task for task, _ in prepared]
         run = partial(run_tasks, self._relax) if self.packed == 1 else partial(run_packed, copies=self.packed)
-        relaxed = run(tasks, workers=self.workers, executor=self.executor, progress=progress)
+        relaxed = run(tasks, workers=self.workers, progress=progress)
         return join_lifts([self._weigh(*one, result) for one, result in zip(prepared, relaxed, strict=True)])
 
     @property
     def _relax(self) -> Callable[[RelaxTask], Relaxed]:
         """In a Context that tasks share, where they run in this process and the noise of one is the same in it."""
-        here = self.workers == 1 and self.executor is None
-        return Relaxer() if here and self.platform == "Reference" else relax
+        return Relaxer() if self.workers == 1 and self.platform == "Reference" else relax
 
     def run(
         self, relaxer: Relaxer, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None

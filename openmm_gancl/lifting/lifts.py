@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..coordinates.restraint_energies import restraint_form
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
@@ -132,13 +133,13 @@ class Lifts:
         """Evaluations of the real potential that these lifts cost."""
         return int(self.evaluations.sum())
 
-    def reweight(self, system: MolecularSystem, *, platform: str = "auto", workers: int = 1) -> "Reweighted":
+    def reweight(self, system: MolecularSystem, *, platform: str = "auto", workers: Workers = 1) -> "Reweighted":
         """The same lifts for another temperature or force field, one evaluation each, and how far apart the two are.
 
         Args:
             system: of the same atoms, labels and constraints. Restraints keep their energies in units of kT.
             platform: an OpenMM platform, or ``auto`` to measure.
-            workers: local processes.
+            workers: local processes, or an executor.
 
         Raises:
             InputError: another molecule, or lifts that were read from a file, which has no positions.

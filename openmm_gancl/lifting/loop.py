@@ -7,14 +7,16 @@ the past, and the first, wide generator bounds their tails. Rounds are joined by
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from ..engine.random_numbers import named_rng, named_seed
+from ..engine.serialization import serialized
+from ..engine.tasks import Workers
 from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..free_energy.grid import bin_centres
@@ -27,10 +29,11 @@ from ..generator.trained_for import system_metadata
 from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows, step_of_windows
+from ..sampling.stability import check_dynamics
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
 from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_size, doubts_about_weights
-from .draws import Draws, draw, draw_base, join_draws
+from .draws import Draws, draw, draw_base, in_files, join_draws
 from .evaluation import evaluate
 from .label_regression import LabelRegression, regression_of_mean_forces
 from .latent_relaxation import LatentMoves, choose_moves, choose_step, lift_latent
@@ -39,8 +42,11 @@ from .loop_coordinates import LoopCoordinates
 from .loop_options import N_PILOT, LoopOptions
 from .mean_forces import mean_forces, slopes_of
 from .placement import GridPlacement, KernelPlacement, Placement
+from .requirements import why_not_exact
 from .rounds import Round, RoundOfDraws, pooled_log_weights, regression_of, round_shares, was_relaxed
+from .stored_rows import ROWS_AT_ONCE, blocks_of
 from .wide_densities import (
+    MAX_ROWS,
     WideRegressions,
     fit_wide_regressions,
     set_wide_densities,
@@ -67,6 +73,9 @@ A further mixture, in which 2 % of the draws have exactly one torsion drawn even
 of three torsions at 0.05 it draws a mode that one of them never showed 1.382 times as often, a share of 0.07 1.383
 times.
 """
+
+MOST_TRAINING = 60_000
+"""Draws that a fit sees; of more, so many by chance."""
 
 FRAME_WEIGHTS = (1.0, 0.3, 0.3, 0.05)
 """Of a window's frame in each round's fit, a draw of average weight having one; later rounds like the last."""
@@ -99,12 +108,14 @@ class Step:
         compute: gives `ForceFrames`, an `InvertibleGenerator` or a `RoundOfDraws`; the loop stays as it was.
         accept: takes what was computed, now or in another process; the next step needs it.
         evaluations: that computing it takes, about.
+        draws: whether it draws; ``compute`` may then be given a folder for what is too much for memory.
     """
 
     name: str
-    compute: Callable[[], Any]
+    compute: Callable[..., Any]
     accept: Callable[[Any], None]
     evaluations: int = 0
+    draws: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ class Loop:
         target_error: kT; rounds end where the surface's median error bar is no larger, and draw what that takes.
         options: how evaluations are spent.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called with the number of evaluations made in a step, as they are made.
         more_draws: further rounds, which the last model draws from too; not counted in `max_evaluations`.
 
@@ -148,7 +159,7 @@ class Loop:
         target_error: float | None = None,
         options: LoopOptions = LoopOptions(),
         platform: str = "Reference",
-        workers: int = 1,
+        workers: Workers = 1,
         progress: Callable[[int], None] | None = None,
         more_draws: Sequence[int] = (),
     ):
@@ -189,13 +200,14 @@ class Loop:
         while left > 0 and not self._reached_target():
             number, n = len(rounds), self._n_next(rounds, left)
             yield Step(f"rounds/{number:02d}/model", self._fit, self._accept_model)
-            yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round, n)
+            yield Step(f"rounds/{number:02d}/lifts", partial(self._draw, n), self._accept_round, n, draws=True)
             rounds.append(n)
             left -= n
         # for whoever draws next; what was drawn knows nothing of it
         yield Step("model", self._fit_with_network, self._accept_model)
         for number, n in enumerate(self.more_draws):
-            yield Step(f"lifts/{number:02d}", partial(self._draw, n, of_lifts=True), self._accept_round, n)
+            compute = partial(self._draw, n, of_lifts=True)
+            yield Step(f"lifts/{number:02d}", compute, self._accept_round, n, draws=True)
 
     def _reached_target(self) -> bool:
         """Whether the last round's median error is the target or less."""
@@ -242,7 +254,7 @@ class Loop:
             raise InputError("some `frames` lie outside the declared state: drop them")
         positions, _ = hydrogens_in_order(self.system, positions)
         self.options.n_draws(self.max_evaluations, len(positions))
-        xml = openmm.XmlSerializer.serialize(self.system.system)
+        xml = serialized(self.system.system)
         _, forces = evaluate(xml, positions, self.platform, workers=self.workers, progress=self.progress)
         usable = np.isfinite(forces).all(axis=(1, 2))
         if not usable.any():
@@ -278,7 +290,10 @@ class Loop:
             # forces at a structure are right whatever its weight, which a poor first regression makes noise
             ratios = np.minimum(0.5 * ratios, 0.0)
         of_draws = np.exp(np.minimum(ratios, LOG_TRUNCATION))
-        used = of_draws > LEAST_TRAINING_WEIGHT
+        used = np.flatnonzero(of_draws > LEAST_TRAINING_WEIGHT)
+        if len(used) > MOST_TRAINING:
+            of_draws *= len(used) / MOST_TRAINING
+            used = np.sort(named_rng(self.seed, "training", number).choice(used, MOST_TRAINING, replace=False))
         return _Structures(
             np.concatenate([frames.coordinates, past.coordinates[used]]),
             np.concatenate([frames.gradients, past.gradients[used]]),
@@ -355,8 +370,9 @@ class Loop:
         """Log density of the wide torsions in the mixtures that they were drawn from, shape=(n, n_wide)."""
         result = np.empty((len(draws), len(self.coordinates.wide)))
         for number in np.unique(draws.round):
-            rows, n = draws.round == number, min(int(number) + 1, len(self.generators))
-            result[rows] = wide_log_densities(self.generators[:n], self._shares(n), draws.coordinates[rows])
+            n = min(int(number) + 1, len(self.generators))
+            for rows in blocks_of(draws.round == number):
+                result[rows] = wide_log_densities(self.generators[:n], self._shares(n), draws.coordinates[rows])
         return result
 
     def placement(self) -> Placement:
@@ -376,7 +392,24 @@ class Loop:
         energies = -log_density(bin_centres(edges)).reshape([len(axis) - 1 for axis in edges])
         return GridPlacement.below(edges, energies, ceiling)
 
-    def _draw(self, n: int, of_lifts: bool = False) -> RoundOfDraws:
+    def _drawn_at(self, labels: FloatArray, rng: np.random.Generator, folder: Path | None) -> Draws:
+        """From the mixture of all generators; of many, coordinates and gradients go into files as they are made."""
+        parts = []
+        for number, begin in enumerate(range(0, len(labels), ROWS_AT_ONCE)):
+            part = draw(
+                self.system,
+                self.generators,
+                self._shares(len(self.generators)),
+                labels[begin : begin + ROWS_AT_ONCE],
+                rng,
+                platform=self.platform,
+                workers=self.workers,
+                progress=self.progress,
+            )
+            parts.append(part if folder is None else in_files(part, folder, number))
+        return join_draws(parts)
+
+    def _draw(self, n: int, folder: Path | None = None, *, of_lifts: bool = False) -> RoundOfDraws:
         """A round from the mixture of all generators so far, and the regressions with it.
 
         Draws that are relaxed come from the newest generator alone, and are fewer, unless it is their number that is
@@ -399,16 +432,7 @@ class Loop:
                 progress=self.progress,
             )
         else:
-            draws = draw(
-                self.system,
-                self.generators,
-                self._shares(len(self.generators)),
-                labels,
-                rng,
-                platform=self.platform,
-                workers=self.workers,
-                progress=self.progress,
-            )
+            draws = self._drawn_at(labels, rng, folder if len(labels) > ROWS_AT_ONCE else None)
         log_label_density = placement.log_density(labels)
         draws = replace(draws, log_label_density=log_label_density, round=np.full(len(labels), number))
         return self._regressions_with(draws, placement, cost)
@@ -439,7 +463,7 @@ class Loop:
             return RoundOfDraws(draws, regression, placement, pilot_evaluations)
         start = self.wide_regressions or self._first_wide_regressions(self.generators[0])
         # wide torsions that moved have no density of their own any more
-        rows = np.flatnonzero(~was_relaxed(pooled))
+        rows = np.flatnonzero(~was_relaxed(pooled))[-MAX_ROWS:]
         drawn, conditions = pooled.select(rows), pooled.coordinates[rows][:, self.coordinates.conditions]
         log_wide = self._log_wide(drawn)
         wide = fit_wide_regressions(slow, conditions, drawn.log_weights, log_wide, slopes[rows], shares[rows], start)
@@ -523,7 +547,7 @@ def learn(
     target_error: float | None = None,
     options: LoopOptions = LoopOptions(),
     platform: str = "Reference",
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Callable[[Round], None] | None = None,
 ) -> Learned:
     """Learn a generator and a free-energy surface of a system from its forces alone.
@@ -542,12 +566,17 @@ def learn(
         target_error: kT; rounds end where the surface's median error bar is no larger, and draw what that takes.
         options: how evaluations are spent.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
         progress: called after each round.
 
     Raises:
-        InputError: labels that are no coordinates of a chart, too few evaluations, or frames of no use.
+        InputError: a System without exact lifts, labels that are no coordinates of a chart, dynamics that cannot be
+            stable, too few evaluations, or frames of no use.
     """
+    if reason := why_not_exact(system.system, system.topology):
+        raise InputError(reason)
+    if frames is None:
+        check_dynamics(system)
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
         loop = Loop(

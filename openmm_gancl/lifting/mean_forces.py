@@ -7,6 +7,7 @@ from ..generator.invertible import InvertibleGenerator
 from ..generator.transport import transported_gradients
 from ..units import FloatArray
 from .draws import Draws
+from .stored_rows import blocks_of
 from .wide_densities import condition_indices
 
 
@@ -24,8 +25,7 @@ def mean_forces(generator: InvertibleGenerator, coordinates: FloatArray, gradien
 
 def slopes_of(generator: InvertibleGenerator, draws: Draws) -> FloatArray:
     """Mean forces of draws along labels and wide torsions, zero where there is no weight, shape=(n, d + n_wide)."""
-    ok = draws.reason == "ok"
-    of_ok = mean_forces(generator, draws.coordinates[ok], draws.gradients[ok])
-    slopes = np.zeros((len(draws), of_ok.shape[1]))
-    slopes[ok] = of_ok
+    slopes = np.zeros((len(draws), len(condition_indices(generator.map))))
+    for rows in blocks_of(draws.reason == "ok"):
+        slopes[rows] = mean_forces(generator, draws.coordinates[rows], draws.gradients[rows])
     return slopes

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import numpy as np
-import openmm
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
+from ..engine.serialization import serialized
 from ..reference.chart import chart_for
 from ..reference.wide_components import other_components
 from ..reference.wide_torsions import turning_indices, wide_names
@@ -47,7 +47,7 @@ def _wells_without_lifts(system: MolecularSystem, slow: ParticleCoordinates, pos
     if components is None or not len(positions):
         return
     begins = positions[np.linspace(0, len(positions) - 1, N_LABELS).astype(int)]
-    xml = openmm.XmlSerializer.serialize(system.system)
+    xml = serialized(system.system)
     rows = zip(components.names, components.components, components.domain, strict=True)
     for name, (particle, axis), (low, high) in rows:
         places = np.linspace(low, high, N_SCANNED)

@@ -12,7 +12,6 @@ path that leaves it has no weight either, forward or in reverse: what such paths
 import math
 import pickle
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import fields, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -34,7 +33,7 @@ from ..engine.packing import (
 )
 from ..engine.platforms import PlatformChoice, PotentialEnergy
 from ..engine.serialization import deserialized
-from ..engine.tasks import run_tasks
+from ..engine.tasks import Workers, run_tasks
 from ..errors import InputError
 from ..reference.potential import ReferenceParameters
 from ..units import BoolArray, FloatArray, IntArray, masses_of, numbers, thermal_energy
@@ -195,8 +194,7 @@ def run_packed(
     tasks: Sequence[RelaxTask],
     copies: int,
     *,
-    workers: int = 1,
-    executor: Executor | None = None,
+    workers: Workers = 1,
     progress: Callable[[], None] | None = None,
 ) -> list[Relaxed]:
     """Packed relaxations of tasks, as many of them in one Context as there are copies for.
@@ -205,7 +203,6 @@ def run_packed(
         tasks: of one Lifter, all forward or all reverse.
         copies: in one Context.
         workers: see `openmm_gancl.engine.tasks.run_tasks`.
-        executor: see there.
         progress: called once for each finished task.
     """
     # every device gets a share
@@ -222,9 +219,7 @@ def run_packed(
                 progress()
 
     joined = [_joined(group) for group in groups]
-    results = run_tasks(
-        partial(relax_packed, copies=copies), joined, workers=workers, executor=executor, progress=report
-    )
+    results = run_tasks(partial(relax_packed, copies=copies), joined, workers=workers, progress=report)
     return [part for group, result in zip(groups, results, strict=True) for part in _divided(result, group)]
 
 

@@ -76,7 +76,8 @@ def _sizes(sums: FloatArray, squares: FloatArray, edges: tuple[FloatArray, ...],
     """
     shape = tuple(len(axis) - 1 for axis in edges)
     near = [
-        gaussian_filter(part.reshape(shape), NEIGHBOURHOOD, mode=edge_modes(axes)).ravel() for part in (sums, squares)
+        gaussian_filter(part.reshape(shape), NEIGHBOURHOOD, mode=edge_modes(axes.periods)).ravel()
+        for part in (sums, squares)
     ]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.fmax(squares / sums, near[1] / near[0])

@@ -11,12 +11,14 @@ from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
-from ..generator.trained_for import metadata_for
+from ..generator.trained_for import atom_names, metadata_for
 from ..reference.chart import Chart, InternalCoordinates
+from ..system.bonds import bound_across, count_bound_parts, count_molecules, molecule_with, molecules_of
 from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
-from ..system.simulation import count_bound_parts, count_molecules, system_from_simulation
+from ..system.one_molecule import BONDED_ACROSS
+from ..system.simulation import system_from_simulation
 from ..system.thermostat import integrated_groups, temperature_of
-from ..units import masses_of
+from ..units import IntArray, masses_of
 
 ALTERNATIVE = "umbrella windows (gancl.sample_windows)"
 """What to use where a lift has no exact weight."""
@@ -33,32 +35,80 @@ TRIAL_SHIFTS = (0.4, 2.0, 10.0, 50.0)
 """nm: a wall, or a droplet's, is flat near the structure and steep further away."""
 
 
-def why_not_exact(system: Any, topology: Any) -> str | None:
-    """Why a System has no exact lift, and what to use instead, in a sentence; None where it has one."""
+def why_not_exact(system: Any, topology: Any, molecule: IntArray | None = None) -> str | None:
+    """Why a System has no exact lift, and what to use instead, in a sentence; None where it has one.
+
+    Args:
+        system: an ``openmm.System``.
+        topology: its ``openmm.app.Topology``.
+        molecule: atoms of the one molecule that is lifted beside others; by default all of a System are.
+    """
+    lifted = list(range(system.getNumParticles())) if molecule is None else molecule.tolist()
     for name in (type(force).__name__ for force in system.getForces()):
         if "Barostat" in name:
             return f"the System has a {name}, and an exact lift needs a fixed volume: use {ALTERNATIVE}"
         if name.startswith("Drude"):
             return DRUDE_MESSAGE
-    virtual = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
+    virtual = _virtual_sites(system, set(lifted))
     if virtual:
         return f"the System has {virtual} virtual sites, which have no coordinates of their own: use {ALTERNATIVE}"
-    if massless := int((masses_of(system) == 0).sum()):
+    if massless := int((masses_of(system)[lifted] == 0).sum()):
         return f"{massless} particles have no mass, and an exact lift moves all of them: use {ALTERNATIVE}"
     molecules = count_molecules(topology)
-    if molecules > 1 and (bound := count_bound_parts(system)) < molecules:
+    if molecule is not None and (pair := bound_across(system, molecule)):
+        return BONDED_ACROSS.format(*pair)
+    if molecules > 1 and molecule is None and (bound := count_bound_parts(system)) < molecules:
         return (
             f"the Topology lacks bonds: by them the System is {molecules} molecules, by its forces {bound}: add them "
             "(topology.addBond, or createStandardBonds)"
         )
-    if molecules > 1:
+    if molecules > 1 and (molecule is None or system.usesPeriodicBoundaryConditions()):
         return (
-            f"the System holds {molecules} molecules, and an exact lift is of one in vacuum: use {ALTERNATIVE}, or "
-            "make a System of the solute alone"
+            f"the System holds {molecules} molecules, and an exact lift is of one in vacuum or implicit solvent: use "
+            f"{ALTERNATIVE}, or make a System of the solute alone"
         )
     if molecules and system.usesPeriodicBoundaryConditions():
         return f"the System is periodic, and an exact lift is of a molecule in vacuum: use {ALTERNATIVE}"
     return None
+
+
+def _virtual_sites(system: Any, lifted: set[int]) -> int:
+    """Those among atoms that are lifted, or that follow them."""
+    sites = [(i, system.getVirtualSite(i)) for i in range(system.getNumParticles()) if system.isVirtualSite(i)]
+    return sum(
+        not lifted.isdisjoint([i, *(site.getParticle(k) for k in range(site.getNumParticles()))]) for i, site in sites
+    )
+
+
+def molecule_of_model(topology: Any, model: Any, molecule: int | None = None) -> IntArray | None:
+    """The atoms of a model in a larger System; None where the System is the molecule, or has none that fits.
+
+    Args:
+        topology: an ``openmm.app.Topology``.
+        model: an invertible generator or a lifting model.
+        molecule: an atom of it, where a user says.
+
+    Raises:
+        InputError: several molecules have the model's residue and atom names.
+    """
+    if count_molecules(topology) <= 1 or not model.metadata:
+        return None
+    names, wanted = atom_names(topology), model.metadata["atom_names"]
+    if molecule is not None:
+        atoms = molecule_with(topology, molecule)
+        if len(atoms) != len(wanted):
+            raise InputError(
+                f"the model has {len(wanted)} atoms, the molecule of atom {molecule} {len(atoms)}: name another"
+            )
+        return atoms
+    fitting = [atoms for atoms in molecules_of(topology) if [names[i] for i in atoms] == wanted]
+    if len(fitting) > 1:
+        first = ", ".join(str(atoms[0]) for atoms in fitting)
+        raise InputError(
+            f"{len(fitting)} molecules have the model's residue and atom names (their first atoms: {first}): say which "
+            "one moves, molecule= one of these"
+        )
+    return fitting[0] if fitting else None
 
 
 def check_exact(system: MolecularSystem, chart: Chart) -> None:
@@ -86,15 +136,19 @@ def check_exact(system: MolecularSystem, chart: Chart) -> None:
         )
 
 
-def check_simulation(simulation: Any) -> None:
+def check_simulation(simulation: Any, molecule: IntArray | None = None) -> None:
     """Refuse what has no exact lifts.
+
+    Args:
+        simulation: an ``openmm.app.Simulation``.
+        molecule: atoms of the one molecule that is lifted beside others.
 
     Raises:
         InputError: no Simulation, or one of what System, and what to use instead.
     """
     if not hasattr(simulation, "context"):
         raise InputError(f"given is a {type(simulation).__name__}: give an openmm.app.Simulation")
-    if reason := why_not_exact(simulation.system, simulation.topology):
+    if reason := why_not_exact(simulation.system, simulation.topology, molecule):
         raise InputError(reason)
     # a CustomIntegrator may step by some groups and leave others out; its program stays as it is
     _refuse_left_out(simulation, integrated_groups(simulation.integrator))
@@ -156,6 +210,7 @@ def system_of_simulation(
     friction: float,
     temperature: Any = None,
     may_differ: Collection[str] = (),
+    molecule: IntArray | None = None,
 ) -> MolecularSystem:
     """What a Simulation samples, as a system that a model can be lifted in; the Simulation is not changed.
 
@@ -167,14 +222,16 @@ def system_of_simulation(
         friction: of relaxations, 1/ps.
         temperature: K, of an integrator that does not say.
         may_differ: in what the model may differ from the Simulation: ``residue numbers``, ``temperature``.
+        molecule: its atoms, where there are others, which are held as they are.
 
     Raises:
         InputError: what cannot be lifted exactly, and what to use instead.
     """
     if not isinstance(model, LiftingModel | InvertibleGenerator):
         raise InputError(f"given is a {type(model).__name__} as a model: gancl.load_model reads one")
-    check_simulation(simulation)
-    options = {"force_constants": force_constants, "time_step": time_step, "friction": friction}
+    check_simulation(simulation, molecule)
+    which = None if molecule is None else int(molecule[0])
+    options = {"molecule": which, "force_constants": force_constants, "time_step": time_step, "friction": friction}
     system = system_from_simulation(simulation, model.slow, barostat=False, temperature=temperature, **options)
     fitted_to(model, system, may_differ).check_system(system)
     return system

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import openmm
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platforms import resolved_platform
+from ..engine.serialization import serialized
+from ..engine.tasks import Workers
 from ..errors import InputError
 from ..generator.trained_for import atom_names
 from ..reference.chart import Chart
@@ -24,7 +25,7 @@ def log_changes(
     energies: FloatArray,
     *,
     platform: str,
-    workers: int,
+    workers: Workers,
 ) -> tuple[FloatArray, FloatArray]:
     """What lifts' log-weights gain in another system, and their energies there, kJ/mol; shape=(n,) each.
 
@@ -34,12 +35,12 @@ def log_changes(
         positions: shape=(n, n_atoms, 3), nm; what is not finite, or outside the declared state, gains nothing known.
         energies: shape=(n,), before, kJ/mol.
         platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
+        workers: local processes, or an executor.
     """
     finite = np.isfinite(positions).all(axis=(1, 2))
     inside = np.zeros(len(positions), dtype=bool)
     inside[finite] = after.state.inside(positions[finite])
-    xml = openmm.XmlSerializer.serialize(after.system)
+    xml = serialized(after.system)
     chosen = resolved_platform(platform, after.system, after.positions)
     found = np.full(len(positions), np.nan)
     places = positions[inside]
@@ -62,7 +63,7 @@ def overlap_of(before: FloatArray, after: FloatArray) -> float:
     return float((weights @ ratios) ** 2 / (weights.sum() * (weights @ ratios**2)))
 
 
-def reweight_draws(draws: Draws, chart: Chart, system: MolecularSystem, *, platform: str, workers: int) -> Draws:
+def reweight_draws(draws: Draws, chart: Chart, system: MolecularSystem, *, platform: str, workers: Workers) -> Draws:
     """Draws for another system, with its gradients; those that had no weight have none.
 
     Args:
@@ -70,10 +71,10 @@ def reweight_draws(draws: Draws, chart: Chart, system: MolecularSystem, *, platf
         chart: of their coordinates.
         system: the other one.
         platform: an OpenMM platform.
-        workers: local processes.
+        workers: local processes, or an executor.
     """
     ok = np.isfinite(draws.log_weights)
-    target, gradients, reason = log_targets(system, chart, draws.coordinates, ok, platform, workers)
+    target, gradients, reason = log_targets(system, chart, np.asarray(draws.coordinates), ok, platform, workers)
     return replace(
         draws,
         log_target=target,

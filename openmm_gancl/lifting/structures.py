@@ -13,16 +13,18 @@ from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_co
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
-from ..engine.tasks import RunTasks, run_tasks
+from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..generator.trained_for import atom_names
 from ..reference.chart import InternalCoordinates
 from ..reference.potential import ReferenceParameters
-from ..sampling.langevin import RestrainedDynamics, Walkers, join_walkers, sample_task, window_tasks
+from ..sampling.frames import Walkers, join_walkers
+from ..sampling.langevin import RestrainedDynamics, sample_task, window_tasks
 from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
+from ..system.one_molecule import AmongOthers
 from ..system.simulation import as_system
 from ..trajectories.blocks import equilibrated_from
 from ..units import FloatArray, IntArray, numbers, thermal_energy, whole_number
@@ -97,7 +99,7 @@ class Structures:
         return "\n".join(lines)
 
 
-def _solute_of(topology: Any, model: LiftingModel) -> IntArray:
+def _solute_of(topology: Any, model: LiftingModel | InvertibleGenerator) -> IntArray:
     """Where the model's atoms are in a larger System, by residue and atom names."""
     places = {name: i for i, name in reversed(list(enumerate(atom_names(topology))))}
     wanted = model.metadata["atom_names"]
@@ -106,7 +108,7 @@ def _solute_of(topology: Any, model: LiftingModel) -> IntArray:
     return np.array([places[name] for name in wanted])
 
 
-def _labels_in(model: LiftingModel, solute: IntArray) -> Torsions:
+def _labels_in(model: LiftingModel | InvertibleGenerator, solute: IntArray) -> Torsions:
     if not isinstance(model.slow, Torsions):
         raise InputError("in solvent the labels must be torsions: give a model over torsions")
     return replace(model.slow, atoms=solute[model.slow.atoms])
@@ -220,6 +222,22 @@ def _lifted(
     return _exact(lifter, np.repeat(labels, n, axis=0), seed)
 
 
+def _at_labels(
+    system: MolecularSystem,
+    model: LiftingModel | InvertibleGenerator,
+    solute: IntArray,
+    labels: FloatArray,
+    n_steps: int,
+    seed: int,
+    dynamics: RestrainedDynamics,
+    run: RunTasks,
+) -> tuple[Walkers, int]:
+    """Put there by an invertible generator, or steered there by the forces of another; and the cost."""
+    if isinstance(model, InvertibleGenerator):
+        return _placed(system, model, solute, labels, seed), 0
+    return _steered(system, model, solute, labels, n_steps, seed, dynamics, run)
+
+
 def _steered(
     system: MolecularSystem,
     model: LiftingModel,
@@ -252,6 +270,19 @@ def _steered(
         run=run,
     )
     return walkers, minimisation + steered
+
+
+def _placed(
+    system: MolecularSystem, model: InvertibleGenerator, solute: IntArray, labels: FloatArray, seed: int
+) -> Walkers:
+    """The generator's draws at each label in the solute's place, the solvent as it is: clashes are to be relaxed."""
+    rng = named_rng(seed, "structures", "draws")
+    coordinates, _ = model.transform(model.sample_base(len(labels), rng), labels)
+    drawn = model.chart.to_cartesian(coordinates)
+    outside = ~(model.inside(coordinates) & np.isfinite(drawn).all(axis=(1, 2)))
+    drawn[outside] = model.typical_positions(labels[outside])
+    among = AmongOthers(solute, system.masses[solute])
+    return Walkers(np.stack([among.placed(one, system.positions) for one in drawn]))
 
 
 def _equilibrated(
@@ -318,11 +349,6 @@ def _target_of(
                 system, model, DEFAULT_FORCE_CONSTANT, time_step, 1.0, temperature, may_differ
             )
         return system, None, None
-    if isinstance(model, InvertibleGenerator):
-        raise InputError(
-            f"{reason.split(':')[0]}, and the model is an invertible generator, which writes no forces that steer a "
-            "solute: give a model of gancl.train, or of `gancl run --generator product`"
-        )
     solute = _solute_of(system.topology, model)
     slow = _labels_in(model, solute)
     found = _relabelled(system, slow) if is_system else as_system(system, slow, temperature=temperature)
@@ -344,24 +370,24 @@ def structures_at(
     may_differ: Collection[str] = (),
     seed: int = 0,
     platform: str = "auto",
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> Structures:
     """All-atom structures at labels.
 
     Guarantee: of one molecule in vacuum or implicit solvent they are lifts with exact weights: of an invertible
     generator draws at the labels, of which n are kept by their weights, all n with the same weight then; of a product
-    generator relaxed lifts, restrained to the labels. Otherwise the solute is steered from the present state by the
-    reference forces that a product generator writes at the label, while the solvent relaxes, then let go under a
-    restraint of the label and equilibrated: good starts, without weights. `Structures` says which.
+    generator relaxed lifts, restrained to the labels. Otherwise the solute is drawn at the label by an invertible
+    generator and put in its own place, where clashes are relaxed, or steered from the present state by the reference
+    forces that a product generator writes at the label, while the solvent relaxes; then it is equilibrated under a
+    restraint of the label: good starts, without weights. `Structures` says which.
 
     Args:
         system: an ``openmm.app.Simulation``, which is left as it is, or a system.
-        model: an invertible generator or a lifting model of the molecule, or a lifting model of the solute, whose atoms
-            are found by their names.
+        model: of the molecule, or of the solute, whose atoms are found by their names.
         labels: shape=(d,) or (k, d), radians or nm.
         n: structures at each.
         relax_steps: of relaxed lifts, 500 by default.
-        steer_steps: of the way to the label.
+        steer_steps: of the way to the label, where the solute is steered.
         equilibration_steps: under the restraint.
         force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
         time_step: ps.
@@ -369,7 +395,7 @@ def structures_at(
         may_differ: in what the model may differ from a Simulation; see `openmm_gancl.LiftMove`.
         seed: of every random number: the same call gives the same structures, others need another seed.
         platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
+        workers: local processes, or an executor.
 
     Raises:
         InputError: the model does not fit, or labels that cannot be steered.
@@ -377,14 +403,12 @@ def structures_at(
     with preserve_platform_rng():
         target, solute, reason = _target_of(system, model, time_step, temperature, may_differ)
         at, n = checked_labels(np.atleast_2d(numbers(labels)), target.slow), whole_number("n", n)
-        if solute is None or reason is None or not isinstance(model, LiftingModel):
+        if solute is None or reason is None:
             model = fitted_to(model, target, may_differ)
             of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
             return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
-        wanted, constants = np.repeat(at, n, axis=0), target.force_constants
-        if force_constants is not None:
-            constants = checked_constants(force_constants, target.slow)
-        dynamics = RestrainedDynamics.of(target, force_constants=constants, time_step=time_step, platform=platform)
-        run = partial(run_tasks, workers=workers)
-        walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, dynamics, run)
+        wanted, run = np.repeat(at, n, axis=0), partial(run_tasks, workers=workers)
+        kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
+        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
+        walkers, steered = _at_labels(target, model, solute, wanted, steer_steps, seed, dynamics, run)
         return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, dynamics, run)

@@ -292,7 +292,7 @@ def surface_from_ends(
     index = bin_indices(values, edges, slow.periods)
     inside, n_bins = index >= 0, int(np.prod(shape))
     found = np.bincount(index[inside], minlength=n_bins).astype(float).reshape(shape)
-    exposure = gaussian_filter(found, SMOOTHING_BINS, mode=edge_modes(slow)).ravel()
+    exposure = gaussian_filter(found, SMOOTHING_BINS, mode=edge_modes(slow.periods)).ravel()
     reached = exposure > MIN_ENDS_PER_BIN
     weights = np.exp(ends.log_weights - logsumexp(ends.log_weights)) * len(values)
     counts = weights[inside] * exposure[index[inside]]

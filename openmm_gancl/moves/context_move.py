@@ -10,7 +10,14 @@ import torch
 
 from ..coordinates.slow_coordinates import Torsions
 from ..engine.platform_rng import ReferenceStream, preserve_platform_rng
-from ..engine.platforms import REAL_GROUP, PlatformChoice, make_context, put_in_group, resolved_platform
+from ..engine.platforms import (
+    REAL_GROUP,
+    PlatformChoice,
+    make_context,
+    named_failures,
+    put_in_group,
+    resolved_platform,
+)
 from ..engine.random_numbers import fresh_seed, named_rng, openmm_seed
 from ..engine.threads import torch_threads
 from ..engine.torch_force import Backend, check_module, module_force
@@ -25,6 +32,8 @@ from ..units import BoolArray, FloatArray, numbers, whole_number
 from .context_modules import NO_DENSITY, Proposals, even_placement, scripted
 from .sources import low_labels
 from .velocities import TRIAL_TIME
+
+DYNAMICS = "the dynamics between attempts"
 
 PROPOSAL_GROUP, DENSITY_GROUP = 2, 3
 """Force groups of what is proposed, and of the density of the present configuration."""
@@ -161,7 +170,7 @@ class InContextMove:
 
     def step(self, n: int) -> None:
         """n times an attempt and the dynamics after it, without a record."""
-        with self._stream.drawn_from(), torch_threads(1):
+        with self._stream.drawn_from(), torch_threads(1), named_failures(DYNAMICS):
             self.integrator.step(n)
         self._positions()
 
@@ -170,7 +179,7 @@ class InContextMove:
         positions = np.empty((n, self.system.n_atoms, 3))
         log_weights, before, accepted = np.empty(n), np.empty(n), np.empty(n, dtype=bool)
         value = self.integrator.getGlobalVariableByName
-        with self._stream.drawn_from(), torch_threads(1):
+        with self._stream.drawn_from(), torch_threads(1), named_failures(DYNAMICS):
             for i in range(n):
                 self.integrator.step(1)
                 positions[i] = self._positions()
@@ -182,7 +191,7 @@ class InContextMove:
     def _positions(self) -> FloatArray:
         positions = numbers(self.context.getState(positions=True).getPositions(asNumpy=True))
         if not np.isfinite(positions).all():
-            raise InputError("the dynamics between attempts have blown up, positions are NaN: give a shorter time_step")
+            raise InputError(f"{DYNAMICS} have blown up, positions are NaN: give a shorter time_step")
         return positions
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates
+from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions
 from ..coordinates.torsion_labels import Label, torsions_from_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng
@@ -23,9 +23,12 @@ from ..generator.model import load_model
 from ..lifting.label_proposals import KernelProposal
 from ..lifting.requirements import check_exact, check_simulation
 from ..reference.chart import chart_for
+from ..system.bonds import count_molecules, molecule_with
 from ..system.simulation_card import SimulationCard, card_of_simulation
 from ..units import FloatArray, whole_number
-from ..workflow.folder import MANIFEST, RunFolder
+from ..workflow.context import surface_name
+from ..workflow.folder import RunFolder
+from ..workflow.manifest import MANIFEST
 from ..workflow.options import RunOptions
 from ..workflow.run import run
 from ..workflow.summary import Summary, load_summary
@@ -57,13 +60,16 @@ class LearnedMove(LiftMove):
 
     def __init__(self, simulation: Any, folder: str | Path, **options: Any):
         self.folder, self._learned = Path(folder), tuple[str, ...]()
-        if not RunFolder.load(self.folder).is_done("surface"):
+        run_folder = RunFolder.load(self.folder)
+        if not run_folder.is_done("surface"):
             raise InputError(
                 f"{folder} is not finished: go on with the same learn_move and folder={str(folder)!r}, or with "
                 f"`gancl lift {folder}`"
             )
         self.summary: Summary = load_summary(self.folder / "surface" / "summary.json")
         model = load_model(self.folder / "model.safetensors")
+        if (molecule := run_folder.manifest["system"]["card"].get("molecule")) is not None:
+            options.setdefault("molecule", molecule)
         self.surface = _surface_over(self.folder, model.slow.names)
         if self.surface.names == model.slow.names:
             super().__init__(simulation, model, surface=self.surface, **options)
@@ -99,7 +105,7 @@ class LearnedMove(LiftMove):
 
 def _surface_over(folder: Path, names: Sequence[str]) -> FreeEnergySurface:
     """The surface over these labels, where a run of learned ones has another one too."""
-    other = folder / ("_".join(["fes", *names]) + ".npz")
+    other = folder / f"{surface_name(names)}.npz"
     surface = load_surface(folder / "fes.npz")
     return surface if surface.names == tuple(names) or not other.is_file() else load_surface(other)
 
@@ -143,11 +149,14 @@ def _torsions_of(labels: ModuleCoordinates, note: Callable[[str], None]) -> list
 
 def _checked_card(simulation: Any, labels: Any, note: Callable[[str], None], **options: Any) -> SimulationCard:
     """What is to be learned, refused before anything is sampled where moves would be refused."""
-    check_simulation(simulation)
+    if not hasattr(simulation, "topology"):
+        check_simulation(simulation)
     if isinstance(labels, ModuleCoordinates):
         labels = _torsions_of(labels, note)
     known = isinstance(labels, SlowCoordinates)
     slow = labels if known else torsions_from_labels(labels, simulation.topology)
+    several = count_molecules(simulation.topology) > 1 and isinstance(slow, Torsions)
+    check_simulation(simulation, molecule_with(simulation.topology, int(slow.atoms[0, 0])) if several else None)
     card = card_of_simulation(simulation, slow, **options)
     system = card.system
     check_exact(system, chart_for(system.topology, system.slow, system.positions, system.constraints))

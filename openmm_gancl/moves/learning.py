@@ -29,11 +29,14 @@ def learn_move(
     """Learn a generator on what a Simulation samples, and make the move of it; the Simulation is not changed.
 
     Bias forces and parameters of the Context are part of what is learned; chiral centres and trans peptide bonds stay
-    as they are. The results are those of ``gancl run --generator triangular`` on the same System and State. By hand:
+    as they are. Of several molecules, in vacuum or implicit solvent, the one of the labels is learned and moved: the
+    others are held where they are during learning, and the molecule's place too (`openmm_gancl.system.one_molecule`),
+    so that what is learned, its surface also, is of the molecule beside these; moves follow others that have moved.
+    The results are those of ``gancl run --generator triangular`` on the same System and State. By hand:
     `openmm_gancl.system.card_of_simulation`, `learn` of its ``.system``, `LiftMove` with ``.model`` and ``.surface``.
 
     Args:
-        simulation: an ``openmm.app.Simulation`` of one molecule in vacuum or implicit solvent, with positions.
+        simulation: an ``openmm.app.Simulation`` in vacuum or implicit solvent, with positions.
         labels: torsions, by residue (``"phi:2"``), by four atom numbers from 0 or names (``"CA"``, or ``"ALA2-CA"``
             where several have it); or slow coordinates, as `Torsions`, or learned ones, drawn by their torsions.
         folder: where everything is kept, a run folder; one that is there is gone on with, or just read if it is

@@ -8,17 +8,16 @@ Nilmeier et al. 2011, doi 10.1073/pnas.1106094108): the current configuration is
 
 import json
 import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import openmm
 
 from ..engine.platform_rng import preserve_platform_rng
+from ..engine.platforms import named_failures
 from ..engine.random_numbers import fresh_seed, named_rng
 from ..errors import InputError
 from ..files import check_writable, write_atomically
@@ -27,7 +26,7 @@ from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..generator.torsion_windows import over_torsions
 from ..lifting.label_proposals import LabelProposal
-from ..lifting.requirements import check_integrator, fitted_to, system_of_simulation
+from ..lifting.requirements import check_integrator, fitted_to, molecule_of_model, system_of_simulation
 from ..system.context_check import positions_of
 from ..system.thermostat import degrees_of_freedom, heating, temperature_of
 from ..units import FloatArray, number, thermal_energy
@@ -35,8 +34,9 @@ from .exchange import Attempt, Exchange, Weighed
 from .hints import why_hardly_accepted
 from .inverted import InvertedProposals
 from .records import LiftRecord, Report, record_of
+from .simulation_energy import SimulationEnergy
 from .sources import FORCE_CONSTANT, FRICTION, MoveOptions, MovesOrShares, source_for
-from .velocities import velocities_after
+from .velocities import go_to
 
 MoveAcceptance = Literal["exchange", "metropolis"]
 
@@ -52,44 +52,6 @@ FIRST_DOUBTS = 64
 
 _moves_made: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """Of each Simulation: two moves of one seed must not propose the same lifts."""
-
-
-class SimulationEnergy:
-    """U in a Simulation's own Context, whose target is so the Simulation's, whatever that is now.
-
-    Args:
-        simulation: an ``openmm.app.Simulation``; after a call its positions are to be put back.
-    """
-
-    def __init__(self, simulation: Any):
-        self.simulation, self._moved = simulation, False
-        self.kinetic: float | None = None
-
-    def __call__(self, positions: FloatArray) -> float:
-        """kJ/mol at positions, shape=(n_atoms, 3), nm; NaN where OpenMM fails."""
-        first, context = not self._moved, self.simulation.context
-        self._moved = True
-        try:
-            context.setPositions(positions)
-            state = context.getState(energy=True)
-        except openmm.OpenMMException:
-            return float("nan")
-        if first:  # of where the Simulation is
-            self.kinetic = number(state.getKineticEnergy())
-        return number(state.getPotentialEnergy())
-
-    @contextmanager
-    def put_back(self, positions: FloatArray) -> Iterator[None]:
-        """Whatever happens inside, leave the Simulation at positions, shape=(n_atoms, 3), nm, where it is now.
-
-        Afterwards ``kinetic`` is the kinetic energy, kJ/mol, that it had; None where nothing was evaluated.
-        """
-        self._moved, self.kinetic = False, None
-        try:
-            yield
-        finally:
-            if self._moved:
-                self.simulation.context.setPositions(positions)
 
 
 @dataclass(frozen=True)
@@ -147,6 +109,11 @@ class LiftMove:
     shares           ``{"independent": 0.8, "local": 0.2}``: each attempt is one of them, by chance
     ===============  ================================================================================================
 
+    Beside other molecules, a partner say, in vacuum or implicit solvent, one is lifted, the model's. Its internal
+    coordinates change, its place is kept (`openmm_gancl.system.one_molecule` has the mathematics), and the others stay
+    where they are: both energies are of the Simulation as it is then, so that others may move between attempts, and the
+    joint distribution of all stays invariant. Where the dynamics seldom bring the molecule elsewhere, lifts do not.
+
     Args:
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
         model: an invertible generator or a lifting model for its atoms and its temperature. Of a run with learned
@@ -171,6 +138,7 @@ class LiftMove:
             latter, moves of lifts without relaxation also follow a temperature that changes (SimulatedTempering).
         seed: the same seed gives the same attempts from the same configurations; a fresh one by default, so that
             replicas differ.
+        molecule: an atom of the molecule that is lifted, where several have the model's residue and atom names.
 
     Attributes:
         seed: also in each record, and in the checkpoint.
@@ -200,6 +168,7 @@ class LiftMove:
         temperature: Any = None,
         may_differ: Collection[str] = (),
         seed: int | None = None,
+        molecule: int | None = None,
     ):
         if acceptance not in ("exchange", "metropolis"):
             raise InputError(f"acceptance is {acceptance!r}: choose exchange or metropolis")
@@ -224,7 +193,10 @@ class LiftMove:
         self.reporters: list[Report] = []
         number = _moves_made.get(simulation, 0)
         _moves_made[simulation] = number + 1
-        self._here = SimulationEnergy(simulation)
+        self._molecule = molecule_of_model(simulation.topology, model, molecule)
+        if self._molecule is not None and acceptance == "metropolis":
+            raise InputError("acceptance='metropolis' is of a molecule alone: beside others leave it out")
+        self._here = SimulationEnergy(simulation, self._molecule)
         self.pilot_evaluations = self._spent_before = self._of_velocities = 0
         self._make((number,))
         if acceptance == "metropolis" and not self._sourced.source.carries_weight:
@@ -257,6 +229,7 @@ class LiftMove:
                 friction,
                 self._temperature,
                 self._may_differ,
+                self._molecule,
             )
             rng = named_rng(self.seed, "move", *stream, "pilot")
             model = fitted_to(self.model, self.system, self._may_differ)
@@ -318,7 +291,8 @@ class LiftMove:
         records = []
         for _ in range(n):
             if md_steps:
-                self.simulation.step(md_steps)
+                with named_failures("the Simulation's own dynamics"):
+                    self.simulation.step(md_steps)
             records.append(self.attempt())
             if self._attempts >= FIRST_DOUBTS and self._attempts.bit_count() == 1:  # each time twice as late
                 for kind, doubt in self._doubts().items():
@@ -335,11 +309,11 @@ class LiftMove:
             raise InputError("the Simulation's positions are NaN, it has blown up: load its last checkpoint")
         with preserve_platform_rng(), self._here.put_back(positions):
             if self.acceptance == "exchange":
-                attempt = self._exchange.attempt(number, positions)
+                attempt = self._exchange.attempt(number, self._here.lifted(positions))
             else:
                 self._check_carried(positions)
                 attempt = self._exchange.attempt_alone(number, self._carried.log_weight if self._carried else None)
-        cost = 0 if attempt.velocities is None else self._go_to(attempt.after, attempt.velocities)
+        cost = 0 if attempt.velocities is None else self._go_to(attempt.after, attempt.velocities, positions)
         self._note_velocities()
         self._attempts = number + 1
         labels = self.system.slow.transform(positions[None])[0] if attempt.before is None else attempt.before.cv_values
@@ -385,16 +359,14 @@ class LiftMove:
             report(record)
         return record
 
-    def _go_to(self, lift: Weighed, velocities: FloatArray) -> int:
+    def _go_to(self, lift: Weighed, velocities: FloatArray, before: FloatArray) -> int:
         """Take a lift, and what its velocities cost."""
-        context = self.simulation.context
-        context.setPositions(lift.positions)
-        alone, cost = self.acceptance == "metropolis", 0
-        if not alone:
-            velocities, cost = velocities_after(self.simulation, self.system, lift.positions, velocities)
-        context.setVelocities(velocities)
-        if alone:
+        if self.acceptance == "metropolis":
+            self.simulation.context.setPositions(lift.positions)
+            self.simulation.context.setVelocities(velocities)
             self._carried = _Carried(lift.log_weight, self._energy(), positions_of(self.simulation))
+            return 0
+        cost = go_to(self.simulation, self.system, self._here.among, lift.positions, velocities, before)
         self._of_velocities += cost
         return cost
 

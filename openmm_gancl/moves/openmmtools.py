@@ -1,7 +1,8 @@
 """The moves of `openmm_gancl.moves.lift_move` as a move of openmmtools' samplers (extra ``openmmtools``)."""
 
+import copy
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ import openmm
 from openmm import app, unit
 
 from ..engine.platform_rng import preserve_platform_rng
-from ..engine.platforms import PotentialEnergy, resolved_platform
+from ..engine.platforms import resolved_platform
 from ..engine.random_numbers import fresh_seed, named_rng
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel, load_model
 from ..generator.torsion_windows import over_torsions
-from ..lifting.requirements import fitted_to, why_not_exact
-from ..system.molecular_system import MolecularSystem
+from ..lifting.requirements import fitted_to, molecule_of_model, why_not_exact
+from ..system.molecular_system import MolecularSystem, target_of
+from ..system.one_molecule import OneMolecule
 from ..system.simulation import system_of_user
-from ..units import FloatArray
+from ..units import IntArray
 from .exchange import Exchange
+from .simulation_energy import SimulationEnergy
 from .sources import FORCE_CONSTANT, FRICTION, MoveOptions, MovesOrShares, source_for
+from .velocities import go_to
 
 try:
     from openmmtools.mcmc import MCMCMove
@@ -29,17 +33,13 @@ except ImportError as error:
     raise InputError(f"openmmtools cannot be imported ({error}): pip install 'openmm-gancl[openmmtools]'") from None
 
 
-class _SafeEnergy:
-    """U in a Context of its own; NaN where OpenMM fails."""
+@dataclass(frozen=True)
+class _InCache:
+    """What of a Simulation there is in a sampler's cache."""
 
-    def __init__(self, system: openmm.System, platform: str):
-        self._energy = PotentialEnergy(system, platform)
-
-    def __call__(self, positions: FloatArray) -> float:
-        try:
-            return self._energy(positions)
-        except openmm.OpenMMException:
-            return float("nan")
+    context: Any
+    integrator: Any
+    system: Any
 
 
 class LiftMCMCMove(MCMCMove):
@@ -48,9 +48,14 @@ class LiftMCMCMove(MCMCMove):
     See `openmm_gancl.LiftMove`, also for the options. Files, not objects, are given, so that openmmtools can store the
     move and restore it.
 
+    An attempt evaluates both configurations in the Context of the sampler's cache that serves the thermodynamic state,
+    as it is then. Velocities after an accepted lift are as the integrator of that Context, the last that stepped in
+    that state, has them: half a step before the positions for `LangevinDynamicsMove`
+    (`openmm_gancl.moves.velocities`), as they are drawn for integrators of openmmtools' own.
+
     Args:
         model: a model's file.
-        topology: a PDB file of the molecule.
+        topology: a PDB file of the molecule, or of all molecules of which it is one.
         moves: of an invertible generator.
         relax: ``none`` or ``latent`` of an invertible generator.
         relax_steps: of each relaxation.
@@ -58,10 +63,11 @@ class LiftMCMCMove(MCMCMove):
         surface: a surface's file, or none.
         time_step: of relaxations in a Context, ps.
         friction: of these, 1/ps.
-        platform: of a Context of its own, where everything is evaluated; ``auto`` measures.
+        platform: of relaxed lifts; ``auto`` measures.
         seed: of every random number; two moves of one sequence need different ones. A fresh one by default, stored
             with the move.
         may_differ: see `openmm_gancl.LiftMove`.
+        molecule: see `openmm_gancl.LiftMove`.
 
     Attributes:
         n_proposed: attempts.
@@ -83,6 +89,7 @@ class LiftMCMCMove(MCMCMove):
         platform: str = "auto",
         seed: int | None = None,
         may_differ: Collection[str] = (),
+        molecule: int | None = None,
     ):
         super().__init__()
         self._settings: dict[str, Any] = {
@@ -98,12 +105,14 @@ class LiftMCMCMove(MCMCMove):
             "platform": platform,
             "seed": fresh_seed() if seed is None else seed,
             "may_differ": list(may_differ),
+            "molecule": molecule,
         }
         self.n_proposed = self.n_accepted = 0
         self._stream: tuple[int, ...] = ()
         self._copies = 0
         self._made_for: Any = None
         self._exchange: Exchange | None = None
+        self._energy: SimulationEnergy | None = None
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -134,38 +143,58 @@ class LiftMCMCMove(MCMCMove):
         """One attempt; on acceptance the sampler state gets the lift's positions and fresh velocities.
 
         Args:
-            thermodynamic_state: at constant volume, of one molecule.
+            thermodynamic_state: at constant volume, of a molecule, alone or beside others.
             sampler_state: is changed.
-            context_cache: is not used: lifts have a Context of their own.
+            context_cache: of the sampler; openmmtools' own by default.
 
         Raises:
             InputError: what cannot be lifted exactly, and what to use instead.
         """
-        positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
+        _check_volume(thermodynamic_state)
         with preserve_platform_rng():
-            attempt = self._exchange_of(thermodynamic_state, sampler_state).attempt(self.n_proposed, positions)
-        self.n_proposed += 1
-        if attempt.velocities is not None:
-            sampler_state.positions = attempt.after.positions * unit.nanometer
-            sampler_state.velocities = attempt.velocities * unit.nanometer / unit.picosecond
-            self.n_accepted += 1
+            context, integrator = _context_of(self._get_context_cache(context_cache), thermodynamic_state)
+            sampler_state.apply_to_context(context)
+            here = _InCache(context, integrator, context.getSystem())
+            exchange, energy = self._made(thermodynamic_state, sampler_state, here)
+            positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
+            with energy.put_back(positions):
+                attempt = exchange.attempt(self.n_proposed, energy.lifted(positions))
+            self.n_proposed += 1
+            if attempt.velocities is not None:
+                go_to(here, exchange.system, energy.among, attempt.after.positions, attempt.velocities, positions)
+                state = context.getState(positions=True, velocities=True)
+                sampler_state.positions = state.getPositions(asNumpy=True)
+                sampler_state.velocities = state.getVelocities(asNumpy=True)
+                self.n_accepted += 1
 
-    def _exchange_of(self, thermodynamic_state: Any, sampler_state: Any) -> Exchange:
-        state = thermodynamic_state.__getstate__()
-        if self._exchange is None or state != self._made_for:
+    def _made(self, thermodynamic_state: Any, sampler_state: Any, here: _InCache) -> tuple[Exchange, SimulationEnergy]:
+        """Proposals and energy, made anew where the System or its temperature is another."""
+        then = self._made_for
+        same = then is not None and then.is_state_compatible(thermodynamic_state)
+        if (
+            self._exchange is None
+            or self._energy is None
+            or not same
+            or then.temperature != thermodynamic_state.temperature
+        ):
             settings = self._settings
             model = load_model(settings["model"])
             model = over_torsions(model) if isinstance(model, LiftingModel) else model
             named = ("moves", "relax", "relax_steps", "surface", "force_constants", "time_step", "friction")
             options = MoveOptions(**{name: settings[name] for name in named}).checked_for(model)
-            system = self._system_of(thermodynamic_state, sampler_state, model, options)
+            system, molecule = self._system_of(thermodynamic_state, sampler_state, model, options)
             platform = resolved_platform(settings["platform"], system.system, system.positions)
-            energy = _SafeEnergy(system.system, platform)
+            self._energy = SimulationEnergy(here, molecule)
             rng = named_rng(settings["seed"], "move", "pilot")
             model = fitted_to(model, system, settings["may_differ"])
-            source = source_for(system, model, replace(options, platform=platform), energy, rng).source
-            self._exchange, self._made_for = Exchange(source, system, settings["seed"], self._stream), state
-        return self._exchange
+            options = replace(options, platform=platform)
+            positions = sampler_state.positions.value_in_unit(unit.nanometer)
+            with self._energy.put_back(np.array(positions)):
+                source = source_for(system, model, options, self._energy, rng, changes=True).source
+            self._exchange = Exchange(source, system, settings["seed"], self._stream)
+            self._made_for = copy.deepcopy(thermodynamic_state)
+        self._energy.simulation = here
+        return self._exchange, self._energy
 
     def _system_of(
         self,
@@ -173,19 +202,20 @@ class LiftMCMCMove(MCMCMove):
         sampler_state: Any,
         model: LiftingModel | InvertibleGenerator,
         options: MoveOptions,
-    ) -> MolecularSystem:
-        if thermodynamic_state.pressure is not None:
-            raise InputError(
-                "the thermodynamic state has a pressure, and an exact lift needs a fixed volume: leave it out"
-            )
+    ) -> tuple[MolecularSystem, IntArray | None]:
         topology = app.PDBFile(self._settings["topology"]).topology
         system = thermodynamic_state.get_system(remove_thermostat=True)
-        if reason := why_not_exact(system, topology):
+        molecule = molecule_of_model(topology, model, self._settings["molecule"])
+        if reason := why_not_exact(system, topology, molecule):
             raise InputError(reason)
+        positions = np.array(sampler_state.positions.value_in_unit(unit.nanometer))
+        if molecule is not None:
+            one = OneMolecule.of(topology, target_of(system), positions, int(molecule[0]))
+            topology, system, positions = one.topology, one.system, one.positions
         found = system_of_user(
             topology,
             system,
-            sampler_state.positions,
+            positions,
             temperature=thermodynamic_state.temperature,
             slow=model.slow,
             force_constants=FORCE_CONSTANT if options.force_constants is None else options.force_constants,
@@ -194,4 +224,22 @@ class LiftMCMCMove(MCMCMove):
             name="the thermodynamic state",
         )
         fitted_to(model, found, self._settings["may_differ"]).check_system(found)
-        return found
+        return found, molecule
+
+
+def _context_of(cache: Any, thermodynamic_state: Any) -> tuple[Any, Any]:
+    """The last Context that was used in a state, and its integrator."""
+    try:
+        return tuple(cache.get_context(thermodynamic_state))
+    except openmm.OpenMMException:  # where there is none, openmmtools' own integrator has names of parameters
+        return tuple(cache.get_context(thermodynamic_state, openmm.VerletIntegrator(0.001)))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two states have one System and temperature; parameters are those of the Context at each attempt."""
+    return bool(one.is_state_compatible(other) and one.temperature == other.temperature)
+
+
+def _check_volume(thermodynamic_state: Any) -> None:
+    if thermodynamic_state.pressure is not None:
+        raise InputError("the thermodynamic state has a pressure, and an exact lift needs a fixed volume: leave it out")

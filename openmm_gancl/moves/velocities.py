@@ -14,8 +14,9 @@ import numpy as np
 import openmm
 
 from ..system.molecular_system import MolecularSystem
+from ..system.one_molecule import AmongOthers, rotation_onto
 from ..system.thermostat import current_integrator
-from ..units import FloatArray, number, numbers
+from ..units import FloatArray, masses_of, number, numbers
 
 HALF_A_STEP_BEFORE = (
     openmm.LangevinMiddleIntegrator,
@@ -26,6 +27,9 @@ HALF_A_STEP_BEFORE = (
     openmm.VariableVerletIntegrator,
 )
 """Integrators that keep velocities so; of one that a user has written, nothing is known."""
+
+VELOCITY_TOLERANCE = 1e-8
+"""Of constraints of the others, relative."""
 
 TRIAL_TIME = 1e-4
 """ps, for which a structure moves by its velocities to see how forces change along them."""
@@ -45,8 +49,8 @@ def velocities_after(
     integrator, context = current_integrator(simulation.integrator), simulation.context
     if not isinstance(integrator, HALF_A_STEP_BEFORE) or not (half := 0.5 * number(integrator.getStepSize())):
         return drawn, 0
-    here = _accelerations(context, system, positions)
-    beyond = _accelerations(context, system, positions + TRIAL_TIME * drawn)
+    here = _accelerations(context, system.masses, positions)
+    beyond = _accelerations(context, system.masses, positions + TRIAL_TIME * drawn)
     context.setPositions(positions)
     # sqrt(1 - (dt/2)^2 omega^2) of what was drawn, to first order, and half a kick back
     slower = drawn + 0.5 * half**2 * (beyond - here) / TRIAL_TIME
@@ -54,7 +58,61 @@ def velocities_after(
     return (found if np.isfinite(found).all() else drawn), 2
 
 
-def _accelerations(context: Any, system: MolecularSystem, positions: FloatArray) -> FloatArray:
+def go_to(
+    simulation: Any,
+    system: MolecularSystem,
+    among: AmongOthers | None,
+    lifted: FloatArray,
+    drawn: FloatArray,
+    before: FloatArray,
+) -> int:
+    """Take a lift, with velocities to go on with; the evaluations that finding these took.
+
+    Others beside the molecule keep their velocities, and the molecule its momentum: those of a whole step, from which
+    those of half a step before follow by the new forces. Drawn momenta would be wrong where a CMMotionRemover holds the
+    sum of all at zero: what it then takes from the others cools them.
+
+    Args:
+        simulation: an ``openmm.app.Simulation``, or what has its parts.
+        system: of what is lifted.
+        among: which atoms that has; None where it has all.
+        lifted: shape=(n, 3), nm, where it may be anywhere beside others.
+        drawn: shape=(n, 3), nm/ps, of it, from Maxwell's distribution, without parts along constraints.
+        before: shape=(n_atoms, 3), nm, where all atoms were.
+    """
+    integrator, context = current_integrator(simulation.integrator), simulation.context
+    if among is None:
+        context.setPositions(lifted)
+        velocities, cost = velocities_after(simulation, system, lifted, drawn)
+        context.setVelocities(velocities)
+        return cost
+    positions, atoms = among.placed(lifted, before), among.atoms
+    velocities = numbers(context.getState(velocities=True).getVelocities(asNumpy=True))
+    # what was drawn without its resultant, turned as the molecule is
+    weights = among.masses / among.masses.sum()
+    drawn = (drawn - weights @ drawn) @ rotation_onto(lifted, positions[atoms])
+    half, cost = 0.5 * number(integrator.getStepSize()), 0
+    own, others, middle = drawn, velocities, weights @ velocities[atoms]
+    if isinstance(integrator, HALF_A_STEP_BEFORE) and half:
+        masses, moved = masses_of(simulation.system), np.zeros_like(positions)
+        moved[atoms] = drawn
+        old, here, beyond = (
+            _accelerations(context, masses, at) for at in (before, positions, positions + TRIAL_TIME * moved)
+        )
+        slower = drawn + (0.5 * half**2 * (beyond - here) / TRIAL_TIME - half * here)[atoms]
+        own = system.constraints.tangent(slower[None], positions[None, atoms], system.masses)[0]
+        others, middle, cost = velocities + half * (old - here), middle + half * (weights @ old[atoms]), 3
+    found = others.copy()
+    found[atoms] = own + middle
     context.setPositions(positions)
-    forces = context.getState(forces=True).getForces(asNumpy=True)
-    return np.asarray(numbers(forces) / system.masses[:, None])
+    context.setVelocities(found if np.isfinite(found).all() else velocities)
+    if simulation.system.getNumConstraints():
+        context.applyVelocityConstraints(VELOCITY_TOLERANCE)
+    return cost
+
+
+def _accelerations(context: Any, masses: FloatArray, positions: FloatArray) -> FloatArray:
+    """shape=(n_atoms, 3), nm/ps^2; of particles without a mass zero."""
+    context.setPositions(positions)
+    forces = numbers(context.getState(forces=True).getForces(asNumpy=True))
+    return np.asarray(np.where(masses[:, None] > 0, forces / np.where(masses > 0, masses, 1.0)[:, None], 0.0))

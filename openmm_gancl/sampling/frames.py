@@ -8,6 +8,51 @@ import numpy as np
 
 from ..units import FloatArray, IntArray
 
+OF_EACH_FRAME = ("positions", "labels", "cv_values", "energies", "window", "boxes")
+"""Arrays of `Frames` with one row a frame."""
+
+
+@dataclass(frozen=True)
+class Walkers:
+    """Positions, velocities and boxes that windows start from or ended at.
+
+    Attributes:
+        positions: shape=(n, n_atoms, 3), nm.
+        velocities: shape=(n, n_atoms, 3), nm/ps; None to draw them.
+        boxes: shape=(n, 3, 3), nm; None to take the System's.
+    """
+
+    positions: FloatArray
+    velocities: FloatArray | None = None
+    boxes: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def select(self, which: Any) -> "Walkers":
+        """Some of them, in any order."""
+        velocities, boxes = self.velocities, self.boxes
+        return Walkers(
+            self.positions[which],
+            None if velocities is None else velocities[which],
+            None if boxes is None else boxes[which],
+        )
+
+
+def concatenated(arrays: list[FloatArray | None]) -> FloatArray | None:
+    """One array of several; None where one is missing."""
+    found = [array for array in arrays if array is not None]
+    return np.concatenate(found) if len(found) == len(arrays) else None
+
+
+def join_walkers(parts: list[Walkers]) -> Walkers:
+    """One set of walkers from several."""
+    return Walkers(
+        np.concatenate([part.positions for part in parts]),
+        concatenated([part.velocities for part in parts]),
+        concatenated([part.boxes for part in parts]),
+    )
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -24,6 +69,9 @@ class Frames:
         force_evaluations: what the frames cost.
         exchange_rate: accepted exchanges of neighbouring windows; NaN where none were tried.
         n_windows: how many windows were sampled, those without a frame included.
+        boxes: shape=(n, 3, 3), nm, vectors of each frame's periodic box; None where there is none.
+        walkers: where each window ended, which it can be continued from; None where that is not known.
+        n_stretches: of dynamics, between which windows may have exchanged walkers.
     """
 
     positions: FloatArray
@@ -36,6 +84,9 @@ class Frames:
     force_evaluations: int
     exchange_rate: float = float("nan")
     n_windows: int = 0
+    boxes: FloatArray | None = None
+    walkers: Walkers | None = None
+    n_stretches: int = 1
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -46,13 +97,38 @@ class Frames:
 
     def select(self, which: Any) -> "Frames":
         """The frames of a mask or of indices."""
-        names = ("positions", "labels", "cv_values", "energies", "window")
+        names = [name for name in OF_EACH_FRAME if getattr(self, name) is not None]
         return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+
+def join_frames(earlier: Frames, later: Frames) -> Frames:
+    """Of windows that were continued: frames of each in the order of time, and its last walker."""
+    joined: dict[str, Any] = {
+        name: concatenated([getattr(earlier, name), getattr(later, name)]) for name in OF_EACH_FRAME
+    }
+    reasons = sorted({*earlier.dropped, *later.dropped})
+    # a first stretch has no exchange before it
+    rounds = np.array([earlier.n_stretches - 1, later.n_stretches], dtype=float)
+    rates = np.array([earlier.exchange_rate, later.exchange_rate])
+    known = np.isfinite(rates) & (rounds > 0)
+    found = replace(
+        later,
+        **joined,
+        dropped={reason: earlier.dropped.get(reason, 0) + later.dropped.get(reason, 0) for reason in reasons},
+        force_evaluations=earlier.force_evaluations + later.force_evaluations,
+        exchange_rate=float(np.average(rates[known], weights=rounds[known])) if known.any() else float("nan"),
+        n_stretches=earlier.n_stretches + later.n_stretches,
+    )
+    return found.select(np.argsort(found.window, kind="stable"))
 
 
 def save_frames(frames: Frames, path: Path) -> None:
     """Write frames as one npz file."""
-    arrays = {field.name: getattr(frames, field.name) for field in fields(frames) if field.name != "dropped"}
+    named = {field.name: getattr(frames, field.name) for field in fields(frames)}
+    del named["dropped"], named["walkers"]
+    for name in ("positions", "velocities", "boxes") if frames.walkers is not None else ():
+        named[f"walkers_{name}"] = getattr(frames.walkers, name)
+    arrays = {name: array for name, array in named.items() if array is not None}
     np.savez(path, **arrays, dropped_names=list(frames.dropped), dropped_counts=list(frames.dropped.values()))
 
 
@@ -61,8 +137,10 @@ def load_frames(path: Path) -> Frames:
     with np.load(path, allow_pickle=False) as stored:
         arrays = {field.name: stored[field.name] for field in fields(Frames) if field.name in stored}
         dropped = dict(zip(stored["dropped_names"].tolist(), stored["dropped_counts"].tolist(), strict=True))
+        ends = [stored.get(f"walkers_{name}") for name in ("positions", "velocities", "boxes")]
     numbers = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
-    return Frames(**{**arrays, **numbers}, dropped=dropped)
+    walkers = None if ends[0] is None else Walkers(*ends)
+    return Frames(**{**arrays, **numbers}, dropped=dropped, walkers=walkers)
 
 
 def stored_evaluations(path: Path) -> int:

@@ -11,56 +11,15 @@ from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platforms import REAL_GROUP, make_context, put_in_group, resolved_platform
 from ..engine.random_numbers import named_rng, named_seed, openmm_seed
 from ..engine.restraint_forces import add_restraint
-from ..engine.serialization import deserialized_system
+from ..engine.serialization import deserialized_system, serialized
 from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, number, numbers
-from .frames import Frames
+from .frames import Frames, Walkers, join_walkers
 
 MINIMISER_ITERATIONS = 100
 CONSTRAINT_TOLERANCE = 1e-6
 """Relative, of windows and runs."""
-
-
-@dataclass(frozen=True)
-class Walkers:
-    """Positions, velocities and boxes that windows start from or ended at.
-
-    Attributes:
-        positions: shape=(n, n_atoms, 3), nm.
-        velocities: shape=(n, n_atoms, 3), nm/ps; None to draw them.
-        boxes: shape=(n, 3, 3), nm; None to take the System's.
-    """
-
-    positions: FloatArray
-    velocities: FloatArray | None = None
-    boxes: FloatArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def select(self, which: Any) -> "Walkers":
-        """Some of them, in any order."""
-        velocities, boxes = self.velocities, self.boxes
-        return Walkers(
-            self.positions[which],
-            None if velocities is None else velocities[which],
-            None if boxes is None else boxes[which],
-        )
-
-
-def _concatenated(arrays: list[FloatArray | None]) -> FloatArray | None:
-    found = [array for array in arrays if array is not None]
-    return np.concatenate(found) if len(found) == len(arrays) else None
-
-
-def join_walkers(parts: list[Walkers]) -> Walkers:
-    """One set of walkers from several."""
-    return Walkers(
-        np.concatenate([part.positions for part in parts]),
-        _concatenated([part.velocities for part in parts]),
-        _concatenated([part.boxes for part in parts]),
-    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +59,7 @@ class RestrainedDynamics:
             InputError: the time step is not positive.
         """
         return cls(
-            system_xml=openmm.XmlSerializer.serialize(system.system),
+            system_xml=serialized(system.system),
             slow=system.slow,
             force_constants=np.asarray(
                 system.force_constants if force_constants is None else force_constants, dtype=float
@@ -198,8 +157,8 @@ def langevin_integrator(temperature: float, friction: float, time_step: float) -
     return integrator
 
 
-def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
-    """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies and ends; NaN where a window blew up."""
+def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers, FloatArray | None]:
+    """Positions, shape=(n_windows, n_frames, n_atoms, 3), energies, ends, and boxes, if any; NaN where one blew up."""
     dynamics = task.dynamics
     system = deserialized_system(dynamics.system_xml)
     put_in_group(system, REAL_GROUP)
@@ -207,6 +166,7 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
     n, n_atoms = len(task.labels), system.getNumParticles()
     positions = np.full((n, task.n_frames, n_atoms, 3), np.nan)
     energies = np.full((n, task.n_frames), np.nan)
+    boxes = np.full((n, task.n_frames, 3, 3), np.nan) if system.usesPeriodicBoundaryConditions() else None
     ends = []
     for index, label in enumerate(task.labels):
         integrator = dynamics.integrator()
@@ -226,10 +186,12 @@ def sample_task(task: WindowTask) -> tuple[FloatArray, FloatArray, Walkers]:
                 state = context.getState(positions=True, energy=True, groups={REAL_GROUP})
                 positions[index, frame] = numbers(state.getPositions(asNumpy=True))
                 energies[index, frame] = number(state.getPotentialEnergy())
+                if boxes is not None:
+                    boxes[index, frame] = numbers(state.getPeriodicBoxVectors(asNumpy=True))
             ends.append(walker_of(context))
         except openmm.OpenMMException:
             ends.append(lost_walker(n_atoms))
-    return positions, energies, join_walkers(ends)
+    return positions, energies, join_walkers(ends), boxes
 
 
 def window_tasks(
@@ -273,13 +235,17 @@ def window_tasks(
 def collect_frames(
     system: MolecularSystem,
     stretches: list[list[WindowTask]],
-    results: list[list[tuple[FloatArray, FloatArray, Walkers]]],
+    results: list[list[tuple[FloatArray, FloatArray, Walkers, FloatArray | None]]],
 ) -> Frames:
     """Frames of the same windows from one or more stretches of dynamics, each divided into tasks."""
-    positions = np.concatenate([np.concatenate([part[0] for part in row]) for row in results], axis=1)
+
+    def joined(part: int) -> Any:
+        return np.concatenate([np.concatenate([task[part] for task in row]) for row in results], axis=1)
+
+    positions = joined(0)
     n_windows, n_frames = positions.shape[:2]
     positions = positions.reshape(-1, *positions.shape[2:])
-    energies = np.concatenate([np.concatenate([part[1] for part in row]) for row in results], axis=1).ravel()
+    energies = joined(1).ravel()
     labels = np.repeat(np.concatenate([task.labels for task in stretches[0]]), n_frames, axis=0)
     finite = np.isfinite(positions).all(axis=(1, 2)) & np.isfinite(energies)
     reasons = np.array(system.state.violations(positions), dtype=object)
@@ -296,6 +262,9 @@ def collect_frames(
         dropped=dict(sorted(Counter(reason for reason in reasons if reason).items())),
         force_evaluations=sum(task.cost for tasks in stretches for task in tasks),
         n_windows=n_windows,
+        boxes=None if results[0][0][3] is None else joined(3).reshape(-1, 3, 3),
+        walkers=join_walkers([part[2] for part in results[-1]]),
+        n_stretches=len(stretches),
     )
     return frames.select(reasons == "")
 

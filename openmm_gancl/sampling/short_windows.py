@@ -12,17 +12,22 @@ from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.platforms import make_context, put_in_group
 from ..engine.random_numbers import openmm_seed
 from ..engine.restraint_forces import add_restraint
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, numbers
 from .labels import scattered_labels
+from .stability import is_restraint_too_stiff, shorter_step, usual_constants
 
 REAL_GROUP, RESTRAINT_GROUP = 0, 1
 
 STEERING_PARTS = 5
 """In which a restraint moves to the next label."""
 
-SHORTER_OR_SOFTER = "choose a shorter time step, or smaller force constants"
+SHORTER, SOFTER = 4, 16
+"""Parts of the time step and of the force constants, at most, with which a window that failed is tried again."""
+
+MOST_PARTS = 100
+"""Times the steps of a window, with shorter ones."""
 
 HYDROGEN_MASS = 4.0
 """amu, at least, of hydrogens on flexible bonds while windows are sampled."""
@@ -150,7 +155,7 @@ def sample_short_windows(
         i, j = np.unravel_index((gaps**2).sum(axis=2).argmin(), gaps.shape[:2])
         label = waiting.pop(int(i))
         start = ends[j] if displaced is None else displaced_positions(ends[j], displaced, rng)
-        found.append(dynamics.run(start, reached[j], label))
+        found.append(_run(dynamics, start, reached[j], label))
         reached.append(label)
         ends.append(found[-1][0][-1])
         if progress is not None:
@@ -158,10 +163,8 @@ def sample_short_windows(
     positions, forces = (np.concatenate([one[k] for one in found]) for k in (0, 1))
     inside = system.state.inside(positions)
     if not inside.any():
-        raise InputError(
-            "no frame of the training windows lies in the declared state: see the card's `state`, or the windows blew "
-            f"up: {SHORTER_OR_SOFTER}"
-        )
+        cause = why_it_failed(dynamics, np.asarray(system.positions), reached[0], reached[1])
+        raise InputError(f"no frame of the training windows lies in the declared state (the card's 'state'): {cause}")
     labels = np.repeat(reached[1:], windows.n_frames, axis=0)[inside]
     return ForceFrames(
         positions[inside],
@@ -197,7 +200,7 @@ class MovingRestraint:
         longest_step: float = LONGEST_STEP,
         friction: float | None = None,
     ):
-        self.system, self.windows, self.rng = system, windows, rng
+        self.system, self.windows, self.platform, self.rng = system, windows, platform, rng
         biased = openmm.XmlSerializer.clone(system.system)
         put_in_group(biased, REAL_GROUP)
         self.restraint = add_restraint(biased, system.slow, system.force_constants, RESTRAINT_GROUP)
@@ -239,8 +242,60 @@ class MovingRestraint:
             if not (np.isfinite(positions).all() and np.isfinite(forces).all()):
                 raise openmm.OpenMMException("positions or forces are NaN")
         except openmm.OpenMMException as error:
-            raise InputError(f"a training window failed ({error}): {SHORTER_OR_SOFTER}") from None
+            raise InputError(f"a training window failed ({first_line(error)})") from None
         return np.array(positions), np.array(forces)
+
+
+def _run(
+    dynamics: MovingRestraint, start: FloatArray, begin: FloatArray, label: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """A window, or why it failed."""
+    try:
+        return dynamics.run(start, begin, label)
+    except InputError as error:
+        raise InputError(f"{error}: {why_it_failed(dynamics, start, begin, label)}") from None
+
+
+def _holds(dynamics: MovingRestraint, start: FloatArray, begin: FloatArray, label: FloatArray) -> bool:
+    try:
+        positions, _ = dynamics.run(start, begin, label)
+    except InputError:
+        return False
+    return bool(dynamics.system.state.inside(positions).any())
+
+
+def why_it_failed(dynamics: MovingRestraint, start: FloatArray, begin: FloatArray, label: FloatArray) -> str:
+    """What a window fails by, in words with the remedy: it is tried again softly, and with shorter steps.
+
+    Args:
+        dynamics: that failed, or left the declared state.
+        start: shape=(n_atoms, 3), nm.
+        begin: shape=(d,), where the restraint begins.
+        label: shape=(d,), where it ends.
+    """
+    system, windows = dynamics.system, dynamics.windows
+    step = shorter_step(system, SHORTER)
+    parts = min(int(np.ceil(system.time_step / step)), MOST_PARTS)
+    longer = replace(windows, steering_steps=parts * windows.steering_steps, stride=parts * windows.stride)
+    constants = np.minimum(system.force_constants / SOFTER, usual_constants(system))
+
+    def holds(changed: MolecularSystem, lasting: ShortWindows) -> bool:
+        again = MovingRestraint(changed, lasting, dynamics.platform, dynamics.rng)
+        return _holds(again, start, begin, label)
+
+    softer = ", ".join(f"{k:.3g}" for k in constants)
+    stiff = f"the restraint is too stiff, it holds with force constants of {softer}: choose smaller ones"
+    if is_restraint_too_stiff(system) and holds(replace(system, force_constants=constants), windows):
+        return stiff
+    # a soft restraint may hold because it does not go where a longer step fails
+    if holds(replace(system, time_step=step), longer):
+        return f"the time step of {system.time_step:g} ps is too long, it holds with {step:.2g}: choose a shorter one"
+    if holds(replace(system, force_constants=constants), windows):
+        return stiff
+    return (
+        "neither a shorter time step nor softer restraints help: see that the structure has no clashes, that the "
+        "declared state is its own, and that the potential is finite where the labels go"
+    )
 
 
 def _hydrogens(system: MolecularSystem) -> list[int]:

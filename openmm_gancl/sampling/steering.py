@@ -21,12 +21,11 @@ from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters, ReferencePotential
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray, numbers, thermal_energy
+from .frames import Walkers, join_walkers
 from .langevin import (
     MINIMISER_ITERATIONS,
     RestrainedDynamics,
-    Walkers,
     evaluations_of_windows,
-    join_walkers,
     langevin_integrator,
     lost_walker,
     seed_forces,

@@ -6,7 +6,6 @@ does not.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -17,15 +16,16 @@ from ..coordinates.restraint_energies import restraint_energies
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_constants, checked_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng, named_seed
-from ..engine.tasks import RunTasks, run_tasks
+from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError
 from ..reference.chart import chart_for
+from ..system.bonds import count_molecules
 from ..system.molecular_system import MolecularSystem
-from ..system.simulation import as_system, count_molecules
+from ..system.simulation import as_system
 from ..units import FloatArray, IntArray, numbers, whole_number
-from .frames import Frames
+from .frames import Frames, Walkers, join_frames, join_walkers
 from .labels import scattered_labels
-from .langevin import RestrainedDynamics, Walkers, WindowTask, collect_frames, join_walkers, sample_task, window_tasks
+from .langevin import RestrainedDynamics, WindowTask, collect_frames, sample_task, window_tasks
 from .steering import label_distances, nearest_starts, pulled_starts
 
 WINDOWS_PER_TASK = 8
@@ -174,14 +174,23 @@ class _Windows:
             positions = nearest_starts(self.system.slow, self.labels, positions)
         return Walkers(positions)
 
-    def sampled(self, walkers: Walkers, cost: int, progress: Callable[[], None] | None) -> Frames:
-        """Frames of all stretches, walkers exchanged in between."""
+    def begun(self, starts: Starts | FloatArray | Walkers | None, progress: Callable[[], None] | None) -> Frames:
+        """Frames of new windows."""
+        return self.sampled(*self.started(starts), progress)
+
+    def continued(self, frames: Frames, progress: Callable[[], None] | None) -> Frames:
+        """More of windows that can be continued."""
+        assert frames.walkers is not None
+        return join_frames(frames, self.sampled(frames.walkers, 0, progress, frames.n_stretches))
+
+    def sampled(self, walkers: Walkers, cost: int, progress: Callable[[], None] | None, earlier: int = 0) -> Frames:
+        """Frames of all stretches, walkers exchanged in between; of windows that go on after earlier stretches."""
         stretches: list[list[WindowTask]] = []
         results: list[Any] = []
         slow, kT, kappa = self.system.slow, self.system.kT, self.dynamics.force_constants
         pairs, tried, accepted = neighbouring_windows(slow, self.labels), 0, 0
-        for number, n_frames in enumerate(self.lengths.stretches()):
-            if number:
+        for number, n_frames in enumerate(self.lengths.stretches(), start=earlier):
+            if number and self.lengths.exchange_steps:
                 with np.errstate(invalid="ignore"):
                     cv_values = slow.transform(walkers.positions)
                 rng = named_rng(self.seed, "windows", "exchange", number)
@@ -205,6 +214,48 @@ class _Windows:
         return replace(frames, force_evaluations=frames.force_evaluations + cost, exchange_rate=rate)
 
 
+def _restrained(
+    system: Any,
+    slow: SlowCoordinates | None,
+    temperature: Any,
+    force_constants: Any,
+    time_step: float | None,
+    platform: str,
+) -> tuple[MolecularSystem, RestrainedDynamics]:
+    """What is sampled, and its dynamics."""
+    constants = {} if force_constants is None else {"force_constants": force_constants}
+    target = as_system(system, slow, temperature=temperature, **constants)
+    kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
+    return target, RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
+
+
+def _to_continue(
+    continued: Frames, labels: Any, starts: Any, force_constants: Any
+) -> tuple[FloatArray, FloatArray, int]:
+    """Labels and force constants of windows that can go on, and that they are not equilibrated anew.
+
+    Raises:
+        InputError: they cannot, or are given labels, starts or constants of their own.
+    """
+    if continued.walkers is None:
+        raise InputError("the frames do not say where their windows ended (an older file?): sample them anew")
+    if starts is not None:
+        raise InputError("windows are continued from their last walkers: leave starts out, or continued")
+    lost = set(range(continued.n_windows)) - set(continued.window.tolist())
+    lost |= set(np.flatnonzero(~np.isfinite(continued.walkers.positions).all(axis=(1, 2))).tolist())
+    if lost:
+        raise InputError(
+            f"window {min(lost)} blew up or left the state, and cannot be continued: sample the windows anew, with "
+            "other starts or a shorter time step"
+        )
+    found = continued.window_labels()
+    given = {"labels": (labels, found), "force_constants": (force_constants, continued.force_constants)}
+    for name, (theirs, ours) in given.items():
+        if theirs is not None and not np.allclose(np.broadcast_to(numbers(theirs), ours.shape), ours):
+            raise InputError(f"`{name}` are others than those of the windows to be continued: leave them out")
+    return found, continued.force_constants, 0
+
+
 def sample_windows(
     system: Any,
     labels: FloatArray | None = None,
@@ -222,22 +273,21 @@ def sample_windows(
     temperature: Any = None,
     seed: int = 0,
     platform: str = "auto",
-    workers: int = 1,
-    executor: Executor | None = None,
+    workers: Workers = 1,
     progress: Callable[[], None] | None = None,
+    continued: Frames | None = None,
 ) -> Frames:
     """Sample restrained ensembles at given labels, or at labels scattered evenly over the domain.
 
-    Any System will do, solvent, constraints and barostat included. Every window is minimised (unless it starts from
-    moving walkers) and equilibrated. Frames outside the declared state are counted in ``dropped`` and left out.
+    Any System will do, solvent, constraints and barostat included. Windows are minimised (unless walkers move already)
+    and equilibrated. Frames outside the declared state are counted in ``dropped`` and left out.
 
     Args:
         system: a system, or an ``openmm.app.Simulation``, which is left as it is; its barostat, if any, stays.
         labels: shape=(n, d), radians or nm; by default ``n_windows`` scattered ones.
         slow: the labels' coordinates, of a Simulation.
-        starts: ``structure`` (turned to each label), ``pulling`` (from window to window), walkers (of `structures_at`,
-            say), or positions, shape=(n, n_atoms, 3), nm: one each, else the nearest. By default structure, or
-            pulling where there are several molecules.
+        starts: ``structure`` (turned to each label; the default of one molecule), ``pulling`` (from window to window;
+            of several), walkers (`structures_at`), or positions, shape=(n, n_atoms, 3), nm: one each, else the nearest.
         n_windows: how many, if ``labels`` is None.
         steps_per_window: Langevin steps sampled in each.
         frames_per_window: frames kept of each.
@@ -249,19 +299,18 @@ def sample_windows(
         temperature: K, of a Simulation whose integrator says none.
         seed: the same gives the same frames (Reference platform), whatever the workers; independent ones need another.
         platform: an OpenMM platform, or ``auto`` to measure.
-        workers: local processes.
-        executor: any `concurrent.futures.Executor` instead.
+        workers: local processes, or an executor.
         progress: called once for each finished task.
+        continued: frames whose windows go on from their last walkers, not equilibrated anew; the result has both.
     """
+    if continued is not None:
+        labels, force_constants, equilibration_steps = _to_continue(continued, labels, starts, force_constants)
     lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
     with preserve_platform_rng():
-        constants = {} if force_constants is None else {"force_constants": force_constants}
-        target = as_system(system, slow, temperature=temperature, **constants)
+        target, dynamics = _restrained(system, slow, temperature, force_constants, time_step, platform)
         if labels is None:
-            n = whole_number("n_windows", n_windows)
-            labels = scattered_labels(target.slow, n, named_rng(seed, "windows", "labels"))
-        kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
-        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
-        run = partial(run_tasks, workers=workers, executor=executor)
-        windows = _Windows(target, dynamics, checked_labels(labels, target.slow), lengths, seed, run)
-        return windows.sampled(*windows.started(starts), progress)
+            rng = named_rng(seed, "windows", "labels")
+            labels = scattered_labels(target.slow, whole_number("n_windows", n_windows), rng)
+        run, labels = partial(run_tasks, workers=workers), checked_labels(labels, target.slow)
+        windows = _Windows(target, dynamics, labels, lengths, seed, run)
+        return windows.continued(continued, progress) if continued else windows.begun(starts, progress)

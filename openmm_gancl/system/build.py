@@ -11,14 +11,19 @@ from ..coordinates.residues import backbone_atoms, from_openmm
 from ..coordinates.slow_coordinates import SlowCoordinates, slow_from_description
 from ..engine.serialization import deserialized_system, refuse_code
 from ..errors import InputError, first_line
+from ..files import in_child
 from ..units import FloatArray, number
 from .card import CoordinateLabelCard, FlatBottomCard, ForceFieldCard, SystemCard, TorsionLabelCard, ToyCard
+from .force_field_files import force_field_files, refuse_scripts
 from .topology_file import SUFFIX, read_topology
 
 _FLAT_BOTTOM = (
     "stiffness*max(0,distance-width)^2; distance=abs(delta-turn*floor(delta/turn+0.5)); "
     f"delta=theta-centre; turn={2 * np.pi!r}"
 )
+
+MOST_EVALUATED = 2000
+"""Atoms of a System from others, up to which its energy is evaluated before it is used."""
 
 
 def _toy(toy: ToyCard) -> tuple[Any, Any, FloatArray]:
@@ -60,10 +65,12 @@ def _structure(path: Path) -> tuple[Any, Any]:
     return structure.topology, structure.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
 
 
-def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) -> Any:
-    files = [str(folder / file) if (folder / file).is_file() else file for file in card.files]
+def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path, trusted: bool) -> Any:
+    files = force_field_files(card.files, folder)
+    if not trusted:
+        refuse_scripts(files)
     try:
-        force_field = app.ForceField(*files)
+        force_field = app.ForceField(*map(str, files))
     except Exception as error:  # whatever an XML file of any content makes the parser raise
         raise InputError(f"key 'force_field.files': {first_line(error)}: correct the list") from None
     for residue in force_field.getUnmatchedResidues(topology):
@@ -85,13 +92,14 @@ def _system_from_force_field(card: ForceFieldCard, topology: Any, folder: Path) 
         raise InputError(f"table 'force_field': OpenMM cannot make the System ({first_line(error)})") from None
 
 
-def _from_xml(key: str, path: Path, kind: type) -> Any:
+def _from_xml(key: str, path: Path, kind: type, trusted: bool = False) -> Any:
     """What OpenMM has serialized into the file of a key."""
     if not path.is_file():
         raise InputError(f"key '{key}': there is no file {path}: correct the path")
     try:
         text = path.read_text(encoding="utf-8")
-        refuse_code(text)
+        if not trusted:
+            refuse_code(text)
         found = deserialized_system(text)
     except InputError as error:
         raise InputError(f"key '{key}': {path}: {error}") from None
@@ -129,24 +137,15 @@ def _flat_bottom_force(restraints: list[FlatBottomCard], n_atoms: int) -> Any:
     return force
 
 
-def objects_of_card(card: SystemCard, folder: Path) -> tuple[Any, Any, FloatArray]:
-    """Topology, System and positions (nm) of a card.
-
-    Args:
-        card: the checked card.
-        folder: where its relative paths start.
-
-    Raises:
-        InputError: a file is missing or unreadable, or OpenMM cannot make the System from it.
-    """
+def _objects(card: SystemCard, folder: Path, trusted: bool) -> tuple[Any, Any, FloatArray]:
     if card.toy is not None:
         topology, system, positions = _toy(card.toy)
     else:
         topology, positions = _structure(folder / str(card.structure))
         if card.force_field is not None:
-            system = _system_from_force_field(card.force_field, topology, folder)
+            system = _system_from_force_field(card.force_field, topology, folder, trusted)
         else:
-            system = _from_xml("system_xml", folder / str(card.system_xml), openmm.System)
+            system = _from_xml("system_xml", folder / str(card.system_xml), openmm.System, trusted)
         if card.state_xml is not None:
             positions = positions_of_state(folder / card.state_xml)
         elif positions is None:
@@ -154,6 +153,46 @@ def objects_of_card(card: SystemCard, folder: Path) -> tuple[Any, Any, FloatArra
     if card.state.flat_bottom:
         system.addForce(_flat_bottom_force(card.state.flat_bottom, system.getNumParticles()))
     return topology, system, positions
+
+
+def _evaluated_objects(card: SystemCard, folder: Path) -> tuple[Any, Any, FloatArray]:
+    """The objects of a card, after OpenMM has made a Context of them and, of few atoms, evaluated it."""
+    topology, system, positions = _objects(card, folder, trusted=False)
+    if len(positions) != system.getNumParticles():
+        return topology, system, positions  # said later, in better words
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        if len(positions) <= MOST_EVALUATED and np.isfinite(positions).all():
+            context.setPositions(positions)
+            context.getState(energy=True, forces=True)
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM cannot use the System ({first_line(error)}): correct its force field") from None
+    return topology, system, positions
+
+
+def _size_of_files(card: SystemCard, folder: Path) -> int:
+    files = force_field_files(card.force_field.files, folder) if card.force_field else []
+    files += [folder / name for name in (card.structure, card.state_xml, card.system_xml) if name is not None]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def objects_of_card(card: SystemCard, folder: Path, *, trusted: bool = False) -> tuple[Any, Any, FloatArray]:
+    """Topology, System and positions (nm) of a card.
+
+    Files from others are read, and a Context is made of them, in a child process within limits of time and memory.
+
+    Args:
+        card: the checked card.
+        folder: where its relative paths start.
+        trusted: whether its files may hold code, and are read in this process.
+
+    Raises:
+        InputError: a file is missing or unreadable, or OpenMM cannot make the System from it.
+    """
+    folder = folder.resolve()
+    if trusted:
+        return _objects(card, folder, trusted)
+    return in_child(lambda: _evaluated_objects(card, folder), "the system", _size_of_files(card, folder))
 
 
 def _named_torsion(torsion: str, topology: Any) -> list[int]:

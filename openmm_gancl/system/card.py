@@ -1,20 +1,72 @@
 """The card: a TOML file that says what a system is, checked key by key."""
 
 import difflib
+import errno
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from ..errors import InputError
 
-AtomIndex = Annotated[int, Field(ge=0)]
+MAX_CARD_BYTES = 2**20
+"""Of a card's file."""
+
+MAX_LABELS = 100
+
+MAX_EXPRESSION, MAX_DEPTH = 4000, 50
+"""Characters of an expression without its white space, and parentheses within one another: OpenMM reads it by
+recursion, and simplifies it in a time that grows faster than its length."""
+
+
+def _checked_number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("give a number, not true or false")
+    if isinstance(value, int) and abs(value) > 2**53:
+        raise ValueError("give a number that a computer can hold")
+    return value
+
+
+def _plain(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("a name has no line breaks or other control characters")
+    return name
+
+
+def _bounded(expression: str) -> str:
+    depth = deepest = 0
+    for sign in expression:
+        depth += (sign == "(") - (sign == ")")
+        deepest = max(deepest, depth)
+    if len("".join(expression.split())) > MAX_EXPRESSION or deepest > MAX_DEPTH:
+        raise ValueError(
+            f"an expression has at most {MAX_EXPRESSION} characters, and {MAX_DEPTH} parentheses within one another"
+        )
+    return expression
+
+
+Number = Annotated[float, BeforeValidator(_checked_number), Field(strict=True)]
+AtomIndex = Annotated[int, BeforeValidator(_checked_number), Field(ge=0, lt=2**31, strict=True)]
 FourAtoms = tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex]
-Positive = Annotated[float, Field(gt=0)]
-Interval = tuple[float, float]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+Positive = Annotated[Number, Field(gt=0)]
+Interval = tuple[Number, Number]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=60)]
+Label = Annotated[str, AfterValidator(_plain), Field(min_length=1, max_length=60)]
+"""A name that files and tables may have in theirs."""
+
+Expression = Annotated[str, AfterValidator(_bounded)]
+FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=4000)]
 
 EXPRESSION_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*+(?!\s*\()")
 """A variable or parameter in an OpenMM expression: neither a function nor the exponent of a number."""
@@ -27,7 +79,9 @@ class _Table(BaseModel):
 class ForceFieldCard(_Table):
     """A System made from a structure and OpenMM force-field files."""
 
-    files: list[str] = Field(min_length=1, description="OpenMM's own names, or paths relative to the card")
+    files: list[FileName] = Field(
+        min_length=1, max_length=100, description="OpenMM's own names, or paths relative to the card"
+    )
     nonbonded: Literal["NoCutoff", "CutoffNonPeriodic", "CutoffPeriodic", "Ewald", "PME", "LJPME"] = "NoCutoff"
     cutoff: Positive = Field(1.0, description="nm")
     constraints: Literal["none", "HBonds", "AllBonds", "HAngles"] = "none"
@@ -37,17 +91,17 @@ class ForceFieldCard(_Table):
 class ToyCard(_Table):
     """One particle in an external field."""
 
-    energy: str = Field(description="kJ/mol, an OpenMM expression in x, y, z (nm) and the parameters")
+    energy: Expression = Field(description="kJ/mol, an OpenMM expression in x, y, z (nm) and the parameters")
     mass: Positive = Field(description="amu")
-    start: tuple[float, float, float] = Field(description="nm")
-    parameters: dict[str, float] = Field(default_factory=dict, description="by their name in the expression")
+    start: tuple[Number, Number, Number] = Field(description="nm")
+    parameters: dict[Name, Number] = Field(default_factory=dict, description="by their name in the expression")
 
 
 class TorsionLabelCard(_Table):
     """A torsion as slow coordinate."""
 
     kind: Literal["torsion"]
-    name: str
+    name: Label
     atoms: FourAtoms | None = Field(None, description="0-based")
     torsion: str | None = Field(
         None, pattern=r"^(phi|psi):[\w/-]+$", description="phi:RES or psi:RES, as phi:2, phi:52A, phi:B/52A"
@@ -66,7 +120,7 @@ class CoordinateLabelCard(_Table):
     """A Cartesian component of a particle as slow coordinate."""
 
     kind: Literal["coordinate"]
-    name: str
+    name: Label
     particle: AtomIndex = Field(0, description="0-based")
     axis: Literal["x", "y", "z"]
     domain: Interval = Field(description="nm, the interval of interest")
@@ -85,7 +139,7 @@ class FlatBottomCard(_Table):
     """A flat-bottomed torsion restraint: stiffness max(0, d - width)^2, d the distance to the centre."""
 
     atoms: FourAtoms = Field(description="0-based")
-    centre: float = Field(description="rad")
+    centre: Number = Field(description="rad")
     width: Positive = Field(description="rad, half the width of the bottom")
     stiffness: Positive = Field(description="kJ/mol/rad^2")
 
@@ -101,7 +155,7 @@ class StateCard(_Table):
 class BasinCard(_Table):
     """A named union of boxes in the labels."""
 
-    name: str
+    name: Label
     boxes: list[list[Interval]] = Field(
         min_length=1, description="per box one [low, high] a label; low > high wraps around"
     )
@@ -110,19 +164,22 @@ class BasinCard(_Table):
 class SystemCard(_Table):
     """A whole card."""
 
-    name: str = Field(min_length=1)
+    name: Label
     description: str = ""
     temperature: Positive = Field(description="K")
     friction: Positive = Field(description="1/ps")
     time_step: Positive = Field(description="ps")
-    structure: str | None = Field(None, description="PDB, mmCIF or topology file, relative to the card")
-    state_xml: str | None = Field(
+    structure: FileName | None = Field(None, description="PDB, mmCIF or topology file, relative to the card")
+    state_xml: FileName | None = Field(
         None, description="serialized OpenMM State, relative to the card: positions in place of the structure's"
     )
     force_field: ForceFieldCard | None = None
-    system_xml: str | None = Field(None, description="serialized OpenMM System, relative to the card")
+    system_xml: FileName | None = Field(None, description="serialized OpenMM System, relative to the card")
     toy: ToyCard | None = None
-    labels: list[LabelCard] = Field(min_length=1)
+    molecule: AtomIndex | None = Field(
+        None, description="an atom (0-based) of the molecule that is sampled, where there are others, held as they are"
+    )
+    labels: list[LabelCard] = Field(min_length=1, max_length=MAX_LABELS)
     force_constants: list[Positive] = Field(
         # what older cards call it
         validation_alias=AliasChoices("force_constants", "restraint"),
@@ -147,6 +204,8 @@ class SystemCard(_Table):
             raise ValueError("a toy has no 'structure': remove it" if self.toy else f"{given[0]} needs a 'structure'")
         if self.toy is not None and self.state_xml is not None:
             raise ValueError("a toy has no 'state_xml': remove it, and give its 'start'")
+        if self.toy is not None and self.molecule is not None:
+            raise ValueError("a toy is one particle: remove 'molecule'")
         return self
 
     @model_validator(mode="after")
@@ -161,14 +220,16 @@ class SDETable(_Table):
 
     variables: list[Name] = Field(min_length=1, max_length=3)
     slow: list[Name] = Field(min_length=1, description="those of the variables that are labels")
-    parameters: dict[Name, float] = Field(default_factory=dict, description="by their name in the expressions")
-    drift: dict[str, str] = Field(description="by variable, in variables and parameters")
-    noise: dict[str, str] = Field(description="by variable, in variables and parameters; independent of each other")
-    start: dict[str, float] = Field(description="by variable")
+    parameters: dict[Name, Number] = Field(default_factory=dict, description="by their name in the expressions")
+    drift: dict[str, Expression] = Field(description="by variable, in variables and parameters")
+    noise: dict[str, Expression] = Field(
+        description="by variable, in variables and parameters; independent of each other"
+    )
+    start: dict[str, Number] = Field(description="by variable")
     time_step: Positive = Field(description="in the equations' own time")
     relaxation_time: Positive = Field(description="of the slowest of the fast variables, in the same time")
-    observed: dict[Name, str] = Field(min_length=1, description="by name, in variables and parameters")
-    closures: dict[str, str] = Field(
+    observed: dict[Name, Expression] = Field(min_length=1, description="by name, in variables and parameters")
+    closures: dict[str, Expression] = Field(
         default_factory=dict, description="by name in 'observed': its exact mean given the slow variables"
     )
     domain: dict[str, Interval] = Field(description="by slow variable, the interval of interest")
@@ -210,10 +271,13 @@ class SDETable(_Table):
 class SDECard(_Table):
     """A whole card of a stochastic differential equation."""
 
-    name: str = Field(min_length=1)
+    name: Label
     description: str = ""
     sde: SDETable
 
+
+MAX_QUOTED = 60
+"""Characters of a wrong value that a message shows."""
 
 _TABLES: dict[type[BaseModel], list[type[BaseModel]]] = {
     SystemCard: [ForceFieldCard, ToyCard, TorsionLabelCard, CoordinateLabelCard, StateCard, FlatBottomCard, BasinCard],
@@ -247,7 +311,10 @@ def _sentence(error: Any, card: type[BaseModel]) -> str:
         return f"key '{key}' is missing: add it"
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    value = f" (it is {error['input']!r})" if isinstance(error["input"], str | int | float) else ""
+    shown = isinstance(error["input"], str | float) or (isinstance(error["input"], int) and error["input"] < 2**99)
+    text = repr(error["input"]) if shown else ""
+    text = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+    value = f" (it is {text})" if shown else ""
     return f"key '{key}': {message}{value}" if key else message
 
 
@@ -261,6 +328,8 @@ def read_card(path: Path) -> SystemCard | SDECard:
         InputError: a missing file, a TOML error (with its line), an unknown, missing or wrong key.
     """
     try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise OSError(errno.EFBIG, "larger than any card")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the card ({error.strerror}): check the path") from None
@@ -268,6 +337,10 @@ def read_card(path: Path) -> SystemCard | SDECard:
         raise InputError(f"{path}: the card is not UTF-8 text: give a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: tables or lists within one another are too deep: write a simpler card") from None
+    except ValueError:  # of Python's integers, which may have 4,300 digits
+        raise InputError(f"{path}: a number has too many digits: write it shorter") from None
     card: type[SystemCard | SDECard] = SDECard if "sde" in content else SystemCard
     try:
         return card.model_validate(content)

@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..units import FloatArray
 from .build import labels_of_card, objects_of_card
 from .card import SDECard, SystemCard, read_card
-from .molecular_system import MolecularSystem, system_from_objects
+from .molecular_system import MolecularSystem, system_from_objects, target_of
+from .one_molecule import OneMolecule
 
 
 def system_of_card(card: SystemCard, topology: Any, system: Any, positions: FloatArray) -> MolecularSystem:
@@ -26,12 +27,16 @@ def system_of_card(card: SystemCard, topology: Any, system: Any, positions: Floa
     Raises:
         InputError: they do not fit together.
     """
+    slow = labels_of_card(card, topology)
+    if card.molecule is not None:
+        one = OneMolecule.of(topology, target_of(system), positions, card.molecule)
+        topology, system, positions, slow = one.topology, one.system, one.positions, one.labels(slow)
     return system_from_objects(
         topology,
         system,
         positions,
         temperature=card.temperature,
-        slow=labels_of_card(card, topology),
+        slow=slow,
         force_constants=card.force_constants,
         friction=card.friction,
         time_step=card.time_step,
@@ -71,11 +76,13 @@ def card_path(name_or_path: str | Path) -> Path:
     )
 
 
-def load_system(name_or_path: str | Path) -> MolecularSystem:
+def load_system(name_or_path: str | Path, *, trust_force_field: bool = False) -> MolecularSystem:
     """A shipped system by its name, or any card by its path.
 
     Args:
         name_or_path: a name of `list_systems`, a TOML file, or a folder with ``card.toml``.
+        trust_force_field: whether code that the card's files hold may run: scripts of a force field, forces of torch,
+            Python or plugins in a System.
 
     Raises:
         InputError: one sentence that names the file, the key and the remedy.
@@ -88,7 +95,8 @@ def load_system(name_or_path: str | Path) -> MolecularSystem:
             "openmm_gancl.load_sde and openmm_gancl.lift_sde"
         )
     try:
-        return system_of_card(card, *objects_of_card(card, path.parent))
+        trusted = trust_force_field or path in _shipped().values()
+        return system_of_card(card, *objects_of_card(card, path.parent, trusted=trusted))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

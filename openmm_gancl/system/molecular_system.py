@@ -15,6 +15,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinate
 from ..engine.serialization import system_hash
 from ..errors import InputError
 from ..units import FloatArray, check_radians, masses_of, number, numbers, thermal_energy
+from .bonds import bonds_of
 from .constraints import Constraints, constraints_of
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 
@@ -23,6 +24,9 @@ _NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
 
 MAX_TIME_STEP = 0.1
 """ps, of a molecule; above it the user thinks in fs."""
+
+LEAST_SINE = 1e-3
+"""Of the two angles of a torsion that is a label, at the structure."""
 
 DRUDE_MESSAGE = (
     "the System has Drude particles, whose thermostat of two temperatures neither lifts nor windows have: sample with "
@@ -92,6 +96,19 @@ class MolecularSystem:
         return system_hash(self.system)
 
 
+def _check_in_no_line(slow: Torsions, positions: FloatArray) -> None:
+    """See that each torsion is defined at the structure."""
+    for name, atoms in zip(slow.names, slow.atoms, strict=True):
+        steps = np.diff(positions[atoms], axis=0)
+        sines = np.linalg.norm(np.cross(steps[:-1], steps[1:]), axis=1)
+        lengths = np.linalg.norm(steps, axis=1)
+        if not (sines > LEAST_SINE * lengths[:-1] * lengths[1:]).all():
+            raise InputError(
+                f"label {name} has three atoms in a line at the structure ({', '.join(map(str, atoms))}), where no "
+                "torsion is defined: label another one"
+            )
+
+
 def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinates:
     if len(set(slow.names)) < len(slow.names):
         raise InputError(f"labels share a name ({', '.join(slow.names)}): give each its own")
@@ -107,6 +124,8 @@ def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinat
                 f"label {name} names atom {wrong[0]}, but the structure has atoms 0 to {len(positions) - 1}: "
                 "correct it (atoms count from 0)"
             )
+    if isinstance(slow, Torsions):
+        _check_in_no_line(slow, positions)
     if isinstance(slow, ModuleCoordinates):
         slow.check(positions)
     if not np.isfinite(slow.transform(positions[None])).all():
@@ -173,7 +192,15 @@ def _checked_positions(positions: Any, n_particles: int, n_topology: int) -> Flo
 
 
 def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step: float) -> None:
-    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+    masses = masses_of(system)
+    wrong = ~(np.isfinite(masses) & (masses >= 0))
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise InputError(
+            f"atom {i} has a mass of {masses[i]:g} (a hydrogen mass larger than what its neighbour has to give?): give "
+            "masses of zero or more"
+        )
+    bonds = bonds_of(topology)
     if len(same := np.flatnonzero((positions[bonds[:, 0]] == positions[bonds[:, 1]]).all(axis=1))):
         one, other = bonds[same[0]]
         raise InputError(
@@ -185,8 +212,8 @@ def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step:
         raise InputError(DRUDE_MESSAGE)
 
 
-def _target(system: Any, barostat: bool) -> Any:
-    """A copy of the System without the forces that are no part of the target."""
+def target_of(system: Any, barostat: bool = False) -> Any:
+    """A copy of a System without the forces that are no part of the target, with its barostat or without."""
     system = copy.deepcopy(system)
     left_out = _NOT_PART_OF_THE_TARGET if barostat else (*_NOT_PART_OF_THE_TARGET, "Barostat")
     for i in reversed(range(system.getNumForces())):
@@ -247,7 +274,7 @@ def system_from_objects(
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),
-        system=_target(system, barostat),
+        system=target_of(system, barostat),
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
         slow=_checked_slow(slow, positions),

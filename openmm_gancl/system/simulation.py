@@ -3,41 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import openmm
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platform_rng import preserve_platform_rng
 from ..errors import InputError
-from ..units import FloatArray, IntArray, masses_of
+from ..units import FloatArray, masses_of
 from .constraints import constraints_of
-from .molecular_system import MolecularSystem, system_from_objects
+from .molecular_system import MolecularSystem, system_from_objects, target_of
 from .state import DeclaredState
 
 LIGHT_MASS = 2.0
 """amu; without constraints and with lighter particles, 1 fs is the default time step."""
-
-
-def count_molecules(topology: Any) -> int:
-    """Molecules by the bonds of an ``openmm.app.Topology``; 0 where it has no bonds at all."""
-    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
-    return _parts(bonds, topology.getNumAtoms()) if len(bonds) else 0
-
-
-def count_bound_parts(system: Any) -> int:
-    """Molecules by the bonds and constraints of a System's forces."""
-    bonds = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
-    for force in system.getForces():
-        if isinstance(force, openmm.HarmonicBondForce | openmm.CustomBondForce):
-            bonds += [force.getBondParameters(i)[:2] for i in range(force.getNumBonds())]
-    return _parts(np.array(bonds, dtype=np.int64).reshape(-1, 2), system.getNumParticles())
-
-
-def _parts(bonds: IntArray, n: int) -> int:
-    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n, n))
-    return int(connected_components(graph, directed=False)[0])
 
 
 def default_time_step(system: Any) -> float:
@@ -105,32 +82,39 @@ def system_from_simulation(
     friction: float = 1.0,
     barostat: bool = True,
     temperature: Any = None,
+    molecule: int | None = None,
 ) -> MolecularSystem:
     """What a Simulation samples, as a system: forces, bias parameters, box and positions as they are now.
 
     Args:
         simulation: an ``openmm.app.Simulation`` whose Context has positions.
-        slow: the labels.
+        slow: the labels; of one molecule with its own numbers of atoms.
         force_constants: one number or one a label, kJ/mol (torsions) or kJ/mol/nm^2.
         time_step: ps; 0.002 by default, 0.001 where light particles are without constraints.
         friction: 1/ps.
         barostat: keep the Simulation's barostat, so that windows sample its ensemble.
         temperature: K, of an integrator that does not say.
+        molecule: an atom of the one molecule that is meant, the others held where they are; by default all atoms are.
 
     Raises:
         InputError: its integrator keeps no temperature, the labels do not fit, or the Context was made of another
             System: forces were added later.
     """
     from .context_check import positions_of
+    from .one_molecule import OneMolecule
     from .thermostat import check_one_temperature, temperature_of
 
     check_one_temperature(simulation)
     with preserve_platform_rng():
         system = _with_present_state(simulation)
+        topology, positions = simulation.topology, positions_of(simulation)
+        if molecule is not None:
+            one = OneMolecule.of(topology, target_of(system), positions, molecule)
+            topology, system, positions = one.topology, one.system, one.positions
     return system_of_user(
-        simulation.topology,
+        topology,
         system,
-        positions_of(simulation),
+        positions,
         temperature=temperature_of(simulation, temperature),
         slow=slow,
         force_constants=force_constants,

@@ -1,7 +1,8 @@
 """A user's Simulation as a card with its files: what it samples, so that any process may read it again."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates,
 from ..errors import InputError
 from ..files import write_atomically
 from ..units import FloatArray
+from .bonds import bonds_of, count_molecules
 from .build import positions_of_state
 from .card import SystemCard
 from .context_check import positions_of
@@ -34,18 +36,24 @@ class SimulationCard:
 
     Attributes:
         card: of the system.
-        system: made by it; its state is that of the positions.
+        whole: everything that the Simulation has.
     """
 
     card: SystemCard
-    system: MolecularSystem
+    whole: MolecularSystem
 
-    def write(self, folder: Path) -> None:
+    @cached_property
+    def system(self) -> MolecularSystem:
+        """Made by the card, of the molecule that it names or of all; its state is that of the positions."""
+        return system_of_card(self.card, self.whole.topology, self.whole.system, self.whole.positions)
+
+    def write(self, folder: str | Path) -> None:
         """Write the card, and beside it topology, System and State; `load_system` of the folder is the same system."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / TOPOLOGY, topology_text(self.system.topology))
-        write_atomically(folder / SYSTEM, openmm.XmlSerializer.serialize(self.system.system))
-        write_atomically(folder / STATE, _state_text(self.system))
+        write_atomically(folder / TOPOLOGY, topology_text(self.whole.topology))
+        write_atomically(folder / SYSTEM, openmm.XmlSerializer.serialize(self.whole.system))
+        write_atomically(folder / STATE, _state_text(self.whole))
         write_atomically(folder / CARD, _toml(self.card))  # the last: a folder with a card has all of it
 
     def begun_in(self, folder: Path) -> "SimulationCard":
@@ -54,21 +62,21 @@ class SimulationCard:
         Raises:
             InputError: the folder's topology is another one, or the positions are of another isomer than those.
         """
-        if json.loads((folder / TOPOLOGY).read_text()) != json.loads(topology_text(self.system.topology)):
+        if json.loads((folder / TOPOLOGY).read_text()) != json.loads(topology_text(self.whole.topology)):
             raise InputError(
                 f"{folder.parent} was begun with another topology (atoms, residues or bonds): name a new folder"
             )
-        here, stored = self.system.positions, positions_of_state(folder / STATE)
+        here, stored = self.whole.positions, positions_of_state(folder / STATE)
         if len(stored) != len(here):
             raise InputError(f"{folder / STATE} has {len(stored)} atoms, the Simulation {len(here)}: name a new folder")
-        system = system_of_card(self.card, self.system.topology, self.system.system, stored)
-        if reason := str(system.state.violations(here[None])[0]):
+        begun = SimulationCard(self.card, replace(self.whole, positions=stored))
+        if reason := str(begun.system.state.violations(self.system.positions[None])[0]):
             what = {"cis": "a peptide bond that is trans there is cis", "chirality": "a chiral centre is turned over"}
             raise InputError(
                 f"{folder.parent} was begun with another isomer of the molecule ({what.get(reason, reason)} now): name "
                 "a new folder, or put its structure back"
             )
-        return SimulationCard(self.card, system)
+        return begun
 
 
 def _state_text(system: MolecularSystem) -> str:
@@ -104,7 +112,7 @@ def _label_tables(slow: SlowCoordinates) -> list[dict[str, Any]]:
 
 
 def _check_in_one_piece(topology: Any, positions: FloatArray) -> None:
-    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+    bonds = bonds_of(topology)
     lengths = np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1)
     if len(lengths) and lengths.max() > LONGEST_BOND:
         one, other = bonds[lengths.argmax()]
@@ -132,6 +140,7 @@ def card_of_simulation(simulation: Any, slow: SlowCoordinates, **options: Any) -
         raise InputError("the Simulation has no positions yet: set them, simulation.context.setPositions")
     found = system_from_simulation(simulation, slow, **options, barostat=False)
     _check_in_one_piece(found.topology, found.positions)
+    several = count_molecules(found.topology) > 1
     card = SystemCard.model_validate(
         {
             "name": NAME,
@@ -141,9 +150,12 @@ def card_of_simulation(simulation: Any, slow: SlowCoordinates, **options: Any) -
             "structure": TOPOLOGY,
             "system_xml": SYSTEM,
             "state_xml": STATE,
+            "molecule": int(slow.atoms[0, 0]) if several and isinstance(slow, Torsions) else None,
             "labels": tables,
             "force_constants": found.force_constants.tolist(),
             "state": {"chirality": "structure", "trans_peptides": "auto"},
         }
     )
-    return SimulationCard(card, system_of_card(card, found.topology, found.system, found.positions))
+    made = SimulationCard(card, found)
+    assert made.system.n_atoms  # what does not fit is refused now
+    return made

@@ -7,6 +7,7 @@ from typing import Any
 from openmm import app
 
 from ..errors import InputError, first_line
+from ..files import load_json
 
 SUFFIX = ".json"
 
@@ -34,7 +35,7 @@ def read_topology(path: Path) -> Any:
         InputError: it cannot be read.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = load_json(path)
         topology = app.Topology()
         chains = [topology.addChain(name) for name in stored["chains"]]
         residues = [topology.addResidue(name, chains[i], id_, code) for i, name, id_, code in stored["residues"]]
@@ -44,6 +45,6 @@ def read_topology(path: Path) -> Any:
         atoms = list(topology.atoms())
         for first, second in stored["bonds"]:
             topology.addBond(atoms[first], atoms[second])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"cannot read the topology {path} ({first_line(error)}): give it as it was written") from None
     return topology

@@ -4,7 +4,6 @@ The readers of mdtraj are C code that trusts its input. What a child reads it ha
 process works on the frames before. Where processes cannot fork, frames are read here.
 """
 
-import faulthandler
 import os
 import signal
 import struct
@@ -17,12 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, first_line
+from ..files import MAX_EXPANSION, MAX_MEMORY, begin_child, limit_process
 
 MAX_READING_SECONDS, MIN_READING_RATE = 20, 100_000
 """Of the processor, that reading any file may take, and bytes a second beyond that: a reader in circles takes more."""
-
-MAX_READING_MEMORY, MAX_EXPANSION = 2**30, 60
-"""Bytes that reading any file may take, and times its size beyond that: text becomes so many objects."""
 
 FRAMES, FINISHED, REFUSED = range(3)
 """What a message says: frames follow, there are no more, an `InputError`."""
@@ -40,26 +37,14 @@ def _send(pipe: int, what: int, count: int, parts: list[Any], boxes: bool = Fals
 
 def _limit(path: Path) -> None:
     """Bound the processor time and the memory of this process."""
-    import resource
-
     size = path.stat().st_size
-    seconds = MAX_READING_SECONDS + size // MIN_READING_RATE
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-    with suppress(OSError, ValueError):  # without /proc the memory has no bound
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = used + MAX_READING_MEMORY + MAX_EXPANSION * size
-        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    limit_process(MAX_READING_SECONDS + size // MIN_READING_RATE, MAX_MEMORY + MAX_EXPANSION * size)
 
 
 def _read_in_child(pipe: int, path: Path, chunks: Callable[[], Iterator[Any]]) -> None:
     """Send the frames, or why there are none; never returns."""
     try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)  # readers talk
-        os.dup2(nowhere, 2)
-        warnings.simplefilter("ignore")
-        faulthandler.disable()
+        begin_child()
         _limit(path)
         try:
             for chunk in chunks():

@@ -24,8 +24,9 @@ from ..closures.reduced_model import ReducedModel
 from ..closures.swarm_slopes import FEWEST_RUNS
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
+from ..engine.tasks import Workers
 from ..errors import InputError
-from ..files import finite
+from ..files import finite, load_json
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import load_model
 from ..lifting.draws import join_draws
@@ -36,6 +37,7 @@ from ..sampling.labels import grid_labels, spread
 from ..sampling.swarms import Dynamics, sample_swarm
 from ..units import FloatArray, whole_number
 from .context import Reporter, Run
+from .folder import RunFolder
 from .run import open_run
 
 STAGE = "closures"
@@ -319,12 +321,17 @@ def _dynamics_arrays(run: Run, found: EffectiveDynamics, slowest: Relaxations) -
     return arrays
 
 
+def _stored_record(folder: RunFolder) -> dict[str, Any]:
+    return dict(load_json(folder.file(STAGE, "closures.json")))
+
+
 def run_closures(
     path: str | os.PathLike[str],
     options: ClosureOptions = ClosureOptions(),
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
+    trust_force_field: bool = False,
 ) -> Closures:
     """Closures of a finished run, into its folder ``closures``, and to the top of it.
 
@@ -332,25 +339,33 @@ def run_closures(
         path: the run folder.
         options: of the runs.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
+        trust_force_field: see `load_system`.
 
     Raises:
-        InputError: the run is not finished, relaxes its lifts, has learned labels, or more than two.
+        InputError: the run is not finished, relaxes its lifts, has learned labels, or more than two, or holds others.
     """
     options = options.checked()
-    with open_run(Path(path), None, None, reporter, workers) as opened:
+    with open_run(Path(path), None, None, reporter, workers, trust_force_field) as opened:
         if opened.options.relaxes or opened.options.slow != "torsions":
             raise InputError(
                 f"{path} has relaxed lifts or learned labels, whose closures are not written yet: begin a run with the "
                 "default generator and the card's labels"
+            )
+        if opened.system.card.get("molecule") is not None:
+            raise InputError(
+                f"{path} is of a molecule beside others that are held, whose motion is not that of its dynamics: "
+                "closures are of a molecule alone"
             )
         if not opened.folder.is_done("surface"):
             raise InputError(f"{path} is not finished: go on with `gancl lift {path}` first")
         if len(opened.system.slow.names) not in GRID:
             raise InputError(f"closures over {len(opened.system.slow.names)} labels are not supported: use one or two")
         folder = opened.folder
-        folder.run_stage(STAGE, partial(closures_stage, opened, options))
+        if folder.read_only and folder.is_done(STAGE) and _stored_record(folder)["options"] == asdict(options):
+            folder.verify(STAGE)
+        else:
+            folder.run_stage(STAGE, partial(closures_stage, opened, options))
         there = [name for name in (*RESULTS, REDUCED_MODEL) if folder.file(STAGE, name).is_file()]
         folder.publish(STAGE, there)
-        record = json.loads(folder.file(STAGE, "closures.json").read_text())
-        return Closures(folder.path, record, opened.options.preset == "quick")
+        return Closures(folder.path, _stored_record(folder), opened.options.preset == "quick")

@@ -1,7 +1,7 @@
 """What a stage of a run works with: system, folder, settings and progress; and the lifts and windows it computes."""
 
-import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..engine.random_numbers import Name, named_rng, named_seed
+from ..engine.tasks import Workers
+from ..files import load_json
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts, evaluations_of_paths
 from ..lifting.relaxation import TASK_SIZE
@@ -23,6 +25,11 @@ from .folder import RunFolder
 from .options import LoopSettings, RunOptions, Settings
 
 EQUILIBRATION_STEPS = 1000
+
+
+def surface_name(labels: Sequence[str]) -> str:
+    """Of the files of a surface over some labels: fes_phi_psi; a slash of a label is none of a path."""
+    return re.sub(r"[/\\]", "-", "_".join(["fes", *labels]))
 
 
 class Reporter(Protocol):
@@ -81,7 +88,7 @@ class Run:
         options: as given.
         numbers: that follow from the options.
         platform: the OpenMM platform, chosen once.
-        workers: local processes.
+        workers: local processes, or an executor.
         reporter: of progress and notes.
     """
 
@@ -90,7 +97,7 @@ class Run:
     options: RunOptions
     numbers: Settings | LoopSettings
     platform: str
-    workers: int
+    workers: Workers
     reporter: Reporter
 
     @property
@@ -135,12 +142,12 @@ class Run:
 
     def train_report(self) -> dict[str, Any]:
         """What the train stage recorded."""
-        return dict(json.loads(self.folder.file("train", "report.json").read_text()))
+        return dict(load_json(self.folder.file("train", "report.json")))
 
     @property
     def card_surface(self) -> str:
         """Name of the surface over the card's labels where others are lifted at: fes_phi_psi."""
-        return "_".join(["fes", *self.system.slow.names])
+        return surface_name(self.system.slow.names)
 
     def evaluations_before_lifts(self) -> int:
         """Force evaluations of the sample and train stages, redone work left out."""

@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..engine.interrupts import noticed_interrupts
 from ..errors import InputError
-from ..files import copy_atomically, write_atomically
+from ..files import copy_atomically, load_json, write_atomically
+from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest, write_manifest
 
-SCHEMA_VERSION = 2
-MANIFEST, LOCK = "manifest.json", "lock"
+LOCK = "lock"
 BESIDES = ("closures",)
 """Stages whose evaluations are no part of a run's own."""
 HEARTBEAT = 2.0
@@ -59,9 +60,9 @@ def _lock_holder(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        holder = json.loads(path.read_text())
-        return {key: holder[key] for key in ("pid", "host", "started", "life")}
-    except (ValueError, KeyError, TypeError):
+        holder = load_json(path)
+        return {"pid": int(holder["pid"]), **{key: str(holder[key]) for key in ("host", "started", "life")}}
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise InputError(f"{path} cannot be read: remove it if no other program uses {path.parent}") from None
 
 
@@ -82,6 +83,13 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _remove_semaphores_of(pid: int) -> None:
+    """Those of loky, which cleans up unless it is killed too."""
+    for path in Path("/dev/shm").glob(f"sem.loky-{pid}-*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 @contextlib.contextmanager
 def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Hold the folder's lock; the lock of a process that has ended on this host is taken over.
@@ -98,18 +106,24 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         holder = _lock_holder(path)
         if holder is not None:
             name = f"process {holder['pid']} on {holder['host']} since {holder['started']}"
-            alive = holder["host"] != host or _process_life(int(holder["pid"])) == holder["life"]
+            alive = holder["host"] != host or _process_life(holder["pid"]) == holder["life"]
             if alive:
                 raise InputError(
                     f"{folder} is in use by {name}: wait for it or stop it (remove {path} if it no longer runs)"
                 )
             note(f"took over the lock of {name}, which has ended")
+            _remove_semaphores_of(int(holder["pid"]))
         ours = {"pid": os.getpid(), "host": host, "started": _now(), "life": _process_life(os.getpid())}
         write_atomically(path, json.dumps(ours))
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def is_writable(path: Path) -> bool:
+    """Whether files can be made in a folder; not on a disk that is mounted read-only, whoever asks."""
+    return os.access(path, os.W_OK)
 
 
 def is_run_folder(path: Path) -> bool:
@@ -142,10 +156,11 @@ class RunFolder:
     Args:
         path: the folder.
         manifest: its content; `create` and `load` make one.
+        read_only: whether its finished stages are shown, and nothing is written.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Path, manifest: dict[str, Any], read_only: bool = False):
+        self.path, self.manifest, self.read_only = path, manifest, read_only
         self._attempt: dict[str, Any] = {}
         self._started = self._saved = 0.0
         self._watch: Callable[[int], None] | None = None
@@ -158,34 +173,38 @@ class RunFolder:
         return folder
 
     @classmethod
-    def load(cls, path: Path) -> "RunFolder":
+    def load(cls, path: Path, read_only: bool = False) -> "RunFolder":
         """The run in a folder.
 
         Raises:
-            InputError: there is none, or it is of another schema version.
+            InputError: there is none, it is not as it was written, or of another schema version.
         """
-        file = path / MANIFEST
-        if not file.is_file():
-            raise InputError(f"{path} is not a run folder (it has no {MANIFEST}): make one with `gancl run`")
-        try:
-            manifest = json.loads(file.read_text())
-            version = manifest["schema_version"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{file} cannot be read: start a new run folder") from None
-        if version != SCHEMA_VERSION:
+        return cls(path, read_manifest(path), read_only)
+
+    def check_writable(self) -> None:
+        """See that something can be written.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if self.read_only:
             raise InputError(
-                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: start a new run "
-                "folder, or install the version that wrote it"
+                f"{self.path} is not yours to write, and not all that you ask for is finished: copy it to where you "
+                "may write"
             )
-        return cls(path, manifest)
 
     def save(self) -> None:
         """Write the manifest."""
-        write_atomically(self.path / MANIFEST, json.dumps(self.manifest, indent=1) + "\n")
+        self.check_writable()
+        write_manifest(self.path, self.manifest)
 
     def file(self, stage: str, name: str) -> Path:
         """A file of a finished stage."""
         return self.path / stage / name
+
+    def is_lost(self, stage: str) -> bool:
+        """Whether a stage was finished and is not there any more."""
+        return bool(self.manifest["stages"].get(stage, {}).get("done")) and not (self.path / stage).is_dir()
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage is finished and still there."""
@@ -234,6 +253,7 @@ class RunFolder:
         Raises:
             OSError: with ``ENOSPC`` where a library hid that the disk is full.
         """
+        self.check_writable()
         stages = self.manifest["stages"]
         for name in (stage, *later):
             if name in stages:
@@ -248,7 +268,9 @@ class RunFolder:
         try:
             self.save()
             temporary.mkdir(parents=True)
-            work(temporary)
+            with noticed_interrupts() as check:
+                work(temporary)
+                check()
             entry["checksums"] = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
             os.rename(temporary, target)
             entry["done"] = True
@@ -265,8 +287,8 @@ class RunFolder:
                 self.save()
 
     def publish(self, stage: str, names: Sequence[str]) -> None:
-        """Copy files of a finished stage to the top of the folder."""
-        for name in names:
+        """Copy files of a finished stage to the top of the folder, where it can be written."""
+        for name in names if not self.read_only else ():
             copy_atomically(self.file(stage, name), self.path / name)
 
     def forget(self, stage: str) -> None:

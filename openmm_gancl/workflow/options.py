@@ -184,6 +184,9 @@ class LoopSettings:
     lifts: int | None = None
 
 
+MAY_BE_ZERO = {"network_steps", "relax_steps", "latent", "generator_steps", "check_evaluations"}
+"""Settings that are numbers of zero or more; all others are positive."""
+
 LOOP_PRESETS: dict[str, LoopSettings] = {
     "default": LoopSettings(30, 100, 25, 4, 2000, 10.0, 35_000, 14_000, 600),
     "quick": LoopSettings(30, 100, 25, 4, 2000, 10.0, 14_000, 2_800, 200),
@@ -258,6 +261,15 @@ def _check(options: RunOptions) -> None:
     if options.slow == "torsions" and options.restrain == "torsions":
         raise InputError("`restrain='torsions'` is of learned labels: add `slow='diffusion-map'`, or say labels")
     _check_relaxation(options)
+    check_values(options)
+
+
+def check_values(options: RunOptions) -> None:
+    """See that the numbers among options are in their ranges.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
     smallest = {
         "relax_steps": 1,
         "windows": 1,

@@ -1,42 +1,50 @@
 """A run: its folder is opened or resumed, and its stages are computed up to one of them."""
 
+import json
 import os
 import platform as host_platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+from threadpoolctl import threadpool_limits
+
 from ..engine.platforms import PlatformChoice, resolved_platform
-from ..engine.tasks import available_workers
+from ..engine.tasks import Workers, available_workers
+from ..engine.threads import torch_threads
 from ..errors import InputError
 from ..lifting.loop import FIRST, Loop, windows_of
 from ..lifting.loop_coordinates import LoopCoordinates
 from ..lifting.requirements import why_not_exact
 from ..reference.chart import chart_for
+from ..sampling.stability import check_dynamics
 from ..system.library import load_system
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation_card import CARD, SimulationCard
 from ..units import FloatArray
 from .budget import least_evaluations
 from .context import Reporter, Run, Stage
-from .folder import BESIDES, RunFolder, is_run_folder, locked, prepare_folder
+from .folder import BESIDES, RunFolder, is_run_folder, is_writable, locked, prepare_folder
 from .labelling import labelling_of
+from .manifest import MANIFEST
 from .options import (
+    MAY_BE_ZERO,
     N_THREADS,
     UNLIMITED,
     LoopSettings,
     RunOptions,
     Settings,
     check_same_options,
+    check_values,
     effective,
     loop_settings_of,
     settings_of,
 )
-from .process import limited_threads, remembered_interrupts, start_workers
 from .stages.lift import lift_stage
 from .stages.rounds import loop_options, loop_stages, own_frames_stage
 from .stages.sample import sample_stage
@@ -67,7 +75,15 @@ LAST_OF = {"sample": FIRST, "slow": "slow", "train": "rounds/00/model", "lift": 
 OWN_SYSTEM = "system"
 """Folder in the run folder, of the card of a run that was begun with a Simulation."""
 
-Target = str | SimulationCard
+
+@dataclass(frozen=True)
+class HalfTimeStep:
+    """A system's name or card, at half the time step that it names."""
+
+    source: str
+
+
+Target = str | SimulationCard | HalfTimeStep
 """A system's name or card; or a Simulation's, which a run keeps in its folder."""
 
 PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
@@ -160,8 +176,9 @@ def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settin
     """See that a run can be begun before anything is sampled.
 
     Raises:
-        InputError: too few evaluations, or a system without a chart.
+        InputError: dynamics that cannot be stable, too few evaluations, or a system without a chart.
     """
+    check_dynamics(system)
     if options.slow != "torsions":
         requested_features(system, options)
     if isinstance(numbers, LoopSettings):
@@ -209,23 +226,99 @@ def _note_versions(folder: RunFolder, note: Callable[[str], None]) -> None:
         note(f"versions have changed since this run was begun ({', '.join(changed)})")
 
 
-def _source_of(folder: RunFolder) -> str:
-    """The card that a run was begun with; its own wherever the folder is now."""
+def target_of(folder: RunFolder) -> str:
+    """The system or card that a run was begun with; its own wherever the folder is now.
+
+    Raises:
+        InputError: the card is not there any more.
+    """
     own = folder.path / OWN_SYSTEM
-    return str(own) if (own / CARD).is_file() else str(folder.manifest["system"]["source"])
+    source = str(own) if (own / CARD).is_file() else str(folder.manifest["system"]["source"])
+    if Path(source).is_absolute() and not Path(source).exists():
+        raise InputError(
+            f"{folder.path} was begun with the card {source}, which is not there any more: put it back, or say where "
+            f"it is now (gancl run CARD -o {folder.path}, with the options that the run was begun with)"
+        )
+    return source
 
 
-def _system_now(path: Path, target: Target | None) -> MolecularSystem:
+def _numbers_as_stored(folder: RunFolder, relaxes: bool) -> Settings | LoopSettings:
+    """The settings of a run.
+
+    Raises:
+        InputError: the manifest has others than a run can have.
+    """
+    found = _as_stored(Settings if relaxes else LoopSettings, folder, "settings")
+    for name, value in asdict(found).items():
+        if value is not None and not (value > 0 or (value == 0 and name in MAY_BE_ZERO)):
+            raise InputError(
+                f"{folder.path / MANIFEST}: settings.{name} is {value}: restore it, or start a new run folder"
+            )
+    return found
+
+
+def options_of(folder: RunFolder) -> RunOptions:
+    """Those that a run was begun with.
+
+    Raises:
+        InputError: the manifest has others than a run can have.
+    """
+    found: RunOptions = _as_stored(RunOptions, folder, "options")
+    check_values(found)
+    return found
+
+
+def _source(path: Path, target: Target) -> str:
+    """What the manifest of a run that begins is to name."""
+    if isinstance(target, SimulationCard):
+        return str(path / OWN_SYSTEM)
+    return target.source if isinstance(target, HalfTimeStep) else target
+
+
+def _system_now(path: Path, target: Target | None, trust_force_field: bool) -> MolecularSystem:
     """The system that a run is to be of: with positions that it was begun with, where it has begun."""
     if isinstance(target, SimulationCard):
         own = path / OWN_SYSTEM
         return target.begun_in(own).system if (own / CARD).is_file() else target.system
-    return load_system(_source_of(RunFolder.load(path)) if target is None else target)
+    if isinstance(target, HalfTimeStep):
+        system = load_system(target.source, trust_force_field=trust_force_field)
+        half = 0.5 * system.time_step
+        return replace(system, time_step=half, card={**system.card, "time_step": half})
+    name = target_of(RunFolder.load(path)) if target is None else target
+    return load_system(name, trust_force_field=trust_force_field)
+
+
+def _as_stored(kind: Any, folder: RunFolder, key: str) -> Any:
+    """What a manifest says of options or settings.
+
+    Raises:
+        InputError: it says something else.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(folder.manifest[key]), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, (key, *first["loc"])))
+        raise InputError(
+            f"{folder.path / MANIFEST}: {place}: {first['msg'].lower()}: restore it, or start a new run folder"
+        ) from None
+
+
+@contextmanager
+def _limited_threads(threads: int) -> Iterator[None]:
+    """So many for torch and the linear algebra, whose last digits depend on it; afterwards as before."""
+    with torch_threads(threads), threadpool_limits(threads):
+        yield
 
 
 @contextmanager
 def open_run(
-    path: Path, target: Target | None, options: RunOptions | None, reporter: Reporter, workers: int | None
+    path: Path,
+    target: Target | None,
+    options: RunOptions | None,
+    reporter: Reporter,
+    workers: Workers | None,
+    trust_force_field: bool = False,
 ) -> Iterator[Run]:
     """Lock a run folder, begin it or check that it is the run requested, and yield the run.
 
@@ -235,40 +328,39 @@ def open_run(
         options: None takes the folder's own.
         reporter: of progress and notes.
         workers: local processes; by default all cores where lifts are relaxed, else this process alone.
+        trust_force_field: see `load_system`.
     """
     if target is None and not is_run_folder(path):
         raise InputError(f"{path} is not a run folder (it has no manifest.json): make one with `gancl run`")
-    system = _system_now(path, target)
+    system = _system_now(path, target, trust_force_field)
     requested = options or RunOptions()
     _numbers_of(requested)
     prepare_folder(path)
-    with locked(path, reporter.note):
+    read_only = is_run_folder(path) and not is_writable(path)
+    with nullcontext() if read_only else locked(path, reporter.note):
         if is_run_folder(path):
-            folder = RunFolder.load(path)
+            folder = RunFolder.load(path, read_only)
             _check_same_system(_system_record(system, ""), folder.manifest["system"], path)
             if options is not None:
                 check_same_options(options, folder.manifest["options"], folder.manifest["platform"])
             _note_versions(folder, reporter.note)
         else:
             assert target is not None
-            source = str(path / OWN_SYSTEM) if isinstance(target, SimulationCard) else target
-            folder = _begin(path, system, source, requested)
+            folder = _begin(path, system, _source(path, target), requested)
         if isinstance(target, SimulationCard) and not (path / OWN_SYSTEM / CARD).is_file():
             target.write(path / OWN_SYSTEM)
-        stored = folder.manifest["options"]
-        begun = RunOptions(**{field.name: stored.get(field.name, field.default) for field in fields(RunOptions)})
-        kind = Settings if begun.relaxes else LoopSettings
+        begun = options_of(folder)
         opened = Run(
             system=system,
             folder=folder,
             options=begun,
-            numbers=kind(**folder.manifest["settings"]),
+            numbers=_numbers_as_stored(folder, begun.relaxes),
             platform=folder.manifest["platform"],
             # single evaluations of a molecule are too short for other processes to be worth their start
             workers=workers or (available_workers() if begun.relaxes else 1),
             reporter=reporter,
         )
-        with limited_threads(folder.manifest["threads"]):
+        with _limited_threads(folder.manifest["threads"]):
             yield opened
 
 
@@ -301,7 +393,8 @@ def use_own_frames(
     frames: Callable[[MolecularSystem], tuple[FloatArray, FloatArray]],
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
+    trust_force_field: bool = False,
 ) -> Outcome:
     """Put frames of the user's own in place of a run's first windows, and fit the first model to them.
 
@@ -311,12 +404,14 @@ def use_own_frames(
         options: None for those that the folder was begun with.
         frames: gives positions, shape=(n, n_atoms, 3), nm, and log-weights, shape=(n,), of a system.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
+        trust_force_field: see `load_system`.
 
     Raises:
         InputError: bad input, or a folder that does not fit it.
     """
-    with _loop_run(Path(path), target, options, reporter=reporter, workers=workers) as opened:
+    how: dict[str, Any] = {"reporter": reporter, "workers": workers, "trust_force_field": trust_force_field}
+    with _loop_run(Path(path), target, options, **how) as opened:
         positions, log_weights = frames(opened.system)
         later = tuple(name for name in opened.folder.manifest["stages"] if name != FIRST)
         opened.folder.run_stage(FIRST, partial(own_frames_stage, opened, positions, log_weights), later)
@@ -324,19 +419,28 @@ def use_own_frames(
         return _outcome(opened)
 
 
-def lift_more(path: str | os.PathLike[str], n: int, *, reporter: Reporter, workers: int | None = None) -> Outcome:
+def lift_more(
+    path: str | os.PathLike[str],
+    n: int,
+    *,
+    reporter: Reporter,
+    workers: Workers | None = None,
+    trust_force_field: bool = False,
+) -> Outcome:
     """Draw more lifts from the last model of a finished run, and make its surface of all of them.
 
     Args:
         path: the run folder.
         n: lifts.
         reporter: of progress and notes.
-        workers: local processes.
+        workers: local processes, or an executor.
+        trust_force_field: see `load_system`.
 
     Raises:
         InputError: it is not finished, or a run whose lifts are relaxed.
     """
-    with _loop_run(Path(path), None, None, reporter=reporter, workers=workers) as opened:
+    how: dict[str, Any] = {"reporter": reporter, "workers": workers, "trust_force_field": trust_force_field}
+    with _loop_run(Path(path), None, None, **how) as opened:
         folder = opened.folder
         if not folder.is_done("surface"):
             raise InputError(f"{path} is not finished: go on with `gancl lift {path}` first")
@@ -346,9 +450,11 @@ def lift_more(path: str | os.PathLike[str], n: int, *, reporter: Reporter, worke
         return _outcome(opened)
 
 
-def _verify_finished(folder: RunFolder) -> None:
+def _verify_finished(folder: RunFolder, note: Callable[[str], None]) -> None:
     """Compare the files of all stages up to the first one that is missing."""
     for name in folder.manifest["stages"]:
+        if folder.is_lost(name):
+            note(f"{name} was finished and is not there any more: it and what follows from it are computed again")
         if not folder.is_done(name):
             return
         folder.verify(name)
@@ -356,22 +462,18 @@ def _verify_finished(folder: RunFolder) -> None:
 
 def _advance(run: Run, until: str) -> None:
     """Verify the finished stages, compute the others up to and including ``until``, publish their results."""
-    folder, last, passed, started = run.folder, _last_stage(run.options, until, run.folder.path), set(), False
-    _verify_finished(folder)
-    with remembered_interrupts() as check:
-        for stage in _relaxed_stages(run) if run.options.relaxes else loop_stages(run):
-            check()
-            passed.add(stage.name)
-            if not folder.is_done(stage.name):
-                if not started:
-                    start_workers(run.workers)
-                    started = True
-                later = tuple(name for name in folder.manifest["stages"] if name not in passed)
-                folder.run_stage(stage.name, stage.work, later)
-            folder.publish(stage.name, stage.results)
-            if stage.name == last:
-                break
-            stage.accept(folder.path / stage.name)
+    folder, last, passed = run.folder, _last_stage(run.options, until, run.folder.path), set()
+    _verify_finished(folder, run.reporter.note)
+    for stage in _relaxed_stages(run) if run.options.relaxes else loop_stages(run):
+        passed.add(stage.name)
+        if not folder.is_done(stage.name):
+            folder.check_writable()
+            later = tuple(name for name in folder.manifest["stages"] if name not in passed)
+            folder.run_stage(stage.name, stage.work, later)
+        folder.publish(stage.name, stage.results)
+        if stage.name == last:
+            break
+        stage.accept(folder.path / stage.name)
 
 
 def run(
@@ -380,8 +482,9 @@ def run(
     options: RunOptions | None,
     *,
     reporter: Reporter,
-    workers: int | None = None,
+    workers: Workers | None = None,
     until: str = "surface",
+    trust_force_field: bool = False,
 ) -> Outcome:
     """Begin a run or go on with it, and compute its stages up to one of them.
 
@@ -395,11 +498,12 @@ def run(
         workers: local processes; by default all cores where lifts are relaxed, else this process alone. Results do not
             depend on it.
         until: the last stage wanted.
+        trust_force_field: see `load_system`.
 
     Raises:
         InputError: bad input, or a folder that does not fit it.
     """
-    with open_run(Path(path), target, options, reporter, workers) as opened:
+    with open_run(Path(path), target, options, reporter, workers, trust_force_field) as opened:
         _advance(opened, until)
         return _outcome(opened)
 

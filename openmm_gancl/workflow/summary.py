@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import InputError
-from ..files import finite
+from ..files import finite, load_json
 from ..free_energy.basins import basin_table, formatted
 from ..free_energy.weight_statistics import MAX_PARETO_INDEX
 from ..lifting.reverse_check import Z_THRESHOLD
@@ -266,14 +266,14 @@ class LoopSummary(Summary):
 def load_summary(path: Path) -> Summary:
     """Read what `Summary.save` wrote."""
     try:
-        content = json.loads(path.read_text())
+        content = load_json(path)
         kind = LoopSummary if "generator" in content else RelaxedSummary
         values = {
             part.name: content[part.name]
             for part in fields(kind)
             if part.name in content or part.default_factory is MISSING
         }
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} cannot be read: remove {path.parent} to make it again") from None
     for name in UNKNOWN_IS_NAN & values.keys():
         values[name] = math.nan if values[name] is None else values[name]

@@ -28,7 +28,7 @@ from openmm_gancl.sampling.own_frames import check_cvs
 from openmm_gancl.system.library import load_system
 from openmm_gancl.workflow import options
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.manifest import MANIFEST, write_manifest
 from openmm_gancl.workflow.run import Outcome
 from openmm_gancl.workflow.summary import Summary, load_summary, summary_text
 from tests.planted import Planted
@@ -151,7 +151,7 @@ def test_a_run_with_planted_code_is_refused_and_runs_nothing(finished, tmp_path,
     torch.jit.load(str(file))
     assert "planted code runs" in capfd.readouterr().out
     manifest["stages"]["train"]["checksums"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
     refused(gancl("export", folder, "-o", tmp_path / "mine.pt"), "is TorchScript, code that gancl does not run")
     assert "planted code runs" not in capfd.readouterr().out and not (tmp_path / "mine.pt").exists()
 
@@ -213,8 +213,8 @@ def test_a_run_folder_in_use_or_of_another_version_is_refused(finished, tmp_path
     result = gancl("run", SYSTEM, "-o", folder, *QUICK)
     assert result.exit_code == 0 and "note: took over the lock" in result.stderr
     stored = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(stored.replace('"schema_version": 2', '"schema_version": 3'))
-    refused(gancl("run", SYSTEM, "-o", folder, *QUICK), "schema version 3, this program reads 2")
+    (folder / MANIFEST).write_text(stored.replace('"schema_version": 3', '"schema_version": 2'))
+    refused(gancl("run", SYSTEM, "-o", folder, *QUICK), "schema version 2, this program reads 3")
     (folder / MANIFEST).write_text(stored)
 
 

@@ -21,8 +21,15 @@ CORPUS, MINUTES = Path(__file__).parent / "corpus", Path(__file__).parent / "min
 MAX_SECONDS, MAX_MIB, MAX_LENGTH = 30, 3000, 16_384
 """Of one input."""
 
+LONGER = {"model": 65_536}
+"""Of formats whose smallest whole file is longer."""
+
 READERS = ["openmm_gancl.trajectories", "openmm_gancl.coordinates.residues", "openmm_gancl.files"]
 READERS += ["openmm_gancl.free_energy.surface", "mdtraj.formats", "numpy.lib._format_impl", "zipfile"]
+READERS += [f"openmm_gancl.system.{name}" for name in ("card", "build", "force_field_files", "molecular_system")]
+READERS += [f"openmm_gancl.generator.{name}" for name in ("model", "model_file", "invertible", "trained_for")]
+READERS += ["openmm_gancl.workflow.manifest", "openmm_gancl.engine.serialization", "openmm_gancl.reference.chart"]
+READERS += ["tomllib"]
 """Modules whose branches guide the fuzzer."""
 
 
@@ -65,7 +72,7 @@ def run(name, minutes, work):
     kept = work / name
     kept.mkdir(parents=True, exist_ok=True)
     options = [f"-max_total_time={int(60 * minutes)}", f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={MAX_MIB}"]
-    options += [f"-max_len={MAX_LENGTH}", f"-artifact_prefix={kept}/", "-print_final_stats=1"]
+    options += [f"-max_len={LONGER.get(name, MAX_LENGTH)}", f"-artifact_prefix={kept}/", "-print_final_stats=1"]
     command = [sys.executable, "-m", "tests.fuzz.run", "--inside", name, *options, str(kept), str(CORPUS / name)]
     begun = _processor_minutes()
     finished = subprocess.run(command, capture_output=True, text=True, errors="replace")

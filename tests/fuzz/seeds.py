@@ -7,14 +7,20 @@ writes ``corpus/FORMAT/whole*``.
 
 import io
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import mdtraj
 import numpy as np
+import openmm
+from safetensors import safe_open
 
 from openmm_gancl.free_energy.surface import FreeEnergySurface
+from openmm_gancl.generator.model_file import DESCRIPTION
+from openmm_gancl.system.library import systems_root
 
-from .targets import CORPUS, STRUCTURE
+from .targets import BUTANE, CORPUS, FORCE_FIELD, OF_CARD, OF_FORCE_FIELD, STRUCTURE
 
 PHI = np.linspace(-3.0, 3.0, 24)
 PERIOD = "#! SET min_phi -pi\n#! SET max_phi pi\n"
@@ -95,8 +101,44 @@ def _molecules():
     return found
 
 
+def _systems():
+    """Of cards: force field, System, a model of each kind, and the manifest of a run."""
+    from openmm_gancl.cli.runs import run_options
+    from openmm_gancl.system.build import objects_of_card
+    from openmm_gancl.system.card import read_card
+    from openmm_gancl.workflow.manifest import MANIFEST
+    from openmm_gancl.workflow.run import run
+
+    toy = systems_root() / "double_well_oscillators" / "card.toml"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, text in (("card.toml", OF_FORCE_FIELD), ("mine.xml", FORCE_FIELD), ("butane.pdb", BUTANE)):
+            (folder / file).write_text(text)
+        _, system, _ = objects_of_card(read_card(folder / "card.toml"), folder)
+        options = run_options(preset="quick", generator="triangular", platform="Reference", relax_steps=None)
+        quiet = SimpleNamespace(step=lambda title, total: nullcontext(lambda count: None), note=print)
+        run(folder / "run", "double_well_oscillators", options, reporter=quiet, until="train")
+        model = (folder / "run" / "rounds" / "00" / "model" / "model.safetensors").read_bytes()
+        manifest = (folder / "run" / MANIFEST).read_text()
+        described = read_description(folder / "run" / "rounds" / "00" / "model" / "model.safetensors")
+    sde = systems_root() / "quadratic" / "card.toml"
+    return {
+        "card": [toy.read_text(), OF_CARD, sde.read_text()],
+        "force_field": [FORCE_FIELD],
+        "system": [openmm.XmlSerializer.serialize(system)],
+        "model": [model],
+        "description": [described],
+        "manifest": [manifest],
+    }
+
+
+def read_description(path):
+    with safe_open(path, framework="np") as stored:
+        return stored.metadata()[DESCRIPTION]
+
+
 if __name__ == "__main__":
-    for name, contents in (_tables() | _arrays() | _molecules()).items():
+    for name, contents in (_tables() | _arrays() | _molecules() | _systems()).items():
         (CORPUS / name).mkdir(parents=True, exist_ok=True)
         for i, content in enumerate(contents):
             raw = content.encode() if isinstance(content, str) else content

@@ -1,10 +1,11 @@
-"""What is done with a file of each format that `gancl fes` and `gancl lift` read, for files of any content.
+"""What is done with a file of each format that ``gancl`` reads, for files of any content.
 
 Each target writes bytes under the format's name beside whole companions, reads them as the programs do, and lets an
 `InputError` of one sentence pass. Whatever else is raised, is printed as a warning, crashes or takes too long is a
 fault.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -13,21 +14,77 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 
 from openmm_gancl.coordinates.specification import parse_cv
+from openmm_gancl.engine.serialization import refuse_code
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.surface import load_surface
+from openmm_gancl.generator.model import load_model
+from openmm_gancl.generator.model_file import DESCRIPTION
+from openmm_gancl.lifting.sde import load_sde
+from openmm_gancl.system.card import SDECard, read_card
+from openmm_gancl.system.force_field_files import refuse_scripts
+from openmm_gancl.system.library import load_system
 from openmm_gancl.trajectories.headers import check_headers
 from openmm_gancl.trajectories.observations import read
 from openmm_gancl.trajectories.series import read_series
 from openmm_gancl.trajectories.static_bias import metadynamics_bias, opes_bias
 from openmm_gancl.trajectories.topologies import load_topology
 from openmm_gancl.trajectories.window_table import read_table_of_windows
+from openmm_gancl.workflow.folder import RunFolder
+from openmm_gancl.workflow.manifest import CHECKSUM, checksum_of
+from openmm_gancl.workflow.run import options_of
 
 STRUCTURE = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"
 CORPUS = Path(__file__).parent / "corpus"
 TEMPERATURE = 300.0
 WINDOWS = {"w0": 0.1, "w1": 0.4}
+
+OF_ANY = """name = "butane"
+structure = "butane.pdb"
+temperature = 300.0
+friction = 1.0
+time_step = 0.002
+force_constants = [200.0]
+{potential}
+[[labels]]
+kind = "torsion"
+name = "t"
+atoms = [0, 1, 2, 3]
+"""
+OF_SYSTEM = OF_ANY.format(potential='system_xml = "system.xml"')
+OF_FORCE_FIELD = OF_ANY.format(potential='[force_field]\nfiles = ["mine.xml"]')
+OF_CARD = OF_FORCE_FIELD.replace("mine.xml", "good.xml")
+FORCE_FIELD = """<ForceField>
+ <AtomTypes>
+  <Type name="C" class="C" element="C" mass="14"/>
+ </AtomTypes>
+ <Residues>
+  <Residue name="BUT">
+   <Atom name="C1" type="C"/><Atom name="C2" type="C"/><Atom name="C3" type="C"/><Atom name="C4" type="C"/>
+   <Bond from="0" to="1"/><Bond from="1" to="2"/><Bond from="2" to="3"/>
+  </Residue>
+ </Residues>
+ <HarmonicBondForce><Bond class1="C" class2="C" length="0.153" k="224262"/></HarmonicBondForce>
+ <HarmonicAngleForce><Angle class1="C" class2="C" class3="C" angle="1.95" k="520"/></HarmonicAngleForce>
+ <PeriodicTorsionForce>
+  <Proper class1="C" class2="C" class3="C" class4="C" periodicity1="3" phase1="0" k1="6"/>
+ </PeriodicTorsionForce>
+ <NonbondedForce coulomb14scale="0.8" lj14scale="0.5" useDispersionCorrection="False">
+  <Atom type="C" charge="0" sigma="0.39" epsilon="0.4"/>
+ </NonbondedForce>
+</ForceField>
+"""
+BUTANE = """\
+ATOM      1  C1  BUT A   1       0.000   0.000   0.000  1.00  0.00           C
+ATOM      2  C2  BUT A   1       1.530   0.000   0.000  1.00  0.00           C
+ATOM      3  C3  BUT A   1       2.100   1.420   0.000  1.00  0.00           C
+ATOM      4  C4  BUT A   1       3.600   1.420   0.300  1.00  0.00           C
+CONECT    1    2
+CONECT    2    3
+CONECT    3    4
+"""
 
 
 @cache
@@ -45,6 +102,8 @@ def folder():
 def _folder(process):
     path = Path(tempfile.mkdtemp(prefix="gancl-fuzz-"))
     x = np.linspace(-0.5, 0.5, 12)
+    (path / "butane.pdb").write_text(BUTANE)
+    (path / "good.xml").write_text(FORCE_FIELD)
     for name, centre in WINDOWS.items():
         rows = "".join(f"{i} {value + centre:.3f} {20 * value**2:.3f}\n" for i, value in enumerate(x))
         (path / name).write_text(f"#! FIELDS time phi restraint.bias\n{rows}")
@@ -117,6 +176,68 @@ def metadynamics(path):
     static(lambda periods: metadynamics_bias(path, periods=periods), 2 * np.pi)
 
 
+def card(path):
+    """Itself first, where coverage is known; what it names is read in a child."""
+    if isinstance(read_card(path), SDECard):
+        load_sde(path)
+    else:
+        load_system(path)
+
+
+def from_card(text, check):
+    """A reader of a file that a card of this text names."""
+
+    def reader(path):
+        check(path)
+        (path.parent / "card.toml").write_text(text)
+        load_system(path.parent / "card.toml")
+
+    return reader
+
+
+def system_xml(path):
+    refuse_code(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def model(path):
+    try:
+        load_model(path)
+    except InputError as error:
+        assert path.name in str(error)
+        raise
+
+
+def description(path):
+    """The JSON of a model's file, in place of that of a whole one with its tensors."""
+    text, whole = path.read_bytes().decode(errors="replace"), path.with_name("model.safetensors")
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError("it is no JSON: give the description of a model") from None
+    whole.write_bytes(safetensors.torch.save(tensors_of_model(), {DESCRIPTION: text}))
+    model(whole)
+
+
+@cache
+def tensors_of_model():
+    return safetensors.torch.load((CORPUS / "model" / "whole").read_bytes())
+
+
+def manifest(path):
+    """As it is, and as one whose checksum is right, which a stranger can make too."""
+    text = path.read_bytes()
+    try:
+        content = json.loads(text)
+        path.write_text(json.dumps({**content, CHECKSUM: checksum_of(content)}))
+    except (ValueError, RecursionError, TypeError):
+        path.write_bytes(text)
+    run = RunFolder.load(path.parent)
+    options_of(run)
+    run.seconds(), run.evaluations_spent(), run.last_model()
+    for name in run.manifest["stages"]:
+        run.is_done(name), run.is_lost(name)
+
+
 def weights(path):
     return read([], None, ["npy:" + str(path)], TEMPERATURE)
 
@@ -142,6 +263,12 @@ TARGETS = {
     "opes": ("state.npz", opes),
     "surface": ("fes.npz", load_surface),
     "npy": ("x.npy", weights),
+    "card": ("mine.toml", card),
+    "force_field": ("mine.xml", from_card(OF_FORCE_FIELD, lambda path: refuse_scripts([path]))),
+    "system": ("system.xml", from_card(OF_SYSTEM, system_xml)),
+    "model": ("m.safetensors", model),
+    "description": ("description.json", description),
+    "manifest": ("manifest.json", manifest),
 }
 """For each format the name that its file gets, and what reads it."""
 

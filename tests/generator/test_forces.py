@@ -2,8 +2,6 @@
 
 import copy
 import os
-import pickle
-import re
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
@@ -389,25 +387,16 @@ def test_a_backend_that_not_every_platform_has(models, monkeypatch):
     assert isinstance(torch_force(model, "slow_bias"), openmm.PythonForce)
 
 
-class Evil:
-    def __reduce__(self):
-        return (print, ("run",))
-
-
-def test_code_in_a_system_of_a_card_is_refused(models, capsys):
+def test_code_in_a_system_of_a_card_is_refused(models):
+    """TorchScript too, which may write files."""
     _, model = models["bonded_chain"]
     system = openmm.System()
     for _ in range(5):
         system.addParticle(1.0)
+    refuse_code(openmm.XmlSerializer.serialize(system))
     system.addForce(torch_force(model, "slow_bias", backend="python"))
-    text = openmm.XmlSerializer.serialize(system)
-    refuse_code(text)
-    ours = re.search(r'function="([0-9a-f]+)"', text)[1]
-    with pytest.raises(InputError, match=r"would run builtins\.print"):
-        refuse_code(text.replace(ours, pickle.dumps(Evil()).hex()))
-    with pytest.raises(InputError, match="cannot be read"):
-        refuse_code(text.replace(ours, "80"))
-    assert "run" not in capsys.readouterr().out
+    with pytest.raises(InputError, match="a PythonForce in it would run code"):
+        refuse_code(openmm.XmlSerializer.serialize(system))
 
 
 def system_with(system, slow, forces=None):

@@ -18,7 +18,7 @@ from openmm_gancl.coordinates.torch_modules import features_module
 from openmm_gancl.generator import InvertibleGenerator, restrain_torsions, untrained_model
 from openmm_gancl.generator.coupling import CouplingNetwork
 from openmm_gancl.generator.model import load_lifting_model, with_encoder, with_generator
-from openmm_gancl.generator.model_file import DESCRIPTION, SCHEMA_VERSION
+from openmm_gancl.generator.model_file import CHECKSUM, DESCRIPTION, SCHEMA_VERSION
 from openmm_gancl.generator.trained_for import system_metadata
 from openmm_gancl.learning.learned_labels import learn_slow_coordinates, load_labels
 from openmm_gancl.reference.chart import chart_for
@@ -96,7 +96,9 @@ def files(models, tmp_path_factory):
         path = tmp_path_factory.mktemp("models") / "model.safetensors"
         model.save(path)
         with safe_open(path, framework="pt") as stored:
-            found[name] = path, json.loads(stored.metadata()[DESCRIPTION]), load_file(path)
+            description = json.loads(stored.metadata()[DESCRIPTION])
+            del description[CHECKSUM]  # so that what is changed is found out by what it is
+            found[name] = path, description, load_file(path)
     return found
 
 
@@ -301,6 +303,17 @@ def test_a_truncated_file(files, tmp_path, name, share):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match=r"is no model \(.*\): give a model\.safetensors that gancl wrote"):
         load_model(path)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.6, 0.95])
+def test_one_changed_bit_is_noticed(files, tmp_path, place):
+    """Also in a number, which makes another model, as good as any."""
+    path, _, _ = files["latent"]
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"is no model|describes no model"):
+        load_model(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"schema_version": NaN}'])

@@ -25,7 +25,7 @@ from openmm_gancl import (
     load_system,
 )
 from openmm_gancl import learn as learn_by_hand
-from openmm_gancl.cli.runs import advance
+from openmm_gancl.cli.runs import Where, advance
 from openmm_gancl.lifting import LoopOptions
 from openmm_gancl.moves import learning_progress
 from openmm_gancl.moves.learned_move import NOT_TRUSTED, load_move
@@ -35,8 +35,10 @@ from openmm_gancl.sampling.short_windows import ShortWindows
 from openmm_gancl.system import card_of_simulation
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.closures import run_closures
+from openmm_gancl.workflow.manifest import MANIFEST
 from openmm_gancl.workflow.options import LoopSettings, RunOptions
+from tests.physics.test_one_molecule import beside_a_partner, places
 from tests.workflow.test_run import Notes
 
 TINY = LoopSettings(
@@ -184,7 +186,7 @@ def test_each_step_can_be_done_by_hand(chain):
 
 def test_the_command_line_goes_on_with_its_folder(finished, tmp_path):
     moved = copied(finished, tmp_path)
-    outcome = advance(moved, None, None, 1, "surface")
+    outcome = advance(moved, None, None, Where(1, None), "surface")
     assert outcome.summary == finished[0].summary
     assert load_system(moved / "system").positions.tolist() == finished[0].system.positions.tolist()
 
@@ -339,6 +341,9 @@ def of_two_molecules(chain):
             topology.addBond(atoms[first.index], atoms[second.index])
     for mass in chain.masses:
         system.addParticle(mass)
+    across = openmm.HarmonicBondForce()
+    across.addBond(1, 6, 3.0, 10.0)
+    system.addForce(across)
     simulation = app.Simulation(
         topology, system, openmm.LangevinMiddleIntegrator(300, 1, 0.002), openmm.Platform.getPlatformByName("Reference")
     )
@@ -376,7 +381,8 @@ CASES = {
     "cut by a box": (in_two_boxes, {}, "cut by a periodic box"),
     "no temperature": (lambda chain: simulate(chain, openmm.VerletIntegrator(0.002)), {}, "temperature"),
     "barostat": (barostat, {}, "MonteCarloBarostat.*umbrella windows"),
-    "two molecules": (of_two_molecules, {}, "2 molecules.*solute alone"),
+    "bonded across": (of_two_molecules, {}, "atoms 1 and 6 are bonded across.*add the bond"),
+    "labels of two": (of_two_molecules, {"labels": [(0, 1, 2, 3), (5, 6, 7, 8)]}, "bonded across"),
     "restrained in place": (restrained_in_place, {}, "moved or turned"),
     "force added later": (lambda chain: simulate(chain, add_later=[constant_bias()]), {}, "Context"),
     "too few evaluations": (simulate, {"max_evaluations": 100}, "max_evaluations"),
@@ -499,3 +505,23 @@ def test_learned_labels_are_drawn_by_their_torsions(chain, finished, tmp_path):
     alone = ModuleCoordinates.from_module(Cosine(), names=("cosine",), periods=[np.inf], domain=[[-1.0, 1.0]])
     with pytest.raises(InputError, match="name no torsions"):
         learn(simulate(chain), chain, labels=alone)
+
+
+def test_of_several_molecules_the_one_of_the_labels_is_learned(chain, tmp_path):
+    """Beside a partner and a particle without a mass; a second script reads it, closures are refused."""
+    simulation = beside_a_partner()
+    before = state_of(simulation)
+    move = learn(simulation, chain, [(1, 2, 3, 4)], folder=tmp_path / "run")
+    assert state_of(simulation) == before and move.system.n_atoms == 5
+    assert move.summary.force_evaluations <= TINY.max_evaluations
+    there = places(simulation)
+    records = move.run(40)
+    assert sum(record.accepted for record in records) >= 4
+    moved = np.flatnonzero((places(simulation) != there).any(axis=1))
+    assert moved.tolist() == [1, 2, 3, 4, 5]
+    again = load_move(beside_a_partner(), tmp_path / "run", seed=move.seed).run(5)
+    assert len({record.label for record in again} - {record.label for record in records}) <= 5
+    with pytest.raises(InputError, match="of a molecule beside others that are held"):
+        run_closures(tmp_path / "run", reporter=Notes())
+    with pytest.raises(InputError, match="label torsion:1,2,3,0 names atom 0 of another molecule"):
+        learn(simulation, chain, [(1, 2, 3, 0)])

@@ -173,6 +173,19 @@ def test_a_target_that_has_changed_is_noticed(system, model):
     move.run(1)
 
 
+@pytest.mark.parametrize(
+    ("platform", "message"),
+    [("CPU", r"own dynamics failed \(.*NaN\): give a shorter"), ("Reference", "it has blown up")],
+)
+def test_dynamics_that_blow_up_between_attempts_are_named(platform, message, system, model):
+    """OpenMM raises on the CPU platform, and goes on with NaN on the Reference platform."""
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.5)
+    simulation = simulate(system, integrator=integrator, platform=platform)
+    move = LiftMove(simulation, model, relax_steps=20, seed=1, platform="Reference")
+    with pytest.raises(InputError, match=message):
+        move.run(3, md_steps=500)
+
+
 def test_positions_that_were_never_set_are_reported(system, model):
     simulation = simulate(system)
     simulation.context.setPositions(np.zeros_like(system.positions))
@@ -279,6 +292,11 @@ def periodic(system):
     system.addForce(force)
 
 
+def of_two_in_a_box(system):
+    system.addParticle(12.0)
+    periodic(system)
+
+
 def place_restraint():
     force = openmm.CustomExternalForce("100*(x*x+y*y+z*z)")
     force.addParticle(0, [])
@@ -305,7 +323,7 @@ def other_group():
         ([openmm.MonteCarloBarostat(1.0, 300.0)], periodic, 0, "needs a fixed volume: use umbrella windows"),
         ([openmm.DrudeForce()], None, 0, "Drude particles"),
         ([], virtual_site, 1, "1 virtual sites"),
-        ([], lambda system: system.addParticle(12.0), 1, "holds 2 molecules"),
+        ([], of_two_in_a_box, 1, "holds 2 molecules"),
         ([], lambda system: system.addConstraint(0, 1, 0.15), 0, "model has 0 constrained bonds"),
         ([place_restraint()], None, 0, "moved or turned"),
         ([droplet()], None, 0, "moved or turned"),

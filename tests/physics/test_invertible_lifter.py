@@ -13,7 +13,7 @@ from openmm_gancl import InputError, Lifter, load_system, structures_at, surface
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.density_reference import DensityReference
 from openmm_gancl.generator.invertible import InvertibleGenerator
-from openmm_gancl.generator.score_fit import fit_triangular
+from openmm_gancl.generator.score_fit import fit_triangular, untrained_triangular
 from openmm_gancl.generator.trained_for import system_metadata
 from openmm_gancl.lifting import check_lifts, latent_relaxation
 from openmm_gancl.lifting.surface import weighted_ends
@@ -207,10 +207,28 @@ def test_options_that_mean_nothing_are_refused(options, message):
         Lifter(load_system(name), made(name, "trained"), **options).lift(np.zeros((1, 1)), seed=1)
 
 
-def test_what_takes_the_product_generator_alone_says_so():
+def test_a_solvated_system_without_the_models_atoms_is_refused():
     water = load_system("alanine_dipeptide_water")
-    with pytest.raises(InputError, match=r"holds 729 molecules.*writes no forces that steer"):
+    with pytest.raises(InputError, match=r"the System has no atom .* of the model: give the model of its solute"):
         structures_at(water, made(DOUBLE_WELL.name, "trained"), [[0.0]])
+
+
+@pytest.mark.slow
+def test_a_solute_in_water_is_put_at_its_label_and_clashes_are_relaxed():
+    """Draws of an untrained generator, at labels far from the structure's."""
+    water, vacuum = load_system("alanine_dipeptide_water"), load_system("alanine_dipeptide_vacuum")
+    chart = chart_for(vacuum.topology, vacuum.slow, vacuum.positions)
+    scales = np.repeat([0.003, 0.05, 0.1], [chart.n_bonds, chart.n_angles, chart.n_torsions])
+    origin = chart.to_internal(vacuum.positions[None])[0]
+    fitted = untrained_triangular(chart, vacuum.slow, origin, scales, np.random.default_rng(2), strength=0.0)
+    model = InvertibleGenerator(fitted, chart, vacuum.slow, system_metadata(vacuum))
+    labels = np.array([[-1.4, 1.2], [1.1, -0.8]])
+    found = structures_at(water, model, labels, equilibration_steps=200, platform="CPU", seed=1)
+    assert found.log_weights is None and found.guarantee.startswith("no weights (the System holds 729 molecules")
+    assert np.isfinite(found.energies).all() and np.abs(found.label_errors(water.slow)).max() < 0.6
+    # as low as liquid water of that many molecules, -40 kJ/mol each, and no clash
+    assert (found.energies < -20.0 * 749).all()
+    assert (water.constraints.violations(found.positions) < 1e-4).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from unittest import mock
 
 import numpy as np
 import openmm
@@ -10,19 +11,27 @@ import pytest
 from openmm import app, unit
 
 from openmm_gancl import InputError
-from openmm_gancl.moves import exchange
+from openmm_gancl.moves import exchange, velocities
 from openmm_gancl.moves import openmmtools as adaptor
 
-from .exact import DOUBLE_WELL
+from .exact import CHAIN, DOUBLE_WELL
 from .statistics import z_limit
 from .test_moves import scores
+from .test_one_molecule import beside_a_partner, places
 from .toy_generators import generator
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from openmmtools import mcmc, states
+    from openmmtools import cache, mcmc, states
 
 NAME = DOUBLE_WELL.name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_reference():
+    """openmmtools' own cache, which measures nothing and takes what is fastest for large systems."""
+    cache.global_context_cache.empty()
+    cache.global_context_cache.platform = openmm.Platform.getPlatformByName("Reference")
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +161,58 @@ def test_what_has_no_exact_lift_is_refused(models, files):
     sampler_state = states.SamplerState(water.positions * unit.nanometer)
     with pytest.raises(InputError, match="needs a fixed volume"):
         move_of(models.system(NAME), files).apply(state, sampler_state)
+
+
+def test_velocities_are_those_of_the_integrator_that_has_run(models, tmp_path):
+    """Half a step before for LangevinDynamicsMove, as drawn for an integrator of openmmtools' own."""
+    system, costs = models.system(CHAIN.name), []
+    generator(CHAIN.name, "trained").save(tmp_path / "model.safetensors")
+    with (tmp_path / "top.pdb").open("w") as file:
+        app.PDBFile.writeFile(system.topology, 10 * system.positions, file, keepIds=True)
+    files = {"model": tmp_path / "model.safetensors", "topology": tmp_path / "top.pdb"}
+    for kind in (mcmc.LangevinDynamicsMove, mcmc.LangevinSplittingDynamicsMove):
+        cache.global_context_cache.empty()
+        dynamics = kind(timestep=system.time_step * unit.picosecond, n_steps=5)
+        lift = adaptor.LiftMCMCMove(**files, moves="independent", seed=4)
+        state, sampler_state = state_of(system), states.SamplerState(system.positions * unit.nanometer)
+        for _ in range(30):
+            dynamics.apply(state, sampler_state)
+            with mock.patch.object(velocities, "velocities_after", wraps=velocities.velocities_after) as found:
+                lift.apply(state, sampler_state)
+            costs += [found.call_args.args[0].integrator.getStepSize()._value] if found.called else []
+            if found.called:
+                expected = velocities.velocities_after(*found.call_args.args)
+                np.testing.assert_allclose(sampler_state.velocities._value, expected[0], atol=1e-12)
+                assert expected[1] == (2 if kind is mcmc.LangevinDynamicsMove else 0)
+    assert len(costs) > 4 and set(costs) == {system.time_step}
+
+
+def test_the_present_state_is_the_target(models, drawn):
+    """A parameter that a state sets in the Context, as alchemical states do, needs no new move."""
+    system, lift = models.system(NAME), adaptor.LiftMCMCMove(**drawn, platform="Reference", seed=4, moves="independent")
+    one, sampler_state = state_of(system), states.SamplerState(system.positions * unit.nanometer)
+    lift.apply(one, sampler_state)
+    made = lift._exchange
+    lift.apply(copy.deepcopy(one), sampler_state)
+    assert lift._exchange is made
+    force = openmm.CustomExternalForce("5*x")
+    force.addParticle(0, [])
+    biased = openmm.XmlSerializer.clone(system.system)
+    biased.addForce(force)
+    lift.apply(states.ThermodynamicState(biased, system.temperature * unit.kelvin), sampler_state)
+    assert lift._exchange is not made
+
+
+def test_a_molecule_beside_others(tmp_path):
+    """As `LiftMove` does: the others stay, and the target is exact with them."""
+    simulation = beside_a_partner()
+    generator(CHAIN.name, "trained").save(tmp_path / "model.safetensors")
+    with (tmp_path / "top.pdb").open("w") as file:
+        app.PDBFile.writeFile(simulation.topology, 10 * places(simulation), file, keepIds=True)
+    lift = adaptor.LiftMCMCMove(tmp_path / "model.safetensors", tmp_path / "top.pdb", moves="independent", seed=4)
+    state = states.ThermodynamicState(simulation.system, 300 * unit.kelvin)
+    sampler_state = states.SamplerState(places(simulation) * unit.nanometer)
+    for _ in range(20):
+        lift.apply(state, sampler_state)
+    moved = np.flatnonzero((sampler_state.positions._value != places(simulation)).any(axis=1))
+    assert moved.tolist() == [1, 2, 3, 4, 5] and lift.n_accepted >= 2

@@ -1,5 +1,6 @@
 """Windows and structures of any System: solvent, constraints, barostat, the user's Simulation left alone."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -21,15 +22,17 @@ from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.platforms import PotentialEnergy, make_context
 from openmm_gancl.engine.random_numbers import openmm_seed
 from openmm_gancl.engine.tasks import run_tasks
-from openmm_gancl.free_energy import window_table, window_weights
+from openmm_gancl.free_energy import frames_needed, sample_until, window_table, window_weights
 from openmm_gancl.free_energy.plots import plot_equilibration
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.sampling import langevin
-from openmm_gancl.sampling.frames import load_frames, save_frames
-from openmm_gancl.sampling.langevin import RestrainedDynamics, Walkers
+from openmm_gancl.sampling.frames import Walkers, load_frames, save_frames
+from openmm_gancl.sampling.langevin import RestrainedDynamics
 from openmm_gancl.sampling.steering import nearest_starts, pulled_starts, steer
 from openmm_gancl.sampling.windows import neighbouring_windows
 from openmm_gancl.system.simulation import default_time_step
+
+from ..physics.exact import CHAIN
 
 QUICK = {"steps_per_window": 20, "frames_per_window": 4, "equilibration_steps": 10, "platform": "Reference"}
 
@@ -80,6 +83,10 @@ def test_windows_of_a_simulation_in_water(water):
     assert len(frames) == 8 and not frames.dropped
     assert frames.force_evaluations == 2 * 60 + 200 + 2 * 30  # pulled, minimised once, sampled
     assert np.abs(frames.cv_values - frames.labels).max() < 0.6
+    # the barostat tries a change every five steps
+    assert frames.boxes.shape == (8, 3, 3) and len({tuple(box.ravel()) for box in frames.boxes}) > 1
+    assert (frames.select([0, 1]).boxes == frames.boxes[:2]).all()
+    np.testing.assert_array_equal(frames.walkers.boxes[0], frames.boxes[frames.window == 0][-1])
     after = simulation.context.getState(positions=True, velocities=True)
     assert simulation.currentStep == 0
     for name in ("getPositions", "getVelocities"):
@@ -369,3 +376,82 @@ def test_neither_system_nor_simulation(chain):
         sample_windows("chain", np.zeros((3, 1)))
     with pytest.raises(InputError, match="has no labels: give slow"):
         sample_windows(simulation_of(chain), np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("exchange_steps", [0, 10])
+def test_windows_that_are_continued_are_one_longer_run(chain, exchange_steps, tmp_path):
+    """To the last bit where stretches are the same; also from a file."""
+    options = {**QUICK, "labels": [[0.5], [1.5], [-2.0]], "exchange_steps": exchange_steps, "seed": 4}
+    whole = sample_windows(chain, **options | {"steps_per_window": 40, "frames_per_window": 8})
+    part = sample_windows(chain, **options)
+    save_frames(part, tmp_path / "part.npz")
+    found = sample_windows(
+        chain, **{**QUICK, "exchange_steps": exchange_steps, "seed": 4}, continued=load_frames(tmp_path / "part.npz")
+    )
+    assert len(found) == len(whole) == 24 and (found.window == whole.window).all()
+    assert found.boxes is None and found.n_stretches == (4 if exchange_steps else 2)
+    assert found.force_evaluations == whole.force_evaluations
+    # without exchanges one longer call is one stretch, whose random numbers go on
+    assert (found.positions == whole.positions).all() == bool(exchange_steps)
+    assert (found.positions[found.window == 0][:4] == part.positions[part.window == 0]).all()
+
+
+def test_windows_that_cannot_be_continued_say_why(chain):
+    frames = sample_windows(chain, labels=[[0.5], [1.5]], **QUICK)
+    walkers = frames.walkers.select([0, 1])
+    walkers.positions[1] = np.nan
+    for change, options, words in (
+        (frames, {"labels": [[0.5], [1.6]]}, "`labels` are others than those"),
+        (frames, {"force_constants": 3.0}, "`force_constants` are others"),
+        (frames, {"starts": "structure"}, "leave starts out"),
+        (replace(frames, walkers=None), {}, "do not say where their windows ended"),
+        (replace(frames, walkers=walkers), {}, "window 1 blew up"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sample_windows(chain, continued=change, **QUICK, **options)
+
+
+@pytest.fixture(scope="module")
+def rounds(chain):
+    """Windows of the chain until an error that takes a few rounds."""
+    labels, said = (-np.pi + 2 * np.pi * (np.arange(12) + 0.5) / 12)[:, None], []
+    options = {"steps_per_window": 320, "frames_per_window": 16, "force_constants": 20.0, "bins": 24, "seed": 2}
+    found = sample_until(
+        chain, labels, until=0.25, max_frames_per_window=512, platform="Reference", progress=said.append, **options
+    )
+    return found, said
+
+
+def test_windows_until_an_error(chain, rounds):
+    found, said = rounds
+    assert found.reached and found.error <= 0.25 and found is said[-1] and len(said) > 1
+    assert [len(one.frames) for one in said] == [12 * 16 * 2**i for i in range(len(said))]
+    assert all(not one.reached for one in said[:-1])
+    assert (found.frames.energies[found.frames.window == 3][:16] == said[0].frames.energies[48:64]).all()
+    # the chain's own surface, within its errors
+    surface = found.analysis.surface
+    middles = 0.5 * (surface.edges[0][1:] + surface.edges[0][:-1])
+    known = surface.energy < 6 * chain.kT
+    difference = (surface.energy - CHAIN.torsion_energy(middles))[known]
+    z = (difference - difference.mean()) / np.hypot(surface.error[known], 0.1)
+    assert np.sqrt((z**2).mean()) < 2.0
+    more = sample_until(
+        chain, until=0.25, max_frames_per_window=512, continued=found.frames, bins=24, platform="Reference"
+    )
+    assert more.reached and len(more.frames) == len(found.frames)
+
+
+def test_what_each_window_still_needs(rounds):
+    found, said = rounds
+    first, last = (frames_needed(one.analysis, 0.25) for one in (said[0], found))
+    assert first.sum() > 2 * last.sum() and (first > 0).sum() > 6
+    assert frames_needed(found.analysis, 10.0).sum() == 0
+    assert (frames_needed(found.analysis, 0.05) >= frames_needed(found.analysis, 0.1)).all()
+    table = window_table(found.analysis, 0.05).splitlines()
+    assert len(table) == 12 and all(re.search(r", needs \d+ more$", row) for row in table)
+    assert "needs" not in window_table(found.analysis)
+
+
+def test_until_must_be_an_error(chain):
+    with pytest.raises(InputError, match="give a positive error in kT"):
+        sample_until(chain, [[0.5]], until=0.0, max_frames_per_window=10)

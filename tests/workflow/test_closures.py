@@ -57,6 +57,17 @@ def test_closures_of_a_run(folder):
     assert (folder / "closures.png").stat().st_size > 10_000
 
 
+def test_closures_are_shown_where_nothing_can_be_written(folder, monkeypatch):
+    """After the test above."""
+    monkeypatch.setattr("openmm_gancl.workflow.run.is_writable", lambda path: False)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    shown = gancl("closures", folder, *BROWNIAN)
+    assert shown.exit_code == 0 and "frames, half against half" in shown.stdout
+    other = gancl("closures", folder, *BROWNIAN[:-1], "50")
+    assert other.exit_code == 2 and "is not yours to write" in other.stderr.replace("\n", " ")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_the_same_command_gives_the_same_bytes_and_the_run_goes_on(folder):
     """After the test above."""
     before = (folder / "closures.json").read_bytes()

@@ -16,7 +16,7 @@ from openmm_gancl.sampling.short_windows import load_force_frames
 from openmm_gancl.system.library import load_system, systems_root
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST
+from openmm_gancl.workflow.manifest import MANIFEST
 from openmm_gancl.workflow.options import LoopSettings, RunOptions
 from openmm_gancl.workflow.stages import rounds
 from openmm_gancl.workflow.stages.rounds import loop_options

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.plots import plot_surface
-from openmm_gancl.free_energy.surface import FreeEnergySurface
+from openmm_gancl.free_energy.surface import FreeEnergySurface, load_surface
 from openmm_gancl.generator.model import load_model
 from openmm_gancl.lifting import surface as lifting_surface
 from openmm_gancl.lifting.lifter import Lifter
@@ -30,11 +31,12 @@ from openmm_gancl.sampling.labels import spread
 from openmm_gancl.system.library import copy_system, load_system
 from openmm_gancl.workflow import budget
 from openmm_gancl.workflow import options as run_options
-from openmm_gancl.workflow import process as process_module
 from openmm_gancl.workflow import run as pipeline
-from openmm_gancl.workflow.folder import MANIFEST, RunFolder, checksum, locked, prepare_folder
+from openmm_gancl.workflow.folder import RunFolder, checksum, locked, prepare_folder
+from openmm_gancl.workflow.manifest import MANIFEST, write_manifest
 from openmm_gancl.workflow.options import RunOptions, effective, settings_of
 from openmm_gancl.workflow.report import write_report
+from openmm_gancl.workflow.time_step_check import check_time_step, compared
 from tests.tiny_run import PRESETS
 
 SYSTEM = "double_well_oscillators"
@@ -104,6 +106,17 @@ def begun(tmp_path_factory):
     return folders
 
 
+IDENTITY = {
+    "system": {"name": "x", "source": "x", "card": {}, "force_field_hash": "0", "positions": []},
+    "options": {},
+    "settings": {},
+    "seed": 0,
+    "versions": {},
+    "platform": "Reference",
+    "threads": 1,
+}
+
+
 def manifest(folder):
     return json.loads((folder / MANIFEST).read_text())
 
@@ -158,7 +171,7 @@ def test_force_evaluations_are_the_sum_of_what_the_stages_spent(finished):
 
 def test_the_manifest_says_what_the_run_was_made_with(finished):
     stored = manifest(finished.folder)
-    assert stored["schema_version"] == 2 and stored["threads"] == 1 and stored["seed"] == 0
+    assert stored["schema_version"] == 3 and stored["threads"] == 1 and stored["seed"] == 0
     assert stored["platform"] == "Reference" and stored["versions"]["openmm"]
     assert stored["system"]["card"]["name"] == SYSTEM
     for name, entry in stored["stages"].items():
@@ -288,7 +301,7 @@ def test_a_changed_card_is_refused(sampled, tmp_path):
 def test_another_version_is_refused(sampled):
     stored = manifest(sampled)
     (sampled / MANIFEST).write_text(json.dumps({**stored, "schema_version": 99}))
-    with pytest.raises(InputError, match="schema version 99, this program reads 2"):
+    with pytest.raises(InputError, match="schema version 99, this program reads 3"):
         run(sampled)
 
 
@@ -304,6 +317,150 @@ def test_a_missing_stage_file_is_noticed(sampled):
     (sampled / "sample" / "held_out.npz").unlink()
     with pytest.raises(InputError, match=r"held_out.npz is missing"):
         run(sampled)
+
+
+def test_a_stage_that_is_gone_is_said_to_be_computed_again(begun, finished, tmp_path):
+    folder, notes = Path(shutil.copytree(begun["lift"], tmp_path / "run")), Notes()
+    shutil.rmtree(folder / "train")
+    run(folder, reporter=notes, until="train")
+    assert any("train was finished and is not there any more" in note for note in notes.notes)
+    assert (folder / "model.safetensors").read_bytes() == (finished.folder / "model.safetensors").read_bytes()
+
+
+def test_a_moved_card_is_named_and_taken_where_it_is(tmp_path):
+    card = copy_system(SYSTEM, tmp_path / "there") / "card.toml"
+    run(tmp_path / "run", target=str(card), until="sample")
+    (tmp_path / "there").rename(tmp_path / "here")
+    with pytest.raises(InputError, match=rf"begun with the card {card}, which is not there any more: put it back, or"):
+        run(tmp_path / "run", None, None, until="sample")
+    assert run(tmp_path / "run", target=str(tmp_path / "here"), until="sample").done == ("sample",)
+
+
+def test_a_manifest_with_any_byte_changed_or_cut_is_refused(sampled):
+    whole, options = (sampled / MANIFEST).read_bytes(), effective(QUICK)
+    rng = np.random.default_rng(0)
+    same = 0
+    for place in rng.integers(len(whole), size=60):
+        (sampled / MANIFEST).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            same += RunFolder.load(sampled).manifest["options"] == options
+        except InputError as error:
+            assert str(sampled) in str(error)
+        else:
+            assert chr(whole[place]) in " \n!", whole[place - 9 : place + 9]
+        (sampled / MANIFEST).write_bytes(whole[:place])
+        with pytest.raises(InputError, match=r"manifest\.json"):
+            RunFolder.load(sampled)
+    (sampled / MANIFEST).write_bytes(whole.replace(b'"relax_steps": 40', b'"relax_steps": 41'))
+    with pytest.raises(InputError, match="not as it was written"):
+        run(sampled)
+
+
+def places_in(content, place=()):
+    """Where values are in JSON, from the outside in."""
+    yield place
+    if isinstance(content, dict | list):
+        for key in content if isinstance(content, dict) else range(min(len(content), 1)):
+            yield from places_in(content[key], (*place, key))
+
+
+def test_a_stranger_s_manifest_says_nothing_that_is_no_run(sampled):
+    """With a checksum that is right: each key missing, and of another type, is a sentence or changes nothing."""
+    stored, read = manifest(sampled), 0
+    for place in [place for place in places_in(stored) if place and "card" not in place and place[0] != "checksum"]:
+        for value in (None, "x", -1, [], {"a": [[]]}, "delete"):
+            changed = json.loads(json.dumps(stored))
+            parent = functools.reduce(lambda part, key: part[key], place[:-1], changed)
+            if value == "delete":
+                del parent[place[-1]]
+            else:
+                parent[place[-1]] = value
+            write_manifest(sampled, changed)
+            try:
+                folder = RunFolder.load(sampled)
+                pipeline.options_of(folder), folder.seconds(), folder.evaluations_spent(), folder.last_model()
+                read += 1
+            except InputError as error:
+                assert str(error).isprintable() and len(str(error)) < 700
+    assert read > 20  # names, versions and defaults may be what they like
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def read_only_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    try:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield place, lambda: subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_finished_run_is_shown_from_a_read_only_disk(finished, sampled, read_only_disk):
+    place, lock = read_only_disk
+    folder = Path(shutil.copytree(finished.folder, place / "run"))
+    half = Path(shutil.copytree(sampled, place / "half"))
+    lock()
+    assert run(folder).summary == finished.summary == run(folder, None, None).summary
+    with pytest.raises(InputError, match=r"half is not yours to write, and not all that you ask for is finished"):
+        run(half)
+
+
+def test_nothing_is_written_where_nothing_may_be(finished, sampled, tmp_path, monkeypatch):
+    """Without the right to mount."""
+    monkeypatch.setattr(pipeline, "is_writable", lambda path: False)
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "finished"))
+    before = contents(folder)
+    assert run(folder).summary == finished.summary
+    assert contents(folder) == before
+    before = contents(sampled)
+    with pytest.raises(InputError, match="not yours to write"):
+        run(sampled)
+    assert contents(sampled) == before
+
+
+def test_frames_that_are_nan_end_a_run_before_they_are_learned_from(tmp_path, monkeypatch):
+    """At this step one window in three blows up; the others alone would give a wrong surface."""
+    card = copy_system(SYSTEM, tmp_path / "copy") / "card.toml"
+    card.write_text(card.read_text().replace("time_step = 0.015", "time_step = 0.15"))
+    with pytest.raises(InputError, match=r"the time step of 0.15 ps is too long: the fastest .* set it to 0.05$"):
+        run(tmp_path / "run", target=str(card))
+    monkeypatch.setattr(pipeline, "check_dynamics", lambda system: None)
+    with pytest.raises(InputError, match=r"of 160 frames .* NaN.*the time step \(0.15 ps\) is too long"):
+        run(tmp_path / "run", target=str(card))
+
+
+def test_half_the_time_step_gives_the_same_surface_within_its_errors(finished, tmp_path):
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    found = check_time_step(folder, reporter=Notes(), workers=1)
+    record = json.loads((folder / "half_time_step" / "time_step.json").read_text())
+    assert found.time_step == 0.015 and record["difference"] == found.difference
+    stored = manifest(folder / "half_time_step")
+    assert stored["system"]["card"]["time_step"] == 0.0075 and stored["seed"] == 1
+    # of about ten independent bins: beyond 2 once in 10^4
+    assert 0.2 < found.difference / found.expected < 2.0 and found.doubt is None
+    assert contents(finished.folder) == {
+        finished.folder / path.relative_to(folder): text
+        for path, text in contents(folder).items()
+        if "half_time_step" not in path.parts
+    }
+
+
+def test_another_surface_at_half_the_time_step_is_doubted(finished):
+    surface = load_surface(finished.folder / "fes.npz")
+    tilted = replace(surface, energy=surface.energy + np.linspace(0.0, 15.0, len(surface.energy)))
+    assert "at half the time step the surface is another one" in compared(surface, tilted, 0.015).doubt
+    shifted = replace(surface, energy=surface.energy + 3.0)
+    assert compared(surface, shifted, 0.015).difference < 1e-9
+    with pytest.raises(InputError, match="no bins in common"):
+        compared(surface, replace(surface, energy=np.full_like(surface.energy, np.inf)), 0.015)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
@@ -323,7 +480,11 @@ def test_a_live_lock_is_refused_and_a_dead_one_taken_over(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (tmp_path / "lock").write_text(json.dumps({**holder, "pid": ended.pid}))
+    left = Path(f"/dev/shm/sem.loky-{ended.pid}-abcdefgh")
+    if left.parent.exists():
+        left.touch()
     with locked(tmp_path, notes.append):
+        assert not left.exists()
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     assert len(notes) == 1 and f"process {ended.pid}" in notes[0]
     assert not (tmp_path / "lock").exists()
@@ -448,13 +609,36 @@ def test_spread_goes_far_and_round():
 
 def test_a_stage_that_fails_leaves_nothing(tmp_path):
     prepare_folder(tmp_path)
-    folder = RunFolder.create(tmp_path, {})
+    folder = RunFolder.create(tmp_path, IDENTITY)
     with pytest.raises(ZeroDivisionError):
         folder.run_stage("sample", lambda out: 1 / 0)
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
     folder.run_stage("sample", lambda out: (out / "a").write_text("1"))
     again = RunFolder.load(tmp_path)
     assert again.is_done("sample") and len(again.manifest["stages"]["sample"]["attempts"]) == 2
+
+
+def test_a_stage_in_which_an_interrupt_was_lost_is_not_finished(tmp_path):
+    """A library that went on after it may have computed anything."""
+
+    class Deaf:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def work(out):
+        Deaf()
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        (out / "a").write_text("1")
+
+    prepare_folder(tmp_path)
+    folder = RunFolder.create(tmp_path, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda _: None)
+        with pytest.raises(KeyboardInterrupt):
+            folder.run_stage("sample", work)
+    assert not folder.is_done("sample") and [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def surface_of(energy, periods):
@@ -532,19 +716,3 @@ def test_killed_twenty_times_it_gives_the_same_bytes(system, tmp_path):
         command = [*script, "run", *arguments, "-o", str(folder)]
         resume = partial(subprocess.run, command, check=True, capture_output=True)
         assert kill_and_resume(command, folder, delay, resume) == expected, (trial, STAGES[stage], delay)
-
-
-def test_an_interrupt_that_python_loses_stops_the_next_stage(monkeypatch):
-    """One raised in a destructor is only printed."""
-
-    class Deaf:
-        def __del__(self):
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), process_module.remembered_interrupts() as check:
-        check()
-        Deaf()
-        check()
-    assert signal.getsignal(signal.SIGINT) is before

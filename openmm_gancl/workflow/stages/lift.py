@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from ...lifting.one_structure import doubts_about_one_structure
 from ...lifting.relaxation import TASK_SIZE
 from ...lifting.reverse_check import ReverseCheck, check_lifts, pooled_z
 from ...lifting.weights import accept_metropolis
-from ...system.molecular_system import MolecularSystem
 from ...trajectories.files import set_dcd_title
 from ...units import FloatArray
 from ..budget import most_lifts
@@ -71,14 +71,17 @@ class _Rounds:
                 self._analyse()
 
 
-def save_trajectory(lifted: FloatArray, system: MolecularSystem, path: Path) -> None:
-    """Write positions, shape=(n, n_atoms, 3), nm: of each lift with a weight, in the order of lifts.npz."""
-    import mdtraj
+def save_trajectory(blocks: Iterable[FloatArray], path: Path) -> None:
+    """Write positions, shape=(n, n_atoms, 3) each, nm: of each lift with a weight, in the order of lifts.npz."""
+    from mdtraj.formats import DCDTrajectoryFile
 
-    topology = mdtraj.Topology.from_openmm(system.topology)
-    positions = lifted.astype(np.float32)
-    mdtraj.Trajectory(positions, topology).save_dcd(str(path))
-    if path.stat().st_size < positions.nbytes:  # the writer does not check what the disk reports
+    n_bytes = 0
+    with DCDTrajectoryFile(str(path), "w") as file:
+        for lifted in blocks:
+            positions = 10 * lifted.astype(np.float32)  # in angstrom
+            file.write(positions)
+            n_bytes += positions.nbytes
+    if path.stat().st_size < n_bytes:  # the writer does not check what the disk reports
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     set_dcd_title(path, "lifts by openmm_gancl")
 
@@ -108,7 +111,7 @@ def lift_stage(run: Run, out: Path) -> None:
         extra["card_labels"] = run.system.slow.transform(lifts.positions)
     save_lifts(lifts, out / "lifts.npz", **extra)
     save_lifts(reverse, out / "reverse.npz")
-    save_trajectory(lifts.positions[lifts.ok], run.system, out / "lifts.dcd")
+    save_trajectory([lifts.positions[lifts.ok]], out / "lifts.dcd")
     checks = check_lifts(forward, reverse, seed=run.seed("lift", "check", "bootstrap"))
     record = {
         "checks": [check_record(check) for check in checks],

@@ -1,6 +1,7 @@
 """The closed loop in a run folder: ``rounds/NN/{frames,model,lifts}``, the last model, the check and the surface."""
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ...files import finite
+from ...errors import InputError, first_line
+from ...files import check_archive, finite, load_json
 from ...free_energy.basins import BasinPopulation, weighted_populations
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
+from ...generator.model_file import BROKEN
 from ...generator.network_training import NetworkOptions
 from ...learning.learned_labels import load_labels
 from ...lifting.draws import Draws
@@ -25,11 +28,12 @@ from ...lifting.loop_options import LoopOptions
 from ...lifting.projected_labels import projected_surface, values_of
 from ...lifting.reverse_check import reason_counts
 from ...lifting.rounds import load_round, pooled_log_weights, round_shares, save_round
+from ...lifting.stored_rows import blocks_of
 from ...lifting.wide_modes import mode_rows, windows_that_changed
 from ...reference.wide_torsions import wide_names
 from ...sampling.short_windows import ForceFrames, ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
-from ..context import Run, Stage
+from ..context import Run, Stage, surface_name
 from ..options import LoopSettings, Relax
 from ..summary import LoopSummary
 from .lift import check_record, save_trajectory
@@ -129,7 +133,7 @@ def title_of(name: str) -> str:
 def compute_and_save(run: Run, step: Step, stored: Stored, out: Path) -> None:
     """One step, whose result goes into a folder."""
     with run.evaluations(title_of(step.name), step.evaluations):
-        stored.save(step.compute(), out)
+        stored.save(step.compute(out) if step.draws else step.compute(), out)
 
 
 def check_stage(run: Run, loop: Loop, out: Path) -> None:
@@ -167,7 +171,7 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
         done(1)
         for number, pair in enumerate(pairs, start=1):
             surface = learned.surface if number == 1 else learned.surface_over(*pair)
-            save_surface(surface, (), out, "_".join(["fes", *pair]))
+            save_surface(surface, (), out, surface_name(pair))
             done(1 + number)
     np.savez_compressed(
         out / "lifts.npz",
@@ -186,9 +190,8 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
         evaluations=draws.evaluations,
         **more,  # type: ignore[arg-type]
     )
-    save_trajectory(
-        loop.coordinates.chart.to_cartesian(draws.coordinates[draws.reason == "ok"]), system, out / "lifts.dcd"
-    )
+    chart, blocks = loop.coordinates.chart, blocks_of(draws.reason == "ok")
+    save_trajectory((chart.to_cartesian(draws.coordinates[rows]) for rows in blocks), out / "lifts.dcd")
     save_structure(system, out / "top.pdb")
     _summary(run, loop, learned, [asdict(row) for row in _populations(run, learned)]).save(out / "summary.json")
 
@@ -196,7 +199,7 @@ def surface_stage(run: Run, loop: Loop, out: Path) -> None:
 def _learned_surface(run: Run, learned: Learned, out: Path) -> FloatArray:
     """Save the surface over the first one or two learned labels; all labels of all draws, shape=(n, d)."""
     slow = load_labels(run.folder.file("slow", "labels.npz")).slow
-    last_round = json.loads(run.folder.file("slow", "report.json").read_text())["last_round"]
+    last_round = load_json(run.folder.file("slow", "report.json"))["last_round"]
     values = values_of(learned, slow)
     save_surface(projected_surface(learned, slow, values, last_round), (), out, "fes")
     return values
@@ -223,7 +226,7 @@ def _populations(run: Run, learned: Learned) -> list[BasinPopulation]:
 
 def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]]) -> LoopSummary:
     system, draws = run.system, learned.lifts
-    checks = json.loads(run.folder.file("check", "checks.json").read_text())
+    checks = load_json(run.folder.file("check", "checks.json"))
     angles = angles_of_check(checks, loop)
     log_ratios, low = loop.log_ratios(draws)
     in_surface = log_ratios + np.log(round_shares(draws))
@@ -304,7 +307,7 @@ def loop_stages(run: Run) -> Iterator[Stage]:
         yield _stage_of(run, step)
         if step.name == "model":
             yield Stage("check", partial(check_stage, run, loop))
-    names = ["_".join(["fes", *pair]) for pair in pairs_of(run)]
+    names = [surface_name(pair) for pair in pairs_of(run)]
     if run.options.slow != "torsions" and not names:
         names = [run.card_surface]
     pictures = tuple(name + suffix for name in names for suffix in (".npz", ".dat", ".png"))
@@ -325,8 +328,26 @@ def _stage_of(run: Run, step: Step) -> Stage:
         partial(compute_and_save, run, step, stored),
         MODEL if step.name == "model" else (),
         # read again: a run that was taken up goes on with the same numbers
-        lambda folder: _accept(run, step, stored.load(folder)),
+        lambda folder: _accept(run, step, _loaded(stored, folder)),
     )
+
+
+def _loaded(stored: Stored, folder: Path) -> Any:
+    """What a folder holds.
+
+    Raises:
+        InputError: something else, whatever its checksums say.
+    """
+    try:
+        for file in folder.glob("*.npz"):
+            check_archive(file)
+        return stored.load(folder)
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, OSError, *BROKEN) as error:
+        raise InputError(
+            f"{folder} does not hold what this program writes ({first_line(error)}): remove it to compute it again"
+        ) from None
 
 
 def _accept(run: Run, step: Step, value: Any) -> None:

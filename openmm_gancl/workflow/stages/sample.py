@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
-from ...sampling.frames import save_frames
+from ...errors import InputError
+from ...sampling.frames import Frames, save_frames
 from ...system.molecular_system import MolecularSystem
 from ..context import Run, restrained_windows
+
+MOST_LOST = 0.01
+"""Frames that may be NaN, of all."""
 
 
 def save_structure(system: MolecularSystem, path: Path) -> None:
@@ -14,6 +18,22 @@ def save_structure(system: MolecularSystem, path: Path) -> None:
     with open(path, "w") as stream:
         PDBFile.writeModel(system.topology, 10.0 * system.positions, stream, keepIds=True)
         PDBFile.writeFooter(system.topology, stream)
+
+
+def _check_finite(system: MolecularSystem, frames: Frames) -> None:
+    """See that windows did not blow up, whose frames would be missing where the potential is steep.
+
+    Raises:
+        InputError: more than a few did.
+    """
+    n, lost = len(frames) + sum(frames.dropped.values()), frames.dropped.get("nan", 0)
+    if lost > MOST_LOST * n:
+        constants = ", ".join(f"{k:g}" for k in system.force_constants)
+        raise InputError(
+            f"{lost} of {n} frames of restrained windows are NaN, so that steep places would be missing: the time step "
+            f"({system.time_step:g} ps) is too long, or the force constants ({constants}) are too large; halve the "
+            "first, or quarter the others"
+        )
 
 
 def sample_stage(run: Run, out: Path) -> None:
@@ -36,4 +56,5 @@ def sample_stage(run: Run, out: Path) -> None:
         if part.dropped:
             dropped = ", ".join(f"{count} {reason}" for reason, count in part.dropped.items())
             run.reporter.note(f"dropped {dropped} of {len(part) + sum(part.dropped.values())} frames ({name})")
+        _check_finite(run.system, part)
     save_structure(run.system, out / "top.pdb")

@@ -1,6 +1,5 @@
 """The surface stage: surfaces from lifts, and the summary."""
 
-import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from ...coordinates.basin import Basin
 from ...coordinates.slow_coordinates import Axes, FirstAxes
+from ...files import load_json
 from ...free_energy.plots import plot_surface
 from ...free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
@@ -71,7 +71,7 @@ def surface_stage(run: Run, out: Path) -> None:
     """The surface, its picture, the basin table and the summary."""
     system, kT = run.system, run.system.kT
     lifts = load_lifts(run.folder.file("lift", "lifts.npz"), labelling_of(run).lifting_system.slow)
-    checks = json.loads(run.folder.file("lift", "checks.json").read_text())
+    checks = load_json(run.folder.file("lift", "checks.json"))
     cost = run.evaluations_before_lifts() + checks["force_evaluations"]
     with run.parts("surface") as progress:
         if labelling_of(run).learned is None:

@@ -1,0 +1,42 @@
+"""Workers on many machines: a Dask cluster that is running somewhere."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import InputError, first_line
+
+CONNECTING = 30.0
+"""Seconds to wait for a scheduler."""
+
+
+@contextmanager
+def dask_executor(scheduler: str) -> Iterator[Executor]:
+    """Tasks run by the workers of a Dask cluster, however many there are at a time.
+
+    Args:
+        scheduler: its address (``tcp://node7:8786``), or the file that ``dask scheduler --scheduler-file`` writes.
+
+    Raises:
+        InputError: Dask is not installed, or no scheduler answers.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("a `scheduler` needs Dask: pip install 'openmm-gancl[dask]'") from None
+    of_file = "://" not in scheduler
+    if of_file and not Path(scheduler).is_file():
+        raise InputError(
+            f"`scheduler` {scheduler} is no file and no address: give one like tcp://host:8786, or the file of "
+            "dask scheduler --scheduler-file"
+        )
+    where = {"scheduler_file": scheduler} if of_file else {"address": scheduler}
+    try:
+        client = Client(**where, timeout=CONNECTING, set_as_default=False)
+    except Exception as error:  # a file or an address may be wrong in any way
+        raise InputError(
+            f"no Dask scheduler answers at {scheduler} ({first_line(error)}): start one with dask scheduler"
+        ) from None
+    with client:
+        yield client.get_executor(pure=False)

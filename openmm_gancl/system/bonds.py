@@ -1,0 +1,78 @@
+"""Which atoms belong to one molecule: by the bonds of a Topology, and by what a System's forces bind."""
+
+from typing import Any
+
+import numpy as np
+import openmm
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ..errors import InputError
+from ..units import IntArray
+
+
+def bonds_of(topology: Any) -> IntArray:
+    """The bonds of an ``openmm.app.Topology``, shape=(n_bonds, 2)."""
+    return np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+
+
+def count_molecules(topology: Any) -> int:
+    """Molecules by the bonds of an ``openmm.app.Topology``; 0 where it has no bonds at all."""
+    bonds = bonds_of(topology)
+    return int(_parts(bonds, topology.getNumAtoms()).max(initial=-1)) + 1 if len(bonds) else 0
+
+
+def count_bound_parts(system: Any) -> int:
+    """Molecules by the bonds and constraints of a System's forces."""
+    pairs = _constrained(system) + _bound(system, openmm.HarmonicBondForce | openmm.CustomBondForce)
+    return int(_parts(np.array(pairs, dtype=np.int64).reshape(-1, 2), system.getNumParticles()).max(initial=-1)) + 1
+
+
+def molecules_of(topology: Any) -> list[IntArray]:
+    """The atoms of each molecule of an ``openmm.app.Topology``, ascending."""
+    parts = _parts(bonds_of(topology), topology.getNumAtoms())
+    return [np.flatnonzero(parts == part) for part in range(int(parts.max(initial=-1)) + 1)]
+
+
+def molecule_with(topology: Any, atom: int) -> IntArray:
+    """The atoms of the molecule that an atom belongs to, ascending.
+
+    Args:
+        topology: an ``openmm.app.Topology``.
+        atom: from 0.
+
+    Raises:
+        InputError: there is no such atom.
+    """
+    n = topology.getNumAtoms()
+    if not 0 <= atom < n:
+        raise InputError(f"`molecule` is {atom}, and the Topology has atoms 0 to {n - 1}: name an atom of the molecule")
+    parts = _parts(bonds_of(topology), n)
+    return np.flatnonzero(parts == parts[atom])
+
+
+def bound_across(system: Any, atoms: IntArray) -> tuple[int, int] | None:
+    """Two atoms, one of these and one not, that a constraint or a HarmonicBondForce binds; None where none are.
+
+    A CustomBondForce may bind any two: restraints of a ligand are made so, and weighed as any other energy.
+    """
+    own = set(atoms.tolist())
+    for one, other in _constrained(system) + _bound(system, openmm.HarmonicBondForce):
+        if (one in own) != (other in own):
+            return one, other
+    return None
+
+
+def _constrained(system: Any) -> list[tuple[int, int]]:
+    return [tuple(system.getConstraintParameters(i)[:2]) for i in range(system.getNumConstraints())]
+
+
+def _bound(system: Any, kinds: Any) -> list[tuple[int, int]]:
+    forces = [force for force in system.getForces() if isinstance(force, kinds)]
+    return [tuple(force.getBondParameters(i)[:2]) for force in forces for i in range(force.getNumBonds())]
+
+
+def _parts(bonds: IntArray, n: int) -> IntArray:
+    """The number of the molecule of each atom, shape=(n,)."""
+    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)

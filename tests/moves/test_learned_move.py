@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 import signal
 import time
@@ -478,7 +479,7 @@ def test_what_progress_raises_ends_the_learning(monkeypatch):
 def test_progress_is_a_line_to_standard_error_by_default(chain, capsys):
     learn(simulate(chain), chain, max_evaluations=2500, progress=None)
     lines = capsys.readouterr().err.splitlines()
-    assert {"learning: lifting, round 1, 0 %, 0 s", "learning: fitting, 0 s"} & set(lines)
+    assert any(re.fullmatch(r"learning: (fitting|lifting, round 1, 0 %), \d+ s", line) for line in lines)
     assert all(line.startswith("learning: ") for line in lines)
 
 
@@ -519,7 +520,8 @@ def test_of_several_molecules_the_one_of_the_labels_is_learned(chain, tmp_path):
     assert sum(record.accepted for record in records) >= 4
     moved = np.flatnonzero((places(simulation) != there).any(axis=1))
     assert moved.tolist() == [1, 2, 3, 4, 5]
-    again = load_move(beside_a_partner(), tmp_path / "run", seed=move.seed).run(5)
+    with pytest.warns(UserWarning, match="not to be trusted"):
+        again = load_move(beside_a_partner(), tmp_path / "run", seed=move.seed).run(5)
     assert len({record.label for record in again} - {record.label for record in records}) <= 5
     with pytest.raises(InputError, match="of a molecule beside others that are held"):
         run_closures(tmp_path / "run", reporter=Notes())

@@ -1,6 +1,7 @@
 """Files that are the old one or the new one at any moment, whatever is killed; reading of files that may be hostile."""
 
 import faulthandler
+import gc
 import json
 import math
 import os
@@ -108,8 +109,12 @@ def limit_process(seconds: int, n_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def silence_process() -> None:
-    """Have readers that talk, warn or crash do so unheard."""
+def begin_child() -> None:
+    """What comes first in a child: readers that talk, warn or crash do so unheard, and the parent's objects stay.
+
+    Collecting a Context of the parent's waits for threads that the child has not.
+    """
+    gc.freeze()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -148,7 +153,7 @@ def in_child(work: Callable[[], T], name: str, n_bytes: int) -> T:
         os.close(read)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
+        status = _status_of(child)
     try:
         value, refused = pickle.loads(answer)  # of our own child
     except (EOFError, pickle.UnpicklingError):
@@ -160,10 +165,18 @@ def in_child(work: Callable[[], T], name: str, n_bytes: int) -> T:
     return value
 
 
+def _status_of(child: int) -> int:
+    """Of a child that has ended or is killed; zero where the caller's program has SIGCHLD ignored."""
+    try:
+        return os.waitpid(child, 0)[1]
+    except ChildProcessError:
+        return 0
+
+
 def _answer(work: Callable[[], Any], pipe: int, seconds: int, n_bytes: int) -> NoReturn:
     """Of the child: the pickled result, or why there is none; never returns."""
     try:
-        silence_process()
+        begin_child()
         os.chdir("/")
         limit_process(seconds, n_bytes)
         try:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import typer
 
+from ..engine.interrupts import interrupted
 from ..errors import InputError
-from .interrupts import INTERRUPTED, answered, in_command, interrupted
+from .interrupts import INTERRUPTED, answered, in_command
 from .options import as_options
 
 BUG, BAD_INPUT, EXIT_NOT_TRUSTED = 1, 2, 3
@@ -64,6 +65,8 @@ def exit_codes(debug: bool, after_interrupt: str = "repeat the command to start 
             if not debug:
                 warnings.simplefilter("ignore")  # of other packages; ours are notes and doubts
             yield
+            if interrupted():  # and a library has lost it
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         ended = _after_interrupt(after_interrupt)
         if debug:

@@ -8,11 +8,17 @@ what a kill leaves, of which nothing is lost.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from ..engine.interrupts import note_interrupt
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 INTERRUPTED = 130
 
@@ -24,19 +30,14 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class _Heard:
-    """Whether Ctrl-C came, and what to say."""
+    """What to say of Ctrl-C, and whether it has been said."""
 
     def __init__(self) -> None:
-        self.came = self.in_command = self.answered = False
+        self.in_command = self.answered = False
         self.advice = "repeat the command"
 
 
 _heard = _Heard()
-
-
-def interrupted() -> bool:
-    """Whether Ctrl-C came: what a command raises afterwards may be a library's answer to it."""
-    return _heard.came
 
 
 @contextmanager
@@ -63,6 +64,7 @@ def listen() -> None:
     if os.name != "posix" or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return  # nohup, or a shell's background job: it is ignored
     signal.signal(signal.SIGINT, _hear)
+    sys.unraisablehook = _lost
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
@@ -70,10 +72,17 @@ def listen() -> None:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    _heard.came = True
+    note_interrupt()
     if not _heard.in_command or _is_importing(frame):
         _end()
     raise KeyboardInterrupt
+
+
+def _lost(unraisable: "UnraisableHookArgs") -> None:
+    """An exception that a destructor raised, of which Python can only tell."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _end()
+    sys.__unraisablehook__(unraisable)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

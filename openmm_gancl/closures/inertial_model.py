@@ -38,8 +38,9 @@ PHASE = 0.2
 PROBED, MOST_TRIALS = 0.05, 15
 """Change of a logarithm for a slope of the fit, and steps of it."""
 
-MOST_MISFIT = 2.0
-"""Root mean square difference of moments in standard errors, above which the model is not to be trusted."""
+MOST_MISFIT, MOST_DEVIATION = 2.0, 0.25
+"""Root mean square difference of moments in standard errors, and of variances beyond their scatter, above which the
+model is not to be trusted: few runs hide the one, and many the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +181,7 @@ class InertialFit:
         model: the model.
         misfit: root mean square difference of means and covariances of displacements, in standard errors: one of a
             right model.
-        deviation: root mean square relative difference of the variances.
+        deviation: root mean square relative difference of the variances, their scatter taken off.
         lags: shape=(m,), ps, at which displacements were compared.
         left: share of the runs that left the domain.
     """
@@ -193,7 +194,7 @@ class InertialFit:
 
     def doubts(self) -> list[str]:
         """Sentences, why it is not to be trusted."""
-        if self.misfit <= MOST_MISFIT:
+        if self.misfit <= MOST_MISFIT and self.deviation <= MOST_DEVIATION:
             return []
         return [
             f"the model with inertia does not explain the runs (moments differ by {self.misfit:.1f} standard errors, "
@@ -304,12 +305,14 @@ def fit_inertial_model(
 
     fitted = least_squares(residuals, start, diff_step=PROBED, x_scale=1.0, max_nfev=MOST_TRIALS, loss="soft_l1")
     of_model, diagonal = fitter.moments(fitted.x), [d + i * (i + 3) // 2 for i in range(d)]
-    pairs = zip(measured, of_model, strict=True)
-    relative = np.concatenate([other[:, diagonal] / value[:, diagonal] - 1 for (value, _), other in pairs])
+    squares = [
+        (other / value - 1)[:, diagonal] ** 2 - (widened * error / value)[:, diagonal] ** 2
+        for (value, error), other in zip(measured, of_model, strict=True)
+    ]
     return InertialFit(
         model=fitter.model(fitted.x),
         misfit=float(np.sqrt((residuals(fitted.x) ** 2).mean())),
-        deviation=float(np.sqrt((relative**2).mean())),
+        deviation=float(np.sqrt(max(0.0, np.concatenate(squares).mean()))),
         lags=times[chosen],
         left=left,
     )

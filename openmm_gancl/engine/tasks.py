@@ -160,18 +160,33 @@ def _submitting(workers: Workers) -> Iterator[Executor]:
     if not isinstance(workers, int) or not hasattr(signal, "pthread_sigmask"):
         yield local_pool(workers) if isinstance(workers, int) else workers
         return
-    from multiprocessing import resource_tracker
-
-    from loky.backend import resource_tracker as loky_tracker
-
-    # they would unmask it when they start
-    resource_tracker.ensure_running()
-    loky_tracker.ensure_running()
+    _start_trackers()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield local_pool(workers)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_trackers() -> None:
+    """The processes that remove semaphores: before the signal is masked, for when they start they unmask it.
+
+    They say nothing of what they remove after a process has been killed: nobody has anything to do about it.
+    """
+    from multiprocessing import resource_tracker
+
+    from loky.backend import resource_tracker as loky_tracker
+
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "ignore"
+    try:
+        resource_tracker.ensure_running()
+        loky_tracker.ensure_running()
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 _local_pools: list[Executor] = []

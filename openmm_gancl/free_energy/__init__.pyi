@@ -7,6 +7,7 @@ from .from_trajectories import surface_from_trajectories as surface_from_traject
 from .from_windows import SampledWindows as SampledWindows
 from .from_windows import analyse_windows as analyse_windows
 from .from_windows import frames_needed as frames_needed
+from .from_windows import median_error as median_error
 from .from_windows import sample_until as sample_until
 from .from_windows import window_table as window_table
 from .plots import plot_convergence as plot_convergence

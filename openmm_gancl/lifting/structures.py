@@ -222,6 +222,22 @@ def _lifted(
     return _exact(lifter, np.repeat(labels, n, axis=0), seed)
 
 
+def _at_labels(
+    system: MolecularSystem,
+    model: LiftingModel | InvertibleGenerator,
+    solute: IntArray,
+    labels: FloatArray,
+    n_steps: int,
+    seed: int,
+    dynamics: RestrainedDynamics,
+    run: RunTasks,
+) -> tuple[Walkers, int]:
+    """Put there by an invertible generator, or steered there by the forces of another; and the cost."""
+    if isinstance(model, InvertibleGenerator):
+        return _placed(system, model, solute, labels, seed), 0
+    return _steered(system, model, solute, labels, n_steps, seed, dynamics, run)
+
+
 def _steered(
     system: MolecularSystem,
     model: LiftingModel,
@@ -394,8 +410,5 @@ def structures_at(
         wanted, run = np.repeat(at, n, axis=0), partial(run_tasks, workers=workers)
         kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
         dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
-        if isinstance(model, InvertibleGenerator):
-            walkers, steered = _placed(target, model, solute, wanted, seed), 0
-        else:
-            walkers, steered = _steered(target, model, solute, wanted, steer_steps, seed, dynamics, run)
+        walkers, steered = _at_labels(target, model, solute, wanted, steer_steps, seed, dynamics, run)
         return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, dynamics, run)

@@ -16,7 +16,7 @@ from ..errors import InputError, first_line
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, numbers
 from .labels import scattered_labels
-from .stability import is_restraint_too_stiff
+from .stability import is_restraint_too_stiff, shorter_step, usual_constants
 
 REAL_GROUP, RESTRAINT_GROUP = 0, 1
 
@@ -24,7 +24,10 @@ STEERING_PARTS = 5
 """In which a restraint moves to the next label."""
 
 SHORTER, SOFTER = 4, 16
-"""Parts of the time step and of the force constants, with which a window that failed is tried again."""
+"""Parts of the time step and of the force constants, at most, with which a window that failed is tried again."""
+
+MOST_PARTS = 100
+"""Times the steps of a window, with shorter ones."""
 
 HYDROGEN_MASS = 4.0
 """amu, at least, of hydrogens on flexible bonds while windows are sampled."""
@@ -271,21 +274,23 @@ def why_it_failed(dynamics: MovingRestraint, start: FloatArray, begin: FloatArra
         label: shape=(d,), where it ends.
     """
     system, windows = dynamics.system, dynamics.windows
-    step, constants = system.time_step, system.force_constants
-    longer = replace(windows, steering_steps=SHORTER * windows.steering_steps, stride=SHORTER * windows.stride)
+    step = shorter_step(system, SHORTER)
+    parts = min(int(np.ceil(system.time_step / step)), MOST_PARTS)
+    longer = replace(windows, steering_steps=parts * windows.steering_steps, stride=parts * windows.stride)
+    constants = np.minimum(system.force_constants / SOFTER, usual_constants(system))
 
     def holds(changed: MolecularSystem, lasting: ShortWindows) -> bool:
         again = MovingRestraint(changed, lasting, dynamics.platform, dynamics.rng)
         return _holds(again, start, begin, label)
 
-    softer = ", ".join(f"{k:g}" for k in constants / SOFTER)
+    softer = ", ".join(f"{k:.3g}" for k in constants)
     stiff = f"the restraint is too stiff, it holds with force constants of {softer}: choose smaller ones"
-    if is_restraint_too_stiff(system) and holds(replace(system, force_constants=constants / SOFTER), windows):
+    if is_restraint_too_stiff(system) and holds(replace(system, force_constants=constants), windows):
         return stiff
     # a soft restraint may hold because it does not go where a longer step fails
-    if holds(replace(system, time_step=step / SHORTER), longer):
-        return f"the time step of {step:g} ps is too long, it holds with {step / SHORTER:g}: choose a shorter one"
-    if holds(replace(system, force_constants=constants / SOFTER), windows):
+    if holds(replace(system, time_step=step), longer):
+        return f"the time step of {system.time_step:g} ps is too long, it holds with {step:.2g}: choose a shorter one"
+    if holds(replace(system, force_constants=constants), windows):
         return stiff
     return (
         "neither a shorter time step nor softer restraints help: see that the structure has no clashes, that the "

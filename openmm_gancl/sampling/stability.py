@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.platforms import make_context
+from ..engine.random_numbers import named_rng
 from ..engine.restraint_forces import add_restraint
 from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
@@ -34,8 +35,8 @@ DISPLACEMENT = 1e-4
 PLACES_EACH = 5
 """Labels of particles, a coordinate, at which the potential is looked at."""
 
-NARROWEST_PART, WIDEST_PART = 1 / 200, 1 / 4
-"""Of a label's domain, that a window may be wide: one standard deviation."""
+NARROWEST_PART, USUAL_PART, WIDEST_PART = 1 / 200, 1 / 56, 1 / 4
+"""Of a label's domain, that a window may be wide: one standard deviation; 200 kJ/mol of a torsion at 300 K is usual."""
 
 MINIMISER_ITERATIONS = 200
 
@@ -88,7 +89,7 @@ class _Curvature:
         if self.restraint is not None:
             self.restraint.move(self.context, self.system.slow.transform(positions[None])[0])
         # from all motions alike: the same numbers in every process
-        motion = np.random.default_rng(0).normal(size=positions.shape)
+        motion = named_rng(0, "fixed", "vibration").normal(size=positions.shape)
         square = 0.0
         for _ in range(MAX_ITERATIONS):
             motion = self._along(motion, positions)
@@ -174,6 +175,18 @@ def _closest(positions: FloatArray) -> tuple[int, int, float]:
     distances, neighbours = distances.reshape(len(positions), -1)[:, -1], neighbours.reshape(len(positions), -1)
     one = int(distances.argmin())
     return one, int(next((i for i in neighbours[one] if i != one), one)), float(distances[one])
+
+
+def usual_constants(system: MolecularSystem) -> FloatArray:
+    """Force constants of windows as wide as those of torsions usually are, shape=(d,)."""
+    spans = system.slow.domain[:, 1] - system.slow.domain[:, 0]
+    return np.asarray(system.kT / (USUAL_PART * spans) ** 2)
+
+
+def shorter_step(system: MolecularSystem, times: float) -> float:
+    """A step that is safe at the structure, and so many times shorter than the system's own, ps."""
+    found = _Curvature(system, with_restraint=False).fastest(np.asarray(system.positions))
+    return min(system.time_step / times, SAFE_PART * found.longest_step)
 
 
 def is_restraint_too_stiff(system: MolecularSystem) -> bool:

@@ -30,7 +30,7 @@ MAX_EXPRESSION, MAX_DEPTH = 4000, 50
 recursion, and simplifies it in a time that grows faster than its length."""
 
 
-def _no_toggle(value: Any) -> Any:
+def _checked_number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("give a number, not true or false")
     if isinstance(value, int) and abs(value) > 2**53:
@@ -56,8 +56,8 @@ def _bounded(expression: str) -> str:
     return expression
 
 
-Number = Annotated[float, BeforeValidator(_no_toggle), Field(strict=True)]
-AtomIndex = Annotated[int, BeforeValidator(_no_toggle), Field(ge=0, lt=2**31, strict=True)]
+Number = Annotated[float, BeforeValidator(_checked_number), Field(strict=True)]
+AtomIndex = Annotated[int, BeforeValidator(_checked_number), Field(ge=0, lt=2**31, strict=True)]
 FourAtoms = tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex]
 Positive = Annotated[Number, Field(gt=0)]
 Interval = tuple[Number, Number]

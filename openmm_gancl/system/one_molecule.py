@@ -21,14 +21,13 @@ import openmm
 from openmm import app
 
 from ..coordinates.slow_coordinates import SlowCoordinates, Torsions
-from ..engine.platforms import fastest_platform
 from ..engine.serialization import deserialized
 from ..errors import InputError
 from ..units import FloatArray, IntArray, masses_of, number, numbers
 from .bonds import bound_across, molecule_with
 
 MANY_ATOMS = 200
-"""Of a System, from which it is measured which platform is fastest."""
+"""Of a System, from which another platform than Reference computes it."""
 
 
 BONDED_ACROSS = (
@@ -99,14 +98,12 @@ class EnergyBesideOthers:
         atoms: shape=(n,), of the molecule.
         positions: shape=(n_atoms, 3), nm, of all atoms.
         weights: shape=(n,), parts of the molecule's mass.
-        platform: that all atoms are computed on.
     """
 
     system_xml: str
     atoms: IntArray
     positions: FloatArray
     weights: FloatArray
-    platform: str
     _context: Any = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,9 +128,11 @@ class EnergyBesideOthers:
 
     def _evaluated(self, placed: FloatArray) -> tuple[float, FloatArray]:
         if self._context is None:
-            platform = openmm.Platform.getPlatformByName(self.platform)
             # an integrator without random numbers, of which the Reference platform has one generator for all
-            self._context = openmm.Context(deserialized(self.system_xml), openmm.VerletIntegrator(0.001), platform)
+            how: list[Any] = [deserialized(self.system_xml), openmm.VerletIntegrator(0.001)]
+            few = len(self.positions) < MANY_ATOMS
+            # without a platform OpenMM takes the fastest that works; measuring would take steps
+            self._context = openmm.Context(*how, *([openmm.Platform.getPlatformByName("Reference")] if few else []))
         whole = self.positions.copy()
         whole[self.atoms] = placed
         self._context.setPositions(whole)
@@ -174,9 +173,8 @@ class OneMolecule:
         if pair := bound_across(system, atoms):
             raise InputError(BONDED_ACROSS.format(*pair))
         masses = masses_of(system)[atoms]
-        platform = "Reference" if len(positions) < MANY_ATOMS else fastest_platform(system, positions)
         xml = openmm.XmlSerializer.serialize(system)
-        energy = EnergyBesideOthers(xml, atoms, np.array(positions), masses / masses.sum(), platform)
+        energy = EnergyBesideOthers(xml, atoms, np.array(positions), masses / masses.sum())
         alone, number_of = openmm.System(), {atom: i for i, atom in enumerate(atoms.tolist())}
         for mass in masses:
             alone.addParticle(mass)

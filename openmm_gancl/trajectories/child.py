@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..files import MAX_EXPANSION, MAX_MEMORY, limit_process, silence_process
+from ..files import MAX_EXPANSION, MAX_MEMORY, begin_child, limit_process
 
 MAX_READING_SECONDS, MIN_READING_RATE = 20, 100_000
 """Of the processor, that reading any file may take, and bytes a second beyond that: a reader in circles takes more."""
@@ -44,7 +44,7 @@ def _limit(path: Path) -> None:
 def _read_in_child(pipe: int, path: Path, chunks: Callable[[], Iterator[Any]]) -> None:
     """Send the frames, or why there are none; never returns."""
     try:
-        silence_process()
+        begin_child()
         _limit(path)
         try:
             for chunk in chunks():

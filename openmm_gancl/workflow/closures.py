@@ -343,7 +343,7 @@ def run_closures(
         trust_force_field: see `load_system`.
 
     Raises:
-        InputError: the run is not finished, relaxes its lifts, has learned labels, or more than two.
+        InputError: the run is not finished, relaxes its lifts, has learned labels, or more than two, or holds others.
     """
     options = options.checked()
     with open_run(Path(path), None, None, reporter, workers, trust_force_field) as opened:
@@ -351,6 +351,11 @@ def run_closures(
             raise InputError(
                 f"{path} has relaxed lifts or learned labels, whose closures are not written yet: begin a run with the "
                 "default generator and the card's labels"
+            )
+        if opened.system.card.get("molecule") is not None:
+            raise InputError(
+                f"{path} is of a molecule beside others that are held, whose motion is not that of its dynamics: "
+                "closures are of a molecule alone"
             )
         if not opened.folder.is_done("surface"):
             raise InputError(f"{path} is not finished: go on with `gancl lift {path}` first")

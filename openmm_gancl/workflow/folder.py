@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..engine.interrupts import noticed_interrupts
 from ..errors import InputError
 from ..files import copy_atomically, load_json, write_atomically
 from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest, write_manifest
@@ -267,7 +268,9 @@ class RunFolder:
         try:
             self.save()
             temporary.mkdir(parents=True)
-            work(temporary)
+            with noticed_interrupts() as check:
+                work(temporary)
+                check()
             entry["checksums"] = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
             os.rename(temporary, target)
             entry["done"] = True

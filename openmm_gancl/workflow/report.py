@@ -363,15 +363,14 @@ def _reduced_model(run: FinishedRun) -> Section:
     captions = of_two if len(surface.names) == 2 else ["Drift", "Diffusion"]
     figures = [drawn(f"rates-{i}", caption, _one_of_rates, rates, surface, i) for i, caption in enumerate(captions)]
     chosen = found["lags"].index(found["lag"])
-    figures.append(
-        drawn("lags", "Slopes from each first lag on", plot_lags, arrays["lags"], arrays["diffusion_by_lag"], chosen)
-    )
+    axes, by_lag = axes_of(surface), (arrays["lags"], arrays["diffusion_by_lag"], chosen)
+    names = [axis.label for axis in axes]
+    figures.append(drawn("lags", "Slopes from each first lag on", plot_lags, *by_lag, names))
     if "committor" in arrays:
-        axes = axes_of(surface)
         edges = [axis.shown(part) for axis, part in zip(axes, rates.model.edges, strict=True)]
-        names, basins = [axis.title for axis in axes], run.basins
+        titles, basins = [axis.title for axis in axes], run.basins
         caption = f"Committor from {basins[0].name} to {basins[1].name}"
-        figures.append(drawn("committor", caption, plot_committor, edges, arrays["committor"], names))
+        figures.append(drawn("committor", caption, plot_committor, edges, arrays["committor"], titles))
     rows = [
         [f"{row['first']} to {row['second']}", f"{formatted(row['there'], '.4g')}", f"{formatted(row['back'], '.4g')}"]
         for row in found["passages"]

@@ -149,12 +149,12 @@ def plot_check(differences: FloatArray, errors: FloatArray, ax: Any) -> None:
     ax.set_ylabel("lifts less frames (kT)")
 
 
-def plot_lags(lags: FloatArray, diffusion: FloatArray, chosen: int, ax: Any) -> None:
+def plot_lags(lags: FloatArray, diffusion: FloatArray, chosen: int, names: Sequence[str], ax: Any) -> None:
     """Draw slopes from each first lag on, over those from the one in use: the evidence of a plateau."""
     relative = np.einsum("mkii->mki", diffusion) / np.einsum("kii->ki", diffusion[chosen])
-    for i, colour in zip(range(relative.shape[2]), COLOURS, strict=False):
+    for i, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
         low, middle, high = np.quantile(relative[:, :, i], (0.16, 0.5, 0.84), axis=1)
-        ax.plot(lags, middle, "o-", color=colour, label=f"label {i + 1}" if relative.shape[2] > 1 else "median")
+        ax.plot(lags, middle, "o-", color=colour, label=f"{name}, median and 68 % of labels")
         ax.fill_between(lags, low, high, color=colour, alpha=0.2, lw=0)
     ax.axvline(lags[chosen], color="0.5", ls=":")
     ax.set_ylim(bottom=0.0)

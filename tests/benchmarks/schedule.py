@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 
 from openmm_gancl.cli.reporting import LogReporter
@@ -24,8 +25,10 @@ from openmm_gancl.workflow.options import RunOptions
 from openmm_gancl.workflow.run import run
 
 RESULTS = Path(__file__).parent / "results" / "schedule"
+PRODUCT = RunOptions(preset="quick", generator="product", platform="Reference")
 RUNS = {
-    "product": ("alanine_dipeptide_vacuum", RunOptions(preset="quick", generator="product", platform="Reference")),
+    "product": ("alanine_dipeptide_vacuum", PRODUCT),
+    "product-4000": ("alanine_dipeptide_vacuum", replace(PRODUCT, lifts=4000)),
     "loop": ("alanine_dipeptide_gbsa", RunOptions(preset="quick", platform="Reference")),
 }
 BETWEEN = 0.002

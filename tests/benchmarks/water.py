@@ -6,6 +6,11 @@ takes a lifting model of the solute (model.safetensors of ``gancl run alanine_di
 structure to 36 windows by either way with the same number of MD steps, samples each for the same number, and prints
 one line a seeding: label error at the start, steps to equilibrate (automatic, mean over windows), the surface's median
 error below 6 kT, and how far the surfaces lie apart in combined errors. Each finished seeding is kept in FOLDER.
+
+With ``--until 0.15`` (kT) windows are continued from their last walkers, ``--steps`` at a time, the seeding that has
+least first, until the median error of each is so low; every round is kept, and the command goes on where it was
+stopped. A table says how many frames each window still needs. MODEL may be an invertible generator, which seeds the
+windows called lifts by its draws.
 """
 
 import argparse
@@ -19,8 +24,9 @@ import numpy as np
 from openmm_gancl import analyse_windows, load_model, load_system, sample_windows, structures_at
 from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.tasks import available_workers, run_tasks
+from openmm_gancl.free_energy import median_error, window_table
 from openmm_gancl.sampling import sample_langevin
-from openmm_gancl.sampling.frames import Walkers, load_frames, save_frames
+from openmm_gancl.sampling.frames import Walkers, join_frames, load_frames, save_frames
 from openmm_gancl.sampling.langevin import RestrainedDynamics
 from openmm_gancl.sampling.steering import pulled_starts
 
@@ -31,6 +37,8 @@ SEEDING_RESTRAINT = np.array([200.0, 200.0])
 """kJ/mol: what brings a molecule over a barrier in a picosecond; with the windows' own it stays behind."""
 
 STRIDE, EXCHANGE, CEILING, BINS = 50, 500, 6.0, 24
+
+NAMES = ("lifts", "pulling", "independent")
 
 
 def seeded(name, system, model, labels, arguments, platform):
@@ -64,9 +72,62 @@ def independent(system, arguments, platform):
     return replace(system, positions=frames.positions[-1])
 
 
+def frames_of(arguments, name):
+    """The file of a seeding."""
+    return arguments.folder / f"{name}.npz"
+
+
+def sampled(arguments, platform):
+    """Options of each round."""
+    return {
+        "steps_per_window": arguments.steps,
+        "frames_per_window": arguments.steps // STRIDE,
+        "equilibration_steps": 0,
+        "exchange_steps": EXCHANGE,
+        "seed": arguments.seed + 1,
+        "platform": platform,
+        "workers": arguments.workers,
+    }
+
+
+def of_solute(frames):
+    """The water's positions are 97 % of the file and not needed again; the last walkers have all of it."""
+    return replace(frames, positions=frames.positions[:, :22].astype(np.float32))
+
+
+def more(name, system, arguments, platform):
+    """One round more of a seeding, kept when it is done."""
+    stored = load_frames(frames_of(arguments, name))
+    # one frame a window, with water that nobody looks at, says which windows go on
+    first = stored.select(np.unique(stored.window, return_index=True)[1])
+    blank = np.zeros((len(first), system.n_atoms, 3))
+    stub = replace(first, positions=blank, dropped={}, force_evaluations=0, n_stretches=stored.n_stretches)
+    found = sample_windows(system, continued=stub, **sampled(arguments, platform))
+    new = found.select(np.setdiff1d(np.arange(len(found)), np.unique(found.window, return_index=True)[1]))
+    new = replace(new, n_stretches=found.n_stretches - stored.n_stretches, exchange_rate=found.exchange_rate)
+    save_frames(join_frames(stored, of_solute(new)), frames_of(arguments, name))
+
+
+def until(system, arguments, platform):
+    """Rounds until all seedings have the error asked for."""
+    while True:
+        errors, lengths = {}, {}
+        for name in NAMES:
+            frames = load_frames(frames_of(arguments, name))
+            analysis = analyse_windows(system, frames, bins=BINS)
+            errors[name], lengths[name] = median_error(analysis), len(frames) // frames.n_windows
+            row = {"seeding": name, "frames_a_window": lengths[name], "median_error_kT": round(errors[name], 3)}
+            print(json.dumps(row), flush=True)
+            print(window_table(analysis, arguments.until), flush=True)
+        missing = [name for name in NAMES if not errors[name] <= arguments.until]
+        if not missing:
+            return
+        more(min(missing, key=lambda name: lengths[name]), system, arguments, platform)
+
+
 def measured(name, system, model, labels, arguments, platform):
     """Frames of the windows and the label errors they started from; from the file if there is one."""
-    path, starts = arguments.folder / f"{name}.npz", arguments.folder / f"{name}_starts.npz"
+    path, starts = frames_of(arguments, name), arguments.folder / f"{name}_starts.npz"
     if not starts.is_file():
         system = independent(system, arguments, platform) if name == "independent" else system
         walkers, cost = seeded(name, system, model, labels, arguments, platform)
@@ -76,21 +137,8 @@ def measured(name, system, model, labels, arguments, platform):
         walkers = Walkers(*(stored.get(key) for key in ("positions", "velocities", "boxes")))
         cost = int(stored["cost"])
     if not path.is_file():
-        frames = sample_windows(
-            system,
-            labels,
-            starts=walkers,
-            steps_per_window=arguments.steps,
-            frames_per_window=arguments.steps // STRIDE,
-            equilibration_steps=0,
-            exchange_steps=EXCHANGE,
-            force_constants=RESTRAINT,
-            seed=arguments.seed + 1,
-            platform=platform,
-            workers=arguments.workers,
-        )
-        # the water's positions are 97 % of the file and not needed again
-        save_frames(replace(frames, positions=frames.positions[:, :22].astype(np.float32)), path)
+        options = {"starts": walkers, "force_constants": RESTRAINT, **sampled(arguments, platform)}
+        save_frames(of_solute(sample_windows(system, labels, **options)), path)
     errors = wrap(system.slow.transform(walkers.positions) - labels)
     return load_frames(path), errors, cost
 
@@ -107,13 +155,14 @@ def main():
     parser.add_argument("--workers", type=int, default=available_workers())
     parser.add_argument("--platform", default="CPU")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--until", type=float, help="kT, median error")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     system, model = load_system(arguments.system), load_model(arguments.model)
     axis = -np.pi + 2 * np.pi / arguments.windows * (np.arange(arguments.windows) + 0.5)
     labels = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     surfaces = {}
-    for name in ("lifts", "pulling", "independent"):
+    for name in NAMES:
         frames, errors, cost = measured(name, system, model, labels, arguments, arguments.platform)
         analysis = analyse_windows(system, frames, bins=BINS)
         surface, kT = analysis.surface, system.kT
@@ -131,6 +180,8 @@ def main():
             "doubts": analysis.doubts,
         }
         print(json.dumps(row), flush=True)
+    if arguments.until:
+        return until(system, arguments, arguments.platform)
     for one, other in (("lifts", "pulling"), ("lifts", "independent"), ("pulling", "independent")):
         a, b = surfaces[one], surfaces[other]
         low = (a.energy < CEILING * kT) & (b.energy < CEILING * kT)

@@ -33,9 +33,19 @@ BODIES = {
         class Deaf:
             def __del__(self):
                 print('ready', flush=True); time.sleep(60)
-        sys.unraisablehook = lambda _: None
         deaf = Deaf(); del deaf
         while True: time.sleep(60)""",
+    "lost by a library": """
+        try:
+            print('ready', flush=True); time.sleep(60)
+        except BaseException:
+            pass
+        while True: time.sleep(60)""",
+    "lost by a library at the end": """
+        try:
+            print('ready', flush=True); time.sleep(60)
+        except BaseException:
+            pass""",
     "answered with another exception": """
         try:
             print('ready', flush=True); time.sleep(60)

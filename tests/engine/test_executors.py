@@ -1,10 +1,12 @@
 """Executors of other libraries, by the conformance test of our own: ``pytest -m executors``, with their extra."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from openmm_gancl.engine.clusters import dask_executor
 from openmm_gancl.errors import InputError
 from tests.engine.test_tasks import check_conformance
 
+PAGE = (Path(__file__).parents[2] / "docs" / "many_machines.md").read_text()
 RUN = ("run", "double_well_oscillators", "--preset", "quick", "--generator", "product", "--platform", "Reference")
 FILES = ("fes.npz", "lifts.npz", "reverse.npz", "model.safetensors")
 
@@ -96,6 +99,34 @@ def test_a_run_gives_the_same_bytes_wherever_it_runs(cluster, tmp_path):
     for name in FILES:
         found = {(tmp_path / place / name).read_bytes() for place in "123"}
         assert len(found) == 1, name
+
+
+def code_of(name):
+    """The block of code on the page that imports a module."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (code,) = [block for block in blocks if f"from {name} import" in block]
+    return code
+
+
+@pytest.mark.executors
+@pytest.mark.parametrize("name", ["distributed", "parsl"])
+def test_the_code_of_the_page_runs(name, tmp_path):
+    pytest.importorskip(name)
+    script = tmp_path / "script.py"
+    script.write_text(code_of(name).replace("max_workers_per_node=16", "max_workers_per_node=2"))
+    finished = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, timeout=200)
+    assert finished.returncode == 0, finished.stderr
+    assert name != "distributed" or re.fullmatch(r"\d+ frames\n", finished.stdout)
+
+
+@pytest.mark.executors
+def test_jobs_of_slurm_have_workers_of_one_thread(monkeypatch):
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    monkeypatch.setattr(jobqueue.SLURMCluster, "scale", lambda self, jobs: None)
+    exec(code_of("dask_jobqueue"), names := {})
+    script = names["cluster"].job_script()
+    names["cluster"].close()
+    assert "--nthreads 1" in script and "--nworkers 16" in script and "source ~/gancl/bin/activate" in script
 
 
 def test_without_dask_the_remedy_is_named(monkeypatch):

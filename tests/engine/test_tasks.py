@@ -91,8 +91,9 @@ def test_in_processes_of_which_two_are_killed(tmp_path):
 def test_workers_that_keep_dying_are_reported(tmp_path):
     with pytest.raises(InputError, match=r"workers were lost 3 times over .*free memory"):
         run_tasks(squares, [Task(0, str(tmp_path)), Task(1, str(tmp_path), lost=99)], workers=2)
-    assert len((tmp_path / "1").read_text()) <= 4
-    assert len((tmp_path / "0").read_text()) <= 2  # what is finished is not done again
+    # the other task may be lost twice with it, and is not done again once it is finished
+    assert len((tmp_path / "1").read_text()) <= 6
+    assert len((tmp_path / "0").read_text()) <= 3
 
 
 def ended(pid):
@@ -104,7 +105,7 @@ def ended(pid):
 
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="needs /proc and /dev/shm")
 def test_a_killed_main_process_takes_its_workers_along(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", MAIN, str(tmp_path)], stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", MAIN, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     while len(pids := os.listdir(tmp_path)) < 2 and process.poll() is None:
         time.sleep(0.02)
     process.kill()
@@ -113,4 +114,4 @@ def test_a_killed_main_process_takes_its_workers_along(tmp_path):
     while not all(ended(pid) for pid in pids) or [n for n in os.listdir("/dev/shm") if f"-{process.pid}-" in n]:
         assert time.monotonic() < limit, "workers or semaphores are left"
         time.sleep(0.05)
-    assert len(pids) == 2
+    assert len(pids) == 2 and process.stderr.read() == ""  # nor is anything said after its end

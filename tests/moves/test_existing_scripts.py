@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+import torch
 from openmm import amd, app, unit
 
 import openmm_gancl as gancl
 from openmm_gancl import InputError, LiftMove, LiftReporter, sample_windows, structures_at, system_from_simulation
+from openmm_gancl.engine.torch_force import torch_force_type
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.torsion_windows import _backbone_names
 from openmm_gancl.lifting import structures
@@ -497,6 +499,26 @@ def test_a_lambda_in_a_force_is_named(system, model):
     force = openmm.PythonForce(lambda state: (0.0, np.zeros((5, 3))))
     with pytest.raises(InputError, match="a PythonForce of the System runs a function that cannot be pickled"):
         LiftMove(simulate(system, forces=[force]), model)
+
+
+class Cosine(torch.nn.Module):
+    """3 kJ/mol times the cosine of the label."""
+
+    def forward(self, positions):
+        first, second, third = positions[1] - positions[0], positions[2] - positions[1], positions[3] - positions[2]
+        one, other = torch.linalg.cross(first, second), torch.linalg.cross(second, third)
+        return 3.0 * (one * other).sum() / (torch.linalg.norm(one) * torch.linalg.norm(other))
+
+
+@pytest.mark.openmmtorch
+def test_a_torch_force_is_weighed_as_a_native_one(system, model):
+    native = openmm.CustomTorsionForce("3*cos(theta)")
+    native.addTorsion(0, 1, 2, 3, [])
+    records = []
+    for force in (native, torch_force_type()(torch.jit.script(Cosine()))):
+        records.append(LiftMove(simulate(system, forces=[force]), model, moves=INDEPENDENT, seed=2).run(20))
+    for one, other in zip(*records, strict=True):
+        assert one.accepted == other.accepted and abs(one.log_weight_before - other.log_weight_before) < 1e-6
 
 
 def test_a_topology_that_lacks_bonds_is_named(system, model):

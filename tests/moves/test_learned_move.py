@@ -35,8 +35,10 @@ from openmm_gancl.sampling.short_windows import ShortWindows
 from openmm_gancl.system import card_of_simulation
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
+from openmm_gancl.workflow.closures import run_closures
 from openmm_gancl.workflow.manifest import MANIFEST
 from openmm_gancl.workflow.options import LoopSettings, RunOptions
+from tests.physics.test_one_molecule import beside_a_partner, places
 from tests.workflow.test_run import Notes
 
 TINY = LoopSettings(
@@ -503,3 +505,23 @@ def test_learned_labels_are_drawn_by_their_torsions(chain, finished, tmp_path):
     alone = ModuleCoordinates.from_module(Cosine(), names=("cosine",), periods=[np.inf], domain=[[-1.0, 1.0]])
     with pytest.raises(InputError, match="name no torsions"):
         learn(simulate(chain), chain, labels=alone)
+
+
+def test_of_several_molecules_the_one_of_the_labels_is_learned(chain, tmp_path):
+    """Beside a partner and a particle without a mass; a second script reads it, closures are refused."""
+    simulation = beside_a_partner()
+    before = state_of(simulation)
+    move = learn(simulation, chain, [(1, 2, 3, 4)], folder=tmp_path / "run")
+    assert state_of(simulation) == before and move.system.n_atoms == 5
+    assert move.summary.force_evaluations <= TINY.max_evaluations
+    there = places(simulation)
+    records = move.run(40)
+    assert sum(record.accepted for record in records) >= 4
+    moved = np.flatnonzero((places(simulation) != there).any(axis=1))
+    assert moved.tolist() == [1, 2, 3, 4, 5]
+    again = load_move(beside_a_partner(), tmp_path / "run", seed=move.seed).run(5)
+    assert len({record.label for record in again} - {record.label for record in records}) <= 5
+    with pytest.raises(InputError, match="of a molecule beside others that are held"):
+        run_closures(tmp_path / "run", reporter=Notes())
+    with pytest.raises(InputError, match="label torsion:1,2,3,0 names atom 0 of another molecule"):
+        learn(simulation, chain, [(1, 2, 3, 0)])

@@ -173,6 +173,19 @@ def test_a_target_that_has_changed_is_noticed(system, model):
     move.run(1)
 
 
+@pytest.mark.parametrize(
+    ("platform", "message"),
+    [("CPU", r"own dynamics failed \(.*NaN\): give a shorter"), ("Reference", "it has blown up")],
+)
+def test_dynamics_that_blow_up_between_attempts_are_named(platform, message, system, model):
+    """OpenMM raises on the CPU platform, and goes on with NaN on the Reference platform."""
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.5)
+    simulation = simulate(system, integrator=integrator, platform=platform)
+    move = LiftMove(simulation, model, relax_steps=20, seed=1, platform="Reference")
+    with pytest.raises(InputError, match=message):
+        move.run(3, md_steps=500)
+
+
 def test_positions_that_were_never_set_are_reported(system, model):
     simulation = simulate(system)
     simulation.context.setPositions(np.zeros_like(system.positions))

@@ -14,9 +14,11 @@ import openmm
 import pytest
 from openmm import app
 
-from openmm_gancl import InputError, LiftMove, ParticleCoordinates, Torsions
+from openmm_gancl import InputError, LiftMove, ParticleCoordinates, Torsions, load_system
+from openmm_gancl.engine.platforms import PotentialEnergy
 from openmm_gancl.moves import lift_move, simulation_energy
 from openmm_gancl.moves.inverted import INDEPENDENT
+from openmm_gancl.system import card_of_simulation
 from openmm_gancl.system.one_molecule import AmongOthers, OneMolecule, placed_like
 from openmm_gancl.units import masses_of, numbers
 
@@ -331,3 +333,22 @@ def test_labels_of_another_molecule_are_refused():
         one.labels(replace(phi, atoms=np.array([[0, 2, 3, 4]])))
     with pytest.raises(InputError, match="beside other molecules labels must be torsions"):
         one.labels(ParticleCoordinates(("x",), [[0, 0]], [[-1.0, 1.0]]))
+
+
+def test_a_card_names_the_molecule(tmp_path):
+    """Of a Simulation, written and read again: no code in the files, the same energies, labels by its own numbers."""
+    simulation = beside_a_partner()
+    slow = Torsions(("phi",), np.array([[1, 2, 3, 4]]))
+    made = card_of_simulation(simulation, slow, force_constants=50.0)
+    made.write(tmp_path / "system")
+    found = load_system(tmp_path / "system")
+    assert found.card["molecule"] == 1 and found.n_atoms == 5 and found.slow.atoms.tolist() == [[0, 1, 2, 3]]
+    assert "PythonForce" not in (tmp_path / "system" / "system.xml").read_text()
+    assert found.force_field_hash == made.system.force_field_hash
+    bent = found.positions + 0.02 * np.random.default_rng(1).standard_normal((5, 3))
+    energies = [PotentialEnergy(one.system, "Reference")(bent) for one in (found, made.system)]
+    assert energies[0] == energies[1]
+    card = tmp_path / "system" / "card.toml"
+    card.write_text(card.read_text().replace("molecule = 1", "molecule = 0"))
+    with pytest.raises(InputError, match="label phi names atom 1 of another molecule"):
+        load_system(card)

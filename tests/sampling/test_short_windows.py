@@ -84,16 +84,20 @@ def test_a_window_begins_at_the_end_of_the_nearest(system, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"),
+    ("name", "changed", "cause"),
     [
-        ("alanine_dipeptide_vacuum", {"force_constants": np.array([1e8, 1e8])}),
-        ("double_well_oscillators", {"time_step": 10.0}),
+        (
+            "alanine_dipeptide_vacuum",
+            {"force_constants": np.array([1e8, 1e8])},
+            "too stiff, it holds with .* of 198, 198",
+        ),
+        ("double_well_oscillators", {"time_step": 10.0}, "time step of 10 ps is too long, it holds with"),
     ],
 )
-def test_a_failure_has_a_remedy(name, changed):
+def test_a_failure_has_a_remedy(name, changed, cause):
     """The Reference platform goes on with NaN, which a system without chirality has no state to leave by."""
     system = replace(load_system(name), **changed)
-    with pytest.raises(InputError, match=r"windows? (failed \(|lies).*: choose a shorter time step, or smaller"):
+    with pytest.raises(InputError, match=cause):
         sample_short_windows(system, np.random.default_rng(1), FEW)
 
 
@@ -140,7 +144,7 @@ def test_frames_outside_the_state_are_left_out(system, frames):
     some = sample_short_windows(replace(system, state=EverySecond()), np.random.default_rng(1), FEW)
     assert np.array_equal(some.positions, frames.positions[::2]) and np.array_equal(some.forces, frames.forces[::2])
     assert some.force_evaluations == frames.force_evaluations
-    with pytest.raises(InputError, match="windows lies in the declared state: see the card's `state`, or the"):
+    with pytest.raises(InputError, match=r"windows lies in the declared state \(the card's 'state'\): neither"):
         sample_short_windows(replace(system, state=Nowhere()), np.random.default_rng(1), FEW)
 
 

@@ -1,5 +1,6 @@
 """Cards and files from somebody else: nothing happens but a sentence."""
 
+import gc
 import time
 
 import numpy as np
@@ -103,6 +104,34 @@ def test_a_child_is_bounded(work, message, monkeypatch):
     monkeypatch.setattr(files, "MAX_CPU_SECONDS", 1)
     with pytest.raises(InputError, match=message):
         files.in_child(work, "it", 0)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_child_collects_no_context_of_its_parent(kept, monkeypatch):
+    """Nobody's Context, as an error's traceback leaves one: its threads are not there to be waited for."""
+    monkeypatch.setattr(files, "PATIENCE", 1.0)
+    if not kept:
+        monkeypatch.setattr(files.gc, "freeze", lambda: None)
+    system, force = openmm.System(), openmm.NonbondedForce()
+    for _ in range(50):
+        system.addParticle(1.0)
+        force.addParticle(0.0, 0.1, 0.1)
+    system.addForce(force)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions([openmm.Vec3(0.3 * i, 0, 0) for i in range(50)])
+    context.getState(energy=True)
+    gc.disable()
+    try:
+        circle = {"context": context}
+        circle["itself"] = circle
+        del circle, context
+        if kept:
+            files.in_child(gc.collect, "it", 0)
+        else:
+            with pytest.raises(InputError, match="its reader"):
+                files.in_child(gc.collect, "it", 0)
+    finally:
+        gc.enable()
 
 
 def test_a_child_hands_over_what_it_made_and_why_it_did_not(tmp_path):

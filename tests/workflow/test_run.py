@@ -618,6 +618,29 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path):
     assert again.is_done("sample") and len(again.manifest["stages"]["sample"]["attempts"]) == 2
 
 
+def test_a_stage_in_which_an_interrupt_was_lost_is_not_finished(tmp_path):
+    """A library that went on after it may have computed anything."""
+
+    class Deaf:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def work(out):
+        Deaf()
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        (out / "a").write_text("1")
+
+    prepare_folder(tmp_path)
+    folder = RunFolder.create(tmp_path, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda _: None)
+        with pytest.raises(KeyboardInterrupt):
+            folder.run_stage("sample", work)
+    assert not folder.is_done("sample") and [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def surface_of(energy, periods):
     edges = tuple(
         np.linspace(-np.pi, np.pi, n + 1) if np.isfinite(period) else np.linspace(0, 1, n + 1)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "alanine_dipeptide": "tutorials/alanine",
     "fes_from_trajectory": "tutorials/trajectories",
-    "closures": "reduced_models",
+    "closures": "tutorials/closures",
 }
 """Of each notebook its page."""
 

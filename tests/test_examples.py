@@ -131,6 +131,6 @@ def test_a_notebook_is_its_page_with_what_it_prints_and_draws(name, n_pictures):
 
 def test_a_notebook_that_is_not_its_page_shows():
     """The twin: a word of the code is another."""
-    page = make_notebooks.notebook_of("reduced_models")
+    page = make_notebooks.notebook_of("tutorials/closures")
     changed = json.loads(json.dumps(page).replace("max_evaluations=10_000", "max_evaluations=9_000"))
     assert code_of(page) != code_of(changed)

@@ -44,6 +44,13 @@ LONG = (
 """Files that take longest come first, so that no worker of pytest-xdist has one of them left alone at the end."""
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """A command that was interrupted ignores whatever comes after; the next test in this process hears it again."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def pictures():
     """Asked for by a test of pictures, in a module that goes without them."""

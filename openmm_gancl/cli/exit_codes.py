@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import typer
 
-from ..engine.interrupts import interrupted
+from ..engine.interrupts import interrupts
 from ..errors import InputError
 from .interrupts import INTERRUPTED, answered, in_command
 from .options import as_options
@@ -60,12 +60,13 @@ def exit_codes(debug: bool, after_interrupt: str = "repeat the command to start 
         debug: let them through, with their tracebacks.
         after_interrupt: what to do after Ctrl-C.
     """
+    before = interrupts()
     try:
         with warnings.catch_warnings(), in_command(after_interrupt):
             if not debug:
                 warnings.simplefilter("ignore")  # of other packages; ours are notes and doubts
             yield
-            if interrupted():  # and a library has lost it
+            if interrupts() > before:  # and a library has lost it
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         ended = _after_interrupt(after_interrupt)
@@ -77,6 +78,6 @@ def exit_codes(debug: bool, after_interrupt: str = "repeat the command to start 
     except Exception as error:
         if debug:
             raise
-        if interrupted():
+        if interrupts() > before:
             raise _after_interrupt(after_interrupt) from None
         raise _failure(error) from None

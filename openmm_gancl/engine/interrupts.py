@@ -14,9 +14,9 @@ def note_interrupt() -> None:
     _came.append(signal.SIGINT)
 
 
-def interrupted() -> bool:
-    """Whether Ctrl-C came at all."""
-    return bool(_came)
+def interrupts() -> int:
+    """How often Ctrl-C came so far."""
+    return len(_came)
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
@@ -27,10 +27,10 @@ def _hear(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def noticed_interrupts() -> Iterator[Callable[[], None]]:
     """Of the main thread; what is yielded raises KeyboardInterrupt if one came meanwhile, however it was lost."""
-    before = len(_came)
+    before = interrupts()
 
     def check() -> None:
-        if len(_came) > before:
+        if interrupts() > before:
             raise KeyboardInterrupt
 
     in_main_thread = threading.current_thread() is threading.main_thread()

@@ -106,8 +106,10 @@ class EnergyBesideOthers:
     weights: FloatArray
     _context: Any = field(default=None, repr=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_context": None}
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the bytes are in the System's text and its hash, and those of arrays differ from process to process
+        numbers_of = (part.tolist() for part in (self.atoms, self.positions, self.weights))
+        return _energy_beside_others, (self.system_xml, *numbers_of)
 
     def __call__(self, state: Any) -> tuple[float, FloatArray]:
         """Energy, kJ/mol, and forces on the molecule, shape=(n, 3), kJ/mol/nm."""
@@ -138,6 +140,10 @@ class EnergyBesideOthers:
         self._context.setPositions(whole)
         state = self._context.getState(energy=True, forces=True)
         return number(state.getPotentialEnergy()), numbers(state.getForces(asNumpy=True))[self.atoms]
+
+
+def _energy_beside_others(system_xml: str, *arrays: list[Any]) -> EnergyBesideOthers:
+    return EnergyBesideOthers(system_xml, *map(np.array, arrays))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
+
+from openmm_gancl.cli.exit_codes import exit_codes
+from openmm_gancl.engine.interrupts import note_interrupt
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 
@@ -108,3 +112,12 @@ def test_a_program_that_is_to_ignore_it_does():
     """``nohup``, or in the background of a shell."""
     code = COMMAND.format(body="print('ready', flush=True); time.sleep(0.3)")
     assert interrupted([sys.executable, "-c", IGNORING, code], "ready\n") == (0, "went on\n", "")
+
+
+def test_an_interrupt_of_an_earlier_command_is_none_of_this_one():
+    """Of two in one process, where a library lost the first one's too."""
+    with pytest.raises(typer.Exit) as ended, exit_codes(False):
+        note_interrupt()
+    assert ended.value.exit_code == 130
+    with exit_codes(False):
+        pass

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from openmm_gancl.cli import app
+from openmm_gancl.workflow.manifest import read_manifest, write_manifest
 from openmm_gancl.workflow.report import write_report
 
 QUICK = ("--preset", "quick", "--windows", "10", "--max-evaluations", "5000", "--seed", "1", "--platform", "Reference")
@@ -123,10 +124,10 @@ def test_closures_of_other_lifts_are_not_shown_and_markup_is_text(page, folder, 
     """Files of these closures still lie at the top of the folder."""
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
-    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest = read_manifest(copy)
     manifest["stages"]["closures"] |= {"done": False, "checksums": {}}
     manifest["system"]["card"]["description"] = "<script>alert(1)</script>"
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(copy, manifest)
     assert (copy / "closures.json").is_file()
     write_report(copy, tmp_path / "other.html")
     found = (tmp_path / "other.html").read_text()
@@ -148,9 +149,9 @@ def test_a_run_that_is_not_to_be_trusted_says_so_first(page, folder, tmp_path):
     shutil.copytree(folder, copy)
     summary = json.loads((copy / "surface" / "summary.json").read_text())
     (copy / "surface" / "summary.json").write_text(json.dumps(summary | {"preset": "default", "pareto_index": 0.9}))
-    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest = read_manifest(copy)
     manifest["stages"]["surface"]["checksums"] = {}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(copy, manifest)
     result = gancl("report", copy)
     assert result.exit_code == 3 and result.stdout.startswith("not to be trusted: ")
     assert "a few weights decide" in result.stdout

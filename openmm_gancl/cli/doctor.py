@@ -40,7 +40,7 @@ class Finding:
 
 def _python() -> list[Finding]:
     found = sys.version.split()[0]
-    return [Finding("Python", (3, 11) <= sys.version_info[:2] < (3, 13), found, "use Python 3.11 or 3.12")]
+    return [Finding("Python", (3, 11) <= sys.version_info[:2] < (3, 14), found, "use Python 3.11 to 3.13")]
 
 
 def _packages() -> list[Finding]:

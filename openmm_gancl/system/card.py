@@ -56,8 +56,8 @@ def _bounded(expression: str) -> str:
     return expression
 
 
-Number = Annotated[float, BeforeValidator(_checked_number), Field(strict=True)]
-AtomIndex = Annotated[int, BeforeValidator(_checked_number), Field(ge=0, lt=2**31, strict=True)]
+Number = Annotated[float, Field(strict=True), BeforeValidator(_checked_number)]
+AtomIndex = Annotated[int, Field(ge=0, lt=2**31, strict=True), BeforeValidator(_checked_number)]
 FourAtoms = tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex]
 Positive = Annotated[Number, Field(gt=0)]
 Interval = tuple[Number, Number]

@@ -8,8 +8,8 @@ tests/benchmarks/results/saved_generators/SYSTEM, and a killed command goes on w
 
 Effective samples are ``(sum v)^2 / (n sum v^2)`` with ``v = w exp(F(s)/kT)``, nothing truncated, zeros counted. F is
 the reference of alanine dipeptide, and the run's own surface over all four labels of ACE-ALA-ALA-NME. ``gan``: of the
-file's generator; ``map``: of its map alone, at the same labels from the same base numbers; ``latent N``: of 2,000 of the
-labels after N moves, their step from a pilot.
+file's generator; ``map``: of its map alone, at the same labels from the same base numbers; ``latent N``: of 2,000 of
+these labels after N moves, their step from a pilot.
 """
 
 import argparse
@@ -23,11 +23,11 @@ import torch
 from scipy.stats import qmc
 
 from openmm_gancl import load_model, load_system
+from openmm_gancl.coordinates.slow_coordinates import in_domain
 from openmm_gancl.files import write_atomically
 from openmm_gancl.lifting.draws import draw_base
 from openmm_gancl.lifting.latent_relaxation import LatentMoves, choose_step, lift_latent
 from openmm_gancl.lifting.rounds import load_round
-from openmm_gancl.coordinates.slow_coordinates import in_domain
 
 RESULTS = Path(__file__).parent / "results" / "saved_generators"
 REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.npz"

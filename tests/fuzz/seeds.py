@@ -19,8 +19,9 @@ from safetensors import safe_open
 from openmm_gancl.free_energy.surface import FreeEnergySurface
 from openmm_gancl.generator.model_file import DESCRIPTION
 from openmm_gancl.system.library import systems_root
+from tests.strangers import PDB
 
-from .targets import BUTANE, CORPUS, FORCE_FIELD, OF_CARD, OF_FORCE_FIELD, STRUCTURE
+from .targets import CORPUS, FORCE_FIELD, OF_CARD, OF_FORCE_FIELD, STRUCTURE
 
 PHI = np.linspace(-3.0, 3.0, 24)
 PERIOD = "#! SET min_phi -pi\n#! SET max_phi pi\n"
@@ -112,7 +113,7 @@ def _systems():
     toy = systems_root() / "double_well_oscillators" / "card.toml"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for file, text in (("card.toml", OF_FORCE_FIELD), ("mine.xml", FORCE_FIELD), ("butane.pdb", BUTANE)):
+        for file, text in (("card.toml", OF_FORCE_FIELD), ("mine.xml", FORCE_FIELD), ("butane.pdb", PDB)):
             (folder / file).write_text(text)
         _, system, _ = objects_of_card(read_card(folder / "card.toml"), folder)
         options = run_options(preset="quick", generator="triangular", platform="Reference", relax_steps=None)

@@ -35,56 +35,17 @@ from openmm_gancl.trajectories.window_table import read_table_of_windows
 from openmm_gancl.workflow.folder import RunFolder
 from openmm_gancl.workflow.manifest import CHECKSUM, checksum_of
 from openmm_gancl.workflow.run import options_of
+from tests import strangers
 
 STRUCTURE = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"
 CORPUS = Path(__file__).parent / "corpus"
 TEMPERATURE = 300.0
 WINDOWS = {"w0": 0.1, "w1": 0.4}
 
-OF_ANY = """name = "butane"
-structure = "butane.pdb"
-temperature = 300.0
-friction = 1.0
-time_step = 0.002
-force_constants = [200.0]
-{potential}
-[[labels]]
-kind = "torsion"
-name = "t"
-atoms = [0, 1, 2, 3]
-"""
-OF_SYSTEM = OF_ANY.format(potential='system_xml = "system.xml"')
-OF_FORCE_FIELD = OF_ANY.format(potential='[force_field]\nfiles = ["mine.xml"]')
+OF_SYSTEM = strangers.BUTANE.format(potential='system_xml = "system.xml"')
+OF_FORCE_FIELD = strangers.BUTANE.format(potential='[force_field]\nfiles = ["mine.xml"]')
 OF_CARD = OF_FORCE_FIELD.replace("mine.xml", "good.xml")
-FORCE_FIELD = """<ForceField>
- <AtomTypes>
-  <Type name="C" class="C" element="C" mass="14"/>
- </AtomTypes>
- <Residues>
-  <Residue name="BUT">
-   <Atom name="C1" type="C"/><Atom name="C2" type="C"/><Atom name="C3" type="C"/><Atom name="C4" type="C"/>
-   <Bond from="0" to="1"/><Bond from="1" to="2"/><Bond from="2" to="3"/>
-  </Residue>
- </Residues>
- <HarmonicBondForce><Bond class1="C" class2="C" length="0.153" k="224262"/></HarmonicBondForce>
- <HarmonicAngleForce><Angle class1="C" class2="C" class3="C" angle="1.95" k="520"/></HarmonicAngleForce>
- <PeriodicTorsionForce>
-  <Proper class1="C" class2="C" class3="C" class4="C" periodicity1="3" phase1="0" k1="6"/>
- </PeriodicTorsionForce>
- <NonbondedForce coulomb14scale="0.8" lj14scale="0.5" useDispersionCorrection="False">
-  <Atom type="C" charge="0" sigma="0.39" epsilon="0.4"/>
- </NonbondedForce>
-</ForceField>
-"""
-BUTANE = """\
-ATOM      1  C1  BUT A   1       0.000   0.000   0.000  1.00  0.00           C
-ATOM      2  C2  BUT A   1       1.530   0.000   0.000  1.00  0.00           C
-ATOM      3  C3  BUT A   1       2.100   1.420   0.000  1.00  0.00           C
-ATOM      4  C4  BUT A   1       3.600   1.420   0.300  1.00  0.00           C
-CONECT    1    2
-CONECT    2    3
-CONECT    3    4
-"""
+FORCE_FIELD = strangers.FORCE_FIELD.replace("{more}", "")
 
 
 @cache
@@ -102,7 +63,7 @@ def folder():
 def _folder(process):
     path = Path(tempfile.mkdtemp(prefix="gancl-fuzz-"))
     x = np.linspace(-0.5, 0.5, 12)
-    (path / "butane.pdb").write_text(BUTANE)
+    (path / "butane.pdb").write_text(strangers.PDB)
     (path / "good.xml").write_text(FORCE_FIELD)
     for name, centre in WINDOWS.items():
         rows = "".join(f"{i} {value + centre:.3f} {20 * value**2:.3f}\n" for i, value in enumerate(x))

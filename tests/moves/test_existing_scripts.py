@@ -510,7 +510,7 @@ class Cosine(torch.nn.Module):
         return 3.0 * (one * other).sum() / (torch.linalg.norm(one) * torch.linalg.norm(other))
 
 
-@pytest.mark.openmmtorch
+@pytest.mark.skipif(torch_force_type() is None, reason="a TorchForce of the user's needs openmm-torch")
 def test_a_torch_force_is_weighed_as_a_native_one(system, model):
     native = openmm.CustomTorsionForce("3*cos(theta)")
     native.addTorsion(0, 1, 2, 3, [])

@@ -311,7 +311,7 @@ def fit_inertial_model(
     ]
     return InertialFit(
         model=fitter.model(fitted.x),
-        misfit=float(np.sqrt((residuals(fitted.x) ** 2).mean())),
+        misfit=float(np.sqrt((fitted.fun**2).mean())),
         deviation=float(np.sqrt(max(0.0, np.concatenate(squares).mean()))),
         lags=times[chosen],
         left=left,

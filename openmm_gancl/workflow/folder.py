@@ -112,7 +112,7 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
                     f"{folder} is in use by {name}: wait for it or stop it (remove {path} if it no longer runs)"
                 )
             note(f"took over the lock of {name}, which has ended")
-            _remove_semaphores_of(int(holder["pid"]))
+            _remove_semaphores_of(holder["pid"])
         ours = {"pid": os.getpid(), "host": host, "started": _now(), "life": _process_life(os.getpid())}
         write_atomically(path, json.dumps(ours))
     try:

@@ -211,7 +211,8 @@ class _Mode:
     def of(cls, wide: IntArray, widths: FloatArray, coordinates: FloatArray) -> "_Mode":
         """Of frames, shape=(n, n_coordinates): about the one that has most others near it."""
         angles = coordinates[:, wide]
-        near = (np.abs(wrap(angles[:, None] - angles, np.full(len(wide), 2 * np.pi))) < widths).all(axis=2)
+        gaps = np.abs(wrap(angles[:, None] - angles, np.full(len(wide), 2 * np.pi)))
+        near = np.asarray((gaps < widths).all(axis=2))
         together = angles[near[near.sum(axis=1).argmax()]]
         mode = cls(wide, np.angle(np.exp(1j * together).mean(axis=0)), widths, coordinates)
         return replace(mode, frames=coordinates[mode.holds(coordinates)])
@@ -324,7 +325,7 @@ def _proposed(
     system: MolecularSystem, generator: InvertibleGenerator, label: FloatArray, mode: _Mode, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Labels from the restraint, shape=(n, d), and draws at them, until enough are in a mode or the last batch."""
-    labels, draws, n_inside = [], [], 0
+    labels, draws, n_inside = list[FloatArray](), list[FloatArray](), 0
     while n_inside < N_DRAWS and len(draws) < MOST_BATCHES:
         tiled = np.tile(label, (N_PROPOSED, 1))
         labels.append(sample_restraint(system.slow, system.force_constants / system.kT, tiled, rng))

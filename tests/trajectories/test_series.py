@@ -1,6 +1,9 @@
 """Trajectories to series of collective variables, and `gancl fes` from the command line."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mdtraj
@@ -165,6 +168,19 @@ def test_runs_that_still_equilibrate_are_a_doubt(tmp_path):
     assert result.exit_code == 3 and "each of 2 of 3 trajectories looks like equilibration" in result.stdout
     result = run("few0", "many0", "many1")
     assert result.exit_code == 0 and "half of trajectory 1 looks like equilibration" in result.stderr
+
+
+def test_a_notebook_s_backend_of_pictures_need_not_be_here(tmp_path):
+    """Of the environment that `!gancl` inherits; matplotlib would refuse to be imported."""
+    values = np.random.default_rng(1).normal(size=500).tolist()
+    (tmp_path / "COLVAR").write_text(
+        "\n".join(["#! FIELDS time x", *(f"{i} {x}" for i, x in enumerate(values))]) + "\n"
+    )
+    asked = ["fes", "--colvar", "COLVAR", "--cv", "column:x", "--temperature", "300"]
+    command = [sys.executable, "-m", "openmm_gancl.cli", *asked]
+    environment = {**os.environ, "MPLBACKEND": "module://of_no_package_here"}
+    finished = subprocess.run([*command, "-o", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0 and (tmp_path / "out.png").exists(), finished.stderr
 
 
 def gancl(*arguments):

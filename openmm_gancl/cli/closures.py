@@ -1,7 +1,6 @@
 """``gancl closures``: averages, mean force, the reduced model and consistency of a finished run."""
 
 import json
-import logging
 from typing import Annotated
 
 import typer
@@ -39,7 +38,6 @@ def closures(
         use_threads_of(run)
         from ..workflow.closures import ClosureOptions, run_closures
 
-        logging.getLogger("pymbar").setLevel(logging.ERROR)
         options = ClosureOptions(labels, runs, length, lag, dynamics, time_step)  # type: ignore[arg-type]  # checked there
         with Where(workers, scheduler).opened() as opened:
             found = run_closures(

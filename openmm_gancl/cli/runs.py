@@ -1,7 +1,6 @@
 """``gancl run``, and its stages ``sample``, ``slow`` and ``lift`` one by one."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -91,7 +90,6 @@ def advance(
     use_threads_of(folder)
     from ..workflow.run import run as advance_run
 
-    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
     with where.opened() as workers:
         return advance_run(
             folder,

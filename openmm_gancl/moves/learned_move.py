@@ -16,7 +16,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, T
 from ..coordinates.torsion_labels import Label, torsions_from_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng
-from ..errors import InputError, quiet
+from ..errors import InputError
 from ..files import load_arrays
 from ..free_energy.surface import FreeEnergySurface, load_surface
 from ..generator.model import load_model
@@ -212,7 +212,7 @@ def learned_in_a_run(
         of_run: of `openmm_gancl.workflow.options.RunOptions`.
     """
     options = _run_options(seed=seed, **of_run)
-    with preserve_platform_rng(), quiet("pymbar"), _kept(folder) as path:
+    with preserve_platform_rng(), _kept(folder) as path:
         card = _checked_card(simulation, labels, reporter.note, temperature=temperature, **of_windows)
         run(path, card, options, reporter=reporter, workers=1)
         move = LearnedMove(simulation, path, temperature=temperature, seed=seed)

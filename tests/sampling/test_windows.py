@@ -396,13 +396,23 @@ def test_windows_that_are_continued_are_one_longer_run(chain, exchange_steps, tm
     assert (found.positions[found.window == 0][:4] == part.positions[part.window == 0]).all()
 
 
+def test_counts_may_be_any_whole_numbers_and_no_fractions(chain):
+    options = {"steps_per_window": 20.0, "frames_per_window": np.float64(4.0), "equilibration_steps": 10.0}
+    frames = sample_windows(chain, labels=[[0.5], [1.5]], **{**QUICK, **options})
+    assert (frames.positions == sample_windows(chain, labels=[[0.5], [1.5]], **QUICK).positions).all()
+    with pytest.raises(InputError, match=r"steps_per_window is 20\.5: give a whole number"):
+        sample_windows(chain, labels=[[0.5]], **{**QUICK, "steps_per_window": 20.5})
+
+
 def test_windows_that_cannot_be_continued_say_why(chain):
     frames = sample_windows(chain, labels=[[0.5], [1.5]], **QUICK)
     walkers = frames.walkers.select([0, 1])
     walkers.positions[1] = np.nan
     for change, options, words in (
         (frames, {"labels": [[0.5], [1.6]]}, "`labels` are others than those"),
+        (frames, {"labels": [[0.5], [1.5], [2.5]]}, "`labels` are others than those"),
         (frames, {"force_constants": 3.0}, "`force_constants` are others"),
+        (frames, {"force_constants": [3.0, 3.0]}, "`force_constants` are others"),
         (frames, {"starts": "structure"}, "leave starts out"),
         (replace(frames, walkers=None), {}, "do not say where their windows ended"),
         (replace(frames, walkers=walkers), {}, "window 1 blew up"),

@@ -144,7 +144,7 @@ class FinishedRun:
     def basins_of(self, surface: FreeEnergySurface) -> tuple[Basin, ...]:
         """Those that can be drawn over a surface."""
         own = tuple(label["name"] for label in self.card.get("labels", []))
-        return self.basins if surface.names == own else ()
+        return tuple(basin.over(own, surface.periods) for basin in self.basins) if surface.names == own else ()
 
 
 def _surface(run: FinishedRun) -> Section:

@@ -18,6 +18,7 @@ from openmm_gancl import (
     structures_at,
     system_from_simulation,
 )
+from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.platforms import PotentialEnergy, make_context
 from openmm_gancl.engine.random_numbers import openmm_seed
@@ -402,6 +403,26 @@ def test_counts_may_be_any_whole_numbers_and_no_fractions(chain):
     assert (frames.positions == sample_windows(chain, labels=[[0.5], [1.5]], **QUICK).positions).all()
     with pytest.raises(InputError, match=r"steps_per_window is 20\.5: give a whole number"):
         sample_windows(chain, labels=[[0.5]], **{**QUICK, "steps_per_window": 20.5})
+
+
+def test_the_surface_over_some_labels_has_the_basins_that_are_given():
+    system = load_system("alanine_dipeptide_vacuum")
+    frames = sample_windows(system, labels=[[-1.4, 1.2], [-1.2, 1.0]], **QUICK)
+    basin = Basin("left", (np.array([[-np.pi, 0.0]]),))
+    found = analyse_windows(system, frames, n_surface=1, bins=12, discard=0, basins=[basin])
+    assert [row.name for row in found.basins] == ["left"]
+
+
+def test_windows_of_an_integrator_without_a_temperature(chain):
+    integrator = openmm.CustomIntegrator(0.001)
+    integrator.addComputePerDof("v", "v + dt * f / m")
+    integrator.addComputePerDof("x", "x + dt * v")
+    simulation = app.Simulation(chain.topology, openmm.XmlSerializer.clone(chain.system), integrator)
+    simulation.context.setPositions(chain.positions)
+    frames = sample_windows(simulation, [[0.5], [0.9]], slow=chain.slow, temperature=300.0, **QUICK)
+    with pytest.raises(InputError, match="temperature"):
+        analyse_windows(simulation, frames, slow=chain.slow)
+    assert analyse_windows(simulation, frames, slow=chain.slow, temperature=300.0, bins=12).surface.temperature == 300.0
 
 
 def test_windows_that_cannot_be_continued_say_why(chain):

@@ -7,7 +7,7 @@ import typer
 
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
-from .reporting import make_reporter
+from .reporting import make_reporter, print_results
 from .runs import RunArgument, Where, use_threads_of
 
 
@@ -48,6 +48,6 @@ def closures(
             for doubt in found.doubts:
                 typer.echo(f"warning: {shared.as_options(doubt)}", err=True)
         else:
-            typer.echo(shared.as_options(found.text()))
+            print_results(found.text())
         if found.doubts and not found.trial:
             raise typer.Exit(EXIT_NOT_TRUSTED)

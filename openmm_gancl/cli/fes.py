@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
-from .reporting import make_reporter
+from .reporting import make_reporter, print_results
 
 if TYPE_CHECKING:
     from ..free_energy.from_trajectories import TrajectoryAnalysis
@@ -178,7 +178,10 @@ def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, given: An
     units = given.axis_unit or ()
     files = write_files(analysis, basins, prefix, given.unit, units)
     results = as_json(analysis, given.unit, files, units, given=bool(basins))
-    typer.echo(shared.as_options(json.dumps(results) if given.json_ else as_text(analysis, results, prefix)))
+    if given.json_:
+        typer.echo(shared.as_options(json.dumps(results)))
+    else:
+        print_results(as_text(analysis, results, prefix))
     if analysis.doubts:
         raise typer.Exit(EXIT_NOT_TRUSTED)
 

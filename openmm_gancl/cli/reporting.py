@@ -1,6 +1,9 @@
-"""Progress on stderr: bars in a terminal, a few plain lines in a log file."""
+"""Progress on stderr: bars in a terminal, a few plain lines in a log file; results, wrapped to a terminal."""
 
+import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,3 +76,27 @@ class TerminalReporter:
 def make_reporter() -> LogReporter | TerminalReporter:
     """Bars if stderr is a terminal."""
     return TerminalReporter() if sys.stderr.isatty() else LogReporter()
+
+
+def print_results(text: str) -> None:
+    """Lines for people on stdout, with names of options; in a terminal they break between words."""
+    text = as_options(text)
+    typer.echo(wrapped(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Lines that break between words; what follows a name and two spaces goes on below itself where there is room."""
+    lines = []
+    for line in text.split("\n"):
+        name = re.match(r"\S.*?\s{2,}(?=\S)", line)
+        indent = len(name[0]) if name else 0
+        if indent > columns // 2:  # as names of one width would be in every line
+            line, indent = re.sub(r"(?<=\S)\s{2,}", "  ", line), 2
+        lines += textwrap.wrap(
+            line,
+            columns,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ from ..engine.threads import THREAD_VARIABLES
 from ..errors import InputError
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
-from .reporting import make_reporter
+from .reporting import make_reporter, print_results
 
 if TYPE_CHECKING:
     from ..engine.tasks import Workers
@@ -150,7 +150,7 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
         spent = ", ".join(f"{name} {outcome.seconds[name]:.1f} s" for name in outcome.done)
         typer.echo(f"{outcome.folder}: finished {spent}")
     else:
-        typer.echo(shared.as_options(summary_text(summary, outcome.seconds, outcome.evaluations_spent, plot)))
+        print_results(summary_text(summary, outcome.seconds, outcome.evaluations_spent, plot))
     if summary is not None:
         if as_json:
             for doubt in summary.doubts():

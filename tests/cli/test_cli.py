@@ -17,8 +17,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from openmm_gancl.cli import app, doctor
+from openmm_gancl.cli import app, doctor, reporting
 from openmm_gancl.cli.exit_codes import exit_codes
+from openmm_gancl.cli.options import as_options
 from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.cli.runs import print_outcome
 from openmm_gancl.engine import torch_force
@@ -299,6 +300,18 @@ def test_a_sound_run_and_a_quick_one_end_with_code_zero(finished, capsys):
     assert "not to be trusted: " not in capsys.readouterr().out
     print_outcome(outcome_of(finished, **{**SOUND, "pooled_z": 9.0}), as_json=False)
     assert capsys.readouterr().out.startswith("a trial, not to be trusted: ")
+
+
+@pytest.mark.parametrize("columns", [40, 60])
+def test_a_terminal_breaks_results_between_words(columns, finished, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(reporting.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    outcome = outcome_of(finished, preset="default", **SOUND)
+    text = summary_text(outcome.summary, outcome.seconds, outcome.evaluations_spent, Path("fes.png"))
+    reporting.print_results(text)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= columns < max(map(len, text.splitlines()))
+    assert printed.split() == as_options(text).split()
 
 
 def test_a_summary_survives_its_file(finished, tmp_path):

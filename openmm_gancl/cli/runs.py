@@ -50,7 +50,7 @@ def run_options(**given: Any) -> "RunOptions":
         try:
             steps = int(steps)
         except ValueError:
-            raise InputError(f"--relax-steps is {steps!r}: give a number or auto") from None
+            raise InputError(f"`relax_steps` is {steps!r}: give a number or auto") from None
     return RunOptions(**given, relax_steps=cast("int | Literal['auto'] | None", steps))
 
 

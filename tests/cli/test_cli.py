@@ -171,7 +171,7 @@ def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
     refused(gancl("run", tmp_path / "card.toml", "-o", tmp_path / "a"), "cannot read the card")
     refused(gancl("run", SYSTEM), "-o RUN")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--relax-steps", "many"), "give a number or auto")
-    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "choose default or quick")
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "--preset is 'fast': choose")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", *QUICK[:2], "--platform", "Abacus"), "no platform 'Abacus'")
     refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--seed", "3"), "--seed 0", "--seed 3", "new folder")
     refused(gancl("run", "narrow_barrier", "-o", folder, *QUICK), "now it is narrow_barrier", "new folder")

@@ -94,7 +94,7 @@ def test_runs_that_are_too_short_are_said_and_the_rest_is_there(folder):
     [
         (["--dynamics", "brownian"], "needs a time step of its own: give --time-step"),
         (["--dynamics", "newtonian"], "choose langevin or brownian"),
-        (["--runs", "3"], "runs is 3: give a whole number from 20 up"),
+        (["--runs", "3"], "--runs is 3: give a whole number from 20 up"),
         (["--length", "-1"], "--length is -1.0: give a positive number of ps"),
         ([*BROWNIAN, "--lag", "5"], "a lag of 5 ps for runs of"),
     ],

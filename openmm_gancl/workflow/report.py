@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -457,11 +458,19 @@ def _verdict(run: FinishedRun, doubts: Sequence[str]) -> str:
     return "Not to be trusted:" if doubts else "No doubt was found."
 
 
+def _with_code(text: str) -> Any:
+    """A message as markup, its names of parameters as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _page(run: FinishedRun, doubts: Sequence[str]) -> str:
     """HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined)
+    pages.filters["code"] = _with_code
     about = [run.card.get("description"), f"{run.card['temperature']:g} K", f"preset {run.summary.preset}"]
     content: Mapping[str, Any] = {
         "title": run.summary.system,

@@ -310,7 +310,7 @@ def test_a_folder_of_another_system_is_not_gone_on_with(chain, finished, tmp_pat
 
 def test_a_folder_of_other_labels_options_or_topology_is_not_gone_on_with(chain, finished, tmp_path):
     folder = copied(finished, tmp_path)
-    with pytest.raises(InputError, match="whose labels is .*, now it is other: "):
+    with pytest.raises(InputError, match=r"whose labels is .*, now it is other: "):
         learn(simulate(chain), chain, labels=Torsions(("other",), np.array([LABELS])), folder=folder)
     with pytest.raises(InputError, match=r"begun with `seed=3`, now `seed=4`"):
         learn(simulate(chain), chain, seed=4, folder=folder)

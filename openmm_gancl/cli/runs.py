@@ -186,14 +186,16 @@ def _begin(
     """Begin a run in the folder ``output``, or go on with the one that ``target`` is."""
     if check_time_step and until != LAST_STAGE:
         raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
-    if output is None and until == LAST_STAGE:
-        raise InputError("there is no place for the results: name a run folder with -o RUN")
     if output is None:
+        from ..workflow.folder import is_run_folder
+
+        if until == LAST_STAGE and not is_run_folder(Path(target)):
+            raise InputError("there is no place for the results: name a run folder with -o RUN")
         check_run(target, "-o RUN")
         check_no_options(vars(options), vars(run_options(relax_steps=None)))
-        print_outcome(advance(Path(target), None, None, where, until, trust_force_field), json_)
-        return
-    outcome = advance(output, target, options, where, until, trust_force_field)
+        outcome = advance(Path(target), None, None, where, until, trust_force_field)
+    else:
+        outcome = advance(output, target, options, where, until, trust_force_field)
     doubt = _checked_time_step(outcome, where, trust_force_field) if check_time_step else None
     print_outcome(outcome, json_)
     if doubt is not None:
@@ -280,7 +282,7 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
 run = _beginning(
     LAST_STAGE,
     SYSTEM,
-    "From a card to its free-energy surface: sample, train, lift, surface; on an existing RUN it resumes.",
+    "From a card to its free-energy surface: sample, train, lift, surface; a run folder in place of SYSTEM goes on.",
 )
 sample = _beginning(
     "sample",

@@ -163,6 +163,8 @@ def test_stages_one_by_one(tmp_path):
     assert gancl("train", folder).exit_code == 0
     assert "surface: " in gancl("lift", folder, "--workers", "1").stdout
     assert gancl("sample", folder).exit_code == 0
+    again = gancl("run", folder)
+    assert again.exit_code == 0 and again.stdout == gancl("run", SYSTEM, "-o", folder, *QUICK).stdout
 
 
 def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
@@ -170,6 +172,7 @@ def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
     refused(gancl("run", "nosuch", "-o", tmp_path / "a"), "there is no system 'nosuch'", SYSTEM)
     refused(gancl("run", tmp_path / "card.toml", "-o", tmp_path / "a"), "cannot read the card")
     refused(gancl("run", SYSTEM), "-o RUN")
+    refused(gancl("run", folder, "--seed", "3"), "--seed is settled when a run begins")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--relax-steps", "many"), "give a number or auto")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "--preset is 'fast': choose")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", *QUICK[:2], "--platform", "Abacus"), "no platform 'Abacus'")

@@ -375,6 +375,12 @@ def _divide(given: Any) -> None:
     if tops := [path for path in paths if path.suffix.lower() in TOPOLOGY_SUFFIXES]:
         raise InputError(f"{tops[0]} is a topology: give it by --top")
     tables = [path for path in paths if path.suffix.lower() not in TRAJECTORY_SUFFIXES and path.is_file()]
+    columns = given.bias_columns or given.windows or any(cv.startswith("column:") for cv in given.cv)
+    if tables and not columns:
+        raise InputError(
+            f"{tables[0]} has no name of a trajectory (*.dcd, *.xtc and others, which mdtraj knows by their ends), and "
+            "nothing of a table is requested: rename it, or give --bias-columns or column:NAME in --cv"
+        )
     given.trajectories = [path for path in paths if path not in tables]
     given.colvar = [*(given.colvar or []), *tables]
 

@@ -3,11 +3,13 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,6 +239,11 @@ def test_a_bug_of_ours_ends_with_code_one(tmp_path, monkeypatch):
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+def test_a_missing_package_is_no_bug_of_ours(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    refused(gancl("report", finished[0]), "jinja2 is not installed", "gancl doctor")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_interrupt_in_any_stage_ends_with_code_130_and_says_how_to_go_on(stage, finished, tmp_path, monkeypatch):
     def interrupt(*_):
@@ -354,6 +361,11 @@ def test_own_labels_are_matched_by_their_atoms():
         check_cvs(dipeptide, ["phi:2"])
     with pytest.raises(InputError, match="omega:2 is no label"):
         check_cvs(dipeptide, ["omega:2", "psi:2"])
+
+
+def test_the_doctor_looks_for_all_that_is_needed():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.PACKAGES) == {re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]}
 
 
 def test_the_doctor_tells_a_line_each():

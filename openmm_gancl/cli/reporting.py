@@ -15,6 +15,9 @@ from .options import as_options
 LONGEST_SILENCE = 5.0
 """Seconds after which a log hears of a step again."""
 
+ROOM_FOR_BARS = 70
+"""Columns of a terminal, below which a step is its title, how far it is and how long it took."""
+
 
 class LogReporter:
     """A line at the start, at each quarter, every few seconds and at the end of every step."""
@@ -53,16 +56,21 @@ class TerminalReporter:
     @contextmanager
     def step(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """A piece of work; the callable takes how much of it is done."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description:<24}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
         )
+
+        columns: list[ProgressColumn] = [TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn()]
+        if self.console.width < ROOM_FOR_BARS:
+            columns.insert(0, TextColumn("{task.description}"))
+        else:
+            columns[:0] = TextColumn("{task.description:<24}"), BarColumn()
+            columns += TextColumn("left"), TimeRemainingColumn()
         with Progress(*columns, console=self.console) as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.update(task, completed=count)

@@ -285,13 +285,17 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
 
     Args:
         summary: of the run.
-        seconds: wall time of each stage.
+        seconds: wall time of each stage; what a stage is made of (``rounds/00/lifts``) is summed.
         evaluations_spent: force evaluations of all attempts.
         plot: path of the picture.
     """
     heading = "not to be trusted" if summary.preset != "quick" else "a trial, not to be trusted"
     rows = summary.rows(evaluations_spent)
-    rows.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())))
+    of_groups: dict[str, float] = {}
+    for name, value in seconds.items():
+        group = name.split("/")[0]
+        of_groups[group] = of_groups.get(group, 0.0) + value
+    rows.append(("seconds", ", ".join(f"{group} {value:.1f}" for group, value in of_groups.items())))
     width = max(len(name) for name, _ in rows)
     lines = [f"{heading}: {doubt}" for doubt in summary.doubts()]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]

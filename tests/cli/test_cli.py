@@ -329,7 +329,9 @@ def test_a_summary_survives_its_file(finished, tmp_path):
     summary.save(tmp_path / "summary.json")
     again = load_summary(tmp_path / "summary.json")
     assert isinstance(again, Summary) and again.as_json() == summary.as_json()
-    assert "unknown" in summary_text(again, {}, 1, tmp_path / "fes.png")
+    seconds = {"rounds/00/model": 1.0, "rounds/01/model": 2.0, "check": 0.5}
+    text = summary_text(again, seconds, 1, tmp_path / "fes.png")
+    assert "unknown" in text and "rounds 3.0, check 0.5\n" in text
 
 
 def test_own_frames_train_a_model(finished, tmp_path, capfd):

@@ -243,8 +243,7 @@ class LoopSummary(Summary):
         p_value = f"p = {formatted(self.p_value, '.2g')} (below {LEAST_P_VALUE:g}: not to be trusted)"
         rows.insert(5, ("differences between labels", p_value))
         if self.modes:
-            changed = f"{self.changed_windows} of the check's windows"
-            rows.insert(6, ("changes of a wide coordinate's mode", changed))
+            rows.insert(6, ("changes of mode", f"in {self.changed_windows} of the check's windows"))
         return rows
 
     def tables(self) -> list[str]:
@@ -255,7 +254,8 @@ class LoopSummary(Summary):
         """Of which generator, in how many rounds, and how the last was relaxed."""
         moves = self.rounds[-1]["moves"] if self.rounds else 0
         relaxed = f", the last relaxed by {moves} moves" if moves else ""
-        return f" of the {self.generator} generator in {len(self.rounds)} rounds{relaxed}"
+        rounds = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
+        return f" of the {self.generator} generator in {rounds}{relaxed}"
 
     def extra_evaluations(self, evaluations_spent: int) -> str:
         """With the check's."""

@@ -457,6 +457,9 @@ def lift_more(
         folder.manifest.setdefault("more_lifts", []).append(n)
         folder.forget("surface")
         _advance(opened, "surface")
+        if old := [name for name in ("closures.json", "report.html") if (folder.path / name).is_file()]:
+            verb = "is" if len(old) == 1 else "are"
+            reporter.note(f"{' and '.join(old)} {verb} of the lifts before: make what you need of them again")
         return _outcome(opened)
 
 

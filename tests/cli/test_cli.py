@@ -365,6 +365,13 @@ def test_own_labels_are_matched_by_their_atoms():
         check_cvs(dipeptide, ["omega:2", "psi:2"])
 
 
+def test_messages_name_options_and_nothing_that_is_none():
+    assert as_options("raise `max_evaluations`, or `discard=0`") == "raise --max-evaluations, or --discard 0"
+    assert as_options("`slow='diffusion-map'` and `ranges`") == "--slow diffusion-map and --range"
+    of_a_card = "`force_constants` [1.0] of a card"
+    assert as_options(of_a_card) == of_a_card
+
+
 def test_the_doctor_looks_for_all_that_is_needed():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert set(doctor.PACKAGES) == {re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]}

@@ -289,7 +289,7 @@ def _learned_labels(run: FinishedRun) -> Section | None:
 
 
 def _without_closures(run: FinishedRun, name: str, title: str) -> Section:
-    return Section(name, title, [f"Not computed for these lifts: gancl closures {run.folder.path.name}"])
+    return Section(name, title, [f"Not computed for these lifts: gancl closures {run.folder.path}"])
 
 
 def _card_surface(run: FinishedRun) -> FreeEnergySurface:

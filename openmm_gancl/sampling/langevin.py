@@ -291,7 +291,8 @@ def sample_langevin(
         seed: of the run.
         platform: an OpenMM platform, or ``auto`` to measure.
     """
-    if n_steps < whole_number("n_frames", n_frames):
+    n_steps, n_frames = whole_number("n_steps", n_steps), whole_number("n_frames", n_frames)
+    if n_steps < n_frames:
         raise InputError(f"n_steps = {n_steps} is less than n_frames = {n_frames}: raise it")
     positions = system.positions if start is None else numbers(start)
     task = WindowTask(
@@ -299,7 +300,7 @@ def sample_langevin(
         labels=np.zeros((1, len(system.slow.names))),
         walkers=Walkers(positions[None]),
         minimise=False,
-        equilibration_steps=equilibration_steps,
+        equilibration_steps=whole_number("equilibration_steps", equilibration_steps, 0),
         n_frames=n_frames,
         stride=n_steps // n_frames,
         seed=named_seed(seed, "langevin"),

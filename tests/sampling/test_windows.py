@@ -403,6 +403,9 @@ def test_counts_may_be_any_whole_numbers_and_no_fractions(chain):
     assert (frames.positions == sample_windows(chain, labels=[[0.5], [1.5]], **QUICK).positions).all()
     with pytest.raises(InputError, match=r"steps_per_window is 20\.5: give a whole number"):
         sample_windows(chain, labels=[[0.5]], **{**QUICK, "steps_per_window": 20.5})
+    assert len(langevin.sample_langevin(chain, 20.0, n_frames=4.0, platform="Reference")) == 4
+    with pytest.raises(InputError, match="n_frames is 0: give a whole number from 1 up"):
+        langevin.sample_langevin(chain, 20, n_frames=0, platform="Reference")
 
 
 def test_the_surface_over_some_labels_has_the_basins_that_are_given():

@@ -89,12 +89,14 @@ SPELLED = {
 """Options whose names are not those of the parameters that they become."""
 
 
+APPS: list[typer.Typer] = []
+"""Whose options messages name; the module of all commands knows."""
+
+
 @cache
 def _all_options() -> frozenset[str]:
     """Of all commands, as ``--top``."""
-    from .commands import app
-
-    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]  # of a group
+    commands = [command for app in APPS for command in typer.main.get_command(app).commands.values()]  # type: ignore[attr-defined]  # of a group
     return frozenset(name for command in commands for option in command.params for name in option.opts)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from ..errors import InputError, last_line
 from ..units import BoolArray, FloatArray, IntArray, check_radians, numbers
 from .geometry import dihedral_angles
-from .torchscript import archived, loaded, scripted
 
 
 class Axes(Protocol):
@@ -254,6 +253,7 @@ class ModuleCoordinates:
     ) -> "ModuleCoordinates":
         """Coordinates by an ``nn.Module``, which is scripted, or a scripted one; see the class."""
         from .label_modules import structure_of
+        from .torchscript import archived, scripted
 
         archive = archived(scripted(module))
         return cls(names, periods, domain, archive, chart_torsions, structure_of(module))
@@ -342,6 +342,8 @@ class ModuleCoordinates:
 
 @lru_cache(maxsize=8)
 def _loaded_module(archive: bytes) -> Any:
+    from .torchscript import loaded
+
     return loaded(archive)
 
 

@@ -24,11 +24,14 @@ from ..closures.reduced_model import ReducedModel
 from ..closures.swarm_slopes import FEWEST_RUNS
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
+from ..engine.random_numbers import named_rng
 from ..engine.tasks import Workers
 from ..errors import InputError
 from ..files import finite, load_json
 from ..generator.invertible import InvertibleGenerator
-from ..generator.model import load_model
+from ..generator.model import LiftingModel, load_model
+from ..generator.training import train_model
+from ..generator.wgan_gp import TrainingOptions
 from ..lifting.draws import join_draws
 from ..lifting.label_regression import LabelRegression
 from ..lifting.rounds import load_round
@@ -58,6 +61,9 @@ SHORTEST, LONGEST = 0.4, 1.0
 
 N_COMPARED = 4
 """Labels of the table of consistency."""
+
+N_OF_PRODUCT = 4000
+"""Lifts, kept by their weights, that the product generator of the table is fitted to."""
 
 N_FRAMES = 40
 """Of each run."""
@@ -259,7 +265,7 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         done(2)
         found = _or_doubt(lambda: _dynamics(run, regression, model, options), doubts)
         done(3)
-        compared = _or_doubt(lambda: _compared(run, regression, model), doubts)
+        compared = _or_doubt(lambda: _compared(run, ensemble, regression, model), doubts)
         done(4)
     for result in (test, found, compared):
         doubts += result.doubts() if result is not None else []
@@ -292,11 +298,20 @@ def _energies(run: Run, ensemble: Ensemble) -> Callable[[FloatArray], FloatArray
     return lambda positions: energies
 
 
-def _compared(run: Run, regression: LabelRegression, model: InvertibleGenerator) -> Consistency:
+def _product(run: Run, ensemble: Ensemble, regression: LabelRegression) -> LiftingModel:
+    """Independent terms of each coordinate given the label, fitted to lifts: about as many anywhere as were drawn."""
+    log_weights = np.where(ensemble.ok, ensemble.log_weights - regression.log_density(ensemble.labels), -np.inf)
+    chances = np.exp(log_weights - log_weights.max())
+    rows = named_rng(run.options.seed, STAGE, "product").choice(len(chances), N_OF_PRODUCT, p=chances / chances.sum())
+    of_lifts, seed = (ensemble.positions[rows], ensemble.labels[rows]), run.seed(STAGE, "product")
+    return train_model(run.system, *of_lifts, seed=seed, options=TrainingOptions(latent_size=0))
+
+
+def _compared(run: Run, ensemble: Ensemble, regression: LabelRegression, model: InvertibleGenerator) -> Consistency:
     labels = _low_labels(run, regression, N_COMPARED)
-    found = check_consistency(
-        run.system, model, labels, seed=run.seed(STAGE, "consistency"), platform=run.platform, workers=run.workers
-    )
+    product = _product(run, ensemble, regression)
+    on = {"seed": run.seed(STAGE, "consistency"), "platform": run.platform, "workers": run.workers}
+    found = check_consistency(run.system, model, labels, product=product, **on)
     run.folder.spend(found.force_evaluations)
     return found
 

@@ -328,10 +328,15 @@ def _consistency(run: FinishedRun) -> Section:
     )
     if (found := record["consistency"]) is not None:
         rows = [
-            [row["ensemble"], *(formatted(row[name], ".2g") for name in _OF_CONSISTENCY), row["farthest"]]
+            [
+                row["ensemble"],
+                *(formatted(row[name], ".2g") for name in _OF_CONSISTENCY),
+                formatted(row["effective"], ".0f"),
+                row["farthest"],
+            ]
             for row in found["rows"]
         ]
-        head = ["ensemble", "label error", "distance", "largest", "energy overlap", "farthest coordinate"]
+        head = ["ensemble", "label error", "distance", "largest", "energy overlap", "effective", "farthest coordinate"]
         caption = (
             f"Against frames of restrained dynamics at {len(found['labels'])} labels: Wasserstein distance of internal "
             "coordinates in standard deviations, and the shared part of the distributions of energies"

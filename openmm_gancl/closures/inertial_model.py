@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import expm
 from scipy.optimize import least_squares
 
 from ..coordinates.geometry import wrap
@@ -107,9 +106,9 @@ class InertialModel:
         velocities: FloatArray | None = None,
         seed: int = 0,
     ) -> FloatArray:
-        """Trajectories of many copies side by side, by the scheme of LangevinMiddleIntegrator.
+        """Trajectories of many copies side by side: kicks by the force, and between them what is exact without one.
 
-        A periodic coordinate is wrapped into the domain; at an open end and at a wall a copy turns back.
+        However high the friction, a step may be as long as forces allow. A periodic coordinate is wrapped into the domain; at an open end and at a wall a copy turns back.
 
         Args:
             starts: shape=(n_copies, d).
@@ -149,18 +148,13 @@ class InertialModel:
         self, time_step: float, scale: FloatArray, rng: np.random.Generator
     ) -> Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
         """One step of places in units of fine cells, so many to the labels' unit, and velocities, shape=(n, d) each."""
-        covariance, d = self.velocity_covariance, len(scale)
-        decay, n_fine = expm(-self.friction * time_step), FINE_CELLS[d]
-        rounding = 1e-14 * np.trace(covariance) * np.eye(d)
-        noise = np.linalg.cholesky(covariance - decay @ covariance @ decay.T + rounding)
-        accelerations, walls = self._accelerations, bool(self._closed.any())
+        flow, accelerations, walls = _FreeFlow.of(self, time_step), self._accelerations, bool(self._closed.any())
+        n_fine = FINE_CELLS[len(scale)]
         periodic = np.isfinite(self.overdamped.periods)
 
         def advance(before: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-            v = v + time_step * accelerations[:, self._cells(before)].T
-            drifted = before + 0.5 * time_step * v * scale
-            v = v @ decay.T + rng.standard_normal(v.shape) @ noise.T
-            places = drifted + 0.5 * time_step * v * scale
+            moved, v = flow(v + time_step * accelerations[:, self._cells(before)].T, rng)
+            places = before + moved * scale
             turned = (~periodic & ((places < 0) | (places >= n_fine))).any(axis=1)
             wrapped = places - n_fine * np.floor(places / n_fine)
             # rounding may leave the end itself
@@ -171,6 +165,50 @@ class InertialModel:
             return places, v
 
         return advance
+
+
+@dataclass(frozen=True, eq=False)
+class _FreeFlow:
+    """A step of Langevin dynamics without a force, exact (Ermak & Buckholz 1980, doi 10.1016/0021-9991(80)90084-4).
+
+    In coordinates in which V is one and the friction diagonal, each on its own.
+
+    Attributes:
+        modes: shape=(d, d), columns, of velocities.
+        inverse: of these.
+        decay: shape=(d,).
+        reach: shape=(d,), ps, that a velocity of one comes.
+        noise: shape=(3, d), of the velocity, of the way that goes with it, and of the way alone.
+    """
+
+    modes: FloatArray
+    inverse: FloatArray
+    decay: FloatArray
+    reach: FloatArray
+    noise: FloatArray
+
+    @classmethod
+    def of(cls, model: InertialModel, time_step: float) -> "_FreeFlow":
+        root = np.linalg.cholesky(model.velocity_covariance)
+        friction = np.linalg.solve(root, model.friction @ root)
+        rates, turned = np.linalg.eigh(0.5 * (friction + friction.T))
+        modes, x = root @ turned, rates * time_step
+        fall = -np.expm1(-x)
+        of_velocity = fall * (2 - fall)
+        # 2 x - 3 + 4 exp(-x) - exp(-2 x), of which the first terms cancel at low friction
+        of_way = np.where(x > 0.01, 2 * x - 2 * fall - fall**2, 2 * x**3 / 3 - x**4 / 2) / rates**2
+        velocity = np.sqrt(of_velocity)
+        both = fall**2 / rates / velocity
+        noise = np.array([velocity, both, np.sqrt((of_way - both**2).clip(min=0.0))])
+        return cls(modes, np.linalg.inv(modes), np.exp(-x), fall / rates, noise)
+
+    def __call__(self, v: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """How far copies come, and velocities then, shape=(n, d) each."""
+        before = v @ self.inverse.T
+        one, other = rng.standard_normal((2, *v.shape))
+        after = self.decay * before + self.noise[0] * one
+        moved = self.reach * before + self.noise[1] * one + self.noise[2] * other
+        return moved @ self.modes.T, after @ self.modes.T
 
 
 @dataclass(frozen=True, eq=False)

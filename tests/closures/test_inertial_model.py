@@ -8,6 +8,7 @@ import pytest
 import openmm_gancl as gancl
 from openmm_gancl import InputError
 from openmm_gancl.closures import InertialModel, ReducedModel, effective_dynamics, fit_inertial_model, passage_times
+from openmm_gancl.closures.inertial_model import _FreeFlow
 from openmm_gancl.free_energy.surface import FreeEnergySurface
 from openmm_gancl.sampling import sample_swarm
 from openmm_gancl.units import thermal_energy
@@ -49,6 +50,32 @@ def test_equilibrium_is_that_of_the_free_energy():
         # copies are independent, frames of one are not quite
         z = (counts.mean(axis=0) - exact) / np.sqrt(exact * (1 - exact) / 4000 / 2)
         assert np.abs(z).max() < z_limit(24), z
+
+
+@pytest.mark.parametrize(("friction", "time_step"), [(0.01, 0.02), (1.0, 0.1), (50.0, 0.2), (2000.0, 0.2)])
+def test_free_motion_is_exact_whatever_the_friction(friction, time_step):
+    """Of copies that turn nowhere: velocity, way, and how they go together, after steps far longer than it decays.
+
+    A scheme that moves by the velocities at both ends would come 20 and 200 times as far at the highest friction.
+    """
+    flat = grid(TORUS, lambda places: 0 * places[:, 0], 12)
+    covariance = np.array([[1.0, 0.3], [0.3, 0.5]]) * min(1.0, friction) ** 2 * 1e-2
+    model = InertialModel.of(flat, covariance, friction * np.eye(2))
+    flow, rng = _FreeFlow.of(model, time_step), np.random.default_rng(11)
+    v = rng.standard_normal((40_000, 2)) @ np.linalg.cholesky(covariance).T
+    total, n_steps = 0.0, 5
+    for _ in range(n_steps):
+        moved, v = flow(v, rng)
+        total = total + moved
+    x = friction * time_step * n_steps
+    exact = 2 * covariance * (x - 1 + np.exp(-x)) / friction**2
+    scatter = np.sqrt(2 / 40_000)
+    for found, expected in ((total.T @ total, exact), (v.T @ v, covariance)):
+        z = np.diag(found / 40_000 / expected - 1) / scatter
+        assert np.abs(z).max() < z_limit(16), (found / 40_000, expected)
+    assert (total.T @ v)[0, 0] / 40_000 == pytest.approx(
+        covariance[0, 0] * -np.expm1(-x) / friction, abs=5 * np.sqrt(exact[0, 0] * covariance[0, 0] / 40_000)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -384,7 +384,8 @@ def _reduced_model(run: FinishedRun) -> Section:
     text = [
         f"{found['runs']:,} short runs from {found['labels']} labels; a plateau was "
         f"{'found' if found['has_plateau'] else 'not found'}, lags from {found['lag']:.3g} to {found['last']:.3g} ps.",
-        f"Slowest relaxations: {scales} ps.",
+        f"Model in use, {found['model']}: {found['why']}.",
+        f"Slowest relaxations: {scales} ps{found['of_limit']}.",
     ]
     table = Table(rows, ["passage", "there (ps)", "back (ps)"], "Mean passage times between the cores of basins")
     return Section("reduced", "Reduced model", text, figures, [table] if rows else [])

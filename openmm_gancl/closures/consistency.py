@@ -360,16 +360,7 @@ def check_consistency(
     """
     labels, n_lifts = checked_labels(labels, system.slow), whole_number("n_lifts", n_lifts, 2)
     platform = resolved_platform(platform, system.system, system.positions)
-    rng = named_rng(seed, "consistency")
-    near = sample_restraint(system.slow, system.force_constants / system.kT, np.repeat(labels, n_lifts, axis=0), rng)
-    window = np.repeat(np.arange(len(labels)), n_lifts)
-    # beyond an open end of the domain nothing is compared
-    inside = in_domain(near, system.slow)
-    near, window = near[inside], window[inside]
-
-    ensembles = _ensembles(system, generator, near, window, seed, platform, workers)
-    if product is not None:
-        ensembles[-1:-1] = _of_product(system, product, labels, n_lifts, seed, platform, workers)
+    ensembles = _ensembles(system, generator, product, labels, n_lifts, seed, platform, workers)
     frames = sample_windows(
         system,
         labels,
@@ -391,13 +382,20 @@ def check_consistency(
 def _ensembles(
     system: MolecularSystem,
     generator: InvertibleGenerator,
-    near: FloatArray,
-    window: IntArray,
+    product: LiftingModel | None,
+    labels: FloatArray,
+    n_lifts: int,
     seed: int,
     platform: str,
     workers: Workers,
 ) -> list[LiftedEnsemble]:
     """Lifts at labels near those of the windows, and what they would be without a step."""
+    rng = named_rng(seed, "consistency")
+    near = sample_restraint(system.slow, system.force_constants / system.kT, np.repeat(labels, n_lifts, axis=0), rng)
+    window = np.repeat(np.arange(len(labels)), n_lifts)
+    # beyond an open end of the domain nothing is compared
+    inside = in_domain(near, system.slow)
+    near, window = near[inside], window[inside]
 
     def lifted(name: str, drawn_by: InvertibleGenerator) -> LiftedEnsemble:
         lifter = Lifter(system, drawn_by, platform=platform, workers=workers)
@@ -407,6 +405,8 @@ def _ensembles(
     found = [lifted("lifts", generator)]
     if generator.has_network:
         found.append(lifted("triangular map alone", generator.without_network()))
+    if product is not None:
+        found += _of_product(system, product, labels, n_lifts, seed, platform, workers)
     accepted = _accepted(found[0], N_MINIMISED, named_rng(seed, "consistency", "minimised"))
     return [*found, _minimised(system, found[0], accepted, platform)]
 

@@ -81,7 +81,7 @@ class InertialModel:
 
     def save(self, path: str | Path) -> None:
         """Write an npz file: arrays and one line of JSON, no code."""
-        of_velocities = {"velocity_covariance": self.velocity_covariance, "friction": self.friction}
+        of_velocities: dict[str, Any] = {"velocity_covariance": self.velocity_covariance, "friction": self.friction}
         np.savez(path, **self.overdamped.stored(INERTIAL_FORMAT), **of_velocities)
 
     @cached_property

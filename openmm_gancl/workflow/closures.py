@@ -344,7 +344,7 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
     if test is not None:
         arrays |= {"mean_force_energy": test.surface.energy, "mean_force_error": test.surface.error}
         arrays |= {"weights_energy": test.surface_of_weights.energy, "weights_error": test.surface_of_weights.error}
-        plot_closures(test, found and found.overdamped, values[..., 0], errors[..., 0]).savefig(
+        plot_closures(test, None if found is None else found.overdamped, values[..., 0], errors[..., 0]).savefig(
             out / "closures.png", dpi=150
         )
     if found is not None:
@@ -385,7 +385,7 @@ def _product(run: Run, ensemble: Ensemble, regression: LabelRegression) -> Lifti
 def _compared(run: Run, ensemble: Ensemble, regression: LabelRegression, model: InvertibleGenerator) -> Consistency:
     labels = _low_labels(run, regression, N_COMPARED)
     product = _product(run, ensemble, regression)
-    on = {"seed": run.seed(STAGE, "consistency"), "platform": run.platform, "workers": run.workers}
+    on: dict[str, Any] = {"seed": run.seed(STAGE, "consistency"), "platform": run.platform, "workers": run.workers}
     found = check_consistency(run.system, model, labels, product=product, **on)
     run.folder.spend(found.force_evaluations)
     return found

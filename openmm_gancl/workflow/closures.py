@@ -153,7 +153,8 @@ class Closures:
             lines.append(f"model                      {found['model']}: {found['why']}")
             lines.append(f"lag                        {found['lag']:.3g} to {found['last']:.3g} ps")
             scales = ", ".join(f"{scale:.3g}" for scale in found["time_scales"])
-            lines.append(f"time scales                {scales} ps{found['of_limit']}")
+            limit = " (in the limit of high friction)" if found["inertial"] else ""
+            lines.append(f"time scales                {scales} ps{limit}")
             for row in found["passages"]:
                 lines.append(
                     f"core of {row['first']} to {row['second']}: {row['there']:.4g} ps, back {row['back']:.4g} ps"
@@ -296,7 +297,6 @@ def _dynamics_record(run: Run, models: Models, slowest: Relaxations, doubts: lis
         "model": "overdamped" if inertial is None else "inertial",
         "why": models.why,
         "inertial": with_inertia,
-        "of_limit": "" if inertial is None else " (in the limit of high friction)",
         "lag": float(found.scan.lags[found.scan.chosen]),
         "last": found.scan.last,
         "has_plateau": found.scan.has_plateau,

@@ -331,7 +331,7 @@ def _consistency(run: FinishedRun) -> Section:
             [
                 row["ensemble"],
                 *(formatted(row[name], ".2g") for name in _OF_CONSISTENCY),
-                formatted(row["effective"], ".0f"),
+                formatted(row.get("effective"), ".0f"),
                 row["farthest"],
             ]
             for row in found["rows"]
@@ -381,12 +381,14 @@ def _reduced_model(run: FinishedRun) -> Section:
         for row in found["passages"]
     ]
     scales = ", ".join(formatted(scale, ".3g") for scale in found["time_scales"])
+    limit = " (in the limit of high friction)" if found.get("inertial") else ""
     text = [
         f"{found['runs']:,} short runs from {found['labels']} labels; a plateau was "
         f"{'found' if found['has_plateau'] else 'not found'}, lags from {found['lag']:.3g} to {found['last']:.3g} ps.",
-        f"Model in use, {found['model']}: {found['why']}.",
-        f"Slowest relaxations: {scales} ps{found['of_limit']}.",
+        f"Slowest relaxations: {scales} ps{limit}.",
     ]
+    if "why" in found:
+        text.append(f"Model in use, {found['model']}: {found['why']}.")
     table = Table(rows, ["passage", "there (ps)", "back (ps)"], "Mean passage times between the cores of basins")
     return Section("reduced", "Reduced model", text, figures, [table] if rows else [])
 

@@ -27,6 +27,10 @@ def closures(
     time_step: Annotated[
         float | None, typer.Option(metavar="PS", help="Of the runs; the system's own, but of brownian ones.")
     ] = None,
+    model: Annotated[
+        str,
+        typer.Option(help="overdamped, inertial, or auto: overdamped where the runs have a plateau, else inertial."),
+    ] = "auto",
     workers: shared.Workers = None,
     trust_force_field: shared.Trust = False,
     scheduler: shared.Scheduler = None,
@@ -38,7 +42,8 @@ def closures(
         use_threads_of(run)
         from ..workflow.closures import ClosureOptions, run_closures
 
-        options = ClosureOptions(labels, runs, length, lag, dynamics, time_step)  # type: ignore[arg-type]  # checked there
+        # checked there
+        options = ClosureOptions(labels, runs, length, lag, dynamics, time_step, model)  # type: ignore[arg-type]
         with Where(workers, scheduler).opened() as opened:
             found = run_closures(
                 run, options, reporter=make_reporter(), workers=opened, trust_force_field=trust_force_field

@@ -21,6 +21,9 @@ from .ensemble import Ensemble as Ensemble
 from .inertial_model import InertialFit as InertialFit
 from .inertial_model import InertialModel as InertialModel
 from .inertial_model import fit_inertial_model as fit_inertial_model
+from .inertial_model import load_inertial_model as load_inertial_model
+from .inertial_passages import InertialPassages as InertialPassages
+from .inertial_passages import inertial_passage_times as inertial_passage_times
 from .mean_force import MeanForceTest as MeanForceTest
 from .mean_force import closure_test as closure_test
 from .mean_force import mean_force_values as mean_force_values

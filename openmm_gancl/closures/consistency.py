@@ -3,7 +3,7 @@
 Lifts about a label, drawn with the restraint's density, are with their weights the ensemble of the window there.
 Compared are the label asked for and that obtained, each internal coordinate's distribution (Wasserstein distance), and
 energies; and the same of what the lifts would be without one step or another: without weights, without the network on
-top of the triangular map, or minimised instead of weighted.
+top of the triangular map, drawn from independent terms and relaxed or not, or minimised instead of weighted.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import Workers
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
+from ..generator.model import LiftingModel
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts
 from ..reference.chart import Chart, InternalCoordinates
@@ -41,6 +42,12 @@ FREE_TIME, N_FREE = 1.0, 20
 N_MINIMISED, MINIMISER_ITERATIONS = 40, 100
 """Of the lifts of each label, to show what minimising makes of them, and iterations of each."""
 
+N_RELAXED, RELAX_STEPS = 100, 200
+"""Lifts of a product generator about each label, and steps of each from its reference to the real potential."""
+
+NO_TIME = 1e-6
+"""ps, of the one step of lifts that are not relaxed, in which nothing moves."""
+
 ENERGY_BINS = 20
 """Of the overlap, with as many frames each."""
 
@@ -60,6 +67,7 @@ class ConsistencyRow:
         largest_distance: of all coordinates.
         farthest: that coordinate's name.
         energy_overlap: shared part of the distributions of the potential energy, one for the same.
+        effective: effective configurations of a label, the fewest: a few of them are far from any ensemble.
     """
 
     ensemble: str
@@ -68,6 +76,7 @@ class ConsistencyRow:
     largest_distance: float
     farthest: str
     energy_overlap: float
+    effective: float
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,12 @@ class Consistency:
     def table(self) -> list[str]:
         """Lines for people."""
         width = max(len(row.ensemble) for row in self.rows)
-        lines = [f"{'ensemble':<{width}}  label error  distance  largest  energy overlap  farthest coordinate"]
+        head = "label error  distance  largest  energy overlap  effective  farthest coordinate"
+        lines = [f"{'ensemble':<{width}}  {head}"]
         for row in self.rows:
             lines.append(
                 f"{row.ensemble:<{width}}  {row.label_error:>11.2g}  {row.distance:>8.3f}  "
-                f"{row.largest_distance:>7.2f}  {row.energy_overlap:>14.2f}  {row.farthest}"
+                f"{row.largest_distance:>7.2f}  {row.energy_overlap:>14.2f}  {row.effective:>9.0f}  {row.farthest}"
             )
         return [*lines, f"change of the label in {self.free_time:g} ps without restraint: {self.free_label_change:.2g}"]
 
@@ -263,7 +273,8 @@ def consistency_of(
             rows.append(_row(name, error, distances[-1], pairs, names))
     half = [len(there.weights) // 2 for there in windows]
     halves = [(there.select(slice(n)), there.select(slice(n, None))) for n, there in zip(half, windows, strict=True)]
-    rows.append(_row("frames, half against half", 0.0, _distances(halves, periods), halves, names))
+    error = _root_mean_square(frames.cv_values, frames.labels, system.slow)
+    rows.append(_row("frames, half against half", error, _distances(halves, periods), halves, names))
     labels = frames.labels[np.unique(frames.window, return_index=True)[1]]
     cost = frames.force_evaluations + sum(one.force_evaluations for one in ensembles)
     return Consistency(labels, tuple(rows), 0.0, 0.0, names, distances[0], cost)
@@ -304,7 +315,13 @@ def _row(
     overlap = np.mean([energy_overlap(a.energies, b.energies, a.weights, b.weights) for a, b in pairs])
     worst = np.unravel_index(distances.argmax(), distances.shape)
     return ConsistencyRow(
-        name, error, float(distances.mean()), float(distances[worst]), names[worst[1]], float(overlap)
+        ensemble=name,
+        label_error=error,
+        distance=float(distances.mean()),
+        largest_distance=float(distances[worst]),
+        farthest=names[worst[1]],
+        energy_overlap=float(overlap),
+        effective=min(1 / float((a.weights**2).sum()) for a, _ in pairs),
     )
 
 
@@ -313,6 +330,7 @@ def check_consistency(
     generator: InvertibleGenerator,
     labels: FloatArray,
     *,
+    product: LiftingModel | None = None,
     n_lifts: int = N_LIFTS,
     n_frames: int = N_FRAMES,
     stride: int = STRIDE,
@@ -327,6 +345,8 @@ def check_consistency(
         system: the real system.
         generator: of the lifts.
         labels: shape=(k, d).
+        product: a product generator of the same system (`train`, `train_model`): rows of its lifts as they are drawn,
+            and relaxed, are added.
         n_lifts: about each label.
         n_frames: of each window.
         stride: steps between frames.
@@ -340,14 +360,7 @@ def check_consistency(
     """
     labels, n_lifts = checked_labels(labels, system.slow), whole_number("n_lifts", n_lifts, 2)
     platform = resolved_platform(platform, system.system, system.positions)
-    rng = named_rng(seed, "consistency")
-    near = sample_restraint(system.slow, system.force_constants / system.kT, np.repeat(labels, n_lifts, axis=0), rng)
-    window = np.repeat(np.arange(len(labels)), n_lifts)
-    # beyond an open end of the domain nothing is compared
-    inside = in_domain(near, system.slow)
-    near, window = near[inside], window[inside]
-
-    ensembles = _ensembles(system, generator, near, window, seed, platform, workers)
+    ensembles = _ensembles(system, generator, product, labels, n_lifts, seed, platform, workers)
     frames = sample_windows(
         system,
         labels,
@@ -369,13 +382,20 @@ def check_consistency(
 def _ensembles(
     system: MolecularSystem,
     generator: InvertibleGenerator,
-    near: FloatArray,
-    window: IntArray,
+    product: LiftingModel | None,
+    labels: FloatArray,
+    n_lifts: int,
     seed: int,
     platform: str,
     workers: Workers,
 ) -> list[LiftedEnsemble]:
     """Lifts at labels near those of the windows, and what they would be without a step."""
+    rng = named_rng(seed, "consistency")
+    near = sample_restraint(system.slow, system.force_constants / system.kT, np.repeat(labels, n_lifts, axis=0), rng)
+    window = np.repeat(np.arange(len(labels)), n_lifts)
+    # beyond an open end of the domain nothing is compared
+    inside = in_domain(near, system.slow)
+    near, window = near[inside], window[inside]
 
     def lifted(name: str, drawn_by: InvertibleGenerator) -> LiftedEnsemble:
         lifter = Lifter(system, drawn_by, platform=platform, workers=workers)
@@ -385,8 +405,32 @@ def _ensembles(
     found = [lifted("lifts", generator)]
     if generator.has_network:
         found.append(lifted("triangular map alone", generator.without_network()))
+    if product is not None:
+        found += _of_product(system, product, labels, n_lifts, seed, platform, workers)
     accepted = _accepted(found[0], N_MINIMISED, named_rng(seed, "consistency", "minimised"))
     return [*found, _minimised(system, found[0], accepted, platform)]
+
+
+def _of_product(
+    system: MolecularSystem,
+    product: LiftingModel,
+    labels: FloatArray,
+    n_lifts: int,
+    seed: int,
+    platform: str,
+    workers: Workers,
+) -> list[LiftedEnsemble]:
+    """Restrained lifts of independent terms: as they are drawn, and relaxed."""
+    found, as_drawn = list[LiftedEnsemble](), {"relax_steps": 1, "time_step": NO_TIME}
+    for name, n, how in (
+        ("product generator, not relaxed", n_lifts, as_drawn),
+        ("product generator, relaxed", min(n_lifts, N_RELAXED), {"relax_steps": RELAX_STEPS}),
+    ):
+        window = np.repeat(np.arange(len(labels)), n)
+        lifter = Lifter(system, product, platform=platform, workers=workers, **how)
+        lifts = lifter.lift(labels[window], seed=named_seed(seed, "consistency", name))
+        found.append(LiftedEnsemble.of_lifts(name, lifts, window, labels[window]))
+    return found
 
 
 def _accepted(ensemble: LiftedEnsemble, n: int, rng: np.random.Generator) -> IntArray:

@@ -111,15 +111,28 @@ class EffectiveDynamics(Rates):
     failed: float
     scan: LagScan
 
+    @property
+    def evidence(self) -> str:
+        """Whether there is a plateau, and why not, in one sentence."""
+        scan, p_value = self.scan, self.scan.p_values[self.scan.chosen]
+        if scan.has_plateau:
+            return (
+                f"one overdamped model explains the runs from {scan.lags[scan.chosen]:.3g} to {scan.last:.3g} ps (p = "
+                f"{p_value:.2g})"
+            )
+        p_value = float(np.max(scan.p_values, initial=0.0, where=np.isfinite(scan.p_values)))
+        return (
+            f"drift and diffusion have no plateau: from none of the lags tried up to {scan.lags[scan.chosen]:.3g} "
+            f"ps does one model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
+            f"{LEAST_P_VALUE:g})"
+        )
+
     def doubts(self) -> list[str]:
         """Sentences, where drift, diffusion and model are not to be trusted."""
-        doubts, scan = [], self.scan
-        if not scan.has_plateau:
-            p_value = float(np.max(scan.p_values, initial=0.0, where=np.isfinite(scan.p_values)))
+        doubts = []
+        if not self.scan.has_plateau:
             doubts.append(
-                f"drift and diffusion have no plateau: from none of the lags tried up to {scan.lags[scan.chosen]:.3g} "
-                f"ps does one model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
-                f"{LEAST_P_VALUE:g}): use longer runs; or the coordinates are not slow alone, or have inertia, which "
+                f"{self.evidence}: use longer runs; or the coordinates are not slow alone, or have inertia, which "
                 "no overdamped model has"
             )
         if self.p_value < LEAST_P_OF_DRIFT:
@@ -127,6 +140,11 @@ class EffectiveDynamics(Rates):
                 f"the drift of the runs is not that of free energy and diffusion (p = {self.p_value:.1g}, below "
                 f"{LEAST_P_OF_DRIFT:g}): the surface is wrong, or the coordinates are not slow alone"
             )
+        return [*doubts, *self.doubts_of_runs()]
+
+    def doubts_of_runs(self) -> list[str]:
+        """Sentences, where no model of these runs is to be trusted."""
+        doubts = []
         if self.left > MOST_LEFT:
             doubts.append(
                 f"{self.left:.0%} of the runs left the domain: use shorter runs, or labels farther from its ends"

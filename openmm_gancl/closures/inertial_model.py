@@ -10,15 +10,17 @@ the real ones at all lags (indirect inference, Gourieroux, Monfort, Renault 1993
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.linalg import expm
 from scipy.optimize import least_squares
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
+from ..files import load_arrays
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface
 from ..sampling.swarms import Swarm
@@ -26,17 +28,19 @@ from ..units import BoolArray, FloatArray, IntArray, numbers, whole_number
 from .reduced_model import FINE_CELLS, ReducedModel
 from .swarm_slopes import Displacements, displacements_by_label
 
+INERTIAL_FORMAT = "openmm-gancl inertial model 1"
+
 N_LAGS = 8
 """At which displacements are compared, evenly over the runs."""
 
 COPIES = 4
 """Simulated for each real run, with the same random numbers in every trial of the fit."""
 
-PHASE = 0.2
-"""Of the fastest oscillation, at most, in a step of a simulation of the fit."""
+PHASE, FARTHEST = 0.2, 0.05
+"""Of the fastest oscillation, and of the way through the domain, at most, in a step of a simulation."""
 
-PROBED, MOST_TRIALS = 0.05, 15
-"""Change of a logarithm for a slope of the fit, and steps of it."""
+PROBED, FIRST_TRIALS, MOST_TRIALS = 0.05, 5, 15
+"""Change of a logarithm for a slope of the fit, and steps of it: from each start, and from the best of these."""
 
 MOST_MISFIT, MOST_DEVIATION = 2.0, 0.25
 """Root mean square difference of moments in standard errors, and of variances beyond their scatter, above which the
@@ -75,6 +79,11 @@ class InertialModel:
         over = replace(model, diffusion=np.broadcast_to(diffusion, (*model.energy.shape, d, d)).copy())
         return cls(over, covariance, damping)
 
+    def save(self, path: str | Path) -> None:
+        """Write an npz file: arrays and one line of JSON, no code."""
+        of_velocities: dict[str, Any] = {"velocity_covariance": self.velocity_covariance, "friction": self.friction}
+        np.savez(path, **self.overdamped.stored(INERTIAL_FORMAT), **of_velocities)
+
     @cached_property
     def _accelerations(self) -> FloatArray:
         """``-V grad F`` in fine cells, shape=(d, n_fine)."""
@@ -107,9 +116,10 @@ class InertialModel:
         velocities: FloatArray | None = None,
         seed: int = 0,
     ) -> FloatArray:
-        """Trajectories of many copies side by side, by the scheme of LangevinMiddleIntegrator.
+        """Trajectories of many copies side by side: kicks by the force, and between them what is exact without one.
 
-        A periodic coordinate is wrapped into the domain; at an open end and at a wall a copy turns back.
+        However high the friction, a step may be as long as forces allow. A periodic coordinate is wrapped into the
+        domain; at an open end and at a wall a copy turns back.
 
         Args:
             starts: shape=(n_copies, d).
@@ -134,33 +144,39 @@ class InertialModel:
         rng = named_rng(seed, "inertial model")
         if velocities is None:
             velocities = rng.standard_normal(starts.shape) @ np.linalg.cholesky(self.velocity_covariance).T
-        low, span = np.array([[axis[0], np.ptp(axis)] for axis in model.edges]).T
-        scale = FINE_CELLS[d] / span
+        low, scale = self.fine_units
         places, v = (starts - low) * scale, np.array(velocities, dtype=float)
         frames: FloatArray = np.empty((n_steps // stride, *starts.shape))
-        advance = self._stepper(time_step, scale, rng)
+        advance = self.stepper(time_step, rng.standard_normal)
         for step in range(n_steps):
             places, v = advance(places, v)
             if (step + 1) % stride == 0:
                 frames[step // stride] = low + places / scale
         return frames
 
-    def _stepper(
-        self, time_step: float, scale: FloatArray, rng: np.random.Generator
+    @property
+    def fine_units(self) -> tuple[FloatArray, FloatArray]:
+        """Where fine cells begin, shape=(d,), and how many go to the labels' unit, shape=(d,)."""
+        low, span = np.array([[axis[0], np.ptp(axis)] for axis in self.overdamped.edges]).T
+        return low, FINE_CELLS[len(low)] / span
+
+    def stepper(
+        self, time_step: float, normals: Callable[[tuple[int, ...]], FloatArray]
     ) -> Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
-        """One step of places in units of fine cells, so many to the labels' unit, and velocities, shape=(n, d) each."""
-        covariance, d = self.velocity_covariance, len(scale)
-        decay, n_fine = expm(-self.friction * time_step), FINE_CELLS[d]
-        rounding = 1e-14 * np.trace(covariance) * np.eye(d)
-        noise = np.linalg.cholesky(covariance - decay @ covariance @ decay.T + rounding)
-        accelerations, walls = self._accelerations, bool(self._closed.any())
+        """One step of places in units of fine cells and of velocities, shape=(n, d) each.
+
+        Args:
+            time_step: ps.
+            normals: as many normal numbers as are wanted, shape=(2, n, d).
+        """
+        _, scale = self.fine_units
+        flow, accelerations, walls = _FreeFlow.of(self, time_step), self._accelerations, bool(self._closed.any())
+        n_fine = FINE_CELLS[len(scale)]
         periodic = np.isfinite(self.overdamped.periods)
 
         def advance(before: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-            v = v + time_step * accelerations[:, self._cells(before)].T
-            drifted = before + 0.5 * time_step * v * scale
-            v = v @ decay.T + rng.standard_normal(v.shape) @ noise.T
-            places = drifted + 0.5 * time_step * v * scale
+            moved, v = flow(v + time_step * accelerations[:, self._cells(before)].T, normals((2, *v.shape)))
+            places = before + moved * scale
             turned = (~periodic & ((places < 0) | (places >= n_fine))).any(axis=1)
             wrapped = places - n_fine * np.floor(places / n_fine)
             # rounding may leave the end itself
@@ -171,6 +187,65 @@ class InertialModel:
             return places, v
 
         return advance
+
+
+def load_inertial_model(path: str | Path) -> InertialModel:
+    """Read what `InertialModel.save` wrote.
+
+    Raises:
+        InputError: there is no such file, or it holds no model with inertia.
+    """
+    stored = load_arrays(Path(path))
+    try:
+        over = ReducedModel.of_stored(stored, INERTIAL_FORMAT)
+        tensors = (np.asarray(stored[name], dtype=float) for name in ("velocity_covariance", "friction"))
+        return InertialModel.of(over, *tensors)
+    except (InputError, ValueError, KeyError, IndexError, TypeError):
+        raise InputError(f"{path} holds no model with inertia: give a file that InertialModel.save wrote") from None
+
+
+@dataclass(frozen=True, eq=False)
+class _FreeFlow:
+    """A step of Langevin dynamics without a force, exact (Ermak & Buckholz 1980, doi 10.1016/0021-9991(80)90084-4).
+
+    In coordinates in which V is one and the friction diagonal, each on its own.
+
+    Attributes:
+        modes: shape=(d, d), columns, of velocities.
+        inverse: of these.
+        decay: shape=(d,).
+        reach: shape=(d,), ps, that a velocity of one comes.
+        noise: shape=(3, d), of the velocity, of the way that goes with it, and of the way alone.
+    """
+
+    modes: FloatArray
+    inverse: FloatArray
+    decay: FloatArray
+    reach: FloatArray
+    noise: FloatArray
+
+    @classmethod
+    def of(cls, model: InertialModel, time_step: float) -> "_FreeFlow":
+        root = np.linalg.cholesky(model.velocity_covariance)
+        friction = np.linalg.solve(root, model.friction @ root)
+        rates, turned = np.linalg.eigh(0.5 * (friction + friction.T))
+        modes, x = root @ turned, rates * time_step
+        fall = -np.expm1(-x)
+        of_velocity = fall * (2 - fall)
+        # 2 x - 3 + 4 exp(-x) - exp(-2 x), of which the first terms cancel at low friction
+        of_way = np.where(x > 0.01, 2 * x - 2 * fall - fall**2, 2 * x**3 / 3 - x**4 / 2) / rates**2
+        velocity = np.sqrt(of_velocity)
+        both = fall**2 / rates / velocity
+        noise = np.array([velocity, both, np.sqrt((of_way - both**2).clip(min=0.0))])
+        return cls(modes, np.linalg.inv(modes), np.exp(-x), fall / rates, noise)
+
+    def __call__(self, v: FloatArray, normals: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """How far copies come, and velocities then, shape=(n, d) each; with normal numbers, shape=(2, n, d)."""
+        before = v @ self.inverse.T
+        one, other = normals
+        after = self.decay * before + self.noise[0] * one
+        moved = self.reach * before + self.noise[1] * one + self.noise[2] * other
+        return moved @ self.modes.T, after @ self.modes.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,9 +267,14 @@ class InertialFit:
     lags: FloatArray
     left: float
 
+    @property
+    def explains(self) -> bool:
+        """Whether the model has the moments of the runs."""
+        return self.misfit <= MOST_MISFIT and self.deviation <= MOST_DEVIATION
+
     def doubts(self) -> list[str]:
         """Sentences, why it is not to be trusted."""
-        if self.misfit <= MOST_MISFIT and self.deviation <= MOST_DEVIATION:
+        if self.explains:
             return []
         return [
             f"the model with inertia does not explain the runs (moments differ by {self.misfit:.1f} standard errors, "
@@ -292,10 +372,14 @@ def fit_inertial_model(
     grid = ReducedModel.of_surface(free_energy, np.eye(d))
     chosen = sorted({round(x) for x in np.linspace(1, len(times), N_LAGS + 1)[1:] - 1})
     measured = [_moments(runs, chosen) for runs in groups]
-    early = np.mean([runs.squares(0)[1].mean(axis=0) for runs in groups], axis=0) * 2 / times[0] ** 2
-    start = np.concatenate([_logarithms(early), _logarithms(early * 4 / times[-1])])
+    # at first also what oscillates fast moves a label, later on what is slow alone
+    early, later = (
+        np.mean([runs.squares(i)[1].mean(axis=0) for runs in groups], axis=0) * 2 / times[i] ** 2
+        for i in (0, chosen[0])
+    )
     counts, interval = np.array([COPIES * len(runs.weights) for runs in groups]), float(times[0])
-    steps, starts = _steps_between(grid, early, interval), np.repeat(found, counts, axis=0)
+    steps = max(1, int(np.ceil(interval / longest_step(grid, early))))
+    starts = np.repeat(found, counts, axis=0)
     fitter = _Fitter(grid, starts, np.cumsum(counts)[:-1], chosen, steps, interval, seed)
     widened = np.sqrt(1 + 1 / COPIES)
 
@@ -303,27 +387,45 @@ def fit_inertial_model(
         pairs = zip(measured, fitter.moments(parameters), strict=True)
         return np.concatenate([((value - other) / (widened * error)).ravel() for (value, error), other in pairs])
 
-    fitted = least_squares(residuals, start, diff_step=PROBED, x_scale=1.0, max_nfev=MOST_TRIALS, loss="soft_l1")
-    of_model, diagonal = fitter.moments(fitted.x), [d + i * (i + 3) // 2 for i in range(d)]
-    squares = [
-        (other / value - 1)[:, diagonal] ** 2 - (widened * error / value)[:, diagonal] ** 2
-        for (value, error), other in zip(measured, of_model, strict=True)
-    ]
+    def fit(start: FloatArray, trials: int) -> Any:
+        return least_squares(residuals, start, diff_step=PROBED, x_scale=1.0, max_nfev=trials, loss="soft_l1")
+
+    first = [np.concatenate([_logarithms(v), _logarithms(v * 4 / times[-1])]) for v in (early, later)]
+    best = min((fit(start, FIRST_TRIALS) for start in first), key=lambda one: float(one.cost))
+    fitted = fit(best.x, MOST_TRIALS)
     return InertialFit(
         model=fitter.model(fitted.x),
         misfit=float(np.sqrt((fitted.fun**2).mean())),
-        deviation=float(np.sqrt(max(0.0, np.concatenate(squares).mean()))),
+        deviation=_deviation(measured, fitter.moments(fitted.x), widened, d),
         lags=times[chosen],
         left=left,
     )
 
 
-def _steps_between(model: ReducedModel, covariance: FloatArray, interval: float) -> int:
-    """Steps of a simulation between two frames: a fraction of the fastest oscillation in a well."""
-    low = np.where(model.energy < 6.0, model.energy, np.nan)
-    fastest = 0.0
+def _deviation(
+    measured: list[tuple[FloatArray, FloatArray]], of_model: list[FloatArray], widened: float, d: int
+) -> float:
+    """Root mean square relative difference of variances, their scatter taken off."""
+    diagonal = [d + i * (i + 3) // 2 for i in range(d)]
+    squares = [
+        (other / value - 1)[:, diagonal] ** 2 - (widened * error / value)[:, diagonal] ** 2
+        for (value, error), other in zip(measured, of_model, strict=True)
+    ]
+    return float(np.sqrt(max(0.0, np.concatenate(squares).mean())))
+
+
+def longest_step(model: ReducedModel, covariance: FloatArray) -> float:
+    """ps: of a simulation, a fraction of the fastest oscillation in a well, and of the way through the domain.
+
+    Args:
+        model: the free energy.
+        covariance: shape=(d, d), of velocities.
+    """
+    low, fastest = np.where(model.energy < 6.0, model.energy, np.nan), 0.0
     for axis, spacing in enumerate(model.spacings):
         curvature = np.gradient(np.gradient(low, spacing, axis=axis), spacing, axis=axis)
         stiffest = np.nanquantile(np.abs(curvature), 0.95) if np.isfinite(curvature).any() else 0.0
         fastest = max(fastest, float(np.sqrt(covariance[axis, axis] * stiffest)))
-    return max(1, int(np.ceil(interval * fastest / PHASE)))
+    spans = np.array([np.ptp(axis) for axis in model.edges])
+    through = float((spans / np.sqrt(np.diag(covariance))).min())
+    return min(PHASE / fastest if fastest > 0 else np.inf, FARTHEST * through)

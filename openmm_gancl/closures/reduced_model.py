@@ -5,7 +5,7 @@ second part, the noise-induced drift, keeps ``exp(-F)`` stationary where D depen
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -226,15 +226,37 @@ class ReducedModel:
 
     def save(self, path: str | Path) -> None:
         """Write an npz file: arrays and one line of JSON, no code."""
-        described = {"format": FORMAT, "names": self.names, "units": self.units, "temperature": self.temperature}
+        np.savez(path, **self.stored(FORMAT))
+
+    def stored(self, kind: str) -> dict[str, Any]:
+        """Arrays of a file.
+
+        Args:
+            kind: of the file, which `of_stored` asks for.
+        """
+        described = {"format": kind, "names": self.names, "units": self.units, "temperature": self.temperature}
         edges: dict[str, Any] = {f"edges_{i}": edges for i, edges in enumerate(self.edges)}
-        np.savez(
-            path,
-            description=np.array(json.dumps(described)),
-            energy=self.energy,
-            diffusion=self.diffusion,
-            periods=self.periods,
-            **edges,
+        arrays = {"energy": self.energy, "diffusion": self.diffusion, "periods": self.periods}
+        return {"description": np.array(json.dumps(described)), **arrays, **edges}
+
+    @classmethod
+    def of_stored(cls, stored: Mapping[str, Any], kind: str) -> "ReducedModel":
+        """What `stored` gave.
+
+        Raises:
+            InputError, ValueError, KeyError, IndexError or TypeError: it is something else.
+        """
+        described = json.loads(str(stored["description"]))
+        if described["format"] != kind:
+            raise ValueError(described["format"])
+        return cls(
+            energy=np.asarray(stored["energy"], dtype=float),
+            diffusion=np.asarray(stored["diffusion"], dtype=float),
+            edges=tuple(np.asarray(stored[f"edges_{i}"], dtype=float) for i in range(len(described["names"]))),
+            names=tuple(map(str, described["names"])),
+            periods=np.asarray(stored["periods"], dtype=float),
+            units=tuple(map(str, described["units"])),
+            temperature=float(described["temperature"]),
         )
 
 
@@ -246,18 +268,7 @@ def load_reduced_model(path: str | Path) -> ReducedModel:
     """
     stored = load_arrays(Path(path))
     try:
-        described = json.loads(str(stored["description"]))
-        if described["format"] != FORMAT:
-            raise ValueError(described["format"])
-        return ReducedModel(
-            energy=np.asarray(stored["energy"], dtype=float),
-            diffusion=np.asarray(stored["diffusion"], dtype=float),
-            edges=tuple(np.asarray(stored[f"edges_{i}"], dtype=float) for i in range(len(described["names"]))),
-            names=tuple(map(str, described["names"])),
-            periods=np.asarray(stored["periods"], dtype=float),
-            units=tuple(map(str, described["units"])),
-            temperature=float(described["temperature"]),
-        )
+        return ReducedModel.of_stored(stored, FORMAT)
     except (InputError, ValueError, KeyError, IndexError, TypeError):
         raise InputError(f"{path} holds no reduced model: give a file that ReducedModel.save wrote") from None
 

@@ -101,12 +101,42 @@ def _is(symbol: str, atom: Any) -> bool:
     return atom.element is not None and atom.element.symbol == symbol
 
 
-def _check_l_residues(topology: Any, positions: FloatArray) -> None:
+def _has_backbone_names(residue: Any) -> bool:
+    return {"N", "CA", "C"} <= {atom.name for atom in residue.atoms()}
+
+
+def _is_carbonyl(atom: Any, neighbours: dict[int, list[Any]]) -> bool:
+    """A carbon of three neighbours, one of them an oxygen that has no other."""
+    around = neighbours[atom.index]
+    ends = [one for one in around if _is("O", one) and len(neighbours[one.index]) == 1]
+    return _is("C", atom) and len(around) == 3 and len(ends) == 1
+
+
+def _is_saturated(atom: Any, neighbours: dict[int, list[Any]]) -> bool:
+    return _is("C", atom) and len(neighbours[atom.index]) == 4
+
+
+def _alpha_carbons(topology: Any, neighbours: dict[int, list[Any]]) -> Iterator[tuple[list[int], Any]]:
+    """N, CA, C and CB of each residue by their names; without names a CH with a nitrogen, a carbonyl and a carbon."""
     for residue in topology.residues():
         index = {atom.name: atom.index for atom in residue.atoms()}
-        if not {"N", "CA", "C", "CB"} <= index.keys():
+        if {"N", "CA", "C", "CB"} <= index.keys():
+            yield [index[name] for name in ("N", "CA", "C", "CB")], residue
+        if _has_backbone_names(residue):
             continue
-        n, ca, c, cb = (positions[index[name]] for name in ("N", "CA", "C", "CB"))
+        for centre in residue.atoms():
+            around = neighbours.get(centre.index, [])
+            nitrogens = [atom for atom in around if _is("N", atom)]
+            carbonyls = [atom for atom in around if _is_carbonyl(atom, neighbours)]
+            others = [atom for atom in around if _is("C", atom) and atom not in carbonyls]
+            hydrogens = [atom for atom in around if _is("H", atom)]
+            if _is("C", centre) and all(len(one) == 1 for one in (nitrogens, carbonyls, others, hydrogens)):
+                yield [nitrogens[0].index, centre.index, carbonyls[0].index, others[0].index], residue
+
+
+def _check_l_residues(topology: Any, positions: FloatArray, neighbours: dict[int, list[Any]]) -> None:
+    for atoms, residue in _alpha_carbons(topology, neighbours):
+        n, ca, c, cb = positions[atoms]
         if np.dot(np.cross(ca - n, c - ca), cb - ca) >= 0:
             raise InputError(
                 f"residue {residue.name} {residue.id} of the structure has the D form: give an L structure, "
@@ -124,18 +154,57 @@ def _tetrahedral_centres(neighbours: dict[int, list[Any]]) -> IntArray:
     return np.array(rows, dtype=np.int64).reshape(-1, 4)
 
 
+def _named_peptide_bond(c: Any, n: Any, neighbours: dict[int, list[Any]]) -> list[int] | None:
+    """Its omega torsion, by the names of C and N in two residues."""
+    if (c.name, n.name) != ("C", "N") or c.residue is n.residue:
+        return None
+    before = [atom for atom in neighbours[c.index] if _is("C", atom)]
+    after = [atom for atom in neighbours[n.index] if _is("C", atom) and atom.index != c.index]
+    if not (before and after):
+        return None
+    # Proline's N has two carbons: the backbone's decides.
+    last = min(after, key=lambda atom: (atom.name != "CA", atom.index))
+    return [before[0].index, c.index, n.index, last.index]
+
+
+def _in_ring(one: Any, other: Any, neighbours: dict[int, list[Any]]) -> bool:
+    """Whether two bonded atoms are connected another way, too."""
+    seen, front = {one.index}, [atom.index for atom in neighbours[one.index] if atom.index != other.index]
+    while front:
+        here = front.pop()
+        if here == other.index:
+            return True
+        if here not in seen:
+            seen.add(here)
+            front += [atom.index for atom in neighbours[here]]
+    return False
+
+
+def _unnamed_peptide_bond(c: Any, n: Any, neighbours: dict[int, list[Any]]) -> list[int] | None:
+    """Its omega torsion, by elements and neighbours, in residues without the backbone's names.
+
+    A secondary amide between two saturated carbons, in no ring; no urea, imide, carbamate, anilide or benzamide, no
+    base, and no nitrogen with two carbons beside, of which nothing says which is to be trans.
+    """
+    if any(_has_backbone_names(atom.residue) and atom.name != name for atom, name in ((c, "C"), (n, "N"))):
+        return None
+    if not (_is_carbonyl(c, neighbours) and _is("N", n) and len(neighbours[n.index]) == 3):
+        return None
+    before = [atom for atom in neighbours[c.index] if _is_saturated(atom, neighbours)]
+    after = [atom for atom in neighbours[n.index] if _is_saturated(atom, neighbours)]
+    hydrogens = [atom for atom in neighbours[n.index] if _is("H", atom)]
+    if not len(before) == len(after) == len(hydrogens) == 1 or _in_ring(c, n, neighbours):
+        return None
+    return [before[0].index, c.index, n.index, after[0].index]
+
+
 def _peptide_bonds(topology: Any, neighbours: dict[int, list[Any]]) -> Iterator[tuple[list[int], Any]]:
     """Omega torsions (carbon, C, N, CA or the capping carbon), each with the residue of its N."""
     for bond in topology.bonds():
-        c, n = sorted(bond, key=lambda atom: str(atom.name))
-        if (c.name, n.name) != ("C", "N") or c.residue is n.residue:
-            continue
-        before = [atom for atom in neighbours[c.index] if _is("C", atom)]
-        after = [atom for atom in neighbours[n.index] if _is("C", atom) and atom.index != c.index]
-        if before and after:
-            # Proline's N has two carbons: the backbone's decides.
-            last = min(after, key=lambda atom: (atom.name != "CA", atom.index))
-            yield [before[0].index, c.index, n.index, last.index], n.residue
+        c, n = sorted(bond, key=lambda atom: (_is("N", atom), str(atom.name)))
+        omega = _named_peptide_bond(c, n, neighbours) or _unnamed_peptide_bond(c, n, neighbours)
+        if omega is not None:
+            yield omega, n.residue
 
 
 def _trans_peptides(
@@ -171,14 +240,15 @@ def declare_state(
         chirality: ``"structure"`` keeps every tetrahedral centre of at least three heavy neighbours at
             its sign in the structure; ``"L"`` also refuses D amino acids; ``"none"`` keeps none.
         trans_peptides: True keeps every peptide bond trans and refuses a cis one; ``"auto"`` keeps those
-            that are trans in the structure; False keeps none.
+            that are trans in the structure; False keeps none. They are found by names, and in residues without N, CA
+            and C as secondary amides between two saturated carbons, in no ring.
 
     Raises:
         InputError: the structure is not in the declared state.
     """
     neighbours = _neighbours(topology)
     if chirality == "L":
-        _check_l_residues(topology, positions)
+        _check_l_residues(topology, positions, neighbours)
     centres = _no_atoms(4) if chirality == "none" else _tetrahedral_centres(neighbours)
     pairs = sorted(sorted((a.index, b.index)) for a, b in topology.bonds())
     bonds = np.array(pairs, dtype=np.int64).reshape(-1, 2)

@@ -161,6 +161,15 @@ def _equilibrated(
     return int(cut), still, len(values) - cut, _inefficiency(values[cut:], periods)
 
 
+def _check_enough(blocks: IntArray, windows: bool) -> None:
+    """Two blocks, of each window or of all."""
+    if (blocks < 2).any():
+        which = f" of trajectory {int(blocks.argmin())}" if windows else ""
+        raise InputError(
+            f"all frames{which} make one independent block, so there is no error bar: give longer trajectories"
+        )
+
+
 def independent_blocks(
     series: Series,
     discard: int | Literal["auto"] = "auto",
@@ -203,12 +212,7 @@ def independent_blocks(
         mine = file if windows else 0
         correlation[mine] = max(correlation[mine], inefficiency * count / n)
         n_independent += n / inefficiency
-    blocks = np.bincount(stratum)
-    if (blocks < 2).any():
-        which = f" of trajectory {int(blocks.argmin())}" if windows else ""
-        raise InputError(
-            f"all frames{which} make one independent block, so there is no error bar: give longer trajectories"
-        )
+    _check_enough(np.bincount(stratum), windows)
     n_kept = int(np.subtract(stop, start).sum())
     return Blocks(
         start=np.array(start),

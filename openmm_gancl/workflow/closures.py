@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from ..closures.backward_equation import Region, Relaxations, committor, core_of
 from ..closures.consistency import Consistency, check_consistency
 from ..closures.drift_diffusion import GRID, EffectiveDynamics, effective_dynamics
 from ..closures.ensemble import Ensemble
+from ..closures.inertial_model import InertialFit, fit_inertial_model
+from ..closures.inertial_passages import inertial_passage_times
 from ..closures.mean_force import closure_test
 from ..closures.observables import potential_energy
 from ..closures.plots import plot_closures
@@ -24,11 +26,14 @@ from ..closures.reduced_model import ReducedModel
 from ..closures.swarm_slopes import FEWEST_RUNS
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import in_domain
+from ..engine.random_numbers import named_rng
 from ..engine.tasks import Workers
 from ..errors import InputError
 from ..files import finite, load_json
 from ..generator.invertible import InvertibleGenerator
-from ..generator.model import load_model
+from ..generator.model import LiftingModel, load_model
+from ..generator.training import train_model
+from ..generator.wgan_gp import TrainingOptions
 from ..lifting.draws import join_draws
 from ..lifting.label_regression import LabelRegression
 from ..lifting.rounds import load_round
@@ -42,7 +47,9 @@ from .run import open_run
 
 STAGE = "closures"
 RESULTS = ("closures.json", "closures.npz", "closures.png")
-REDUCED_MODEL = "reduced_model.npz"
+REDUCED_MODEL, INERTIAL_MODEL = "reduced_model.npz", "inertial_model.npz"
+
+ModelKind = Literal["auto", "overdamped", "inertial"]
 
 CEILING = 6.0
 """kT, up to which runs begin and lifts are compared."""
@@ -59,6 +66,9 @@ SHORTEST, LONGEST = 0.4, 1.0
 N_COMPARED = 4
 """Labels of the table of consistency."""
 
+N_OF_PRODUCT = 4000
+"""Lifts, kept by their weights, that the product generator of the table is fitted to."""
+
 N_FRAMES = 40
 """Of each run."""
 
@@ -74,6 +84,8 @@ class ClosureOptions:
         lag: ps, the first lag, in place of the plateau's beginning.
         dynamics: of the runs, langevin or brownian.
         time_step: ps, of the runs; the system's own by default, but of brownian ones.
+        model: overdamped, inertial (effective Langevin dynamics), or auto: overdamped where the runs have a plateau,
+            and inertial where they have none.
     """
 
     n_labels: int | None = None
@@ -82,6 +94,7 @@ class ClosureOptions:
     lag: float | None = None
     dynamics: Dynamics = "langevin"
     time_step: float | None = None
+    model: ModelKind = "auto"
 
     def checked(self) -> "ClosureOptions":
         """The same, if it can be done.
@@ -97,6 +110,10 @@ class ClosureOptions:
             raise InputError(f"`length` is {self.length}: give a positive number of ps")
         if self.dynamics not in get_args(Dynamics):
             raise InputError(f"`dynamics` is {self.dynamics!r}: choose {' or '.join(get_args(Dynamics))}")
+        if self.model not in get_args(ModelKind):
+            raise InputError(f"`model` is {self.model!r}: choose {', '.join(get_args(ModelKind))}")
+        if self.dynamics == "brownian" and self.model == "inertial":
+            raise InputError("`model='inertial'` is of runs with velocities, which `dynamics='brownian'` have not")
         if self.dynamics == "brownian" and self.time_step is None:
             raise InputError("`dynamics='brownian'` needs a time step of its own: give `time_step`, shorter than usual")
         return self
@@ -133,9 +150,11 @@ class Closures:
             )
         if record["dynamics"] is not None:
             found = record["dynamics"]
+            lines.append(f"model                      {found['model']}: {found['why']}")
             lines.append(f"lag                        {found['lag']:.3g} to {found['last']:.3g} ps")
             scales = ", ".join(f"{scale:.3g}" for scale in found["time_scales"])
-            lines.append(f"time scales                {scales} ps")
+            limit = " (in the limit of high friction)" if found["inertial"] else ""
+            lines.append(f"time scales                {scales} ps{limit}")
             for row in found["passages"]:
                 lines.append(
                     f"core of {row['first']} to {row['second']}: {row['there']:.4g} ps, back {row['back']:.4g} ps"
@@ -177,9 +196,37 @@ def _low_labels(run: Run, regression: LabelRegression, n: int) -> FloatArray:
     return low[spread(low, slow.periods, np.ptp(slow.domain, axis=1), n)]
 
 
-def _dynamics(
-    run: Run, regression: LabelRegression, model: InvertibleGenerator, options: ClosureOptions
-) -> EffectiveDynamics:
+@dataclass(frozen=True)
+class Models:
+    """What was made of the runs.
+
+    Attributes:
+        overdamped: with the evidence of a plateau.
+        inertial: None where the other serves.
+    """
+
+    overdamped: EffectiveDynamics
+    inertial: InertialFit | None
+
+    @property
+    def why(self) -> str:
+        """This one, in a sentence."""
+        if self.inertial is None:
+            return self.overdamped.evidence
+        found = self.inertial
+        return (
+            f"{self.overdamped.evidence}; with inertia moments of the runs up to {found.lags[-1]:.3g} ps differ "
+            f"by {found.misfit:.1f} standard errors, variances by {found.deviation:.0%}"
+        )
+
+    def doubts(self) -> list[str]:
+        """Sentences, why the model in use is not to be trusted."""
+        if self.inertial is None:
+            return self.overdamped.doubts()
+        return [*self.inertial.doubts(), *self.overdamped.doubts_of_runs()]
+
+
+def _dynamics(run: Run, regression: LabelRegression, model: InvertibleGenerator, options: ClosureOptions) -> Models:
     """Of runs from accepted lifts."""
     system, d = run.system, len(run.system.slow.names)
     labels = _low_labels(run, regression, options.n_labels or N_LABELS[d])
@@ -203,7 +250,23 @@ def _dynamics(
     )
     run.folder.spend(stride * N_FRAMES * len(swarm))
     surface = regression.surface(system.slow, system.temperature, 0, GRID[d])
-    return effective_dynamics(swarm, system.slow, lifts.labels[kept], surface, system.temperature, lag=options.lag)
+    of_runs = (swarm, system.slow, lifts.labels[kept], surface)
+    found = effective_dynamics(*of_runs, system.temperature, lag=options.lag)
+    inertia = options.model == "inertial" or (
+        options.model == "auto" and options.dynamics == "langevin" and not found.scan.has_plateau
+    )
+    return Models(found, fit_inertial_model(*of_runs, seed=run.seed(STAGE, "inertia")) if inertia else None)
+
+
+def _passages(run: Run, found: Models, first: Basin, second: Basin, doubts: list[str]) -> FloatArray:
+    """Between cores, there and back, ps."""
+    if found.inertial is None:
+        return _between_cores(mean_passage_times, found.overdamped.model, first, second)
+    model = found.inertial.model
+    cores = [core_of(model.overdamped, basin) for basin in (first, second)]
+    times = inertial_passage_times(model, *cores, seed=run.seed(STAGE, "passages", first.name, second.name))
+    doubts += [f"{first.name} and {second.name}: {doubt}" for doubt in times.doubts()]
+    return times.mean
 
 
 def _between_cores(
@@ -213,14 +276,27 @@ def _between_cores(
     return function(model, core_of(model, first), core_of(model, second))
 
 
-def _dynamics_record(run: Run, found: EffectiveDynamics, slowest: Relaxations, doubts: list[str]) -> dict[str, Any]:
+def _dynamics_record(run: Run, models: Models, slowest: Relaxations, doubts: list[str]) -> dict[str, Any]:
     """JSON-ready."""
-    passages = []
+    passages, found, inertial = [], models.overdamped, models.inertial
     for first, second in combinations(run.system.basins, 2):
-        times = _or_doubt(partial(_between_cores, mean_passage_times, found.model, first, second), doubts)
+        times = _or_doubt(partial(_passages, run, models, first, second, doubts), doubts)
         if times is not None:
             passages.append({"first": first.name, "second": second.name, "there": times[0], "back": times[1]})
+    with_inertia = (
+        None
+        if inertial is None
+        else {
+            "velocity_covariance": inertial.model.velocity_covariance.tolist(),
+            "friction": inertial.model.friction.tolist(),
+            "misfit": inertial.misfit,
+            "deviation": inertial.deviation,
+        }
+    )
     return {
+        "model": "overdamped" if inertial is None else "inertial",
+        "why": models.why,
+        "inertial": with_inertia,
         "lag": float(found.scan.lags[found.scan.chosen]),
         "last": found.scan.last,
         "has_plateau": found.scan.has_plateau,
@@ -259,7 +335,7 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         done(2)
         found = _or_doubt(lambda: _dynamics(run, regression, model, options), doubts)
         done(3)
-        compared = _or_doubt(lambda: _compared(run, regression, model), doubts)
+        compared = _or_doubt(lambda: _compared(run, ensemble, regression, model), doubts)
         done(4)
     for result in (test, found, compared):
         doubts += result.doubts() if result is not None else []
@@ -268,11 +344,16 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
     if test is not None:
         arrays |= {"mean_force_energy": test.surface.energy, "mean_force_error": test.surface.error}
         arrays |= {"weights_energy": test.surface_of_weights.energy, "weights_error": test.surface_of_weights.error}
-        plot_closures(test, found, values[..., 0], errors[..., 0]).savefig(out / "closures.png", dpi=150)
+        plot_closures(test, None if found is None else found.overdamped, values[..., 0], errors[..., 0]).savefig(
+            out / "closures.png", dpi=150
+        )
     if found is not None:
-        slowest = relaxations(found.model, 3)
-        arrays |= _dynamics_arrays(run, found, slowest)
-        found.model.save(out / REDUCED_MODEL)
+        in_use = found.overdamped.model if found.inertial is None else found.inertial.model.overdamped
+        slowest = relaxations(in_use, 3)
+        arrays |= _dynamics_arrays(run, found.overdamped, in_use, slowest)
+        found.overdamped.model.save(out / REDUCED_MODEL)
+        if found.inertial is not None:
+            found.inertial.model.save(out / INERTIAL_MODEL)
     np.savez_compressed(out / "closures.npz", names=np.array(run.system.slow.names), **arrays)
     record = {
         "doubts": doubts,
@@ -292,16 +373,25 @@ def _energies(run: Run, ensemble: Ensemble) -> Callable[[FloatArray], FloatArray
     return lambda positions: energies
 
 
-def _compared(run: Run, regression: LabelRegression, model: InvertibleGenerator) -> Consistency:
+def _product(run: Run, ensemble: Ensemble, regression: LabelRegression) -> LiftingModel:
+    """Independent terms of each coordinate given the label, fitted to lifts: about as many anywhere as were drawn."""
+    log_weights = np.where(ensemble.ok, ensemble.log_weights - regression.log_density(ensemble.labels), -np.inf)
+    chances = np.exp(log_weights - log_weights.max())
+    rows = named_rng(run.options.seed, STAGE, "product").choice(len(chances), N_OF_PRODUCT, p=chances / chances.sum())
+    of_lifts, seed = (ensemble.positions[rows], ensemble.labels[rows]), run.seed(STAGE, "product")
+    return train_model(run.system, *of_lifts, seed=seed, options=TrainingOptions(latent_size=0))
+
+
+def _compared(run: Run, ensemble: Ensemble, regression: LabelRegression, model: InvertibleGenerator) -> Consistency:
     labels = _low_labels(run, regression, N_COMPARED)
-    found = check_consistency(
-        run.system, model, labels, seed=run.seed(STAGE, "consistency"), platform=run.platform, workers=run.workers
-    )
+    product = _product(run, ensemble, regression)
+    on: dict[str, Any] = {"seed": run.seed(STAGE, "consistency"), "platform": run.platform, "workers": run.workers}
+    found = check_consistency(run.system, model, labels, product=product, **on)
     run.folder.spend(found.force_evaluations)
     return found
 
 
-def _dynamics_arrays(run: Run, found: EffectiveDynamics, slowest: Relaxations) -> dict[str, Any]:
+def _dynamics_arrays(run: Run, found: EffectiveDynamics, in_use: ReducedModel, slowest: Relaxations) -> dict[str, Any]:
     arrays: dict[str, Any] = {
         "labels": found.labels,
         "drift": found.drift,
@@ -316,7 +406,7 @@ def _dynamics_arrays(run: Run, found: EffectiveDynamics, slowest: Relaxations) -
     }
     if len(run.system.basins) > 1:
         first, second = run.system.basins[:2]
-        committed = _or_doubt(partial(_between_cores, committor, found.model, first, second), [])
+        committed = _or_doubt(partial(_between_cores, committor, in_use, first, second), [])
         arrays |= {} if committed is None else {"committor": committed}
     return arrays
 
@@ -366,6 +456,10 @@ def run_closures(
             folder.verify(STAGE)
         else:
             folder.run_stage(STAGE, partial(closures_stage, opened, options))
-        there = [name for name in (*RESULTS, REDUCED_MODEL) if folder.file(STAGE, name).is_file()]
-        folder.publish(STAGE, there)
+        # of two models the one in use, and none that an earlier call left
+        has_inertia = folder.file(STAGE, INERTIAL_MODEL).is_file()
+        model, other = (INERTIAL_MODEL, REDUCED_MODEL) if has_inertia else (REDUCED_MODEL, INERTIAL_MODEL)
+        if not folder.read_only:
+            (folder.path / other).unlink(missing_ok=True)
+        folder.publish(STAGE, [name for name in (*RESULTS, model) if folder.file(STAGE, name).is_file()])
         return Closures(folder.path, _stored_record(folder), opened.options.preset == "quick")

@@ -329,10 +329,15 @@ def _consistency(run: FinishedRun) -> Section:
     )
     if (found := record["consistency"]) is not None:
         rows = [
-            [row["ensemble"], *(formatted(row[name], ".2g") for name in _OF_CONSISTENCY), row["farthest"]]
+            [
+                row["ensemble"],
+                *(formatted(row[name], ".2g") for name in _OF_CONSISTENCY),
+                formatted(row.get("effective"), ".0f"),
+                row["farthest"],
+            ]
             for row in found["rows"]
         ]
-        head = ["ensemble", "label error", "distance", "largest", "energy overlap", "farthest coordinate"]
+        head = ["ensemble", "label error", "distance", "largest", "energy overlap", "effective", "farthest coordinate"]
         caption = (
             f"Against frames of restrained dynamics at {len(found['labels'])} labels: Wasserstein distance of internal "
             "coordinates in standard deviations, and the shared part of the distributions of energies"
@@ -377,11 +382,14 @@ def _reduced_model(run: FinishedRun) -> Section:
         for row in found["passages"]
     ]
     scales = ", ".join(formatted(scale, ".3g") for scale in found["time_scales"])
+    limit = " (in the limit of high friction)" if found.get("inertial") else ""
     text = [
         f"{found['runs']:,} short runs from {found['labels']} labels; a plateau was "
         f"{'found' if found['has_plateau'] else 'not found'}, lags from {found['lag']:.3g} to {found['last']:.3g} ps.",
-        f"Slowest relaxations: {scales} ps.",
+        f"Slowest relaxations: {scales} ps{limit}.",
     ]
+    if "why" in found:
+        text.append(f"Model in use, {found['model']}: {found['why']}.")
     table = Table(rows, ["passage", "there (ps)", "back (ps)"], "Mean passage times between the cores of basins")
     return Section("reduced", "Reduced model", text, figures, [table] if rows else [])
 

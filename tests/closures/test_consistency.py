@@ -11,6 +11,8 @@ from openmm_gancl import InputError
 from openmm_gancl.closures import LiftedEnsemble, check_consistency, consistency_of
 from openmm_gancl.closures.consistency import coordinate_distances, energy_overlap
 from openmm_gancl.generator.coupling import CouplingNetwork
+from openmm_gancl.generator.training import train_model
+from openmm_gancl.generator.wgan_gp import TrainingOptions
 from openmm_gancl.reference.chart import chart_for
 from tests.physics.exact import DOUBLE_WELL, KT
 
@@ -108,6 +110,62 @@ def test_a_network_and_the_map_alone_have_rows_of_their_own(toy, learned):
         layer.network[-1].bias += 0.5
     rows = rows_with(network)
     assert rows["lifts, unweighted"].distance > 1.5 * rows["triangular map alone, unweighted"].distance
+
+
+@pytest.fixture(scope="module")
+def products(toy):
+    """Product generators fitted to exact configurations, and to the same with the labels of others."""
+    rng, x = np.random.default_rng(8), np.linspace(-1.4, 1.4, 3000)
+    ((_, my, sy),), mz, sz = DOUBLE_WELL.fast(x)
+    positions = np.stack([x, rng.normal(my, sy), rng.normal(mz, sz)], axis=1)[:, None]
+    baseline = TrainingOptions(latent_size=0)
+    return [train_model(toy, positions, labels, seed=1, options=baseline) for labels in (x[:, None], -x[:, None])]
+
+
+def test_lifts_of_a_product_generator_as_drawn_and_relaxed(toy, learned, products):
+    """What weights and relaxing contribute; a generator that learned wrong labels shows until either repairs it."""
+    options = {"n_lifts": 400, "n_frames": 200, "stride": 20, "free_time": 0.015, "seed": 2, "platform": "Reference"}
+
+    def rows_with(product):
+        found = check_consistency(toy, learned.model, LABELS, product=product, **options)
+        return found, {row.ensemble.removeprefix("product generator, "): row for row in found.rows}
+
+    found, right = rows_with(products[0])
+    assert not found.doubts() and [row.ensemble for row in found.rows][2:6] == [
+        "product generator, not relaxed, weighted",
+        "product generator, not relaxed, unweighted",
+        "product generator, relaxed, weighted",
+        "product generator, relaxed, unweighted",
+    ]
+    halves = right["frames, half against half"]
+    width = np.sqrt(KT / float(toy.force_constants[0]))
+    for name in ("not relaxed, weighted", "relaxed, weighted", "relaxed, unweighted"):
+        # the restraint's width at a label is the error of frames and lifts alike
+        assert right[name].label_error == pytest.approx(halves.label_error, rel=0.3)
+        assert right[name].distance < halves.distance + 0.1 and right[name].energy_overlap > 0.75
+    assert halves.label_error == pytest.approx(width, rel=0.3)
+    assert right["not relaxed, unweighted"].effective == pytest.approx(400)
+    # within a window x and y go together, which no product has: weights pay for it
+    assert 20 < right["not relaxed, weighted"].effective < 200
+    _, wrong = rows_with(products[1])
+    assert wrong["not relaxed, unweighted"].distance > 5 * right["not relaxed, unweighted"].distance
+    assert wrong["relaxed, unweighted"].distance < 0.5 * wrong["not relaxed, unweighted"].distance
+    assert wrong["not relaxed, weighted"].effective < 0.2 * right["not relaxed, weighted"].effective
+
+
+def test_shuffled_labels_of_a_product_generator_show(toy, about_labels, products):
+    """The twin: its lifts about one label, said to be of another."""
+    frames = about_labels[3]
+    lifts = gancl.Lifter(toy, products[0], relax_steps=20, platform="Reference").lift(
+        np.repeat(LABELS, 60, axis=0), seed=9
+    )
+    each, chart = np.repeat(np.arange(3), 60), chart_for(toy.topology, toy.slow, toy.positions)
+    rows = []
+    for positions in (lifts.positions, np.roll(lifts.positions, 60, axis=0)):
+        ensemble = LiftedEnsemble.of_lifts("lifts", replace(lifts, positions=positions), each, LABELS[each])
+        rows.append(consistency_of([ensemble], frames, chart, toy).rows[0])
+    assert rows[1].label_error > 5 * rows[0].label_error
+    assert rows[1].distance > 5 * rows[0].distance
 
 
 def test_distances_and_overlaps_are_the_closed_forms():

@@ -7,7 +7,16 @@ import pytest
 
 import openmm_gancl as gancl
 from openmm_gancl import InputError
-from openmm_gancl.closures import InertialModel, ReducedModel, effective_dynamics, fit_inertial_model, passage_times
+from openmm_gancl.closures import (
+    InertialModel,
+    ReducedModel,
+    effective_dynamics,
+    fit_inertial_model,
+    inertial_passage_times,
+    mean_passage_times,
+    passage_times,
+)
+from openmm_gancl.closures.inertial_model import _FreeFlow
 from openmm_gancl.free_energy.surface import FreeEnergySurface
 from openmm_gancl.sampling import sample_swarm
 from openmm_gancl.units import thermal_energy
@@ -51,6 +60,32 @@ def test_equilibrium_is_that_of_the_free_energy():
         assert np.abs(z).max() < z_limit(24), z
 
 
+@pytest.mark.parametrize(("friction", "time_step"), [(0.01, 0.02), (1.0, 0.1), (50.0, 0.2), (2000.0, 0.2)])
+def test_free_motion_is_exact_whatever_the_friction(friction, time_step):
+    """Of copies that turn nowhere: velocity, way, and how they go together, after steps far longer than it decays.
+
+    A scheme that moves by the velocities at both ends would come 20 and 200 times as far at the highest friction.
+    """
+    flat = grid(TORUS, lambda places: 0 * places[:, 0], 12)
+    covariance = np.array([[1.0, 0.3], [0.3, 0.5]]) * min(1.0, friction) ** 2 * 1e-2
+    model = InertialModel.of(flat, covariance, friction * np.eye(2))
+    flow, rng = _FreeFlow.of(model, time_step), np.random.default_rng(11)
+    v = rng.standard_normal((40_000, 2)) @ np.linalg.cholesky(covariance).T
+    total, n_steps = 0.0, 5
+    for _ in range(n_steps):
+        moved, v = flow(v, rng.standard_normal((2, *v.shape)))
+        total = total + moved
+    x = friction * time_step * n_steps
+    exact = 2 * covariance * (x - 1 + np.exp(-x)) / friction**2
+    scatter = np.sqrt(2 / 40_000)
+    for found, expected in ((total.T @ total, exact), (v.T @ v, covariance)):
+        z = np.diag(found / 40_000 / expected - 1) / scatter
+        assert np.abs(z).max() < z_limit(16), (found / 40_000, expected)
+    assert (total.T @ v)[0, 0] / 40_000 == pytest.approx(
+        covariance[0, 0] * -np.expm1(-x) / friction, abs=5 * np.sqrt(exact[0, 0] * covariance[0, 0] / 40_000)
+    )
+
+
 @pytest.fixture(scope="module")
 def runs():
     model = InertialModel.of(grid(LINE, energy, 240), COVARIANCE, FRICTION)
@@ -76,6 +111,37 @@ def test_a_wrong_surface_shows(runs):
     assert any(
         "does not explain" in doubt for doubt in fit_inertial_model(swarm, LINE, starts, surface_of(deeper)).doubts()
     )
+
+
+@pytest.mark.parametrize("friction", [0.2, 4.0])
+def test_passage_times_are_those_that_are_counted(friction):
+    """Both ways, where velocities are forgotten slowly and fast; the limit of high friction is the twin that fails."""
+    model = InertialModel.of(grid(LINE, energy, 240), COVARIANCE, friction)
+    found = inertial_passage_times(model, LEFT, RIGHT, seed=1)
+    frames = model.simulate(np.full((1000, 1), -1.0), 12_500, 0.02, stride=5, seed=2)
+    counted = passage_times(frames[500:], 0.1, LEFT, RIGHT)
+    assert not found.doubts() and found.between < 0.01 and counted.counts.min() > 200
+    z = (found.mean - counted.mean) / np.hypot(found.error, counted.error)
+    assert np.abs(z).max() < z_limit(4), (found, counted)
+    limit = mean_passage_times(model.overdamped, LEFT, RIGHT)
+    far = np.abs(limit - counted.mean) / counted.error
+    assert (far > 10).all() if friction < 1 else (limit < counted.mean).all()
+    with pytest.raises(InputError, match="overlap or touch"):
+        inertial_passage_times(model, LEFT, LEFT)
+
+
+def test_a_region_in_between_that_holds_the_runs_shows(monkeypatch):
+    """Three wells, regions are the outer two: the middle one, deep, decides nothing within the runs."""
+
+    def wells(places):
+        x = places[:, 0]
+        return -25 * (np.exp(-0.5 * ((np.abs(x) - 1.1) / 0.12) ** 2) + np.exp(-0.5 * (x / 0.12) ** 2))
+
+    model = InertialModel.of(grid(LINE, wells, 240), COVARIANCE, 0.02)
+    x = model.overdamped.centres[:, 0]
+    monkeypatch.setattr("openmm_gancl.closures.inertial_passages.MOST_MOVES", 400_000)
+    found = inertial_passage_times(model, x < -1.05, x > 1.05, n_pairs=200, seed=1)
+    assert found.doubts() and "reached neither" in found.doubts()[0]
 
 
 def test_copies_turn_back_at_ends_and_walls():
@@ -116,4 +182,6 @@ def test_the_double_well_under_langevin_dynamics(toy):
     frames = found.model.simulate(starts[:, 0, :1], 150_000, 0.01, stride=30, seed=3)
     reduced = passage_times(frames, 0.3, LEFT, RIGHT)
     assert full.counts.min() >= 100
+    solved = inertial_passage_times(found.model, LEFT, RIGHT, seed=4)
+    assert np.abs(solved.mean / full.mean - 1).max() < 3 * np.hypot(full.error / full.mean, 0.05).max()
     assert np.abs(reduced.mean / full.mean - 1).max() < 3 * np.hypot(full.error / full.mean, 0.05).max()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from openmm_gancl import InputError
 from openmm_gancl.cli import app
-from openmm_gancl.closures import load_reduced_model
+from openmm_gancl.closures import load_inertial_model, load_reduced_model
 from openmm_gancl.workflow.folder import RunFolder
 
 BROWNIAN = ["--dynamics", "brownian", "--time-step", "0.004", "--length", "0.32", "--labels", "7", "--runs", "40"]
@@ -82,12 +83,41 @@ def test_the_same_command_gives_the_same_bytes_and_the_run_goes_on(folder):
     assert not RunFolder.load(folder).is_done("closures")
 
 
+SHORT = ["--length", "0.6", "--labels", "4", "--runs", "100"]
+
+
 def test_runs_that_are_too_short_are_said_and_the_rest_is_there(folder):
     """Of inertia: no plateau, first of all; of a trial no reason for exit code 3."""
-    result = gancl("closures", folder, "--length", "0.6", "--labels", "4", "--runs", "100")
+    result = gancl("closures", folder, *SHORT, "--model", "overdamped")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("a trial, not to be trusted: ") and "no plateau" in result.stdout
-    assert json.loads((folder / "closures.json").read_text())["consistency"] is not None
+    found = json.loads((folder / "closures.json").read_text())
+    assert found["consistency"] is not None and found["dynamics"]["model"] == "overdamped"
+    assert (folder / "reduced_model.npz").is_file()
+
+
+def test_runs_without_a_plateau_have_a_model_with_inertia(folder):
+    """After the test above, on the same runs, with the evidence for it and no doubt of it."""
+    over = json.loads((folder / "closures.json").read_text())["dynamics"]
+    result = gancl("closures", folder, *SHORT)
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if line.startswith("model"))
+    assert "inertial: drift and diffusion have no plateau" in line and "standard errors" in line
+    assert "no plateau" not in "".join(part for part in result.stdout.splitlines() if "not to be trusted: " in part)
+    found = json.loads((folder / "closures.json").read_text())["dynamics"]
+    assert found["model"] == "inertial" and found["lags"] == over["lags"] and found["p_values"] == over["p_values"]
+    # friction of the card, 5/ps, and kT / m of its particle
+    assert found["inertial"]["friction"][0][0] == pytest.approx(5.0, rel=0.4)
+    assert found["inertial"]["velocity_covariance"][0][0] == pytest.approx(0.1247, rel=0.25)
+    (passage,), (wrong,) = found["passages"], over["passages"]
+    assert passage["there"] > passage["back"] and passage["there"] != wrong["there"]
+    # one model at the top of the folder, the one in use
+    assert not (folder / "reduced_model.npz").exists()
+    assert load_inertial_model(folder / "inertial_model.npz").friction[0, 0] == found["inertial"]["friction"][0][0]
+    with pytest.raises(InputError, match="holds no reduced model"):
+        load_reduced_model(folder / "inertial_model.npz")
+    page = gancl("report", folder)
+    assert page.exit_code == 0 and "Model in use, inertial" in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +125,8 @@ def test_runs_that_are_too_short_are_said_and_the_rest_is_there(folder):
     [
         (["--dynamics", "brownian"], "needs a time step of its own: give --time-step"),
         (["--dynamics", "newtonian"], "choose langevin or brownian"),
+        (["--model", "generalised"], "choose auto, overdamped, inertial"),
+        ([*BROWNIAN, "--model", "inertial"], "of runs with velocities, which"),
         (["--runs", "3"], "--runs is 3: give a whole number from 20 up"),
         (["--length", "-1"], "--length is -1.0: give a positive number of ps"),
         ([*BROWNIAN, "--lag", "5"], "a lag of 5 ps for runs of"),

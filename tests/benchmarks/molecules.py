@@ -28,6 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "molecules"
 DATA = Path(__file__).parent.parent / "data" / "molecules"
 RESIDUES = ("gly", "ser", "val", "thr", "cys", "asn", "asp", "phe", "trp", "lys", "pro")
 NAMES = (*RESIDUES, "ala_ala", "butane")
+EVALUATIONS = 70_000
 CARD = """name = "{name}"
 structure = "{structure}"
 temperature = 300.0
@@ -135,13 +136,14 @@ def table():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", default=list(NAMES))
-    parser.add_argument("--evaluations", type=int, default=70_000)
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in () if arguments.table else arguments.names:
-        path = RESULTS / f"{name}.json"
+        more = "" if arguments.evaluations == EVALUATIONS else f"_{arguments.evaluations}"
+        path = RESULTS / f"{name}{more}.json"
         if not path.exists():
             record = run(name, arguments.evaluations, arguments.seed)
             write_atomically(path, json.dumps(record, indent=1) + "\n")

@@ -104,7 +104,7 @@ def evaluated_elsewhere(stages: dict[str, dict]) -> float:
 
 
 def speed_up(found: dict, workers: int, price: float = 1.0) -> float:
-    rest = found["between"] + (price - 1) * evaluated_elsewhere(found["stages"])
+    rest = found["between"] + (0.0 if price == 1 else (price - 1) * evaluated_elsewhere(found["stages"]))
     alone = rest + price * sum(map(sum, found["batches"]))
     return alone / (rest + price * sum(makespan(batch, workers) for batch in found["batches"]))
 

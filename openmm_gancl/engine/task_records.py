@@ -23,7 +23,7 @@ from .interrupts import interrupts
 from .versions import package_versions
 
 MIN_SECONDS = 0.1
-"""Of a task that is recorded: that of a shorter one is not much longer than to write it."""
+"""That a recorded task took at least: to write a record takes some thousandths."""
 
 PACKAGE = "openmm_gancl."
 HASH = hashlib.sha256

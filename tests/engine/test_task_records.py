@@ -175,20 +175,25 @@ def test_without_its_checksum_a_damaged_record_would_be_a_wrong_number(tasks, fo
     assert same(run(folder, of_numbers, tasks[:1])[0], [of_numbers(tasks[0])])
 
 
-def record(folder, function, task, text):
-    """A forged one, with a right checksum."""
-    name = TaskRecords(folder)._name(function, task)
-    folder.mkdir()
+CODE = {"module": "os", "class": "system", "fields": {"command": "touch VICTIM"}}
+FORGED = {
+    "code": json.dumps(CODE),
+    "ours, but no result": json.dumps({"module": "openmm_gancl.files", "class": "write_atomically", "fields": {}}),
+    "deep": "[" * 100_000,
+    "a module that is not loaded": json.dumps({**CODE, "module": "antigravity"}),
+    "an array that is not there": json.dumps({"array": 7}),
+}
+
+
+@pytest.mark.parametrize("text", FORGED.values(), ids=FORGED)
+def test_a_forged_record_with_a_right_checksum_runs_no_code(text, tasks, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = TaskRecords(folder)._name(of_numbers, tasks[0])
     content = f"0 {text}\n".encode()
+    folder.mkdir()
     (folder / f"{name}{SUFFIX}").write_bytes(HASH(name.encode() + content).digest() + content)
-
-
-def test_a_forged_record_runs_no_code(tasks, folder, tmp_path):
-    victim = tmp_path / "victim"
-    code = {"module": "os", "class": "system", "fields": {"command": f"touch {victim}"}}
-    record(folder, of_numbers, tasks[0], json.dumps(code))
     assert same(run(folder, of_numbers, tasks[:1])[0], [of_numbers(tasks[0])])
-    assert not victim.exists()
+    assert not (tmp_path / "VICTIM").exists() and ran(tasks[:1]) == [2]
 
 
 def test_nothing_is_recorded_once_an_interrupt_came(tasks, folder, monkeypatch):

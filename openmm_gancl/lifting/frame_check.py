@@ -18,6 +18,7 @@ from ..coordinates.restraint_energies import sample_restraint
 from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError
+from ..free_energy.weight_statistics import log_mean_weight
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart, InternalCoordinates
 from ..reference.wide_components import other_components
@@ -53,20 +54,17 @@ dipeptide, 96 labels; 1.17 with frames 0.1 ps apart)."""
 FRICTION = 10.0
 """1/ps, of these windows: what they sample does not depend on it."""
 
-N_DRAWS = 64
-"""At each label."""
+N_DRAWS = 256
+"""At each label, of which the best weights may decide: of 64 the mean weight of threonine lay low at every label."""
 
-N_PROPOSED = 2048
-"""Drawn at each label, to find `N_DRAWS` in the mode of its frames; only these are evaluated."""
+N_PROPOSED, MOST_BATCHES = 2048, 8
+"""Drawn at each label, as often, to find `N_DRAWS` in the mode of its frames; only these are evaluated."""
 
 FEWEST_PROPOSED = 8
 """Draws in a mode that is compared."""
 
 MODE_WIDTH = np.pi / 3
-"""Of a wide torsion, about the mean of a window's frames."""
-
-STAYS = 0.9
-"""Of a window's frames, within that width."""
+"""Of a wide torsion, on either side of the middle of its mode."""
 
 NOTEWORTHY = 0.02
 """Share of the weight at a label that a mode without draws may have, unsaid."""
@@ -193,11 +191,13 @@ class _IndependentWindows:
 
 @dataclass(frozen=True)
 class _Mode:
-    """Where the wide torsions of a window's frames stay.
+    """Where the wide torsions of a window are most of the time.
+
+    A window that jumps once is in both modes, but not as often as either is populated: one of them is compared.
 
     Attributes:
         wide: shape=(n_wide,), indices of coordinates.
-        centres: shape=(n_wide,), radians; NaN where frames move about.
+        centres: shape=(n_wide,), radians.
         widths: shape=(n_wide,), radians.
         frames: shape=(n, n_coordinates), those in it.
     """
@@ -209,17 +209,18 @@ class _Mode:
 
     @classmethod
     def of(cls, wide: IntArray, widths: FloatArray, coordinates: FloatArray) -> "_Mode":
-        """Of frames, shape=(n, n_coordinates)."""
+        """Of frames, shape=(n, n_coordinates): about the one that has most others near it."""
         angles = coordinates[:, wide]
-        centres = np.angle(np.exp(1j * angles).mean(axis=0))
-        stays = (np.abs(wrap(angles - centres, np.full(len(wide), 2 * np.pi))) < widths).mean(axis=0) > STAYS
-        mode = cls(wide, np.where(stays, centres, np.nan), widths, coordinates)
+        gaps = np.abs(wrap(angles[:, None] - angles, np.full(len(wide), 2 * np.pi)))
+        near = np.asarray((gaps < widths).all(axis=2))
+        together = angles[near[near.sum(axis=1).argmax()]]
+        mode = cls(wide, np.angle(np.exp(1j * together).mean(axis=0)), widths, coordinates)
         return replace(mode, frames=coordinates[mode.holds(coordinates)])
 
     def holds(self, coordinates: FloatArray) -> BoolArray:
         """Which of them are in it, shape=(n,)."""
         off = np.abs(wrap(coordinates[:, self.wide] - self.centres, np.full(len(self.wide), 2 * np.pi)))
-        return np.asarray(~(off >= self.widths).any(axis=1))
+        return np.asarray((off < self.widths).all(axis=1))
 
 
 def check_frames(
@@ -308,17 +309,29 @@ def _compare(
     # a torsion's turn is the generator's choice: none of a frame is too far from its origin
     everywhere, at = np.ones(n, dtype=bool), np.tile(label, (n, 1))
     backward, log_density = _log_weights(system, generator, frames, at, everywhere, platform)
-    near = sample_restraint(system.slow, system.force_constants / system.kT, np.tile(label, (N_PROPOSED, 1)), rng)
-    drawn, _ = generator.sample(near, rng)
+    near, drawn = _proposed(system, generator, label, mode, rng)
     chosen = np.flatnonzero(mode.holds(drawn))
     few = len(chosen) < FEWEST_PROPOSED
-    rows = (np.arange(N_PROPOSED) if few else chosen)[:N_DRAWS]
+    rows = (np.arange(len(drawn)) if few else chosen)[:N_DRAWS]
     forward, _ = _log_weights(system, generator, drawn[rows], near[rows], generator.inside(drawn[rows]), platform)
-    far, unseen = _far_coordinates(generator.chart, frames, drawn), None
-    if len(far) or (few and _may_matter(forward, backward)):
+    far, unseen = _far_coordinates(generator.chart, frames, drawn[:N_PROPOSED]), None
+    if len(far) or (few and _may_matter(forward, backward, (len(chosen) + 1) / len(drawn))):
         unseen = _unseen(system, generator.chart, far if len(far) else mode.wide, frames)
     # draws of all modes are no measure of one
     return _Compared(forward[:0] if few else forward, backward, log_density, unseen)
+
+
+def _proposed(
+    system: MolecularSystem, generator: InvertibleGenerator, label: FloatArray, mode: _Mode, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Labels from the restraint, shape=(n, d), and draws at them, until enough are in a mode or the last batch."""
+    labels, draws, n_inside = list[FloatArray](), list[FloatArray](), 0
+    while n_inside < N_DRAWS and len(draws) < MOST_BATCHES:
+        tiled = np.tile(label, (N_PROPOSED, 1))
+        labels.append(sample_restraint(system.slow, system.force_constants / system.kT, tiled, rng))
+        draws.append(generator.sample(labels[-1], rng)[0])
+        n_inside += int(mode.holds(draws[-1]).sum())
+    return np.concatenate(labels), np.concatenate(draws)
 
 
 def _far_coordinates(chart: Chart, frames: FloatArray, drawn: FloatArray) -> IntArray:
@@ -334,16 +347,16 @@ def _far_coordinates(chart: Chart, frames: FloatArray, drawn: FloatArray) -> Int
     return np.array(found, dtype=np.int64)
 
 
-def _may_matter(forward: FloatArray, backward: FloatArray) -> bool:
-    """Whether a mode that is hardly ever drawn may have weight.
+def _may_matter(forward: FloatArray, backward: FloatArray, share: float) -> bool:
+    """Whether a mode that has so small a share of the draws may have weight.
 
-    A frame's weight over the mean weight of draws is its mode's population over the share of draws in that mode.
+    Mean of 1/w over its frames is its share of the draws over its own part of Z.
     """
     forward, backward = (part[np.isfinite(part)] for part in (forward, backward))
     if not len(forward) or not len(backward):
         return False
-    ratio = float(np.median(backward)) - (logsumexp(forward) - np.log(len(forward)))
-    return bool(ratio > np.log(NOTEWORTHY * N_PROPOSED / FEWEST_PROPOSED))
+    log_part = np.log(share) - (logsumexp(-backward) - np.log(len(backward)))
+    return bool(log_part - log_mean_weight(forward) > np.log(NOTEWORTHY))
 
 
 def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: FloatArray) -> str:

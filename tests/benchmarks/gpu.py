@@ -1,12 +1,15 @@
-"""Lifts on a CUDA device compared with one CPU core: two tables, and no claim.
+"""Lifts on a CUDA device compared with one CPU core: three tables, and no claim.
 
-    python tests/benchmarks/gpu.py
+    python -m tests.benchmarks.gpu
 
-needs no file. The first table is of an invertible generator, trained on the spot (`gancl.learn`, 13,000 evaluations, on
-all cores, its seconds are printed), of each system: lifts and effective samples a second at one label, drawn, moved in
-base numbers or in a Context, on one core (Reference platform) and on the device. The second is of packed copies of the
-product generator, untrained: alanine dipeptide in vacuum, 500 relax steps; for numbers of packed copies, lifts a
-second, how many times those of one core that is, and the relaxation's steps a second as a share of
+needs no file. Of each system (alanine dipeptide in vacuum and with GBSA, ACE-ALA_5-NME) the first row says what a
+structure of a batch costs, energy and forces, microseconds: in a Context of the device, in one of the Reference
+platform, by workers on all cores, and of copies packed into one Context of the device, which tells their forces apart
+but not their energies: the least that any packing could cost. The next rows are of an invertible generator, trained on
+the spot (`gancl.learn` on all cores, its seconds are printed): lifts and effective samples a second at one label,
+drawn, moved in base numbers or in a Context, on one core (Reference platform) and on the device. The last table is of
+packed copies of the product generator, untrained: alanine dipeptide in vacuum, 500 relax steps; for numbers of packed
+copies, lifts a second, how many times those of one core that is, and the relaxation's steps a second as a share of
 `LangevinMiddleIntegrator` on the same packed System at two force evaluations a step. ``seconds_of_one_step`` is of the
 same lifts with a single step: what the host does about them. Medians of five, of the first table of three.
 
@@ -19,7 +22,7 @@ CUDA version of that torch; the plugin has OpenMM's version, for it does not ask
 
 and on the machine with the device, in the checkout:
 
-    pip install --no-deps --no-index --target site wheels/*.whl && PYTHONPATH=site:. python tests/benchmarks/gpu.py
+    pip install --no-deps --no-index --target site wheels/*.whl && PYTHONPATH=site:. python -m tests.benchmarks.gpu
 
 The CUDA plugin may need torch's ``nvidia/cu13/lib`` on LD_LIBRARY_PATH. ``--platform CPU`` runs the same table without
 a device, ``--precision double`` in double precision.
@@ -33,15 +36,20 @@ import numpy as np
 import openmm
 
 from openmm_gancl import Lifter, learn, load_system
-from openmm_gancl.engine.packing import pack_system
+from openmm_gancl.engine.packing import pack_system, why_not_packed
 from openmm_gancl.engine.platforms import GPU_PLATFORMS, make_context
-from openmm_gancl.engine.tasks import available_workers
+from openmm_gancl.engine.tasks import available_workers, run_tasks
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
 from openmm_gancl.generator import untrained_model
+from openmm_gancl.lifting.evaluation import EvaluationTask, evaluate_task
 
-RELAX_STEPS, ONE_CORE = 500, 32
+from .sizes import system_of
 
-SYSTEMS = ("alanine_dipeptide_vacuum", "alanine_dipeptide_gbsa", "ala_ala_vacuum")
+RELAX_STEPS, ONE_CORE, N_STRUCTURES = 500, 32, 640
+
+SYSTEMS = {"alanine_dipeptide_vacuum": 13_000, "alanine_dipeptide_gbsa": 13_000, "ala_5": 40_000}
+"""Evaluations that each generator is trained with."""
+
 WAYS = {
     "none": ({"relax": "none"}, 512),
     "latent, 10 moves": ({"relax": "latent", "relax_steps": 10}, 128),
@@ -68,10 +76,34 @@ def seconds_of_lifts(system, model, platform, copies, n, relax_steps=RELAX_STEPS
     return median_seconds(lambda: lifter.lift(labels, seed=1))
 
 
-def by_relaxation(name, platform, evaluations):
+def energies(system, platform):
+    """What a structure of a batch costs in each place, microseconds."""
+    xml, rng = openmm.XmlSerializer.serialize(system.system), np.random.default_rng(1)
+    structures = system.positions + 1e-3 * rng.standard_normal((N_STRUCTURES, system.n_atoms, 3))
+    places = {"device": (platform, 1), "Reference": ("Reference", 1), "workers": ("Reference", available_workers())}
+    row = {"system": system.name}
+    for name, (place, workers) in places.items():
+        tasks = [EvaluationTask(xml, place, part, True) for part in np.array_split(structures, workers)]
+        seconds = median_seconds(lambda t=tasks, w=workers: run_tasks(evaluate_task, t, workers=w))
+        row[name] = round(1e6 * seconds / N_STRUCTURES, 1)
+    for copies in (64, 512) if not why_not_packed(system.system) else ():
+        integrator = openmm.LangevinMiddleIntegrator(300, 1, 0.001)
+        context = make_context(pack_system(system.system, copies), integrator, platform, 1)
+
+        def together(context=context, copies=copies):
+            context.setPositions(structures[:copies].reshape(-1, 3))
+            context.getState(energy=True, forces=True)
+
+        row[f"{copies} packed"] = round(1e6 * median_seconds(together) / copies, 1)
+    return row
+
+
+def by_relaxation(name, platform):
     """Lifts and effective samples a second, of one core and of the device: a row a way of relaxing."""
-    system, begun = load_system(name), time.perf_counter()
-    learned = learn(system, seed=1, max_evaluations=evaluations, workers=available_workers())
+    system = system_of(5) if name == "ala_5" else load_system(name)
+    print(json.dumps(energies(system, platform)), flush=True)
+    begun = time.perf_counter()
+    learned = learn(system, seed=1, max_evaluations=SYSTEMS[name], workers=available_workers())
     print(json.dumps({"system": name, "seconds_of_training": round(time.perf_counter() - begun, 1)}), flush=True)
     # the most probable of the labels that were drawn
     best = learned.lifts.labels[np.argmax(learned.regression.log_density(learned.lifts.labels))]
@@ -105,14 +137,13 @@ def main():
     parser.add_argument("--platform", default="CUDA")
     parser.add_argument("--precision", default="mixed")
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS))
-    parser.add_argument("--evaluations", type=int, default=13_000, help="of the potential, of each training")
     parser.add_argument("--copies", type=int, nargs="*", default=[64, 512, 4096])
     arguments = parser.parse_args()
     platform = arguments.platform
     if platform in GPU_PLATFORMS:
         platform = f"{platform}::{arguments.precision}"
     for name in arguments.systems:
-        by_relaxation(name, platform, arguments.evaluations)
+        by_relaxation(name, platform)
     if not arguments.copies:
         return
     system = load_system("alanine_dipeptide_vacuum")

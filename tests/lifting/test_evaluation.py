@@ -91,3 +91,18 @@ def test_workers_change_nothing(xml, positions, own, monkeypatch):
     assert np.array_equal(energies, own[0]) and np.array_equal(forces, own[1])
     turned, _ = evaluate(xml, positions[::-1], "Reference")
     assert np.array_equal(turned, own[0][::-1])
+
+
+def test_a_batch_goes_to_the_faster_of_a_card_and_the_reference_platform(xml, positions, own, monkeypatch):
+    """The CPU platform stands for a card; the twin: a Reference platform that is slow."""
+    monkeypatch.setattr(evaluation, "GPU_PLATFORMS", ("CPU",))
+    monkeypatch.setattr(evaluation, "_SECONDS", {})
+    many = np.tile(positions, (3, 1, 1))
+    assert evaluation.fastest_place(xml, positions, "CPU", 1) == "CPU"  # of too few nothing is timed
+    assert evaluation.fastest_place(xml, many, "CPU", 1) == "Reference"
+    assert np.array_equal(evaluate(xml, many, "CPU")[0][:7], own[0])
+    on_cpu = evaluation._SECONDS[xml, "CPU"]
+    evaluation._SECONDS[xml, "Reference"] = 3 * on_cpu
+    assert evaluation.fastest_place(xml, many, "CPU", 2) == "CPU"
+    assert evaluation.fastest_place(xml, many, "CPU", 4) == "Reference"
+    assert np.allclose(evaluate(xml, many, "CPU")[0][:7], own[0], rtol=1e-5, atol=1e-2)

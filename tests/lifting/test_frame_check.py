@@ -94,6 +94,31 @@ def test_draws_are_compared_within_the_mode_of_a_window(width, right, monkeypatc
     assert (found.p_value > 1e-4) == right, found.p_value
 
 
+def test_a_window_that_jumps_is_compared_in_the_mode_where_it_was_longer():
+    """Two wide torsions, one at the seam; of all frames together no mode's share would be known."""
+    angles = np.radians([[178.0, 60], [-175, 70], [-179, 55], [170, 175], [-178, 180], [-177, -170], [179, 65]])
+    mode = frame_check._Mode.of(np.array([1, 2]), np.full(2, frame_check.MODE_WIDTH), np.insert(angles, 0, 9.0, axis=1))
+    assert np.degrees(mode.frames[:, 2]).round().tolist() == [60, 70, 55, 65]
+    assert mode.holds(np.radians([[0.0, 150, 30], [0, -150, 90], [0, 180, 180], [0, 60, 60]])).tolist() == [1, 1, 0, 0]
+
+
+def test_enough_draws_are_looked_for_in_the_mode(monkeypatch):
+    """A third of a batch is in it."""
+    monkeypatch.setattr(frame_check, "N_DRAWS", 1500)
+    found = check(PENTANE, even(learned(PENTANE).model), n=4)
+    assert [one.n_forward for one in found.checks] == [1500] * 4
+
+
+@pytest.mark.parametrize(("population", "matters"), [(0.1, True), (0.005, False)])
+def test_a_mode_of_few_draws_matters_by_its_population(population, matters):
+    """Of a thousandth of the draws: their weights are as much larger, and scatter; frames are of that mode alone."""
+    share, rng = 1e-3, np.random.default_rng(2)
+    scatter = rng.normal(0.0, 1.0, 10_000)
+    forward = np.full(256, np.log((1 - population) / (1 - share)))
+    assert frame_check._may_matter(forward, np.log(population / share) + scatter + 0.5, share) == matters
+    assert frame_check._may_matter(forward, np.log(population / share) + np.zeros(10), share) == matters
+
+
 def test_differences_between_labels_show_where_no_offset_does(monkeypatch):
     """Frames and draws have the same density: what is planted is in the draws' weights alone."""
     real = frame_check._log_weights

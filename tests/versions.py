@@ -52,7 +52,10 @@ def run(python: str, kind: str, tests: list[str]) -> str:
         rows = [line for line in installed.splitlines() if line.split("==")[0].lower().replace("_", "-") in names]
         command = [found, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
         path = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        tested = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=path).stdout.splitlines()
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=path)
+        tested = ended.stdout.splitlines()
+        if " in " not in tested[-1]:  # it crashed
+            tested.append(f"ended with code {ended.returncode}: {ended.stderr[:2000]}")
         version = subprocess.run([found, "-V"], capture_output=True, text=True, check=True).stdout.strip()
         failed = [line for line in tested if line.startswith(("FAILED", "ERROR"))]
         return "\n".join([version, *rows, f"pytest {' '.join(tests)}", *failed, tested[-1]]) + "\n"

@@ -1,5 +1,6 @@
 """Finished tasks are not repeated, and a record that is not as it was written is never used."""
 
+import errno
 import json
 import pickle
 import signal
@@ -206,6 +207,20 @@ def test_nothing_is_recorded_once_an_interrupt_came(tasks, folder, monkeypatch):
     with noticed_interrupts():
         run(folder, loses_an_interrupt, tasks[:1])
     assert run(folder, loses_an_interrupt, tasks[:1])[0][0].tolist() == [666.0] * 3
+
+
+def test_a_full_disk_is_said_and_what_was_recorded_stays(tasks, folder, monkeypatch):
+    run(folder, of_numbers, tasks[:2])
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "no space", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task_records, "write_atomically", full)
+        with pytest.raises(OSError, match="no space"):
+            run(folder, of_numbers, tasks)
+    assert same(run(folder, of_numbers, tasks)[0], [of_numbers(task) for task in tasks])
+    assert ran(tasks) == [2, 2, 3, 2, 2, 2]
 
 
 def test_results_come_back_as_they_were():

@@ -8,8 +8,7 @@ import pytest
 
 from openmm_gancl import Lifter, learn, load_system, torch_force
 from openmm_gancl.generator import untrained_model
-from openmm_gancl.lifting.draws import weigh_coordinates
-from openmm_gancl.moves import InContextMove
+from tests.devices import check_draws, check_moves_in_a_context
 from tests.openmm_contexts import BACKENDS, context_of, energy_and_forces
 
 pytestmark = pytest.mark.gpu
@@ -81,27 +80,11 @@ def test_an_invertible_generator_draws_the_same_on_the_device(invertible):
     np.testing.assert_allclose(there.log_density(coordinates), here.log_density(coordinates), rtol=0, atol=1e-8)
 
 
-def test_log_weights_of_draws_in_mixed_precision(invertible):
-    system, model = invertible
-    labels = np.tile([-1.4, 1.2], (256, 1))
-    found = [Lifter(system, model, platform=one).lift(labels, seed=3) for one in ("Reference", "CUDA::mixed")]
-    ok = found[0].ok & found[1].ok
-    assert ok.mean() > 0.9
-    assert np.abs(found[0].log_weights - found[1].log_weights)[ok].max() < 0.02
+def test_log_weights_of_draws_in_mixed_precision(invertible, monkeypatch):
+    check_draws(*invertible, "CUDA::mixed", monkeypatch)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("md_steps", [0, 20])
 def test_moves_inside_a_context_on_the_device(invertible, backend, md_steps):
-    """The weight of each configuration is that of the Reference platform."""
-    system, model = invertible
-    chain = InContextMove(system, model, md_steps=md_steps, platform="CUDA", backend=backend, seed=1).run(200)
-    places = np.concatenate([system.positions[None], chain.positions[:-1]])
-    coordinates = model.chart.to_internal(places)
-    labels, inside = system.slow.transform(places), system.state.inside(places)
-    log_density = model.log_density(coordinates)
-    draws = weigh_coordinates(system, model.chart, coordinates, labels, log_density, inside, platform="Reference")
-    known = np.isfinite(chain.log_weights_before)
-    even = 2 * np.log(2 * np.pi)
-    assert known.mean() > 0.9 and 0 < chain.accepted.mean() < 1
-    assert np.abs(draws.log_weights + even - chain.log_weights_before)[known].max() < 0.02
+    check_moves_in_a_context(*invertible, "CUDA", backend, md_steps, 200)

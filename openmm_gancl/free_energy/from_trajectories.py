@@ -33,9 +33,6 @@ WARN_BELOW_N_SAMPLES, MIN_N_SAMPLES = 50, 10
 WARN_ABOVE_FRAME_WEIGHT, MAX_FRAME_WEIGHT = 0.05, 0.5
 """Of all the weight, on one frame: likewise."""
 
-WARN_ABOVE_DISCARDED = 0.5
-"""Fraction of a trajectory cut as equilibration, above which a note says so."""
-
 
 @dataclass(frozen=True)
 class TrajectoryAnalysis:
@@ -151,13 +148,18 @@ def _sample_notes(effective: float, share: float, weighted: bool) -> tuple[list[
     return notes, doubts
 
 
-def _equilibration_notes(blocks: Blocks, series: Series) -> list[str]:
-    """Runs of which most was cut."""
-    cut = np.array(blocks.discarded) / np.maximum(np.diff(series.starts), 1)
+def _equilibration_notes(blocks: Blocks, series: Series) -> tuple[list[str], list[str]]:
+    """Notes on runs that still equilibrate; a doubt where most frames are of such runs."""
+    frames, still = np.diff(series.starts), np.array(blocks.equilibrating)
+    if frames[still].sum() > 0.5 * frames.sum():
+        which = "the trajectory" if len(frames) == 1 else f"each of {still.sum()} of {len(frames)} trajectories"
+        return [], [
+            f"more than half of {which} looks like equilibration: sample for longer, or give `discard` yourself"
+        ]
     return [
-        f"equilibration took {100 * cut[i]:.0f} % of trajectory {i + 1}: sample for longer, or give `discard` yourself"
-        for i in np.flatnonzero(cut > WARN_ABOVE_DISCARDED)
-    ]
+        f"more than half of trajectory {i + 1} looks like equilibration: sample for longer, or give `discard` yourself"
+        for i in np.flatnonzero(still)
+    ], []
 
 
 def _letters(n: int) -> list[str]:
@@ -189,7 +191,8 @@ def _notes(
     """What the user should know, and why the result is not to be trusted."""
     notes, doubts = _sample_notes(*weighted.samples, weighted.log_weights is not None)
     if discard == "auto" and observations.windows is None:
-        notes += _equilibration_notes(weighted.blocks, observations.series)
+        more = _equilibration_notes(weighted.blocks, observations.series)
+        notes, doubts = notes + more[0], doubts + more[1]
     if observations.windows is not None and weighted.windows is not None:
         more = window_notes(observations.windows, weighted.windows)
         notes, doubts = more[0] + notes, more[1] + doubts

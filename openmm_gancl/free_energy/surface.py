@@ -172,6 +172,8 @@ def load_surface(path: str | Path) -> FreeEnergySurface:
     Raises:
         InputError: there is no such file, or it holds no surface.
     """
+    if not Path(path).is_file():
+        raise InputError(f"no file {path}: give a fes.npz that gancl wrote")
     refusal = InputError(f"{path} holds no surface: give a fes.npz that gancl wrote")
     try:
         stored = load_arrays(Path(path))

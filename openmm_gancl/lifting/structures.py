@@ -26,7 +26,7 @@ from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
 from ..system.one_molecule import AmongOthers
 from ..system.simulation import as_system
-from ..trajectories.blocks import equilibrated_from
+from ..trajectories.blocks import equilibration
 from ..units import FloatArray, IntArray, numbers, thermal_energy, whole_number
 from .lifter import Lifter
 from .lifts import Lifts
@@ -323,7 +323,7 @@ def _equilibrated(
         guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
         walkers=ends,
         equilibrated=np.array(
-            [stride * equilibrated_from(one, periods) if np.isfinite(one).all() else -1 for one in series]
+            [stride * equilibration(one, periods)[0] if np.isfinite(one).all() else -1 for one in series]
         ),
         force_evaluations=steered + sum(task.cost for task in tasks),
     )

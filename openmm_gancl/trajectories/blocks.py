@@ -1,6 +1,7 @@
 """Where a series is equilibrated, and blocks of it that are independent."""
 
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +34,8 @@ class Blocks:
         stride: every so many frames of a block are used.
         stratum: shape=(n_blocks,), 0 throughout, or the trajectory where each is a window of its own.
         spans: shape=(n_blocks, 2), where each block begins and ends, as fractions of its trajectory.
-        discarded: frames cut from each file's beginning.
+        discarded: frames cut from each file's beginning, at most half.
+        equilibrating: whether each would have more independent samples if more than half were cut.
         inefficiency: statistical inefficiency of each file, frames.
         correlation: shape=(n_strata,), the largest inefficiency over its block's length.
         n_independent: frames over their inefficiency, summed over files.
@@ -45,6 +47,7 @@ class Blocks:
     stratum: IntArray
     spans: FloatArray
     discarded: list[int]
+    equilibrating: list[bool]
     inefficiency: list[float]
     correlation: FloatArray
     n_independent: float
@@ -112,25 +115,50 @@ def series_inefficiency(series: FloatArray) -> float:
     return _inefficiency(series[:, None], np.array([np.inf]))
 
 
-def equilibrated_from(values: Any, periods: FloatArray) -> int:
-    """Where the most effective samples are left, frames (Chodera 2016, doi 10.1021/acs.jctc.5b00784)."""
+def _independent_from(column: FloatArray, starts: IntArray) -> FloatArray:
+    """Independent samples that are left of a series from each start, shape=starts.shape."""
     with quiet("pymbar"):
-        from pymbar.timeseries import detect_equilibration
+        from pymbar.timeseries import ParameterError, statistical_inefficiency
 
+    found = np.ones(len(starts))
+    for i, start in enumerate(starts.tolist()):
+        with suppress(ParameterError):  # constant from here on
+            found[i] = (len(column) - start) / statistical_inefficiency(column[start:], fast=True)
+    return found
+
+
+def equilibration(values: Any, periods: FloatArray) -> tuple[int, bool]:
+    """Where in the first half the most independent samples are left (Chodera 2016, doi 10.1021/acs.jctc.5b00784).
+
+    A last piece that is too short for any slow change looks as if nothing in it were correlated: half of the series
+    stays, correlated as it is.
+
+    Args:
+        values: shape=(n, d).
+        periods: shape=(d,).
+
+    Returns:
+        frames to cut, and whether cutting more than half would leave more: it is not equilibrated.
+    """
     thinning = -(-len(values) // MAX_SERIES_LENGTH)
-    thin = values[::thinning]
-    nskip = max(len(thin) // 40, 1)
-    found = [detect_equilibration(column, fast=True, nskip=nskip) for column in _observables(thin, periods)]
-    start = min(found, key=lambda result: result[2])[0] if found else 0  # the slowest observable decides
-    return int(start) * thinning
+    thin = np.asarray(values[::thinning], dtype=float)
+    starts = np.arange(0, max(len(thin) - 1, 1), max(len(thin) // 40, 1))
+    found = [_independent_from(column, starts) for column in _observables(thin, periods)]
+    if not found:
+        return 0, False
+    slowest = min(found, key=lambda one: one.max())
+    early = starts <= len(thin) // 2
+    return int(starts[early][slowest[early].argmax()]) * thinning, bool(slowest.argmax() >= early.sum())
 
 
-def _equilibrated(values: FloatArray, periods: FloatArray, discard: int | Literal["auto"]) -> tuple[int, int, float]:
-    """How many frames of a trajectory to cut, how many are left, and their statistical inefficiency."""
-    cut = equilibrated_from(values, periods) if discard == "auto" else discard
+def _equilibrated(
+    values: FloatArray, periods: FloatArray, discard: int | Literal["auto"]
+) -> tuple[int, bool, int, float]:
+    """Frames of a trajectory to cut, whether it still equilibrates, frames left, and their statistical inefficiency."""
+    cut, still = equilibration(values, periods) if discard == "auto" else (discard, False)
     if cut >= len(values):
         raise InputError(f"`discard` of {cut} leaves nothing of a trajectory of {len(values)} frames: give less")
-    return int(cut), len(values) - cut, _inefficiency(values[cut:], periods)
+    return int(cut), still, len(values) - cut, _inefficiency(values[cut:], periods)
 
 
 def independent_blocks(
@@ -157,11 +185,11 @@ def independent_blocks(
     stop: list[int] = []
     stratum: list[int] = []
     spans: list[FloatArray] = []
-    discarded, inefficiencies = [], []
+    discarded, equilibrating, inefficiencies = [], [], []
     correlation = np.zeros(series.n_files if windows else 1)
     n_independent = 0.0
     for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
-        cut, n, inefficiency = _equilibrated(series.values[begin:end], series.periods, discard)
+        cut, still, n, inefficiency = _equilibrated(series.values[begin:end], series.periods, discard)
         shortest = n // MAX_BLOCKS_PER_WINDOW if windows else len(series.values) // MAX_BLOCKS
         count = max(int(n / max(MIN_BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
         edges = begin + cut + np.arange(count + 1) * n // count
@@ -170,6 +198,7 @@ def independent_blocks(
         stratum += [file if windows else 0] * count
         spans.append(np.stack([np.arange(count), np.arange(1, count + 1)], axis=1) / count)
         discarded.append(cut)
+        equilibrating.append(still)
         inefficiencies.append(inefficiency)
         mine = file if windows else 0
         correlation[mine] = max(correlation[mine], inefficiency * count / n)
@@ -188,6 +217,7 @@ def independent_blocks(
         stratum=np.array(stratum),
         spans=np.concatenate(spans),
         discarded=discarded,
+        equilibrating=equilibrating,
         inefficiency=inefficiencies,
         correlation=correlation,
         n_independent=n_independent,

@@ -42,7 +42,7 @@ TEMPERATURES = np.geomspace(300, 600, 8)
 STEPS, STRIDE, AT_ONCE, EQUILIBRATION = 500, 50, 500, 200
 """Steps between exchanges and between frames, iterations between files, iterations left out."""
 
-LEARNED = (20_000, 50_000, 100_000)
+LEARNED = (25_000, 50_000, 100_000)
 SAMPLED = (300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000)
 BINS, CEILING, HIGHEST, SMOOTHINGS = 24, 6.0, 10.0, (0.0, 0.5, 1.0)
 EDGES = np.linspace(-np.pi, np.pi, BINS + 1)

@@ -1,17 +1,21 @@
 """Trajectories to series of collective variables, and `gancl fes` from the command line."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 import pytest
+from pymbar.timeseries import detect_equilibration
 from typer.testing import CliRunner
 
 from openmm_gancl import InputError, load_system, surface_from_trajectories
 from openmm_gancl.cli import app
 from openmm_gancl.coordinates.specification import parse_cv
-from openmm_gancl.trajectories.blocks import independent_blocks
+from openmm_gancl.trajectories.blocks import equilibration, independent_blocks
 from openmm_gancl.trajectories.series import read_series
 
 TOP = Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"
@@ -129,6 +133,54 @@ def test_a_drifting_beginning_is_cut_and_blocks_follow_each_other(folder):
     assert blocks.n_frames == len(blocks.frames()) == 2 * N - sum(blocks.discarded)
     with pytest.raises(InputError, match="leaves nothing"):
         independent_blocks(series, N)
+
+
+def jumps(passages, seed=4, n=2000):
+    """Between two states: so many passages, of few none in the last twelfth."""
+    rng = np.random.default_rng(seed)
+    places = np.sort(rng.choice(n if passages > 100 else 11 * n // 12, passages, replace=False))
+    return (np.searchsorted(places, np.arange(n), side="right") % 2 + 0.1 * rng.standard_normal(n))[:, None]
+
+
+def test_a_last_piece_without_passages_is_not_taken_for_the_equilibrium():
+    """The twin: the start that leaves the most independent samples of all leaves one state alone."""
+    few, none = jumps(10), np.array([np.inf])
+    assert detect_equilibration(few[:, 0], nskip=50)[0] >= 1800
+    cut, still = equilibration(few, none)
+    assert cut <= 1000 and still
+    cut, still = equilibration(jumps(200), none)
+    assert cut < 600 and not still
+
+
+def test_runs_that_still_equilibrate_are_a_doubt(tmp_path):
+    """Two of three; one of three is a note."""
+    for name, passages in (("few", 10), ("many", 200)):
+        for seed in range(2):
+            values = jumps(passages, seed)[:, 0]
+            lines = ["#! FIELDS time x", *(f"{i} {x}" for i, x in enumerate(values.tolist()))]
+            (tmp_path / f"{name}{seed}").write_text("\n".join(lines) + "\n")
+
+    def run(*names):
+        colvars = [part for name in names for part in ("--colvar", tmp_path / name)]
+        return gancl(*colvars, "--cv", "column:x", "--temperature", 300, "-o", tmp_path / "out")
+
+    result = run("few0", "few1", "many0")
+    assert result.exit_code == 3 and "each of 2 of 3 trajectories looks like equilibration" in result.stdout
+    result = run("few0", "many0", "many1")
+    assert result.exit_code == 0 and "half of trajectory 1 looks like equilibration" in result.stderr
+
+
+def test_a_notebook_s_backend_of_pictures_need_not_be_here(tmp_path):
+    """Of the environment that `!gancl` inherits; matplotlib would refuse to be imported."""
+    values = np.random.default_rng(1).normal(size=500).tolist()
+    (tmp_path / "COLVAR").write_text(
+        "\n".join(["#! FIELDS time x", *(f"{i} {x}" for i, x in enumerate(values))]) + "\n"
+    )
+    asked = ["fes", "--colvar", "COLVAR", "--cv", "column:x", "--temperature", "300"]
+    command = [sys.executable, "-m", "openmm_gancl.cli", *asked]
+    environment = {**os.environ, "MPLBACKEND": "module://of_no_package_here"}
+    finished = subprocess.run([*command, "-o", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0 and (tmp_path / "out.png").exists(), finished.stderr
 
 
 def gancl(*arguments):

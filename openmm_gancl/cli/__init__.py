@@ -25,7 +25,5 @@ def main() -> None:
 
 
 def _end(number: int, frame: object) -> None:
-    import os
-
     os.write(2, b"error: interrupted: repeat the command\n")
     os._exit(130)

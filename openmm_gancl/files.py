@@ -12,10 +12,12 @@ import signal
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from .errors import InputError, first_line
 
@@ -109,7 +111,7 @@ def limit_process(seconds: int, n_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def begin_child() -> None:
+def _begin_child() -> None:
     """What comes first in a child: readers that talk, warn or crash do so unheard, and the parent's objects stay.
 
     Collecting a Context of the parent's waits for threads that the child has not.
@@ -120,6 +122,61 @@ def begin_child() -> None:
     os.dup2(nowhere, 2)
     warnings.simplefilter("ignore")
     faulthandler.disable()
+
+
+@dataclass
+class Child:
+    """A process of `child_process`.
+
+    Attributes:
+        process: its number.
+        pipe: descriptor from which this process reads what it writes.
+    """
+
+    process: int
+    pipe: int
+    _status: int | None = None
+
+    def end(self) -> int:
+        """End it, if it has not ended; its status, or zero where the caller's program has SIGCHLD ignored."""
+        if self._status is None:  # afterwards its number may be another's
+            with suppress(ProcessLookupError):
+                os.kill(self.process, signal.SIGKILL)
+            try:
+                self._status = os.waitpid(self.process, 0)[1]
+            except ChildProcessError:
+                self._status = 0
+        return self._status
+
+
+@contextmanager
+def child_process(work: Callable[[int], None], seconds: int, n_bytes: int) -> Iterator[Child]:
+    """A child process that runs a function within limits; it does not outlive the block.
+
+    Args:
+        work: takes the descriptor of a pipe that it writes to.
+        seconds: of the processor.
+        n_bytes: of memory, beyond this process's.
+    """
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none
+        process = os.fork()
+    if not process:
+        try:
+            os.close(read)
+            _begin_child()
+            limit_process(seconds, n_bytes)
+            work(write)
+        finally:
+            os._exit(0)
+    os.close(write)
+    child = Child(process, read)
+    try:
+        yield child
+    finally:
+        os.close(read)
+        child.end()
 
 
 def in_child(work: Callable[[], T], name: str, n_bytes: int) -> T:
@@ -139,21 +196,9 @@ def in_child(work: Callable[[], T], name: str, n_bytes: int) -> T:
     if not hasattr(os, "fork"):
         return work()
     seconds = MAX_CPU_SECONDS + n_bytes // MIN_RATE
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none
-        child = os.fork()
-    if not child:
-        os.close(read)
-        _answer(work, write, seconds, MAX_MEMORY + MAX_EXPANSION * n_bytes)
-    os.close(write)
-    try:
-        answer = _everything(read, time.monotonic() + PATIENCE * seconds)
-    finally:
-        os.close(read)
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        status = _status_of(child)
+    with child_process(partial(_answer, work), seconds, MAX_MEMORY + MAX_EXPANSION * n_bytes) as child:
+        answer = _everything(child.pipe, time.monotonic() + PATIENCE * seconds)
+        status = child.end()
     try:
         value, refused = pickle.loads(answer)  # of our own child
     except (EOFError, pickle.UnpicklingError):
@@ -165,33 +210,25 @@ def in_child(work: Callable[[], T], name: str, n_bytes: int) -> T:
     return value
 
 
-def _status_of(child: int) -> int:
-    """Of a child that has ended or is killed; zero where the caller's program has SIGCHLD ignored."""
+def _answer(work: Callable[[], Any], pipe: int) -> None:
+    """Of the child: write the pickled result, or why there is none."""
+    os.chdir("/")
     try:
-        return os.waitpid(child, 0)[1]
-    except ChildProcessError:
-        return 0
+        answer = pickle.dumps((work(), None))
+    except InputError as error:
+        answer = pickle.dumps((None, str(error)))
+    except MemoryError:
+        answer = pickle.dumps((None, "it takes more memory than files of this size should: it is damaged"))
+    except Exception as error:
+        answer = pickle.dumps((None, f"it cannot be used ({first_line(error)}): correct it"))
+    write_whole(pipe, answer)
 
 
-def _answer(work: Callable[[], Any], pipe: int, seconds: int, n_bytes: int) -> NoReturn:
-    """Of the child: the pickled result, or why there is none; never returns."""
-    try:
-        begin_child()
-        os.chdir("/")
-        limit_process(seconds, n_bytes)
-        try:
-            answer = pickle.dumps((work(), None))
-        except InputError as error:
-            answer = pickle.dumps((None, str(error)))
-        except MemoryError:
-            answer = pickle.dumps((None, "it takes more memory than files of this size should: it is damaged"))
-        except Exception as error:
-            answer = pickle.dumps((None, f"it cannot be used ({first_line(error)}): correct it"))
-        view = memoryview(answer)
-        while len(view):
-            view = view[os.write(pipe, view) :]
-    finally:
-        os._exit(0)
+def write_whole(pipe: int, content: Any) -> None:
+    """Write all bytes of an object to a pipe."""
+    view = memoryview(content).cast("B")
+    while len(view):
+        view = view[os.write(pipe, view) :]
 
 
 def _everything(pipe: int, until: float) -> bytes:

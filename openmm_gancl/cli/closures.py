@@ -1,14 +1,13 @@
 """``gancl closures``: averages, mean force, the reduced model and consistency of a finished run."""
 
 import json
-import logging
 from typing import Annotated
 
 import typer
 
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
-from .reporting import make_reporter
+from .reporting import make_reporter, print_results
 from .runs import RunArgument, Where, use_threads_of
 
 
@@ -39,7 +38,6 @@ def closures(
         use_threads_of(run)
         from ..workflow.closures import ClosureOptions, run_closures
 
-        logging.getLogger("pymbar").setLevel(logging.ERROR)
         options = ClosureOptions(labels, runs, length, lag, dynamics, time_step)  # type: ignore[arg-type]  # checked there
         with Where(workers, scheduler).opened() as opened:
             found = run_closures(
@@ -50,6 +48,6 @@ def closures(
             for doubt in found.doubts:
                 typer.echo(f"warning: {shared.as_options(doubt)}", err=True)
         else:
-            typer.echo(shared.as_options(found.text()))
+            print_results(found.text())
         if found.doubts and not found.trial:
             raise typer.Exit(EXIT_NOT_TRUSTED)

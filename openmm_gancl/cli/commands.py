@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from . import closures, doctor, export, fes, report, runs, systems, train
+from . import closures, doctor, export, fes, options, report, runs, systems, train
 
 app = typer.Typer(
     name="gancl",
@@ -33,6 +33,7 @@ def _common(
     pass
 
 
+options.APPS.append(app)
 app.command("systems")(systems.systems)
 app.command("run")(runs.run)
 app.command("sample")(runs.sample)

@@ -18,8 +18,10 @@ from .exit_codes import BAD_INPUT, exit_codes
 
 PACKAGES = (
     *("openmm", "torch", "mdtraj", "numpy", "scipy", "pymbar", "networkx", "faiss-cpu"),
-    *("loky", "threadpoolctl", "pydantic", "typer", "rich", "matplotlib"),
+    *("lazy-loader", "loky", "threadpoolctl", "pydantic", "typer", "rich", "matplotlib", "jinja2", "safetensors"),
 )
+"""That it cannot do without."""
+
 MIN_FREE_DISK = 1.0
 """GB."""
 

@@ -48,6 +48,8 @@ def _failure(error: Exception) -> typer.Exit:
         return _fail(_environment(error), BAD_INPUT)
     if isinstance(error, MemoryError):
         return _fail("not enough memory: use fewer --workers or fewer --lifts", BAD_INPUT)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("openmm_gancl"):
+        return _fail(f"{error.name} is not installed: install it (`gancl doctor` lists what is needed)", BAD_INPUT)
     message = str(error).strip().split("\n")[0]
     return _fail(f"a bug of ours ({type(error).__name__}: {message}): please report it with the output of --debug", BUG)
 

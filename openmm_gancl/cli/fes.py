@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
-from .reporting import make_reporter
+from .reporting import make_reporter, print_results
 
 if TYPE_CHECKING:
     from ..free_energy.from_trajectories import TrajectoryAnalysis
@@ -178,7 +178,10 @@ def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, given: An
     units = given.axis_unit or ()
     files = write_files(analysis, basins, prefix, given.unit, units)
     results = as_json(analysis, given.unit, files, units, given=bool(basins))
-    typer.echo(shared.as_options(json.dumps(results) if given.json_ else as_text(analysis, results, prefix)))
+    if given.json_:
+        typer.echo(shared.as_options(json.dumps(results)))
+    else:
+        print_results(as_text(analysis, results, prefix))
     if analysis.doubts:
         raise typer.Exit(EXIT_NOT_TRUSTED)
 
@@ -372,6 +375,12 @@ def _divide(given: Any) -> None:
     if tops := [path for path in paths if path.suffix.lower() in TOPOLOGY_SUFFIXES]:
         raise InputError(f"{tops[0]} is a topology: give it by --top")
     tables = [path for path in paths if path.suffix.lower() not in TRAJECTORY_SUFFIXES and path.is_file()]
+    columns = given.bias_columns or given.windows or any(cv.startswith("column:") for cv in given.cv)
+    if tables and not columns:
+        raise InputError(
+            f"{tables[0]} has no name of a trajectory (*.dcd, *.xtc and others, which mdtraj knows by their ends), and "
+            "nothing of a table is requested: rename it, or give --bias-columns or column:NAME in --cv"
+        )
     given.trajectories = [path for path in paths if path not in tables]
     given.colvar = [*(given.colvar or []), *tables]
 

@@ -1,6 +1,7 @@
 """Options that several commands share, and their names in messages."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -83,19 +84,33 @@ SPELLED = {
     "latent_size": "latent",
     "kernel_shape": "opes-kernels",
     "limits": "bias-range",
+    "ranges": "range",
 }
 """Options whose names are not those of the parameters that they become."""
+
+
+APPS: list[typer.Typer] = []
+"""Whose options messages name; the module of all commands knows."""
+
+
+@cache
+def _all_options() -> frozenset[str]:
+    """Of all commands, as ``--top``."""
+    commands = [command for app in APPS for command in typer.main.get_command(app).commands.values()]  # type: ignore[attr-defined]  # of a group
+    return frozenset(name for command in commands for option in command.params for name in option.opts)
 
 
 def as_options(message: str) -> str:
     """A message of the library, which names parameters (`top`, `discard=0`), for users of the command line.
 
     Args:
-        message: any text; ``--top`` and ``--discard 0`` come of these examples.
+        message: any text; ``--top`` and ``--discard 0`` come of these examples; what is no option, a key of a card
+            say, stays.
     """
 
     def option(found: re.Match[str]) -> str:
         name, _, value = found.groups()
-        return f"--{SPELLED.get(name, name.replace('_', '-'))}" + (f" {value}" if value else "")
+        spelled = f"--{SPELLED.get(name, name.replace('_', '-'))}"
+        return spelled + (f" {value}" if value else "") if spelled in _all_options() else found[0]
 
     return re.sub(r"`(\w+)(?:=('?)([^`']*)\2)?`", option, message)

@@ -1,7 +1,6 @@
 """``gancl report``: a finished run as one page."""
 
 import json
-import logging
 
 import typer
 
@@ -19,7 +18,6 @@ def report(
     """A finished run as one page of HTML with everything inside, doubts first: RUN/report.html, or -o FILE."""
     with exit_codes(debug):
         use_threads_of(run)
-        logging.getLogger("pymbar").setLevel(logging.ERROR)
         from ..workflow.report import write_report
 
         found = write_report(run, output)

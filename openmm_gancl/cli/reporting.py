@@ -1,6 +1,9 @@
-"""Progress on stderr: bars in a terminal, a few plain lines in a log file."""
+"""Progress on stderr: bars in a terminal, a few plain lines in a log file; results, wrapped to a terminal."""
 
+import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +14,9 @@ from .options import as_options
 
 LONGEST_SILENCE = 5.0
 """Seconds after which a log hears of a step again."""
+
+ROOM_FOR_BARS = 70
+"""Columns of a terminal, below which a step is its title, how far it is and how long it took."""
 
 
 class LogReporter:
@@ -50,16 +56,21 @@ class TerminalReporter:
     @contextmanager
     def step(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """A piece of work; the callable takes how much of it is done."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description:<24}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
         )
+
+        columns: list[ProgressColumn] = [TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn()]
+        if self.console.width < ROOM_FOR_BARS:
+            columns.insert(0, TextColumn("{task.description}"))
+        else:
+            columns[:0] = TextColumn("{task.description:<24}"), BarColumn()
+            columns += TextColumn("left"), TimeRemainingColumn()
         with Progress(*columns, console=self.console) as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.update(task, completed=count)
@@ -73,3 +84,27 @@ class TerminalReporter:
 def make_reporter() -> LogReporter | TerminalReporter:
     """Bars if stderr is a terminal."""
     return TerminalReporter() if sys.stderr.isatty() else LogReporter()
+
+
+def print_results(text: str) -> None:
+    """Lines for people on stdout, with names of options; in a terminal they break between words."""
+    text = as_options(text)
+    typer.echo(wrapped(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Lines that break between words; what follows a name and two spaces goes on below itself where there is room."""
+    lines = []
+    for line in text.split("\n"):
+        name = re.match(r"\S.*?\s{2,}(?=\S)", line)
+        indent = len(name[0]) if name else 0
+        if indent > columns // 2:  # as names of one width would be in every line
+            line, indent = re.sub(r"(?<=\S)\s{2,}", "  ", line), 2
+        lines += textwrap.wrap(
+            line,
+            columns,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)

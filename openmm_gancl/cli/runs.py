@@ -1,7 +1,6 @@
 """``gancl run``, and its stages ``sample``, ``slow`` and ``lift`` one by one."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,7 @@ from ..engine.threads import THREAD_VARIABLES
 from ..errors import InputError
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
-from .reporting import make_reporter
+from .reporting import make_reporter, print_results
 
 if TYPE_CHECKING:
     from ..engine.tasks import Workers
@@ -51,7 +50,7 @@ def run_options(**given: Any) -> "RunOptions":
         try:
             steps = int(steps)
         except ValueError:
-            raise InputError(f"--relax-steps is {steps!r}: give a number or auto") from None
+            raise InputError(f"`relax_steps` is {steps!r}: give a number or auto") from None
     return RunOptions(**given, relax_steps=cast("int | Literal['auto'] | None", steps))
 
 
@@ -91,7 +90,6 @@ def advance(
     use_threads_of(folder)
     from ..workflow.run import run as advance_run
 
-    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises JAX on import
     with where.opened() as workers:
         return advance_run(
             folder,
@@ -152,7 +150,7 @@ def print_outcome(outcome: "Outcome", as_json: bool) -> None:
         spent = ", ".join(f"{name} {outcome.seconds[name]:.1f} s" for name in outcome.done)
         typer.echo(f"{outcome.folder}: finished {spent}")
     else:
-        typer.echo(shared.as_options(summary_text(summary, outcome.seconds, outcome.evaluations_spent, plot)))
+        print_results(summary_text(summary, outcome.seconds, outcome.evaluations_spent, plot))
     if summary is not None:
         if as_json:
             for doubt in summary.doubts():
@@ -188,14 +186,16 @@ def _begin(
     """Begin a run in the folder ``output``, or go on with the one that ``target`` is."""
     if check_time_step and until != LAST_STAGE:
         raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
-    if output is None and until == LAST_STAGE:
-        raise InputError("there is no place for the results: name a run folder with -o RUN")
     if output is None:
+        from ..workflow.folder import is_run_folder
+
+        if until == LAST_STAGE and not is_run_folder(Path(target)):
+            raise InputError("there is no place for the results: name a run folder with -o RUN")
         check_run(target, "-o RUN")
         check_no_options(vars(options), vars(run_options(relax_steps=None)))
-        print_outcome(advance(Path(target), None, None, where, until, trust_force_field), json_)
-        return
-    outcome = advance(output, target, options, where, until, trust_force_field)
+        outcome = advance(Path(target), None, None, where, until, trust_force_field)
+    else:
+        outcome = advance(output, target, options, where, until, trust_force_field)
     doubt = _checked_time_step(outcome, where, trust_force_field) if check_time_step else None
     print_outcome(outcome, json_)
     if doubt is not None:
@@ -282,7 +282,7 @@ def _going_on(until: str, doc: str) -> Callable[..., None]:
 run = _beginning(
     LAST_STAGE,
     SYSTEM,
-    "From a card to its free-energy surface: sample, train, lift, surface; on an existing RUN it resumes.",
+    "From a card to its free-energy surface: sample, train, lift, surface; a run folder in place of SYSTEM goes on.",
 )
 sample = _beginning(
     "sample",

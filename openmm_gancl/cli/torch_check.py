@@ -44,6 +44,7 @@ def main() -> None:
     print("import", flush=True)
     import openmm
 
+    from ..coordinates.torchscript import scripted
     from ..engine.torch_force import module_force
 
     def system_with(force: Any) -> Any:
@@ -52,7 +53,7 @@ def main() -> None:
         system.addForce(force)
         return system
 
-    spring = torch.jit.script(Spring())
+    spring = scripted(Spring())
     system = system_with(module_force(spring, {}, "torch"))
     print("force", flush=True)
     _checked(system)

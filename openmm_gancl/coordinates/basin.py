@@ -1,12 +1,14 @@
 """A basin: boxes of the slow coordinates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..units import FloatArray, numbers
+from ..units import FloatArray, check_radians, numbers
+from .geometry import wrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,43 @@ class Basin:
         if any(box.size % 2 or not box.ndim for box in found):
             raise InputError(f"basin {self.name}: give boxes of shape (d, 2), low and high of each coordinate")
         object.__setattr__(self, "boxes", tuple(box.reshape(-1, 2) for box in found))
+
+    def over(self, names: Sequence[str], periods: FloatArray) -> "Basin":
+        """The same boxes with bounds within one period around zero, where labels are.
+
+        Args:
+            names: of d coordinates.
+            periods: shape=(d,), ``inf`` where there is none.
+
+        Raises:
+            InputError: boxes of other coordinates, bounds that are no numbers, swapped, or beyond a whole period.
+        """
+        return Basin(self.name, tuple(self._box_over(names, periods, box) for box in self.boxes))
+
+    def _box_over(self, names: Sequence[str], periods: FloatArray, box: FloatArray) -> FloatArray:
+        bounds = np.array(box, dtype=float)
+        if len(bounds) != len(names):
+            raise InputError(
+                f"basin {self.name} has a box of shape {bounds.shape}: give {len(names)} interval(s) [low, high], one "
+                f"a coordinate ({', '.join(names)})"
+            )
+        check_radians(np.where(np.isinf(bounds), 0.0, bounds).T, periods, f"an end of basin {self.name},")
+        for name, interval, period in zip(names, bounds, periods, strict=True):
+            low, high = interval
+            if np.isnan(interval).any():
+                raise InputError(f"basin {self.name}: a bound of {name} is not a number: give low:high")
+            if not np.isfinite(period):
+                if low > high:
+                    raise InputError(
+                        f"basin {self.name} has low > high for {name}, which is not periodic: swap its bounds"
+                    )
+            elif np.isinf(interval).any():  # from one end of the circle
+                interval[:] = interval.clip(-period / 2, period / 2)
+            elif high - low >= period:
+                interval[:] = -period / 2, period / 2
+            elif (np.abs(interval) > period / 2).any():
+                interval[:] = wrap(interval, period)
+        return bounds
 
     def contains(self, labels: FloatArray) -> NDArray[np.bool_]:
         """Whether each row of labels, shape=(n, d), lies in one of the boxes; shape=(n,)."""

@@ -3,7 +3,8 @@
 import numpy as np
 
 from ..errors import InputError
-from .slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions, archived
+from .slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
+from .torchscript import archived, scripted
 
 
 def repeated(slow: SlowCoordinates, n: int, n_atoms: int) -> SlowCoordinates:
@@ -27,10 +28,8 @@ def repeated(slow: SlowCoordinates, n: int, n_atoms: int) -> SlowCoordinates:
         components = np.tile(slow.components, (n, 1)) + first * np.array([1, 0])
         return ParticleCoordinates(names, components, np.tile(slow.domain, (n, 1)))
     if isinstance(slow, ModuleCoordinates):
-        import torch
-
         from .torch_modules import Copies
 
-        module = torch.jit.script(Copies(slow.module, n_atoms))
+        module = scripted(Copies(slow.module, n_atoms))
         return ModuleCoordinates(names, np.tile(slow.periods, n), np.tile(slow.domain, (n, 1)), archived(module))
     raise InputError(f"labels of type {type(slow).__name__} cannot be computed for packed copies: use packed=1")

@@ -1,7 +1,6 @@
 """Slow coordinates: the labels that a lift is drawn at, and the restriction that maps positions to labels."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -253,11 +252,10 @@ class ModuleCoordinates:
         cls, module: Any, *, names: tuple[str, ...], periods: Any, domain: Any, chart_torsions: Any = ()
     ) -> "ModuleCoordinates":
         """Coordinates by an ``nn.Module``, which is scripted, or a scripted one; see the class."""
-        import torch
-
         from .label_modules import structure_of
+        from .torchscript import archived, scripted
 
-        archive = archived(torch.jit.script(module))
+        archive = archived(scripted(module))
         return cls(names, periods, domain, archive, chart_torsions, structure_of(module))
 
     @property
@@ -342,20 +340,11 @@ class ModuleCoordinates:
         }
 
 
-def archived(module: Any, files: dict[str, str] | None = None) -> bytes:
-    """A scripted module as the bytes of a TorchScript archive, with texts beside it."""
-    import torch
-
-    stream = io.BytesIO()
-    torch.jit.save(module, stream, _extra_files=files)
-    return stream.getvalue()
-
-
 @lru_cache(maxsize=8)
 def _loaded_module(archive: bytes) -> Any:
-    import torch
+    from .torchscript import loaded
 
-    return torch.jit.load(io.BytesIO(archive))
+    return loaded(archive)
 
 
 def slow_as_module(slow: SlowCoordinates) -> ModuleCoordinates:

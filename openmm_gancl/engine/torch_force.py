@@ -1,6 +1,5 @@
 """A torch module as an OpenMM force: TorchForce where openmm-torch can be loaded, PythonForce where it cannot."""
 
-import io
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
@@ -13,7 +12,8 @@ import torch  # before openmmtorch, which finds torch's libraries only once torc
 from openmm import version
 from torch import Tensor, nn
 
-from ..coordinates.slow_coordinates import ModuleCoordinates, archived
+from ..coordinates.slow_coordinates import ModuleCoordinates
+from ..coordinates.torchscript import archived, loaded, scripted
 from ..errors import InputError, last_line, quiet
 from ..units import FloatArray, numbers
 from .threads import torch_threads
@@ -95,7 +95,7 @@ class ModuleForce:
     def __call__(self, state: Any) -> tuple[float, FloatArray]:
         """Energy, kJ/mol, and forces, shape=(n_atoms, 3), kJ/mol/nm."""
         if self._module is None:
-            self._module = torch.jit.load(io.BytesIO(self.archive))
+            self._module = loaded(self.archive)
         values = state.getParameters() if self.parameters else {}
         scalars = [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
         positions = torch.tensor(numbers(state.getPositions(asNumpy=True)), dtype=torch.float64)
@@ -210,7 +210,7 @@ def taking_numbers(module: Any, method: str, sizes: Sequence[int]) -> Any:
         sizes: of these vectors.
     """
     # a module that was read from an archive has types of its own, which a method can be added to
-    scripted = torch.jit.load(io.BytesIO(archived(torch.jit.script(module))))
+    found = loaded(archived(scripted(module)))
     names = [[f"{chr(ord('a') + i)}{j}" for j in range(size)] for i, size in enumerate(sizes)]
     # on a graphics card openmm-torch passes each as shape=(1,), and in single precision
     vectors = [
@@ -220,8 +220,8 @@ def taking_numbers(module: Any, method: str, sizes: Sequence[int]) -> Any:
         for row in names
     ]
     arguments = ", ".join(["self", "positions", *(name for row in names for name in row)])
-    scripted.define(f"def forward({arguments}):\n    return self.{method}({', '.join(['positions', *vectors])})\n")
-    return scripted
+    found.define(f"def forward({arguments}):\n    return self.{method}({', '.join(['positions', *vectors])})\n")
+    return found
 
 
 class _RestraintEnergy(nn.Module):
@@ -261,4 +261,4 @@ def restraint_module(slow: ModuleCoordinates) -> Any:
 
 def coordinate_module(slow: ModuleCoordinates, index: int) -> Any:
     """One coordinate as a scripted module: positions to its value."""
-    return torch.jit.script(_Coordinate(slow, index))
+    return scripted(_Coordinate(slow, index))

@@ -10,13 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ..coordinates.basin import Basin
-from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..trajectories.bias_checks import bias_differences
 from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
-from ..units import BoolArray, FloatArray, check_radians, thermal_energy, whole_number
+from ..units import BoolArray, FloatArray, thermal_energy, whole_number
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
@@ -76,31 +75,6 @@ def _as_basins(basins: Any) -> Sequence[Basin]:
     if wrong := [basin for basin in found if not isinstance(basin, Basin)]:
         raise InputError(f"`basins` holds {wrong[0]!r}: give Basin(name, boxes)")
     return found
-
-
-def _on_the_grid(basin: Basin, names: tuple[str, ...], periods: FloatArray) -> Basin:
-    """A basin whose bounds lie within one period around zero, as the coordinates do."""
-    boxes = []
-    for box in basin.boxes:
-        bounds = np.array(box, dtype=float)
-        if len(bounds) != len(names):
-            raise InputError(f"basin {basin.name} has bounds of {len(bounds)} coordinates, the surface {len(names)}")
-        check_radians(np.where(np.isinf(bounds), 0.0, bounds).T, periods, f"basin {basin.name}:")
-        for name, interval, period in zip(names, bounds, periods, strict=True):
-            low, high = interval
-            if np.isnan(interval).any():
-                raise InputError(f"basin {basin.name}: a bound of {name} is not a number: give low:high")
-            if not np.isfinite(period):
-                if low > high:
-                    raise InputError(f"basin {basin.name}: {name} from {low:g} to {high:g} is empty: swap its bounds")
-            elif np.isfinite(interval).all() and high - low < period:
-                interval[:] = wrap(interval, period)
-            else:  # the whole circle, or from one of its ends
-                interval[:] = (
-                    interval.clip(-period / 2, period / 2) if np.isinf(interval).any() else (-period / 2, period / 2)
-                )
-        boxes.append(bounds)
-    return Basin(basin.name, tuple(boxes))
 
 
 def _surface(
@@ -291,7 +265,7 @@ def analyse(
     """
     _check_asked(observations, method, bins, n_bootstrap, seed)
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
-    basins = [_on_the_grid(basin, series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
+    basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard)
     covered = surface_range(series, d, weighted.blocks, bins, ranges)
     edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)

@@ -52,6 +52,7 @@ def analyse_windows(
     frames: Frames,
     *,
     slow: SlowCoordinates | None = None,
+    temperature: Any = None,
     free_energies: FloatArray | None = None,
     n_surface: int = 2,
     bins: int | None = None,
@@ -65,12 +66,13 @@ def analyse_windows(
         system: what the windows are of.
         frames: of `sample_windows`.
         slow: the labels' coordinates, of a Simulation.
+        temperature: K, of a Simulation whose integrator says none.
         free_energies: shape=(n_windows,), kT, about right, that MBAR starts from: those of restrained lifts, say
             (`window_free_energies`).
         n_surface: labels that the surface spans, one or two.
         bins: bins a coordinate.
         discard: frames to cut from each window, or ``auto``.
-        basins: boxes whose populations to report; the system's own by default.
+        basins: boxes whose populations to report; by default the system's own, if the surface spans all its labels.
         seed: of the bootstrap.
 
     Returns:
@@ -80,16 +82,16 @@ def analyse_windows(
     Raises:
         InputError: a window without frames, named.
     """
-    system = as_system(system, slow)
+    system = as_system(system, slow, temperature=temperature)
     if isinstance(system.slow, ModuleCoordinates):
         raise InputError("windows over learned labels are joined by the lifts' own surface: give torsions or particles")
     n_surface, d = min(n_surface, len(system.slow.names)), len(system.slow.names)
-    boxes = system.basins if basins is None else basins
+    own = system.basins if d == n_surface else ()
     return analyse(
         _observations(system, frames, n_surface, free_energies),
         bins=bins,
         discard=discard,
-        basins=boxes if d == n_surface else (),
+        basins=own if basins is None else basins,
         seed=seed,
     )
 

@@ -1,6 +1,7 @@
 """Smooth functions of any number of coordinates with their slopes: the basis of a log density, with a Matern prior."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class LabelFunctions:
             else np.arange(round(2 * n * DOMAIN_EXTENSION) + 1) / (2 * DOMAIN_EXTENSION)
             for periodic in self.periodic
         ]
-        self.products = _products(self.columns, n)
+        self.products = products_up_to(n, self.columns)
         self.wave_numbers = np.stack([c[self.products[:, i]] for i, c in enumerate(self.columns)], axis=1)
 
     def __len__(self) -> int:
@@ -106,11 +107,16 @@ class LabelFunctions:
         return prior_precision(self.wave_numbers, length)
 
 
-def _products(columns: list[FloatArray], order: int) -> IntArray:
-    """Which column of each axis every product has, those of the lowest total order first."""
-    grid = np.stack(np.meshgrid(*(np.arange(len(c)) for c in columns), indexing="ij"), axis=-1).reshape(
-        -1, len(columns)
-    )
-    total = np.sum([column[grid[:, axis]] for axis, column in enumerate(columns)], axis=0)
-    chosen = np.flatnonzero(total <= order)
-    return np.asarray(grid[chosen[np.argsort(total[chosen], kind="stable")]])
+def products_up_to(highest: float, orders: Sequence[FloatArray]) -> IntArray:
+    """Which column of each axis every product has, shape=(n, d): those of the lowest total order first.
+
+    Args:
+        highest: total order of a product.
+        orders: of the columns of each axis.
+    """
+    found, total = np.empty((1, 0), dtype=np.int64), np.zeros(1)
+    for of_axis in orders:
+        sums = total[:, None] + of_axis
+        row, column = np.nonzero(sums <= highest)
+        found, total = np.column_stack([found[row], column]), sums[row, column]
+    return found[np.argsort(total, kind="stable")]

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from ..units import FloatArray, IntArray
-from .label_functions import LabelFunctions
+from .label_functions import LabelFunctions, products_up_to
 
 ROWS_AT_ONCE = 1000
 
@@ -21,6 +21,10 @@ MOST_KEPT = 10_000_000
 
 MOST_KEPT_WAVES = 20_000_000
 """Numbers of the tables of single waves, 160 MB; more are made anew whenever they are needed."""
+
+
+MOST_KEYS = 10_000_000
+"""Of columns that are found by a table, 40 MB, of seven axes say; of more they are searched for."""
 
 
 class LabelTables:
@@ -44,15 +48,11 @@ class LabelTables:
         self._tables = self._waves_at(places) if kept else None
         self._at = places
         # of all axes but the first, products up to twice the order; functions need the first of them alone
-        grid = list(np.ndindex(*(2 * most[1:] + 1)))
-        rest = np.array(grid, dtype=np.int64).reshape(len(grid), -1)
-        order = (((rest + 1) // 2) * functions.steps[1:]).sum(axis=1)
-        low = np.flatnonzero(order <= 2 * (self._numbers * functions.steps).sum(axis=1).max() + 1e-9)
-        self._rest = rest[low[np.argsort(order[low], kind="stable")]]
+        twice = 2 * (self._numbers * functions.steps).sum(axis=1).max() + 1e-9
+        orders = [step * ((np.arange(2 * m + 1) + 1) // 2) for m, step in zip(most, functions.steps, strict=True)]
+        self._rest = products_up_to(twice, orders[1:])
         self._radix = np.concatenate([[1], np.cumprod(2 * most[1:-1] + 1)])[: len(most) - 1]
-        keys = self._rest @ self._radix
-        self._by_key = np.argsort(keys)
-        self._keys = keys[self._by_key]
+        self._column_of = _Columns(self._rest @ self._radix)
         self._places: dict[int | None, tuple[IntArray, IntArray, FloatArray]] = {}
 
     def _waves_at(self, places: FloatArray) -> list[FloatArray]:
@@ -114,7 +114,7 @@ class LabelTables:
         key = np.zeros(columns[0].shape, dtype=np.int64)
         for one, radix in zip(columns[1:], self._radix, strict=True):
             key += one * radix
-        return np.asarray(self._by_key[np.searchsorted(self._keys, key)])
+        return self._column_of(key)
 
     def combine(self, coefficients: FloatArray, axis: int | None = None) -> FloatArray:
         """The sum of functions, or of their slopes along an axis, times coefficients at each place, shape=(n,)."""
@@ -188,6 +188,27 @@ class LabelTables:
             column, factor = _column(number, quarters, factors)
             result.append((column[which][:, which], factor[which][:, which]))
         return result
+
+
+class _Columns:
+    """Which column of a table has a key, of any array of keys that are there.
+
+    Args:
+        keys: shape=(n,), of the columns, whole numbers from zero on.
+    """
+
+    def __init__(self, keys: IntArray):
+        self._order = np.argsort(keys)
+        self._keys = keys[self._order]
+        self._of_key = None
+        if len(keys) and self._keys[-1] < MOST_KEYS:
+            self._of_key = np.zeros(self._keys[-1] + 1, dtype=np.int32)
+            self._of_key[keys] = np.arange(len(keys))
+
+    def __call__(self, keys: IntArray) -> IntArray:
+        if self._of_key is not None:
+            return np.asarray(self._of_key[keys])
+        return np.asarray(self._order[np.searchsorted(self._keys, keys)])
 
 
 def _column(numbers: IntArray, quarters: IntArray, factors: FloatArray) -> tuple[IntArray, FloatArray]:

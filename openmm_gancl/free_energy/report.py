@@ -165,7 +165,7 @@ def as_text(analysis: "TrajectoryAnalysis", results: dict[str, Any], prefix: Pat
     if analysis.windows is not None:
         windows = results["windows"]
         lines.insert(-3, ("windows", f"{len(windows['files'])}, least overlap {windows['least_overlap'] or 0:.3f}"))
-    others = [Path(file).name for file in results["files"] if Path(file).stem != prefix.name]
+    others = [file for file in results["files"] if Path(file).stem != prefix.name]
     return "\n".join(
         [
             *(f"not to be trusted: {doubt}" for doubt in analysis.doubts),

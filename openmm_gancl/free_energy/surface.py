@@ -1,5 +1,7 @@
 """The free-energy surface: energies and error bars on a grid, as arrays and as files."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,3 +205,14 @@ def grid_edges(slow: Axes, bins: int | None = None) -> tuple[FloatArray, ...]:
     if d not in DEFAULT_BINS:
         raise InputError(f"a surface over {d} coordinates is not supported: choose one or two labels")
     return tuple(np.linspace(low, high, (bins or DEFAULT_BINS[d]) + 1) for low, high in slow.domain)
+
+
+def surface_name(labels: Sequence[str]) -> str:
+    """Of the files of a surface over some labels: fes_phi_psi; a slash of a label is none of a path."""
+    return re.sub(r"[/\\]", "-", "_".join(["fes", *labels]))
+
+
+def load_surface_over(path: Path, labels: Sequence[str]) -> FreeEnergySurface:
+    """That of a file; if it is over others, the one beside it over these, which a run over learned labels has too."""
+    surface, beside = load_surface(path), path.with_name(f"{surface_name(labels)}.npz")
+    return load_surface(beside) if surface.names != tuple(labels) and beside.is_file() else surface

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..coordinates.module_tensors import check_numbers, fill, moved_to, part_of, whole_size
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.torchscript import scripted
 from ..engine.random_numbers import named_rng
 from ..engine.threads import torch_threads
 from ..reference.chart import Chart
@@ -66,7 +67,7 @@ class _Runner:
 
     @cached_property
     def scripted(self) -> Any:
-        return torch.jit.script(self.map)
+        return scripted(self.map)
 
     def module(self, n_rows: int) -> Any:
         """The map or what was compiled of it, for so many rows more."""

@@ -11,6 +11,7 @@ import torch
 
 from ..coordinates.module_tensors import check_numbers, fill, moved_to, whole_size
 from ..coordinates.slow_coordinates import FirstAxes, ModuleCoordinates, SlowCoordinates
+from ..coordinates.torchscript import scripted
 from ..engine.random_numbers import named_rng, torch_seeded
 from ..engine.threads import torch_threads
 from ..errors import InputError, last_line
@@ -81,7 +82,7 @@ class LiftingModel:
 
     @cached_property
     def _scripted(self) -> Any:
-        return torch.jit.script(self.networks)
+        return scripted(self.networks)
 
     def sample_latents(self, labels: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Latents drawn from p(z | s); opaque rows, one a lift."""

@@ -17,9 +17,9 @@ from ..coordinates.slow_coordinates import (
     ParticleCoordinates,
     SlowCoordinates,
     Torsions,
-    archived,
     slow_from_description,
 )
+from ..coordinates.torchscript import archived
 from ..errors import InputError, first_line
 from ..files import finite, write_atomically
 from ..reference.chart import CartesianCoordinates, Chart, InternalCoordinates, chart_from_description

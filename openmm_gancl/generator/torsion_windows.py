@@ -15,6 +15,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, Torsions
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..reference.chart import InternalCoordinates, chart_for
+from ..reference.wide_torsions import torsion_name
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray
 from .model import LiftingModel, with_generator
@@ -50,13 +51,12 @@ def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: F
 
 
 def _name(system: MolecularSystem, atoms: list[int]) -> str:
-    """That of the card, or the names of the atoms."""
+    """That of the card, or by residue and atoms."""
     if isinstance(system.slow, Torsions):
         for name, known in zip(system.slow.names, system.slow.atoms.tolist(), strict=True):
             if atoms in (known, known[::-1]):
                 return name
-    every = list(system.topology.atoms())
-    return "-".join(every[i].name for i in atoms)
+    return torsion_name(system.topology, atoms)
 
 
 def over_torsions(model: LiftingModel) -> LiftingModel:

@@ -216,7 +216,7 @@ class _Trial:
         """Lifts with r = p(z), of which enough have a weight."""
         lifts = self.lifter(None).lift(labels, seed=named_seed(seed, "encoder", "pilot"), progress=self.progress)
         if (n := int(lifts.ok.sum())) < 64:
-            raise InputError(f"only {n} of {len(labels)} pilot lifts have a weight: raise relax_steps")
+            raise InputError(f"only {n} of {len(labels)} pilot lifts have a weight: raise `relax_steps`")
         return lifts
 
     def reverse(self, frames: Lifts, components: list[torch.Tensor], seed: int) -> Lifts:

@@ -65,7 +65,7 @@ class LabelRegression:
     Attributes:
         functions: its basis.
         coefficients: shape=(n_functions,).
-        covariance: shape=(n_functions, n_functions), of the coefficients.
+        covariance: shape=(n_functions, n_functions), of the coefficients; empty where no errors were asked for.
         length: correlation length of the prior, chosen by evidence.
         dispersion: variance of ``w exp(-eta)``.
         outliers: weight of mean forces that were cut.
@@ -247,6 +247,7 @@ def fit_label_regression(
     start: "LabelRegression | None" = None,
     progress: Callable[[], None] | None = None,
     functions: LabelFunctions | None = None,
+    with_errors: bool = True,
 ) -> LabelRegression:
     """Fit ``E[w | s]`` over labels.
 
@@ -259,6 +260,7 @@ def fit_label_regression(
         start: an earlier fit over the same labels.
         progress: called once for each correlation length tried.
         functions: the basis, where there is no earlier fit.
+        with_errors: whether the covariance of the coefficients is wanted: with four coordinates half of the time.
 
     Raises:
         InputError: no draw has a weight.
@@ -292,7 +294,7 @@ def fit_label_regression(
             _, length, coefficients, information = best
             if progress is not None:
                 progress()
-        covariance = _covariance(data, one, coefficients, information)
+        covariance = _covariance(data, one, coefficients, information) if with_errors else np.empty((0, 0))
     coefficients = coefficients.copy()
     coefficients[0] += data.shift
     return LabelRegression(functions, coefficients, covariance, length, one.dispersion, one.outliers)

@@ -67,7 +67,9 @@ class LoopOptions:
             left = min(left, self.lifts)
         if left < self.n_first:
             least = max_evaluations - left + self.n_first
-            raise InputError(f"`max_evaluations` {max_evaluations} is less than frames and one round need: {least}")
+            raise InputError(
+                f"`max_evaluations` {max_evaluations} is less than frames and one round need: give at least {least}"
+            )
         rounds: list[int] = []
         while left > 0:
             rounds.append(self.next_draws(rounds, left))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..coordinates.geometry import wrap
-from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_constants, checked_labels
+from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
@@ -222,111 +222,107 @@ def _lifted(
     return _exact(lifter, np.repeat(labels, n, axis=0), seed)
 
 
-def _at_labels(
-    system: MolecularSystem,
-    model: LiftingModel | InvertibleGenerator,
-    solute: IntArray,
-    labels: FloatArray,
-    n_steps: int,
-    seed: int,
-    dynamics: RestrainedDynamics,
-    run: RunTasks,
-) -> tuple[Walkers, int]:
-    """Put there by an invertible generator, or steered there by the forces of another; and the cost."""
-    if isinstance(model, InvertibleGenerator):
-        return _placed(system, model, solute, labels, seed), 0
-    return _steered(system, model, solute, labels, n_steps, seed, dynamics, run)
+@dataclass(frozen=True, eq=False)
+class _Unweighted:
+    """Walkers that are brought to labels, and equilibrated there.
 
+    Attributes:
+        system: in which no lift is exact.
+        model: of its solute.
+        solute: where the model's atoms are in the system.
+        dynamics: restrained.
+        labels: shape=(n, d), one a walker.
+        seed: of every random number.
+        run: runs the tasks.
+    """
 
-def _steered(
-    system: MolecularSystem,
-    model: LiftingModel,
-    solute: IntArray,
-    labels: FloatArray,
-    n_steps: int,
-    seed: int,
-    dynamics: RestrainedDynamics,
-    run: RunTasks,
-) -> tuple[Walkers, int]:
-    """From the system's positions to each label, the generator's reference forces upon the solute; and the cost."""
-    chart = model.chart
-    assert isinstance(chart, InternalCoordinates)
-    parameters = model.reference_parameters(
-        labels, model.sample_latents(labels, named_rng(seed, "structures", "latents"))
-    )
-    # the restraint moves the labels themselves; stiffer bonds would only need a shorter time step
-    widths = parameters.widths.copy()
-    widths[:, chart.label_indices] = UNRESTRAINED_WIDTH
-    widths[:, : chart.n_bonds] = UNRESTRAINED_WIDTH
-    start, minimisation = minimised(system, dynamics.platform)
-    walkers, steered = steer(
-        dynamics,
-        start.select([0] * len(labels)),
-        labels,
-        n_steps,
-        seed=named_seed(seed, "structures"),
-        chart=replace(chart, z_matrix=np.where(chart.z_matrix < 0, -1, solute[chart.z_matrix])),
-        parameters=ReferenceParameters(parameters.centres, widths),
-        run=run,
-    )
-    return walkers, minimisation + steered
+    system: MolecularSystem
+    model: LiftingModel | InvertibleGenerator
+    solute: IntArray
+    dynamics: RestrainedDynamics
+    labels: FloatArray
+    seed: int
+    run: RunTasks
 
+    def brought(self, n_steps: int) -> tuple[Walkers, int]:
+        """Put there by an invertible generator, or steered there by the forces of another; and the cost."""
+        if isinstance(self.model, InvertibleGenerator):
+            return self._placed(self.model), 0
+        return self._steered(self.model, n_steps)
 
-def _placed(
-    system: MolecularSystem, model: InvertibleGenerator, solute: IntArray, labels: FloatArray, seed: int
-) -> Walkers:
-    """The generator's draws at each label in the solute's place, the solvent as it is: clashes are to be relaxed."""
-    rng = named_rng(seed, "structures", "draws")
-    coordinates, _ = model.transform(model.sample_base(len(labels), rng), labels)
-    drawn = model.chart.to_cartesian(coordinates)
-    outside = ~(model.inside(coordinates) & np.isfinite(drawn).all(axis=(1, 2)))
-    drawn[outside] = model.typical_positions(labels[outside])
-    among = AmongOthers(solute, system.masses[solute])
-    return Walkers(np.stack([among.placed(one, system.positions) for one in drawn]))
+    def _steered(self, model: LiftingModel, n_steps: int) -> tuple[Walkers, int]:
+        """From the system's positions to each label, the generator's reference forces upon the solute."""
+        chart = model.chart
+        assert isinstance(chart, InternalCoordinates)
+        latents = model.sample_latents(self.labels, named_rng(self.seed, "structures", "latents"))
+        parameters = model.reference_parameters(self.labels, latents)
+        # the restraint moves the labels themselves; stiffer bonds would only need a shorter time step
+        widths = parameters.widths.copy()
+        widths[:, chart.label_indices] = UNRESTRAINED_WIDTH
+        widths[:, : chart.n_bonds] = UNRESTRAINED_WIDTH
+        start, minimisation = minimised(self.system, self.dynamics.platform)
+        walkers, steered = steer(
+            self.dynamics,
+            start.select([0] * len(self.labels)),
+            self.labels,
+            n_steps,
+            seed=named_seed(self.seed, "structures"),
+            chart=replace(chart, z_matrix=np.where(chart.z_matrix < 0, -1, self.solute[chart.z_matrix])),
+            parameters=ReferenceParameters(parameters.centres, widths),
+            run=self.run,
+        )
+        return walkers, minimisation + steered
 
+    def _placed(self, model: InvertibleGenerator) -> Walkers:
+        """Draws at each label in the solute's place, the solvent as it is: clashes are to be relaxed."""
+        rng = named_rng(self.seed, "structures", "draws")
+        coordinates, _ = model.transform(model.sample_base(len(self.labels), rng), self.labels)
+        drawn = model.chart.to_cartesian(coordinates)
+        outside = ~(model.inside(coordinates) & np.isfinite(drawn).all(axis=(1, 2)))
+        drawn[outside] = model.typical_positions(self.labels[outside])
+        among = AmongOthers(self.solute, self.system.masses[self.solute])
+        return Walkers(np.stack([among.placed(one, self.system.positions) for one in drawn]))
 
-def _equilibrated(
-    system: MolecularSystem,
-    walkers: Walkers,
-    labels: FloatArray,
-    reason: str,
-    steered: int,
-    equilibration_steps: int,
-    seed: int,
-    dynamics: RestrainedDynamics,
-    run: RunTasks,
-) -> Structures:
-    """Restrained dynamics of walkers, with their labels and energies over time."""
-    stride = max(equilibration_steps // N_OBSERVATIONS, 1)
-    tasks = window_tasks(
-        dynamics,
-        labels,
-        walkers,
-        WALKERS_PER_TASK,
-        equilibration_steps=0,
-        n_frames=N_OBSERVATIONS,
-        stride=stride,
-        seed=named_seed(seed, "structures", "equilibration"),
-    )
-    parts = run(sample_task, tasks)
-    positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-    ends = join_walkers([part[2] for part in parts])
-    cv_values = system.slow.transform(positions.reshape(-1, system.n_atoms, 3)).reshape(len(labels), N_OBSERVATIONS, -1)
-    series = np.concatenate([energies[:, :, None], cv_values], axis=2)
-    periods = np.append(np.inf, system.slow.periods)
-    return Structures(
-        positions=ends.positions,
-        labels=labels,
-        cv_values=cv_values[:, -1],
-        energies=energies[:, -1],
-        log_weights=None,
-        guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
-        walkers=ends,
-        equilibrated=np.array(
-            [stride * equilibration(one, periods)[0] if np.isfinite(one).all() else -1 for one in series]
-        ),
-        force_evaluations=steered + sum(task.cost for task in tasks),
-    )
+    def equilibrated(self, walkers: Walkers, n_steps: int, cost: int, reason: str) -> Structures:
+        """Restrained dynamics of walkers, with their labels and energies over time.
+
+        Args:
+            walkers: at the labels.
+            n_steps: of each.
+            cost: force evaluations of bringing them there.
+            reason: why no lift is exact.
+        """
+        n, stride = len(self.labels), max(n_steps // N_OBSERVATIONS, 1)
+        tasks = window_tasks(
+            self.dynamics,
+            self.labels,
+            walkers,
+            WALKERS_PER_TASK,
+            equilibration_steps=0,
+            n_frames=N_OBSERVATIONS,
+            stride=stride,
+            seed=named_seed(self.seed, "structures", "equilibration"),
+        )
+        parts = self.run(sample_task, tasks)
+        positions, energies = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        ends = join_walkers([part[2] for part in parts])
+        slow = self.system.slow
+        cv_values = slow.transform(positions.reshape(-1, self.system.n_atoms, 3)).reshape(n, N_OBSERVATIONS, -1)
+        series = np.concatenate([energies[:, :, None], cv_values], axis=2)
+        periods = np.append(np.inf, slow.periods)
+        return Structures(
+            positions=ends.positions,
+            labels=self.labels,
+            cv_values=cv_values[:, -1],
+            energies=energies[:, -1],
+            log_weights=None,
+            guarantee=f"no weights ({reason.split(':')[0]}): starts for windows, which are right once equilibrated",
+            walkers=ends,
+            equilibrated=np.array(
+                [stride * equilibration(one, periods)[0] if np.isfinite(one).all() else -1 for one in series]
+            ),
+            force_evaluations=cost + sum(task.cost for task in tasks),
+        )
 
 
 def _target_of(
@@ -407,8 +403,11 @@ def structures_at(
             model = fitted_to(model, target, may_differ)
             of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
             return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
-        wanted, run = np.repeat(at, n, axis=0), partial(run_tasks, workers=workers)
-        kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
-        dynamics = RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
-        walkers, steered = _at_labels(target, model, solute, wanted, steer_steps, seed, dynamics, run)
-        return _equilibrated(target, walkers, wanted, reason, steered, equilibration_steps, seed, dynamics, run)
+        dynamics = RestrainedDynamics.of(
+            target, force_constants=force_constants, time_step=time_step, platform=platform
+        )
+        run = partial(run_tasks, workers=workers)
+        unweighted = _Unweighted(target, model, solute, dynamics, np.repeat(at, n, axis=0), seed, run)
+        n_equilibration = whole_number("equilibration_steps", equilibration_steps, 0)
+        walkers, cost = unweighted.brought(whole_number("steer_steps", steer_steps))
+        return unweighted.equilibrated(walkers, n_equilibration, cost, reason)

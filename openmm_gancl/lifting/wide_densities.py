@@ -145,6 +145,7 @@ def fit_wide_regressions(
                 shares[rows],
                 start=start.regressions[i] if start else None,
                 functions=functions_over(slow, i + 1),
+                with_errors=False,
             )
         )
     return WideRegressions(tuple(found))

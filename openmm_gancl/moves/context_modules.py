@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.torchscript import scripted
 from ..generator.invertible import InvertibleGenerator
 from ..lifting.placement import GridPlacement
 from ..reference.torch_chart import ChartCoordinates, ChartPositions, LogFixman
@@ -199,6 +200,6 @@ def even_placement(slow: SlowCoordinates) -> GridPlacement:
     return GridPlacement(tuple(np.array(axis) for axis in slow.domain), np.ones((1,) * len(slow.names)))
 
 
-def scripted(proposals: Proposals) -> tuple[Any, Any]:
+def force_modules(proposals: Proposals) -> tuple[Any, Any]:
     """The modules of a proposal and of a configuration's own density, as `module_force` takes them."""
-    return torch.jit.script(ProposalForce(proposals).eval()), torch.jit.script(DensityForce(proposals).eval())
+    return scripted(ProposalForce(proposals).eval()), scripted(DensityForce(proposals).eval())

@@ -29,7 +29,7 @@ from ..lifting.relaxation import CONSTRAINT_TOLERANCE, RelaxProtocol
 from ..lifting.requirements import check_exact
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, numbers, whole_number
-from .context_modules import NO_DENSITY, Proposals, even_placement, scripted
+from .context_modules import NO_DENSITY, Proposals, even_placement, force_modules
 from .sources import low_labels
 from .velocities import TRIAL_TIME
 
@@ -241,7 +241,7 @@ def _check_proposals(proposals: Proposals, system: MolecularSystem) -> None:
 def _forces(proposals: Proposals, system: MolecularSystem, backend: Backend) -> list[openmm.Force]:
     found = []
     places = (np.zeros_like(system.positions), system.positions)
-    for module, place, group in zip(scripted(proposals), places, (PROPOSAL_GROUP, DENSITY_GROUP), strict=True):
+    for module, place, group in zip(force_modules(proposals), places, (PROPOSAL_GROUP, DENSITY_GROUP), strict=True):
         check_module(module, place, {}, with_forces=True)
         force = module_force(module, {}, backend, with_forces=True)
         force.setForceGroup(group)

@@ -16,9 +16,9 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, T
 from ..coordinates.torsion_labels import Label, torsions_from_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng
-from ..errors import InputError, quiet
+from ..errors import InputError
 from ..files import load_arrays
-from ..free_energy.surface import FreeEnergySurface, load_surface
+from ..free_energy.surface import load_surface_over
 from ..generator.model import load_model
 from ..lifting.label_proposals import KernelProposal
 from ..lifting.requirements import check_exact, check_simulation
@@ -26,7 +26,6 @@ from ..reference.chart import chart_for
 from ..system.bonds import count_molecules, molecule_with
 from ..system.simulation_card import SimulationCard, card_of_simulation
 from ..units import FloatArray, whole_number
-from ..workflow.context import surface_name
 from ..workflow.folder import RunFolder
 from ..workflow.manifest import MANIFEST
 from ..workflow.options import RunOptions
@@ -70,7 +69,7 @@ class LearnedMove(LiftMove):
         model = load_model(self.folder / "model.safetensors")
         if (molecule := run_folder.manifest["system"]["card"].get("molecule")) is not None:
             options.setdefault("molecule", molecule)
-        self.surface = _surface_over(self.folder, model.slow.names)
+        self.surface = load_surface_over(self.folder / "fes.npz", model.slow.names)
         if self.surface.names == model.slow.names:
             super().__init__(simulation, model, surface=self.surface, **options)
         else:
@@ -101,13 +100,6 @@ class LearnedMove(LiftMove):
         except OSError as error:
             raise InputError(f"cannot write {target} ({error.strerror}): name a folder you may write") from None
         self.folder = target
-
-
-def _surface_over(folder: Path, names: Sequence[str]) -> FreeEnergySurface:
-    """The surface over these labels, where a run of learned ones has another one too."""
-    other = folder / f"{surface_name(names)}.npz"
-    surface = load_surface(folder / "fes.npz")
-    return surface if surface.names == tuple(names) or not other.is_file() else load_surface(other)
 
 
 def _proposal_of_lifts(folder: Path, slow: SlowCoordinates) -> KernelProposal:
@@ -212,7 +204,7 @@ def learned_in_a_run(
         of_run: of `openmm_gancl.workflow.options.RunOptions`.
     """
     options = _run_options(seed=seed, **of_run)
-    with preserve_platform_rng(), quiet("pymbar"), _kept(folder) as path:
+    with preserve_platform_rng(), _kept(folder) as path:
         card = _checked_card(simulation, labels, reporter.note, temperature=temperature, **of_windows)
         run(path, card, options, reporter=reporter, workers=1)
         move = LearnedMove(simulation, path, temperature=temperature, seed=seed)

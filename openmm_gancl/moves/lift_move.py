@@ -29,7 +29,7 @@ from ..lifting.label_proposals import LabelProposal
 from ..lifting.requirements import check_integrator, fitted_to, molecule_of_model, system_of_simulation
 from ..system.context_check import positions_of
 from ..system.thermostat import degrees_of_freedom, heating, temperature_of
-from ..units import FloatArray, number, thermal_energy
+from ..units import FloatArray, number, thermal_energy, whole_number
 from .exchange import Attempt, Exchange, Weighed
 from .hints import why_hardly_accepted
 from .inverted import InvertedProposals
@@ -287,6 +287,7 @@ class LiftMove:
             n: attempts.
             md_steps: of the Simulation before each; none for ``metropolis``.
         """
+        n, md_steps = whole_number("n", n, 0), whole_number("md_steps", md_steps, 0)
         self._check_integrator()
         records = []
         for _ in range(n):

@@ -235,11 +235,6 @@ def _context_of(cache: Any, thermodynamic_state: Any) -> tuple[Any, Any]:
         return tuple(cache.get_context(thermodynamic_state, openmm.VerletIntegrator(0.001)))
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two states have one System and temperature; parameters are those of the Context at each attempt."""
-    return bool(one.is_state_compatible(other) and one.temperature == other.temperature)
-
-
 def _check_volume(thermodynamic_state: Any) -> None:
     if thermodynamic_state.pressure is not None:
         raise InputError("the thermodynamic state has a pressure, and an exact lift needs a fixed volume: leave it out")

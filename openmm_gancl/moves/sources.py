@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
-from ..free_energy.surface import FreeEnergySurface, load_surface
+from ..free_energy.surface import FreeEnergySurface, load_surface_over, surface_name
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..lifting.label_proposals import LabelProposal, TabulatedProposal, UniformProposal
@@ -185,20 +185,14 @@ def _label_proposal(options: MoveOptions, system: MolecularSystem, smeared: bool
     return low_labels(options.surface, system, smeared)
 
 
-def _surface_of_run(path: Path, names: tuple[str, ...]) -> FreeEnergySurface:
-    """That of a file, or the one beside it over the model's labels, which a run over learned labels writes too."""
-    surface, beside = load_surface(path), path.with_name(f"fes_{'_'.join(names)}.npz")
-    return load_surface(beside) if surface.names != names and beside.is_file() else surface
-
-
 def low_labels(surface: FreeEnergySurface | str | Path, system: MolecularSystem, smeared: bool) -> TabulatedProposal:
     """Labels where a surface is low, with a share everywhere; smeared as those of restrained lifts are."""
     if not isinstance(surface, FreeEnergySurface):
-        surface = _surface_of_run(Path(surface), system.slow.names)
+        surface = load_surface_over(Path(surface), system.slow.names)
     if surface.names != system.slow.names:
         raise InputError(
             f"the surface is over {', '.join(surface.names)}, the model's labels are {', '.join(system.slow.names)}: "
-            f"give a surface over these (of a run with learned labels fes_{'_'.join(system.slow.names)}.npz)"
+            f"give a surface over these (of a run with learned labels {surface_name(system.slow.names)}.npz)"
         )
     return TabulatedProposal.from_energies(
         system.slow, system.force_constants, system.kT, surface.edges, surface.energy, smeared=smeared

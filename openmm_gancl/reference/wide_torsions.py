@@ -137,7 +137,7 @@ def labels_in_rings(topology: Any, slow: Torsions) -> list[str]:
 def torsions_of(topology: Any, chart: InternalCoordinates, indices: IntArray) -> Torsions:
     """Torsions of a chart by the names of their atoms, and of their residue where the topology has several."""
     atoms = chart.torsions[indices - _first(chart)]
-    return Torsions(tuple(_name(topology, quadruple) for quadruple in atoms.tolist()), atoms)
+    return Torsions(tuple(torsion_name(topology, quadruple) for quadruple in atoms.tolist()), atoms)
 
 
 def wide_names(topology: Any, chart: Chart, indices: IntArray) -> tuple[str, ...]:
@@ -147,7 +147,8 @@ def wide_names(topology: Any, chart: Chart, indices: IntArray) -> tuple[str, ...
     return tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in indices.tolist())
 
 
-def _name(topology: Any, atoms: list[int]) -> str:
+def torsion_name(topology: Any, atoms: list[int]) -> str:
+    """Of a torsion that has no other: the names of its atoms, after the residue where there are several."""
     every = list(topology.atoms())
     residue = every[atoms[1]].residue
     place = f"{residue.name}{residue.id}:" if topology.getNumResidues() > 1 else ""

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import openmm
 
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.slow_coordinates import SlowCoordinates, checked_constants
 from ..engine.platforms import REAL_GROUP, make_context, put_in_group, resolved_platform
 from ..engine.random_numbers import named_rng, named_seed, openmm_seed
 from ..engine.restraint_forces import add_restraint
 from ..engine.serialization import deserialized_system, serialized
 from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, number, numbers
+from ..units import FloatArray, number, numbers, whole_number
 from .frames import Frames, Walkers, join_walkers
 
 MINIMISER_ITERATIONS = 100
@@ -49,21 +49,20 @@ class RestrainedDynamics:
         cls,
         system: MolecularSystem,
         *,
-        force_constants: FloatArray | None = None,
+        force_constants: FloatArray | float | None = None,
         time_step: float | None = None,
         platform: str = "auto",
     ) -> "RestrainedDynamics":
         """That of a system, whose own restraint and time step are the default.
 
         Raises:
-            InputError: the time step is not positive.
+            InputError: the time step is not positive, or a force constant negative.
         """
+        kappa = system.force_constants if force_constants is None else force_constants
         return cls(
             system_xml=serialized(system.system),
             slow=system.slow,
-            force_constants=np.asarray(
-                system.force_constants if force_constants is None else force_constants, dtype=float
-            ),
+            force_constants=checked_constants(kappa, system.slow),
             temperature=system.temperature,
             friction=system.friction,
             time_step=checked_time_step(system.time_step if time_step is None else time_step),
@@ -292,16 +291,16 @@ def sample_langevin(
         seed: of the run.
         platform: an OpenMM platform, or ``auto`` to measure.
     """
+    n_steps, n_frames = whole_number("n_steps", n_steps), whole_number("n_frames", n_frames)
     if n_steps < n_frames:
         raise InputError(f"n_steps = {n_steps} is less than n_frames = {n_frames}: raise it")
     positions = system.positions if start is None else numbers(start)
-    free = np.zeros(len(system.force_constants))
     task = WindowTask(
-        dynamics=RestrainedDynamics.of(system, force_constants=free, time_step=time_step, platform=platform),
-        labels=np.zeros((1, len(free))),
+        dynamics=RestrainedDynamics.of(system, force_constants=0.0, time_step=time_step, platform=platform),
+        labels=np.zeros((1, len(system.slow.names))),
         walkers=Walkers(positions[None]),
         minimise=False,
-        equilibration_steps=equilibration_steps,
+        equilibration_steps=whole_number("equilibration_steps", equilibration_steps, 0),
         n_frames=n_frames,
         stride=n_steps // n_frames,
         seed=named_seed(seed, "langevin"),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..coordinates.restraint_energies import restraint_energies
-from ..coordinates.slow_coordinates import SlowCoordinates, checked_constants, checked_labels
+from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, Workers, run_tasks
@@ -103,12 +103,13 @@ class _Lengths:
 
     def __post_init__(self) -> None:
         for name, least in (
+            ("steps_per_window", 1),
             ("frames_per_window", 1),
             ("equilibration_steps", 0),
             ("exchange_steps", 0),
             ("pull_steps", 1),
         ):
-            whole_number(name, getattr(self, name), least)
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.steps_per_window < self.frames_per_window:
             raise InputError(
                 f"steps_per_window = {self.steps_per_window} is less than frames_per_window = "
@@ -225,8 +226,17 @@ def _restrained(
     """What is sampled, and its dynamics."""
     constants = {} if force_constants is None else {"force_constants": force_constants}
     target = as_system(system, slow, temperature=temperature, **constants)
-    kappa = target.force_constants if force_constants is None else checked_constants(force_constants, target.slow)
-    return target, RestrainedDynamics.of(target, force_constants=kappa, time_step=time_step, platform=platform)
+    return target, RestrainedDynamics.of(
+        target, force_constants=force_constants, time_step=time_step, platform=platform
+    )
+
+
+def _same(given: FloatArray, found: FloatArray) -> bool:
+    """Whether numbers are those that were found, one for all of them where only one is given."""
+    try:
+        return np.allclose(np.broadcast_to(given, found.shape), found)
+    except ValueError:
+        return False
 
 
 def _to_continue(
@@ -251,7 +261,7 @@ def _to_continue(
     found = continued.window_labels()
     given = {"labels": (labels, found), "force_constants": (force_constants, continued.force_constants)}
     for name, (theirs, ours) in given.items():
-        if theirs is not None and not np.allclose(np.broadcast_to(numbers(theirs), ours.shape), ours):
+        if theirs is not None and not _same(numbers(theirs), ours):
             raise InputError(f"`{name}` are others than those of the windows to be continued: leave them out")
     return found, continued.force_constants, 0
 

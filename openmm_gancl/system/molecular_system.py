@@ -14,7 +14,7 @@ from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from ..engine.serialization import system_hash
 from ..errors import InputError
-from ..units import FloatArray, check_radians, masses_of, number, numbers, thermal_energy
+from ..units import FloatArray, masses_of, number, numbers, thermal_energy
 from .bonds import bonds_of
 from .constraints import Constraints, constraints_of
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
@@ -143,25 +143,6 @@ def _checked_force_constants(force_constants: Any, slow: SlowCoordinates) -> Flo
     return np.broadcast_to(values, (d,)).copy()
 
 
-def _checked_basins(basins: Sequence[Basin], slow: SlowCoordinates) -> tuple[Basin, ...]:
-    d = len(slow.names)
-    for basin in basins:
-        for box in map(np.asarray, basin.boxes):
-            if np.shape(box) != (d, 2):
-                raise InputError(
-                    f"basin {basin.name} has a box of shape {np.shape(box)}: give {d} interval(s) [low, "
-                    f"high], one a label ({', '.join(slow.names)})"
-                )
-            check_radians(box.T, slow.periods, f"an end of basin {basin.name},")
-            reversed_ = (box[:, 0] > box[:, 1]) & ~np.isfinite(slow.periods)
-            if reversed_.any():
-                raise InputError(
-                    f"basin {basin.name} has low > high for {slow.names[int(reversed_.argmax())]}, "
-                    "which is not periodic: swap them"
-                )
-    return tuple(basins)
-
-
 def _positive(**values: Any) -> dict[str, Any]:
     numbers = {name: number(value) for name, value in values.items()}
     for name, value in numbers.items():
@@ -280,7 +261,7 @@ def system_from_objects(
         slow=_checked_slow(slow, positions),
         force_constants=_checked_force_constants(force_constants, slow),
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
-        basins=_checked_basins(basins, slow),
+        basins=tuple(basin.over(slow.names, slow.periods) for basin in basins),
         card=card or {},
         **_checked_choice(wide, not_wide),
     )

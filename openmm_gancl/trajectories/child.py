@@ -7,16 +7,15 @@ process works on the frames before. Where processes cannot fork, frames are read
 import os
 import signal
 import struct
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..files import MAX_EXPANSION, MAX_MEMORY, begin_child, limit_process
+from ..files import MAX_EXPANSION, MAX_MEMORY, Child, child_process, write_whole
 
 MAX_READING_SECONDS, MIN_READING_RATE = 20, 100_000
 """Of the processor, that reading any file may take, and bytes a second beyond that: a reader in circles takes more."""
@@ -30,37 +29,24 @@ HEADER = struct.Struct("=iqi")
 
 def _send(pipe: int, what: int, count: int, parts: list[Any], boxes: bool = False) -> None:
     for part in (HEADER.pack(what, count, boxes), *parts):
-        view = memoryview(part).cast("B")
-        while len(view):
-            view = view[os.write(pipe, view) :]
+        write_whole(pipe, part)
 
 
-def _limit(path: Path) -> None:
-    """Bound the processor time and the memory of this process."""
-    size = path.stat().st_size
-    limit_process(MAX_READING_SECONDS + size // MIN_READING_RATE, MAX_MEMORY + MAX_EXPANSION * size)
-
-
-def _read_in_child(pipe: int, path: Path, chunks: Callable[[], Iterator[Any]]) -> None:
-    """Send the frames, or why there are none; never returns."""
+def _read(path: Path, chunks: Callable[[], Iterator[Any]], pipe: int) -> None:
+    """Of the child: send the frames, or why there are none."""
     try:
-        begin_child()
-        _limit(path)
-        try:
-            for chunk in chunks():
-                boxed = chunk.unitcell_lengths is not None
-                boxes = [chunk.unitcell_lengths, chunk.unitcell_angles] if boxed else []
-                arrays = [np.ascontiguousarray(part, dtype=np.float32) for part in (chunk.xyz, chunk.time, *boxes)]
-                _send(pipe, FRAMES, len(chunk), arrays, boxed)
-            _send(pipe, FINISHED, 0, [])
-        except InputError as error:
-            text = str(error).encode()
-            _send(pipe, REFUSED, len(text), [text])
-        except Exception as error:
-            text = f"cannot read {path} ({first_line(error)}): give a whole file".encode()
-            _send(pipe, REFUSED, len(text), [text])
-    finally:
-        os._exit(0)
+        for chunk in chunks():
+            boxed = chunk.unitcell_lengths is not None
+            boxes = [chunk.unitcell_lengths, chunk.unitcell_angles] if boxed else []
+            arrays = [np.ascontiguousarray(part, dtype=np.float32) for part in (chunk.xyz, chunk.time, *boxes)]
+            _send(pipe, FRAMES, len(chunk), arrays, boxed)
+        _send(pipe, FINISHED, 0, [])
+    except InputError as error:
+        text = str(error).encode()
+        _send(pipe, REFUSED, len(text), [text])
+    except Exception as error:
+        text = f"cannot read {path} ({first_line(error)}): give a whole file".encode()
+        _send(pipe, REFUSED, len(text), [text])
 
 
 class _Stream:
@@ -71,7 +57,7 @@ class _Stream:
     """
 
     def __init__(self, pipe: int):
-        self.file = os.fdopen(pipe, "rb", buffering=0)
+        self.file = os.fdopen(pipe, "rb", buffering=0, closefd=False)
 
     def take(self, n: int) -> bytearray | None:
         """The next n bytes; None if the child has died."""
@@ -90,19 +76,18 @@ class _Stream:
         return None if content is None else np.frombuffer(content, dtype=np.float32).reshape(shape)
 
 
-def _died(path: Path, child: int, begun: int) -> InputError:
+def _died(path: Path, status: int, begun: int) -> InputError:
     """Why there is nothing more."""
-    _, status = os.waitpid(child, 0)
     where = f"after {begun} frames" if begun else "at its beginning"
     busy = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
     how = "keeps its reader busy without end" if busy else "crashes its reader"
     return InputError(f"{path} {how}, {where}: it is damaged, copy it again")
 
 
-def _received(path: Path, topology: Any, stream: _Stream, child: int) -> Iterator[Any]:
+def _received(path: Path, topology: Any, child: Child) -> Iterator[Any]:
     import mdtraj
 
-    begun = 0
+    stream, begun = _Stream(child.pipe), 0
     while (head := stream.take(HEADER.size)) is not None:
         what, count, boxed = HEADER.unpack(head)
         if what == FINISHED:
@@ -120,7 +105,7 @@ def _received(path: Path, topology: Any, stream: _Stream, child: int) -> Iterato
         positions, time, *boxes = arrays
         lengths, angles = boxes or (None, None)
         yield mdtraj.Trajectory(positions, topology, time, lengths, angles)
-    raise _died(path, child, begun)
+    raise _died(path, child.end(), begun)
 
 
 def from_child(path: Path, topology: Any, chunks: Callable[[], Iterator[Any]]) -> Iterator[Any]:
@@ -137,19 +122,7 @@ def from_child(path: Path, topology: Any, chunks: Callable[[], Iterator[Any]]) -
     if not hasattr(os, "fork"):
         yield from chunks()
         return
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none, and only reads
-        child = os.fork()
-    if not child:
-        os.close(read)
-        _read_in_child(write, path, chunks)
-    os.close(write)
-    stream = _Stream(read)
-    try:
-        yield from _received(path, topology, stream, child)
-    finally:
-        stream.file.close()
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+    size = path.stat().st_size
+    seconds, n_bytes = MAX_READING_SECONDS + size // MIN_READING_RATE, MAX_MEMORY + MAX_EXPANSION * size
+    with child_process(partial(_read, path, chunks), seconds, n_bytes) as child:
+        yield from _received(path, topology, child)

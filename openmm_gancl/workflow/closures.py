@@ -90,9 +90,9 @@ class ClosureOptions:
             InputError: a number that cannot be.
         """
         if self.n_runs is not None:
-            whole_number("runs", self.n_runs, FEWEST_RUNS)
+            whole_number("`runs`", self.n_runs, FEWEST_RUNS)
         if self.n_labels is not None:
-            whole_number("labels", self.n_labels, 3)
+            whole_number("`labels`", self.n_labels, 3)
         if self.length is not None and not (math.isfinite(self.length) and self.length > 0):
             raise InputError(f"`length` is {self.length}: give a positive number of ps")
         if self.dynamics not in get_args(Dynamics):

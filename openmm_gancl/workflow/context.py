@@ -1,7 +1,6 @@
 """What a stage of a run works with: system, folder, settings and progress; and the lifts and windows it computes."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from ..engine.random_numbers import Name, named_rng, named_seed
 from ..engine.tasks import Workers
 from ..files import load_json
+from ..free_energy.surface import surface_name
 from ..lifting.lifter import Lifter
 from ..lifting.lifts import Lifts, evaluations_of_paths
 from ..lifting.relaxation import TASK_SIZE
@@ -25,11 +25,6 @@ from .folder import RunFolder
 from .options import LoopSettings, RunOptions, Settings
 
 EQUILIBRATION_STEPS = 1000
-
-
-def surface_name(labels: Sequence[str]) -> str:
-    """Of the files of a surface over some labels: fes_phi_psi; a slash of a label is none of a path."""
-    return re.sub(r"[/\\]", "-", "_".join(["fes", *labels]))
 
 
 class Reporter(Protocol):

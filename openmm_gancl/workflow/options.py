@@ -252,7 +252,7 @@ def _check(options: RunOptions) -> None:
     for name, choices in choices_of.items():
         if getattr(options, name) not in choices:
             allowed = " or ".join(choice for choice in choices if choice)
-            raise InputError(f"{name} is {getattr(options, name)!r}: choose {allowed}")
+            raise InputError(f"`{name}` is {getattr(options, name)!r}: choose {allowed}")
     for name in ("features", "keep", "coordinates") if options.slow == "torsions" else ():
         if getattr(options, name) != getattr(RunOptions, name):
             raise InputError(f"`{name}` is of learned labels: add `slow='diffusion-map'`, or leave it out")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,7 +145,7 @@ class FinishedRun:
     def basins_of(self, surface: FreeEnergySurface) -> tuple[Basin, ...]:
         """Those that can be drawn over a surface."""
         own = tuple(label["name"] for label in self.card.get("labels", []))
-        return self.basins if surface.names == own else ()
+        return tuple(basin.over(own, surface.periods) for basin in self.basins) if surface.names == own else ()
 
 
 def _surface(run: FinishedRun) -> Section:
@@ -288,7 +289,7 @@ def _learned_labels(run: FinishedRun) -> Section | None:
 
 
 def _without_closures(run: FinishedRun, name: str, title: str) -> Section:
-    return Section(name, title, [f"Not computed for these lifts: gancl closures {run.folder.path.name}"])
+    return Section(name, title, [f"Not computed for these lifts: gancl closures {run.folder.path}"])
 
 
 def _card_surface(run: FinishedRun) -> FreeEnergySurface:
@@ -457,11 +458,19 @@ def _verdict(run: FinishedRun, doubts: Sequence[str]) -> str:
     return "Not to be trusted:" if doubts else "No doubt was found."
 
 
+def _with_code(text: str) -> Any:
+    """A message as markup, its names of parameters as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _page(run: FinishedRun, doubts: Sequence[str]) -> str:
     """HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined)
+    pages.filters["code"] = _with_code
     about = [run.card.get("description"), f"{run.card['temperature']:g} K", f"preset {run.summary.preset}"]
     content: Mapping[str, Any] = {
         "title": run.summary.system,

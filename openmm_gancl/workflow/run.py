@@ -127,13 +127,23 @@ def _system_record(system: MolecularSystem, source: str) -> dict[str, Any]:
     }
 
 
+def _names(labels: Any) -> str:
+    """Of the labels of a card; whatever there is in place of them."""
+    try:
+        return ", ".join(label["name"] for label in labels)
+    except (TypeError, KeyError):
+        return str(labels)
+
+
 def _check_same_system(now: dict[str, Any], was: dict[str, Any], folder: Path) -> None:
     remedy = "put back the system it was begun with, or name a new folder"
     if was["name"] != now["name"]:
         raise InputError(f"{folder} was begun with {was['name']}, now it is {now['name']}: {remedy}")
-    for key in sorted({*was["card"], *now["card"]}):
+    for key in sorted({*was["card"], *now["card"]}, key=lambda key: (key != "labels", key)):  # others follow from them
         old, new = was["card"].get(key), now["card"].get(key)
         if old != new:
+            if key == "labels" and _names(old) != _names(new):
+                old, new = _names(old), _names(new)
             raise InputError(f"{folder} was begun with a card whose {key} is {old}, now it is {new}: {remedy}")
     for key, kind in (("force_field_hash", "force field"), ("positions", "structure")):
         if was[key] != now[key]:
@@ -434,6 +444,9 @@ def lift_more(
         folder.manifest.setdefault("more_lifts", []).append(n)
         folder.forget("surface")
         _advance(opened, "surface")
+        if old := [name for name in ("closures.json", "report.html") if (folder.path / name).is_file()]:
+            verb = "is" if len(old) == 1 else "are"
+            reporter.note(f"{' and '.join(old)} {verb} of the lifts before: make what you need of them again")
         return _outcome(opened)
 
 

@@ -243,8 +243,7 @@ class LoopSummary(Summary):
         p_value = f"p = {formatted(self.p_value, '.2g')} (below {LEAST_P_VALUE:g}: not to be trusted)"
         rows.insert(5, ("differences between labels", p_value))
         if self.modes:
-            changed = f"{self.changed_windows} of the check's windows"
-            rows.insert(6, ("changes of a wide coordinate's mode", changed))
+            rows.insert(6, ("changes of mode", f"in {self.changed_windows} of the check's windows"))
         return rows
 
     def tables(self) -> list[str]:
@@ -255,7 +254,8 @@ class LoopSummary(Summary):
         """Of which generator, in how many rounds, and how the last was relaxed."""
         moves = self.rounds[-1]["moves"] if self.rounds else 0
         relaxed = f", the last relaxed by {moves} moves" if moves else ""
-        return f" of the {self.generator} generator in {len(self.rounds)} rounds{relaxed}"
+        rounds = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
+        return f" of the {self.generator} generator in {rounds}{relaxed}"
 
     def extra_evaluations(self, evaluations_spent: int) -> str:
         """With the check's."""
@@ -285,13 +285,17 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
 
     Args:
         summary: of the run.
-        seconds: wall time of each stage.
+        seconds: wall time of each stage; what a stage is made of (``rounds/00/lifts``) is summed.
         evaluations_spent: force evaluations of all attempts.
         plot: path of the picture.
     """
     heading = "not to be trusted" if summary.preset != "quick" else "a trial, not to be trusted"
     rows = summary.rows(evaluations_spent)
-    rows.append(("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())))
+    of_groups: dict[str, float] = {}
+    for name, value in seconds.items():
+        group = name.split("/")[0]
+        of_groups[group] = of_groups.get(group, 0.0) + value
+    rows.append(("seconds", ", ".join(f"{group} {value:.1f}" for group, value in of_groups.items())))
     width = max(len(name) for name, _ in rows)
     lines = [f"{heading}: {doubt}" for doubt in summary.doubts()]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]

@@ -22,7 +22,7 @@ from openmm_gancl import learn, load_model, load_surface, load_system
 from openmm_gancl.engine.platforms import PotentialEnergy, make_context
 from openmm_gancl.engine.torch_force import torch_force_type
 from openmm_gancl.moves import InContextMove
-from openmm_gancl.moves.context_modules import Proposals, even_placement, scripted
+from openmm_gancl.moves.context_modules import Proposals, even_placement, force_modules
 
 N, REPEATS, BLOCKS, PIECE = 100, 5, 20, 500
 
@@ -53,7 +53,7 @@ def repeated(function, *arguments):
 def times_of(system, generator):
     """Of a bare module, and of an attempt outside the potential, processor time."""
     proposals = Proposals(generator, even_placement(system.slow), system).requires_grad_(False)
-    proposal, density = scripted(proposals)
+    proposal, density = force_modules(proposals)
     normals, here = torch.randn(system.n_atoms, 3, dtype=torch.float64), torch.as_tensor(system.positions)
     energy = PotentialEnergy(system.system, "Reference")
     potential = microseconds(repeated(energy, system.positions))

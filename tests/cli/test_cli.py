@@ -3,11 +3,13 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from openmm_gancl.cli import app, doctor
+from openmm_gancl.cli import app, doctor, reporting
 from openmm_gancl.cli.exit_codes import exit_codes
+from openmm_gancl.cli.options import as_options
 from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.cli.runs import print_outcome
 from openmm_gancl.engine import torch_force
@@ -162,6 +165,8 @@ def test_stages_one_by_one(tmp_path):
     assert gancl("train", folder).exit_code == 0
     assert "surface: " in gancl("lift", folder, "--workers", "1").stdout
     assert gancl("sample", folder).exit_code == 0
+    again = gancl("run", folder)
+    assert again.exit_code == 0 and again.stdout == gancl("run", SYSTEM, "-o", folder, *QUICK).stdout
 
 
 def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
@@ -169,8 +174,9 @@ def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
     refused(gancl("run", "nosuch", "-o", tmp_path / "a"), "there is no system 'nosuch'", SYSTEM)
     refused(gancl("run", tmp_path / "card.toml", "-o", tmp_path / "a"), "cannot read the card")
     refused(gancl("run", SYSTEM), "-o RUN")
+    refused(gancl("run", folder, "--seed", "3"), "--seed is settled when a run begins")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--relax-steps", "many"), "give a number or auto")
-    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "choose default or quick")
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "--preset is 'fast': choose")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", *QUICK[:2], "--platform", "Abacus"), "no platform 'Abacus'")
     refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--seed", "3"), "--seed 0", "--seed 3", "new folder")
     refused(gancl("run", "narrow_barrier", "-o", folder, *QUICK), "now it is narrow_barrier", "new folder")
@@ -231,6 +237,11 @@ def test_a_bug_of_ours_ends_with_code_one(tmp_path, monkeypatch):
     assert result.exit_code == 1 and "a bug of ours (ZeroDivisionError" in result.stderr
     result = gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK, "--debug")
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_a_missing_package_is_no_bug_of_ours(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    refused(gancl("report", finished[0]), "jinja2 is not installed", "gancl doctor")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -301,12 +312,26 @@ def test_a_sound_run_and_a_quick_one_end_with_code_zero(finished, capsys):
     assert capsys.readouterr().out.startswith("a trial, not to be trusted: ")
 
 
+@pytest.mark.parametrize("columns", [40, 60])
+def test_a_terminal_breaks_results_between_words(columns, finished, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(reporting.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    outcome = outcome_of(finished, preset="default", **SOUND)
+    text = summary_text(outcome.summary, outcome.seconds, outcome.evaluations_spent, Path("fes.png"))
+    reporting.print_results(text)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= columns < max(map(len, text.splitlines()))
+    assert printed.split() == as_options(text).split()
+
+
 def test_a_summary_survives_its_file(finished, tmp_path):
     summary = outcome_of(finished, **{**SOUND, "pooled_z": math.nan}).summary
     summary.save(tmp_path / "summary.json")
     again = load_summary(tmp_path / "summary.json")
     assert isinstance(again, Summary) and again.as_json() == summary.as_json()
-    assert "unknown" in summary_text(again, {}, 1, tmp_path / "fes.png")
+    seconds = {"rounds/00/model": 1.0, "rounds/01/model": 2.0, "check": 0.5}
+    text = summary_text(again, seconds, 1, tmp_path / "fes.png")
+    assert "unknown" in text and "rounds 3.0, check 0.5\n" in text
 
 
 def test_own_frames_train_a_model(finished, tmp_path, capfd):
@@ -338,6 +363,18 @@ def test_own_labels_are_matched_by_their_atoms():
         check_cvs(dipeptide, ["phi:2"])
     with pytest.raises(InputError, match="omega:2 is no label"):
         check_cvs(dipeptide, ["omega:2", "psi:2"])
+
+
+def test_messages_name_options_and_nothing_that_is_none():
+    assert as_options("raise `max_evaluations`, or `discard=0`") == "raise --max-evaluations, or --discard 0"
+    assert as_options("`slow='diffusion-map'` and `ranges`") == "--slow diffusion-map and --range"
+    of_a_card = "`force_constants` [1.0] of a card"
+    assert as_options(of_a_card) == of_a_card
+
+
+def test_the_doctor_looks_for_all_that_is_needed():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.PACKAGES) == {re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]}
 
 
 def test_the_doctor_tells_a_line_each():

@@ -55,6 +55,20 @@ def test_a_platform_that_is_not_here(cards):
         PlatformChoice.read("HIP:0").check_here()
 
 
+@pytest.mark.parametrize(("step", "tried"), [(2.0, ["Reference"]), (50.0, ["Reference", "CPU", "CUDA"])])
+def test_few_particles_try_no_other_platform(step, tried, cards, monkeypatch):
+    """PoCL's OpenCL crashes the process with one particle; no card is faster there."""
+    made, make, system = [], platforms.make_context, load_system("double_well_oscillators")
+
+    def noted(system, integrator, name, threads):
+        made.append(name)
+        return make(system, integrator, "Reference", threads)
+
+    monkeypatch.setattr(platforms, "make_context", noted)
+    monkeypatch.setattr(platforms, "_microseconds_a_step", lambda context, seconds: step)
+    assert platforms.fastest_platform(system.system, system.positions) == "Reference" and made == tried
+
+
 def test_tasks_are_distributed_over_devices(cards):
     used = run_tasks(lambda task: task.platform, [OnPlatform("CUDA:0,1")] * 5)
     assert used == ["CUDA:0:mixed", "CUDA:1:mixed"] * 2 + ["CUDA:0:mixed"]

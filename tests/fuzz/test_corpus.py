@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from openmm_gancl.trajectories import child
+from openmm_gancl import files
 
 from . import targets
 
@@ -39,5 +39,5 @@ def test_a_reader_that_raises_something_else_is_noticed(monkeypatch):
     with pytest.raises(IndexError):
         targets.outcome("dat", b"1 2\n")
     monkeypatch.undo()
-    monkeypatch.setattr(child, "_limit", lambda path: (_ for _ in ()).throw(RuntimeError))
+    monkeypatch.setattr(files, "limit_process", lambda *limits: (_ for _ in ()).throw(RuntimeError))
     assert "crashes" in str(targets.outcome("dcd", (targets.CORPUS / "dcd" / "whole").read_bytes()))

@@ -437,6 +437,9 @@ def test_the_surface_beside_that_over_learned_labels_is_found(system, tmp_path):
         low_labels(tmp_path / "fes.npz", system, False)
     surface("phi").save(tmp_path / "fes_phi.npz")
     assert low_labels(tmp_path / "fes.npz", system, False).probabilities[20] > 0.9
+    other = structures.replace(system, slow=structures.replace(system.slow, names=("phi:B/52A",)))
+    surface("phi:B/52A").save(tmp_path / "fes_phi:B-52A.npz")
+    assert low_labels(tmp_path / "fes.npz", other, False).probabilities[20] > 0.9
 
 
 def test_lifts_that_missed_their_labels_are_not_called_exact(system, product):

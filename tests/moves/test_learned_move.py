@@ -310,7 +310,7 @@ def test_a_folder_of_another_system_is_not_gone_on_with(chain, finished, tmp_pat
 
 def test_a_folder_of_other_labels_options_or_topology_is_not_gone_on_with(chain, finished, tmp_path):
     folder = copied(finished, tmp_path)
-    with pytest.raises(InputError, match="whose labels"):
+    with pytest.raises(InputError, match=r"whose labels is .*, now it is other: "):
         learn(simulate(chain), chain, labels=Torsions(("other",), np.array([LABELS])), folder=folder)
     with pytest.raises(InputError, match=r"begun with `seed=3`, now `seed=4`"):
         learn(simulate(chain), chain, seed=4, folder=folder)
@@ -407,7 +407,7 @@ def test_what_cannot_be_learned_is_refused_before_anything_is_sampled(chain, tmp
 def test_over_more_labels_than_a_surface_has_proposals_are_where_lifts_were(chain, finished, monkeypatch):
     """As if the surface were over others: p(s) is then made of the lifts alone."""
     others = replace(finished[0].surface, names=("x",))
-    monkeypatch.setattr("openmm_gancl.moves.learned_move._surface_over", lambda folder, names: others)
+    monkeypatch.setattr("openmm_gancl.moves.learned_move.load_surface_over", lambda path, names: others)
     move = load_again(chain, finished[0])
     proposal, grid = move._sourced.label_proposal, np.linspace(-np.pi, np.pi, 721)[:-1]
     density = np.exp(proposal.log_prior(grid[:, None]))

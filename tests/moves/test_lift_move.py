@@ -90,6 +90,14 @@ def test_attempts_that_are_rejected_leave_a_seeded_trajectory_alone(system, mode
     assert (places(moved) == expected).all()
 
 
+def test_counts_are_whole_numbers(system, model):
+    move = LiftMove(simulate(system), model, relax_steps=20, seed=1, platform="Reference")
+    for wrong in ({"n": 1.5}, {"n": -1}, {"n": 1, "md_steps": 2.5}):
+        with pytest.raises(InputError, match="give a whole number from 0 up"):
+            move.run(**wrong)
+    assert len(move.run(1.0, md_steps=np.int64(2))) == 1
+
+
 def test_the_same_seed_gives_the_same_chain_and_a_checkpoint_goes_on(system, model, tmp_path):
     def chain():
         simulation = simulate(system)

@@ -18,6 +18,7 @@ from openmm_gancl import (
     structures_at,
     system_from_simulation,
 )
+from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.coordinates.geometry import wrap
 from openmm_gancl.engine.platforms import PotentialEnergy, make_context
 from openmm_gancl.engine.random_numbers import openmm_seed
@@ -396,13 +397,46 @@ def test_windows_that_are_continued_are_one_longer_run(chain, exchange_steps, tm
     assert (found.positions[found.window == 0][:4] == part.positions[part.window == 0]).all()
 
 
+def test_counts_may_be_any_whole_numbers_and_no_fractions(chain):
+    options = {"steps_per_window": 20.0, "frames_per_window": np.float64(4.0), "equilibration_steps": 10.0}
+    frames = sample_windows(chain, labels=[[0.5], [1.5]], **{**QUICK, **options})
+    assert (frames.positions == sample_windows(chain, labels=[[0.5], [1.5]], **QUICK).positions).all()
+    with pytest.raises(InputError, match=r"steps_per_window is 20\.5: give a whole number"):
+        sample_windows(chain, labels=[[0.5]], **{**QUICK, "steps_per_window": 20.5})
+    assert len(langevin.sample_langevin(chain, 20.0, n_frames=4.0, platform="Reference")) == 4
+    with pytest.raises(InputError, match="n_frames is 0: give a whole number from 1 up"):
+        langevin.sample_langevin(chain, 20, n_frames=0, platform="Reference")
+
+
+def test_the_surface_over_some_labels_has_the_basins_that_are_given():
+    system = load_system("alanine_dipeptide_vacuum")
+    frames = sample_windows(system, labels=[[-1.4, 1.2], [-1.2, 1.0]], **QUICK)
+    basin = Basin("left", (np.array([[-np.pi, 0.0]]),))
+    found = analyse_windows(system, frames, n_surface=1, bins=12, discard=0, basins=[basin])
+    assert [row.name for row in found.basins] == ["left"]
+
+
+def test_windows_of_an_integrator_without_a_temperature(chain):
+    integrator = openmm.CustomIntegrator(0.001)
+    integrator.addComputePerDof("v", "v + dt * f / m")
+    integrator.addComputePerDof("x", "x + dt * v")
+    simulation = app.Simulation(chain.topology, openmm.XmlSerializer.clone(chain.system), integrator)
+    simulation.context.setPositions(chain.positions)
+    frames = sample_windows(simulation, [[0.5], [0.9]], slow=chain.slow, temperature=300.0, **QUICK)
+    with pytest.raises(InputError, match="temperature"):
+        analyse_windows(simulation, frames, slow=chain.slow)
+    assert analyse_windows(simulation, frames, slow=chain.slow, temperature=300.0, bins=12).surface.temperature == 300.0
+
+
 def test_windows_that_cannot_be_continued_say_why(chain):
     frames = sample_windows(chain, labels=[[0.5], [1.5]], **QUICK)
     walkers = frames.walkers.select([0, 1])
     walkers.positions[1] = np.nan
     for change, options, words in (
         (frames, {"labels": [[0.5], [1.6]]}, "`labels` are others than those"),
+        (frames, {"labels": [[0.5], [1.5], [2.5]]}, "`labels` are others than those"),
         (frames, {"force_constants": 3.0}, "`force_constants` are others"),
+        (frames, {"force_constants": [3.0, 3.0]}, "`force_constants` are others"),
         (frames, {"starts": "structure"}, "leave starts out"),
         (replace(frames, walkers=None), {}, "do not say where their windows ended"),
         (replace(frames, walkers=walkers), {}, "window 1 blew up"),

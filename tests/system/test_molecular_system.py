@@ -8,7 +8,7 @@ import pytest
 from openmm import app, unit
 
 from openmm_gancl.coordinates.basin import Basin
-from openmm_gancl.coordinates.geometry import dihedral_angles
+from openmm_gancl.coordinates.geometry import dihedral_angles, wrap
 from openmm_gancl.coordinates.slow_coordinates import ParticleCoordinates, Torsions, checked_labels
 from openmm_gancl.errors import InputError
 from openmm_gancl.system.library import copy_system, list_systems, load_system, systems_root
@@ -459,6 +459,19 @@ def test_unknown_system_names_the_known_ones():
         load_system("alanine")
     with pytest.raises(InputError, match="cannot read the card"):
         load_system("no/such/card.toml")
+
+
+def test_basins_may_reach_beyond_half_a_turn(ala2):
+    """Labels lie in [-pi, pi]: a bound beyond is the same place one turn back."""
+    labels = np.radians(np.mgrid[-180:180:7, -180:180:7].reshape(2, -1).T)
+    inside = np.abs(wrap(labels[:, 0] - np.radians(180))) < np.radians(40)
+    whole = [-4.0, 4.0]
+    for interval in ([np.radians(140), np.radians(220)], [np.radians(-220), np.radians(-140)]):
+        basin = Basin("beta", (np.array([interval, whole]),))
+        system = system_from_objects(
+            ala2.topology, ala2.system, ala2.positions, temperature=300.0, slow=ala2.slow, basins=[basin]
+        )
+        assert (system.basins[0].contains(labels) == inside).all()
 
 
 def test_degrees_and_femtoseconds_are_noticed(tmp_path, ala2):

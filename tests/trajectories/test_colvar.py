@@ -177,6 +177,7 @@ def test_what_fes_writes_the_reader_reads(tmp_path, without_pictures):
         (("--cv", "column:psi", "--colvar", "{each}"), "no column psi"),
         (("--cv", "column:phi", "--colvar", "nowhere"), "there is no file nowhere"),
         (("{xtc}", "--cv", "phi:2", "--top", TOP, "--colvar", "{each}"), "nothing of it is requested"),
+        (("{each}", "--cv", "phi:2", "--top", TOP), "has no name of a trajectory"),
         (("{xtc}", "--cv", "column:phi", "--top", TOP, "--colvar", "{each}"), "leave them out"),
         (("{xtc}", "--cv", "phi:2"), "need --top"),
     ],

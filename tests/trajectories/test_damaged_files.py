@@ -140,6 +140,19 @@ def test_a_reader_that_crashes_is_named(folder):
         from_a_child(folder, chunks)
 
 
+def test_a_reader_that_crashes_is_named_where_children_are_not_waited_for(folder):
+    def chunks(topology):
+        yield frame_of(topology)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(InputError, match="crashes its reader"):
+            from_a_child(folder, chunks)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_reader_in_circles_is_ended(folder, monkeypatch):
     monkeypatch.setattr(child, "MAX_READING_SECONDS", 1)
 

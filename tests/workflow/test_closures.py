@@ -77,7 +77,8 @@ def test_the_same_command_gives_the_same_bytes_and_the_run_goes_on(folder):
     assert gancl("lift", folder).exit_code in (0, 3)
     assert RunFolder.load(folder).is_done("closures")
     # more lifts make another surface, of which these are not the closures
-    assert gancl("lift", folder, "--lifts", "50").exit_code in (0, 3)
+    more = gancl("lift", folder, "--lifts", "50")
+    assert more.exit_code in (0, 3) and "note: closures.json is of the lifts before: make what" in more.stderr
     assert not RunFolder.load(folder).is_done("closures")
 
 
@@ -94,7 +95,7 @@ def test_runs_that_are_too_short_are_said_and_the_rest_is_there(folder):
     [
         (["--dynamics", "brownian"], "needs a time step of its own: give --time-step"),
         (["--dynamics", "newtonian"], "choose langevin or brownian"),
-        (["--runs", "3"], "runs is 3: give a whole number from 20 up"),
+        (["--runs", "3"], "--runs is 3: give a whole number from 20 up"),
         (["--length", "-1"], "--length is -1.0: give a positive number of ps"),
         ([*BROWNIAN, "--lag", "5"], "a lag of 5 ps for runs of"),
     ],

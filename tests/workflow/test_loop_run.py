@@ -349,7 +349,7 @@ def test_molecules_whose_wide_torsions_nothing_looks_for(name, torsion, lifts, t
         ({"acceptance": "metropolis"}, "`acceptance` is of lifts that are relaxed"),
         ({"restrain": "none"}, "`restrain` is of lifts that are relaxed"),
         ({"generator": "normal"}, "choose gan or triangular or product"),
-        ({"max_evaluations": 3000}, "less than frames and one round need: 3500"),
+        ({"max_evaluations": 3000}, "less than frames and one round need: give at least 3500"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, message, tmp_path):

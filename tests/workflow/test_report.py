@@ -106,6 +106,8 @@ def test_something_outside_would_show(page, planted):
 def test_sections_in_order_after_the_doubts(page):
     places = [page.index(f'id="{name}"') for name in ("doubts", *SECTIONS)]
     assert places == sorted(places) and "A trial (preset quick), not to be trusted" in page
+    doubts = page[page.index('id="doubts"') : page.index("</ul>")]
+    assert "raise <code>max_evaluations</code>" in doubts and "`" not in doubts
     assert "frames, half against half" in page and "Checksums (SHA-256)" in page and "nan" not in page.lower().split()
 
 

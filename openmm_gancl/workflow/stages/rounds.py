@@ -14,6 +14,7 @@ import numpy as np
 from ...errors import InputError, first_line
 from ...files import check_archive, finite, load_json
 from ...free_energy.basins import BasinPopulation, weighted_populations
+from ...free_energy.surface import surface_name
 from ...free_energy.weight_statistics import effective_sample_size, pareto_index
 from ...generator.model import load_model
 from ...generator.model_file import BROKEN
@@ -33,7 +34,7 @@ from ...lifting.wide_modes import mode_rows, windows_that_changed
 from ...reference.wide_torsions import wide_names
 from ...sampling.short_windows import ForceFrames, ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
-from ..context import Run, Stage, surface_name
+from ..context import Run, Stage
 from ..options import LoopSettings, Relax
 from ..summary import LoopSummary
 from .lift import check_record, save_trajectory

@@ -17,7 +17,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, text: str):
-        plain = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+        plain = "".join(sign if sign.isprintable() else "?" for sign in text.replace("\n", " "))
         if len(plain) > MAX_BEGINNING + MAX_END:
             plain = f"{plain[:MAX_BEGINNING]} ... {plain[-MAX_END:]}"
         super().__init__(plain)

@@ -9,6 +9,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"comm
 
 def main() -> None:
     """Entry point of ``gancl``."""
+    import signal
+
+    # nohup, or a shell's background job, ignores it; what hears it better takes a while to import
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
     from .interrupts import listen
 
     listen()
@@ -17,3 +22,8 @@ def main() -> None:
     from .commands import app
 
     app()
+
+
+def _end(number: int, frame: object) -> None:
+    os.write(2, b"error: interrupted: repeat the command\n")
+    os._exit(130)

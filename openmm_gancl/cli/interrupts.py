@@ -61,7 +61,7 @@ def answered() -> None:
 
 def listen() -> None:
     """Hear Ctrl-C from now on, in the main thread of a program of its own."""
-    if os.name != "posix" or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if os.name != "posix" or not callable(signal.getsignal(signal.SIGINT)):
         return  # nohup, or a shell's background job: it is ignored
     signal.signal(signal.SIGINT, _hear)
     sys.unraisablehook = _lost

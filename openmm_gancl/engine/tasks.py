@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from traceback import format_exc
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..errors import InputError, first_line
 from .platforms import PlatformChoice
@@ -40,6 +41,31 @@ RunTasks = Callable[..., list[Any]]
 """`run_tasks`, or that with workers of its own."""
 
 
+class Records(Protocol):
+    """Results of finished tasks that are kept somewhere."""
+
+    def take(self, function: Callable[[Any], Any], tasks: Sequence[Any], report: Callable[[], None]) -> dict[int, Any]:
+        """Those that are there, by the numbers of their tasks, each reported."""
+        ...
+
+    def keep(self, function: Callable[[Any], Any], task: Any, result: Any, seconds: float) -> None:
+        """One more, which took so long."""
+        ...
+
+
+_records: ContextVar[Records | None] = ContextVar("records", default=None)
+
+
+@contextmanager
+def recorded_by(records: Records) -> Iterator[None]:
+    """What tasks give meanwhile is kept, and taken from there in place of running them."""
+    token = _records.set(records)
+    try:
+        yield
+    finally:
+        _records.reset(token)
+
+
 def available_workers() -> int:
     """The number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -54,6 +80,8 @@ def run_tasks(
 ) -> list[Result]:
     """Apply a function to every task and return the results in the order of the tasks.
 
+    Within `recorded_by` what was finished before is not run again.
+
     Tasks with a ``platform`` of several devices (``CUDA:0,1``) are distributed over them by their method
     ``on(platform)``; start as many workers.
 
@@ -66,23 +94,22 @@ def run_tasks(
     Raises:
         InputError: if workers keep being lost (out of memory, killed).
     """
-    report, tasks = progress or (lambda: None), _spread(tasks)
-    if isinstance(workers, int) and (workers == 1 or len(tasks) < 2):
-        results = []
-        for task in tasks:
-            with _on_one_thread():
-                results.append(function(task))
-            report()
-        return results
-    attempt, done, losses = partial(_attempt, function), dict[int, Result](), 0
+    report, tasks, records = progress or (lambda: None), _spread(tasks), _records.get()
+    done: dict[int, Result] = {} if records is None else records.take(function, tasks, report)
+
+    here = isinstance(workers, int) and (workers == 1 or len(tasks) < 2)
+    attempt, losses = partial(_attempt, function), 0
     while missing := {index: task for index, task in enumerate(tasks) if index not in done}:
         reasons = []
-        for index, outcome in _outcomes(workers, attempt, missing):
+        in_turn = ((index, attempt(task)) for index, task in missing.items())
+        for index, outcome in in_turn if here else _outcomes(workers, attempt, missing):
             if isinstance(outcome, _Lost):
                 reasons.append(outcome.reason)
-            else:
-                done[index] = outcome.value()
-                report()
+                continue
+            done[index] = outcome.value()
+            if records is not None:
+                records.keep(function, tasks[index], done[index], outcome.seconds)
+            report()
         losses = 0 if len(reasons) < len(missing) else losses + 1
         if losses == MAX_LOSSES:
             raise InputError(
@@ -96,6 +123,7 @@ class _Outcome:
     """What a task returned or raised: what a future raises is then a loss of its worker, and not the task's own."""
 
     result: Any = None
+    seconds: float = 0.0
     error: Exception | None = None
 
     def value(self) -> Any:
@@ -111,14 +139,15 @@ class _Lost:
     reason: str
 
 
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()
 """Threads of one process share a random generator of OpenMM's: with two tasks at a time each would change the other."""
 
 
 def _attempt(function: Callable[[Task], Result], task: Task) -> _Outcome:
     try:
         with _ONE_AT_A_TIME, _on_one_thread():
-            return _Outcome(function(task))
+            begun = time.monotonic()
+            return _Outcome(function(task), time.monotonic() - begun)
     except Exception as error:
         error.add_note(format_exc())  # frames stay where they are
         return _Outcome(error=error)

@@ -286,8 +286,8 @@ class Lifter:
 
     @property
     def _relax(self) -> Callable[[RelaxTask], Relaxed]:
-        """In a Context that tasks share, where they run in this process and the noise of one is the same in it."""
-        return Relaxer() if self.workers == 1 and self.platform == "Reference" else relax
+        """In a Context that the tasks of a process share, where the noise of one is the same in it."""
+        return Relaxer() if self.platform == "Reference" else relax
 
     def run(
         self, relaxer: Relaxer, rng: np.random.Generator, labels: FloatArray, frames: FloatArray | None = None

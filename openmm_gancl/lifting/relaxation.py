@@ -343,10 +343,16 @@ class PathContext:
 
 
 class Relaxer:
-    """Runs tasks in one Context that it keeps; they may differ in their paths only, forward or reverse."""
+    """Runs tasks in one Context that it keeps; they may differ in their paths only, forward or reverse.
+
+    Pickled it has none: a worker makes its own, and the records of tasks know it by its kind.
+    """
 
     def __init__(self) -> None:
         self.path: PathContext | None = None
+
+    def __reduce__(self) -> tuple[type["Relaxer"], tuple[()]]:
+        return Relaxer, ()
 
     def __call__(self, task: RelaxTask) -> Relaxed:
         """Run every path of a task; one that fails leaves the others alone."""

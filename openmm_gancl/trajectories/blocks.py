@@ -190,9 +190,7 @@ def independent_blocks(
     """
     if discard != "auto" and not (isinstance(discard, int | np.integer) and discard >= 0):
         raise InputError(f"`discard` is {discard}: give auto or a number of frames")
-    start: list[int] = []
-    stop: list[int] = []
-    stratum: list[int] = []
+    start, stop, stratum = list[int](), list[int](), list[int]()
     spans: list[FloatArray] = []
     discarded, equilibrating, inefficiencies = [], [], []
     correlation = np.zeros(series.n_files if windows else 1)

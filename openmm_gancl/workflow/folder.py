@@ -1,7 +1,8 @@
 """A run folder: stages written to a temporary folder and renamed into place, a manifest, a lock, resume; no science.
 
 A stage is either complete under its name, with its checksums in the manifest, or it does not exist: a process
-killed at any moment leaves nothing that a later one could mistake for a result.
+killed at any moment leaves nothing that a later one could mistake for a result. What it leaves are records of finished
+tasks, each under a hash of the work it is the result of.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.interrupts import noticed_interrupts
+from ..engine.task_records import TaskRecords
+from ..engine.tasks import recorded_by
 from ..errors import InputError
 from ..files import copy_atomically, load_json, write_atomically
 from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest, write_manifest
@@ -25,6 +28,8 @@ from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest, write_manifest
 LOCK = "lock"
 BESIDES = ("closures",)
 """Stages whose evaluations are no part of a run's own."""
+TASKS = ".tasks"
+"""After the name of an unfinished stage, of the folder with its finished tasks."""
 HEARTBEAT = 2.0
 """Seconds between two records of the effort spent so far, so that a kill loses no more than that."""
 
@@ -162,6 +167,8 @@ class RunFolder:
     def __init__(self, path: Path, manifest: dict[str, Any], read_only: bool = False):
         self.path, self.manifest, self.read_only = path, manifest, read_only
         self._attempt: dict[str, Any] = {}
+        self._records = TaskRecords(path)
+        self._computed = self._taken = 0
         self._started = self._saved = 0.0
         self._watch: Callable[[int], None] | None = None
 
@@ -232,18 +239,56 @@ class RunFolder:
             self._watch = None
 
     def spend(self, evaluations: int) -> None:
-        """Count force evaluations of the stage in progress; what a killed attempt spent stays counted."""
-        self._attempt["force_evaluations"] += int(evaluations)
+        """Count force evaluations of the stage in progress; what a killed attempt spent stays counted.
+
+        Those of tasks that an earlier attempt has finished are that attempt's.
+        """
+        if self._records.taking:
+            self._taken += int(evaluations)
+        else:
+            self._computed += int(evaluations)
         if self._watch is not None:
-            self._watch(self._attempt["force_evaluations"])
+            self._watch(self._computed + self._taken)
         now = time.monotonic()
         if now - self._saved > HEARTBEAT:
-            self._attempt["seconds"] = round(now - self._started, 2)
             self._saved = now
+            self._note_effort(self._computed)
             self.save()
+
+    def _note_effort(self, evaluations: int) -> None:
+        seconds = time.monotonic() - self._started
+        self._attempt |= {"seconds": round(seconds, 2), "force_evaluations": max(evaluations, 0)}
+
+    def _evaluations_of_attempt(self, entry: dict[str, Any]) -> int:
+        """What the attempt in progress adds: at least what its result took and no earlier one has written down."""
+        before = sum(attempt["force_evaluations"] for attempt in entry["attempts"][:-1])
+        return max(self._computed, self._computed + self._taken - before if self._taken else 0)
+
+    def _begin_attempt(self, stage: str, later: tuple[str, ...]) -> dict[str, Any]:
+        """The entry of a stage, of which nothing is there any more but the records of its tasks."""
+        stages = self.manifest["stages"]
+        for name in (stage, *later):
+            if name in stages:
+                stages[name] |= {"done": False, "checksums": {}}
+        entry: dict[str, Any] = stages.setdefault(stage, {"done": False, "checksums": {}, "attempts": []})
+        self._attempt = {"started": _now(), "seconds": 0.0, "force_evaluations": 0}
+        entry["attempts"].append(self._attempt)
+        self._started = self._saved = time.monotonic()
+        self._records, self._computed, self._taken = TaskRecords(self.path / f"{stage}{TASKS}"), 0, 0
+        for old in (self.path / f"{stage}.tmp", self.path / stage):
+            shutil.rmtree(old, ignore_errors=True)
+        return entry
+
+    def _remove_records(self) -> None:
+        """Those of finished stages: of one that has just been, and of one whose process was killed at this point."""
+        for name in self.manifest["stages"]:
+            if self.is_done(name):
+                shutil.rmtree(self.path / f"{name}{TASKS}", ignore_errors=True)
 
     def run_stage(self, stage: str, work: Callable[[Path], None], later: tuple[str, ...] = ()) -> None:
         """Compute a stage into ``<stage>.tmp`` and rename it into place.
+
+        Tasks that an earlier attempt finished, of just the same work, are taken from ``<stage>.tasks``.
 
         Args:
             stage: its name.
@@ -254,21 +299,12 @@ class RunFolder:
             OSError: with ``ENOSPC`` where a library hid that the disk is full.
         """
         self.check_writable()
-        stages = self.manifest["stages"]
-        for name in (stage, *later):
-            if name in stages:
-                stages[name] |= {"done": False, "checksums": {}}
-        entry = stages.setdefault(stage, {"done": False, "checksums": {}, "attempts": []})
-        self._attempt = {"started": _now(), "seconds": 0.0, "force_evaluations": 0}
-        entry["attempts"].append(self._attempt)
-        self._started = self._saved = time.monotonic()
+        entry = self._begin_attempt(stage, later)
         temporary, target = self.path / f"{stage}.tmp", self.path / stage
-        for old in (temporary, target):
-            shutil.rmtree(old, ignore_errors=True)
         try:
             self.save()
             temporary.mkdir(parents=True)
-            with noticed_interrupts() as check:
+            with noticed_interrupts() as check, recorded_by(self._records):
                 work(temporary)
                 check()
             entry["checksums"] = {file.name: checksum(file) for file in sorted(temporary.iterdir())}
@@ -282,9 +318,10 @@ class RunFolder:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
             raise
         finally:
-            self._attempt["seconds"] = round(time.monotonic() - self._started, 2)
+            self._note_effort(self._evaluations_of_attempt(entry) if entry["done"] else self._computed)
             with contextlib.nullcontext() if entry["done"] else contextlib.suppress(OSError):
                 self.save()
+        self._remove_records()
 
     def publish(self, stage: str, names: Sequence[str]) -> None:
         """Copy files of a finished stage to the top of the folder, where it can be written."""

@@ -2,12 +2,10 @@
 
 import json
 import os
-import platform as host_platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from ..engine.platforms import PlatformChoice, resolved_platform
 from ..engine.tasks import Workers, available_workers
 from ..engine.threads import torch_threads
+from ..engine.versions import package_versions
 from ..errors import InputError
 from ..lifting.loop import FIRST, Loop, windows_of
 from ..lifting.loop_coordinates import LoopCoordinates
@@ -86,8 +85,6 @@ class HalfTimeStep:
 Target = str | SimulationCard | HalfTimeStep
 """A system's name or card; or a Simulation's, which a run keeps in its folder."""
 
-PACKAGES = ("openmm-gancl", "openmm", "torch", "numpy", "scipy", "mdtraj")
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -117,16 +114,6 @@ def _relaxed_stages(run: Run) -> Iterator[Stage]:
         if name == "surface" and labelling_of(run).learned is not None:
             extra = tuple(f"{run.card_surface}.{suffix}" for suffix in ("npz", "dat", "png"))
         yield Stage(name, partial(work, run), RESULTS[name] + extra)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": host_platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
-    return versions
 
 
 def _system_record(system: MolecularSystem, source: str) -> dict[str, Any]:
@@ -222,7 +209,7 @@ def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions
             "options": effective(options),
             "settings": asdict(numbers),
             "seed": options.seed,
-            "versions": _versions(),
+            "versions": package_versions(),
             "platform": _chosen_platform(system, options.platform),
             "threads": N_THREADS,
         },
@@ -230,7 +217,7 @@ def _begin(path: Path, system: MolecularSystem, source: str, options: RunOptions
 
 
 def _note_versions(folder: RunFolder, note: Callable[[str], None]) -> None:
-    was, now = folder.manifest["versions"], _versions()
+    was, now = folder.manifest["versions"], package_versions()
     changed = [f"{name} {was.get(name)} -> {value}" for name, value in now.items() if was.get(name) != value]
     if changed:
         note(f"versions have changed since this run was begun ({', '.join(changed)})")

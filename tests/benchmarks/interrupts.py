@@ -9,10 +9,14 @@ are made; a killed command goes on where it was. ``loop`` is the quick preset of
 
 - ``kill``: SIGKILL to the whole process group; ``main``: to the main process alone (``seconds`` until its workers are
   gone); ``worker``: to one worker, the run goes on; ``ctrl-c``: SIGINT to the process group, as a terminal sends it.
-- ``first-second``: Ctrl-C in the first second of ``gancl run``. What comes before Python has read our first line is
-  Python's own (``before us``): the process ends by the signal, and nothing has begun.
+- ``first-second`` and ``start``: Ctrl-C in the first second of ``gancl run``, and in the first hundredths. What comes
+  before Python has read our first line is Python's own (``before us``): no line of its traceback is ours, and nothing
+  has begun.
 - ``disk``: a file system that is full in each stage (needs the right to mount a tmpfs).
 - ``two``: a second process in the folder of a running one.
+- ``tasks``: SIGKILL to the process group when half of a stage's tasks are recorded, one of them then cut and one with a
+  bit turned; ``evaluations`` of the attempts that were killed, of the last one, and of a run that nobody touched. The
+  runs are quick presets of alanine dipeptide with relaxed lifts, of the card's labels and of learned ones.
 """
 
 import argparse
@@ -36,7 +40,8 @@ from openmm_gancl.workflow.folder import RunFolder
 RESULTS = Path(__file__).parent / "results" / "interrupts"
 SCRATCH = Path(tempfile.gettempdir()) / "gancl-interrupts"
 COMPARED = ("fes.npz", "lifts.npz", "model.safetensors")
-FIRST_SECOND = 20
+EARLY = {"first-second": (20, 1.0), "start": (40, 0.16)}
+"""Moments, and seconds over which they are spread."""
 LONGEST = 300.0
 
 
@@ -140,16 +145,18 @@ def interrupt(fault: str, process: subprocess.Popen) -> dict:
     ended = round(time.monotonic() - begin, 2)
     gone = seconds_until_gone(process.pid) if fault in ("main", "ctrl-c") else 0.0
     message = process.stderr.read()
+    frames = [line for line in message.splitlines() if line.startswith("  File ")]
     errors = [line for line in message.splitlines() if not line.endswith("begun") and " % after " not in line]
     errors = [line for line in errors if not line.startswith("note: ")]
-    return {"code": process.returncode, "ended": ended, "gone": gone, "lines": len(errors), "last": errors[-1:]}
+    row = {"code": process.returncode, "ended": ended, "gone": gone, "lines": len(errors), "last": errors[-1:]}
+    return row | ({"frames": frames} if frames else {})
 
 
 def ok(fault: str, row: dict) -> bool:
     """Whether a fault ended as it should."""
     if fault == "ctrl-c":
         sentence = row["lines"] == 1 and row["last"][0].startswith("error: interrupted: ")
-        return row["code"] == 130 and sentence and row["gone"] < 10
+        return bool(row["code"] == 130 and sentence and row["gone"] < 10)
     return fault != "main" or row["gone"] < 10
 
 
@@ -186,17 +193,17 @@ def chain(kind: str, fault: str, trials: Trials) -> None:
     trials.add(stage="compared", code=process.returncode, ok=same and process.returncode in (0, 3))
 
 
-def first_second(trials: Trials) -> None:
-    """Ctrl-C at twenty moments of the first second."""
-    for number in range(len(trials.rows), FIRST_SECOND):
-        folder = SCRATCH / "first-second"
+def early(trials: Trials, n: int, span: float) -> None:
+    """Ctrl-C at moments of the first second, evenly: Python's own traceback has frames of ours, or has none."""
+    for number in range(len(trials.rows), n):
+        folder = SCRATCH / trials.path.stem
         shutil.rmtree(folder, ignore_errors=True)
         process = start(KINDS["loop"].command(folder))
-        time.sleep(delay := (number + 0.5) / FIRST_SECOND)
-        threads = len(os.listdir(f"/proc/{process.pid}/task"))
+        time.sleep(delay := (number + 0.5) / n * span)
         row = interrupt("ctrl-c", process)
-        before_us = row["code"] == -signal.SIGINT or (threads == 1 and row["code"] != 130)
-        trials.add(delay=delay, before_us=before_us, **row, ok=before_us or ok("ctrl-c", row))
+        frames = [line for line in row.pop("frames", []) if "/openmm_gancl/" in line]
+        good = ok("ctrl-c", row)
+        trials.add(delay=round(delay, 4), before_us=not good and not frames, **row, ok=good or not frames)
 
 
 def full_disks(kind: str, trials: Trials) -> None:
@@ -245,6 +252,45 @@ def two_processes(trials: Trials) -> None:
         trials.add(code=second.returncode, first=first.returncode, ok=refused and first.returncode in (0, 3))
 
 
+def damage(records: list[Path]) -> None:
+    """One record cut, one with a bit turned in the middle."""
+    cut, turned = (path.read_bytes() for path in records[:2])
+    records[0].write_bytes(cut[: len(cut) // 2])
+    middle = len(turned) // 2
+    records[1].write_bytes(turned[:middle] + bytes([turned[middle] ^ 16]) + turned[middle + 1 :])
+
+
+def finished_tasks(trials: Trials) -> None:
+    """Stages that are killed when half of their tasks are recorded."""
+    for labels, more in (("torsions", ()), ("learned", ("--slow", "diffusion-map"))):
+        kind = Kind(
+            "openmm_gancl.cli",
+            ("alanine_dipeptide_vacuum", *QUICK, "--generator", "product", *more, "--workers", "2"),
+            {},
+        )
+        folder, whole = SCRATCH / "tasks" / labels, SCRATCH / "tasks" / f"{labels} whole"
+        start(kind.command(whole), subprocess.DEVNULL).wait()
+        for stage, half in (("sample", 4), ("lift", 10)):
+            if any((row["stage"], row["labels"]) == (stage, labels) for row in trials.rows):
+                continue
+            process, records = start(kind.command(folder), subprocess.DEVNULL), folder / f"{stage}.tasks"
+            while len(kept := list(records.glob("*.task"))) < half and process.poll() is None:
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            damage(kept)
+            start(kind.command(folder), subprocess.DEVNULL).wait()
+            same = all((folder / name).read_bytes() == (whole / name).read_bytes() for name in COMPARED)
+            (untouched,), attempts = (
+                [one["force_evaluations"] for one in RunFolder.load(place).manifest["stages"][stage]["attempts"]]
+                for place in (whole, folder)
+            )
+            good = same and attempts[-1] < untouched and not list(folder.rglob("*.tasks"))
+            row = {"records": len(kept), "evaluations": [*attempts, untouched]}
+            trials.add(stage=stage, labels=labels, **row, ok=good)
+            shutil.rmtree(folder)
+
+
 def table() -> Iterator[str]:
     """One line a fault."""
     yield "| fault | tried | as it should | before our first line | lost or wrong | slowest end (s) |"
@@ -261,17 +307,19 @@ def table() -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    faults = ["first-second", "disk", "two", "ctrl-c", "kill", "main", "worker"]
+    faults = ["first-second", "start", "disk", "two", "ctrl-c", "kill", "main", "worker", "tasks"]
     parser.add_argument("--faults", nargs="+", default=faults, choices=faults)
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and run nothing")
     arguments = parser.parse_args()
     # in the background of a shell it is ignored, by all that is started here too
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for fault in [] if arguments.table else arguments.faults:
-        if fault == "first-second":
-            first_second(Trials(fault))
+        if fault in EARLY:
+            early(Trials(fault), *EARLY[fault])
         elif fault == "two":
             two_processes(Trials(fault))
+        elif fault == "tasks":
+            finished_tasks(Trials(fault))
         else:
             for kind, one in KINDS.items():
                 if fault == "disk":

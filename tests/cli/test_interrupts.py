@@ -102,6 +102,29 @@ def test_while_modules_are_imported(moment, tmp_path):
     assert process.returncode == 130 and re.fullmatch("error: interrupted: [^\n]*\n", err), err
 
 
+EARLY = """
+import builtins, os, signal, sys
+import openmm_gancl.cli
+imported = builtins.__import__
+def interrupted(name, *rest):
+    if name == "threading" or name.endswith("interrupts"):
+        os.kill(os.getpid(), signal.SIGINT)
+    return imported(name, *rest)
+builtins.__import__ = interrupted
+{entry}
+"""
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"), [("openmm_gancl.cli.main()", 130), ("from openmm_gancl.cli import app", -2)]
+)
+def test_before_what_hears_it_is_imported(entry, code):
+    """The twin: without the entry point it is Python's own."""
+    found = subprocess.run([sys.executable, "-c", EARLY.format(entry=entry)], capture_output=True, text=True)
+    assert found.returncode == code
+    assert (found.stderr == "error: interrupted: repeat the command\n") == (code == 130)
+
+
 def test_python_alone_would_print_a_traceback():
     """What the sentence replaces."""
     code, _, err = interrupted([sys.executable, "-c", "import time; " + BODIES["waiting"]], "ready\n")

@@ -10,6 +10,7 @@ added up in ``tests/fuzz/minutes.json``.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import resource
@@ -51,7 +52,16 @@ def fuzz(name, arguments):
         )
 
         from . import targets
-    atheris.Setup([sys.argv[0], *arguments], lambda content: targets.outcome(name, content) and None)
+    prefix = next(one.partition("=")[2] for one in arguments if one.startswith("-artifact_prefix="))
+
+    def read(content):
+        try:
+            targets.outcome(name, content)
+        except BaseException:  # libFuzzer does not write it where Python raises
+            Path(f"{prefix}crash-{hashlib.sha1(content).hexdigest()}").write_bytes(content)
+            raise
+
+    atheris.Setup([sys.argv[0], *arguments], read)
     atheris.Fuzz()
 
 
@@ -76,8 +86,9 @@ def run(name, minutes, work):
     command = [sys.executable, "-m", "tests.fuzz.run", "--inside", name, *options, str(kept), str(CORPUS / name)]
     begun = _processor_minutes()
     finished = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    (work / f"{name}.log").write_text(finished.stdout + finished.stderr)
-    executions = re.findall(r"number_of_executed_units: +(\d+)", finished.stderr) or ["0"]
+    ended = f"ended with code {finished.returncode}\n"
+    (work / f"{name}.log").write_text(finished.stdout + finished.stderr + ended)
+    executions = re.findall(r"^#(\d+)\t", finished.stderr, re.M) or ["0"]
     _record(name, _processor_minutes() - begun, int(executions[-1]))
     return finished.returncode == 0
 

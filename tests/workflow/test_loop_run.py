@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openmm_gancl.engine import task_records
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.surface import load_surface
 from openmm_gancl.generator.model import load_model
@@ -16,12 +17,13 @@ from openmm_gancl.sampling.short_windows import load_force_frames
 from openmm_gancl.system.library import load_system, systems_root
 from openmm_gancl.workflow import options as run_options
 from openmm_gancl.workflow import run as pipeline
+from openmm_gancl.workflow.folder import RunFolder
 from openmm_gancl.workflow.manifest import MANIFEST
 from openmm_gancl.workflow.options import LoopSettings, RunOptions
 from openmm_gancl.workflow.stages import rounds
 from openmm_gancl.workflow.stages.rounds import loop_options
 from openmm_gancl.workflow.summary import load_summary
-from tests.workflow.test_run import Notes
+from tests.workflow.test_run import Notes, manifest
 
 SYSTEM = "double_well_oscillators"
 VALINE = Path(__file__).parents[1] / "data" / "valine_dipeptide.toml"
@@ -163,6 +165,30 @@ def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished_s
     assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
     assert contents(folder) == contents(finished_short.folder)
     assert outcome.evaluations_spent == finished_short.evaluations_spent + 100 * (len(kept) + 1)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_round_repeats_only_evaluations_that_had_not_finished(finished_short, tmp_path, monkeypatch):
+    """The draws are made again, the energies of the first 500 are not."""
+    monkeypatch.setattr(task_records, "MIN_SECONDS", 0.0)
+    folder, stage = tmp_path / "run", "rounds/01/lifts"
+    shutil.copytree(finished_short.folder, folder)
+    shutil.rmtree(folder / stage)
+    spent = RunFolder.spend
+
+    def stop(self, evaluations):
+        spent(self, evaluations)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "spend", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    assert len(list((folder / f"{stage}.tasks").iterdir())) == 1
+    run(folder, workers=2)
+    assert contents(folder) == contents(finished_short.folder)
+    whole, *parts = (one["force_evaluations"] for one in manifest(folder)["stages"][stage]["attempts"])
+    assert sum(parts) == whole and 0 < parts[0] < whole
 
 
 def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):

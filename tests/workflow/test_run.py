@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from openmm_gancl.cli.reporting import LogReporter
 from openmm_gancl.coordinates.basin import Basin
+from openmm_gancl.engine import task_records
+from openmm_gancl.engine.task_records import TaskRecords
 from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.plots import plot_surface
 from openmm_gancl.free_energy.surface import FreeEnergySurface, load_surface
@@ -242,6 +245,60 @@ def test_interrupted_in_any_stage_it_resumes_to_the_same_bytes(stage, finished, 
     assert {name: (folder / name).stat().st_ctime_ns for name in kept} == made
     assert (folder / "fes.npz").read_bytes() == (finished.folder / "fes.npz").read_bytes()
     assert outcome.evaluations_spent == finished.evaluations_spent + 1000
+
+
+class Stopping(Notes):
+    """Ends the program when so many tasks of a step are finished."""
+
+    def __init__(self, title, n):
+        super().__init__()
+        self.title, self.n = title, n
+
+    @contextlib.contextmanager
+    def step(self, title, total):
+        def done(count):
+            if title == self.title and count == self.n:
+                raise KeyboardInterrupt
+
+        yield done
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The functions whose results were recorded, however short; every result can be."""
+    keep, names = TaskRecords.keep, []
+
+    def kept(self, function, task, result, seconds):
+        before = len(list(self.folder.glob("*")))
+        keep(self, function, task, result, seconds)
+        assert len(list(self.folder.glob("*"))) == before + 1, function
+        names.append(getattr(function, "__name__", type(function).__name__))
+
+    monkeypatch.setattr(task_records, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(TaskRecords, "keep", kept)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("stage", "title", "n", "tasks"),
+    [("sample", "sampling", 1, {"sample_task": 3}), ("lift", "lifting", 2, {"Relaxer": 8, "evaluate_task": 6})],
+)
+def test_a_stage_repeats_only_tasks_that_had_not_finished(stage, title, n, tasks, finished, begun, tmp_path, recorded):
+    folder = tmp_path / "run"
+    if stage in begun:
+        shutil.copytree(begun[stage], folder)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, reporter=Stopping(title, n))
+    assert len(recorded) == len(list((folder / f"{stage}.tasks").iterdir())) == n
+    run(folder, until=stage, workers=2)
+    assert Counter(recorded) == tasks
+    for file in (finished.folder / stage).iterdir():
+        assert (folder / stage / file.name).read_bytes() == file.read_bytes()
+    attempts = manifest(folder)["stages"][stage]["attempts"]
+    (untouched,) = manifest(finished.folder)["stages"][stage]["attempts"]
+    assert len(attempts) == 2 and min(one["force_evaluations"] for one in attempts) > 0
+    assert sum(one["force_evaluations"] for one in attempts) == untouched["force_evaluations"]
+    assert not list(folder.rglob("*.tasks"))
 
 
 def test_a_finished_run_is_shown_again_and_not_computed_again(finished, monkeypatch):

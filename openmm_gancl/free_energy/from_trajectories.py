@@ -243,9 +243,9 @@ def analyse(
 ) -> TrajectoryAnalysis:
     """The free-energy surface over one or two collective variables, its basins and barriers, and what it rests on.
 
-    Each file is a trajectory of its own: its equilibration is cut (Chodera 2016, doi 10.1021/acs.jctc.5b00784) and the
-    rest divided into blocks of several correlation times, the unit of the bootstrap and of the cross-validation that
-    chooses the bandwidth.
+    Each file is a trajectory of its own: its equilibration is cut (Chodera 2016, doi 10.1021/acs.jctc.5b00784), at most
+    half of it, and the rest divided into blocks of several correlation times, the unit of the bootstrap and of the
+    cross-validation that chooses the bandwidth.
 
     Args:
         observations: of `openmm_gancl.trajectories.read`.

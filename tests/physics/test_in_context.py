@@ -223,7 +223,7 @@ def test_a_configuration_outside_the_state_accepted_shows(monkeypatch):
         return torch.jit.script(ProposalForce(proposals)), torch.jit.script(DensityForce(everywhere))
 
     system, no_state = half_of_the_circle(), system_and_chart(CHAIN.name)[0]
-    monkeypatch.setattr(context_move, "scripted", faulty)
+    monkeypatch.setattr(context_move, "force_modules", faulty)
     assert share_inside(move_of("trained", False, system=system), N_OUTSIDE) > REJECTED
 
 

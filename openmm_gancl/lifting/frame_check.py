@@ -61,13 +61,16 @@ N_PROPOSED, MOST_BATCHES = 2048, 8
 """Drawn at each label, as often, to find `N_DRAWS` in the mode of its frames; only these are evaluated."""
 
 FEWEST_PROPOSED = 8
-"""Draws in a mode that is compared."""
+"""Draws in a mode that is compared; where there are fewer in a batch, the mode is hardly ever drawn."""
 
 MODE_WIDTH = np.pi / 3
 """Of a wide torsion, on either side of the middle of its mode."""
 
 NOTEWORTHY = 0.02
 """Share of the weight at a label that a mode without draws may have, unsaid."""
+
+MOST_LEAVING = 0.1
+"""Of draws, that may have a torsion beyond half a turn."""
 
 NEAR, NEAR_WIDTHS = 0.35, 5.0
 """Radians, or standard deviations of a particle's draws: frames farther from every draw are in a mode of their own."""
@@ -84,7 +87,7 @@ class FrameCheck:
         log_likelihood: mean log q(y | s) of the frames, which no generator has seen.
         check_evaluations: what all this cost.
         p_value: of chi-squared of the differences between labels, a common offset left out; NaN of fewer than two.
-        unseen: sentences, where frames have a mode that the generator does not draw.
+        unseen: sentences, where frames have a mode that the generator hardly draws.
         wide_names: of the wide torsions or components.
         wide_angles: shape=(n_labels, n_frames, n_wide), of the frames; NaN outside the declared state.
     """
@@ -287,7 +290,7 @@ class _Compared:
         forward: shape=(n,), log-weights of draws in the mode of the frames; none where these are too few.
         backward: shape=(m,), of the frames.
         log_density: shape=(m,), of the frames.
-        unseen: a sentence, where the generator does not draw what the frames show.
+        unseen: a sentence, where the generator hardly draws what the frames show.
     """
 
     forward: FloatArray
@@ -310,15 +313,20 @@ def _compare(
     everywhere, at = np.ones(n, dtype=bool), np.tile(label, (n, 1))
     backward, log_density = _log_weights(system, generator, frames, at, everywhere, platform)
     near, drawn = _proposed(system, generator, label, mode, rng)
-    chosen = np.flatnonzero(mode.holds(drawn))
-    few = len(chosen) < FEWEST_PROPOSED
-    rows = (np.arange(len(drawn)) if few else chosen)[:N_DRAWS]
-    forward, _ = _log_weights(system, generator, drawn[rows], near[rows], generator.inside(drawn[rows]), platform)
-    far, unseen = _far_coordinates(generator.chart, frames, drawn[:N_PROPOSED]), None
-    if len(far) or (few and _may_matter(forward, backward, (len(chosen) + 1) / len(drawn))):
+
+    def weighed(rows: IntArray) -> FloatArray:
+        inside = generator.inside(drawn[rows])
+        return _log_weights(system, generator, drawn[rows], near[rows], inside, platform)[0]
+
+    chosen, share = np.flatnonzero(mode.holds(drawn)), FEWEST_PROPOSED / N_PROPOSED
+    hardly = len(chosen) < share * len(drawn)
+    of_all = weighed(np.arange(N_DRAWS // 2)) if hardly else np.empty(0)
+    forward = weighed(chosen[: N_DRAWS // 2 if hardly else N_DRAWS])
+    batch, unseen = drawn[:N_PROPOSED], None
+    far = np.union1d(_far_coordinates(generator.chart, frames, batch), _leaving(generator, batch, mode.wide))
+    if len(far) or (hardly and _may_matter(of_all, backward, (len(chosen) + 1) / len(drawn))):
         unseen = _unseen(system, generator.chart, far if len(far) else mode.wide, frames)
-    # draws of all modes are no measure of one
-    return _Compared(forward[:0] if few else forward, backward, log_density, unseen)
+    return _Compared(forward if len(forward) >= FEWEST_PROPOSED else forward[:0], backward, log_density, unseen)
 
 
 def _proposed(
@@ -347,6 +355,15 @@ def _far_coordinates(chart: Chart, frames: FloatArray, drawn: FloatArray) -> Int
     return np.array(found, dtype=np.int64)
 
 
+def _leaving(generator: InvertibleGenerator, drawn: FloatArray, turning: IntArray) -> IntArray:
+    """Torsions that turn and that a generator takes for narrow, but draws beyond half a turn, where no draw counts."""
+    if not isinstance(generator.chart, InternalCoordinates):
+        return np.empty(0, dtype=np.int64)
+    narrow, origin = (part.numpy() for part in (generator.map.narrow_indices, generator.map.narrow.origin))
+    leaves = (np.abs(drawn[:, narrow] - origin) > np.pi).mean(axis=0) > MOST_LEAVING
+    return np.intersect1d(narrow[leaves], turning)
+
+
 def _may_matter(forward: FloatArray, backward: FloatArray, share: float) -> bool:
     """Whether a mode that has so small a share of the draws may have weight.
 
@@ -371,7 +388,7 @@ def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: Fl
     chosen = system.wide is not None or len(system.not_wide) > 0
     remedy = "let the card's 'wide' or 'not_wide' say so, label it" if chosen else "label it"
     return (
-        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator does not draw: {remedy}, "
+        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator hardly draws: {remedy}, "
         "or give frames of it"
     )
 

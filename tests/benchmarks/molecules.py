@@ -146,6 +146,8 @@ def main():
         path = RESULTS / f"{name}{more}.json"
         if not path.exists():
             record = run(name, arguments.evaluations, arguments.seed)
+            if record["code"] < 0:
+                return f"the run of {name} was killed"
             write_atomically(path, json.dumps(record, indent=1) + "\n")
             print(json.dumps(record), flush=True)
     return table()

@@ -109,6 +109,17 @@ def test_enough_draws_are_looked_for_in_the_mode(monkeypatch):
     assert [one.n_forward for one in found.checks] == [1500] * 4
 
 
+def test_a_torsion_that_is_drawn_beyond_half_a_turn_has_a_name():
+    """The map takes it for narrow; the twins: as it was fitted, and a torsion that does not turn."""
+    model = learned(PENTANE, wide=False).model
+    drawn, _ = model.sample(np.zeros((500, 1)), np.random.default_rng(1))
+    torsions = model.map.narrow_indices.numpy()[model.map.periodic.numpy()]
+    assert not len(frame_check._leaving(model, drawn, torsions))
+    drawn[:, torsions[0]] *= 100.0
+    assert frame_check._leaving(model, drawn, torsions).tolist() == [torsions[0]]
+    assert not len(frame_check._leaving(model, drawn, torsions[1:]))
+
+
 @pytest.mark.parametrize(("population", "matters"), [(0.1, True), (0.005, False)])
 def test_a_mode_of_few_draws_matters_by_its_population(population, matters):
     """Of a thousandth of the draws: their weights are as much larger, and scatter; frames are of that mode alone."""

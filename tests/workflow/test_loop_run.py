@@ -329,7 +329,9 @@ def test_molecules_whose_wide_torsions_nothing_looks_for(name, torsion, lifts, t
     monkeypatch.setattr(rounds, "labels_of_check", lambda *_: 4 if lifts == 1000 else 8)
     card = VALINE.with_name(f"{name}.toml")
     summary = run(tmp_path / "run", replace(QUICK, lifts=lifts), target=str(card)).summary
-    assert not summary.trusted and summary.missing and all(torsion in sentence for sentence in summary.missing)
+    assert not summary.trusted and any(torsion in sentence for sentence in summary.missing)
+    # serine's hydroxyl turns, too
+    assert all(torsion in sentence or "HG-OG-CB-CA" in sentence for sentence in summary.missing)
 
 
 @pytest.mark.parametrize(

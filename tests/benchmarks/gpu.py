@@ -47,7 +47,7 @@ from .sizes import system_of
 
 RELAX_STEPS, ONE_CORE, N_STRUCTURES = 500, 32, 640
 
-SYSTEMS = {"alanine_dipeptide_vacuum": 13_000, "alanine_dipeptide_gbsa": 13_000, "ala_5": 40_000}
+SYSTEMS = {"alanine_dipeptide_vacuum": 13_000, "alanine_dipeptide_gbsa": 13_000, "ala_5": 65_000}
 """Evaluations that each generator is trained with."""
 
 WAYS = {

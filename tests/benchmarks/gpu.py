@@ -6,12 +6,13 @@ needs no file. Of each system (alanine dipeptide in vacuum and with GBSA, ACE-AL
 structure of a batch costs, energy and forces, microseconds: in a Context of the device, in one of the Reference
 platform, by workers on all cores, and of copies packed into one Context of the device, which tells their forces apart
 but not their energies: the least that any packing could cost. The next rows are of an invertible generator, trained on
-the spot (`gancl.learn` on all cores, its seconds are printed): lifts and effective samples a second at one label,
-drawn, moved in base numbers or in a Context, on one core (Reference platform) and on the device. The last table is of
-packed copies of the product generator, untrained: alanine dipeptide in vacuum, 500 relax steps; for numbers of packed
-copies, lifts a second, how many times those of one core that is, and the relaxation's steps a second as a share of
-`LangevinMiddleIntegrator` on the same packed System at two force evaluations a step. ``seconds_of_one_step`` is of the
-same lifts with a single step: what the host does about them. Medians of five, of the first table of three.
+the spot (`gancl.learn` on all cores; of ACE-ALA_5-NME its first windows alone; its seconds are printed): lifts and
+effective samples a second at the structure's own label, drawn, moved in base numbers or in a Context, on one core
+(Reference platform) and on the device. The last table is of packed copies of the product generator, untrained: alanine
+dipeptide in vacuum, 500 relax steps; for numbers of packed copies, lifts a second, how many times those of one core
+that is, and the relaxation's steps a second as a share of `LangevinMiddleIntegrator` on the same packed System at two
+force evaluations a step. ``seconds_of_one_step`` is of the same lifts with a single step: what the host does about
+them. Medians of five, of the first table of three.
 
 It runs from wheels in a bare environment, offline, with the torch that is there. Where there is a network (13: the
 CUDA version of that torch; the plugin has OpenMM's version, for it does not ask for it; 3.12: that machine's Python):
@@ -42,13 +43,18 @@ from openmm_gancl.engine.tasks import available_workers, run_tasks
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting.evaluation import EvaluationTask, evaluate_task
+from openmm_gancl.lifting.loop import Loop
 
 from .sizes import system_of
 
 RELAX_STEPS, ONE_CORE, N_STRUCTURES = 500, 32, 640
 
-SYSTEMS = {"alanine_dipeptide_vacuum": 13_000, "alanine_dipeptide_gbsa": 13_000, "ala_5": 65_000}
-"""Evaluations that each generator is trained with."""
+LEARNED = {"alanine_dipeptide_vacuum": 13_000, "alanine_dipeptide_gbsa": 13_000}
+"""Evaluations that a generator is trained with."""
+
+SYSTEMS = (*LEARNED, "ala_5")
+ONE_ROUND = 65_000
+"""Evaluations that a loop of the last one, with ten labels, asks for; its windows alone serve here."""
 
 WAYS = {
     "none": ({"relax": "none"}, 512),
@@ -98,19 +104,29 @@ def energies(system, platform):
     return row
 
 
+def trained(system, evaluations):
+    """A generator of the loop, or where that would take minutes, of its first windows alone."""
+    if evaluations is not None:
+        return learn(system, seed=1, max_evaluations=evaluations, workers=available_workers()).model
+    loop = Loop(system, seed=1, max_evaluations=ONE_ROUND)
+    steps = loop.steps()
+    while not loop.generators:
+        step = next(steps)
+        step.accept(step.compute())
+    return loop.generators[0]
+
+
 def by_relaxation(name, platform):
     """Lifts and effective samples a second, of one core and of the device: a row a way of relaxing."""
     system = system_of(5) if name == "ala_5" else load_system(name)
     print(json.dumps(energies(system, platform)), flush=True)
-    begun = time.perf_counter()
-    learned = learn(system, seed=1, max_evaluations=SYSTEMS[name], workers=available_workers())
+    begun, best = time.perf_counter(), system.slow.transform(np.asarray(system.positions)[None])[0]
+    model = trained(system, LEARNED.get(name))
     print(json.dumps({"system": name, "seconds_of_training": round(time.perf_counter() - begun, 1)}), flush=True)
-    # the most probable of the labels that were drawn
-    best = learned.lifts.labels[np.argmax(learned.regression.log_density(learned.lifts.labels))]
     for way, (options, n) in WAYS.items():
         row = {"system": name, "relax": way}
         for place in dict.fromkeys(["Reference", platform]):
-            lifter, labels = Lifter(system, learned.model, platform=place, **options), np.tile(best, (n, 1))
+            lifter, labels = Lifter(system, model, platform=place, **options), np.tile(best, (n, 1))
             seconds = median_seconds(lambda lifter=lifter, labels=labels: lifter.lift(labels, seed=1), repeats=3)
             share = effective_sample_size(lifter.lift(labels, seed=1).log_weights) / n
             row[f"lifts_a_second, {place}"] = round(n / seconds, 1)

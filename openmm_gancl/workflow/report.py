@@ -175,7 +175,9 @@ def _errors(run: FinishedRun) -> Section:
 
 def _training(run: FinishedRun) -> Section:
     if isinstance(run.summary, LoopSummary):
-        rounds = run.summary.rounds
+        kT = thermal_energy(next(iter(run.surfaces.values())).temperature)
+        # rounds hold kJ/mol
+        rounds = [{**one, "median_error": _in_kT(one["median_error"], kT)} for one in run.summary.rounds]
         values = [[one[name] for one in rounds] for name in ("force_evaluations", "median_error", "effective_fraction")]
         figures = [drawn("rounds", "What each round of lifts was worth", plot_rounds, *map(_numbers, values))]
         rows = [
@@ -195,6 +197,10 @@ def _training(run: FinishedRun) -> Section:
     text = [f"Relaxations of {report.get('relax_steps', 'unknown')} steps."]
     figures = [drawn("history", "Recorded while training", plot_history, history)] if history else []
     return Section("training", "Training", text, figures)
+
+
+def _in_kT(error: float | None, kT: float) -> float | None:
+    return None if error is None else error / kT
 
 
 _OF_ROUND = ("effective_fraction", "mean_ratio", "median_error")

@@ -190,7 +190,7 @@ class LoopSummary(Summary):
         generator: what drew the lifts.
         check_evaluations: of the check against real frames, beside all others.
         p_value: of chi-squared of the check's labels about their common offset; NaN of fewer than two.
-        rounds: what each round was worth.
+        rounds: what each round was worth, `openmm_gancl.lifting.rounds.Round`: its median error in kJ/mol.
         blind: sentences, where the lifts may miss a mode.
         missing: sentences, where the check found one that they miss.
         modes: rows of the table of wide coordinates, `openmm_gancl.lifting.wide_modes.ModeRow`.

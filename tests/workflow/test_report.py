@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from typer.testing import CliRunner
 
+from openmm_gancl import load_surface
 from openmm_gancl.cli import app
 from openmm_gancl.workflow.manifest import read_manifest, write_manifest
 from openmm_gancl.workflow.report import write_report
@@ -116,6 +117,9 @@ def test_a_report_says_what_the_files_say(page, folder):
     (left, right) = summary["basins"]
     assert f"{left['population']:.4f} ± {left['population_error']:.4f}" in page
     assert f"{right['free_energy']:.2f} ± {right['free_energy_error']:.2f}" in page
+    # rounds hold kJ/mol, the table of them kT
+    error, kT = summary["rounds"][-1]["median_error"], 8.314462618e-3 * load_surface(folder / "fes.npz").temperature
+    assert f">{error / kT:.3f}<" in page and f"{error:.3f}" != f"{error / kT:.3f}"
     # what closures cost is no redone work of the run
     assert f"{summary['force_evaluations']:,}, and {summary['check_evaluations']:,} of the check<" in page
     closures = json.loads((folder / "closures.json").read_text())

@@ -1,6 +1,5 @@
 """Smooth functions of any number of coordinates with their slopes: the basis of a log density, with a Matern prior."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,42 +8,48 @@ from ..coordinates.slow_coordinates import Axes
 from ..units import FloatArray, IntArray
 from .cox_process import DOMAIN_EXTENSION, prior_precision
 
-MAX_FUNCTIONS = 320
-MAX_ORDER = 40
+ORDERS = {1: 40, 2: 12}
+"""Of products of one and of two coordinates."""
 
-
-def _functions_of_order(d: int, order: int) -> int:
-    """Products of at most so high a total order, each axis with cosine and sine."""
-    return sum(2**j * math.comb(d, j) * math.comb(order, j) for j in range(min(d, order) + 1))
+FUNCTIONS_BY_AXIS = 200
+"""Of more coordinates, so many products times their number at most."""
 
 
 class LabelFunctions:
     """Products of Fourier (periodic) or cosine series up to a total order.
 
     Args:
-        axes: the coordinates.
-        most: functions; the order falls with the number of coordinates.
+        axes: the coordinates; the order falls with their number.
     """
 
-    def __init__(self, axes: Axes, most: int = MAX_FUNCTIONS):
+    def __init__(self, axes: Axes):
         d = len(axes.names)
-        orders = [n for n in range(1, MAX_ORDER + 1) if _functions_of_order(d, n) <= most]
-        self.order = max(orders, default=1)
         self.periodic = np.isfinite(axes.periods)
         self.origin, span = axes.domain[:, 0], axes.domain[:, 1] - axes.domain[:, 0]
         self.frequency = 2 * np.pi / span
         self.steps = np.where(self.periodic, 1.0, 1 / (2 * DOMAIN_EXTENSION))
         self.rates = self.frequency * self.steps
-        n = self.order
+        self.order = ORDERS.get(d) or self._highest_order(FUNCTIONS_BY_AXIS * d)
+        self.columns = self._columns_up_to(self.order)
+        self.products = products_up_to(self.order, self.columns)
+        self.wave_numbers = np.stack([c[self.products[:, i]] for i, c in enumerate(self.columns)], axis=1)
+
+    def _highest_order(self, most: int) -> int:
+        """At least one, with at most so many products."""
+        order = 1
+        while len(products_up_to(order + 1, self._columns_up_to(order + 1))) <= most:
+            order += 1
+        return order
+
+    def _columns_up_to(self, order: int) -> list[FloatArray]:
+        """The orders of each axis' functions."""
         # an open axis has cosines of half and whole waves over a longer domain: as many as waves fit into its own
-        self.columns = [
-            np.concatenate([[0], np.repeat(np.arange(1, n + 1), 2)])
+        return [
+            np.concatenate([[0], np.repeat(np.arange(1, order + 1), 2)])
             if periodic
-            else np.arange(round(2 * n * DOMAIN_EXTENSION) + 1) / (2 * DOMAIN_EXTENSION)
+            else np.arange(round(2 * order * DOMAIN_EXTENSION) + 1) / (2 * DOMAIN_EXTENSION)
             for periodic in self.periodic
         ]
-        self.products = products_up_to(n, self.columns)
-        self.wave_numbers = np.stack([c[self.products[:, i]] for i, c in enumerate(self.columns)], axis=1)
 
     def __len__(self) -> int:
         return len(self.products)

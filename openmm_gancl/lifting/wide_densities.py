@@ -22,9 +22,6 @@ from ..generator.triangular import TriangularMap
 from ..units import FloatArray
 from .label_regression import LabelRegression, fit_label_regression, regression_of_mean_forces
 
-FUNCTIONS_BY_AXIS = 200
-"""Of a regression's basis, so many times the number of coordinates at most."""
-
 MAX_ROWS = 30_000
 """Draws in a regression, the newest."""
 
@@ -97,7 +94,7 @@ def condition_indices(of_map: TriangularMap) -> FloatArray:
 
 def functions_over(slow: SlowCoordinates, n_wide: int) -> LabelFunctions:
     """The basis over labels and the first wide torsions."""
-    return LabelFunctions(ConditionAxes.of(slow, n_wide), FUNCTIONS_BY_AXIS * (len(slow.names) + n_wide))
+    return LabelFunctions(ConditionAxes.of(slow, n_wide))
 
 
 def wide_regressions_of_mean_forces(

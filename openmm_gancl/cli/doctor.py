@@ -57,22 +57,36 @@ def _packages() -> list[Finding]:
     return findings
 
 
+def _in_own_process(module: str, *arguments: str) -> tuple[str, str]:
+    """What a module prints, and why it ended early, if it did; it may crash without a message."""
+    command = [sys.executable, "-m", f"openmm_gancl.cli.{module}", *arguments]
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return "", f"no answer in {CHECK_TIMEOUT} s"
+    if finished.returncode < 0:
+        return finished.stdout, f"the process crashed with signal {-finished.returncode}"
+    last = finished.stderr.strip().split("\n")[-1]
+    return finished.stdout, (last or f"ended with code {finished.returncode}") if finished.returncode else ""
+
+
+def _platform(name: str) -> Finding:
+    """Its speed; some (PoCL's OpenCL) crash the process that tries them."""
+    printed, failure = _in_own_process("platform_check", name)
+    if not failure:
+        return Finding(f"platform {name}", True, f"{printed.strip()} us a step (alanine dipeptide)")
+    remedy = "check its driver, or name another platform (--platform)"
+    return Finding(f"platform {name}", False, f"does not run here ({failure})", remedy, needed=False)
+
+
 def _openmm_platforms() -> list[Finding]:
     import openmm
 
-    from ..engine.platforms import measure_platforms, platform_names
-    from ..system.library import load_system
+    from ..engine.platforms import platform_names
 
-    system, failures = load_system("alanine_dipeptide_vacuum"), dict[str, str]()
-    measured = measure_platforms(system.system, system.positions, failures=failures)
-    findings = []
-    for name in platform_names():
-        if name in measured:
-            findings.append(Finding(f"platform {name}", True, f"{measured[name]:.1f} us a step (alanine dipeptide)"))
-        else:
-            remedy = "check its driver, or use another platform"
-            message = f"does not run here ({failures[name]})"
-            findings.append(Finding(f"platform {name}", False, message, remedy, needed=False))
+    findings = [_platform(name) for name in platform_names()]
+    if not any(finding.ok for finding in findings):
+        findings.append(Finding("platforms", False, "none runs here", "pip install --force-reinstall openmm"))
     remedy = "install the driver of the card, or put the library that is missing on LD_LIBRARY_PATH"
     for message in openmm.Platform.getPluginLoadFailures():
         plugin = re.search(r"plugins.libOpenMM(CUDA|HIP|OpenCL)[.]\w+: (.*)", message)
@@ -97,18 +111,12 @@ def _openmmtorch() -> list[Finding]:
         remedy = f"{reason}: pip install 'openmm-gancl[openmmtorch]'; PythonForce is used meanwhile"
         return [Finding("openmmtorch", False, f"{installed} does not fit", remedy, needed=False)]
     remedy = "pip install --force-reinstall 'openmm-gancl[openmmtorch]', or choose backend='python' meanwhile"
-    # in a process of its own, which it may end without a message
-    command = [sys.executable, "-m", "openmm_gancl.cli.torch_check"]
-    try:
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        return [Finding("openmmtorch", False, f"no answer in {CHECK_TIMEOUT} s", remedy, needed=False)]
-    passed = finished.stdout.split("\n")
+    printed, failure = _in_own_process("torch_check")
+    passed = printed.split("\n")
     missing = next((what for stage, what in STAGES.items() if stage not in passed), "")
     if not missing:
         return [Finding("openmmtorch", True, f"{installed}: {', '.join(STAGES)}")]
-    message = finished.stderr.strip().split("\n")[-1] or f"ended by signal {-finished.returncode}"
-    return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({message})", remedy, needed=False)]
+    return [Finding("openmmtorch", False, f"{installed} cannot {missing} ({failure})", remedy, needed=False)]
 
 
 def _devices() -> list[str]:

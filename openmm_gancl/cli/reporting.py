@@ -4,16 +4,21 @@ import re
 import shutil
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
+from ..engine.ticks import repeated
 from .options import as_options
 
-LONGEST_SILENCE = 5.0
-"""Seconds after which a log hears of a step again."""
+LONGEST_SILENCE = 4.5
+"""Seconds after which a log hears of a step again, also while a fit says nothing of itself."""
+
+TICK = 0.25
+"""Seconds after which it is looked whether that is due."""
 
 ROOM_FOR_BARS = 70
 """Columns of a terminal, below which a step is its title, how far it is and how long it took."""
@@ -26,17 +31,30 @@ class LogReporter:
     def step(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """A piece of work; the callable takes how much of it is done."""
         start, quarter, last = time.monotonic(), 0, 0
-        said = start
+        said, lock = start, threading.Lock()
         typer.echo(f"{title}: begun", err=True)
 
-        def done(count: int) -> None:
-            nonlocal quarter, last, said
-            last, now = count, time.monotonic()
-            if count < total and (4 * count // total > quarter or now - said > LONGEST_SILENCE):
-                quarter, said = 4 * count // total, now
-                typer.echo(f"{title}: {100 * count // total} % after {now - start:.0f} s", err=True)
+        def say_if_due() -> None:
+            nonlocal quarter, said
+            with lock:
+                now = time.monotonic()
+                if last >= total or (4 * last // total <= quarter and now - said < LONGEST_SILENCE - TICK):
+                    return
+                quarter, said = 4 * last // total, now
+                part = f"{100 * last // total} % " if total > 1 else ""  # a step in one piece does not say
+                typer.echo(f"{title}: {part}after {now - start:.0f} s", err=True)
 
-        yield done
+        def done(count: int) -> None:
+            nonlocal last
+            last = count
+            say_if_due()
+
+        def tick() -> None:
+            with suppress(OSError, ValueError):  # of an output that is closed: the work goes on
+                say_if_due()
+
+        with repeated(tick, TICK):
+            yield done
         early = f" (ended at {last} of {total})" if last < total else ""
         typer.echo(f"{title}: 100 % after {time.monotonic() - start:.0f} s{early}", err=True)
 

@@ -8,6 +8,7 @@ top of the triangular map, drawn from independent terms and relaxed or not, or m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import openmm
@@ -17,7 +18,7 @@ from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import sample_restraint
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels, in_domain
 from ..engine.platforms import make_context, resolved_platform
-from ..engine.random_numbers import named_rng, named_seed
+from ..engine.random_numbers import Name, named_rng, named_seed
 from ..engine.tasks import Workers
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
@@ -360,7 +361,8 @@ def check_consistency(
     """
     labels, n_lifts = checked_labels(labels, system.slow), whole_number("n_lifts", n_lifts, 2)
     platform = resolved_platform(platform, system.system, system.positions)
-    ensembles = _ensembles(system, generator, product, labels, n_lifts, seed, platform, workers)
+    lifting = _Lifting(system, labels, n_lifts, seed, platform, workers)
+    ensembles = _ensembles(lifting, generator, product)
     frames = sample_windows(
         system,
         labels,
@@ -379,57 +381,74 @@ def check_consistency(
     return replace(found, labels=labels, free_time=free_time, free_label_change=change, force_evaluations=cost)
 
 
-def _ensembles(
-    system: MolecularSystem,
-    generator: InvertibleGenerator,
-    product: LiftingModel | None,
-    labels: FloatArray,
-    n_lifts: int,
-    seed: int,
-    platform: str,
-    workers: Workers,
-) -> list[LiftedEnsemble]:
+@dataclass(frozen=True)
+class _Lifting:
+    """Lifts about labels, whichever generator draws them.
+
+    Attributes:
+        system: the real system.
+        labels: shape=(k, d).
+        n_lifts: about each label.
+        seed: of all of them.
+        platform: of OpenMM.
+        workers: local processes, or an executor.
+    """
+
+    system: MolecularSystem
+    labels: FloatArray
+    n_lifts: int
+    seed: int
+    platform: str
+    workers: Workers
+
+    def rng(self, *name: Name) -> np.random.Generator:
+        """The random generator of a stream of this name."""
+        return named_rng(self.seed, "consistency", *name)
+
+    def lifted(
+        self,
+        name: str,
+        generator: InvertibleGenerator | LiftingModel,
+        labels: FloatArray,
+        window: IntArray,
+        stream: str,
+        **how: Any,
+    ) -> LiftedEnsemble:
+        """One lift of each label, of a window each, with random numbers of a stream."""
+        lifter = Lifter(self.system, generator, platform=self.platform, workers=self.workers, **how)
+        lifts = lifter.lift(labels, seed=named_seed(self.seed, "consistency", stream))
+        return LiftedEnsemble.of_lifts(name, lifts, window, labels)
+
+    def near(self) -> tuple[FloatArray, IntArray]:
+        """Labels with the restraints' densities inside the domain, beyond which nothing is compared; their windows."""
+        window = np.repeat(np.arange(len(self.labels)), self.n_lifts)
+        strengths = self.system.force_constants / self.system.kT
+        near = sample_restraint(self.system.slow, strengths, self.labels[window], self.rng())
+        inside = in_domain(near, self.system.slow)
+        return near[inside], window[inside]
+
+
+def _ensembles(lifting: _Lifting, generator: InvertibleGenerator, product: LiftingModel | None) -> list[LiftedEnsemble]:
     """Lifts at labels near those of the windows, and what they would be without a step."""
-    rng = named_rng(seed, "consistency")
-    near = sample_restraint(system.slow, system.force_constants / system.kT, np.repeat(labels, n_lifts, axis=0), rng)
-    window = np.repeat(np.arange(len(labels)), n_lifts)
-    # beyond an open end of the domain nothing is compared
-    inside = in_domain(near, system.slow)
-    near, window = near[inside], window[inside]
-
-    def lifted(name: str, drawn_by: InvertibleGenerator) -> LiftedEnsemble:
-        lifter = Lifter(system, drawn_by, platform=platform, workers=workers)
-        lifts = lifter.lift(near, seed=named_seed(seed, "consistency", "lifts"))
-        return LiftedEnsemble.of_lifts(name, lifts, window, near)
-
-    found = [lifted("lifts", generator)]
+    at = lifting.near()
+    found = [lifting.lifted("lifts", generator, *at, "lifts")]
     if generator.has_network:
-        found.append(lifted("triangular map alone", generator.without_network()))
+        found.append(lifting.lifted("triangular map alone", generator.without_network(), *at, "lifts"))
     if product is not None:
-        found += _of_product(system, product, labels, n_lifts, seed, platform, workers)
-    accepted = _accepted(found[0], N_MINIMISED, named_rng(seed, "consistency", "minimised"))
-    return [*found, _minimised(system, found[0], accepted, platform)]
+        found += _of_product(lifting, product)
+    accepted = _accepted(found[0], N_MINIMISED, lifting.rng("minimised"))
+    return [*found, _minimised(lifting.system, found[0], accepted, lifting.platform)]
 
 
-def _of_product(
-    system: MolecularSystem,
-    product: LiftingModel,
-    labels: FloatArray,
-    n_lifts: int,
-    seed: int,
-    platform: str,
-    workers: Workers,
-) -> list[LiftedEnsemble]:
+def _of_product(lifting: _Lifting, product: LiftingModel) -> list[LiftedEnsemble]:
     """Restrained lifts of independent terms: as they are drawn, and relaxed."""
     found, as_drawn = list[LiftedEnsemble](), {"relax_steps": 1, "time_step": NO_TIME}
     for name, n, how in (
-        ("product generator, not relaxed", n_lifts, as_drawn),
-        ("product generator, relaxed", min(n_lifts, N_RELAXED), {"relax_steps": RELAX_STEPS}),
+        ("product generator, not relaxed", lifting.n_lifts, as_drawn),
+        ("product generator, relaxed", min(lifting.n_lifts, N_RELAXED), {"relax_steps": RELAX_STEPS}),
     ):
-        window = np.repeat(np.arange(len(labels)), n)
-        lifter = Lifter(system, product, platform=platform, workers=workers, **how)
-        lifts = lifter.lift(labels[window], seed=named_seed(seed, "consistency", name))
-        found.append(LiftedEnsemble.of_lifts(name, lifts, window, labels[window]))
+        window = np.repeat(np.arange(len(lifting.labels)), n)
+        found.append(lifting.lifted(name, product, lifting.labels[window], window, name, **how))
     return found
 
 

@@ -144,31 +144,33 @@ def platform_names() -> list[str]:
     return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
 
 
-def measure_platforms(
-    system: openmm.System,
-    positions: FloatArray,
-    seconds: float = SECONDS_TO_MEASURE,
-    failures: dict[str, str] | None = None,
-) -> dict[str, float]:
-    """Microseconds of one Langevin step of this system, one worker, on each platform that can run it.
+def measured_step(
+    system: openmm.System, positions: FloatArray, platform: str, seconds: float = SECONDS_TO_MEASURE
+) -> float:
+    """Microseconds of one Langevin step of a System on a platform, one worker.
 
-    Why another cannot is put into ``failures``.
+    Args:
+        system: the System.
+        positions: shape=(n_atoms, 3), nm.
+        platform: its name.
+        seconds: that the last measurement takes at least.
+
+    Raises:
+        openmm.OpenMMException: the platform cannot run the System.
+        InputError: OpenMM has no such platform here.
     """
-    return dict(_measured(system, positions, seconds, {} if failures is None else failures))
+    context = make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.0005), platform, 1)
+    context.setPositions(positions)
+    return _microseconds_a_step(context, seconds)
 
 
-def _measured(
-    system: openmm.System, positions: FloatArray, seconds: float, failures: dict[str, str]
-) -> Iterator[tuple[str, float]]:
+def _measured(system: openmm.System, positions: FloatArray) -> Iterator[tuple[str, float]]:
     """Each platform that can run a System, and the microseconds of a step on it, as they are measured."""
     found = False
     for name in platform_names():
         try:
-            context = make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.0005), name, 1)
-            context.setPositions(positions)
-            step = _microseconds_a_step(context, seconds)
-        except (openmm.OpenMMException, InputError) as error:
-            failures[name] = first_line(error)
+            step = measured_step(system, positions, name)
+        except (openmm.OpenMMException, InputError):
             continue
         found = True
         yield name, step
@@ -201,7 +203,7 @@ def fastest_platform(system: openmm.System, positions: FloatArray) -> str:
     particles no other is tried: none is faster, and some (PoCL's OpenCL) crash the process.
     """
     measured: dict[str, float] = {}
-    for name, step in _measured(system, positions, SECONDS_TO_MEASURE, {}):
+    for name, step in _measured(system, positions):
         measured[name] = step
         if name == "Reference" and step < SHORTEST_STEP:
             return name

@@ -10,7 +10,7 @@ from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions
 from ..errors import InputError
 from ..sampling.frames import Frames
-from ..sampling.windows import sample_windows
+from ..sampling.windows import check_continued, sample_windows
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..trajectories.observations import Observations
@@ -178,7 +178,7 @@ def sample_until(
         labels: shape=(n, d), of the windows.
         until: kT, median error of the surface below 6 kT.
         max_frames_per_window: at which it ends all the same.
-        continued: of an earlier call, to go on with.
+        continued: of an earlier call, to go on with; the windows keep their labels and force constants.
         slow: the labels' coordinates, of a Simulation.
         steps_per_window: of the first round.
         frames_per_window: of the first round.
@@ -188,16 +188,18 @@ def sample_until(
         options: of `sample_windows`.
 
     Raises:
-        InputError: as `sample_windows` and `analyse_windows` do, and an error that cannot be.
+        InputError: as `sample_windows` and `analyse_windows` do, an error that cannot be, and other windows than those
+            to be continued.
     """
     if not (np.isfinite(until) and until > 0):
         raise InputError(f"`until` is {until}: give a positive error in kT")
     stride = max(steps_per_window // frames_per_window, 1)
     target = as_system(system, slow, temperature=options.get("temperature"))
-    frames = continued
-    if frames is None:
+    if continued is None:
         how: dict[str, Any] = {"steps_per_window": steps_per_window, "frames_per_window": frames_per_window, **options}
         frames = sample_windows(system, labels, slow=slow, **how)
+    else:
+        frames = check_continued(continued, labels, options.get("starts"), options.get("force_constants"))
     later: dict[str, Any] = {name: options[name] for name in options if name not in ("starts", "force_constants")}
     while True:
         analysis = analyse_windows(target, frames, n_surface=n_surface, bins=bins)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..engine.ticks import repeated
+
 INTERVAL = 4.0
 """Seconds between two messages at most, less what one comes late."""
 
@@ -56,7 +58,7 @@ class TimedReporter:
 
     def __init__(self, tell: Tell):
         self._tell = tell
-        self._lock, self._stop = threading.RLock(), threading.Event()
+        self._lock = threading.RLock()
         self._began = self._told = time.monotonic()
         self._title, self._done, self._total = "", 0, 1
         self._failure: BaseException | None = None
@@ -65,13 +67,8 @@ class TimedReporter:
     def running(self) -> Iterator[None]:
         """Tell while this lasts."""
         self._began = self._told = time.monotonic()
-        thread = threading.Thread(target=self._tick, name="learning progress", daemon=True)
-        thread.start()
-        try:
+        with repeated(self._tick, TICK):
             yield
-        finally:
-            self._stop.set()
-            thread.join()
 
     @contextmanager
     def step(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -101,11 +98,9 @@ class TimedReporter:
             self._tell(LearningProgress(self._title or "preparing", fraction, self._told - self._began, note))
 
     def _tick(self) -> None:
-        while not self._stop.wait(TICK):
-            if time.monotonic() - self._told < INTERVAL - TICK:
-                continue
-            try:
-                self._say()
-            except BaseException as error:
-                self._failure = error
-                return
+        if self._failure is not None or time.monotonic() - self._told < INTERVAL - TICK:
+            return
+        try:
+            self._say()
+        except BaseException as error:
+            self._failure = error

@@ -239,6 +239,29 @@ def _same(given: FloatArray, found: FloatArray) -> bool:
         return False
 
 
+def check_continued(continued: Frames, labels: Any = None, starts: Any = None, force_constants: Any = None) -> Frames:
+    """Windows to be continued, which are given nothing that they have already and that differs.
+
+    Args:
+        continued: frames of the windows.
+        labels: shape=(n, d), or none.
+        starts: none.
+        force_constants: shape=(d,), or one for all, or none.
+
+    Raises:
+        InputError: starts, or other labels or force constants than those of the windows.
+    """
+    if starts is not None:
+        raise InputError("windows are continued from their last walkers: leave `starts` out, or `continued`")
+    given = {"force_constants": (force_constants, continued.force_constants)}
+    if labels is not None:
+        given["labels"] = (labels, continued.window_labels())
+    for name, (theirs, ours) in given.items():
+        if theirs is not None and not _same(numbers(theirs), ours):
+            raise InputError(f"`{name}` are others than those of the windows to be continued: leave them out")
+    return continued
+
+
 def _to_continue(
     continued: Frames, labels: Any, starts: Any, force_constants: Any
 ) -> tuple[FloatArray, FloatArray, int]:
@@ -249,8 +272,6 @@ def _to_continue(
     """
     if continued.walkers is None:
         raise InputError("the frames do not say where their windows ended (an older file?): sample them anew")
-    if starts is not None:
-        raise InputError("windows are continued from their last walkers: leave starts out, or continued")
     lost = set(range(continued.n_windows)) - set(continued.window.tolist())
     lost |= set(np.flatnonzero(~np.isfinite(continued.walkers.positions).all(axis=(1, 2))).tolist())
     if lost:
@@ -258,12 +279,8 @@ def _to_continue(
             f"window {min(lost)} blew up or left the state, and cannot be continued: sample the windows anew, with "
             "other starts or a shorter time step"
         )
-    found = continued.window_labels()
-    given = {"labels": (labels, found), "force_constants": (force_constants, continued.force_constants)}
-    for name, (theirs, ours) in given.items():
-        if theirs is not None and not _same(numbers(theirs), ours):
-            raise InputError(f"`{name}` are others than those of the windows to be continued: leave them out")
-    return found, continued.force_constants, 0
+    check_continued(continued, labels, starts, force_constants)
+    return continued.window_labels(), continued.force_constants, 0
 
 
 def sample_windows(

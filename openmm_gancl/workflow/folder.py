@@ -155,6 +155,20 @@ def prepare_folder(path: Path) -> None:
         raise InputError(f"{path} holds other files ({sorted(foreign)[0]}) and no {MANIFEST}: name a new folder")
 
 
+@contextlib.contextmanager
+def prepared_folder(path: Path) -> Iterator[None]:
+    """See `prepare_folder`; folders that were made for a run that is refused, and hold nothing, are removed."""
+    made = [one for one in (path, *path.parents) if not one.exists()]
+    prepare_folder(path)
+    try:
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):  # not empty
+            for one in made:
+                one.rmdir()
+        raise
+
+
 class RunFolder:
     """The stages of one run, under a lock that the caller holds.
 
@@ -187,6 +201,22 @@ class RunFolder:
             InputError: there is none, it is not as it was written, or of another schema version.
         """
         return cls(path, read_manifest(path), read_only)
+
+    @contextlib.contextmanager
+    def begun(self, system: str) -> Iterator[None]:
+        """Of a run that has just begun: where it is refused before anything was computed, nothing of it is left.
+
+        Args:
+            system: name of the folder that a run's own system lies in.
+        """
+        try:
+            yield
+        except InputError:
+            if not self.evaluations_spent() and not any(self.is_done(stage) for stage in self.manifest["stages"]):
+                (self.path / MANIFEST).unlink(missing_ok=True)
+                for folder in (system, *(stage + TASKS for stage in self.manifest["stages"])):
+                    shutil.rmtree(self.path / folder, ignore_errors=True)
+            raise
 
     def check_writable(self) -> None:
         """See that something can be written.

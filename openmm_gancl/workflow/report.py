@@ -381,7 +381,10 @@ def _reduced_model(run: FinishedRun) -> Section:
     if "committor" in arrays:
         edges = [axis.shown(part) for axis, part in zip(axes, rates.model.edges, strict=True)]
         titles, basins = [axis.title for axis in axes], run.basins
-        caption = f"Committor from {basins[0].name} to {basins[1].name}"
+        caption = (
+            f"Committor from {basins[0].name} to {basins[1].name}, of the reduced model in the limit of high friction "
+            "(overdamped)"
+        )
         figures.append(drawn("committor", caption, plot_committor, edges, arrays["committor"], titles))
     rows = [
         [f"{row['first']} to {row['second']}", f"{formatted(row['there'], '.4g')}", f"{formatted(row['back'], '.4g')}"]

@@ -164,13 +164,14 @@ def plot_lags(lags: FloatArray, diffusion: FloatArray, chosen: int, names: Seque
 
 
 def plot_committor(edges: Sequence[FloatArray], field: FloatArray, names: Sequence[str], ax: Any) -> None:
-    """Draw the committor of a reduced model, over places and names of axes as they are shown."""
+    """Draw the committor of an overdamped model, over places and names of axes as they are shown."""
+    title = "committor, limit of high friction"
     if len(names) == 1:
         ax.plot(0.5 * (edges[0][1:] + edges[0][:-1]), field, color=COLOURS[0])
-        ax.set_ylabel("committor")
+        ax.set_ylabel(title)
     else:
         image = ax.pcolormesh(*edges, np.ma.masked_invalid(field.T), cmap="RdBu_r", vmin=0, vmax=1, rasterized=True)
-        ax.figure.colorbar(image, ax=ax).set_label("committor")
+        ax.figure.colorbar(image, ax=ax).set_label(title)
         ax.set_facecolor("0.92")
         ax.set_ylabel(names[1])
     ax.set_xlabel(names[0])

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..system.simulation_card import CARD, SimulationCard
 from ..units import FloatArray
 from .budget import least_evaluations
 from .context import Reporter, Run, Stage
-from .folder import BESIDES, RunFolder, is_run_folder, is_writable, locked, prepare_folder
+from .folder import BESIDES, RunFolder, is_run_folder, is_writable, locked, prepared_folder
 from .labelling import labelling_of
 from .manifest import MANIFEST
 from .options import (
@@ -332,9 +332,11 @@ def open_run(
     system = _system_now(path, target, trust_force_field)
     requested = options or RunOptions()
     _numbers_of(requested)
-    prepare_folder(path)
-    read_only = is_run_folder(path) and not is_writable(path)
-    with nullcontext() if read_only else locked(path, reporter.note):
+    with ExitStack() as until_closed:
+        until_closed.enter_context(prepared_folder(path))
+        read_only = is_run_folder(path) and not is_writable(path)
+        if not read_only:
+            until_closed.enter_context(locked(path, reporter.note))
         if is_run_folder(path):
             folder = RunFolder.load(path, read_only)
             _check_same_system(_system_record(system, ""), folder.manifest["system"], path)
@@ -344,6 +346,7 @@ def open_run(
         else:
             assert target is not None
             folder = _begin(path, system, _source(path, target), requested)
+            until_closed.enter_context(folder.begun(OWN_SYSTEM))
         if isinstance(target, SimulationCard) and not (path / OWN_SYSTEM / CARD).is_file():
             target.write(path / OWN_SYSTEM)
         begun = options_of(folder)
@@ -357,8 +360,8 @@ def open_run(
             workers=workers or (available_workers() if begun.relaxes else 1),
             reporter=reporter,
         )
-        with _limited_threads(folder.manifest["threads"]):
-            yield opened
+        until_closed.enter_context(_limited_threads(folder.manifest["threads"]))
+        yield opened
 
 
 def _last_stage(options: RunOptions, until: str, folder: Path) -> str:

@@ -10,7 +10,6 @@ tests/benchmarks/results/coverage, and a killed command goes on where it was.
 reference's free energy within one standard error, the reference's included. ``target_rms``: of the second loop.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from openmm_gancl import learn, load_system
 from openmm_gancl.files import write_atomically
+from tests.benchmarks.arguments import parser_of
 
 RESULTS = Path(__file__).parent / "results" / "coverage"
 REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.npz"
@@ -81,9 +81,7 @@ def quartiles(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 17)))
-    parser.add_argument("--table", action="store_true")
+    parser = parser_of(__doc__, range(1, 17))
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     for seed in () if arguments.table else arguments.seeds:

@@ -18,7 +18,6 @@ RMS deviations below 8 kT from the projected and from the committed reference, k
 same histogram; ``missing``: bins that are not; ``effective``: median over the bins of effective lifts a lift in a bin.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -41,6 +40,7 @@ from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.projected_labels import structures_to_learn, weighted_histogram
 from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.system.library import load_system
+from tests.benchmarks.arguments import parser_of
 from tests.benchmarks.reference_surface import bias_force
 
 RESULTS = Path(__file__).parent / "results" / "learned_labels"
@@ -242,13 +242,11 @@ def table():
 
 def main():
     """Parse the arguments, run what is missing, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, [1, 2, 3, 4])
     parser.add_argument("frames", type=Path)
     parser.add_argument("--n-frames", type=int, default=250_000)
     parser.add_argument("--methods", nargs="+", default=["project", "frozen", "condition", "shuffled"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--evaluations", type=int, default=35_000)
-    parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
         table()

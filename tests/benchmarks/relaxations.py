@@ -11,7 +11,6 @@ Context), averaged over labels. ``each``: evaluations a lift. ``per_evaluation``
 CPU time a lift, user and system, in this one process.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import torch
 from openmm_gancl import Lifter, learn, load_model, load_system
 from openmm_gancl.files import write_atomically
 from openmm_gancl.free_energy.weight_statistics import effective_sample_size
+from tests.benchmarks.arguments import parser_of
 from tests.physics.valine import valine
 
 RESULTS = Path(__file__).parent / "results" / "relaxations"
@@ -96,10 +96,7 @@ def table(names):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", nargs="+", choices=EVALUATIONS, default=list(EVALUATIONS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--table", action="store_true")
+    parser = parser_of(__doc__, [1, 2], EVALUATIONS)
     arguments = parser.parse_args()
     if arguments.table:
         return table(arguments.systems)

@@ -12,7 +12,6 @@ it. ``weighted``: the same, bins weighted by the reference's errors. ``populatio
 180, 60 and -60 degrees, C7eq, C5, C7ax (of the first two). ``cpu``: seconds, user and system, of this process.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -27,6 +26,7 @@ from openmm_gancl.lifting.frame_check import check_frames, labels_of_check
 from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.rounds import pooled_log_weights
 from openmm_gancl.sampling.short_windows import ShortWindows
+from tests.benchmarks.arguments import parser_of
 from tests.physics.exact import FORKED
 
 RESULTS = Path(__file__).parent / "results" / "rotamers"
@@ -142,11 +142,8 @@ def table():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", nargs="+", default=list(BUDGETS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser = parser_of(__doc__, [1, 2, 3, 4, 5], BUDGETS)
     parser.add_argument("--budgets", type=int, nargs="+", help="in place of each system's own")
-    parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     for seed in () if arguments.table else arguments.seeds:

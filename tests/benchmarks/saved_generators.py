@@ -13,7 +13,6 @@ labels is from 400 other lifts there, whose scatter lowers the result a little. 
 their step from a pilot.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from openmm_gancl.files import write_atomically
 from openmm_gancl.lifting.draws import draw_base
 from openmm_gancl.lifting.latent_relaxation import LatentMoves, choose_step, lift_latent
 from openmm_gancl.lifting.rounds import load_round
+from tests.benchmarks.arguments import parser_of
 
 RESULTS = Path(__file__).parent / "results" / "saved_generators"
 REFERENCE = Path(__file__).parent.parent / "data" / "alanine_dipeptide_vacuum.npz"
@@ -111,11 +111,8 @@ def table(names):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, [1, 2, 3, 4], SYSTEMS)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
-    parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
         return table(arguments.systems)

@@ -16,7 +16,6 @@ density of structures, nats, less that of the map alone; the last tenth is held 
 ``seconds``: CPU time of the training, user and system.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -35,6 +34,7 @@ from openmm_gancl.generator.score_fit import fit_triangular
 from openmm_gancl.lifting.draws import log_targets
 from openmm_gancl.lifting.loop import LEAST_TRAINING_WEIGHT, LOG_TRUNCATION, learn
 from openmm_gancl.reference.chart import chart_for
+from tests.benchmarks.arguments import parser_of
 from tests.physics.exact import FORKED
 
 RESULTS = Path(__file__).parent / "results" / "trainings"
@@ -160,11 +160,9 @@ def table(name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, [1, 2, 3, 4])
     parser.add_argument("--system", choices=PROBLEMS, default="forked_oscillator")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--trainings", choices=TERMS, nargs="+", default=list(TERMS))
-    parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     name, system = arguments.system, load_system(arguments.system)
     if arguments.table:

@@ -185,6 +185,27 @@ def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
     refused(gancl("run", tmp_path / "broken.toml", "-o", tmp_path / "a"), "unknown key 'colour'")
 
 
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path, finished):
+    """Nor one of its parents; a folder that was there stays, with what is in it."""
+    new, there = tmp_path / "not" / "there", tmp_path / "there"
+    there.mkdir()
+    loop = ("--preset", "quick")
+    for folder in (new, there):
+        refused(gancl("run", SYSTEM, "-o", folder, *loop, "--max-evaluations", "10"), "--max-evaluations")
+        refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--platform", "Abacus"), "no platform")
+        refused(gancl("run", SYSTEM, "-o", folder, *QUICK, "--scheduler", "tcp://127.0.0.1:1"), "scheduler")
+        own = ("--traj", "no.dcd", "--top", tmp_path / "no.pdb", "-o", folder)
+        refused(gancl("train", SYSTEM, *own), "no.")
+        assert sorted(tmp_path.rglob("*")) == [there]
+    (there / "mine.txt").write_text("")
+    refused(gancl("run", SYSTEM, "-o", there, *loop), "holds other files")
+    assert sorted(tmp_path.rglob("*")) == [there, there / "mine.txt"]
+    # what was computed is kept
+    before = sorted(finished[0].rglob("*"))
+    refused(gancl("run", SYSTEM, "-o", finished[0], *QUICK, "--seed", "3"), "--seed 0")
+    assert sorted(finished[0].rglob("*")) == before
+
+
 def test_options_that_would_be_ignored_are_refused(tmp_path, finished):
     folder, _ = finished
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--features", "foo"), "--features is of learned labels")
@@ -200,6 +221,7 @@ def test_what_cannot_end_well_is_refused_before_the_work(tmp_path, finished):
     refused(gancl("run", "alanine_dipeptide_water", "-o", tmp_path / "a"), "use umbrella windows")
     own = ("train", SYSTEM, "--traj", "no.dcd", "--top", "no.pdb", "-o")
     refused(gancl(*own, tmp_path / "nowhere" / "m.safetensors"), "there is no folder")
+    (tmp_path / "mine.txt").write_text("")
     refused(gancl(*own, tmp_path), "holds other files", "name a new folder")
     refused(gancl("export", folder, "-o", tmp_path), "is a folder: name a file in it")
     assert not list(tmp_path.parent.glob("*.tmp"))
@@ -389,7 +411,7 @@ def test_the_doctor_tells_a_line_each():
     ("module", "message"),
     [
         ("raise ImportError('libtorch.so is not here')", "cannot be imported (ImportError: libtorch.so is not here)"),
-        ("import os; os.abort()", "cannot be imported (ended by signal 6)"),
+        ("import os; os.abort()", "cannot be imported (the process crashed with signal 6)"),
         ("TorchForce = int", "cannot make a force"),
     ],
 )
@@ -402,6 +424,21 @@ def test_the_doctor_explains_what_openmm_torch_cannot_do(monkeypatch, tmp_path, 
     (finding,) = doctor._openmmtorch()
     assert not finding.ok and not finding.needed
     assert message in finding.found and "backend='python' meanwhile" in finding.remedy
+
+
+def test_the_doctor_survives_a_platform_that_crashes(monkeypatch, tmp_path):
+    """As PoCL's OpenCL may; another one fails as OpenMM says it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'openmm_gancl.cli.platform_check' in sys.orig_argv and sys.orig_argv[-1] == 'OpenCL':\n"
+        "    os.abort()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setattr("openmm_gancl.engine.platforms.platform_names", lambda: ["Reference", "OpenCL", "Abacus"])
+    findings = doctor._openmm_platforms()
+    assert [finding.ok for finding in findings[:3]] == [True, False, False]
+    assert "us a step" in findings[0].found and "crashed with signal 6" in findings[1].found
+    assert "no platform 'Abacus'" in findings[2].found and not any(finding.needed for finding in findings[1:3])
 
 
 def test_pairs_of_versions_that_do_not_fit_are_known(monkeypatch):
@@ -443,6 +480,19 @@ def test_the_environment_is_explained_in_one_sentence(capsys, tmp_path):
         with pytest.raises(typer.Exit) as ended, exit_codes(False):
             raise error
         assert ended.value.exit_code == code and message in capsys.readouterr().err
+
+
+def test_a_log_hears_of_a_step_that_says_nothing_of_itself(monkeypatch, capsys):
+    """As a fit of half a minute is; no step is silent for five seconds."""
+    assert reporting.LONGEST_SILENCE <= 5.0
+    monkeypatch.setattr(reporting, "LONGEST_SILENCE", 0.4)
+    monkeypatch.setattr(reporting, "TICK", 0.05)
+    with LogReporter().step("fitting", 1):
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:  # busy in Python, which leaves other threads least time
+            sum(range(1000))
+    lines = capsys.readouterr().err.splitlines()
+    assert 4 <= len(lines) <= 6 and all(line.startswith("fitting: after ") for line in lines[1:-1])
 
 
 def test_a_log_tells_each_quarter_and_an_early_end(capsys):

@@ -11,6 +11,7 @@ added up in ``tests/fuzz/minutes.json``.
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import re
 import resource
@@ -102,6 +103,10 @@ def main():
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--work", type=Path, default=Path("runs/fuzz"))
     given = parser.parse_args()
+    if unknown := sorted(set(given.formats) - set(formats)):
+        sys.exit(f"no format {unknown[0]}: give some of {', '.join(formats)}")
+    if importlib.util.find_spec("atheris") is None:
+        sys.exit("cannot run: pip install atheris")
     for name in given.formats:
         print(name, "found nothing" if run(name, given.minutes, given.work) else "BROKE", flush=True)
 

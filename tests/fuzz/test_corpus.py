@@ -1,12 +1,13 @@
 """Files that fuzzing begins with, and that once broke a reader: read, or refused in one sentence."""
 
+import sys
 import time
 
 import pytest
 
 from openmm_gancl import files
 
-from . import targets
+from . import run, targets
 
 MAX_SECONDS = 5.0
 
@@ -41,3 +42,13 @@ def test_a_reader_that_raises_something_else_is_noticed(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(files, "limit_process", lambda *limits: (_ for _ in ()).throw(RuntimeError))
     assert "crashes" in str(targets.outcome("dcd", (targets.CORPUS / "dcd" / "whole").read_bytes()))
+
+
+def test_fuzzing_without_atheris_says_what_is_missing_and_records_nothing(monkeypatch, tmp_path):
+    """It once said that every reader broke."""
+    minutes = run.MINUTES.read_bytes()
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    monkeypatch.setattr(sys, "argv", ["run", "dat", "--work", str(tmp_path / "work")])
+    with pytest.raises(SystemExit, match="cannot run: pip install atheris"):
+        run.main()
+    assert run.MINUTES.read_bytes() == minutes and not (tmp_path / "work").exists()

@@ -437,7 +437,7 @@ def test_windows_that_cannot_be_continued_say_why(chain):
         (frames, {"labels": [[0.5], [1.5], [2.5]]}, "`labels` are others than those"),
         (frames, {"force_constants": 3.0}, "`force_constants` are others"),
         (frames, {"force_constants": [3.0, 3.0]}, "`force_constants` are others"),
-        (frames, {"starts": "structure"}, "leave starts out"),
+        (frames, {"starts": "structure"}, "leave `starts` out"),
         (replace(frames, walkers=None), {}, "do not say where their windows ended"),
         (replace(frames, walkers=walkers), {}, "window 1 blew up"),
     ):
@@ -473,6 +473,22 @@ def test_windows_until_an_error(chain, rounds):
         chain, until=0.25, max_frames_per_window=512, continued=found.frames, bins=24, platform="Reference"
     )
     assert more.reached and len(more.frames) == len(found.frames)
+
+
+def test_windows_until_an_error_are_those_that_are_continued(chain, rounds):
+    """Also where the error is reached already and nothing is sampled: the answer would be of other windows."""
+    found, _ = rounds
+    labels, same = found.frames.window_labels(), {"force_constants": 20.0}
+    for given, options, words in (
+        (labels + 0.1, same, "`labels` are others than those"),
+        (labels[:-1], same, "`labels` are others than those"),
+        (labels, {"force_constants": 25.0}, "`force_constants` are others"),
+        (None, {"starts": "structure"}, "leave `starts` out"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sample_until(chain, given, until=0.25, max_frames_per_window=512, continued=found.frames, **options)
+    again = sample_until(chain, labels, until=0.25, max_frames_per_window=512, continued=found.frames, bins=24, **same)
+    assert again.reached and len(again.frames) == len(found.frames)
 
 
 def test_what_each_window_still_needs(rounds):

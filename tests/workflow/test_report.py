@@ -109,6 +109,7 @@ def test_sections_in_order_after_the_doubts(page):
     assert places == sorted(places) and "A trial (preset quick), not to be trusted" in page
     doubts = page[page.index('id="doubts"') : page.index("</ul>")]
     assert "raise <code>max_evaluations</code>" in doubts and "`" not in doubts
+    assert "Committor from left to right, of the reduced model in the limit of high friction (overdamped)" in page
     assert "frames, half against half" in page and "Checksums (SHA-256)" in page and "nan" not in page.lower().split()
 
 

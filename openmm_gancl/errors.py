@@ -1,9 +1,18 @@
-"""The exception for bad input or environment, and a filter for needless warnings of other packages."""
+"""The exception for bad input or environment, what refuses arguments of another kind, and a filter for warnings."""
 
+import inspect
 import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from types import UnionType
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MAX_BEGINNING, MAX_END = 450, 200
 """Characters of a text that are kept; files may put anything between."""
@@ -31,6 +40,45 @@ def first_line(error: BaseException) -> str:
 def last_line(error: BaseException) -> str:
     """The last line of an exception's text, where TorchScript gives its reason, or its kind."""
     return (str(error).strip().split("\n")[-1] or type(error).__name__).rstrip(".")
+
+
+def _kinds(annotation: Any) -> list[str]:
+    """What an argument may be, where that is text, a path, a class of this package, or none: names of the kinds."""
+    found = []
+    for one in get_args(annotation) if isinstance(annotation, UnionType) else (annotation,):
+        if one is Path or get_origin(one) is os.PathLike:
+            found.append("path")
+        elif isinstance(one, type) and (one in (str, type(None)) or one.__module__.startswith(f"{__package__}.")):
+            found.append(one.__name__)
+        else:
+            return []
+    return [] if found == ["NoneType"] else found
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that refuses in a sentence an argument of another kind: the name of a system in place of it, say.
+
+    Looked at are text, numbers, lists, arrays and None where text, a path or a class of this package is expected.
+    """
+    expected = {name: _kinds(annotation) for name, annotation in function.__annotations__.items()}
+    names, title = list(inspect.signature(function).parameters), function.__qualname__.removesuffix(".__init__")
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+            kinds, kind = expected.get(name), type(value)
+            fits = not kinds or kind.__name__ in kinds or (kind is str and "path" in kinds)
+            if not fits and kind.__module__ in ("builtins", "numpy"):
+                given = "None" if value is None else _with_article(kind.__name__)
+                wanted = " or ".join(_with_article(one) for one in kinds if one != "NoneType")
+                raise InputError(f"`{name}` of {title} is {given}: give {wanted}")
+        return function(*args, **kwargs)
+
+    return call
 
 
 @contextmanager

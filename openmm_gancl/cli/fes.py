@@ -189,15 +189,16 @@ def _report(analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, given: An
 Cvs = Annotated[
     list[str],
     typer.Option(
+        metavar="CV",
         help="phi:2 (the residue's number in the topology's file), phi:B/52A (chain, insertion code), psi:2, "
         "torsion:4,6,8,14, angle:a,b,c, distance:a,b, rg, rmsd:FILE, column:NAME, npy:FILE; "
-        "once or twice."
+        "once or twice.",
     ),
 ]
 Temperature = Annotated[float, typer.Option(help="K.")]
 Trajectories = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[TRAJ...]", help="Trajectories that mdtraj reads; none if other files have it all."),
+    typer.Argument(metavar="TRAJ", help="Trajectories that mdtraj reads; none if other files have it all."),
 ]
 Top = Annotated[Path | None, typer.Option(help="Topology of the trajectories, a PDB file, say.")]
 LogWeights = Annotated[Path | None, typer.Option(help="Log-weights of the frames, npy or text, one a frame.")]
@@ -205,14 +206,18 @@ Weights = Annotated[Path | None, typer.Option(help="Weights themselves, likewise
 Colvars = Annotated[
     list[Path] | None,
     typer.Option(
+        metavar="FILE...",
         help="Tables for column:NAME and --bias-columns: COLVAR files of PLUMED, xvg of GROMACS, colvars.traj, "
-        "cpptraj's dat, CSV, plain columns (column:2 is the second); one or more, wildcards too."
+        "cpptraj's dat, CSV, plain columns (column:2 is the second); one or more, wildcards too.",
     ),
 ]
 BiasColumns = Annotated[str | None, typer.Option(help="Columns of these tables, a,b or *.bias, whose sum is the bias.")]
 HillsFiles = Annotated[
     list[Path] | None,
-    typer.Option(help="HILLS of PLUMED: undone as at each frame, less c(t); alone, their centres are the frames."),
+    typer.Option(
+        metavar="FILE...",
+        help="HILLS of PLUMED: undone as at each frame, less c(t); alone, their centres are the frames.",
+    ),
 ]
 Windows = Annotated[
     Path | None,
@@ -250,7 +255,8 @@ Metadynamics = Annotated[
 BiasRanges = Annotated[
     list[str] | None,
     typer.Option(
-        help="minValue:maxValue of each Metadynamics variable; with periods only where the frames do not tell them."
+        metavar="LOW:HIGH",
+        help="minValue:maxValue of each Metadynamics variable; with periods only where the frames do not tell them.",
     ),
 ]
 Opes = Annotated[
@@ -270,7 +276,8 @@ OpesKernels = Annotated[
     ),
 ]
 BiasCvs = Annotated[
-    list[str] | None, typer.Option(help="What the windows or the bias act on, if not the --cv; repeatable.")
+    list[str] | None,
+    typer.Option(metavar="CV", help="What the windows or the bias act on, if not the --cv; repeatable."),
 ]
 Bins = Annotated[int | None, typer.Option(min=4, help="Bins a coordinate; 72 in two, 120 in one dimension.")]
 Kind = Annotated[str, typer.Option(help="kde or histogram.")]
@@ -280,24 +287,30 @@ Ranges = Annotated[
     list[str] | None,
     typer.Option(
         "--range",
+        metavar="LOW:HIGH",
         help="low:high of the surface, once for each coordinate without a period; as far as enough samples reach by "
         "default.",
     ),
 ]
-Labels = Annotated[list[str] | None, typer.Option(help="Name of an axis, as 'phi of ALA2'; once for each coordinate.")]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="Name of an axis, as 'phi of ALA2'; once for each coordinate."),
+]
 AxisUnits = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="UNIT",
         help="degrees, radians, nm or angstrom, once for all or for each coordinate: of places in table, pictures and "
-        "JSON, and of --basin and --range; degrees for angles by default, with --basin in the coordinate's own."
+        "JSON, and of --basin and --range; degrees for angles by default, with --basin in the coordinate's own.",
     ),
 ]
 Unit = Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is always in kJ/mol.")]
 Basins = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="NAME:BOX",
         help="name:low:high, or name:low:high:low:high; the coordinate's unit; repeatable, the first is zero; found on "
-        "the surface if none is given."
+        "the surface if none is given.",
     ),
 ]
 

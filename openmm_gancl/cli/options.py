@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where the result goes.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every random number; the same seed gives the same result.")]
 Platform = Annotated[str, typer.Option(help="An OpenMM platform, or auto to measure once.")]
 Workers = Annotated[

@@ -14,7 +14,7 @@ import typer
 from ..engine.ticks import repeated
 from .options import as_options
 
-LONGEST_SILENCE = 4.5
+LONGEST_SILENCE = 4.0
 """Seconds after which a log hears of a step again, also while a fit says nothing of itself."""
 
 TICK = 0.25

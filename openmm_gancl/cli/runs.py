@@ -187,9 +187,11 @@ def _begin(
     if check_time_step and until != LAST_STAGE:
         raise InputError("--check-time-step compares surfaces: say `gancl run`, or leave it out")
     if output is None:
+        from ..system.library import card_path
         from ..workflow.folder import is_run_folder
 
         if until == LAST_STAGE and not is_run_folder(Path(target)):
+            card_path(target)  # a name that is misspelled is the first thing to say
             raise InputError("there is no place for the results: name a run folder with -o RUN")
         check_run(target, "-o RUN")
         check_no_options(vars(options), vars(run_options(relax_steps=None)))

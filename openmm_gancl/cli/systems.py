@@ -11,7 +11,7 @@ from . import options as shared
 from .exit_codes import exit_codes
 
 Words = Annotated[
-    list[str] | None, typer.Argument(metavar="[copy NAME DIR]", help="Copy a system's card and files to a folder.")
+    list[str] | None, typer.Argument(metavar="copy NAME DIR", help="Copy a system's card and files to a folder.")
 ]
 
 

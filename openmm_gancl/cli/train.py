@@ -118,10 +118,14 @@ def _check_no_frames(target: str, of_frames: bool, output: Path | None, given: d
 def train(
     target: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or with --traj a system's name or card.")],
     top: Annotated[Path | None, typer.Option(help="Topology of your own frames.")] = None,
-    traj: Annotated[list[Path] | None, typer.Option(help="A trajectory of your own frames; repeatable.")] = None,
+    traj: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A trajectory of your own frames; repeatable.")
+    ] = None,
     cv: Annotated[
         list[str] | None,
-        typer.Option(help="A label, as phi:2 or torsion:4,6,8,14; repeatable; must be those of the card."),
+        typer.Option(
+            metavar="CV", help="A label, as phi:2 or torsion:4,6,8,14; repeatable; must be those of the card."
+        ),
     ] = None,
     log_weights: Annotated[
         Path | None, typer.Option(help="Log-weights of the frames, npy or text, one a frame.")

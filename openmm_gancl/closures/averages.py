@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
 from ..free_energy.label_tables import LabelTables
@@ -55,6 +55,7 @@ class LabelAverages:
         ]
 
 
+@checked
 def averages_at_labels(ensemble: Ensemble, observable: Observable, labels: FloatArray | None = None) -> LabelAverages:
     """Averages of an observable over the lifts of single labels.
 
@@ -165,6 +166,7 @@ class ConditionalAverage:
         return edges, values.reshape(shape), errors.reshape(shape)
 
 
+@checked
 def conditional_average(ensemble: Ensemble, observable: Observable) -> ConditionalAverage:
     """The average of an observable given the label, as a smooth function of it, fitted to all lifts.
 
@@ -183,6 +185,7 @@ def conditional_average(ensemble: Ensemble, observable: Observable) -> Condition
     return ConditionalAverage(ensemble.slow, tuple(fits), ensemble.labels[ok])
 
 
+@checked
 def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatArray, FloatArray]:
     """The equilibrium average of an observable over all labels, from the same lifts.
 

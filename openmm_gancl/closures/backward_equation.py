@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh, splu, spsolve
 
 from ..coordinates.basin import Basin
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import BoolArray, FloatArray, IntArray
 from .reduced_model import ReducedModel
 
@@ -178,6 +178,7 @@ def _name(region: Region) -> str:
     return f"basin {region.name}" if isinstance(region, Basin) else "a mask"
 
 
+@checked
 def core_of(model: ReducedModel, basin: Basin, depth: float = CORE_DEPTH) -> BoolArray:
     """The cells of a basin that lie near its lowest, shape=(n_0, ...).
 
@@ -198,6 +199,7 @@ def core_of(model: ReducedModel, basin: Basin, depth: float = CORE_DEPTH) -> Boo
     return np.asarray(inside & (model.energy < model.energy[inside].min() + depth))
 
 
+@checked
 def mean_passage_times_to(model: ReducedModel, basin: Region) -> FloatArray:
     """Mean time to reach a basin from each cell, shape=(n_0, ...), ps: ``L t = -1``; NaN where it cannot be reached.
 
@@ -209,6 +211,7 @@ def mean_passage_times_to(model: ReducedModel, basin: Region) -> FloatArray:
     return generator.field(generator._solve(inside, np.zeros(len(inside)), generator.populations))
 
 
+@checked
 def committor(model: ReducedModel, first: Region, second: Region) -> FloatArray:
     """Probability to reach the second basin before the first, shape=(n_0, ...): ``L q = 0`` between them.
 
@@ -229,6 +232,7 @@ def _committor(generator: GridGenerator, first: Region, second: Region) -> Float
     return generator._solve(one | other, other.astype(float), np.zeros(len(one)))
 
 
+@checked
 def mean_passage_times(model: ReducedModel, first: Region, second: Region) -> FloatArray:
     """Mean times from entering one basin to reaching the other, there and back, shape=(2,), ps.
 
@@ -258,6 +262,7 @@ class Relaxations:
     functions: FloatArray
 
 
+@checked
 def relaxations(model: ReducedModel, n: int = 3) -> Relaxations:
     """The longest implied time scales and their eigenfunctions.
 

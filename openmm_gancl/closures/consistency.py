@@ -20,7 +20,7 @@ from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels, in_d
 from ..engine.platforms import make_context, resolved_platform
 from ..engine.random_numbers import Name, named_rng, named_seed
 from ..engine.tasks import Workers
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..lifting.lifter import Lifter
@@ -241,6 +241,7 @@ def _coordinates(chart: Chart, topology: object) -> tuple[tuple[str, ...], IntAr
     return tuple(names[i] for i in chosen), chosen, periods[chosen]
 
 
+@checked
 def consistency_of(
     ensembles: Sequence[LiftedEnsemble], frames: Frames, chart: Chart, system: MolecularSystem
 ) -> Consistency:
@@ -326,6 +327,7 @@ def _row(
     )
 
 
+@checked
 def check_consistency(
     system: MolecularSystem,
     generator: InvertibleGenerator,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..coordinates.slow_coordinates import SlowCoordinates
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.surface import FreeEnergySurface
 from ..lifting.label_regression import LabelRegression
 from ..sampling.swarms import Swarm
@@ -121,9 +121,10 @@ class EffectiveDynamics(Rates):
                 f"{p_value:.2g})"
             )
         p_value = float(np.max(scan.p_values, initial=0.0, where=np.isfinite(scan.p_values)))
+        longest = scan.lags[scan.chosen]
         return (
-            f"drift and diffusion have no plateau: from none of the lags tried up to {scan.lags[scan.chosen]:.3g} "
-            f"ps does one model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
+            f"drift and diffusion have no plateau: from none of the first lags tried ({longest:.3g} ps at most) does "
+            f"one model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
             f"{LEAST_P_VALUE:g})"
         )
 
@@ -154,6 +155,7 @@ class EffectiveDynamics(Rates):
         return doubts
 
 
+@checked
 def effective_dynamics(
     swarm: Swarm,
     slow: SlowCoordinates,

@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..files import load_arrays
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface
@@ -189,6 +189,7 @@ class InertialModel:
         return advance
 
 
+@checked
 def load_inertial_model(path: str | Path) -> InertialModel:
     """Read what `InertialModel.save` wrote.
 
@@ -345,6 +346,7 @@ class _Fitter:
         return [_moments(Displacements(part, np.full(len(part), 1 / len(part))), self.times)[0] for part in parts]
 
 
+@checked
 def fit_inertial_model(
     swarm: Swarm,
     slow: SlowCoordinates,

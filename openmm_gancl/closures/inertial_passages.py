@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.grid import bin_centres
 from ..units import BoolArray, FloatArray, whole_number
 from .backward_equation import Region, committor
@@ -58,6 +58,7 @@ class InertialPassages:
         ]
 
 
+@checked
 def inertial_passage_times(
     model: InertialModel,
     first: Region,

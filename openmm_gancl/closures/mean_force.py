@@ -12,7 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import chi2, norm
 from threadpoolctl import threadpool_limits
 
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.cox_process import CORRELATION_LENGTHS
 from ..free_energy.label_tables import LabelTables
 from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface
@@ -74,6 +74,7 @@ class MeanForceTest:
         ]
 
 
+@checked
 def mean_force_values(ensemble: Ensemble, platform: str = "Reference", *, with_metric_term: bool = True) -> FloatArray:
     """``f . v + kT div v`` of each configuration, shape=(n, d), kJ/mol over the label's unit; zero without a weight.
 
@@ -172,6 +173,7 @@ def _deviate(differences: FloatArray, covariance: FloatArray) -> float:
     return float(np.sqrt(2 * chi_squared) - np.sqrt(2 * kept.sum() - 1))
 
 
+@checked
 def closure_test(
     ensemble: Ensemble,
     forces: FloatArray | None = None,

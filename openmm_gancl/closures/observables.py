@@ -7,7 +7,7 @@ import numpy as np
 
 from ..coordinates.slow_coordinates import SlowCoordinates, slow_as_module
 from ..engine.serialization import deserialized, serialized
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..lifting.evaluation import evaluate
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, numbers
@@ -19,6 +19,7 @@ Observable = Callable[[FloatArray], Any]
 FRAMES_AT_ONCE = 5000
 
 
+@checked
 def of_trajectory(system: MolecularSystem, function: Callable[[Any], Any]) -> Observable:
     """An observable by a function of an ``mdtraj.Trajectory``, as ``mdtraj.compute_rg``.
 
@@ -32,6 +33,7 @@ def of_trajectory(system: MolecularSystem, function: Callable[[Any], Any]) -> Ob
     return lambda positions: function(mdtraj.Trajectory(positions, topology))
 
 
+@checked
 def group_energy(system: MolecularSystem, group: int, platform: str = "Reference") -> Observable:
     """The energy of the forces of one force group, kJ/mol.
 
@@ -54,6 +56,7 @@ def group_energy(system: MolecularSystem, group: int, platform: str = "Reference
     return lambda positions: evaluate(xml, positions, platform, with_forces=False)[0]
 
 
+@checked
 def potential_energy(system: MolecularSystem, platform: str = "Reference") -> Observable:
     """The energy of all forces, kJ/mol.
 
@@ -70,6 +73,7 @@ def forces_of(system: MolecularSystem, positions: FloatArray, platform: str = "R
     return evaluate(serialized(system.system), positions, platform)[1]
 
 
+@checked
 def projected_force(
     system: MolecularSystem, slow: SlowCoordinates | None = None, platform: str = "Reference"
 ) -> Observable:
@@ -93,6 +97,7 @@ def projected_force(
     return observable
 
 
+@checked
 def metric_term(system: MolecularSystem, slow: SlowCoordinates | None = None) -> Observable:
     """``kT div v``, shape=(n, d), kJ/mol over the coordinate's unit: what the volume at a label adds to its mean force.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..coordinates.basin import Basin
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray, IntArray
 from .backward_equation import Relaxations
 from .reduced_model import ReducedModel
@@ -26,6 +26,7 @@ class PassageTimes:
     counts: IntArray
 
 
+@checked
 def passage_times(labels: FloatArray, interval: float, first: Basin, second: Basin) -> PassageTimes:
     """Count passages: the time that the last basin was the first, over the passages from it, and the other way.
 
@@ -61,6 +62,7 @@ def passage_times(labels: FloatArray, interval: float, first: Basin, second: Bas
     return PassageTimes(mean, error, n)
 
 
+@checked
 def time_scales_along(
     model: ReducedModel, slowest: Relaxations, labels: FloatArray, lag: int, interval: float
 ) -> FloatArray:
@@ -91,6 +93,7 @@ def time_scales_along(
     return np.array(found)
 
 
+@checked
 def projected(model: ReducedModel, field: FloatArray, labels: FloatArray) -> FloatArray:
     """A field of a reduced model (committor, eigenfunction) along a trajectory projected onto it, shape=(n,).
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import checked
 from ..free_energy.axes import SurfaceAxis, axes_of
 from ..free_energy.plots import COLOURS, new_figure
 from ..free_energy.surface import FreeEnergySurface
@@ -127,6 +128,7 @@ def _curve(
     panel.legend(frameon=False)
 
 
+@checked
 def plot_closures(test: MeanForceTest, rates: Rates | None, energy: FloatArray, error: FloatArray) -> Any:
     """Free energies, potential energy, and where runs were made drift and diffusion, over one or two labels.
 

@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_edt
 
 from ..coordinates.slow_coordinates import Axes
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..files import load_arrays
 from ..free_energy.grid import bin_centres, bin_indices
 from ..free_energy.surface import FreeEnergySurface
@@ -260,6 +260,7 @@ class ReducedModel:
         )
 
 
+@checked
 def load_reduced_model(path: str | Path) -> ReducedModel:
     """Read what `ReducedModel.save` wrote.
 

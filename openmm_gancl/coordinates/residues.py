@@ -181,6 +181,6 @@ def backbone_atoms(kind: str, residue: str, name: str, topology: Any) -> list[in
             only or f"{_owner(row, topology)} ({_by_atoms(row)})" for row, only in zip(found, names, strict=True)
         ]
         known = _listed(residues) or "none"
-        raise InputError(f"{name} matches nothing: residues of the topology with a {kind} are {known}")
+        raise InputError(f"{name} matches nothing: residues of the topology that have {kind}: {known}")
     _check_names(chosen[0], name, topology)
     return [int(atom) for atom in chosen[0]]

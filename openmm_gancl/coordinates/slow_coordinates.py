@@ -129,6 +129,19 @@ def checked_constants(constants: Any, slow: SlowCoordinates) -> FloatArray:
     return found
 
 
+def _shaped(name: str, values: Any, kind: type, shape: tuple[int, ...]) -> Any:
+    """Values of a coordinate as an array of a kind and a shape, of which -1 is any number of rows.
+
+    Raises:
+        InputError: they are none.
+    """
+    try:
+        return np.asarray(values, dtype=kind).reshape(shape)
+    except (TypeError, ValueError):
+        of_rows = ", ".join("n" if size < 0 else str(size) for size in shape)
+        raise InputError(f"`{name}` is {values!r}: give numbers of shape ({of_rows})") from None
+
+
 @dataclass(frozen=True)
 class Torsions:
     """Torsion angles as slow coordinates.
@@ -146,7 +159,7 @@ class Torsions:
 
     def __post_init__(self) -> None:
         """Derive periods and domain."""
-        atoms = np.asarray(self.atoms, dtype=np.int64).reshape(-1, 4)
+        atoms = _shaped("atoms", self.atoms, np.int64, (-1, 4))
         d = len(self.names)
         if len(atoms) != d or d == 0:
             raise InputError(f"{d} label names for {len(atoms)} torsions: give one name a torsion")
@@ -186,8 +199,8 @@ class ParticleCoordinates:
 
     def __post_init__(self) -> None:
         """Derive periods."""
-        object.__setattr__(self, "components", np.asarray(self.components, dtype=np.int64).reshape(-1, 2))
-        object.__setattr__(self, "domain", np.asarray(self.domain, dtype=float).reshape(-1, 2))
+        object.__setattr__(self, "components", _shaped("components", self.components, np.int64, (-1, 2)))
+        object.__setattr__(self, "domain", _shaped("domain", self.domain, float, (-1, 2)))
         object.__setattr__(self, "periods", np.full(len(self.names), np.inf))
 
     @property
@@ -241,8 +254,8 @@ class ModuleCoordinates:
         """Check the shapes."""
         d = len(self.names)
         for name, shape in (("periods", (d,)), ("domain", (d, 2))):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float).reshape(shape))
-        object.__setattr__(self, "chart_torsions", np.asarray(self.chart_torsions, dtype=np.int64).reshape(-1, 4))
+            object.__setattr__(self, name, _shaped(name, getattr(self, name), float, shape))
+        object.__setattr__(self, "chart_torsions", _shaped("chart_torsions", self.chart_torsions, np.int64, (-1, 4)))
         periodic = np.isfinite(self.periods)
         if not np.allclose(self.periods[periodic], 2 * np.pi):
             raise InputError(f"periods {self.periods.tolist()}: a coordinate has the period 2 pi, or none (inf)")

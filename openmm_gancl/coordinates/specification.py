@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray, IntArray
 from .residues import BACKBONE, RESIDUE, atom_label, atoms_label, backbone_atoms, residue_label
 
@@ -156,6 +156,7 @@ def _label(kind: str, rest: str, atoms: IntArray, topology: Any) -> str:
     return f"RMSD from {Path(file).stem}" + (f" of {selection}" if selection else "")
 
 
+@checked
 def parse_cv(name: str, topology: Any) -> CollectiveVariable:
     """The collective variable of a specification.
 

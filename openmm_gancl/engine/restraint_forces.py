@@ -6,7 +6,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray
 
 
@@ -98,6 +98,7 @@ def _force_of_parameters(slow: SlowCoordinates, parameters: dict[str, float], ba
     return force
 
 
+@checked
 def make_restraint(
     slow: SlowCoordinates,
     kappa: FloatArray,
@@ -147,6 +148,7 @@ def add_restraint(system: openmm.System, slow: SlowCoordinates, kappa: FloatArra
     return restraint
 
 
+@checked
 def coordinate_forces(slow: SlowCoordinates, *, backend: Any = "auto") -> list[openmm.Force]:
     """Each coordinate as a force whose energy is its value: for CustomCVForce, Metadynamics' BiasVariable and others.
 

@@ -74,6 +74,13 @@ class Density:
     counts: BlockCounts
     kernel: _Kernel
 
+    @property
+    def smoothed(self) -> str:
+        """What the bandwidths are of, for people; empty for a histogram."""
+        if not self.bandwidths.any():
+            return ""
+        return "density" if self.kernel.first is None else "ratio to a smooth first estimate"
+
     def of(self, multiplicities: FloatArray, chunk: int = 10) -> FloatArray:
         """The probabilities with every block taken so many times, shape=(n_replicates, n_0, ...)."""
         parts = [multiplicities[i : i + chunk] for i in range(0, len(multiplicities), chunk)]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..coordinates.basin import Basin
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..trajectories.bias_checks import bias_differences
 from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
@@ -230,6 +230,7 @@ class _Weighted:
         return n * effective_sample_size(log_weights) / len(log_weights), share
 
 
+@checked
 def analyse(
     observations: Observations,
     *,

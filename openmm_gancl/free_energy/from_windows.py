@@ -8,7 +8,7 @@ import numpy as np
 
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..sampling.frames import Frames
 from ..sampling.windows import check_continued, sample_windows
 from ..system.molecular_system import MolecularSystem
@@ -47,6 +47,7 @@ def _observations(
     )
 
 
+@checked
 def analyse_windows(
     system: Any,
     frames: Frames,
@@ -96,6 +97,7 @@ def analyse_windows(
     )
 
 
+@checked
 def median_error(analysis: TrajectoryAnalysis, below: float = LOW) -> float:
     """Of the surface's bins below so many kT, kT; NaN where none is known."""
     surface, kT = analysis.surface, thermal_energy(analysis.surface.temperature)
@@ -103,6 +105,7 @@ def median_error(analysis: TrajectoryAnalysis, below: float = LOW) -> float:
     return float(np.median(known)) / kT if len(known) and np.isfinite(known).all() else float("nan")
 
 
+@checked
 def frames_needed(analysis: TrajectoryAnalysis, target_error: float, below: float = LOW) -> IntArray:
     """Frames that each window still needs until the surface's error near it is the target, shape=(n_windows,).
 
@@ -153,6 +156,7 @@ class SampledWindows:
     reached: bool
 
 
+@checked
 def sample_until(
     system: Any,
     labels: FloatArray | None = None,
@@ -215,6 +219,7 @@ def sample_until(
         frames = sample_windows(system, continued=frames, **how)
 
 
+@checked
 def window_table(analysis: TrajectoryAnalysis, target_error: float | None = None) -> str:
     """One line a window, the one that overlaps least with the others first: what was cut, and its overlap.
 

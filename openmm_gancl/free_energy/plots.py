@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..coordinates.basin import Basin
+from ..errors import checked
 from ..units import FloatArray, energy_unit, thermal_energy
 from .axes import SurfaceAxis, axes_of
 from .convergence import Convergence
@@ -223,6 +224,7 @@ def _name_atoms(figure: Any, surface: FreeEnergySurface, axes: Sequence[SurfaceA
         figure.supxlabel("\n".join(f"{label}: {atoms}" for label, atoms in known), fontsize=7, color="0.4")
 
 
+@checked
 def plot_surface(
     surface: FreeEnergySurface,
     ax: Any = None,
@@ -261,6 +263,7 @@ def plot_surface(
     return ax
 
 
+@checked
 def plot_errors(
     surface: FreeEnergySurface, ax: Any = None, *, unit: str = "kJ/mol", axis_units: Sequence[str] = ()
 ) -> Any:
@@ -277,6 +280,7 @@ def plot_errors(
     return ax
 
 
+@checked
 def plot_convergence(convergence: Convergence, temperature: float, *, unit: str = "kJ/mol") -> Any:
     """Draw the results of the first and of the last part of every trajectory alone; the figure is returned.
 

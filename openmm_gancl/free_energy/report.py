@@ -126,6 +126,7 @@ def as_json(
             for name, axis, atoms in zip(surface.names, axes, resolved, strict=True)
         ],
         "bandwidths": [float(f"{h:.4g}") for h in shown(analysis.density.bandwidths)],
+        "smoothed": analysis.density.smoothed,
         "median_error_kT": round(surface.median_error / kT, 4),
         "basin_order": AS_GIVEN if given else LOWEST_FIRST,
         **_basin_records(analysis, size, shown),
@@ -149,6 +150,13 @@ def _with_units(texts: list[str], units: list[str]) -> str:
     return ", ".join(f"{text} {unit}".rstrip() for text, unit in zip(texts, units, strict=True))
 
 
+def _bandwidths(results: dict[str, Any], units: list[str]) -> str:
+    """With what is smoothed: one of half a turn is a surprise where that is not said."""
+    if not results["smoothed"]:
+        return "none (histogram)"
+    return f"{_with_units([f'{h:.3g}' for h in results['bandwidths']], units)}, of the {results['smoothed']}"
+
+
 def as_text(analysis: "TrajectoryAnalysis", results: dict[str, Any], prefix: Path) -> str:
     """The same for people; doubts first."""
     from .basins import barrier_table, basin_table
@@ -160,7 +168,7 @@ def as_text(analysis: "TrajectoryAnalysis", results: dict[str, Any], prefix: Pat
         ("frames", f"{results['frames']:,} after discarding {sum(analysis.blocks.discarded):,}"),
         ("independent samples", f"{analysis.effective_samples:.0f}"),
         ("median error below 10 kT", f"{results['median_error_kT']:.2f} kT"),
-        ("bandwidths", _with_units([f"{h:.3g}" for h in results["bandwidths"]], units)),
+        ("bandwidths", _bandwidths(results, units)),
     ]
     if analysis.windows is not None:
         windows = results["windows"]

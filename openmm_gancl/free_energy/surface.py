@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..coordinates.slow_coordinates import Axes
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..files import load_arrays
 from ..units import FloatArray, energy_unit, thermal_energy
 
@@ -168,6 +168,7 @@ def _is_whole(surface: FreeEnergySurface) -> bool:
     )
 
 
+@checked
 def load_surface(path: str | Path) -> FreeEnergySurface:
     """Read what `FreeEnergySurface.save` wrote.
 

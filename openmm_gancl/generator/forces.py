@@ -8,7 +8,7 @@ import openmm
 from ..coordinates.slow_coordinates import checked_constants, slow_as_module
 from ..engine.random_numbers import named_rng
 from ..engine.torch_force import Backend, check_module, module_force, restraint_module, taking_numbers
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..reference.chart import CartesianCoordinates
 from ..trajectories.static_bias import TabulatedBias
 from ..units import FloatArray, thermal_energy
@@ -20,6 +20,7 @@ from .model import LiftingModel
 Kind = Literal["slow_bias", "reference", "proposal"]
 
 
+@checked
 def torch_force(
     model: LiftingModel | InvertibleGenerator,
     kind: Kind,

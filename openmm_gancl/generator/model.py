@@ -14,7 +14,7 @@ from ..coordinates.slow_coordinates import FirstAxes, ModuleCoordinates, SlowCoo
 from ..coordinates.torchscript import scripted
 from ..engine.random_numbers import named_rng, torch_seeded
 from ..engine.threads import torch_threads
-from ..errors import InputError, last_line
+from ..errors import InputError, checked, last_line
 from ..reference.chart import Chart
 from ..reference.potential import ReferenceParameters
 from ..system.molecular_system import MolecularSystem
@@ -274,6 +274,7 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
         raise ValueError("a history of its training that is none")
 
 
+@checked
 def load_model(path: str | Path) -> LiftingModel | InvertibleGenerator:
     """Read a model's file, of either kind; the file can run nothing.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..engine.optimisers import Adam, Muon
 from ..engine.random_numbers import named_rng, torch_rng, torch_seeded
 from ..engine.threads import torch_threads
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray
 from .coupling import CouplingNetwork, NoNetwork
 from .critic import NumberCritic, critic_loss
@@ -313,6 +313,7 @@ def train_network(
     return result, losses
 
 
+@checked
 @torch_threads(1)
 def with_network(
     generator: InvertibleGenerator,

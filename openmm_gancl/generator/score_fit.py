@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..coordinates.slow_coordinates import Axes
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..reference.chart import Chart
 from ..units import FloatArray, IntArray
 from .circular import CircularDensity
@@ -73,6 +73,7 @@ def _check_structures(
         raise InputError(f"only {effective:.0f} effective training structures: give more of them, or raise `windows`")
 
 
+@checked
 def fit_triangular(
     chart: Chart,
     slow: Axes,

@@ -13,7 +13,7 @@ import numpy as np
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import ModuleCoordinates, Torsions
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..reference.chart import InternalCoordinates, chart_for
 from ..reference.wide_torsions import torsion_name
 from ..system.molecular_system import MolecularSystem
@@ -29,6 +29,7 @@ N_LABELS, N_WINDOWS = 4000, 500
 """Labels that are tried for `over_torsions`, and those that are kept."""
 
 
+@checked
 def wide_torsions(system: MolecularSystem, slow: ModuleCoordinates, positions: FloatArray) -> Torsions:
     """The torsions of the generator's chart that sampled frames spread over, symmetric rotors left out.
 
@@ -106,6 +107,7 @@ def _backbone_names(atom_names: list[str], rows: list[list[int]]) -> tuple[str, 
     return tuple(found)
 
 
+@checked
 def restrain_torsions(
     model: LiftingModel, torsions: Torsions, labels: FloatArray, seed: int
 ) -> tuple[LiftingModel, FloatArray]:

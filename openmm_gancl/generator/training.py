@@ -8,7 +8,7 @@ from torch import nn
 
 from ..engine.random_numbers import named_rng, torch_seeded
 from ..engine.threads import torch_threads
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..reference.chart import Chart, chart_for
 from ..sampling.frames import Frames
 from ..system.molecular_system import MolecularSystem
@@ -91,6 +91,7 @@ def train_model(
     return _bundle(system, chart, generator, n_frames=len(labels), seed=seed, history=vars(history))
 
 
+@checked
 def train(
     system: MolecularSystem,
     frames: Frames,
@@ -114,6 +115,7 @@ def train(
     return train_model(system, frames.positions, frames.labels, seed=seed, options=options, progress=progress)
 
 
+@checked
 def untrained_model(
     system: MolecularSystem,
     *,

@@ -19,7 +19,7 @@ from ..coordinates.label_modules import DistilledNetwork, LearnedCoordinates, Ny
 from ..coordinates.torch_modules import features_module
 from ..engine.optimisers import LBFGS, Adam
 from ..engine.random_numbers import torch_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray, IntArray
 from .diffusion_map import DiffusionMap, checked_points
 from .torch_map import nystroem_module
@@ -223,6 +223,7 @@ def _check_settings(
         raise InputError("noise, weight of gradients and numbers of steps must not be negative, nor infinite")
 
 
+@checked
 def distill(
     source: DiffusionMap | nn.Module,
     features: Features | None,

@@ -17,7 +17,7 @@ from ..coordinates.module_tensors import part_of
 from ..coordinates.residues import from_openmm
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, slow_from_description
 from ..coordinates.torch_modules import features_module
-from ..errors import InputError, first_line
+from ..errors import InputError, checked, first_line
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
 from .diffusion_map import MAX_DENSE_POINTS, DiffusionMap
@@ -95,6 +95,7 @@ class LearnedSlow:
     chosen: IntArray
 
 
+@checked
 def learn_slow_coordinates(
     system: MolecularSystem,
     positions: FloatArray,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.axes import SYMBOLS
 from ..free_energy.plots import COLOURS, UNKNOWN_COLOUR, new_figure
 from ..units import FloatArray
@@ -184,6 +184,7 @@ def _pairs(gap: SpectralGap) -> list[tuple[int, int]]:
     return [(chosen[0], other) for other in chosen[1:3]]
 
 
+@checked
 def plot_slow(
     fitted: DiffusionMap,
     selection: Selection,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray, IntArray
 from .diffusion_map import DiffusionMap
 
@@ -157,6 +157,7 @@ class SpectralGap:
         )
 
 
+@checked
 def spectral_gap(fitted: DiffusionMap, selection: Selection) -> SpectralGap:
     """The spectrum of a fitted map, and the largest ratio of successive rates among selected coordinates.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..engine.serialization import serialized
 from ..engine.tasks import Workers
+from ..errors import checked
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart
 from ..reference.gradients import log_density_gradients
@@ -134,6 +135,7 @@ def mixture_log_density(
         return np.asarray(np.logaddexp.reduce(terms, axis=0))
 
 
+@checked
 def draw(
     system: MolecularSystem,
     generators: Sequence[InvertibleGenerator],

@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 from ..engine.optimisers import LBFGS
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import Workers
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.weight_statistics import log_mean_weight
 from ..generator.model import LiftingModel, with_encoder
 from ..system.molecular_system import MolecularSystem
@@ -234,6 +234,7 @@ class _Trial:
         )
 
 
+@checked
 def fit_encoder(
     system: MolecularSystem,
     model: LiftingModel,

@@ -17,7 +17,7 @@ from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import sample_restraint
 from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.random_numbers import named_rng, named_seed
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.weight_statistics import log_mean_weight
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart, InternalCoordinates
@@ -226,6 +226,7 @@ class _Mode:
         return np.asarray((off < self.widths).all(axis=1))
 
 
+@checked
 def check_frames(
     system: MolecularSystem,
     generator: InvertibleGenerator,

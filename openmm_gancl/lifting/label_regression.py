@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import Axes
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.basins import BasinPopulation, weighted_populations
 from ..free_energy.cox_process import CORRELATION_LENGTHS
 from ..free_energy.grid import bin_centres
@@ -238,6 +238,7 @@ def _covariance(data: _Data, one: _Pass, coefficients: FloatArray, information: 
     return np.asarray(cho_solve(factor, half.T))
 
 
+@checked
 def fit_label_regression(
     axes: Axes,
     labels: FloatArray,

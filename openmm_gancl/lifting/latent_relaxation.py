@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..engine.tasks import Workers
+from ..errors import checked
 from ..free_energy.weight_statistics import effective_sample_size
 from ..generator.invertible import InvertibleGenerator
 from ..system.molecular_system import MolecularSystem
@@ -66,6 +67,7 @@ class LatentMoves:
         return np.linspace(0.0, 1.0, self.n + 2)
 
 
+@checked
 def lift_latent(
     system: MolecularSystem,
     generator: InvertibleGenerator,

@@ -18,7 +18,7 @@ from ..engine.random_numbers import named_rng, named_seed
 from ..engine.serialization import serialized
 from ..engine.tasks import Workers
 from ..engine.threads import torch_threads
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import effective_sample_size
@@ -537,6 +537,7 @@ class Loop:
         )
 
 
+@checked
 def learn(
     system: MolecularSystem,
     *,

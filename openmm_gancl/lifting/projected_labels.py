@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..coordinates.slow_coordinates import Axes, FirstAxes, SlowCoordinates
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.cox_process import edge_modes
 from ..free_energy.grid import bin_indices
 from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
@@ -33,6 +33,7 @@ LEARNING_CEILING = 10.0
 """kT, up to which draws are structures to learn from."""
 
 
+@checked
 def structures_to_learn(draws: Draws, regression: LabelRegression, seed: int) -> FloatArray:
     """Coordinates of draws as dynamics would have them at their labels, shape=(n_kept, n_coordinates).
 
@@ -83,6 +84,7 @@ def _sizes(sums: FloatArray, squares: FloatArray, edges: tuple[FloatArray, ...],
         return np.fmax(squares / sums, near[1] / near[0])
 
 
+@checked
 def weighted_histogram(
     axes: Axes, values: FloatArray, log_weights: FloatArray, temperature: float, force_evaluations: int
 ) -> FreeEnergySurface:
@@ -122,6 +124,7 @@ def weighted_histogram(
     return FreeEnergySurface.of_reduced(energy, error, edges, axes, temperature, force_evaluations)
 
 
+@checked
 def projected_surface(
     learned: Learned, slow: SlowCoordinates, values: FloatArray | None = None, after_round: int = -1
 ) -> FreeEnergySurface:

@@ -14,6 +14,7 @@ from ..generator.model import LiftingModel
 from ..generator.trained_for import atom_names, metadata_for
 from ..reference.chart import Chart, InternalCoordinates
 from ..system.bonds import bound_across, count_bound_parts, count_molecules, molecule_with, molecules_of
+from ..system.context_check import check_is_simulation
 from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
 from ..system.one_molecule import BONDED_ACROSS
 from ..system.simulation import system_from_simulation
@@ -146,8 +147,7 @@ def check_simulation(simulation: Any, molecule: IntArray | None = None) -> None:
     Raises:
         InputError: no Simulation, or one of what System, and what to use instead.
     """
-    if not hasattr(simulation, "context"):
-        raise InputError(f"given is a {type(simulation).__name__}: give an openmm.app.Simulation")
+    check_is_simulation(simulation)
     if reason := why_not_exact(simulation.system, simulation.topology, molecule):
         raise InputError(reason)
     # a CustomIntegrator may step by some groups and leave others out; its program stays as it is

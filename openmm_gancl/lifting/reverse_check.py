@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..engine.random_numbers import named_rng, named_seed
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.weight_statistics import log_bar, log_mean_weight
 from ..units import FloatArray, IntArray
 from .draws import Draws
@@ -86,6 +86,7 @@ def check_reverse(
     )
 
 
+@checked
 def check_lifts(forward: Lifts, reverse: Lifts, *, seed: int) -> list[ReverseCheck]:
     """One `ReverseCheck` for each label that both hold: E[1/w] in reverse against 1 / mean(w).
 

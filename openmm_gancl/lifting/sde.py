@@ -17,7 +17,7 @@ from openmm import app
 from ..coordinates.slow_coordinates import ParticleCoordinates, checked_labels
 from ..engine.platforms import make_context
 from ..engine.random_numbers import named_rng, named_seed, openmm_seed
-from ..errors import InputError, first_line
+from ..errors import InputError, checked, first_line
 from ..system.card import EXPRESSION_NAME, SDECard, read_card
 from ..system.library import card_path
 from ..system.molecular_system import MolecularSystem, system_from_objects
@@ -260,6 +260,7 @@ def _check_expressions(sde: StochasticSystem) -> None:
                 raise InputError(f"key 'sde.{key}.{name}': not finite at 'sde.start': move the start")
 
 
+@checked
 def load_sde(name_or_path: str | Path) -> StochasticSystem:
     """A shipped stochastic differential equation by its name, or any card with a table 'sde' by its path.
 
@@ -314,6 +315,7 @@ class StochasticLifts:
     observed: FloatArray
 
 
+@checked
 def lift_sde(
     sde: StochasticSystem, model: "LiftingModel", labels: FloatArray, relaxation_times: float, *, seed: int
 ) -> StochasticLifts:

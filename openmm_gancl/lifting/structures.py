@@ -14,7 +14,7 @@ from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, Workers, run_tasks
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..generator.trained_for import atom_names
@@ -351,6 +351,7 @@ def _target_of(
     return found, solute, reason
 
 
+@checked
 def structures_at(
     system: Any,
     model: LiftingModel | InvertibleGenerator,

@@ -21,7 +21,7 @@ from scipy.special import logsumexp
 from ..coordinates.basin import Basin
 from ..coordinates.restraint_energies import log_boltzmann_factors
 from ..coordinates.slow_coordinates import Axes
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.basins import BasinPopulation, weighted_populations
 from ..free_energy.cox_process import CORRELATION_LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
 from ..free_energy.grid import bin_centres, bin_indices
@@ -307,6 +307,7 @@ def surface_from_ends(
     return _surface(fit, reached, edges, slow, temperature, force_evaluations)
 
 
+@checked
 def analyse_lifts(
     lifts: Lifts,
     *,
@@ -348,6 +349,7 @@ def analyse_lifts(
     return LiftAnalysis(surface, mixture.ends(free_energies))
 
 
+@checked
 def surface_from_lifts(
     lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
 ) -> FreeEnergySurface:
@@ -370,6 +372,7 @@ def surface_from_lifts(
     return regression.surface(lifts.slow, lifts.temperature, cost, bins)
 
 
+@checked
 def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature: float) -> list[BasinPopulation]:
     """Populations and free-energy differences of basins, errors linearised in the weights.
 
@@ -385,6 +388,7 @@ def basin_populations(ends: WeightedEnds, basins: tuple[Basin, ...], temperature
     return weighted_populations(basins, weights, ends.cv_values, temperature, ends.error_of_sum)
 
 
+@checked
 def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:
     """Free energy of each window from restrained lifts at its label, kT, shape=(n,); NaN where there are none.
 

@@ -16,7 +16,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, T
 from ..coordinates.torsion_labels import Label, torsions_from_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..files import load_arrays
 from ..free_energy.surface import load_surface_over
 from ..generator.model import load_model
@@ -57,6 +57,7 @@ class LearnedMove(LiftMove):
         InputError: the run is not finished, or of another molecule.
     """
 
+    @checked
     def __init__(self, simulation: Any, folder: str | Path, **options: Any):
         self.folder, self._learned = Path(folder), tuple[str, ...]()
         run_folder = RunFolder.load(self.folder)
@@ -112,6 +113,7 @@ def _proposal_of_lifts(folder: Path, slow: SlowCoordinates) -> KernelProposal:
     return KernelProposal(centres, widths, widths, np.isfinite(slow.periods))
 
 
+@checked
 def load_move(simulation: Any, folder: str | os.PathLike[str], **options: Any) -> LearnedMove:
     """The move of what `learn_move`, `LearnedMove.save` or ``gancl run`` left in a folder, without learning.
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import checked
 from .learning_progress import Tell, TimedReporter, print_progress
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from .learned_move import LearnedMove
 
 
+@checked
 def learn_move(
     simulation: Any,
     labels: "Label | Sequence[Label] | SlowCoordinates",

@@ -19,7 +19,7 @@ import numpy as np
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import named_failures
 from ..engine.random_numbers import fresh_seed, named_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..files import check_writable, write_atomically
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
@@ -27,7 +27,7 @@ from ..generator.model import LiftingModel
 from ..generator.torsion_windows import over_torsions
 from ..lifting.label_proposals import LabelProposal
 from ..lifting.requirements import check_integrator, fitted_to, molecule_of_model, system_of_simulation
-from ..system.context_check import positions_of
+from ..system.context_check import check_is_simulation, positions_of
 from ..system.thermostat import degrees_of_freedom, heating, temperature_of
 from ..units import FloatArray, number, thermal_energy, whole_number
 from .exchange import Attempt, Exchange, Weighed
@@ -150,6 +150,7 @@ class LiftMove:
         InputError: what cannot be lifted exactly, and what to use instead.
     """
 
+    @checked
     def __init__(
         self,
         simulation: Any,
@@ -170,6 +171,7 @@ class LiftMove:
         seed: int | None = None,
         molecule: int | None = None,
     ):
+        check_is_simulation(simulation)
         if acceptance not in ("exchange", "metropolis"):
             raise InputError(f"acceptance is {acceptance!r}: choose exchange or metropolis")
         self._options = MoveOptions(

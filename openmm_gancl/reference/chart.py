@@ -9,7 +9,7 @@ import numpy as np
 
 from ..coordinates.geometry import cross, dihedral_angles
 from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..system.constraints import UNCONSTRAINED, Constraints
 from ..units import BoolArray, FloatArray, IntArray
 from .zmatrix import bond_graph, build_z_matrix, checked_torsions, rotor_folds
@@ -354,6 +354,7 @@ class CartesianCoordinates:
         }
 
 
+@checked
 def chart_for(
     topology: Any,
     slow: SlowCoordinates,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import checked
 from ..units import FloatArray, IntArray
 
 OF_EACH_FRAME = ("positions", "labels", "cv_values", "energies", "window", "boxes")
@@ -122,6 +123,7 @@ def join_frames(earlier: Frames, later: Frames) -> Frames:
     return found.select(np.argsort(found.window, kind="stable"))
 
 
+@checked
 def save_frames(frames: Frames, path: Path) -> None:
     """Write frames as one npz file."""
     named = {field.name: getattr(frames, field.name) for field in fields(frames)}
@@ -132,6 +134,7 @@ def save_frames(frames: Frames, path: Path) -> None:
     np.savez(path, **arrays, dropped_names=list(frames.dropped), dropped_counts=list(frames.dropped.values()))
 
 
+@checked
 def load_frames(path: Path) -> Frames:
     """Read what `save_frames` wrote."""
     with np.load(path, allow_pickle=False) as stored:

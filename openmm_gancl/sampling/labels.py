@@ -4,9 +4,11 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..errors import checked
 from ..units import FloatArray, IntArray
 
 
+@checked
 def scattered_labels(slow: SlowCoordinates, n: int, rng: np.random.Generator) -> FloatArray:
     """Labels that fill the domain evenly: a scrambled Sobol sequence, shape=(n, d)."""
     from scipy.stats import qmc  # takes a second
@@ -16,6 +18,7 @@ def scattered_labels(slow: SlowCoordinates, n: int, rng: np.random.Generator) ->
     return np.asarray(qmc.scale(points, slow.domain[:, 0], slow.domain[:, 1]))
 
 
+@checked
 def grid_labels(slow: SlowCoordinates, n: int) -> FloatArray:
     """The centres of an even grid of n cells a coordinate, shape=(n^d, d)."""
     axes = [low + (np.arange(n) + 0.5) * (high - low) / n for low, high in slow.domain]

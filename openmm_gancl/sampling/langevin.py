@@ -12,7 +12,7 @@ from ..engine.platforms import REAL_GROUP, make_context, put_in_group, resolved_
 from ..engine.random_numbers import named_rng, named_seed, openmm_seed
 from ..engine.restraint_forces import add_restraint
 from ..engine.serialization import deserialized_system, serialized
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, number, numbers, whole_number
 from .frames import Frames, Walkers, join_walkers
@@ -268,6 +268,7 @@ def collect_frames(
     return frames.select(reasons == "")
 
 
+@checked
 def sample_langevin(
     system: MolecularSystem,
     n_steps: int,

@@ -12,7 +12,7 @@ from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..engine.platforms import make_context, put_in_group
 from ..engine.random_numbers import openmm_seed
 from ..engine.restraint_forces import add_restraint
-from ..errors import InputError, first_line
+from ..errors import InputError, checked, first_line
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, numbers
 from .labels import scattered_labels
@@ -118,6 +118,7 @@ class ShortWindows:
         return replace(self, steering_steps=steps - stride * self.n_frames, stride=stride)
 
 
+@checked
 def sample_short_windows(
     system: MolecularSystem,
     rng: np.random.Generator,

@@ -25,7 +25,7 @@ from ..engine.packing import (
 )
 from ..engine.platforms import make_context, resolved_platform
 from ..engine.random_numbers import named_rng, openmm_seed
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, numbers, thermal_energy
 from .langevin import CONSTRAINT_TOLERANCE, checked_time_step, maxwell_boltzmann, seed_forces
@@ -157,6 +157,7 @@ def _time_step(system: MolecularSystem, time_step: float | None, dynamics: str) 
     return checked_time_step(system.time_step if time_step is None else time_step)
 
 
+@checked
 def sample_swarm(
     system: MolecularSystem,
     starts: FloatArray,

@@ -17,7 +17,7 @@ from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, Workers, run_tasks
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..reference.chart import chart_for
 from ..system.bonds import count_molecules
 from ..system.molecular_system import MolecularSystem
@@ -283,6 +283,7 @@ def _to_continue(
     return continued.window_labels(), continued.force_constants, 0
 
 
+@checked
 def sample_windows(
     system: Any,
     labels: FloatArray | None = None,

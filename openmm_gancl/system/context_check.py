@@ -39,6 +39,12 @@ BLOWN_UP = 1e8
 REMEDY = "simulation.context.reinitialize(preserveState=True) brings it up to date"
 
 
+def check_is_simulation(given: Any) -> None:
+    """Raise an `InputError` where something else is in place of a Simulation."""
+    if not hasattr(given, "context"):
+        raise InputError(f"given is a {type(given).__name__}: give an openmm.app.Simulation")
+
+
 def positions_of(simulation: Any) -> FloatArray:
     """Positions of a Simulation, shape=(n_atoms, 3), nm."""
     state = simulation.context.getState(positions=True)

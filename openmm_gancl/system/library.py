@@ -1,13 +1,14 @@
 """The shipped systems, and systems from cards."""
 
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..coordinates.basin import Basin
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray
 from .build import labels_of_card, objects_of_card
 from .card import SDECard, SystemCard, read_card
@@ -71,11 +72,15 @@ def card_path(name_or_path: str | Path) -> Path:
         return path / "card.toml"
     if path.suffix == ".toml" or path.is_file():
         return path
+    near = get_close_matches(str(name_or_path), shipped, 1)
+    meant = f" (do you mean {near[0]}?)" if near else ""
     raise InputError(
-        f"there is no system '{name_or_path}': give a card (TOML file or its folder) or one of {', '.join(shipped)}"
+        f"there is no system '{name_or_path}'{meant}: give a card (TOML file or its folder) or one of "
+        f"{', '.join(shipped)}"
     )
 
 
+@checked
 def load_system(name_or_path: str | Path, *, trust_force_field: bool = False) -> MolecularSystem:
     """A shipped system by its name, or any card by its path.
 
@@ -106,6 +111,7 @@ def list_systems() -> list[tuple[str, str]]:
     return [(name, read_card(path).description) for name, path in _shipped().items()]
 
 
+@checked
 def copy_system(name: str, directory: str | Path) -> Path:
     """Copy a shipped system's folder for editing.
 

@@ -13,7 +13,7 @@ from openmm import unit
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from ..engine.serialization import system_hash
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray, masses_of, number, numbers, thermal_energy
 from .bonds import bonds_of
 from .constraints import Constraints, constraints_of
@@ -208,6 +208,7 @@ def _copied_topology(topology: Any) -> Any:
     return pickle.loads(pickle.dumps(topology))
 
 
+@checked
 def system_from_objects(
     topology: Any,
     system: Any,
@@ -250,6 +251,9 @@ def system_from_objects(
     Raises:
         InputError: the objects do not fit together.
     """
+    if not (hasattr(topology, "getNumAtoms") and hasattr(system, "getNumParticles")):
+        kinds = f"a {type(topology).__name__} and a {type(system).__name__}"
+        raise InputError(f"given are {kinds}: give an OpenMM Topology and a System, in this order")
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
     _check_objects(topology, system, positions, number(time_step))
     return MolecularSystem(

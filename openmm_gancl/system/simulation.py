@@ -7,7 +7,7 @@ import openmm
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platform_rng import preserve_platform_rng
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import FloatArray, masses_of
 from .constraints import constraints_of
 from .molecular_system import MolecularSystem, system_from_objects, target_of
@@ -73,6 +73,7 @@ def system_of_user(topology: Any, system: Any, positions: Any, **options: Any) -
     return replace(found, state=DeclaredState())
 
 
+@checked
 def system_from_simulation(
     simulation: Any,
     slow: SlowCoordinates,
@@ -100,10 +101,11 @@ def system_from_simulation(
         InputError: its integrator keeps no temperature, the labels do not fit, or the Context was made of another
             System: forces were added later.
     """
-    from .context_check import positions_of
+    from .context_check import check_is_simulation, positions_of
     from .one_molecule import OneMolecule
     from .thermostat import check_one_temperature, temperature_of
 
+    check_is_simulation(simulation)
     check_one_temperature(simulation)
     with preserve_platform_rng():
         system = _with_present_state(simulation)

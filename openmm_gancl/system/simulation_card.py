@@ -10,7 +10,7 @@ import numpy as np
 import openmm
 
 from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates, Torsions
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..files import write_atomically
 from ..units import FloatArray
 from .bonds import bonds_of, count_molecules
@@ -122,6 +122,7 @@ def _check_in_one_piece(topology: Any, positions: FloatArray) -> None:
         )
 
 
+@checked
 def card_of_simulation(simulation: Any, slow: SlowCoordinates, **options: Any) -> SimulationCard:
     """What a Simulation samples, as a card and its system; the Simulation is not changed.
 

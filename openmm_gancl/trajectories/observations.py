@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import checked
 from ..units import FloatArray, thermal_energy
 from .arguments import ARGUMENTS, is_trajectory
 from .inputs import (
@@ -185,6 +186,7 @@ class _Sources:
         return Undone()
 
 
+@checked
 def read(
     paths: Any,
     top: Any,

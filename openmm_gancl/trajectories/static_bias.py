@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter1d
 
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..files import load_arrays
 from ..units import FloatArray, IntArray, checked_temperature, numbers, thermal_energy
 from .bias_evidence import decide, log_likelihoods
@@ -103,6 +103,7 @@ def _newest(folder: Path, pattern: str, what: str) -> list[Path]:
     return [path for _, path in newest.values()]
 
 
+@checked
 def metadynamics_bias(
     path: str | Path, *, periods: Sequence[float], limits: Sequence[tuple[float, float]] | None = None
 ) -> TabulatedBias:
@@ -220,6 +221,7 @@ def _is_text(path: Path) -> bool:
         return file.read(1) in (b"#", b"\x1f", b"\xef")
 
 
+@checked
 def opes_bias(
     path: str | Path,
     *,

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..units import ENERGY_UNITS, FloatArray, checked_temperature, energy_unit
 from .tables import opened
 from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
@@ -291,6 +291,7 @@ def _check_rows(path: Path, rows: Sequence[_Row]) -> None:
         raise InputError(f"{path}: no force constant is positive: give kappa of the windows that are restrained")
 
 
+@checked
 def read_table_of_windows(
     path: str | Path,
     form: str = "harmonic",
@@ -339,6 +340,7 @@ def read_table_of_windows(
     return WindowTable(path, rows, coordinates, form, TableUnits.of(centre_unit, kappa_unit), wham)
 
 
+@checked
 def read_windows(
     path: str | Path,
     temperature: float,

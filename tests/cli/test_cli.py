@@ -174,6 +174,7 @@ def test_bad_input_ends_with_code_two_and_one_sentence(tmp_path, finished):
     refused(gancl("run", "nosuch", "-o", tmp_path / "a"), "there is no system 'nosuch'", SYSTEM)
     refused(gancl("run", tmp_path / "card.toml", "-o", tmp_path / "a"), "cannot read the card")
     refused(gancl("run", SYSTEM), "-o RUN")
+    refused(gancl("run", SYSTEM[:-1]), f"there is no system '{SYSTEM[:-1]}' (do you mean {SYSTEM}?)")
     refused(gancl("run", folder, "--seed", "3"), "--seed is settled when a run begins")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--relax-steps", "many"), "give a number or auto")
     refused(gancl("run", SYSTEM, "-o", tmp_path / "a", "--preset", "fast"), "--preset is 'fast': choose")

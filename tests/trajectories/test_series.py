@@ -81,7 +81,7 @@ def test_series_are_what_mdtraj_computes(frames, folder, name, monkeypatch):
 @pytest.mark.parametrize(
     ("cv", "message"),
     [
-        ("phi:7", "matches nothing: residues of the topology with a phi are 2"),
+        ("phi:7", "matches nothing: residues of the topology that have phi: 2"),
         ("phi:two", "no residue number"),
         ("chi1:2", "matches nothing"),
         ("torsion:1,2,3", "needs 4 atom numbers"),

@@ -1,0 +1,82 @@
+"""Arguments of another kind are refused in one sentence that names them, by every public function."""
+
+import importlib
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import openmm_gancl as gancl
+from openmm_gancl.errors import _kinds, checked
+from openmm_gancl.generator.model import LiftingModel
+from openmm_gancl.system.molecular_system import MolecularSystem
+
+FOLDERS = ("coordinates", "trajectories", "engine", "system", "reference", "sampling", "free_energy", "generator")
+FOLDERS += ("learning", "lifting", "closures", "moves")
+NEEDS_MORE = {"LiftMCMCMove"}
+"""An optional package."""
+
+
+def public_functions():
+    for folder in FOLDERS:
+        module = importlib.import_module(f"openmm_gancl.{folder}")
+        names = set(module.__all__) - NEEDS_MORE
+        yield from (found for found in (getattr(module, name) for name in sorted(names)) if inspect.isfunction(found))
+
+
+def of_kinds(function):
+    """Parameters that are looked at, and an argument of another kind for each."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if kinds := _kinds(parameter.annotation):
+            yield name, 3 if "str" in kinds or "path" in kinds else "alanine_dipeptide_vacuum"
+
+
+CASES = [(function, name, other) for function in public_functions() for name, other in of_kinds(function)]
+
+
+@pytest.mark.parametrize(("function", "name", "other"), CASES, ids=[f"{f.__name__}-{name}" for f, name, _ in CASES])
+def test_every_public_function_names_an_argument_of_another_kind(function, name, other):
+    arguments = {
+        one: other if one == name else SimpleNamespace()  # of no kind that is looked at
+        for one, parameter in inspect.signature(function).parameters.items()
+        if one == name or (parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD)
+    }
+    with pytest.raises(gancl.InputError, match=rf"^`{name}` of {function.__name__} is an? (str|int): give an? "):
+        function(**arguments)
+
+
+def test_what_is_expected_is_taken_and_what_else_is_said():
+    @checked
+    def lifted(system: MolecularSystem, model: LiftingModel | None = None, *labels: int, name: str = "") -> str:
+        return f"{type(system).__name__} {model} {labels} {name}"
+
+    toy = gancl.load_system("double_well_oscillators")
+    assert lifted(toy, None, 1, name="a") == "MolecularSystem None (1,) a" and lifted.__name__ == "lifted"
+    for other, words in (("x", "a str"), (None, "None"), (np.zeros(3), "a ndarray"), ([toy], "a list")):
+        with pytest.raises(gancl.InputError, match=f"is {words}: give a MolecularSystem"):
+            lifted(other)
+    with pytest.raises(gancl.InputError, match=r"^`model` of .*lifted is an int: give a LiftingModel$"):
+        lifted(toy, 3)
+    with pytest.raises(TypeError, match="missing"):
+        lifted()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: gancl.Torsions(("phi",), None), "`atoms` is None: give numbers of shape"),
+        (lambda: gancl.Torsions(("phi",), [4, 6, 8]), "`atoms` is .4, 6, 8.: give numbers of shape .n, 4."),
+        (lambda: gancl.ParticleCoordinates(("x",), [[0, 0]], ["low", "high"]), "`domain` is .*: give numbers of shape"),
+        (lambda: gancl.LiftMove("simulation", None), "`model` of LiftMove is None: give a LiftingModel or an Inver"),
+        (lambda: gancl.structures_at("simulation", None, labels=[1.0]), "give"),
+        (lambda: gancl.system_from_simulation("simulation", gancl.Torsions(("phi",), [4, 6, 8, 14])), "is a str: give"),
+        (
+            lambda: gancl.system_from_objects("a.pdb", None, None, slow=SimpleNamespace(), temperature=300),
+            "give an OpenMM Topology and a System",
+        ),
+    ],
+)
+def test_what_newcomers_give_by_mistake(make, words):
+    with pytest.raises(gancl.InputError, match=words):
+        make()

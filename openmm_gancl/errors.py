@@ -14,6 +14,9 @@ from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 P = ParamSpec("P")
 R = TypeVar("R")
 
+PLAIN = (type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set)
+"""Kinds of arguments that are in place of something else by mistake; any other may behave as what is expected."""
+
 MAX_BEGINNING, MAX_END = 450, 200
 """Characters of a text that are kept; files may put anything between."""
 
@@ -72,7 +75,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):
             kinds, kind = expected.get(name), type(value)
             fits = not kinds or kind.__name__ in kinds or (kind is str and "path" in kinds)
-            if not fits and kind.__module__ in ("builtins", "numpy"):
+            if not fits and (kind in PLAIN or kind.__module__ == "numpy"):
                 given = "None" if value is None else _with_article(kind.__name__)
                 wanted = " or ".join(_with_article(one) for one in kinds if one != "NoneType")
                 raise InputError(f"`{name}` of {title} is {given}: give {wanted}")

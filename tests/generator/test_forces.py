@@ -182,7 +182,7 @@ def test_what_does_not_fit_is_refused(models):
     degrees = TabulatedBias(np.zeros((5, 5)), np.array([[-180.0, 180.0]] * 2), True)
     with pytest.raises(InputError, match="give its limits in radians"):
         torch_force(model, "slow_bias", bias=degrees)
-    with pytest.raises(InputError, match="the bias is ndarray"):
+    with pytest.raises(InputError, match="is a ndarray: give a TabulatedBias"):
         torch_force(model, "slow_bias", bias=np.zeros(3))
     for arguments in ({"kind": "reference"}, {"kind": "slow_bias", "force_constants": 1.0}):
         with pytest.raises(InputError, match="give one of the two"):

@@ -73,7 +73,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):
-            kinds, kind = expected.get(name), type(value)
+            kinds, kind = expected.get(name, []), type(value)
             fits = not kinds or kind.__name__ in kinds or (kind is str and "path" in kinds)
             if not fits and (kind in PLAIN or kind.__module__ == "numpy"):
                 given = "None" if value is None else _with_article(kind.__name__)

@@ -89,6 +89,15 @@ def test_table_and_record_are_in_the_unit_of_the_picture(folder):
     assert plot_surface(surface).get_xlim() == pytest.approx((-180, 180))
 
 
+def test_what_the_bandwidths_are_of_is_said(folder):
+    """One of most of a turn is that of a correction, and a histogram has none."""
+    text = gancl(*common(folder, "phi:2")).stdout
+    line = next(line for line in text.splitlines() if line.startswith("bandwidths"))
+    assert line.endswith("degrees, of the ratio to a smooth first estimate")
+    text = gancl(*common(folder, "phi:2"), "--method", "histogram").stdout
+    assert next(line for line in text.splitlines() if line.startswith("bandwidths")).endswith("  none (histogram)")
+
+
 def test_basins_and_ranges_are_in_the_unit_that_is_given(folder):
     own = run(folder, "phi:2", more=("--basin", "low:-3.1:0", "--basin", "high:0:3.1"))
     shown = run(

@@ -70,6 +70,14 @@ class BondCheck:
         from mdtraj.utils.unitcell import check_valid_unitcell_angles
 
         lengths, angles = frames.unitcell_lengths, frames.unitcell_angles
+        impossible = np.isfinite(angles).all(axis=1) & ~np.asarray(check_valid_unitcell_angles(*angles.T))
+        if impossible.any():
+            row = int(impossible.argmax())
+            shown = ", ".join(f"{x:.4g}" for x in angles[row])
+            raise InputError(
+                f"{where(row)}: no box has angles of {shown} degrees: remove it, or give the one that the frames were "
+                "made in"
+            )
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said below
             vectors = np.asarray(frames.unitcell_vectors, dtype=float)
@@ -84,14 +92,6 @@ class BondCheck:
             raise InputError(
                 f"{where(row)}: a box of {shown} nm cannot hold these {self.topology.n_atoms} atoms: remove it, or "
                 "give the one that the frames were made in"
-            )
-        valid = np.asarray(check_valid_unitcell_angles(*angles.T))
-        if not valid.all():
-            row = int(valid.argmin())
-            shown = ", ".join(f"{x:.4g}" for x in angles[row])
-            raise InputError(
-                f"{where(row)}: no box has angles of {shown} degrees: remove it, or give the one that the frames were "
-                "made in"
             )
 
     def __call__(self, frames: Any, where: Callable[[int], str]) -> None:

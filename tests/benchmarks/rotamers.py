@@ -134,9 +134,7 @@ def table():
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         groups.setdefault((record["system"], record["budget"]), []).append(record)
-    print(
-        "| system | evaluations | seeds | RMS, kT: median (worst) | apart | populations off by at most | doubts | CPU, s |"
-    )
+    print("| system | evaluations | seeds | RMS, kT: median (worst) | apart | populations off by | doubts | CPU, s |")
     print("|---|---|---|---|---|---|---|---|")
     for (name, budget), records in groups.items():
         rms = [one["rms"] for one in records]

@@ -67,7 +67,17 @@ class BondCheck:
 
     def _check_boxes(self, frames: Any, where: Callable[[int], str]) -> None:
         """Refuse boxes that cannot hold the frames."""
-        lengths = frames.unitcell_lengths
+        from mdtraj.utils.unitcell import check_valid_unitcell_angles
+
+        lengths, angles = frames.unitcell_lengths, frames.unitcell_angles
+        impossible = np.isfinite(angles).all(axis=1) & ~np.asarray(check_valid_unitcell_angles(*angles.T))
+        if impossible.any():
+            row = int(impossible.argmax())
+            shown = ", ".join(f"{x:.4g}" for x in angles[row])
+            raise InputError(
+                f"{where(row)}: no box has angles of {shown} degrees: remove it, or give the one that the frames were "
+                "made in"
+            )
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said below
             vectors = np.asarray(frames.unitcell_vectors, dtype=float)

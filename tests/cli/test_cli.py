@@ -442,6 +442,32 @@ def test_the_doctor_survives_a_platform_that_crashes(monkeypatch, tmp_path):
     assert "no platform 'Abacus'" in findings[2].found and not any(finding.needed for finding in findings[1:3])
 
 
+def test_the_doctor_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(doctor, "CHECK_TIMEOUT", 0.01)
+    monkeypatch.setattr("openmm_gancl.engine.platforms.platform_names", lambda: ["Reference"])
+    findings = doctor._openmm_platforms()
+    assert "no answer in 0.01 s" in findings[0].found and not findings[0].needed
+    assert findings[1].needed and findings[1].found == "none runs here"
+
+
+@pytest.mark.parametrize(
+    ("devices", "names", "message"),
+    [
+        ([], ["Reference"], "no device"),
+        (["GPU 0: NVIDIA H200"], ["Reference"], "GPU 0: NVIDIA H200, but OpenMM has no CUDA platform"),
+        (["GPU 0: NVIDIA H200"], ["Reference", "CUDA"], "of which torch"),
+    ],
+)
+def test_the_doctor_says_what_a_card_lacks(devices, names, message, monkeypatch):
+    monkeypatch.setattr(doctor, "_devices", lambda: devices)
+    monkeypatch.setattr("openmm_gancl.engine.platforms.platform_names", lambda: names)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (finding,) = doctor._cuda()
+    assert message in finding.found and finding.ok == (not devices) and bool(finding.remedy) == bool(devices)
+    if names == ["Reference"] and devices:
+        assert re.search(r"pip install OpenMM-CUDA-\d\d==[\d.]+", finding.remedy)
+
+
 def test_pairs_of_versions_that_do_not_fit_are_known(monkeypatch):
     """They crash the process where they are used: PythonForce takes the place of TorchForce."""
     versions = {"openmmtorch": "1.5"}

@@ -352,6 +352,12 @@ def test_a_window_named_twice_and_options_without_their_partner_are_refused(tmp_
     refused(gancl(*common, "--basin", "a:nan:1"), "is not a number")
 
 
+def test_each_coordinate_has_a_name_or_none(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(10).normal(size=300))
+    common = ("--cv", f"npy:{tmp_path / 'x.npy'}", "--temperature", 300, "-o", tmp_path / "fes")
+    refused(gancl(*common, "--label", "x", "--label", "y"), "2 --label for 1 coordinates: give one each")
+
+
 def test_log_weights_may_be_those_of_all_frames_before_a_stride(tmp_path):
     rng = np.random.default_rng(10)
     np.save(tmp_path / "x.npy", rng.normal(size=3000))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import openmm
 import pytest
 
 from openmm_gancl import InputError, Lifter, load_system
@@ -106,3 +107,22 @@ def test_a_model_on_its_own_device_is_the_same():
     labels, latents = np.array([[0.3]]), np.array([[0.1, 0.2, 0.0]])
     here, there = (one.reference_parameters(labels, latents) for one in (model, model.on("cpu")))
     assert np.array_equal(here.centres, there.centres) and np.array_equal(here.widths, there.widths)
+
+
+def test_a_parameter_with_the_name_of_one_of_the_integrator_is_named():
+    system = openmm.System()
+    system.addParticle(1.0)
+    force = openmm.CustomExternalForce("k*x^2")
+    force.addGlobalParameter("k", 1.0)
+    force.addParticle(0, [])
+    system.addForce(force)
+    integrator = openmm.CustomIntegrator(0.001)
+    integrator.addGlobalVariable("k", 0.0)
+    with pytest.raises(InputError, match="a force has a parameter k, which is the integrator's name: rename it"):
+        platforms.make_context(system, integrator, "Reference", 1)
+
+
+def test_dynamics_that_fail_in_openmm_are_bad_input():
+    message = r"the window failed \(Particle coordinate is NaN\): give a shorter time step"
+    with pytest.raises(InputError, match=message), platforms.named_failures("the window"):
+        raise openmm.OpenMMException("Particle coordinate is NaN.  For more information, see ...")

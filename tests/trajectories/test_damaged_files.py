@@ -263,3 +263,46 @@ def test_states_of_opes_that_do_not_fit_are_refused(tmp_path, changes):
     np.save(tmp_path / "bias_0_1.npy", np.ones(1))
     with pytest.raises(InputError):
         metadynamics_bias(tmp_path / "bias_0_1.npy", periods=[2 * np.pi])
+
+
+def kernels_on(d):
+    return {"totalRW_positions": np.zeros((5, d)), "totalRW_bandwidths": np.full((5, d), 0.1)}
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        ({}, {"barrier": 30.0}, "holds no kde_.*give the folder that the sampler wrote its bias to"),
+        ({"kde_1_1.npz": kernels_on(1)}, {}, "needs the barrier that OPES was given"),
+        ({"kde_1_1.npz": {"totalRW_positions": np.zeros((5, 1))}}, {"barrier": 30.0}, "no state of openmm-opes"),
+        (
+            {"kde_1_1.npz": kernels_on(1), "kde_2_1.npz": kernels_on(2)},
+            {"barrier": 30.0},
+            "kernels on unlike variables",
+        ),
+        ({"kde_1_1.npz": kernels_on(2)}, {"barrier": 30.0}, "holds no kernels on 1 variables"),
+    ],
+)
+def test_folders_of_opes_that_do_not_fit_are_refused(tmp_path, files, options, message):
+    for name, fields in files.items():
+        np.savez(tmp_path / name, **fields, totalRW_logWeights=np.zeros(5))
+    with pytest.raises(InputError, match=message):
+        opes_bias(tmp_path, temperature=300.0, periods=[np.inf], **options)
+
+
+@pytest.mark.parametrize(
+    ("tables", "options", "message"),
+    [
+        ({}, {}, "holds no bias_.*give the folder that the sampler wrote its bias to"),
+        ({"bias_1_1.npy": np.arange(5)}, {}, "holds no bias of OpenMM's Metadynamics"),
+        ({"bias_1_1.npy": np.zeros(5), "bias_2_1.npy": np.zeros(6)}, {}, "no bias of the same variables"),
+        ({"bias_1_1.npy": np.full(5, np.nan)}, {}, "no bias of the same variables"),
+        ({"bias_1_1.npy": np.zeros((5, 5))}, {}, "acts on 2 collective variables, named are 1"),
+        ({"bias_1_1.npy": np.zeros(5)}, {"limits": [(0.0, 3.0)]}, "the range 0:3 is not the period 6.28319"),
+    ],
+)
+def test_folders_of_metadynamics_that_do_not_fit_are_refused(tmp_path, tables, options, message):
+    for name, table in tables.items():
+        np.save(tmp_path / name, table)
+    with pytest.raises(InputError, match=message):
+        metadynamics_bias(tmp_path, periods=[2 * np.pi], **options)

@@ -234,6 +234,8 @@ class LoopSummary(Summary):
                 f"against real frames a lift is worth {self.efficiency:.3f} effective samples, less than "
                 f"{MIN_EFFICIENCY:g}{_where('least', self.least_efficient)}: {self.better_model}"
             )
+        elif self.n_checked and not math.isfinite(self.efficiency):
+            doubts.append(f"no lift was checked in a mode that has weight at its label: {self.better_model}")
         if self.target_error is not None and not self.median_error <= self.target_error:
             doubts.append(
                 f"the median error is {self.median_error:.2f} kT, not {self.target_error:g} as requested: "

@@ -208,13 +208,16 @@ def test_a_box_that_is_none_is_refused(chains, folder, tmp_path, size):
 
 
 @pytest.mark.parametrize(
-    ("angles", "is_one"), [((-3264, 90, 90), False), ((70, 90, 200), False), ((70, 90, 110), True)]
+    ("length", "angles", "is_one"),
+    [(40, (-3264, 90, 90), 0), (40, (70, 90, 200), 0), (1e21, (90, 90, 90), 0), (40, (70, 90, 110), 1)],
 )
-def test_angles_that_no_box_has_are_refused(chains, folder, tmp_path, angles, is_one):
+def test_what_makes_no_box_is_refused(chains, folder, tmp_path, length, angles, is_one):
     _, _, x = chains
     with mdtraj.formats.NetCDFTrajectoryFile(str(tmp_path / "box.nc"), "w") as file:
-        file.write(10 * x[:3, :15], np.arange(3), np.full((3, 3), 40.0), np.tile(np.array(angles, float), (3, 1)))
-    with nullcontext() if is_one else pytest.raises(InputError, match=r"box\.nc, frame 0: no box has angles of"):
+        file.write(
+            10 * x[:3, :15], np.arange(3), np.full((3, 3), float(length)), np.tile(np.array(angles, float), (3, 1))
+        )
+    with nullcontext() if is_one else pytest.raises(InputError, match=r"box\.nc, frame 0: no box has lengths of"):
         read_series(tmp_path / "box.nc", folder / "one.pdb", "phi:2")
 
 

@@ -300,6 +300,9 @@ def test_a_check_that_says_no_names_its_worst_place(finished_short):
     for start, how in (("lifts and", "most"), ("against", "least")):
         assert any(one.startswith(start) and f", {how} where SER2:OG-CB-CA-N is near " in one for one in named)
     assert sum(", most where" in one for one in named) == 2 and not any("where" in one for one in bad.doubts())
+    unknown = replace(bad, n_checked=4, efficiency=float("nan"))
+    assert any("no lift was checked in a mode that has weight" in one for one in unknown.doubts())
+    assert not any("no lift was checked" in one for one in bad.doubts())
 
 
 @pytest.mark.parametrize("left_out", ["z", "y", None])

@@ -1,5 +1,6 @@
 """Units, normalised once: nm, ps, K, kJ/mol, amu, radians."""
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -115,3 +116,39 @@ def energy_unit(name: str, temperature: float) -> float:
     if name not in ENERGY_UNITS:
         raise InputError(f"{name} is no unit of energy here: choose {', '.join(ENERGY_UNITS)}")
     return {"kJ/mol": 1.0, "kcal/mol": 4.184, "kT": thermal_energy(temperature)}[name]
+
+
+COORDINATE_UNITS = {
+    "nm": ("nm", "nanometer", "nanometers"),
+    "angstrom": ("angstrom", "angstroms", "a", "å", "ang"),
+    "radians": ("radians", "radian", "rad"),
+    "degrees": ("degrees", "degree", "deg", "deg."),
+}
+"""Of lengths and angles, and how they are spelled in lower case."""
+
+ENERGY_SPELLINGS = {
+    "kJ/mol": ("kj/mol", "kj/mole", "kj mol^-1", "kj mol$^{-1}$", "kj\\smol\\s-1\\n"),
+    "kcal/mol": ("kcal/mol", "kcal/mole", "kcal mol^-1", "kcal mol$^{-1}$"),
+    "kT": ("kt", "kbt", "k_bt"),
+}
+"""Of `ENERGY_UNITS`, likewise."""
+
+
+def unit_of_coordinate(text: str) -> str:
+    """A unit by its usual spellings: nm, angstrom, radians or degrees.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    found = next((name for name, spelled in COORDINATE_UNITS.items() if text.strip().lower() in spelled), None)
+    if found is None:
+        raise InputError(f"{text} is no unit of a coordinate here: choose {', '.join(COORDINATE_UNITS)}")
+    return found
+
+
+def unit_in_words(text: str) -> str:
+    """The unit of an energy or a coordinate that a name ends with in brackets, as ``bias (kcal/mol)``; else empty."""
+    found = re.search(r"[(\[]([^()\[\]]+)[)\]]\s*$", text)
+    word = found[1].strip().lower() if found else ""
+    spelled = {**ENERGY_SPELLINGS, **COORDINATE_UNITS}
+    return next((name for name, words in spelled.items() if word in words), "")

@@ -207,7 +207,7 @@ class _Weighted:
         blocks = independent_blocks(observations.series, discard, windows=windows is not None, most_frames=most)
         if windows is not None:
             weights = weigh_windows(observations, blocks)
-            return cls(weights.blocks, weights.mbar.log_weights, weights)
+            return cls(weights.blocks, weights.log_weights, weights)
         if observations.log_weights is None:
             return cls(blocks, None, None)
         log_weights = np.asarray(observations.log_weights, dtype=float)[blocks.frames()]

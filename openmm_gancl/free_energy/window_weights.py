@@ -57,6 +57,7 @@ class WindowWeights:
     Attributes:
         windows: those that are connected, by overlap, to most of the frames.
         blocks: their frames.
+        log_weights: shape=(n_frames,), of MBAR, with any bias undone that all windows had beside their restraints.
         mbar: their free energies.
         response: how the weights follow the free energies.
         strain: shape=(n_windows,), mean restraint energy of each window's frames, kT per restrained coordinate.
@@ -67,6 +68,7 @@ class WindowWeights:
 
     windows: UmbrellaWindows
     blocks: Blocks
+    log_weights: FloatArray
     mbar: MBAR
     response: Response
     strain: FloatArray
@@ -152,17 +154,21 @@ def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
     pick = csr_array((np.ones(n), (block_of_frame, np.arange(n))), shape=(len(blocks.start), n))
     sums = np.asarray((pick @ mbar.responsibilities).toarray())
     np.subtract.at(sums, (np.arange(len(blocks.start)), blocks.stratum), blocks.sizes)
-    response = Response(_without_common_shift(mbar, mbar.influence(sums)), csr_array(mbar.responsibilities.T))
-    return WindowWeights(windows, blocks, mbar, response, strain, expected, left_out, kept)
+    log_weights = mbar.log_weights
+    if observations.log_weights is not None:  # of a bias that is part of the potential that MBAR joins
+        log_weights = log_weights + observations.log_weights[blocks.frames()]
+    shift = _without_common_shift(mbar, log_weights, mbar.influence(sums))
+    response = Response(shift, csr_array(mbar.responsibilities.T))
+    return WindowWeights(windows, blocks, log_weights, mbar, response, strain, expected, left_out, kept)
 
 
-def _without_common_shift(mbar: MBAR, influence: FloatArray) -> FloatArray:
+def _without_common_shift(mbar: MBAR, log_weights: FloatArray, influence: FloatArray) -> FloatArray:
     """Influences of the same change of weights, but for a common factor, that leave their sum as it is.
 
     One window's free energy is zero by definition. Where that window is a rare one, all others move against it, and to
     first order the sum of all weights could vanish.
     """
-    weights = np.exp(mbar.log_weights - mbar.log_weights.max())
+    weights = np.exp(log_weights - log_weights.max())
     shares = mbar.responsibilities.T @ weights / weights.sum()
     return influence - (influence @ shares)[:, None]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..errors import InputError
-from ..units import BoolArray, FloatArray, IntArray
+from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray
 from .arguments import is_trajectory
 from .inputs import external, is_computed
 from .periods import TURNS, check_period, check_same_turn, check_turns, contradicts
@@ -99,6 +99,7 @@ def _of_file(cv: str, table: "Colvar | None", frames: Frames, stride: int, lengt
         if COUNTS.fullmatch(name):
             raise InputError(f"{cv}: {name} counts, it is no collective variable: name another column")
         values, own, unit = table.column(name)[frames.rows], table.period(name), table.units.get(name, length)
+        unit = "" if unit in ENERGY_UNITS else unit
         if not contradicts(values, own, series.starts):  # else the one that is given is to correct it
             check_same_turn(name, own, period)
     else:

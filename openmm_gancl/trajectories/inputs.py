@@ -1,6 +1,6 @@
 """What the user asks for: names of collective variables, units, and whether the ways given fit each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..units import ENERGY_UNITS, energy_unit
+from ..units import ENERGY_UNITS, energy_unit, unit_of_coordinate
 from .arguments import is_trajectory
 from .periods import plumed_number
 
@@ -45,12 +45,29 @@ class InputUnits:
     energy: float = 1.0
     length: str = ""
     said: bool = False
+    temperature: float = 300.0
+
+    def energy_of(self, name: str, units: Mapping[str, str]) -> float:
+        """Of a column of energies, kJ/mol: as its file's header tells, or as it was said.
+
+        Raises:
+            InputError: the two differ.
+        """
+        if not self.tells(name, units):
+            return self.energy
+        size = energy_unit(units[name], self.temperature)
+        if self.said and not np.isclose(size, self.energy):
+            raise InputError(f"{name} is in {units[name]} by its file's header: leave `input_unit` out, or correct it")
+        return size
+
+    @staticmethod
+    def tells(name: str, units: Mapping[str, str]) -> bool:
+        """Whether a header tells the unit of an energy."""
+        return units.get(name) in ENERGY_UNITS
 
     @classmethod
     def of(cls, text: str | None, temperature: float) -> "InputUnits":
         """Words as ``kcal/mol, degrees``."""
-        from .window_table import unit_of_coordinate
-
         energy, length, said = 1.0, "", False
         for word in filter(None, map(str.strip, (text or "").split(","))):
             if "/mol" in word.lower() or word.lower() == "kt":
@@ -58,7 +75,7 @@ class InputUnits:
                 energy, said = energy_unit(name, temperature), True
             else:
                 length = unit_of_coordinate(word)
-        return cls(energy, length, said)
+        return cls(energy, length, said, temperature)
 
 
 def check_sources(
@@ -71,11 +88,13 @@ def check_sources(
     """Check that what is requested is available, and that the bias is undone in one way only."""
     computed = [cv for cv in cvs if is_computed(cv)]
     columns = [cv for cv in cvs if external(cv)[0] == "column"]
+    windows, hills = ways["windows"] is not None, ways["hills"] is not None
     given = [f"`{name}`" for name, value in ways.items() if value is not None]
-    given += ["`bias_columns`"] * bool(bias_columns)
+    given += ["`bias_columns`"] * bool(bias_columns and not windows)
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given: choose one way to undo the bias")
-    windows, hills = ways["windows"] is not None, ways["hills"] is not None
+    if windows and bias_columns and computed:
+        raise InputError("`bias_columns` are of the windows' COLVAR files: give all of `cvs` as column:NAME")
     if windows and colvars:
         raise InputError("`windows` names a COLVAR or trajectory file for each window: leave `colvar` out")
     if windows and any(not is_computed(cv) for cv in cvs) and len(columns) < len(cvs):

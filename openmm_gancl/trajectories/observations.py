@@ -37,7 +37,7 @@ class Observations:
         series: those of the surface, then those that only windows or a bias act on.
         n_surface: how many of them span the surface.
         temperature: K.
-        log_weights: shape=(n,), up to a constant; None for equal weights, or where windows determine them.
+        log_weights: shape=(n,), up to a constant; None for equal weights, or where windows alone determine them.
         windows: umbrella windows, one a trajectory; None without.
         restrained: columns of the series that the windows restrain.
         free_energies: shape=(n_windows,), kT, about right, that MBAR starts from; None to find some.
@@ -168,11 +168,12 @@ class _Sources:
         columns: tuple[int, ...],
     ) -> "Undone":
         """The bias undone, in the one way that is given."""
-        from .bias_checks import unused_bias
-        from .undone import Undone, given_log_weights, of_columns, of_hills, of_static_bias, written_biases
+        from .undone import Undone, given_log_weights, left_out, of_columns, of_hills, of_static_bias
 
+        windows = self.windows is not None
         if self.bias_columns and table is not None:
-            return of_columns(table, self.bias_columns, units, frames, series, self.temperature)
+            undone = of_columns(table, self.bias_columns, units, frames, series, self.temperature)
+            return left_out(undone, table, units, frames, series, self.temperature, windows)
         if hills:
             return of_hills(hills, table, units, frames, series, columns, self.temperature)
         if self.bias is not None:
@@ -180,9 +181,7 @@ class _Sources:
         logs = given_log_weights(self.log_weights, self.weights, series, self.stride)
         if logs is not None:
             return Undone(logs, notes=weight_notes(logs) if self.weights is not None else ())
-        if self.windows is None:
-            return Undone(doubts=unused_bias(written_biases(table, frames, units), (), self.temperature))
-        return Undone()
+        return left_out(Undone(), table, units, frames, series, self.temperature, windows)
 
 
 def read(

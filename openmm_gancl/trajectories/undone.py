@@ -1,7 +1,7 @@
 """What undoes the bias of frames: weights, columns, hills or a static bias, each compared with what is known of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,20 +113,24 @@ def written_biases(table: "Colvar | None", frames: Frames, units: InputUnits) ->
     """Biases that a COLVAR holds, kJ/mol, shape=(n,) each."""
     if table is None or frames.rows is None:
         return {}
-    names = [name for name in table.fields if name.endswith(".bias") and table.is_sound(name)]
-    return {name: units.energy * table.column(name)[frames.rows] for name in names}
+    names = [name for name in table.fields if name.endswith("bias") and not name.endswith("rbias")]
+    return {
+        name: units.energy_of(name, table.units) * table.column(name)[frames.rows]
+        for name in names
+        if table.is_sound(name)
+    }
 
 
 def of_columns(
     table: "Colvar", columns: Sequence[str], units: InputUnits, frames: Frames, series: Series, temperature: float
 ) -> Undone:
     """The sum of bias columns, if it is one function of the collective variables for all runs."""
-    from .bias_checks import bias_differences, unused_bias
+    from .bias_checks import bias_differences
     from .colvar import bias_log_weights, bias_names
 
     assert frames.rows is not None
     names = tuple(bias_names(table, columns))
-    logs = bias_log_weights(table, names, temperature, frames.rows, units.energy)
+    logs = bias_log_weights(table, names, temperature, frames.rows, lambda name: units.energy_of(name, table.units))
     spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
     several = series.n_files > 1 and not all(name.endswith("rbias") for name in names)  # less c(t), runs may be joined
     found = [bias_differences(*space, logs, series.starts) for space in spaces if several and len(space[1])]
@@ -136,8 +140,35 @@ def of_columns(
             "windows: give a table of them by `windows`, with the restraint of each; of metadynamics runs give rbias"
         )
     note = f"{' + '.join(names)} is taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
-    unused = unused_bias(written_biases(table, frames, units), names, temperature)
-    return Undone(logs, names, (*unused, *(() if units.said else (note,))))
+    told = units.said or all(units.tells(name, table.units) for name in names)
+    return Undone(logs, names, () if told else (note,))
+
+
+def left_out(
+    undone: Undone,
+    table: "Colvar | None",
+    units: InputUnits,
+    frames: Frames,
+    series: Series,
+    temperature: float,
+    windows: bool,
+) -> Undone:
+    """The same with what is to be said of the biases in a table that it leaves as they are.
+
+    A bias beside the surface may be left out on purpose where others are named; one along it is a doubt. Of windows,
+    only what is no restraint by its name is looked at: `window_checks` compares the restraints.
+    """
+    from .bias_checks import unused_bias
+    from .window_checks import OTHER_BIASES
+
+    written = written_biases(table, frames, units)
+    if windows:
+        written = {name: bias for name, bias in written.items() if any(part in name.lower() for part in OTHER_BIASES)}
+    found = unused_bias(written, undone.bias_columns, temperature, series.values)
+    notes = found.beside if undone.bias_columns or windows else ()
+    return replace(
+        undone, notes=(*notes, *undone.notes), doubts=(*undone.doubts, *(found.along if notes else found.all))
+    )
 
 
 def of_hills(
@@ -181,7 +212,7 @@ def of_hills(
         )
     written = written_biases(table, frames, units)
     doubts = check_bias(hills, bias, times, written)
-    doubts += unused_bias(written, same_biases(bias, written), temperature)
+    doubts += unused_bias(written, same_biases(bias, written), temperature, series.values).all
     note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
     logs = bias.log_weights(temperature)
     filling = (

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from ..errors import InputError
-from ..units import ENERGY_UNITS, FloatArray, checked_temperature, energy_unit
+from ..units import ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
 from .tables import opened
 from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
 
@@ -21,26 +21,12 @@ TABLE_FORMS = (*WINDOW_FORMS, "amber")
 SPELLINGS = {"center": "centre", "k": "kappa", "force_constant": "kappa", "spring": "kappa", "temp": "temperature"}
 """Other names of columns."""
 
-LENGTHS = {"nm": ("nm",), "angstrom": ("angstrom", "angstroms", "a", "å"), "radians": ("radians", "radian", "rad")}
-LENGTHS["degrees"] = ("degrees", "degree", "deg")
 SIZES = {"nm": 1.0, "angstrom": 0.1, "radians": 1.0, "degrees": np.pi / 180}
 
 COMMENT = re.compile(r"(^|\s)#.*")
 """To the end of a line; names of files may hold the sign, as GROMACS' backups do."""
 
 FORM = "give file, centre_0, kappa_0, and centre_1, kappa_1 for a second coordinate"
-
-
-def unit_of_coordinate(text: str) -> str:
-    """A unit by its usual spellings: nm, angstrom, radians or degrees.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    found = next((name for name, spelled in LENGTHS.items() if text.strip().lower() in spelled), None)
-    if found is None:
-        raise InputError(f"{text} is no unit of a coordinate here: choose {', '.join(LENGTHS)}")
-    return found
 
 
 @dataclass(frozen=True)

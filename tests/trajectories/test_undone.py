@@ -28,6 +28,7 @@ from .known_surface import (
     wrapped,
     write_windows,
 )
+from .known_surface import bias as level
 
 LIMIT = 0.12
 """kT: 4,000 frames and 48 bins lie at 0.06 from the truth, what is wrong beyond 0.3."""
@@ -57,8 +58,31 @@ def test_a_bias_that_nobody_undoes_is_a_doubt(colvar, tmp_path):
     np.save(tmp_path / "w.npy", v / KT)
     assert not analysed(["column:phi"], log_weights=tmp_path / "w.npy", **sources).doubts
     (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v, "uwall.bias": v}))
-    notes = analysed(["column:phi"], colvar=[tmp_path / "COLVAR"], bias_columns=["metad.bias"]).notes
-    assert any("uwall.bias" in note and "bias_columns=metad.bias,uwall.bias" in note for note in notes)
+    (doubt,) = analysed(["column:phi"], colvar=[tmp_path / "COLVAR"], bias_columns=["metad.bias"]).doubts
+    assert "uwall.bias" in doubt and "bias_columns=metad.bias,uwall.bias" in doubt
+    other = np.random.default_rng(0).exponential(2 * KT, len(phi))  # of a variable beside the surface
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v, "uwall.bias": other}))
+    beside = analysed(["column:phi"], colvar=[tmp_path / "COLVAR"], bias_columns=["metad.bias"])
+    assert not beside.doubts and any("uwall.bias" in note for note in beside.notes)
+
+
+@pytest.mark.parametrize("name", ["uwall.bias", "wall_bias"])
+def test_a_wall_on_the_surface_is_a_doubt_or_undone(tmp_path, name):
+    """It hardly varies over the frames, and is all there is where it stands."""
+
+    def wall(x):
+        return np.where(x > 1.9, 12 * (x - 1.9) ** 2, 0.0)
+
+    phi = drawn(4000, 3, lambda x: energy(x) + level(x) + wall(x))
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": level(phi), name: wall(phi)}))
+    assert wall(phi).std() < 0.5 * KT
+    sources = {"colvar": [tmp_path / "COLVAR"]}
+    left = analysed(["column:phi"], bias_columns=["metad.bias"], **sources)
+    assert "along the surface" in left.doubts[0] and f"bias_columns=metad.bias,{name}" in left.doubts[0]
+    right = analysed(["column:phi"], bias_columns=["metad.bias", name], **sources)
+    assert not right.doubts
+    beyond = np.arange(48)[(right.surface.edges[0][1:] > 1.9) & np.isfinite(right.surface.energy)]
+    assert (right.surface.energy[beyond] < left.surface.energy[beyond] - 0.3).any()
 
 
 def test_a_run_that_is_given_twice_is_refused(colvar, tmp_path):

@@ -90,7 +90,7 @@ def check_sources(
     columns = [cv for cv in cvs if external(cv)[0] == "column"]
     windows, hills = ways["windows"] is not None, ways["hills"] is not None
     given = [f"`{name}`" for name, value in ways.items() if value is not None]
-    given += ["`bias_columns`"] * bool(bias_columns and not windows)
+    given += ["`bias_columns`"] * bool(bias_columns and not (windows or hills))
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given: choose one way to undo the bias")
     if windows and bias_columns and computed:

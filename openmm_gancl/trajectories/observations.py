@@ -171,11 +171,11 @@ class _Sources:
         from .undone import Undone, given_log_weights, left_out, of_columns, of_hills, of_static_bias
 
         windows = self.windows is not None
+        if hills:
+            return of_hills(hills, table, units, frames, series, columns, self.temperature, self.bias_columns)
         if self.bias_columns and table is not None:
             undone = of_columns(table, self.bias_columns, units, frames, series, self.temperature)
             return left_out(undone, table, units, frames, series, self.temperature, windows)
-        if hills:
-            return of_hills(hills, table, units, frames, series, columns, self.temperature)
         if self.bias is not None:
             return of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
         logs = given_log_weights(self.log_weights, self.weights, series, self.stride)

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..units import FloatArray, IntArray
 from .frames import Frames
 from .inputs import InputUnits
+from .periods import check_period
 from .series import Series, checked_log_weights, read_log_weights, read_weights
 from .tables import is_variable
 
@@ -171,6 +172,36 @@ def left_out(
     )
 
 
+def _period(name: str, table: "Colvar", frames: Frames, series: Series) -> float:
+    """Of a variable that hills act on: as it was given, or by its file, where its values do not contradict."""
+    if name in series.names:
+        return float(series.periods[series.names.index(name)])
+    period = table.period(name)
+    check_period(name, f"column:{name}", table.column(name)[frames.rows], period, series.starts)
+    return period
+
+
+def _beside_hills(
+    columns: Sequence[str],
+    of_hills: Sequence[str],
+    table: "Colvar | None",
+    units: InputUnits,
+    frames: Frames,
+    series: Series,
+    temperature: float,
+) -> Undone:
+    """The sum of columns that are given beside hills: none of them the bias of the hills."""
+    if not columns or table is None:
+        return Undone()
+    found = of_columns(table, columns, units, frames, series, temperature)
+    for name in found.bias_columns:
+        if name in of_hills or f"{name.rpartition('.')[0]}.bias" in of_hills:
+            raise InputError(
+                f"{name} is the bias of the hills already: leave it out of `bias_columns`, or leave `hills`"
+            )
+    return found
+
+
 def of_hills(
     paths: Sequence[Path],
     table: "Colvar | None",
@@ -179,9 +210,11 @@ def of_hills(
     series: Series,
     columns: tuple[int, ...],
     temperature: float,
+    beside: Sequence[str] = (),
 ) -> Undone:
-    """The bias of hills as it was at each frame, less c(t)."""
+    """The bias of hills as it was at each frame, less c(t); and static ones that acted beside them."""
     from .bias_checks import unused_bias
+    from .hill_heights import height_doubts
     from .hills import check_bias, check_deposits, check_periods, hills_bias, read_hills, same_biases
 
     hills = read_hills(paths, units.energy)
@@ -191,7 +224,7 @@ def of_hills(
         and set(hills.names) <= set(table.fields)
         and table.time is not None
     ):
-        check_periods(hills, [table.period(name) for name in hills.names])
+        check_periods(hills, [_period(name, table, frames, series) for name in hills.names])
         values = np.stack([table.column(name)[frames.rows] for name in hills.names], axis=1)
         times = table.time[frames.rows]
     elif series.time is not None and len(columns) >= len(hills.names):
@@ -204,7 +237,9 @@ def of_hills(
             "`colvar`, or trajectories that hold times (XTC) and its collective variables by `bias_cvs`"
         )
     check_deposits(hills, values, times)
-    bias = hills_bias(hills, values, times, temperature)
+    places = np.concatenate([values, hills.centres])
+    both = hills_bias(hills, places, np.concatenate([times, hills.times]), temperature)
+    bias, at_hills = both.parts(len(values))
     if not bias.settled.any():
         raise InputError(
             f"all frames are of the first tenth of the hills of {hills.path}, while the bias still filled: give "
@@ -212,10 +247,17 @@ def of_hills(
         )
     written = written_biases(table, frames, units)
     doubts = check_bias(hills, bias, times, written)
-    doubts += unused_bias(written, same_biases(bias, written), temperature, series.values).all
+    doubts += height_doubts(hills, at_hills.energies, temperature, units.said)
+    mine = same_biases(bias, written)
+    others = _beside_hills(beside, mine, table, units, frames, series, temperature)
+    written = {name: energies for name, energies in written.items() if name not in mine}
+    doubts += unused_bias(written, others.bias_columns, temperature, series.values).all
     note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
     logs = bias.log_weights(temperature)
+    if others.log_weights is not None:
+        logs = logs + others.log_weights
     filling = (
         f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias still filled"
     )
-    return Undone(logs, notes=(filling,) if units.said else (filling, note), doubts=doubts)
+    notes = (filling, *others.notes) if units.said else (filling, note, *others.notes)
+    return Undone(logs, notes=notes, doubts=doubts)

@@ -74,6 +74,12 @@ def _places(values: FloatArray, periods: FloatArray) -> FloatArray:
     return np.stack(columns, axis=1)
 
 
+def nearest_neighbours(values: FloatArray, periods: FloatArray) -> IntArray:
+    """The frame next to each in the collective variables, shape=(n,)."""
+    places = _places(values, periods)
+    return np.asarray(cKDTree(places).query(places, k=2)[1][:, 1])
+
+
 def _pairs(places: FloatArray, near: float, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray]:
     """For each of the first frames, the nearest of the second ones, where that is near."""
     if not len(first) or not len(second):

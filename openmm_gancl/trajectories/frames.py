@@ -67,6 +67,11 @@ def frames_of(
 
         found = rows_of_frames(table, series, stride)
         kept = found.rows >= 0
+        if not (parts := np.add.reduceat(kept, series.starts[:-1])).all():
+            raise InputError(
+                f"no frame of trajectory {int(parts.argmin()) + 1} has a row in {table.path}: give the table of these "
+                "trajectories, or leave that one out"
+            )
         return Frames(only(series, kept), found.rows[kept], found.notes, found.doubts)
     if table is None:
         n = len(read_frame_values(Path(external(npy[0])[1]), None))

@@ -49,7 +49,7 @@ def numbers(values: Any) -> FloatArray:
     elif isinstance(values, list | tuple) and any(isinstance(v, list | tuple) or hasattr(v, "unit") for v in values):
         values = [numbers(value) for value in values]
     try:
-        return np.asarray(values, dtype=float)
+        return np.array(np.nan) if np.iscomplexobj(values) else np.asarray(values, dtype=float)
     except (TypeError, ValueError):
         return np.array(np.nan)
 
@@ -65,7 +65,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     Raises:
         InputError: a fraction, less than the least, or no number.
     """
-    found = numbers(value)
+    found = numbers(np.nan if isinstance(value, bool | np.bool_) else value)
     if found.ndim or not (np.isfinite(found) and found == np.floor(found) and found >= least):
         raise InputError(f"{name} is {value}: give a whole number from {least} up")
     return int(found)
@@ -96,9 +96,10 @@ def checked_temperature(temperature: Any) -> float:
 
         if not temperature.unit.is_compatible(unit.kelvin):
             raise InputError(f"the temperature is {temperature}: give kelvin")
-    found = numbers(np.nan if isinstance(temperature, str) else temperature)
+    found = numbers(np.nan if isinstance(temperature, str | bool | np.bool_) else temperature)
     if found.ndim or not (np.isfinite(found) and found > 0):
-        shown = f"{float(found):g} K" if isinstance(temperature, int | float) else repr(temperature)
+        plain = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        shown = f"{float(found):g} K" if plain else repr(temperature)
         raise InputError(f"the temperature is {shown}: give a positive one, in kelvin")
     return float(found)
 

@@ -264,6 +264,7 @@ def analyse(
         InputError: frames too few for an error bar.
     """
     _check_asked(observations, method, bins, n_bootstrap, seed)
+    bins, n_bootstrap, seed = None if bins is None else int(bins), int(n_bootstrap), int(seed)
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard)

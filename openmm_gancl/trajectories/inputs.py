@@ -69,6 +69,8 @@ class InputUnits:
     def of(cls, text: str | None, temperature: float) -> "InputUnits":
         """Words as ``kcal/mol, degrees``."""
         energy, length, said = 1.0, "", False
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"`input_unit` is a {type(text).__name__}: give a text, as kcal/mol")
         for word in filter(None, map(str.strip, (text or "").split(","))):
             if "/mol" in word.lower() or word.lower() == "kt":
                 name = next((unit for unit in ENERGY_UNITS if unit.lower() == word.lower()), word)
@@ -133,11 +135,19 @@ def as_windows(
     given: "UmbrellaWindows | WindowTable | str | Path | None", d: int
 ) -> "UmbrellaWindows | WindowTable | None":
     """Windows, of a table that is given by its name too; of d collective variables if it is metadata of WHAM."""
-    if not isinstance(given, str | Path):
-        return given
-    from .window_table import read_table_of_windows
+    from .umbrella import UmbrellaWindows
+    from .window_table import WindowTable, read_table_of_windows
 
-    return read_table_of_windows(given, d=d)
+    if isinstance(given, str | Path):
+        return read_table_of_windows(given, d=d)
+    if given is not None and not isinstance(given, UmbrellaWindows | WindowTable):
+        raise InputError(
+            f"`windows` is a {type(given).__name__}: give the name of a table, `read_table_of_windows(...)` or "
+            "`UmbrellaWindows.of_files(files, centres, force_constants)`"
+        )
+    if given is not None and not given.files:
+        raise InputError("`windows` name no files: give `UmbrellaWindows.of_files(files, centres, force_constants)`")
+    return given
 
 
 def _acting_on(windows: "UmbrellaWindows | WindowTable | None") -> tuple[str, ...]:

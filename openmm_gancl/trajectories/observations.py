@@ -116,7 +116,7 @@ class _Sources:
         files, tables, hills = list(self.paths), expanded(self.colvar), expanded(self.hills)
         units = InputUnits.of(self.input_unit, self.temperature)
         windows = as_windows(self.windows, len(self.bias_cvs or self.cvs))
-        acting = check_bias_cvs(self.cvs, self.bias_cvs, windows, self.bias or hills or None)
+        acting = check_bias_cvs(self.cvs, self.bias_cvs, windows, hills or None if self.bias is None else self.bias)
         everything = list(dict.fromkeys([*self.cvs, *acting]))
         ways = {"log_weights": self.log_weights, "weights": self.weights, "windows": windows, "bias": self.bias}
         check_once([*tables, *hills])
@@ -168,7 +168,16 @@ class _Sources:
         columns: tuple[int, ...],
     ) -> "Undone":
         """The bias undone, in the one way that is given."""
-        from .undone import Undone, given_log_weights, left_out, of_columns, of_hills, of_static_bias
+        from .undone import (
+            Undone,
+            given_log_weights,
+            left_out,
+            of_columns,
+            of_hills,
+            of_static_bias,
+            weight_doubts,
+            written_biases,
+        )
 
         windows = self.windows is not None
         if hills:
@@ -180,7 +189,8 @@ class _Sources:
             return of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
         logs = given_log_weights(self.log_weights, self.weights, series, self.stride)
         if logs is not None:
-            return Undone(logs, notes=weight_notes(logs) if self.weights is not None else ())
+            doubts = weight_doubts(logs, written_biases(table, frames, units), thermal_energy(self.temperature))
+            return Undone(logs, notes=weight_notes(logs) if self.weights is not None else (), doubts=doubts)
         return left_out(Undone(), table, units, frames, series, self.temperature, windows)
 
 

@@ -174,12 +174,16 @@ def without_repeats(series: Series) -> BoolArray:
     return kept
 
 
-def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
-    """Log-weights of n frames, shape=(n,), from an npy or text file, or before a stride; -inf is a weight of zero."""
-    values = checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
+def read_log_weights(given: Any, n: int, stride: int = 1) -> FloatArray:
+    """Log-weights of n frames, shape=(n,): an array or a file, of all frames before a stride too; -inf is a zero."""
+    of_file = isinstance(given, str | Path)
+    where = str(given) if of_file else "log_weights"
+    values = checked_log_weights(
+        read_frame_values(Path(given), n, "log-weights", stride) if of_file else given, n, where
+    )
     if _looks_like_weights(values):
         raise InputError(
-            f"{path} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their "
+            f"{where} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their "
             "logarithms: give them by `weights`; if they are logarithms, subtract the same number from all of them"
         )
     return values
@@ -187,6 +191,8 @@ def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
 
 def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
     """Log-weights of n frames, shape=(n,), of which some are finite and none is NaN or plus infinity."""
+    if (unit := getattr(log_weights, "unit", None)) is not None and not unit.is_dimensionless():
+        raise InputError(f"{where} is in {unit}: log-weights are energies over kT: divide by it")
     values = numbers(log_weights)
     if values.shape != (n,):
         raise InputError(f"{where} of shape {values.shape} for {n} frames: give one a frame")
@@ -200,7 +206,7 @@ def read_weights(weights: FloatArray | str | Path, n: int, stride: int = 1) -> F
     where = str(weights) if isinstance(weights, str | Path) else "weights"
     if isinstance(weights, str | Path):
         weights = read_frame_values(Path(weights), n, "weights", stride)
-    values = np.asarray(weights, dtype=float)
+    values = numbers(weights)
     if (values < 0).any():
         raise InputError(f"{where} holds negative numbers, as logarithms do: give them by `log_weights`")
     if values.size and not values.any():

@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates, spline_filter1d
 
 from ..errors import InputError
 from ..files import load_arrays
-from ..units import FloatArray, IntArray, checked_temperature, numbers, thermal_energy
+from ..units import FloatArray, IntArray, checked_temperature, number, numbers, thermal_energy
 from .bias_evidence import decide, log_likelihoods
 from .kernel_bias import KernelBias
 
@@ -117,6 +117,10 @@ def metadynamics_bias(
     Raises:
         InputError: no such files, of unlike shapes, or no limits of a variable without a period.
     """
+    periods = np.atleast_1d(numbers(periods)).tolist()
+    if limits is not None:
+        pairs = numbers(limits)
+        limits = [(float(low), float(high)) for low, high in pairs.reshape(-1, 2)] if pairs.size % 2 == 0 else []
     paths = _newest(Path(path), r"bias_(\d+)_(\d+)\.npy", "bias_*_*.npy")
     tables = [load_arrays(file) for file in paths]
     for file, table in zip(paths, tables, strict=True):
@@ -247,11 +251,12 @@ def opes_bias(
     if _is_text(Path(path)):
         from .plumed_opes import plumed_opes_bias
 
-        return plumed_opes_bias(Path(path), temperature=temperature, d=len(periods))
+        return plumed_opes_bias(Path(path), temperature=temperature, d=np.size(periods))
     if kernel_shape not in ("gaussian", "compact"):
         raise InputError(f"`kernel_shape` is {kernel_shape}: choose gaussian or compact")
     if barrier is None:
         raise InputError(f"{path} needs the barrier that OPES was given, kJ/mol: give `barrier`")
+    barrier, periods = number(barrier), np.atleast_1d(numbers(periods)).tolist()
     bias_factor = barrier / kT if bias_factor is None else bias_factor
     if not (barrier > 0 and bias_factor > 1):
         raise InputError(f"a barrier of {barrier:g} kJ/mol and a bias factor of {bias_factor:g} make no OPES bias")

@@ -12,7 +12,7 @@ from ..units import FloatArray, IntArray
 from .frames import Frames
 from .inputs import InputUnits
 from .periods import check_period
-from .series import Series, checked_log_weights, read_log_weights, read_weights
+from .series import Series, read_log_weights, read_weights
 from .tables import is_variable
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 MAX_UNCOVERED = 0.5
 """Of the frames, that may lie where the bias of their run has no kernel."""
+
+
+MIN_CORRELATION, MAX_WEIGHT_DEVIATION = 0.99, 0.05
+"""Of log-weights with a bias that they are made of, and of their factor from one."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,30 @@ def given_log_weights(
     n, step = len(series.values), stride if series.n_files == 1 else 1
     if weights is not None:
         return read_weights(weights, n, step)
-    if isinstance(given, str | Path):
-        return read_log_weights(Path(given), n, step)
-    return None if given is None else checked_log_weights(given, n, "log_weights")
+    return None if given is None else read_log_weights(given, n, step)
+
+
+def weight_doubts(log_weights: FloatArray, written: dict[str, FloatArray], kT: float) -> tuple[str, ...]:
+    """Log-weights that are a bias which a table holds, but in another unit or of the other sign.
+
+    Args:
+        log_weights: shape=(n,), of the frames.
+        written: biases, kJ/mol, by their columns' names.
+        kT: kJ/mol.
+    """
+    known = np.isfinite(log_weights)
+    sums = dict(written) | ({" + ".join(written): np.sum(list(written.values()), axis=0)} if len(written) > 1 else {})
+    for name, energies in sums.items():
+        logs, bias = log_weights[known], energies[known] / kT
+        if not (len(logs) > 2 and logs.std() > 0 and bias.std() > 0):
+            continue
+        slope = float(np.cov(logs, bias)[0, 1] / bias.var(ddof=1))
+        if abs(np.corrcoef(logs, bias)[0, 1]) > MIN_CORRELATION and abs(slope - 1.0) > MAX_WEIGHT_DEVIATION:
+            return (
+                f"the log-weights are {slope:.3g} times {name} over kT: give its energy over kT, with its sign, or "
+                f"`bias_columns={name.replace(' + ', ',')}` instead",
+            )
+    return ()
 
 
 def _check_kernels(static: "KernelBias", energies: FloatArray, series: Series, acting: Sequence[int]) -> None:
@@ -84,6 +109,11 @@ def of_static_bias(
     from .static_bias import TabulatedBias, with_fitting_range
 
     static = bias(series.periods[list(columns)]) if callable(bias) else bias
+    if not (hasattr(static, "n_variables") and hasattr(static, "energies")):
+        raise InputError(
+            f"`bias` is a {type(static).__name__}: give `metadynamics_bias(...)` or `opes_bias(...)`; energies of the "
+            "frames go by `log_weights`, over kT"
+        )
     acting = list(columns[: static.n_variables])
     if isinstance(static, KernelBias) and sorted(static.names) == sorted(series.names[i] for i in acting):
         acting = [acting[[series.names[i] for i in acting].index(name)] for name in static.names]

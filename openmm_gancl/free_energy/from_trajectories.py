@@ -21,7 +21,7 @@ from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
-from .ranges import surface_range
+from .ranges import resolution_doubts, surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
@@ -276,6 +276,7 @@ def analyse(
     names = [basin.name for basin in basins] or _letters(len(masks))
     rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
     places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
+    doubts += resolution_doubts(density.probability, edges, series, weighted.blocks)
     return TrajectoryAnalysis(
         surface=surface,
         density=density,

@@ -62,7 +62,7 @@ def frames_of(
             raise InputError("trajectories need `top`, a PDB file, say: name it")
         series = read_series(trajectories, top, computed, stride=stride, progress=progress)
         if table is None:
-            return Frames(series)
+            return Frames(series, doubts=series.doubts)
         from .frame_rows import rows_of_frames
 
         found = rows_of_frames(table, series, stride)
@@ -72,7 +72,7 @@ def frames_of(
                 f"no frame of trajectory {int(parts.argmin()) + 1} has a row in {table.path}: give the table of these "
                 "trajectories, or leave that one out"
             )
-        return Frames(only(series, kept), found.rows[kept], found.notes, found.doubts)
+        return Frames(only(series, kept), found.rows[kept], found.notes, (*series.doubts, *found.doubts))
     if table is None:
         n = len(read_frame_values(Path(external(npy[0])[1]), None))
         return Frames(_empty_series(np.array([0, -(-n // stride)])))

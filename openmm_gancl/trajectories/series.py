@@ -38,6 +38,7 @@ class Series:
         time: shape=(n,), ps; None where the files hold none.
         labels: of the coordinates, as a paper would print them; empty where they are the names.
         resolved: the atoms that each depends on, as the topology's file names them; empty where they are not known.
+        doubts: whether these atoms are the ones that are meant.
     """
 
     names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Series:
     time: Any = None
     labels: tuple[str, ...] = ()
     resolved: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def n_files(self) -> int:
@@ -76,7 +78,7 @@ def read_series(
         InputError: a file cannot be read, is of another molecule, or holds NaN.
     """
     from ..coordinates.specification import parse_cv
-    from .bonds import BondCheck
+    from .bonds import BondCheck, counted_from_one
     from .files import FORMATS_WITH_TIMES, read_chunks
     from .topologies import load_topology, suffix_of
 
@@ -109,6 +111,7 @@ def read_series(
         time=np.frombuffer(times, dtype=np.float32) if timed else None,
         labels=tuple(variable.label for variable in variables),
         resolved=tuple(variable.resolved for variable in variables),
+        doubts=counted_from_one(variables, topology),
     )
 
 

@@ -1,5 +1,6 @@
 """Tables of umbrella windows: CSV with a header, or the metadata of WHAM (Grossfield), in whatever units they are."""
 
+import csv
 import re
 import zlib
 from collections.abc import Sequence
@@ -219,6 +220,13 @@ def _lines(path: Path) -> dict[int, str]:
     return {i: line for i, line in lines.items() if line.strip()}
 
 
+def _cells(line: str, mark: str | None) -> list[str]:
+    """Of a row; a cell in quotes may hold the mark."""
+    if mark is None:
+        return [cell.strip('"') for cell in line.split()]
+    return [cell.strip().strip('"').strip() for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True))]
+
+
 def _is_wham(lines: dict[int, str]) -> bool:
     """A name and numbers in the first line already, divided by blanks."""
     words = next(iter(lines.values()), "").split()
@@ -314,7 +322,7 @@ def read_table_of_windows(
         cells = {i: line.split() for i, line in lines.items()}
     else:
         mark = next((mark for mark in ";,\t" if mark in next(iter(lines.values()), "")), None)  # else blanks
-        cells = {i: [cell.strip().strip('"').strip() for cell in line.split(mark)] for i, line in lines.items()}
+        cells = {i: _cells(line, mark) for i, line in lines.items()}
         fields = [_spelled(name) for name in next(iter(cells.values()), [])]
         cells = dict(list(cells.items())[1:])
         if mark == ";":

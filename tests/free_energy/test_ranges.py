@@ -10,7 +10,7 @@ RNG = np.random.default_rng(0)
 ANGLES = RNG.vonmises(0.3, 1.0, 3000)
 LENGTHS = RNG.normal(1.0, 0.1, 3000)
 CASES = {
-    "radians within 360 degrees": (ANGLES[np.abs(ANGLES) < 2.4], ":360", {}, "of 120 bins, each 3 wide: name it with its own period"),
+    "radians within 360 degrees": (ANGLES[np.abs(ANGLES) < 2.4], ":360", {}, "of 120 bins, each 3 wide: name it with"),
     "values that stand for none": (
         np.where(np.arange(3000) % 100, LENGTHS, -9999.0),
         "",

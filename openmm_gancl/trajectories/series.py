@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 MAX_LOG_WEIGHT = 50.0
 """Above the median, beyond which numbers are hardly logarithms of weights."""
 
-MIN_COPIED = 10
-"""Frames that two files agree in, beyond chance."""
+MIN_COPIED, N_PROBED, MAX_SEARCHED = 10, 32, 50_000_000
+"""Frames that two files agree in, beyond chance; of the first of a file, that are searched in others; and frames times
+files, up to which they are."""
+
+MAX_ALIKE = 100
+"""Frames of another file for one of those, in the coordinates, that tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,38 @@ def check_distinct(series: Series, names: Sequence[str]) -> None:
         first = seen.setdefault(np.ascontiguousarray(values).tobytes(), i)
         if first != i:
             raise InputError(f"{names[i]} holds the same frames as {names[first]}: give each run once")
+    if series.n_files > 1 and series.n_files * len(series.values) < MAX_SEARCHED:
+        for i in range(series.n_files):
+            if (other := _holder(series, i)) is not None:
+                raise InputError(f"{names[other]} holds frames of {names[i]} again: give each frame once")
+
+
+def _holder(series: Series, i: int) -> int | None:
+    """Another file that holds the first frames of a file one after the other, in even steps; None without one.
+
+    A part that begins within the one before it and goes on after its end is no such file: `without_repeats`.
+    """
+    begin, end = series.starts[i : i + 2]
+    probe = np.asarray(series.values[begin : min(end, begin + N_PROBED)])
+    if len(np.unique(probe, axis=0)) < MIN_COPIED:
+        return None
+    places = np.flatnonzero(np.isin(series.values[:, 0], probe[:, 0]))
+    places = places[(places < begin) | (places >= end)]
+    file = np.searchsorted(series.starts, places, side="right") - 1
+    for other in np.unique(file).tolist():
+        mine = places[file == other]
+        if len(mine) > MAX_ALIKE * len(probe):
+            continue  # a coordinate that is counted or rounded
+        same = (series.values[mine][None] == probe[:, None]).all(axis=2)
+        once = same.sum(axis=1) == 1
+        if once.sum() < max(MIN_COPIED, 0.5 * len(probe)):
+            continue
+        steps = np.diff(mine[same[once].argmax(axis=1)]) / np.diff(np.flatnonzero(once))
+        rest = series.starts[other + 1] - mine[same[once].argmax(axis=1)][0]
+        goes_on = other == i - 1 and steps[0] == 1 and end - begin >= rest
+        if steps[0] > 0 and (steps == steps[0]).all() and not goes_on:
+            return int(other)
+    return None
 
 
 def without_repeats(series: Series) -> BoolArray:
@@ -227,13 +263,19 @@ def weight_notes(log_weights: FloatArray) -> tuple[str, ...]:
     return ("the weights are hardly uneven and not normalised: if they are logarithms, give them by `log_weights`",)
 
 
+def is_normalised(values: FloatArray) -> bool:
+    """Whether numbers, none of them negative and not all alike, have a sum, mean or maximum of one."""
+    if values.min() < 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
+        return False
+    return any(np.isclose(size, 1.0, rtol=1e-4) for size in (values.sum(), values.mean(), values.max()))
+
+
 def _looks_like_weights(values: FloatArray) -> bool:
     """Whether numbers are weights themselves: none negative, and normalised, or too uneven for logarithms."""
     if values.min() < 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
         return False
-    normalised = any(np.isclose(size, 1.0, rtol=1e-4) for size in (values.sum(), values.mean(), values.max()))
     small = values.max() < 1.0 and 0.0 < np.median(values) < 0.3 * values.max()
-    return bool(normalised or small or values.max() - np.median(values) > MAX_LOG_WEIGHT)
+    return bool(is_normalised(values) or small or values.max() - np.median(values) > MAX_LOG_WEIGHT)
 
 
 def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: int = 1) -> FloatArray:

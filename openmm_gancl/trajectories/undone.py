@@ -12,7 +12,7 @@ from ..units import FloatArray, IntArray
 from .frames import Frames
 from .inputs import InputUnits
 from .periods import check_period
-from .series import Series, read_log_weights, read_weights
+from .series import Series, is_normalised, read_log_weights, read_weights
 from .tables import is_variable
 
 if TYPE_CHECKING:
@@ -161,6 +161,9 @@ def of_columns(
 
     assert frames.rows is not None
     names = tuple(bias_names(table, columns))
+    for name in names:
+        if is_normalised(table.column(name)[frames.rows]):
+            raise InputError(f"{name} is normalised, as weights are: give them by `weights`, or the bias itself here")
     logs = bias_log_weights(table, names, temperature, frames.rows, lambda name: units.energy_of(name, table.units))
     spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
     several = series.n_files > 1 and not all(name.endswith("rbias") for name in names)  # less c(t), runs may be joined

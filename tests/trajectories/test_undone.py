@@ -92,6 +92,36 @@ def test_a_run_that_is_given_twice_is_refused(colvar, tmp_path):
         read([], None, ["column:phi"], TEMPERATURE, **sources)
 
 
+PARTS = {
+    "a backup of its first half": lambda phi: (phi, phi[:500]),
+    "the run that a backup is of": lambda phi: (phi[:500], phi),
+    "printed at another stride": lambda phi: (phi, phi[::10]),
+    "the other stride first": lambda phi: (phi[::10], phi),
+    "parts that overlap, another between": lambda phi: (phi[:600], drawn(300, 9, energy), phi[500:]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_frames_that_are_in_two_files_are_refused(tmp_path, name):
+    phi = drawn(1000, 8, energy)
+    for i, part in enumerate(PARTS[name](phi)):
+        (tmp_path / f"C{i}").write_text(colvar_text({"phi": part}))
+    with pytest.raises(InputError, match=r"holds frames of .* again: give each frame once"):
+        read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "C*"])
+    for i, part in enumerate((phi[:600], phi[500:], drawn(300, 9, energy).round(1), phi.round(1))):
+        (tmp_path / f"C{i}").write_text(colvar_text({"phi": part}))
+    found = read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / f"C{i}" for i in range(4)])
+    assert len(found.series.values) == 2300 and "counted once" in found.notes[0]
+
+
+def test_weights_are_not_taken_for_a_bias(tmp_path):
+    phi, v = biased(500)
+    for size in (np.exp(v / KT).max(), np.exp(v / KT).mean()):
+        (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "w": np.exp(v / KT) / size}))
+        with pytest.raises(InputError, match=r"w is normalised, as weights are: give them by `weights`"):
+            read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "COLVAR"], bias_columns=["w"])
+
+
 @pytest.mark.parametrize(("unit", "size"), [("kcal/mol", 4.184), ("kT", KT), ("kcal/mol, radians", 4.184)])
 def test_biases_in_another_unit(tmp_path, unit, size):
     phi, v = biased()
@@ -145,7 +175,8 @@ def test_files_that_disagree_about_a_period_are_refused(tmp_path):
     phi, v = biased(300)
     for name, scale, period in (("a", 1, ("-pi", "pi")), ("b", 57.29578, ("-180", "180")), ("c", 1, None)):
         (tmp_path / name).write_text(colvar_text({"phi": scale * phi, "metad.bias": v}, period=period))
-    (tmp_path / "d").write_text(colvar_text({"phi": phi % (2 * np.pi), "metad.bias": v}, period=("0", "2pi")))
+    other, w = biased(300, seed=1)
+    (tmp_path / "d").write_text(colvar_text({"phi": other % (2 * np.pi), "metad.bias": w}, period=("0", "2pi")))
     (tmp_path / "e").write_text(colvar_text({"phi": 57.29578 * phi, "metad.bias": v}))
     for other, message in (("b", "a period of 360"), ("c", "no period")):
         with pytest.raises(InputError, match=message):

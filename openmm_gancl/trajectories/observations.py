@@ -170,6 +170,7 @@ class _Sources:
         """The bias undone, in the one way that is given."""
         from .undone import (
             Undone,
+            beside_static,
             given_log_weights,
             left_out,
             of_columns,
@@ -186,7 +187,8 @@ class _Sources:
             undone = of_columns(table, self.bias_columns, units, frames, series, self.temperature)
             return left_out(undone, table, units, frames, series, self.temperature, windows)
         if self.bias is not None:
-            return of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
+            undone = of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
+            return beside_static(undone, written_biases(table, frames, units), series, self.temperature)
         logs = given_log_weights(self.log_weights, self.weights, series, self.stride)
         if logs is not None:
             doubts = weight_doubts(logs, written_biases(table, frames, units), thermal_energy(self.temperature))
@@ -224,7 +226,7 @@ def read(
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
         weights: themselves, not their logarithms.
         colvar: tables of columns (COLVAR files of PLUMED, xvg, colvars, cpptraj, CSV), wildcards too.
-        bias_columns: columns of them whose sum is a static bias.
+        bias_columns: columns of them whose sum is a static bias; beside windows or hills, one that acted as well.
         hills: HILLS files of PLUMED, whose bias at each frame is undone; alone, their centres are the frames.
         windows: umbrella windows, or a table of harmonic ones (`read_windows`), joined by MBAR.
         bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from ..units import FloatArray, IntArray
+from ..units import FloatArray, IntArray, thermal_energy
 from .frames import Frames
 from .inputs import InputUnits
 from .periods import check_period
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_UNCOVERED = 0.5
 """Of the frames, that may lie where the bias of their run has no kernel."""
 
+
+MIN_DIFFERENCE, MAX_DIFFERENCE = 1.0, 0.2
+"""kJ/mol, and of its own deviations, by which a bias that was written may differ from one that is computed."""
 
 MIN_CORRELATION, MAX_WEIGHT_DEVIATION = 0.99, 0.05
 """Of log-weights with a bias that they are made of, and of their factor from one."""
@@ -130,6 +133,24 @@ def of_static_bias(
             "name them in its own order by `bias_cvs`"
         )
     return Undone(energies / kT, notes=(note,) if note else (), doubts=(doubt,) if doubt else ())
+
+
+def beside_static(undone: Undone, written: dict[str, FloatArray], series: Series, temperature: float) -> Undone:
+    """The same with doubts about biases in a table that are not the one undone: of another state, or beside it."""
+    from .bias_checks import unused_bias
+
+    if undone.log_weights is None or not written:
+        return undone
+    mine = thermal_energy(temperature) * undone.log_weights
+    late = np.arange(len(mine)) >= len(mine) // 2  # the bias may have grown before
+    others = {}
+    for name, energies in written.items():
+        difference, own = (energies - mine)[late], energies[late]
+        spread = np.median(np.abs(difference - np.median(difference)))
+        if spread > max(MIN_DIFFERENCE, MAX_DIFFERENCE * np.median(np.abs(own - np.median(own)))):
+            others[name] = energies
+    found = unused_bias(others, (), temperature, series.values)
+    return replace(undone, doubts=(*undone.doubts, *found.all))
 
 
 def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -584,6 +584,20 @@ def test_the_last_of_several_states_holds(tmp_path):
     assert bias.positions[:, 0].tolist() == [1.5, 2.0]
 
 
+@pytest.mark.parametrize(("factor", "wall"), [(1.0, 0.0), (1 / 4.184, 0.0), (-1.0, 0.0), (1.0, 1.0)])
+def test_a_state_is_compared_with_the_bias_that_the_run_wrote(tmp_path, factor, wall):
+    """The same up to a constant; in another unit, of another run or with a wall beside it a doubt."""
+    (tmp_path / "STATE").write_text(opes_text(drawn(300, 3, energy), np.zeros(300), 0.2, True))
+    static = opes_bias(tmp_path / "STATE", temperature=TEMPERATURE, periods=[2 * np.pi])
+    phi = drawn(1000, 5, lambda x: 0.2 * energy(x))
+    columns = {"phi": phi, "opes.bias": factor * static.energies(phi[:, None]) - 7.0}
+    columns |= {"wall.bias": wall * np.where(phi > 1, 5 * (phi - 1) ** 2, 0.0)}
+    (tmp_path / "COLVAR").write_text(colvar_text(columns))
+    doubts = read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "COLVAR"], bias=static).doubts
+    expected = ["wall.bias"] * bool(wall) or ["opes.bias"] * (factor != 1.0)
+    assert [name in doubt for name, doubt in zip(expected, doubts, strict=True)] == [True] * len(expected)
+
+
 def test_files_that_hold_no_kernels_are_refused(tmp_path):
     (tmp_path / "COLVAR").write_text(colvar_text({"phi": np.zeros(3)}))
     with pytest.raises(InputError, match="holds no kernels of OPES"):

@@ -155,8 +155,8 @@ def resolution_doubts(
         marginal = np.sort(probability.sum(axis=tuple(j for j in range(len(edges)) if j != i)))[::-1]
         filled = int(np.searchsorted(np.cumsum(marginal), MOST * marginal.sum())) + 1
         values = np.unique(series.values[frames, i]).astype(float)
-        if n >= MIN_BINS and filled <= MAX_FILLED:
-            periodic = np.isfinite(series.periods[i])
+        periodic, computed = np.isfinite(series.periods[i]), bool("".join(series.resolved[i : i + 1]))
+        if n >= MIN_BINS and filled <= MAX_FILLED and not (periodic and computed):  # a stiff torsion, in radians
             remedy = (
                 "name it with its own period, or with `:none`" if periodic else "give `ranges`, or leave outliers out"
             )

@@ -24,6 +24,10 @@ MAX_OUTSIDE = 0.01
 """Of the frames, that may lie outside the range of a bias."""
 
 
+MIN_NEGATIVE = 1e-3
+"""Of the largest energy, below which one is negative beyond rounding."""
+
+
 class StaticBias(Protocol):
     """A bias that no longer changes.
 
@@ -128,6 +132,11 @@ def metadynamics_bias(
             raise InputError(f"{file} holds no bias of OpenMM's Metadynamics: give its biasDir")
         if table.shape != tables[0].shape or min(table.shape) < 2 or not np.isfinite(table).all():
             raise InputError(f"{file} is no bias of the same variables as {paths[0]}: give files of one run")
+        if table.min() < -MIN_NEGATIVE * np.abs(table).max():
+            raise InputError(
+                f"{file} holds negative energies, as getFreeEnergy() does and no bias of OpenMM's Metadynamics: give "
+                "its biasDir"
+            )
     total = np.sum(tables, axis=0).T  # OpenMM's first variable is the last axis
     d = total.ndim
     if d > len(periods):

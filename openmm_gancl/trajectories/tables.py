@@ -49,8 +49,8 @@ FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
 DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
 """A number with a comma for its decimals, or without any."""
 
-ANGLES = re.compile(r"(phi|psi|omega|chi\d?)\b.*", re.IGNORECASE)
-"""What a series without times may begin with: ``gmx rama``."""
+NO_CURVE = re.compile(r"time|step|frame|\bt\b|\b[fpnµu]s\b|\b(phi|psi|omega|chi\d?)\b", re.IGNORECASE)
+"""In the name of the first column of a series: a time, or an angle, as of ``gmx rama``."""
 
 
 @dataclass(frozen=True)
@@ -502,7 +502,7 @@ def check_series(table: TextTable) -> None:
     grid = any(name.startswith("nbins_") for name in table.settings)
     if grid or any(name.startswith("der_") or name.lower() in ("file.free", "free") for name in names):
         raise InputError(f"{path} holds a surface or a bias on a grid, no series: give the COLVAR file of the run")
-    if table.header.form == "GROMACS" and table.time is None and not ANGLES.fullmatch(names[0]):
+    if table.header.form == "GROMACS" and not NO_CURVE.search(names[0]):
         raise InputError(
             f"{path} holds a curve over {names[0]}, no series in time: give the series that it was made of"
         )

@@ -1,5 +1,7 @@
 """Bins that cannot show what was sampled are a doubt, others are not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,3 +37,12 @@ def test_bins_that_cannot_show_what_was_sampled(tmp_path, name):
     observations = read([], None, f"npy:{tmp_path / 'x.npy'}{period}", 300.0)
     doubts = analyse(observations, discard=0, n_bootstrap=4, **options).doubts
     assert [message in doubt for doubt in doubts] == [True] * bool(message)
+
+
+def test_a_stiff_torsion_of_frames_is_no_doubt(tmp_path):
+    """Its unit is known, whatever of the circle it fills."""
+    np.save(tmp_path / "x.npy", RNG.normal(0.0, 0.01, 3000))
+    observed = read([], None, f"npy:{tmp_path / 'x.npy'}:2pi", 300.0)
+    assert len(analyse(observed, discard=0, n_bootstrap=4).doubts) == 1
+    computed = replace(observed, series=replace(observed.series, resolved=("C of A/ALA1, N CA C of A/ALA2",)))
+    assert not analyse(computed, discard=0, n_bootstrap=4).doubts

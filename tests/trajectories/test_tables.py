@@ -46,6 +46,7 @@ FORMATS = {
         ["time\tphi", *(row.replace(".", ",").replace(" ", "\t") for row in ROWS)],
         "phi",
     ),
+    "another time": ("GROMACS", ['@ xaxis label "Simulation t / ns"', '@ s0 legend "phi"', *ROWS], "phi"),
     "grace": ("GROMACS", ['@ xaxis label "Frame"', '@ s0 legend "phi"', "@target G0.S0", *ROWS], "phi"),
 }
 

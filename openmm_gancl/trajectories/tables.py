@@ -38,6 +38,9 @@ NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "sc
 VECTOR_MARKS = re.compile("[(),]")
 """Of a vector, ``( 1 , 2 , 3 )``."""
 
+RESIDUE = re.compile(r"[A-Z][A-Z0-9]{1,4}-\d+")
+"""As ``ALA-2``."""
+
 PATH = re.compile(r"[A-Za-z_~/]|\.\.?/")
 """What names of files begin with, and broken numbers do not."""
 
@@ -350,6 +353,16 @@ def _broken(lines: _Lines, header: Header) -> InputError:
                 if _names_files(line):
                     return InputError(f"{path} {_refusal(line)}")
                 word = next(cell for cell in cells if _float(cell) is None)
+                if RESIDUE.fullmatch(word):
+                    return InputError(
+                        f"{path}, line {number}, names a residue, {word}, as gmx rama does: write the rows of one "
+                        "residue into a file of their own, without that column"
+                    )
+                if word.strip("*") == "":
+                    return InputError(
+                        f"{path}, line {number}: a number was wider than its column ({word[:12]}): write it in a wider "
+                        "format, or remove that line"
+                    )
                 return InputError(f"cannot read {path}, line {number}: {word[:40]!r} is no number; remove that line")
             if len(cells) != n:
                 return InputError(

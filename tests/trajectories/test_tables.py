@@ -131,6 +131,8 @@ def test_a_run_that_was_cut_and_went_on(tmp_path, glue):
         ("# time phi psi\n0.1x 1.0 60\n1 2.0 60\n", "line 2: '0.1x' is no number"),
         ("file,centre_0,kappa_0\na.dat,1,60\n", "is a table of windows: give it by `windows`"),
         ('@ s0 legend "a"\n0 1\n1 2\n&\n0 3\n', "several sets of data"),
+        ('@ xaxis label "Phi"\n-60.1 140.2 ALA-2\n-61.1 141.2 ALA-3\n', "names a residue, ALA-2, as gmx rama does"),
+        ("# time phi\n0 1.0\n1 ******\n2 1.0\n", "line 3: a number was wider than its column (******)"),
         ("#! FIELDS time phi\n#! SET min_phi -pi\n0 1\n#! SET min_phi -180\n1 2\n", "changes min_phi"),
     ],
 )

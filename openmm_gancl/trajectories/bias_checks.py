@@ -31,6 +31,10 @@ N_PLACES, MIN_FRAMES_OF_A_PLACE = 50, 10
 ERRORS_OF_A_DIFFERENCE = 4.0
 """That the largest difference of medians may be by chance."""
 
+MIN_FRAMES, MAX_ROUGHNESS, MUCH_SMOOTHER = 50, 0.1, 3.0
+"""Frames that tell; and how much a bias may differ between neighbours in the collective variables, over what it differs
+between any two frames, if it is a function of them, and how much more if it is none."""
+
 MIN_GROWTH = 0.5
 """kT between frames that are at least a third of a run apart, in the mean."""
 
@@ -129,6 +133,41 @@ def bias_differences(values: FloatArray, periods: FloatArray, bias: FloatArray, 
 
 def _median(values: FloatArray) -> float:
     return float(np.median(values)) if len(values) else float("nan")
+
+
+def lagging_bias(values: FloatArray, periods: FloatArray, log_weights: FloatArray, starts: IntArray) -> tuple[str, ...]:
+    """A doubt about weights that are a function of the collective variables of the frame before or after.
+
+    Args:
+        values: shape=(n, d).
+        periods: shape=(d,).
+        log_weights: shape=(n,).
+        starts: shape=(n_runs + 1,), where each run begins.
+    """
+    inner = np.ones(len(values), dtype=bool)
+    inner[[*starts[:-1], *(starts[1:] - 1)]] = False
+    finite = np.isfinite(log_weights)
+    chosen = np.flatnonzero(inner & finite & np.roll(finite, 1) & np.roll(finite, -1))
+    chosen = chosen[:: max(len(chosen) // MAX_FRAMES, 1)]
+    if len(chosen) < MIN_FRAMES:
+        return ()
+    neighbour = chosen[nearest_neighbours(np.asarray(values, dtype=float)[chosen], periods)]
+    usual = float(np.median(np.abs(log_weights[chosen] - log_weights[np.roll(chosen, len(chosen) // 2)])))
+    if not usual > 0:
+        return ()
+    rough = {
+        lag: float(np.median(np.abs(log_weights[chosen + lag] - log_weights[neighbour + lag]))) / usual
+        for lag in (0, -1, 1)
+    }
+    lag = min(rough, key=rough.__getitem__)
+    if (
+        lag == 0
+        or rough[lag] > MAX_ROUGHNESS
+        or rough[0] < MUCH_SMOOTHER * max(rough[lag], MAX_ROUGHNESS / MUCH_SMOOTHER)
+    ):
+        return ()
+    side = "before" if lag > 0 else "after"
+    return (f"the weights follow from the collective variables of the frame {side} each: move them by one row",)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import FloatArray, IntArray
-from .bias_checks import nearest_neighbours
+from .bias_checks import MAX_ROUGHNESS, MUCH_SMOOTHER, nearest_neighbours
 from .colvar import Colvar
 from .series import Series
 from .tables import is_variable
@@ -43,10 +43,6 @@ searched for."""
 
 MIN_INSIDE = 0.9
 """Of a part's frames, that must have rows where these are searched."""
-
-MAX_ROUGHNESS, MUCH_SMOOTHER = 0.1, 3.0
-"""Of a bias between frames that are neighbours in the collective variables, over that between any two: below, it is a
-function of them; and times the roughness of another reading."""
 
 MAX_QUANTILE_DIFFERENCE = 0.1
 """Of the spread over the root of the number of frames, below which two sets of values are the same."""

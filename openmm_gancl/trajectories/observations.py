@@ -110,6 +110,7 @@ class _Sources:
 
     def observed(self) -> Observations:
         """Frames of all files, their collective variables, and what undoes their bias."""
+        from .bias_checks import lagging_bias
         from .frames import joined_series, part_names
         from .restrained_windows import restrained_windows
 
@@ -134,6 +135,9 @@ class _Sources:
             windows, table, units, frames, series, columns, self.temperature, self.energy_column
         )
         check_distinct(series, part_names(files, table, series))
+        lagging: tuple[str, ...] = ()
+        if undone.log_weights is not None and not hills:
+            lagging = lagging_bias(series.values, series.periods, undone.log_weights, series.starts)
         observations = Observations(
             series,
             len(self.cvs),
@@ -142,7 +146,7 @@ class _Sources:
             joined.windows,
             joined.restrained,
             notes=(*(table.notes if table else ()), *frames.notes, *of_columns, *undone.notes, *joined.notes),
-            doubts=(*frames.doubts, *undone.doubts, *joined.doubts),
+            doubts=(*frames.doubts, *undone.doubts, *joined.doubts, *lagging),
             bias_columns=undone.bias_columns,
             energies=joined.energies,
         )

@@ -12,7 +12,8 @@ from openmm_gancl.trajectories import UmbrellaWindows, metadynamics_bias, opes_b
 from openmm_gancl.trajectories.series import read_series
 
 from ..peptides import Residue, chain_positions, pdb_text, trajectory
-from .known_surface import biased, colvar_text
+from .known_surface import bias as level
+from .known_surface import biased, colvar_text, energy
 
 N = 300
 
@@ -194,3 +195,19 @@ def test_log_weights_are_compared_with_the_bias_of_the_table(tmp_path, scale, fa
     (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v}))
     found = read([], None, "column:phi", 300.0, colvar=tmp_path / "COLVAR", log_weights=scale * v / 2.494339 - 30.0)
     assert [factor in doubt and "metad.bias" in doubt for doubt in found.doubts] == [True] * bool(factor)
+
+
+@pytest.mark.parametrize("step", [0.3, 10.0], ids=["frames that follow each other", "independent frames"])
+@pytest.mark.parametrize("lag", [0, 1, -1])
+def test_weights_of_the_frame_beside_are_a_doubt(tmp_path, lag, step):
+    """A joint slip of one row, that counts do not show."""
+    rng, phi = np.random.default_rng(1), [0.3]
+    for _ in range(1999):
+        new = (phi[-1] + step * rng.normal() + np.pi) % (2 * np.pi) - np.pi
+        accepted = np.log(rng.uniform()) < (level(phi[-1]) + energy(phi[-1]) - level(new) - energy(new)) / 2.494339
+        phi.append(new if accepted else phi[-1])
+    np.save(tmp_path / "phi.npy", np.array(phi))
+    logs = np.roll(level(np.array(phi)) / 2.494339, lag)
+    doubts = read([], None, f"npy:{tmp_path / 'phi.npy'}:2pi", 300.0, log_weights=logs).doubts
+    assert [doubt for doubt in doubts if ("before" if lag > 0 else "after") in doubt] == list(doubts)
+    assert len(doubts) == abs(lag)

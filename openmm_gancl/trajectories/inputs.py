@@ -103,7 +103,7 @@ def check_sources(
         raise InputError("with `windows` all of `cvs` are column:NAME, of COLVAR files, or all are computed: choose")
     if (columns or bias_columns) and not (colvars or windows or hills):
         raise InputError("columns are requested, but no file that contains them: give `colvar`, in PLUMED's format")
-    if colvars and not (columns or bias_columns):
+    if colvars and not (columns or bias_columns or hills or ways["bias"] is not None):
         raise InputError(
             "a COLVAR file is given, but nothing of it is requested: give `bias_columns`, or column:NAME in `cvs`"
         )
@@ -118,6 +118,15 @@ def check_once(tables: Sequence[Path]) -> None:
     files = [path.resolve() for path in tables]
     if repeated := [path for i, path in enumerate(files) if path in files[:i]]:
         raise InputError(f"{repeated[0].name} is given twice: give each file once")
+
+
+def check_unlike(cvs: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse a column that is named in two ways, by its name and by its number."""
+    for i, name in enumerate(names[: len(cvs)]):
+        if name in names[:i]:
+            raise InputError(
+                f"`cvs`: {cvs[names.index(name)]} and {cvs[i]} are the same: name two different collective variables"
+            )
 
 
 def check_named(trajectories: Sequence[Any], files: Sequence[Path]) -> None:

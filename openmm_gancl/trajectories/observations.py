@@ -14,6 +14,7 @@ from .inputs import (
     check_named,
     check_once,
     check_sources,
+    check_unlike,
     external,
     is_computed,
 )
@@ -129,6 +130,7 @@ class _Sources:
         table = _table(tables or ([] if computed else hills), series=bool(tables))
         frames = self._frames(files, computed, table, [cv for cv in everything if external(cv)[0] == "npy"])
         series, of_columns = joined_series(everything, table, frames, self.stride, units.length)
+        check_unlike(self.cvs, series.names)
         columns = tuple(everything.index(cv) for cv in acting)
         undone = self._undone(table, hills, units, frames, series, columns)
         joined = restrained_windows(

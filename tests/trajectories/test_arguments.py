@@ -211,3 +211,9 @@ def test_weights_of_the_frame_beside_are_a_doubt(tmp_path, lag, step):
     doubts = read([], None, f"npy:{tmp_path / 'phi.npy'}:2pi", 300.0, log_weights=logs).doubts
     assert [doubt for doubt in doubts if ("before" if lag > 0 else "after") in doubt] == list(doubts)
     assert len(doubts) == abs(lag)
+
+
+def test_a_column_by_its_name_and_its_number_is_one(tmp_path):
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": biased(50)[0]}))
+    with pytest.raises(InputError, match="column:phi and column:2 are the same"):
+        read([], None, ["column:phi", "column:2"], 300.0, colvar=tmp_path / "COLVAR")

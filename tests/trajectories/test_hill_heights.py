@@ -1,5 +1,6 @@
 """Heights of well-tempered hills tell whether they are all there, their unit and their temperature."""
 
+import mdtraj as md
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from openmm_gancl.trajectories.hills import check_deposits, hills_bias, read_hil
 from openmm_gancl.trajectories.observations import read
 
 from .known_surface import KT, TEMPERATURE, drawn, energy, wrapped
+from .test_rows_by_values import chain
 from .write_tables import table, well_tempered
 
 PERIOD = "#! SET min_phi -pi\n#! SET max_phi pi\n"
@@ -110,3 +112,15 @@ def test_an_angle_beside_the_surface_needs_its_period(run, tmp_path):
     sources = {"hills": [tmp_path / "HILLS"], "colvar": [tmp_path / "COLVAR"]}
     with pytest.raises(InputError, match="phi goes across the edge of a full turn"):
         read([], None, ["column:psi"], TEMPERATURE, **sources)
+
+
+def test_frames_of_trajectories_take_the_times_of_their_table(run, tmp_path):
+    """A format without times: the COLVAR of the run says when each frame was, though no column of it is asked for."""
+    hills, frames = run
+    sources = written(tmp_path, hills, frames[:, :2])
+    places, topology = chain(frames[:, 1])
+    trajectory = md.Trajectory(places, topology)
+    trajectory.save(str(tmp_path / "t.dcd"))
+    found = read(tmp_path / "t.dcd", topology, "torsion:0,1,2,3", TEMPERATURE, **sources)
+    of_table = read([], None, "column:phi", TEMPERATURE, **sources)
+    assert found.log_weights == pytest.approx(of_table.log_weights) and not found.doubts

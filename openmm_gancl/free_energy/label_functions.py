@@ -11,8 +11,8 @@ from .cox_process import DOMAIN_EXTENSION, prior_precision
 ORDERS = {1: 40, 2: 12}
 """Of products of one and of two coordinates."""
 
-FUNCTIONS_BY_AXIS = 200
-"""Of more coordinates, so many products times their number at most."""
+FUNCTIONS_BY_AXIS, MAX_FUNCTIONS = 200, 900
+"""Of more coordinates, so many products times their number at most, and in all."""
 
 
 class LabelFunctions:
@@ -29,7 +29,7 @@ class LabelFunctions:
         self.frequency = 2 * np.pi / span
         self.steps = np.where(self.periodic, 1.0, 1 / (2 * DOMAIN_EXTENSION))
         self.rates = self.frequency * self.steps
-        self.order = ORDERS.get(d) or self._highest_order(FUNCTIONS_BY_AXIS * d)
+        self.order = ORDERS.get(d) or self._highest_order(min(FUNCTIONS_BY_AXIS * d, MAX_FUNCTIONS))
         self.columns = self._columns_up_to(self.order)
         self.products = products_up_to(self.order, self.columns)
         self.wave_numbers = np.stack([c[self.products[:, i]] for i, c in enumerate(self.columns)], axis=1)

@@ -54,8 +54,9 @@ dipeptide, 96 labels; 1.17 with frames 0.1 ps apart)."""
 FRICTION = 10.0
 """1/ps, of these windows: what they sample does not depend on it."""
 
-N_DRAWS = 256
-"""At each label, of which the best weights may decide: of 64 the mean weight of threonine lay low at every label."""
+N_DRAWS, N_ANYWHERE = 256, 64
+"""At each label, of which the best weights may decide: of 64 the mean weight of threonine lay low at every label; of
+them so many in any mode, twice as many where its own mode has few."""
 
 N_PROPOSED, MOST_BATCHES = 2048, 8
 """Drawn at each label, as often, to find `N_DRAWS` in the mode of its frames; only these are evaluated."""
@@ -67,7 +68,8 @@ MODE_WIDTH = np.pi / 3
 """Of a wide torsion, on either side of the middle of its mode."""
 
 NOTEWORTHY = 0.02
-"""Share of the weight at a label that a mode without draws may have, unsaid."""
+"""Share of the weight at a label that a mode without draws may have, unsaid, and that a mode has whose efficiency
+counts: of the rotamers of threonine one in three has as much, and windows begin in all of them alike."""
 
 MOST_LEAVING = 0.1
 """Of draws, that may have a torsion beyond half a turn."""
@@ -83,13 +85,16 @@ class FrameCheck:
     Attributes:
         checks: one for each label with enough of both.
         pooled_z: of all; NaN if there is none.
-        efficiency: median over them of the mode-aware effective samples a draw; NaN if there is none.
+        efficiency: median of the mode-aware effective samples a draw, over those in modes that have weight at their
+            label; NaN if there is none.
         log_likelihood: mean log q(y | s) of the frames, which no generator has seen.
         check_evaluations: what all this cost.
         p_value: of chi-squared of the differences between labels, a common offset left out; NaN of fewer than two.
         unseen: sentences, where frames have a mode that the generator hardly draws.
         wide_names: of the wide torsions or components.
         wide_angles: shape=(n_labels, n_frames, n_wide), of the frames; NaN outside the declared state.
+        least_efficient: where wide torsions are in the check whose draws are worth least; empty without any.
+        most_different: the same of the check whose difference is the most standard errors.
     """
 
     checks: list[ReverseCheck]
@@ -101,6 +106,8 @@ class FrameCheck:
     unseen: tuple[str, ...] = ()
     wide_names: tuple[str, ...] = ()
     wide_angles: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))
+    least_efficient: str = ""
+    most_different: str = ""
 
 
 def window_of(system: MolecularSystem) -> ShortWindows:
@@ -252,15 +259,15 @@ def check_frames(
     labels = candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n_labels)]
     windows = _IndependentWindows(system, generator, len(labels), platform, rng)
     angles = np.full((len(labels), N_FRAMES, len(windows.wide)), np.nan)
-    checks, likelihoods, unseen = list[ReverseCheck](), list[FloatArray](), dict[str, None]()
+    checks, modes, compared, unseen = list[ReverseCheck](), list[_Mode](), list[_Compared](), dict[str, None]()
+    likelihoods = list[FloatArray]()
     for i, label in enumerate(labels):
         coordinates, inside = windows.frames(i, label)
         angles[i, inside] = coordinates[inside][:, windows.wide]
         if not inside.any():
             continue
-        found = _compare(
-            system, generator, label, _Mode.of(windows.wide, windows.widths, coordinates[inside]), rng, platform
-        )
+        mode = _Mode.of(windows.wide, windows.widths, coordinates[inside])
+        found = _compare(system, generator, label, mode, rng, platform)
         likelihoods.append(found.log_density)
         if found.unseen is not None:
             unseen[found.unseen] = None
@@ -269,16 +276,22 @@ def check_frames(
             checks.append(check_reverse(label, found.forward, found.backward, seed=named_seed(seed, "frame check", i)))
         except InputError:  # too few of them have a weight
             continue
+        modes.append(mode)
+        compared.append(found)
+    efficient = [one.efficiency for one, found in zip(checks, compared, strict=True) if found.matters]
+    where = [f"where {near}" if (near := _near(windows.names, mode.centres)) else "" for mode in modes]
     return FrameCheck(
         checks=checks,
         pooled_z=pooled_z(checks),
-        efficiency=float(np.median([one.efficiency for one in checks])) if checks else float("nan"),
+        efficiency=float(np.median(efficient)) if efficient else float("nan"),
         log_likelihood=float(np.mean(np.concatenate(likelihoods))) if likelihoods else float("nan"),
         check_evaluations=evaluations_of_check(system, len(labels)),
         p_value=differences_p_value(checks),
         unseen=tuple(unseen),
         wide_names=windows.names,
         wide_angles=angles,
+        least_efficient=min(zip([one.efficiency for one in checks], where, strict=True), default=(0.0, ""))[1],
+        most_different=max(zip([abs(one.z) for one in checks], where, strict=True), default=(0.0, ""))[1],
     )
 
 
@@ -291,12 +304,14 @@ class _Compared:
         backward: shape=(m,), of the frames.
         log_density: shape=(m,), of the frames.
         unseen: a sentence, where the generator hardly draws what the frames show.
+        matters: whether the mode may have weight at its label.
     """
 
     forward: FloatArray
     backward: FloatArray
     log_density: FloatArray
     unseen: str | None
+    matters: bool
 
 
 def _compare(
@@ -318,15 +333,18 @@ def _compare(
         inside = generator.inside(drawn[rows])
         return _log_weights(system, generator, drawn[rows], near[rows], inside, platform)[0]
 
-    chosen, share = np.flatnonzero(mode.holds(drawn)), FEWEST_PROPOSED / N_PROPOSED
-    hardly = len(chosen) < share * len(drawn)
-    of_all = weighed(np.arange(N_DRAWS // 2)) if hardly else np.empty(0)
-    forward = weighed(chosen[: N_DRAWS // 2 if hardly else N_DRAWS])
+    chosen = np.flatnonzero(mode.holds(drawn))
+    hardly = len(chosen) < FEWEST_PROPOSED / N_PROPOSED * len(drawn)
+    n_anywhere = 2 * N_ANYWHERE if hardly else N_ANYWHERE
+    anywhere, forward = weighed(np.arange(n_anywhere)), weighed(chosen[: N_DRAWS - n_anywhere])
+    matters = _may_matter(anywhere, forward, backward, (len(chosen) + hardly) / len(drawn))
     batch, unseen = drawn[:N_PROPOSED], None
     far = np.union1d(_far_coordinates(generator.chart, frames, batch), _leaving(generator, batch, mode.wide))
-    if len(far) or (hardly and _may_matter(of_all, backward, (len(chosen) + 1) / len(drawn))):
+    if len(far) or (hardly and matters):
         unseen = _unseen(system, generator.chart, far if len(far) else mode.wide, frames)
-    return _Compared(forward if len(forward) >= FEWEST_PROPOSED else forward[:0], backward, log_density, unseen)
+    return _Compared(
+        forward if len(forward) >= FEWEST_PROPOSED else forward[:0], backward, log_density, unseen, matters
+    )
 
 
 def _proposed(
@@ -364,33 +382,46 @@ def _leaving(generator: InvertibleGenerator, drawn: FloatArray, turning: IntArra
     return np.intersect1d(narrow[leaves], turning)
 
 
-def _may_matter(forward: FloatArray, backward: FloatArray, share: float) -> bool:
-    """Whether a mode that has so small a share of the draws may have weight.
+def _may_matter(anywhere: FloatArray, forward: FloatArray, backward: FloatArray, share: float) -> bool:
+    """Whether a mode may have weight at its label.
 
-    Mean of 1/w over its frames is its share of the draws over its own part of Z.
+    Mean of 1/w over its frames is its share of the draws over its own part of Z; the mean of w over draws in it says
+    the same where frames lie in a corner that is hardly drawn.
+
+    Args:
+        anywhere: log-weights of draws in any mode.
+        forward: of draws in the mode.
+        backward: of its frames.
+        share: of all draws, that are in the mode.
     """
-    forward, backward = (part[np.isfinite(part)] for part in (forward, backward))
-    if not len(forward) or not len(backward):
+    anywhere, backward = (part[np.isfinite(part)] for part in (anywhere, backward))
+    if not len(anywhere) or not len(backward):
         return False
-    log_part = np.log(share) - (logsumexp(-backward) - np.log(len(backward)))
-    return bool(log_part - log_mean_weight(forward) > np.log(NOTEWORTHY))
+    part = np.log(len(backward)) - logsumexp(-backward)
+    if np.isfinite(forward).any():
+        part = max(part, log_mean_weight(forward))
+    return bool(np.log(share) + part - log_mean_weight(anywhere) > np.log(NOTEWORTHY))
 
 
 def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: FloatArray) -> str:
     """A sentence on frames in a mode that is not drawn."""
     names = wide_names(system.topology, chart, indices)
     if isinstance(chart, InternalCoordinates):
-        # to ten degrees: windows in one mode make one sentence
-        at = np.round(np.degrees(np.angle(np.exp(1j * frames[:, indices]).mean(axis=0))), -1) + 0.0
-        places = [f"{name} is near {angle:.0f} degrees" for name, angle in zip(names, at, strict=True)]
+        where = _near(names, np.angle(np.exp(1j * frames[:, indices]).mean(axis=0)))
     else:
-        places = [f"{name} is elsewhere" for name in names]
+        where = " and ".join(f"{name} is elsewhere" for name in names)
     chosen = system.wide is not None or len(system.not_wide) > 0
     remedy = "let the card's 'wide' or 'not_wide' say so, label it" if chosen else "label it"
     return (
-        f"frames of the check stay where {' and '.join(places)}, in a mode that the generator hardly draws: {remedy}, "
+        f"frames of the check stay where {where}, in a mode that the generator hardly draws: {remedy}, "
         "or give frames of it"
     )
+
+
+def _near(names: Sequence[str], angles: FloatArray) -> str:
+    """Where torsions are, to ten degrees: windows in one mode make one sentence."""
+    at = np.round(np.degrees(angles), -1) + 0.0
+    return " and ".join(f"{name} is near {angle:.0f} degrees" for name, angle in zip(names, at, strict=True))
 
 
 def _log_weights(

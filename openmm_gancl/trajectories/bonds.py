@@ -15,6 +15,9 @@ from ..units import BoolArray, FloatArray
 MAX_BOND_LENGTH, MAX_BEAD_DISTANCE = 0.3, 1.0
 """nm; longer bonds of atoms, and of beads of coarse models, are none."""
 
+MAX_BOX_LENGTH = 1e6
+"""nm: the square of a longer one may be no number any more."""
+
 MIN_FRAMES, MIN_DEVIATION, MAX_SPREADS = 10, 0.02, 8.0
 """Frames in which a bond must be whole to know its length; nm, and spreads, by which one across the box may differ."""
 
@@ -67,7 +70,18 @@ class BondCheck:
 
     def _check_boxes(self, frames: Any, where: Callable[[int], str]) -> None:
         """Refuse boxes that cannot hold the frames."""
-        lengths = frames.unitcell_lengths
+        from mdtraj.utils.unitcell import check_valid_unitcell_angles
+
+        lengths, angles = frames.unitcell_lengths, frames.unitcell_angles
+        impossible = np.isfinite(angles).all(axis=1) & ~np.asarray(check_valid_unitcell_angles(*angles.T))
+        impossible |= (lengths > MAX_BOX_LENGTH).any(axis=1)
+        if impossible.any():
+            row = int(impossible.argmax())
+            sizes, corners = (", ".join(f"{x:.4g}" for x in part[row]) for part in (lengths, angles))
+            raise InputError(
+                f"{where(row)}: no box has lengths of {sizes} nm and angles of {corners} degrees: remove it, or give "
+                "the one that the frames were made in"
+            )
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said below
             vectors = np.asarray(frames.unitcell_vectors, dtype=float)

@@ -46,6 +46,7 @@ class Summary:
         target_error: requested, kT, or None.
         force_evaluations: that the result depends on.
         basins: rows of the basin table.
+        most_different: where wide torsions are in that check where it disagrees most; empty without any.
     """
 
     system: str
@@ -61,6 +62,7 @@ class Summary:
     target_error: float | None
     force_evaluations: int
     basins: list[dict[str, Any]]
+    most_different: str = ""
 
     better_model: ClassVar[str] = "raise `max_evaluations`"
     lighter_tail: ClassVar[str] = "raise `max_evaluations`"
@@ -71,7 +73,7 @@ class Summary:
         if abs(self.pooled_z) > Z_THRESHOLD:
             doubts.append(
                 f"lifts and real frames disagree (pooled z = {self.pooled_z:.1f}): the lifts miss something that is "
-                f"real; {self.better_model}"
+                f"real{_where('most', self.most_different)}; {self.better_model}"
             )
         elif not math.isfinite(self.pooled_z):
             doubts.append(f"no label could be checked against real frames: {self.better_model}")
@@ -195,6 +197,7 @@ class LoopSummary(Summary):
         missing: sentences, where the check found one that they miss.
         modes: rows of the table of wide coordinates, `openmm_gancl.lifting.wide_modes.ModeRow`.
         changed_windows: of the check, in which a wide coordinate changed its mode.
+        least_efficient: where wide torsions are in the check whose lifts are worth least.
     """
 
     generator: str
@@ -205,6 +208,7 @@ class LoopSummary(Summary):
     missing: list[str]
     modes: list[dict[str, Any]]
     changed_windows: int
+    least_efficient: str = ""
 
     @property
     def trusted(self) -> bool:
@@ -217,7 +221,7 @@ class LoopSummary(Summary):
         if self.p_value < LEAST_P_VALUE:
             doubts.append(
                 f"lifts and real frames differ from label to label (chi-squared, p = {self.p_value:.1g}, below "
-                f"{LEAST_P_VALUE:g}): {self.better_model}"
+                f"{LEAST_P_VALUE:g}){_where('most', self.most_different)}: {self.better_model}"
             )
         # a trial has evaluations for one or two
         if self.preset != "quick" and 0 < self.n_checked < FEWEST_LABELS:
@@ -228,8 +232,10 @@ class LoopSummary(Summary):
         if self.efficiency < MIN_EFFICIENCY:
             doubts.append(
                 f"against real frames a lift is worth {self.efficiency:.3f} effective samples, less than "
-                f"{MIN_EFFICIENCY:g}: {self.better_model}"
+                f"{MIN_EFFICIENCY:g}{_where('least', self.least_efficient)}: {self.better_model}"
             )
+        elif self.n_checked and not math.isfinite(self.efficiency):
+            doubts.append(f"no lift was checked in a mode that has weight at its label: {self.better_model}")
         if self.target_error is not None and not self.median_error <= self.target_error:
             doubts.append(
                 f"the median error is {self.median_error:.2f} kT, not {self.target_error:g} as requested: "
@@ -300,6 +306,11 @@ def summary_text(summary: Summary, seconds: Mapping[str, float], evaluations_spe
     lines = [f"{heading}: {doubt}" for doubt in summary.doubts()]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
     return "\n".join([*lines, *summary.tables(), "", f"surface: {plot}"])
+
+
+def _where(most: str, place: str) -> str:
+    """What follows a doubt about the check: nothing where no place is known."""
+    return f", {most} {place}" if place else ""
 
 
 def mode_table(modes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,13 +9,15 @@ killed command goes on where it was.
 
 ``rms``: kT below 8.4 kT, one offset fitted; the references' own noise, about 0.16 to 0.18 kT for the first two, is in
 it. ``weighted``: the same, bins weighted by the reference's errors. ``populations`` less the reference's: chi1 near
-180, 60 and -60 degrees, C7eq, C5, C7ax (of the first two). ``cpu``: seconds, user and system, of this process.
+180, 60 and -60 degrees, C7eq, C5, C7ax (of the first two). ``apart``: RMS of two seeds' surfaces, kT, where they
+were stored. ``cpu``: seconds, user and system, of this process.
 """
 
 import argparse
 import json
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +104,8 @@ def run(name, budget, seed):
     cpu = time.process_time() - begun
     edges, exact, error, populations = reference_of(name)
     below = exact < CEILING
-    off = (bin_means(learned.regression, edges) - exact)[below]
+    surface = bin_means(learned.regression, edges)[below]
+    off = surface - exact[below]
     by_error = np.where(np.isfinite(error[below]), (error[below] ** 2 + 0.05**2) ** -1.0, 0.0)
     weighted = off - np.average(off, weights=by_error)
     record = {
@@ -116,6 +119,7 @@ def run(name, budget, seed):
         "pooled_z": round(check.pooled_z, 2),
         "doubts": [*check.unseen, *learned.doubts],
         "cpu": round(cpu, 1),
+        "surface": np.round(surface - surface.mean(), 3).tolist(),
     }
     if populations is not None:
         found, errors = populations_of(learned)
@@ -130,15 +134,17 @@ def table():
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         groups.setdefault((record["system"], record["budget"]), []).append(record)
-    print("| system | evaluations | seeds | RMS, kT: median (worst) | populations off by at most | doubts | CPU, s |")
-    print("|---|---|---|---|---|---|---|")
+    print("| system | evaluations | seeds | RMS, kT: median (worst) | apart | populations off by | doubts | CPU, s |")
+    print("|---|---|---|---|---|---|---|---|")
     for (name, budget), records in groups.items():
         rms = [one["rms"] for one in records]
         off = [np.abs(one["populations"]).max() for one in records if "populations" in one]
         populations = f"{np.median(off):.3f} ({max(off):.3f})" if off else ""
         of_rms = f"{np.median(rms):.3f} ({max(rms):.3f})"
+        pairs = combinations([np.array(one["surface"]) for one in records if "surface" in one], 2)
+        apart = ", ".join(f"{(first - second).std():.3f}" for first, second in pairs)
         doubts, cpu = sum(bool(one["doubts"]) for one in records), np.median([one["cpu"] for one in records])
-        print(f"| {name} | {budget:,} | {len(records)} | {of_rms} | {populations} | {doubts} | {cpu:.0f} |")
+        print(f"| {name} | {budget:,} | {len(records)} | {of_rms} | {apart} | {populations} | {doubts} | {cpu:.0f} |")
 
 
 def main():

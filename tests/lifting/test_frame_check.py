@@ -1,6 +1,7 @@
 """The check against independent frames: silent where the generator is right, and a name where it misses a mode."""
 
 import copy
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -106,7 +107,23 @@ def test_enough_draws_are_looked_for_in_the_mode(monkeypatch):
     """A third of a batch is in it."""
     monkeypatch.setattr(frame_check, "N_DRAWS", 1500)
     found = check(PENTANE, even(learned(PENTANE).model), n=4)
-    assert [one.n_forward for one in found.checks] == [1500] * 4
+    assert [one.n_forward for one in found.checks] == [1500 - frame_check.N_ANYWHERE] * 4
+
+
+@pytest.mark.parametrize(("noteworthy", "counts"), [(frame_check.NOTEWORTHY, True), (1e9, False)])
+def test_efficiency_is_of_modes_that_have_weight(noteworthy, counts, monkeypatch):
+    """The twin asks for more than all of it; the check itself is of all modes, and names the worst."""
+    monkeypatch.setattr(frame_check, "NOTEWORTHY", noteworthy)
+    found = check(PENTANE, even(learned(PENTANE).model), n=6)
+    assert len(found.checks) == 6 and np.isfinite(found.efficiency) == counts
+    if counts:
+        assert found.efficiency == np.median([one.efficiency for one in found.checks])
+    worst = min(found.checks, key=lambda one: one.efficiency), max(found.checks, key=lambda one: abs(one.z))
+    for one, place in zip(worst, (found.least_efficient, found.most_different), strict=True):
+        assert re.fullmatch(r"where C5-C4-C3-C2 is near -?\d+0? degrees", place), place
+        row = [np.array_equal(one.label, other.label) for other in found.checks].index(True)
+        angle = np.angle(np.exp(1j * found.wide_angles[row]).mean())
+        assert abs(np.degrees(angle) - float(place.split()[4])) < 15
 
 
 def test_a_torsion_that_is_drawn_beyond_half_a_turn_has_a_name():
@@ -125,9 +142,16 @@ def test_a_mode_of_few_draws_matters_by_its_population(population, matters):
     """Of a thousandth of the draws: their weights are as much larger, and scatter; frames are of that mode alone."""
     share, rng = 1e-3, np.random.default_rng(2)
     scatter = rng.normal(0.0, 1.0, 10_000)
-    forward = np.full(256, np.log((1 - population) / (1 - share)))
-    assert frame_check._may_matter(forward, np.log(population / share) + scatter + 0.5, share) == matters
-    assert frame_check._may_matter(forward, np.log(population / share) + np.zeros(10), share) == matters
+    anywhere, none = np.full(256, np.log((1 - population) / (1 - share))), np.empty(0)
+    for frames in (scatter + 0.5, np.zeros(10)):
+        assert frame_check._may_matter(anywhere, none, np.log(population / share) + frames, share) == matters
+
+
+def test_a_mode_matters_by_its_draws_where_frames_lie_in_a_corner():
+    """Of all draws: their weights are one; the twin has none of them."""
+    corner, alike = np.full(10, -8.0), np.zeros(64)
+    assert frame_check._may_matter(alike, alike, corner, 1.0)
+    assert not frame_check._may_matter(alike, alike[:0], corner, 1.0)
 
 
 def test_differences_between_labels_show_where_no_offset_does(monkeypatch):

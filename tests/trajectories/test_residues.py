@@ -1,6 +1,7 @@
 """Residues by the numbers that files write, whatever the format; torsions over bonds that are none."""
 
 import itertools
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import mdtraj
@@ -204,6 +205,20 @@ def test_a_box_that_is_none_is_refused(chains, folder, tmp_path, size):
     for cv in ("phi:2", "distance:0,14"):
         with pytest.raises(InputError, match=r"box.xtc, frame 0: a box of .* nm cannot hold these 15 atoms"):
             read_series(tmp_path / "box.xtc", folder / "one.pdb", cv)
+
+
+@pytest.mark.parametrize(
+    ("length", "angles", "is_one"),
+    [(40, (-3264, 90, 90), 0), (40, (70, 90, 200), 0), (1e21, (90, 90, 90), 0), (40, (70, 90, 110), 1)],
+)
+def test_what_makes_no_box_is_refused(chains, folder, tmp_path, length, angles, is_one):
+    _, _, x = chains
+    with mdtraj.formats.NetCDFTrajectoryFile(str(tmp_path / "box.nc"), "w") as file:
+        file.write(
+            10 * x[:3, :15], np.arange(3), np.full((3, 3), float(length)), np.tile(np.array(angles, float), (3, 1))
+        )
+    with nullcontext() if is_one else pytest.raises(InputError, match=r"box\.nc, frame 0: no box has lengths of"):
+        read_series(tmp_path / "box.nc", folder / "one.pdb", "phi:2")
 
 
 def test_a_box_of_zeros_and_a_dummy_of_a_pdb_file_are_no_boxes(chains, folder, tmp_path):

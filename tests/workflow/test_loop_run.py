@@ -292,6 +292,19 @@ def test_a_target_that_is_not_reached_is_a_doubt(tmp_path):
     assert any("not 0.001 as requested" in doubt for doubt in doubts)
 
 
+def test_a_check_that_says_no_names_its_worst_place(finished_short):
+    """Where there are wide torsions; the twin has none."""
+    place = "where SER2:OG-CB-CA-N is near 60 degrees"
+    bad = replace(finished_short.summary, pooled_z=-9.0, p_value=1e-9, efficiency=0.001)
+    named = replace(bad, most_different=place, least_efficient=place.replace("60", "-60")).doubts()
+    for start, how in (("lifts and", "most"), ("against", "least")):
+        assert any(one.startswith(start) and f", {how} where SER2:OG-CB-CA-N is near " in one for one in named)
+    assert sum(", most where" in one for one in named) == 2 and not any("where" in one for one in bad.doubts())
+    unknown = replace(bad, n_checked=4, efficiency=float("nan"))
+    assert any("no lift was checked in a mode that has weight" in one for one in unknown.doubts())
+    assert not any("no lift was checked" in one for one in bad.doubts())
+
+
 @pytest.mark.parametrize("left_out", ["z", "y", None])
 def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(left_out, tmp_path, monkeypatch):
     """Both modes are drawn and in the table; the twins leave them out by the card, or look for none: they are named."""

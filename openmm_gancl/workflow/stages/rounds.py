@@ -251,6 +251,8 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         rounds=[asdict(one) for one in learned.history],
         blind=list(loop.doubts(angles)),
         missing=checks["unseen"],
+        least_efficient=checks.get("least_efficient", ""),
+        most_different=checks.get("most_different", ""),
         **_modes(loop, draws, angles),
     )
 

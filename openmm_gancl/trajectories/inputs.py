@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .window_table import WindowTable
 
 
+COLD = 100.0
+"""K, below which a temperature may be one in degrees Celsius."""
+
+
 def external(cv: str) -> tuple[str, str, float | None]:
     """Kind (column, npy, or empty), name and period of a collective variable that comes from a file."""
     kind, _, rest = cv.partition(":")
@@ -118,6 +122,13 @@ def check_once(tables: Sequence[Path]) -> None:
     files = [path.resolve() for path in tables]
     if repeated := [path for i, path in enumerate(files) if path in files[:i]]:
         raise InputError(f"{repeated[0].name} is given twice: give each file once")
+
+
+def temperature_notes(temperature: float) -> tuple[str, ...]:
+    """That a temperature may be in degrees Celsius."""
+    if temperature >= COLD:
+        return ()
+    return (f"the temperature is {temperature:g} K: if degrees Celsius are meant, give {temperature + 273.15:g}",)
 
 
 def check_unlike(cvs: Sequence[str], names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from .inputs import (
     check_unlike,
     external,
     is_computed,
+    temperature_notes,
 )
 from .series import Series, check_distinct, weight_notes, without_repeats
 from .tables import expanded
@@ -147,7 +148,14 @@ class _Sources:
             undone.log_weights,
             joined.windows,
             joined.restrained,
-            notes=(*(table.notes if table else ()), *frames.notes, *of_columns, *undone.notes, *joined.notes),
+            notes=(
+                *temperature_notes(self.temperature),
+                *(table.notes if table else ()),
+                *frames.notes,
+                *of_columns,
+                *undone.notes,
+                *joined.notes,
+            ),
             doubts=(*frames.doubts, *undone.doubts, *joined.doubts, *lagging),
             bias_columns=undone.bias_columns,
             energies=joined.energies,

@@ -217,3 +217,9 @@ def test_a_column_by_its_name_and_its_number_is_one(tmp_path):
     (tmp_path / "COLVAR").write_text(colvar_text({"phi": biased(50)[0]}))
     with pytest.raises(InputError, match="column:phi and column:2 are the same"):
         read([], None, ["column:phi", "column:2"], 300.0, colvar=tmp_path / "COLVAR")
+
+
+def test_a_temperature_that_may_be_in_celsius_is_said(folder):
+    for temperature, said in ((27.0, True), (300.0, False)):
+        notes = read([], None, f"npy:{folder / 'x.npy'}", temperature).notes
+        assert any("give 300.15" in note for note in notes) == said

@@ -99,7 +99,11 @@ def test_a_bias_of_a_variable_beside_tells_nothing(phi, tmp_path):
     assert found.rows.tolist() == list(range(N)) and not found.notes and not found.doubts
 
 
-def test_parts_in_another_order_are_refused(phi, tmp_path):
+@pytest.mark.parametrize("edge", [0.0, 3.0])
+def test_parts_in_another_order_are_refused(phi, tmp_path, edge):
+    """Wherever the edge of the period lies, at which rounding may move a value to the other side."""
+    phi = (phi + edge + np.pi) % (2 * np.pi) - np.pi
+    phi[5] = np.pi if edge else phi[5]
     first, second = phi[: N // 2], phi[N // 2 : N]
     turned = series(tmp_path, second, first, name="dcd")
     with pytest.raises(InputError, match=r"p of .* holds the values of torsion:0,1,2,3 in the order of other frames"):

@@ -1,5 +1,6 @@
 """Units, normalised once: nm, ps, K, kJ/mol, amu, radians."""
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -48,7 +49,7 @@ def numbers(values: Any) -> FloatArray:
     elif isinstance(values, list | tuple) and any(isinstance(v, list | tuple) or hasattr(v, "unit") for v in values):
         values = [numbers(value) for value in values]
     try:
-        return np.asarray(values, dtype=float)
+        return np.array(np.nan) if np.iscomplexobj(values) else np.asarray(values, dtype=float)
     except (TypeError, ValueError):
         return np.array(np.nan)
 
@@ -64,7 +65,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     Raises:
         InputError: a fraction, less than the least, or no number.
     """
-    found = numbers(value)
+    found = numbers(np.nan if isinstance(value, bool | np.bool_) else value)
     if found.ndim or not (np.isfinite(found) and found == np.floor(found) and found >= least):
         raise InputError(f"{name} is {value}: give a whole number from {least} up")
     return int(found)
@@ -95,9 +96,10 @@ def checked_temperature(temperature: Any) -> float:
 
         if not temperature.unit.is_compatible(unit.kelvin):
             raise InputError(f"the temperature is {temperature}: give kelvin")
-    found = numbers(np.nan if isinstance(temperature, str) else temperature)
+    found = numbers(np.nan if isinstance(temperature, str | bool | np.bool_) else temperature)
     if found.ndim or not (np.isfinite(found) and found > 0):
-        shown = f"{float(found):g} K" if isinstance(temperature, int | float) else repr(temperature)
+        plain = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        shown = f"{float(found):g} K" if plain else repr(temperature)
         raise InputError(f"the temperature is {shown}: give a positive one, in kelvin")
     return float(found)
 
@@ -115,3 +117,39 @@ def energy_unit(name: str, temperature: float) -> float:
     if name not in ENERGY_UNITS:
         raise InputError(f"{name} is no unit of energy here: choose {', '.join(ENERGY_UNITS)}")
     return {"kJ/mol": 1.0, "kcal/mol": 4.184, "kT": thermal_energy(temperature)}[name]
+
+
+COORDINATE_UNITS = {
+    "nm": ("nm", "nanometer", "nanometers"),
+    "angstrom": ("angstrom", "angstroms", "a", "å", "ang"),
+    "radians": ("radians", "radian", "rad"),
+    "degrees": ("degrees", "degree", "deg", "deg."),
+}
+"""Of lengths and angles, and how they are spelled in lower case."""
+
+ENERGY_SPELLINGS = {
+    "kJ/mol": ("kj/mol", "kj/mole", "kj mol^-1", "kj mol$^{-1}$", "kj\\smol\\s-1\\n"),
+    "kcal/mol": ("kcal/mol", "kcal/mole", "kcal mol^-1", "kcal mol$^{-1}$"),
+    "kT": ("kt", "kbt", "k_bt"),
+}
+"""Of `ENERGY_UNITS`, likewise."""
+
+
+def unit_of_coordinate(text: str) -> str:
+    """A unit by its usual spellings: nm, angstrom, radians or degrees.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    found = next((name for name, spelled in COORDINATE_UNITS.items() if text.strip().lower() in spelled), None)
+    if found is None:
+        raise InputError(f"{text} is no unit of a coordinate here: choose {', '.join(COORDINATE_UNITS)}")
+    return found
+
+
+def unit_in_words(text: str) -> str:
+    """The unit of an energy or a coordinate that a name ends with in brackets, as ``bias (kcal/mol)``; else empty."""
+    found = re.search(r"[(\[]([^()\[\]]+)[)\]]\s*$", text)
+    word = found[1].strip().lower() if found else ""
+    spelled = {**ENERGY_SPELLINGS, **COORDINATE_UNITS}
+    return next((name for name, words in spelled.items() if word in words), "")

@@ -211,7 +211,12 @@ Colvars = Annotated[
         "cpptraj's dat, CSV, plain columns (column:2 is the second); one or more, wildcards too.",
     ),
 ]
-BiasColumns = Annotated[str | None, typer.Option(help="Columns of these tables, a,b or *.bias, whose sum is the bias.")]
+BiasColumns = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of these tables, a,b or *.bias, whose sum is the bias; beside --windows or --hills another one."
+    ),
+]
 HillsFiles = Annotated[
     list[Path] | None,
     typer.Option(

@@ -61,6 +61,7 @@ class LagScan:
             tried, and of the last.
         chosen: index of the lag in use.
         has_plateau: whether it is the beginning of a plateau, and not only the longest.
+        last_tried: index of the longest that was tried; displacements may have grown no more from there on.
     """
 
     lags: FloatArray
@@ -70,6 +71,7 @@ class LagScan:
     p_values: FloatArray
     chosen: int
     has_plateau: bool
+    last_tried: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +123,13 @@ class EffectiveDynamics(Rates):
                 f"{p_value:.2g})"
             )
         p_value = float(np.max(scan.p_values, initial=0.0, where=np.isfinite(scan.p_values)))
-        longest = scan.lags[scan.chosen]
+        tried = f"none of the lags tried, up to {scan.lags[scan.last_tried]:.3g} ps,"
+        if np.isfinite(scan.p_values).sum() < 2 and scan.last_tried == scan.chosen:
+            tried = f"the lag of {scan.lags[scan.chosen]:.3g} ps"
+        verb = "does one model explain" if tried.startswith("none") else "one model does not explain"
         return (
-            f"drift and diffusion have no plateau: from none of the first lags tried ({longest:.3g} ps at most) does "
-            f"one model explain the later ones up to {scan.last:.3g} ps (p = {p_value:.1g} at best, below "
-            f"{LEAST_P_VALUE:g})"
+            f"drift and diffusion have no plateau: from {tried} {verb} the later ones up to {scan.last:.3g} ps (p = "
+            f"{p_value:.1g} at best, below {LEAST_P_VALUE:g})"
         )
 
     def doubts(self) -> list[str]:
@@ -239,8 +243,9 @@ def _scan(fitter: DiffusionFitter, wanted: int | None) -> tuple[LagScan, FittedD
     measured = [Slopes.between(groups, times, *pair) for pair in ranges]
     p_values, fits = np.full(len(firsts), np.nan), list[FittedDiffusion]()
     tried = range(len(firsts)) if wanted is None else [firsts.index(wanted)]
-    chosen = 0
+    chosen = last_tried = 0
     for i in tried:
+        last_tried = i
         try:
             fits.append(fitter.fit(measured[i], ranges[i]))
         except InputError:
@@ -263,5 +268,6 @@ def _scan(fitter: DiffusionFitter, wanted: int | None) -> tuple[LagScan, FittedD
         p_values=p_values,
         chosen=chosen,
         has_plateau=bool(p_values[chosen] > LEAST_P_VALUE),
+        last_tried=last_tried,
     )
     return scan, fits[-1], measured[chosen]

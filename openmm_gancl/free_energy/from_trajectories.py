@@ -21,7 +21,7 @@ from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
-from .ranges import surface_range
+from .ranges import resolution_doubts, surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
@@ -207,7 +207,7 @@ class _Weighted:
         blocks = independent_blocks(observations.series, discard, windows=windows is not None, most_frames=most)
         if windows is not None:
             weights = weigh_windows(observations, blocks)
-            return cls(weights.blocks, weights.mbar.log_weights, weights)
+            return cls(weights.blocks, weights.log_weights, weights)
         if observations.log_weights is None:
             return cls(blocks, None, None)
         log_weights = np.asarray(observations.log_weights, dtype=float)[blocks.frames()]
@@ -265,6 +265,7 @@ def analyse(
         InputError: frames too few for an error bar.
     """
     _check_asked(observations, method, bins, n_bootstrap, seed)
+    bins, n_bootstrap, seed = None if bins is None else int(bins), int(n_bootstrap), int(seed)
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard)
@@ -276,6 +277,7 @@ def analyse(
     names = [basin.name for basin in basins] or _letters(len(masks))
     rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
     places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
+    doubts += resolution_doubts(density.probability, edges, series, weighted.blocks)
     return TrajectoryAnalysis(
         surface=surface,
         density=density,

@@ -16,6 +16,12 @@ END_SAMPLES, MAX_END_FRACTION = 10.0, 0.02
 """Independent samples beyond an open end, at most, and of all of them. The outermost sample lies where it lies by
 chance: bins that end with it hold one there, however unlikely it was, and the surface would turn down."""
 
+MOST, MAX_FILLED, MIN_BINS = 0.95, 3, 60
+"""Of the weight, bins that hold it, at most, and of how many: the surface would show nothing of it."""
+
+MAX_COMPARED, MIN_REPETITIONS = 20_000, 4
+"""Frames that are looked at for values that are rounded or counted, and frames of each value, at least."""
+
 
 @dataclass(frozen=True)
 class SurfaceRange:
@@ -128,3 +134,39 @@ def surface_range(
             ends[-1] = (-np.inf, np.inf)
         spans.append(span)
     return SurfaceRange(tuple(edges), np.array(spans), np.array(ends))
+
+
+def resolution_doubts(
+    probability: FloatArray, edges: Sequence[FloatArray], series: Series, blocks: Blocks
+) -> list[str]:
+    """Bins that are too wide for what was sampled, or narrower than what tells its values apart.
+
+    Args:
+        probability: shape=(n_0, ...), of the bins.
+        edges: of the bins, one array a coordinate.
+        series: its first columns are the coordinates.
+        blocks: the frames used.
+    """
+    doubts = []
+    frames = blocks.frames()
+    frames = frames[:: max(len(frames) // MAX_COMPARED, 1)]
+    for i, ends in enumerate(edges):
+        name, n, width = series.names[i], len(ends) - 1, float(ends[1] - ends[0])
+        marginal = np.sort(probability.sum(axis=tuple(j for j in range(len(edges)) if j != i)))[::-1]
+        filled = int(np.searchsorted(np.cumsum(marginal), MOST * marginal.sum())) + 1
+        values = np.unique(series.values[frames, i]).astype(float)
+        periodic, computed = np.isfinite(series.periods[i]), bool("".join(series.resolved[i : i + 1]))
+        if n >= MIN_BINS and filled <= MAX_FILLED and not (periodic and computed):  # a stiff torsion, in radians
+            remedy = (
+                "name it with its own period, or with `:none`" if periodic else "give `ranges`, or leave outliers out"
+            )
+            doubts.append(
+                f"{100 * MOST:.0f} % of {name} lie in {filled} of {n} bins, each {width:.3g} wide: {remedy}, or check "
+                "its unit"
+            )
+        elif 1 < len(values) < len(frames) / MIN_REPETITIONS and (gap := float(np.diff(values).min())) > 1.01 * width:
+            doubts.append(
+                f"{name} takes {len(values)} values only, {gap:.3g} apart, its bins are {width:.3g} wide: give at most "
+                f"{max(int((ends[-1] - ends[0]) / gap + 1e-6), 1)} `bins`"
+            )
+    return doubts

@@ -43,6 +43,9 @@ MAX_ODD_STRAIN, ODD_STRAIN_ERRORS = 0.3, 6.0
 """The same of one window from the median of all, as it is, and in standard errors and in spreads over the windows: its
 row of the table, or its file, is another one's."""
 
+MAX_UNLIKE_STRAIN, UNLIKE_STRAIN_ERRORS = 0.2, 2.5
+"""Spread over the windows of that logarithm, as it is, and in standard errors of one: some are in another unit."""
+
 MIN_WINDOWS = 5
 """That tell what is odd."""
 
@@ -57,6 +60,7 @@ class WindowWeights:
     Attributes:
         windows: those that are connected, by overlap, to most of the frames.
         blocks: their frames.
+        log_weights: shape=(n_frames,), of MBAR, with any bias undone that all windows had beside their restraints.
         mbar: their free energies.
         response: how the weights follow the free energies.
         strain: shape=(n_windows,), mean restraint energy of each window's frames, kT per restrained coordinate.
@@ -67,6 +71,7 @@ class WindowWeights:
 
     windows: UmbrellaWindows
     blocks: Blocks
+    log_weights: FloatArray
     mbar: MBAR
     response: Response
     strain: FloatArray
@@ -152,28 +157,52 @@ def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
     pick = csr_array((np.ones(n), (block_of_frame, np.arange(n))), shape=(len(blocks.start), n))
     sums = np.asarray((pick @ mbar.responsibilities).toarray())
     np.subtract.at(sums, (np.arange(len(blocks.start)), blocks.stratum), blocks.sizes)
-    response = Response(_without_common_shift(mbar, mbar.influence(sums)), csr_array(mbar.responsibilities.T))
-    return WindowWeights(windows, blocks, mbar, response, strain, expected, left_out, kept)
+    log_weights = mbar.log_weights
+    if observations.log_weights is not None:  # of a bias that is part of the potential that MBAR joins
+        log_weights = log_weights + observations.log_weights[blocks.frames()]
+    shift = _without_common_shift(mbar, log_weights, mbar.influence(sums))
+    response = Response(shift, csr_array(mbar.responsibilities.T))
+    return WindowWeights(windows, blocks, log_weights, mbar, response, strain, expected, left_out, kept)
 
 
-def _without_common_shift(mbar: MBAR, influence: FloatArray) -> FloatArray:
+def _without_common_shift(mbar: MBAR, log_weights: FloatArray, influence: FloatArray) -> FloatArray:
     """Influences of the same change of weights, but for a common factor, that leave their sum as it is.
 
     One window's free energy is zero by definition. Where that window is a rare one, all others move against it, and to
     first order the sum of all weights could vanish.
     """
-    weights = np.exp(mbar.log_weights - mbar.log_weights.max())
+    weights = np.exp(log_weights - log_weights.max())
     shares = mbar.responsibilities.T @ weights / weights.sum()
     return influence - (influence @ shares)[:, None]
 
 
-def _odd_window(weights: WindowWeights, known: IntArray, ratios: FloatArray) -> list[str]:
-    """A doubt about the one window whose restraint energy is not what the others predict, as theirs are."""
+def _ratio_errors(weights: WindowWeights, known: IntArray) -> FloatArray:
+    """Of the logarithms of restraint energies: that of one harmonic restraint has a variance of 2 (kT / 2)^2."""
     blocks = weights.blocks
     n_independent = np.maximum(np.bincount(blocks.stratum)[known] / blocks.correlation[known], 1.0)
+    return np.asarray(np.sqrt(2.0 / n_independent))
+
+
+def _unlike_windows(weights: WindowWeights, known: IntArray, ratios: FloatArray) -> list[str]:
+    """A doubt where the windows' restraint energies deviate from what is predicted each in its own way."""
+    deviations = np.abs(ratios - np.median(ratios))
+    spread = 1.4826 * float(np.median(deviations))
+    in_errors = 1.4826 * float(np.median(deviations / _ratio_errors(weights, known)))
+    if len(known) < MIN_WINDOWS or spread < MAX_UNLIKE_STRAIN or in_errors < UNLIKE_STRAIN_ERRORS:
+        return []
+    low, high = np.exp(np.quantile(ratios, [0.1, 0.9]))
+    return [
+        f"the restraint energies of the windows' frames are from {low:.2g} to {high:.2g} times what all windows "
+        "together predict, which chance does not explain: check that all force constants are in one unit, and all "
+        "centres"
+    ]
+
+
+def _odd_window(weights: WindowWeights, known: IntArray, ratios: FloatArray) -> list[str]:
+    """A doubt about the one window whose restraint energy is not what the others predict, as theirs are."""
     deviations = ratios - np.median(ratios)
     spread = 1.4826 * float(np.median(np.abs(deviations)))
-    errors = np.maximum(spread, np.sqrt(2.0 / n_independent))  # an energy of one harmonic restraint has 2 (kT / 2)^2
+    errors = np.maximum(spread, _ratio_errors(weights, known))
     odd = np.abs(deviations) / np.maximum(MAX_ODD_STRAIN, ODD_STRAIN_ERRORS * errors)
     worst = int(odd.argmax())
     if len(known) < MIN_WINDOWS or odd[worst] < 1.0:
@@ -201,6 +230,7 @@ def strain_notes(weights: WindowWeights) -> tuple[list[str], list[str]]:
         return notes, doubts
     ratios = np.log(strain[known] / weights.expected[known])
     doubts += _odd_window(weights, np.flatnonzero(known), ratios)
+    doubts += _unlike_windows(weights, np.flatnonzero(known), ratios)
     limit = max(MAX_STRAIN_DEVIATION, STRAIN_ERRORS * float(ratios.std(ddof=1)) / np.sqrt(len(ratios)))
     median = float(np.median(strain[known]))
     if abs(ratios.mean()) > limit:

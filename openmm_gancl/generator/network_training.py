@@ -87,7 +87,7 @@ class TrainingNumbers:
         gradients: shape=(n, k), of the log target in these.
         features: shape=(n, n_features), of the conditions.
         weights: shape=(n,), of mean one.
-        trust: shape=(n,), at most one, less where a gradient is absurd.
+        trust: shape=(n,), at most one, less where the map leaves an absurd part of a gradient.
     """
 
     numbers: Tensor
@@ -126,7 +126,8 @@ class TrainingNumbers:
             pulled = triangular.narrow.normals_and_gradients(conditions, values, of_narrow)
             parts.append((*pulled, features))
         numbers, scores, features = (torch.cat(part) for part in zip(*parts, strict=True))
-        trust = torch.as_tensor(robust_weights(scores.numpy(), np.ones(len(scores))))
+        # of what is left to learn, of which one clash in a thousand structures may have most
+        trust = torch.as_tensor(robust_weights((numbers + scores).numpy(), np.ones(len(scores))))
         share = torch.as_tensor(weights / weights.mean())
         return cls(*(part.float() for part in (numbers, scores, features, share, trust)))
 

@@ -22,7 +22,18 @@ MAX_WITHIN = 0.1
 """kT, between neighbours of one run: a bias that differs by more acts on something else as well."""
 
 MIN_UNUSED = 0.5
-"""kT, standard deviation of a bias, below which leaving it out changes little: a wall that is seldom met."""
+"""kT, standard deviation of a bias, and its difference between places along the surface, below which leaving it out
+changes little: a wall that is seldom met."""
+
+N_PLACES, MIN_FRAMES_OF_A_PLACE = 50, 10
+"""Along a collective variable, at which a bias is compared."""
+
+ERRORS_OF_A_DIFFERENCE = 4.0
+"""That the largest difference of medians may be by chance."""
+
+MIN_FRAMES, MAX_ROUGHNESS, MUCH_SMOOTHER = 50, 0.1, 3.0
+"""Frames that tell; and how much a bias may differ between neighbours in the collective variables, over what it differs
+between any two frames, if it is a function of them, and how much more if it is none."""
 
 MIN_GROWTH = 0.5
 """kT between frames that are at least a third of a run apart, in the mean."""
@@ -65,6 +76,12 @@ def _places(values: FloatArray, periods: FloatArray) -> FloatArray:
         else:
             columns.append(column / max(float(column.std()), 1e-12))
     return np.stack(columns, axis=1)
+
+
+def nearest_neighbours(values: FloatArray, periods: FloatArray) -> IntArray:
+    """The frame next to each in the collective variables, shape=(n,)."""
+    places = _places(values, periods)
+    return np.asarray(cKDTree(places).query(places, k=2)[1][:, 1])
 
 
 def _pairs(places: FloatArray, near: float, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray]:
@@ -118,19 +135,100 @@ def _median(values: FloatArray) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 
-def unused_bias(written: dict[str, FloatArray], used: Sequence[str], temperature: float) -> tuple[str, ...]:
-    """Biases that a table holds and that nobody undoes, with what to give; empty where there is none.
+def lagging_bias(values: FloatArray, periods: FloatArray, log_weights: FloatArray, starts: IntArray) -> tuple[str, ...]:
+    """A doubt about weights that are a function of the collective variables of the frame before or after.
+
+    Args:
+        values: shape=(n, d).
+        periods: shape=(d,).
+        log_weights: shape=(n,).
+        starts: shape=(n_runs + 1,), where each run begins.
+    """
+    inner = np.ones(len(values), dtype=bool)
+    inner[[*starts[:-1], *(starts[1:] - 1)]] = False
+    finite = np.isfinite(log_weights)
+    chosen = np.flatnonzero(inner & finite & np.roll(finite, 1) & np.roll(finite, -1))
+    chosen = chosen[:: max(len(chosen) // MAX_FRAMES, 1)]
+    if len(chosen) < MIN_FRAMES:
+        return ()
+    neighbour = chosen[nearest_neighbours(np.asarray(values, dtype=float)[chosen], periods)]
+    usual = float(np.median(np.abs(log_weights[chosen] - log_weights[np.roll(chosen, len(chosen) // 2)])))
+    if not usual > 0:
+        return ()
+    rough = {
+        lag: float(np.median(np.abs(log_weights[chosen + lag] - log_weights[neighbour + lag]))) / usual
+        for lag in (0, -1, 1)
+    }
+    lag = min(rough, key=rough.__getitem__)
+    if (
+        lag == 0
+        or rough[lag] > MAX_ROUGHNESS
+        or rough[0] < MUCH_SMOOTHER * max(rough[lag], MAX_ROUGHNESS / MUCH_SMOOTHER)
+    ):
+        return ()
+    side = "before" if lag > 0 else "after"
+    return (f"the weights follow from the collective variables of the frame {side} each: move them by one row",)
+
+
+@dataclass(frozen=True)
+class UnusedBiases:
+    """Sentences about biases that nobody undoes.
+
+    Attributes:
+        along: of those that follow a collective variable, so that the surface holds them.
+        beside: of others.
+    """
+
+    along: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Of both kinds."""
+        return self.along + self.beside
+
+
+def _difference_along(values: FloatArray, energies: FloatArray) -> float:
+    """How much the median of energies differs between places along one of the variables, beyond chance."""
+    largest = 0.0
+    for column in np.asarray(values, dtype=float).T:
+        low, high = column.min(), column.max()
+        if not high > low:
+            continue
+        place = np.minimum((N_PLACES * (column - low) / (high - low)).astype(int), N_PLACES - 1)
+        order = np.argsort(place, kind="stable")
+        parts = np.split(energies[order], np.flatnonzero(np.diff(place[order])) + 1)
+        parts = [part for part in parts if len(part) >= MIN_FRAMES_OF_A_PLACE]
+        if parts:
+            medians = np.array([np.median(part) for part in parts])
+            errors = np.array([1.25 * part.std() / np.sqrt(len(part)) for part in parts])
+            top, bottom = int(medians.argmax()), int(medians.argmin())
+            chance = ERRORS_OF_A_DIFFERENCE * float(np.hypot(errors[top], errors[bottom]))
+            largest = max(largest, float(medians[top] - medians[bottom]) - chance)
+    return largest
+
+
+def unused_bias(
+    written: dict[str, FloatArray], used: Sequence[str], temperature: float, values: FloatArray
+) -> UnusedBiases:
+    """Biases that a table holds and that nobody undoes, with what to give.
 
     Args:
         written: of the frames, kJ/mol, by the names of their columns.
         used: columns that are undone; a bias and the same one less c(t) (``rbias``) are one.
         temperature: K.
+        values: shape=(n, d), of the frames.
     """
-    undone = {name.rpartition(".")[0] for name in used}
-    spreads = {name: float(energies.std()) / thermal_energy(temperature) for name, energies in written.items()}
-    return tuple(
-        f"{name}, which varies by {spread:.2g} kT, is not undone: give `bias_columns={','.join([*used, name])}` if the "
-        "frames were sampled under it"
-        for name, spread in spreads.items()
-        if spread > MIN_UNUSED and name.rpartition(".")[0] not in undone
-    )
+    undone, kT = {name.rpartition(".")[0] for name in used}, thermal_energy(temperature)
+    along, beside = list[str](), list[str]()
+    for name, energies in written.items():
+        if name in used or ("." in name and name.rpartition(".")[0] in undone):
+            continue
+        difference, spread = _difference_along(values, energies) / kT, float(energies.std()) / kT
+        remedy = f"is not undone: give `bias_columns={','.join([*used, name])}` if the frames were sampled under it"
+        size = (
+            f"varies by {spread:.2g} kT" if spread > MIN_UNUSED else f"differs by {difference:.2g} kT along the surface"
+        )
+        if max(difference, spread) > MIN_UNUSED:
+            (along if difference > MIN_UNUSED else beside).append(f"{name}, which {size}, {remedy}")
+    return UnusedBiases(tuple(along), tuple(beside))

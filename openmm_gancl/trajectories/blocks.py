@@ -188,7 +188,9 @@ def independent_blocks(
     Raises:
         InputError: nothing is left of a trajectory, or too little for a second block.
     """
-    if discard != "auto" and not (isinstance(discard, int | np.integer) and discard >= 0):
+    if discard != "auto" and not (
+        isinstance(discard, int | np.integer) and not isinstance(discard, bool) and discard >= 0
+    ):
         raise InputError(f"`discard` is {discard}: give auto or a number of frames")
     start, stop, stratum = list[int](), list[int](), list[int]()
     spans: list[FloatArray] = []

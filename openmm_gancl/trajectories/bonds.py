@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -209,3 +209,25 @@ def _path_along(bonds: Any, first: int, last: int) -> FloatArray | None:
         return None
     path = networkx.shortest_path(graph, first, last)
     return np.array(list(itertools.pairwise(path)))
+
+
+def counted_from_one(variables: Sequence[CollectiveVariable], topology: Any) -> tuple[str, ...]:
+    """Doubts about angles and torsions whose atoms are not bonded in a row, while those one before each are.
+
+    PLUMED, GROMACS and Amber count atoms from 1.
+    """
+    chosen = [variable for variable in variables if variable.name.startswith(("torsion:", "angle:"))]
+    bonds = {frozenset((first.index, second.index)) for first, second in topology.bonds} if chosen else set()
+    doubts = []
+    for variable in chosen:
+        kind, _, numbers = variable.name.partition(":")
+        atoms = [int(number) for number in numbers.split(",")]
+        pairs = list(itertools.pairwise(atoms))
+        as_given = all(frozenset(pair) in bonds for pair in pairs)
+        if not as_given and min(atoms) > 0 and all(frozenset((a - 1, b - 1)) in bonds for a, b in pairs):
+            right = ",".join(str(atom - 1) for atom in atoms)
+            doubts.append(
+                f"{variable.name} are {variable.resolved}, which are not bonded in a row, while those one before each "
+                f"are: atoms are counted from 0: give {kind}:{right} if they were counted from 1"
+            )
+    return tuple(doubts)

@@ -2,7 +2,7 @@
 
 import fnmatch
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
-from .tables import COUNTS, NO_BIASES, PICOSECONDS, TextTable, check_series, column_of, period_of, read_table
+from .tables import COUNTS, IN_PICOSECONDS, NO_BIASES, TIME, TextTable, check_series, column_of, period_of, read_table
+
+MAX_BACKWARD = 0.1
+"""Of the rows, that may be of an earlier time than the row before; more are in no order, and no runs."""
 
 MAX_REPEATED_TIMES = 0.01
 """Of the rows, that may repeat the time of the row before; where more do, times are rounded and tell nothing."""
@@ -48,8 +51,10 @@ class Colvar:
     @property
     def time(self) -> FloatArray | None:
         """Of the rows, ps, shape=(n,); None where no column says so."""
-        found = [i for i, name in enumerate(self.fields) if PICOSECONDS.fullmatch(name)]
-        return self.rows[:, found[0]] if found else None
+        for i, name in enumerate(self.fields):
+            if found := TIME.fullmatch(name):
+                return np.asarray(IN_PICOSECONDS[(found[1] or "ps").lower()] * self.rows[:, i])
+        return None
 
     def name(self, name: str) -> str:
         """A column's own name, of one given by name or number."""
@@ -156,6 +161,9 @@ def _one_file(path: Path) -> tuple[TextTable, FloatArray, IntArray, list[str]]:
     time = rows[:, table.time]
     if not np.isfinite(time).all():
         raise InputError(f"{path}, row {int(np.isfinite(time).argmin())}: no finite time; remove such rows")
+    if (np.diff(time) < 0).sum() > MAX_BACKWARD * len(time) and len(np.unique(time)) == len(time):
+        rows, time = rows[np.argsort(time)], np.sort(time)
+        notes.append(f"the rows of {path} are not in the order of their times: they are sorted")
     hold, run, repeated = _superseded(time)
     if repeated:
         notes.append(f"{repeated} rows of {path} were written again after a restart; the later ones hold")
@@ -181,6 +189,12 @@ def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
     for i, (table, rows, run, notes) in enumerate(parts):
         if sorted(table.names) != sorted(first.names):
             raise InputError(f"{table.path} has other columns than {first.path}: give files of one kind")
+        odd = next((name for name in first.names if table.header.units.get(name) != first.header.units.get(name)), None)
+        if odd is not None:
+            raise InputError(
+                f"{table.path} has {odd} in {table.header.units.get(odd, 'no unit')}, {first.path} in "
+                f"{first.header.units.get(odd, 'none')}: give files of one unit"
+            )
         if table.names != first.names:
             parts[i] = table, rows[:, [table.names.index(name) for name in first.names]], run, notes
     before = np.concatenate([[0], np.cumsum([run[-1] + 1 for _, _, run, _ in parts])])
@@ -208,6 +222,7 @@ def bias_names(colvar: Colvar, columns: Sequence[str]) -> list[str]:
         if not found:
             raise InputError(f"{colvar.path} has no column {given}: it has {', '.join(colvar.fields)}")
         names += [colvar.name(name) for name in found]
+    names = list(dict.fromkeys(names))  # each acts once, whatever patterns find it
     biases = [name for name in colvar.fields if name.endswith("bias")]
     hint = f"give {', '.join(biases)}" if biases else "give the bias itself"
     for name in names:
@@ -219,19 +234,23 @@ def bias_names(colvar: Colvar, columns: Sequence[str]) -> list[str]:
 
 
 def bias_log_weights(
-    colvar: Colvar, columns: Sequence[str], temperature: float, rows: IntArray, unit: float = 1.0
+    colvar: Colvar,
+    columns: Sequence[str],
+    temperature: float,
+    rows: IntArray,
+    unit: Callable[[str], float] = lambda name: 1.0,
 ) -> FloatArray:
     """Sum of bias columns over kT, shape=(n,): the log-weights that undo a bias which no longer changes.
 
     Args:
         colvar: the tables.
-        columns: of the bias.
+        columns: of the bias; one that is named twice counts once.
         temperature: K.
         rows: of the frames.
-        unit: of the columns, kJ/mol.
+        unit: of a column by its name, kJ/mol.
     """
-    bias = sum((colvar.column(name)[rows] for name in bias_names(colvar, columns)), np.zeros(len(rows)))
+    bias = sum((unit(name) * colvar.column(name)[rows] for name in bias_names(colvar, columns)), np.zeros(len(rows)))
     if not np.isfinite(bias).all():
         row = int(rows[np.isfinite(bias).argmin()])
         raise InputError(f"{colvar.path}, row {row}: the bias is infinite; remove such rows")
-    return np.asarray(unit * bias / thermal_energy(checked_temperature(temperature)))
+    return np.asarray(bias / thermal_energy(checked_temperature(temperature)))

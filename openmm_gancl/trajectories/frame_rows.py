@@ -13,6 +13,7 @@ import numpy as np
 from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import FloatArray, IntArray
+from .bias_checks import MAX_ROUGHNESS, MUCH_SMOOTHER, nearest_neighbours
 from .colvar import Colvar
 from .series import Series
 from .tables import is_variable
@@ -36,6 +37,16 @@ MAX_WITHOUT_ROW = 0.01
 MIN_SPREAD = 2.5
 """Tolerances that a collective variable must vary by, for an agreement to mean something."""
 
+MIN_SEARCHED, N_CONSECUTIVE = 0.2, 20
+"""Tolerances of difference from which on rows are searched by their values, and frames in the middle of a part that are
+searched for."""
+
+MIN_INSIDE = 0.9
+"""Of a part's frames, that must have rows where these are searched."""
+
+MAX_QUANTILE_DIFFERENCE = 0.1
+"""Of the spread over the root of the number of frames, below which two sets of values are the same."""
+
 NAMED_ALIKE = ("phi", "psi", "omega", "chi1", "rg", "rmsd")
 
 
@@ -54,13 +65,14 @@ class FrameRows:
     doubts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Reading:
-    """One way to match: its rows, what to say of it, and whether it holds without further evidence."""
+    """One way to match: its rows, what to say of it, whether it holds without further evidence, and is a doubt."""
 
     rows: IntArray
     note: str = ""
     sure: bool = True
+    odd: bool = False
 
 
 def _tolerance(times: FloatArray) -> FloatArray:
@@ -136,6 +148,13 @@ def _by_count(rows: IntArray, times: FloatArray | None, n: int, stride: int, tim
         yield _Reading(rows[::k], f"{every.format(k, k)}, from the first", timeless)
 
 
+def _quantile_difference(first: FloatArray, second: FloatArray, moved: int) -> float:
+    """Between sorted values, below which nine of ten differ, the second ones moved by some places."""
+    n = len(first)
+    differences = np.abs(first[max(moved, 0) : n + min(moved, 0)] - second[max(-moved, 0) : n - max(moved, 0)])
+    return float(np.quantile(differences, 0.9)) if len(differences) else np.inf
+
+
 @dataclass(frozen=True)
 class _Evidence:
     """Columns of a table that may be collective variables computed from the frames."""
@@ -183,6 +202,71 @@ class _Evidence:
         found = [self._difference(rows, frames, i, j) for i in self._moving(frames) for j in self._columns(i)]
         return min(found, default=np.inf)
 
+    def by_values(self, rows: IntArray, frames: slice, stride: int) -> Iterator[_Reading]:
+        """Rows that follow the computed variables from a place that is searched for, frames beyond them left out."""
+        n = frames.stop - frames.start
+        middle, length = n // 2, min(N_CONSECUTIVE, n - n // 2)
+        for i, j in itertools.product(self._moving(frames), range(len(self.colvar.fields))):
+            if j not in self._columns(i):
+                continue
+            wanted = np.asarray(self.series.values[frames, i], dtype=float)[middle : middle + length]
+            column, period = self.colvar.rows[rows, j], self.series.periods[i]
+            for step, scale in itertools.product(
+                dict.fromkeys([stride, max(round(len(rows) / n), 1)]), SCALES[self.series.units[i]]
+            ):
+                reach = step * (length - 1) + 1
+                if reach > len(rows):
+                    continue
+                there = np.lib.stride_tricks.sliding_window_view(column, reach)[:, ::step]
+                begin = int(np.abs(wrap(scale * there - wanted, period)).mean(axis=1).argmin())
+                places = begin + step * (np.arange(n) - middle)
+                inside = (places >= 0) & (places < len(rows))
+                if inside.mean() < MIN_INSIDE:
+                    continue
+                found = np.where(inside, rows[np.clip(places, 0, len(rows) - 1)], -1)
+                name, left = self.colvar.fields[j], int((~inside).sum())
+                note = f"its {name} is that of the frames from row {max(int(places[0]), 0)} on"
+                yield _Reading(
+                    found, f"{note}, {left} frames beyond its rows are left out" * bool(left) or note, False, True
+                )
+
+    def roughness(self, rows: IntArray, frames: slice) -> float:
+        """Of the smoothest bias column over the computed variables; infinite without one."""
+        there = np.flatnonzero(rows >= 0)
+        there = there[:: max(len(there) // MAX_COMPARED, 1)]
+        names = [name for name in self.colvar.fields if name.endswith("bias") and self.colvar.is_sound(name)]
+        if not names or len(there) < 3:
+            return np.inf
+        values = np.asarray(self.series.values[frames], dtype=float)[there]
+        neighbour = nearest_neighbours(values, self.series.periods)
+        found = []
+        for name in names:
+            bias = self.colvar.column(name)[rows[there]]
+            usual = float(np.median(np.abs(bias - np.roll(bias, len(bias) // 2))))
+            found.append(float(np.median(np.abs(bias - bias[neighbour]))) / usual if usual > 0 else np.inf)
+        return min(found)
+
+    def check_order(self, rows: IntArray, frames: slice) -> None:
+        """Refuse a column that holds the values of a computed variable, in the order of other frames.
+
+        Raises:
+            InputError: it does.
+        """
+        n = frames.stop - frames.start
+        if len(rows) != n:
+            return
+        for i in self._moving(frames):
+            computed = np.sort(np.asarray(self.series.values[frames, i], dtype=float))
+            for j, scale in itertools.product(self._columns(i), SCALES[self.series.units[i]]):
+                values = np.sort(wrap(scale * self.colvar.rows[rows, j], self.series.periods[i]))
+                limit = MAX_QUANTILE_DIFFERENCE * float(computed.std()) / np.sqrt(n)
+                # a value next to the edge of the period may be rounded to its other side, which moves all between
+                if min(_quantile_difference(values, computed, moved) for moved in range(-3, 4)) < limit:
+                    raise InputError(
+                        f"{self.colvar.fields[j]} of {self.colvar.path} holds the values of {self.series.names[i]} in "
+                        "the order of other frames: give trajectories and tables in the order of their times"
+                    )
+
     def contradiction(self, rows: IntArray, frames: slice) -> str:
         """A column that is called as a computed variable, and is another; empty if there is none."""
         for i in self._moving(frames):
@@ -223,6 +307,31 @@ def _refusal(message: str, times: FloatArray | None, frame_times: FloatArray | N
     )
 
 
+def _beside(reading: _Reading) -> Iterator[_Reading]:
+    """The same, each frame taken for the one before or after."""
+    if (reading.rows >= 0).all():
+        yield _Reading(
+            np.append(reading.rows[1:], -1), "row i + 1 is taken for frame i, the last frame is left out", False, True
+        )
+        yield _Reading(
+            np.append(-1, reading.rows[:-1]), "row i is taken for frame i + 1, the first frame is left out", False, True
+        )
+
+
+def _smoothest(evidence: _Evidence, readings: list[_Reading], frames: slice) -> _Reading | None:
+    """The first sure reading, or another one with which a bias is a function of the frames' collective variables."""
+    sure = next((reading for reading in readings if reading.sure), None)
+    candidates = [*readings, *(_beside(sure) if sure else ())]
+    found = [evidence.roughness(reading.rows, frames) for reading in candidates]
+    if not found or not min(found) < MAX_ROUGHNESS:
+        return sure
+    best = candidates[int(np.argmin(found))]
+    if sure is not None and found[readings.index(sure)] < MUCH_SMOOTHER * min(found):
+        return sure
+    reason = "as its bias is a function of the frames' collective variables only so"
+    return replace(best, note=f"{best.note}, {reason}" if best.note else reason)
+
+
 def _matched(evidence: _Evidence, rows: IntArray, frames: slice, stride: int) -> tuple[_Reading, str]:
     """The reading that holds for a part, and a doubt about it."""
     colvar, series = evidence.colvar, evidence.series
@@ -235,15 +344,26 @@ def _matched(evidence: _Evidence, rows: IntArray, frames: slice, stride: int) ->
     readings = list(_by_time(rows, times, frame_times)) if times is not None and frame_times is not None else []
     readings += _by_count(rows, times, n, stride, timeless)
     distances = [evidence.distance(reading.rows, frames) for reading in readings]
-    least = min(distances, default=np.inf)
-    agreeing = (r for r, d in zip(readings, distances, strict=True) if d < 1 and MUCH_BETTER * d <= least + 1e-3)
-    chosen = next(agreeing, None) or next((reading for reading in readings if reading.sure), None)
+    searched: list[_Reading] = []
+    if min(distances, default=np.inf) > MIN_SEARCHED:
+        searched = list(evidence.by_values(rows, frames, stride))
+        distances += [evidence.distance(reading.rows, frames) for reading in searched]
+    least, every = min(distances, default=np.inf), readings + searched
+    agreeing = (r for r, d in zip(every, distances, strict=True) if d < 1 and MUCH_BETTER * d <= least + 1e-3)
+    chosen = next(agreeing, None)
+    if chosen is None:
+        evidence.check_order(rows, frames)
+        chosen = _smoothest(evidence, readings, frames)
     if chosen is None:
         message = f"{colvar.path} has {len(rows)} rows for {n} frames"
         raise _refusal(message, times, frame_times, len(readings))
     if least >= 1 and not timeless and _counts_frames(times) and not _counts_frames(frame_times) and not chosen.note:
         note = "its times, 0, 1, 2 ..., are taken for ps: if they count frames (plumed driver), give these rows alone"
         chosen = replace(chosen, note=note)
+    sure = next((reading for reading in readings if reading.sure), None)
+    if chosen.odd and sure is not None:
+        by_rule = evidence.contradiction(sure.rows, frames) or f"{colvar.path} and the frames do not agree row by row"
+        return chosen, f"{by_rule}; {chosen.note}"
     return chosen, evidence.contradiction(chosen.rows, frames)
 
 
@@ -272,6 +392,24 @@ def _of_one_run(colvar: Colvar, series: Series) -> FrameRows | None:
     return FrameRows(rows, (note,), (doubt,) if doubt else ())
 
 
+def _check_table(evidence: _Evidence, table_of_row: IntArray, table: int, reading: _Reading, frames: slice) -> None:
+    """Refuse a table that does not agree with its frames where another one does.
+
+    Raises:
+        InputError: the tables are in another order than the trajectories.
+    """
+    if table_of_row[-1] == 0 or evidence.distance(reading.rows, frames) < 1:
+        return
+    for other in range(int(table_of_row[-1]) + 1):
+        rows = np.flatnonzero(table_of_row == other)
+        if other != table and len(rows) == frames.stop - frames.start and evidence.distance(rows, frames) < 1:
+            colvar = evidence.colvar
+            right, wrong = (colvar.paths[colvar.file[np.flatnonzero(table_of_row == k)[0]]] for k in (other, table))
+            raise InputError(
+                f"{right} agrees with the frames that {wrong} is given for: give tables in the trajectories' order"
+            )
+
+
 def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> FrameRows:
     """The row of each frame: file by file, run by run, or one table for all of them.
 
@@ -296,8 +434,9 @@ def rows_of_frames(colvar: Colvar, series: Series, stride: int = 1) -> FrameRows
     notes: dict[str, None] = {}
     doubts: dict[str, None] = {}
     for table, (begin, end) in enumerate(itertools.pairwise(ends)):
-        rows = np.flatnonzero(table_of_row == table)
-        reading, doubt = _matched(evidence, rows, slice(int(begin), int(end)), stride)
+        rows, frames = np.flatnonzero(table_of_row == table), slice(int(begin), int(end))
+        reading, doubt = _matched(evidence, rows, frames, stride)
+        _check_table(evidence, table_of_row, table, reading, frames)
         chosen.append(reading.rows)
         notes |= {f"{colvar.paths[colvar.file[rows[0]]]}: {reading.note}": None} if reading.note else {}
         doubts |= {doubt: None} if doubt else {}

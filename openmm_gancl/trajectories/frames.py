@@ -9,7 +9,7 @@ import numpy as np
 
 from ..coordinates.geometry import wrap
 from ..errors import InputError
-from ..units import BoolArray, FloatArray, IntArray
+from ..units import ENERGY_UNITS, BoolArray, FloatArray, IntArray
 from .arguments import is_trajectory
 from .inputs import external, is_computed
 from .periods import TURNS, check_period, check_same_turn, check_turns, contradicts
@@ -62,12 +62,17 @@ def frames_of(
             raise InputError("trajectories need `top`, a PDB file, say: name it")
         series = read_series(trajectories, top, computed, stride=stride, progress=progress)
         if table is None:
-            return Frames(series)
+            return Frames(series, doubts=series.doubts)
         from .frame_rows import rows_of_frames
 
         found = rows_of_frames(table, series, stride)
         kept = found.rows >= 0
-        return Frames(only(series, kept), found.rows[kept], found.notes, found.doubts)
+        if not (parts := np.add.reduceat(kept, series.starts[:-1])).all():
+            raise InputError(
+                f"no frame of trajectory {int(parts.argmin()) + 1} has a row in {table.path}: give the table of these "
+                "trajectories, or leave that one out"
+            )
+        return Frames(only(series, kept), found.rows[kept], found.notes, (*series.doubts, *found.doubts))
     if table is None:
         n = len(read_frame_values(Path(external(npy[0])[1]), None))
         return Frames(_empty_series(np.array([0, -(-n // stride)])))
@@ -99,6 +104,7 @@ def _of_file(cv: str, table: "Colvar | None", frames: Frames, stride: int, lengt
         if COUNTS.fullmatch(name):
             raise InputError(f"{cv}: {name} counts, it is no collective variable: name another column")
         values, own, unit = table.column(name)[frames.rows], table.period(name), table.units.get(name, length)
+        unit = "" if unit in ENERGY_UNITS else unit
         if not contradicts(values, own, series.starts):  # else the one that is given is to correct it
             check_same_turn(name, own, period)
     else:

@@ -274,6 +274,14 @@ class HillsBias:
     offsets: FloatArray
     settled: BoolArray
 
+    def parts(self, n: int) -> tuple["HillsBias", "HillsBias"]:
+        """Of the first n, and of the others."""
+        first, second = (
+            HillsBias(self.energies[part], self.offsets[part], self.settled[part])
+            for part in (slice(n), slice(n, None))
+        )
+        return first, second
+
     def log_weights(self, temperature: float) -> FloatArray:
         """(V(xi, t) - c(t)) / kT, shape=(n,); -inf where c(t) has not settled."""
         logs = (self.energies - self.offsets) / thermal_energy(temperature)
@@ -356,11 +364,12 @@ def check_deposits(hills: Hills, values: FloatArray, times: FloatArray) -> None:
     sorted_times = np.asarray(times, dtype=float)[order]
     first = np.searchsorted(sorted_times, hills.times - 1e-4, side="left")
     last = np.searchsorted(sorted_times, hills.times + 1e-4, side="right")
-    offsets = [
-        np.abs(wrap(values[order[a:b]] - centre, hills.periods) / width).max(axis=1).min()
-        for a, b, centre, width in zip(first, last, hills.centres, hills.widths, strict=True)
-        if b > a
-    ]
+    nearest: dict[float, float] = {}  # of the hills of one time, put by several walkers, whose frames may not be here
+    for a, b, time, centre, width in zip(first, last, hills.times, hills.centres, hills.widths, strict=True):
+        if b > a:
+            offset = np.abs(wrap(values[order[a:b]] - centre, hills.periods) / width).max(axis=1).min()
+            nearest[time] = min(nearest.get(time, np.inf), float(offset))
+    offsets = list(nearest.values())
     if len(offsets) > 10 and np.median(offsets) > MAX_OFFSET:
         raise InputError(
             f"{hills.path}: its hills lie {np.median(offsets):.1f} widths from where the frames were at their time: "
@@ -402,8 +411,10 @@ def check_bias(hills: Hills, bias: HillsBias, times: FloatArray, written: dict[s
             f"of {hills.path} sum up to {np.median(mine):.3g}: give the hills of this run and of no other, all of them "
             "(of every walker that it saw, and of before a restart), and both files in one unit"
         )
-    interval = float(np.median(np.diff(np.unique(hills.times)))) if np.ptp(hills.times) > 0 else np.inf
+    steps = np.diff(np.unique(hills.times))
+    interval = float(np.median(steps)) if len(steps) else np.inf
     gaps = {"begin after": hills.times[0] - times.min(), "end before": times.max() - hills.times[-1]}
+    gaps |= {"have a gap among": float(steps.max())} if len(steps) else {}
     return tuple(
         f"the hills of {hills.path} {where} the frames, by {gap:.4g} ps: if the run deposited some there, give them"
         for where, gap in gaps.items()

@@ -1,6 +1,6 @@
 """What the user asks for: names of collective variables, units, and whether the ways given fit each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..units import ENERGY_UNITS, energy_unit
+from ..units import ENERGY_UNITS, energy_unit, unit_of_coordinate
 from .arguments import is_trajectory
 from .periods import plumed_number
 
 if TYPE_CHECKING:
     from .umbrella import UmbrellaWindows
     from .window_table import WindowTable
+
+
+COLD = 100.0
+"""K, below which a temperature may be one in degrees Celsius."""
 
 
 def external(cv: str) -> tuple[str, str, float | None]:
@@ -45,20 +49,39 @@ class InputUnits:
     energy: float = 1.0
     length: str = ""
     said: bool = False
+    temperature: float = 300.0
+
+    def energy_of(self, name: str, units: Mapping[str, str]) -> float:
+        """Of a column of energies, kJ/mol: as its file's header tells, or as it was said.
+
+        Raises:
+            InputError: the two differ.
+        """
+        if not self.tells(name, units):
+            return self.energy
+        size = energy_unit(units[name], self.temperature)
+        if self.said and not np.isclose(size, self.energy):
+            raise InputError(f"{name} is in {units[name]} by its file's header: leave `input_unit` out, or correct it")
+        return size
+
+    @staticmethod
+    def tells(name: str, units: Mapping[str, str]) -> bool:
+        """Whether a header tells the unit of an energy."""
+        return units.get(name) in ENERGY_UNITS
 
     @classmethod
     def of(cls, text: str | None, temperature: float) -> "InputUnits":
         """Words as ``kcal/mol, degrees``."""
-        from .window_table import unit_of_coordinate
-
         energy, length, said = 1.0, "", False
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"`input_unit` is a {type(text).__name__}: give a text, as kcal/mol")
         for word in filter(None, map(str.strip, (text or "").split(","))):
             if "/mol" in word.lower() or word.lower() == "kt":
                 name = next((unit for unit in ENERGY_UNITS if unit.lower() == word.lower()), word)
                 energy, said = energy_unit(name, temperature), True
             else:
                 length = unit_of_coordinate(word)
-        return cls(energy, length, said)
+        return cls(energy, length, said, temperature)
 
 
 def check_sources(
@@ -71,18 +94,20 @@ def check_sources(
     """Check that what is requested is available, and that the bias is undone in one way only."""
     computed = [cv for cv in cvs if is_computed(cv)]
     columns = [cv for cv in cvs if external(cv)[0] == "column"]
+    windows, hills = ways["windows"] is not None, ways["hills"] is not None
     given = [f"`{name}`" for name, value in ways.items() if value is not None]
-    given += ["`bias_columns`"] * bool(bias_columns)
+    given += ["`bias_columns`"] * bool(bias_columns and not (windows or hills))
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given: choose one way to undo the bias")
-    windows, hills = ways["windows"] is not None, ways["hills"] is not None
+    if windows and bias_columns and computed:
+        raise InputError("`bias_columns` are of the windows' COLVAR files: give all of `cvs` as column:NAME")
     if windows and colvars:
         raise InputError("`windows` names a COLVAR or trajectory file for each window: leave `colvar` out")
     if windows and any(not is_computed(cv) for cv in cvs) and len(columns) < len(cvs):
         raise InputError("with `windows` all of `cvs` are column:NAME, of COLVAR files, or all are computed: choose")
     if (columns or bias_columns) and not (colvars or windows or hills):
         raise InputError("columns are requested, but no file that contains them: give `colvar`, in PLUMED's format")
-    if colvars and not (columns or bias_columns):
+    if colvars and not (columns or bias_columns or hills or ways["bias"] is not None):
         raise InputError(
             "a COLVAR file is given, but nothing of it is requested: give `bias_columns`, or column:NAME in `cvs`"
         )
@@ -97,6 +122,22 @@ def check_once(tables: Sequence[Path]) -> None:
     files = [path.resolve() for path in tables]
     if repeated := [path for i, path in enumerate(files) if path in files[:i]]:
         raise InputError(f"{repeated[0].name} is given twice: give each file once")
+
+
+def temperature_notes(temperature: float) -> tuple[str, ...]:
+    """That a temperature may be in degrees Celsius."""
+    if temperature >= COLD:
+        return ()
+    return (f"the temperature is {temperature:g} K: if degrees Celsius are meant, give {temperature + 273.15:g}",)
+
+
+def check_unlike(cvs: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse a column that is named in two ways, by its name and by its number."""
+    for i, name in enumerate(names[: len(cvs)]):
+        if name in names[:i]:
+            raise InputError(
+                f"`cvs`: {cvs[names.index(name)]} and {cvs[i]} are the same: name two different collective variables"
+            )
 
 
 def check_named(trajectories: Sequence[Any], files: Sequence[Path]) -> None:
@@ -114,11 +155,19 @@ def as_windows(
     given: "UmbrellaWindows | WindowTable | str | Path | None", d: int
 ) -> "UmbrellaWindows | WindowTable | None":
     """Windows, of a table that is given by its name too; of d collective variables if it is metadata of WHAM."""
-    if not isinstance(given, str | Path):
-        return given
-    from .window_table import read_table_of_windows
+    from .umbrella import UmbrellaWindows
+    from .window_table import WindowTable, read_table_of_windows
 
-    return read_table_of_windows(given, d=d)
+    if isinstance(given, str | Path):
+        return read_table_of_windows(given, d=d)
+    if given is not None and not isinstance(given, UmbrellaWindows | WindowTable):
+        raise InputError(
+            f"`windows` is a {type(given).__name__}: give the name of a table, `read_table_of_windows(...)` or "
+            "`UmbrellaWindows.of_files(files, centres, force_constants)`"
+        )
+    if given is not None and not given.files:
+        raise InputError("`windows` name no files: give `UmbrellaWindows.of_files(files, centres, force_constants)`")
+    return given
 
 
 def _acting_on(windows: "UmbrellaWindows | WindowTable | None") -> tuple[str, ...]:

@@ -15,8 +15,10 @@ from .inputs import (
     check_named,
     check_once,
     check_sources,
+    check_unlike,
     external,
     is_computed,
+    temperature_notes,
 )
 from .series import Series, check_distinct, weight_notes, without_repeats
 from .tables import expanded
@@ -38,7 +40,7 @@ class Observations:
         series: those of the surface, then those that only windows or a bias act on.
         n_surface: how many of them span the surface.
         temperature: K.
-        log_weights: shape=(n,), up to a constant; None for equal weights, or where windows determine them.
+        log_weights: shape=(n,), up to a constant; None for equal weights, or where windows alone determine them.
         windows: umbrella windows, one a trajectory; None without.
         restrained: columns of the series that the windows restrain.
         free_energies: shape=(n_windows,), kT, about right, that MBAR starts from; None to find some.
@@ -111,13 +113,14 @@ class _Sources:
 
     def observed(self) -> Observations:
         """Frames of all files, their collective variables, and what undoes their bias."""
+        from .bias_checks import lagging_bias
         from .frames import joined_series, part_names
         from .restrained_windows import restrained_windows
 
         files, tables, hills = list(self.paths), expanded(self.colvar), expanded(self.hills)
         units = InputUnits.of(self.input_unit, self.temperature)
         windows = as_windows(self.windows, len(self.bias_cvs or self.cvs))
-        acting = check_bias_cvs(self.cvs, self.bias_cvs, windows, self.bias or hills or None)
+        acting = check_bias_cvs(self.cvs, self.bias_cvs, windows, hills or None if self.bias is None else self.bias)
         everything = list(dict.fromkeys([*self.cvs, *acting]))
         ways = {"log_weights": self.log_weights, "weights": self.weights, "windows": windows, "bias": self.bias}
         check_once([*tables, *hills])
@@ -129,12 +132,16 @@ class _Sources:
         table = _table(tables or ([] if computed else hills), series=bool(tables))
         frames = self._frames(files, computed, table, [cv for cv in everything if external(cv)[0] == "npy"])
         series, of_columns = joined_series(everything, table, frames, self.stride, units.length)
+        check_unlike(self.cvs, series.names)
         columns = tuple(everything.index(cv) for cv in acting)
         undone = self._undone(table, hills, units, frames, series, columns)
         joined = restrained_windows(
             windows, table, units, frames, series, columns, self.temperature, self.energy_column
         )
         check_distinct(series, part_names(files, table, series))
+        lagging: tuple[str, ...] = ()
+        if undone.log_weights is not None and not hills:
+            lagging = lagging_bias(series.values, series.periods, undone.log_weights, series.starts)
         observations = Observations(
             series,
             len(self.cvs),
@@ -142,8 +149,15 @@ class _Sources:
             undone.log_weights,
             joined.windows,
             joined.restrained,
-            notes=(*(table.notes if table else ()), *frames.notes, *of_columns, *undone.notes, *joined.notes),
-            doubts=(*frames.doubts, *undone.doubts, *joined.doubts),
+            notes=(
+                *temperature_notes(self.temperature),
+                *(table.notes if table else ()),
+                *frames.notes,
+                *of_columns,
+                *undone.notes,
+                *joined.notes,
+            ),
+            doubts=(*frames.doubts, *undone.doubts, *joined.doubts, *lagging),
             bias_columns=undone.bias_columns,
             energies=joined.energies,
         )
@@ -169,21 +183,32 @@ class _Sources:
         columns: tuple[int, ...],
     ) -> "Undone":
         """The bias undone, in the one way that is given."""
-        from .bias_checks import unused_bias
-        from .undone import Undone, given_log_weights, of_columns, of_hills, of_static_bias, written_biases
+        from .undone import (
+            Undone,
+            beside_static,
+            given_log_weights,
+            left_out,
+            of_columns,
+            of_hills,
+            of_static_bias,
+            weight_doubts,
+            written_biases,
+        )
 
-        if self.bias_columns and table is not None:
-            return of_columns(table, self.bias_columns, units, frames, series, self.temperature)
+        windows = self.windows is not None
         if hills:
-            return of_hills(hills, table, units, frames, series, columns, self.temperature)
+            return of_hills(hills, table, units, frames, series, columns, self.temperature, self.bias_columns)
+        if self.bias_columns and table is not None:
+            undone = of_columns(table, self.bias_columns, units, frames, series, self.temperature)
+            return left_out(undone, table, units, frames, series, self.temperature, windows)
         if self.bias is not None:
-            return of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
+            undone = of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
+            return beside_static(undone, written_biases(table, frames, units), series, self.temperature)
         logs = given_log_weights(self.log_weights, self.weights, series, self.stride)
         if logs is not None:
-            return Undone(logs, notes=weight_notes(logs) if self.weights is not None else ())
-        if self.windows is None:
-            return Undone(doubts=unused_bias(written_biases(table, frames, units), (), self.temperature))
-        return Undone()
+            doubts = weight_doubts(logs, written_biases(table, frames, units), thermal_energy(self.temperature))
+            return Undone(logs, notes=weight_notes(logs) if self.weights is not None else (), doubts=doubts)
+        return left_out(Undone(), table, units, frames, series, self.temperature, windows)
 
 
 @checked
@@ -217,7 +242,7 @@ def read(
         log_weights: of the frames, in the order of the files: shape=(n,), or an npy or text file.
         weights: themselves, not their logarithms.
         colvar: tables of columns (COLVAR files of PLUMED, xvg, colvars, cpptraj, CSV), wildcards too.
-        bias_columns: columns of them whose sum is a static bias.
+        bias_columns: columns of them whose sum is a static bias; beside windows or hills, one that acted as well.
         hills: HILLS files of PLUMED, whose bias at each frame is undone; alone, their centres are the frames.
         windows: umbrella windows, or a table of harmonic ones (`read_windows`), joined by MBAR.
         bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.

@@ -64,7 +64,7 @@ def restrained_windows(
     if energy_column is not None and (table is None or frames.rows is None):
         raise InputError("`energy_column` is one of the windows' COLVAR files: give all of `cvs` as column:NAME")
     if energy_column is not None and table is not None:
-        energies = units.energy * table.column(energy_column)[frames.rows]
+        energies = units.energy_of(energy_column, table.units) * table.column(energy_column)[frames.rows]
     if isinstance(given, WindowTable):
         if energies is None:
             given.check_one_temperature(temperature)
@@ -72,8 +72,8 @@ def restrained_windows(
     restrained = _restrained(given, series, columns)
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    if energies is not None and not units.said:
+    if energies is not None and not (units.said or (table and units.tells(str(energy_column), table.units))):
         notes = (f"{energy_column} is taken to be in kJ/mol: if it is not, give `input_unit`",)
     if table is not None and frames.rows is not None:
-        doubts = check_energies(given, series, restrained, table, frames.rows, units.energy)
+        doubts = check_energies(given, series, restrained, table, frames.rows, units)
     return RestrainedWindows(given, restrained, energies, doubts, notes)

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 MAX_LOG_WEIGHT = 50.0
 """Above the median, beyond which numbers are hardly logarithms of weights."""
 
-MIN_COPIED = 10
-"""Frames that two files agree in, beyond chance."""
+MIN_COPIED, N_PROBED, MAX_SEARCHED = 10, 32, 50_000_000
+"""Frames that two files agree in, beyond chance; of the first of a file, that are searched in others; and frames times
+files, up to which they are."""
+
+MAX_ALIKE = 100
+"""Frames of another file for one of those, in the coordinates, that tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Series:
         time: shape=(n,), ps; None where the files hold none.
         labels: of the coordinates, as a paper would print them; empty where they are the names.
         resolved: the atoms that each depends on, as the topology's file names them; empty where they are not known.
+        doubts: whether these atoms are the ones that are meant.
     """
 
     names: tuple[str, ...]
@@ -48,6 +53,7 @@ class Series:
     time: Any = None
     labels: tuple[str, ...] = ()
     resolved: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def n_files(self) -> int:
@@ -76,7 +82,7 @@ def read_series(
         InputError: a file cannot be read, is of another molecule, or holds NaN.
     """
     from ..coordinates.specification import parse_cv
-    from .bonds import BondCheck
+    from .bonds import BondCheck, counted_from_one
     from .files import FORMATS_WITH_TIMES, read_chunks
     from .topologies import load_topology, suffix_of
 
@@ -109,6 +115,7 @@ def read_series(
         time=np.frombuffer(times, dtype=np.float32) if timed else None,
         labels=tuple(variable.label for variable in variables),
         resolved=tuple(variable.resolved for variable in variables),
+        doubts=counted_from_one(variables, topology),
     )
 
 
@@ -150,6 +157,38 @@ def check_distinct(series: Series, names: Sequence[str]) -> None:
         first = seen.setdefault(np.ascontiguousarray(values).tobytes(), i)
         if first != i:
             raise InputError(f"{names[i]} holds the same frames as {names[first]}: give each run once")
+    if series.n_files > 1 and series.n_files * len(series.values) < MAX_SEARCHED:
+        for i in range(series.n_files):
+            if (other := _holder(series, i)) is not None:
+                raise InputError(f"{names[other]} holds frames of {names[i]} again: give each frame once")
+
+
+def _holder(series: Series, i: int) -> int | None:
+    """Another file that holds the first frames of a file one after the other, in even steps; None without one.
+
+    A part that begins within the one before it and goes on after its end is no such file: `without_repeats`.
+    """
+    begin, end = series.starts[i : i + 2]
+    probe = np.asarray(series.values[begin : min(end, begin + N_PROBED)])
+    if len(np.unique(probe, axis=0)) < MIN_COPIED:
+        return None
+    places = np.flatnonzero(np.isin(series.values[:, 0], probe[:, 0]))
+    places = places[(places < begin) | (places >= end)]
+    file = np.searchsorted(series.starts, places, side="right") - 1
+    for other in np.unique(file).tolist():
+        mine = places[file == other]
+        if len(mine) > MAX_ALIKE * len(probe):
+            continue  # a coordinate that is counted or rounded
+        same = (series.values[mine][None] == probe[:, None]).all(axis=2)
+        once = same.sum(axis=1) == 1
+        if once.sum() < max(MIN_COPIED, 0.5 * len(probe)):
+            continue
+        steps = np.diff(mine[same[once].argmax(axis=1)]) / np.diff(np.flatnonzero(once))
+        rest = series.starts[other + 1] - mine[same[once].argmax(axis=1)][0]
+        goes_on = other == i - 1 and steps[0] == 1 and end - begin >= rest
+        if steps[0] > 0 and (steps == steps[0]).all() and not goes_on:
+            return int(other)
+    return None
 
 
 def without_repeats(series: Series) -> BoolArray:
@@ -174,12 +213,16 @@ def without_repeats(series: Series) -> BoolArray:
     return kept
 
 
-def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
-    """Log-weights of n frames, shape=(n,), from an npy or text file, or before a stride; -inf is a weight of zero."""
-    values = checked_log_weights(read_frame_values(path, n, "log-weights", stride), n, str(path))
+def read_log_weights(given: Any, n: int, stride: int = 1) -> FloatArray:
+    """Log-weights of n frames, shape=(n,): an array or a file, of all frames before a stride too; -inf is a zero."""
+    of_file = isinstance(given, str | Path)
+    where = str(given) if of_file else "log_weights"
+    values = checked_log_weights(
+        read_frame_values(Path(given), n, "log-weights", stride) if of_file else given, n, where
+    )
     if _looks_like_weights(values):
         raise InputError(
-            f"{path} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their "
+            f"{where} holds numbers from {values.min():.3g} to {values.max():.3g}, as weights are, not their "
             "logarithms: give them by `weights`; if they are logarithms, subtract the same number from all of them"
         )
     return values
@@ -187,6 +230,8 @@ def read_log_weights(path: Path, n: int, stride: int = 1) -> FloatArray:
 
 def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
     """Log-weights of n frames, shape=(n,), of which some are finite and none is NaN or plus infinity."""
+    if (unit := getattr(log_weights, "unit", None)) is not None and not unit.is_dimensionless():
+        raise InputError(f"{where} is in {unit}: log-weights are energies over kT: divide by it")
     values = numbers(log_weights)
     if values.shape != (n,):
         raise InputError(f"{where} of shape {values.shape} for {n} frames: give one a frame")
@@ -200,7 +245,7 @@ def read_weights(weights: FloatArray | str | Path, n: int, stride: int = 1) -> F
     where = str(weights) if isinstance(weights, str | Path) else "weights"
     if isinstance(weights, str | Path):
         weights = read_frame_values(Path(weights), n, "weights", stride)
-    values = np.asarray(weights, dtype=float)
+    values = numbers(weights)
     if (values < 0).any():
         raise InputError(f"{where} holds negative numbers, as logarithms do: give them by `log_weights`")
     if values.size and not values.any():
@@ -218,13 +263,19 @@ def weight_notes(log_weights: FloatArray) -> tuple[str, ...]:
     return ("the weights are hardly uneven and not normalised: if they are logarithms, give them by `log_weights`",)
 
 
+def is_normalised(values: FloatArray) -> bool:
+    """Whether numbers, none of them negative and not all alike, have a sum, mean or maximum of one."""
+    if values.min() < 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
+        return False
+    return any(np.isclose(size, 1.0, rtol=1e-4) for size in (values.sum(), values.mean(), values.max()))
+
+
 def _looks_like_weights(values: FloatArray) -> bool:
     """Whether numbers are weights themselves: none negative, and normalised, or too uneven for logarithms."""
     if values.min() < 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
         return False
-    normalised = any(np.isclose(size, 1.0, rtol=1e-4) for size in (values.sum(), values.mean(), values.max()))
     small = values.max() < 1.0 and 0.0 < np.median(values) < 0.3 * values.max()
-    return bool(normalised or small or values.max() - np.median(values) > MAX_LOG_WEIGHT)
+    return bool(is_normalised(values) or small or values.max() - np.median(values) > MAX_LOG_WEIGHT)
 
 
 def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: int = 1) -> FloatArray:

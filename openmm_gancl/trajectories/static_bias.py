@@ -16,12 +16,16 @@ from scipy.ndimage import map_coordinates, spline_filter1d
 
 from ..errors import InputError, checked
 from ..files import load_arrays
-from ..units import FloatArray, IntArray, checked_temperature, numbers, thermal_energy
+from ..units import FloatArray, IntArray, checked_temperature, number, numbers, thermal_energy
 from .bias_evidence import decide, log_likelihoods
 from .kernel_bias import KernelBias
 
 MAX_OUTSIDE = 0.01
 """Of the frames, that may lie outside the range of a bias."""
+
+
+MIN_NEGATIVE = 1e-3
+"""Of the largest energy, below which one is negative beyond rounding."""
 
 
 class StaticBias(Protocol):
@@ -118,6 +122,10 @@ def metadynamics_bias(
     Raises:
         InputError: no such files, of unlike shapes, or no limits of a variable without a period.
     """
+    periods = np.atleast_1d(numbers(periods)).tolist()
+    if limits is not None:
+        pairs = numbers(limits)
+        limits = [(float(low), float(high)) for low, high in pairs.reshape(-1, 2)] if pairs.size % 2 == 0 else []
     paths = _newest(Path(path), r"bias_(\d+)_(\d+)\.npy", "bias_*_*.npy")
     tables = [load_arrays(file) for file in paths]
     for file, table in zip(paths, tables, strict=True):
@@ -125,6 +133,11 @@ def metadynamics_bias(
             raise InputError(f"{file} holds no bias of OpenMM's Metadynamics: give its biasDir")
         if table.shape != tables[0].shape or min(table.shape) < 2 or not np.isfinite(table).all():
             raise InputError(f"{file} is no bias of the same variables as {paths[0]}: give files of one run")
+        if table.min() < -MIN_NEGATIVE * np.abs(table).max():
+            raise InputError(
+                f"{file} holds negative energies, as getFreeEnergy() does and no bias of OpenMM's Metadynamics: give "
+                "its biasDir"
+            )
     total = np.sum(tables, axis=0).T  # OpenMM's first variable is the last axis
     d = total.ndim
     if d > len(periods):
@@ -249,11 +262,12 @@ def opes_bias(
     if _is_text(Path(path)):
         from .plumed_opes import plumed_opes_bias
 
-        return plumed_opes_bias(Path(path), temperature=temperature, d=len(periods))
+        return plumed_opes_bias(Path(path), temperature=temperature, d=np.size(periods))
     if kernel_shape not in ("gaussian", "compact"):
         raise InputError(f"`kernel_shape` is {kernel_shape}: choose gaussian or compact")
     if barrier is None:
         raise InputError(f"{path} needs the barrier that OPES was given, kJ/mol: give `barrier`")
+    barrier, periods = number(barrier), np.atleast_1d(numbers(periods)).tolist()
     bias_factor = barrier / kT if bias_factor is None else bias_factor
     if not (barrier > 0 and bias_factor > 1):
         raise InputError(f"a barrier of {barrier:g} kJ/mol and a bias factor of {bias_factor:g} make no OPES bias")

@@ -4,12 +4,13 @@
 called and divided, and what else the header tells. The numbers are read in one way for all of them.
 """
 
+import codecs
 import gzip
 import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, cast
@@ -17,7 +18,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..units import FloatArray
+from ..units import FloatArray, unit_in_words
 from .periods import plumed_number
 
 MAX_LINE = 1_000_000
@@ -26,8 +27,10 @@ MAX_LINE = 1_000_000
 COUNTS = re.compile(r"#?(time|step|frame)\b.*", re.IGNORECASE)
 """Names of columns that only count, as ``Time (ps)``."""
 
-PICOSECONDS = re.compile(r"time( *\(ps\))?", re.IGNORECASE)
-"""Names of columns that hold the time, ps."""
+TIME = re.compile(r"time(?: *[(\[]([fpnµu]s)[)\]])?", re.IGNORECASE)
+"""Names of columns that hold the time, in ps unless they say so."""
+
+IN_PICOSECONDS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6, "µs": 1e6}
 
 NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "scale", "coeff")
 """Components that PLUMED prints beside a bias, and that are none."""
@@ -35,10 +38,22 @@ NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "sc
 VECTOR_MARKS = re.compile("[(),]")
 """Of a vector, ``( 1 , 2 , 3 )``."""
 
+RESIDUE = re.compile(r"[A-Z][A-Z0-9]{1,4}-\d+")
+"""As ``ALA-2``."""
+
 PATH = re.compile(r"[A-Za-z_~/]|\.\.?/")
 """What names of files begin with, and broken numbers do not."""
 
 DEGREES = re.compile(r"\bdeg(rees?)?\b", re.IGNORECASE)
+
+FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
+"""What is before an exponent in double precision, ``1.0D+00``."""
+
+DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
+"""A number with a comma for its decimals, or without any."""
+
+NO_CURVE = re.compile(r"time|step|frame|\bt\b|\b[fpnµu]s\b|\b(phi|psi|omega|chi\d?)\b", re.IGNORECASE)
+"""In the name of the first column of a series: a time, or an angle, as of ``gmx rama``."""
 
 
 @dataclass(frozen=True)
@@ -144,24 +159,35 @@ def _plumed(comments: Sequence[str], row: str) -> Header | None:
 
 
 def _xvg(comments: Sequence[str], row: str) -> Header | None:
-    """GROMACS: ``@ s0 legend "phi"`` names the second column."""
+    """GROMACS: ``@ s0 legend "phi"`` names the second column, the x axis the first."""
     if not any(line.startswith("@") for line in comments):
         return None
     legends: dict[int, str] = {}
-    label = ""
+    axes = {"x": "time", "y": ""}
     for line in comments:
         if found := re.match(r'@\s*s(\d+)\s+legend\s+"(.*)"', line):
             legends[int(found[1])] = found[2].strip()
-        elif found := re.match(r'@\s*yaxis\s+label\s+"(.*)"', line):
-            label = found[1]
+        elif found := re.match(r'@\s*([xy])axis\s+label\s+"(.*)"', line):
+            axes[found[1]] = found[2].strip()
     n = len(row.split())
-    names = ("time", *(legends.get(i, str(i + 2)) for i in range(n - 1)))
-    unit = "degrees" if DEGREES.search(label) else ""
+    x = "time" if axes["x"].lower() in ("", "time", "time (ps)") else axes["x"]
+    names = (x, *(legends.get(i, str(i + 2)) for i in range(n - 1)))
+    unit = "degrees" if DEGREES.search(axes["y"]) else "" if axes["y"].count("(") > 1 else unit_in_words(axes["y"])
     return Header("GROMACS", names, units=dict.fromkeys(names[1:], unit) if unit else {})
 
 
 def _delimiter(row: str) -> str | None:
     return next((mark for mark in (";", ",") if mark in row), None)
+
+
+def _in_points(line: str) -> Callable[[str], str] | None:
+    """What makes numbers of a row in Fortran's double precision, or with decimal commas; None for others."""
+    words = line.split()
+    if len(words) > 1 and "," in line and all(map(DECIMAL_COMMA.fullmatch, words)):
+        return lambda text: text.replace(",", ".")
+    if FORTRAN.search(line) and _are_numbers(_cells(FORTRAN.sub("e", line), _delimiter(line))):
+        return lambda text: FORTRAN.sub("e", text)
+    return None
 
 
 def _cells(line: str, delimiter: str | None) -> tuple[str, ...]:
@@ -227,11 +253,12 @@ def opened(path: Path) -> IO[str]:
     with path.open("rb") as file:
         begin = file.read(4096)
     packed = begin[:2] == b"\x1f\x8b"
-    if not packed and b"\0" in begin[:-64]:  # zeros at the end are of a disk that failed
+    wide = begin[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # spreadsheets' "Unicode text"
+    if not (packed or wide) and b"\0" in begin[:-64]:  # zeros at the end are of a disk that failed
         raise InputError(f"{path} is no text file: give a table of numbers")
     binary: Any = gzip.open(path, "rb") if packed else path.open("rb")  # noqa: SIM115  # closed with its wrapper
     # numbers are ASCII; a unit in another encoding, as the ring of an angstrom, does no harm
-    return TextIOWrapper(cast(IO[bytes], binary), encoding="utf-8-sig", errors="replace")
+    return TextIOWrapper(cast(IO[bytes], binary), encoding="utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def _sizes(row: str) -> list[int]:
@@ -240,9 +267,9 @@ def _sizes(row: str) -> list[int]:
 
 
 def _plain_row(row: str) -> str:
-    """Without the marks of vectors; as it is if nothing is left."""
+    """Without the marks of vectors; as it is if what is left are not numbers."""
     plain = VECTOR_MARKS.sub(" ", row) if "(" in row else row
-    return plain if plain.strip() else row
+    return plain if _are_numbers(plain.split()[:1]) else row
 
 
 def _with_components(comment: str, sizes: Sequence[int]) -> str:
@@ -263,6 +290,7 @@ class _Lines:
         self.count, self.numbers, self.cut = 0, 0, 0
         self.held = self.previous = ""
         self.vectors: list[int] = []
+        self.in_points: Callable[[str], str] | None = None
 
     def _raw(self) -> Iterator[str]:
         while line := self.file.readline(MAX_LINE):
@@ -270,9 +298,13 @@ class _Lines:
             if len(line) == MAX_LINE:
                 raise InputError(f"{self.path}, line {self.numbers} is too long for a table: give a text file")
             row, mark, comment = line.partition("#")
-            if "(" in row and row.lstrip()[:1] not in ("@", "&"):
+            if "(" in row and row.lstrip()[:1] not in ("@", "&") and (plain := _plain_row(row)) != row:
                 self.vectors = self.vectors or _sizes(row)
-                line = row = _plain_row(row)
+                line = row = plain
+            if self.count < 3 and self.in_points is None and row.lstrip()[:1] not in ("@", "&"):
+                self.in_points = _in_points(row)
+            if self.in_points is not None:
+                line, row = self.in_points(line), self.in_points(row)
             if mark and row.strip():  # a run that was killed within a line, and went on
                 yield f"{row.rstrip()}\n"
                 yield f"#{comment}"
@@ -303,16 +335,16 @@ class _Lines:
         self.comments.append((self.count, text))
 
 
-def _broken(path: Path, header: Header) -> InputError:
+def _broken(lines: _Lines, header: Header) -> InputError:
     """What is wrong with a row, found in a second look."""
-    n = len(header.names)
+    n, path = len(header.names), lines.path
     with opened(path) as file:
         for number, line in enumerate(file, start=1):
             line = line.partition("#")[0]
             if not line.strip() or line.lstrip()[0] in "@&":
                 continue
             line = _plain_row(line)
-            cells = _cells(line, header.delimiter)
+            cells = _cells(line if lines.in_points is None else lines.in_points(line), header.delimiter)
             if header.form == "CSV" and cells == header.names:
                 continue
             if not _are_numbers(cells):
@@ -321,6 +353,16 @@ def _broken(path: Path, header: Header) -> InputError:
                 if _names_files(line):
                     return InputError(f"{path} {_refusal(line)}")
                 word = next(cell for cell in cells if _float(cell) is None)
+                if RESIDUE.fullmatch(word):
+                    return InputError(
+                        f"{path}, line {number}, names a residue, {word}, as gmx rama does: write the rows of one "
+                        "residue into a file of their own, without that column"
+                    )
+                if word.strip("*") == "":
+                    return InputError(
+                        f"{path}, line {number}: a number was wider than its column ({word[:12]}): write it in a wider "
+                        "format, or remove that line"
+                    )
                 return InputError(f"cannot read {path}, line {number}: {word[:40]!r} is no number; remove that line")
             if len(cells) != n:
                 return InputError(
@@ -340,7 +382,7 @@ def _whole(lines: _Lines, header: Header) -> list[float] | None:
     if not ended and decimals[0] < decimals[1]:
         return None
     if len(last) != len(header.names) or not _are_numbers(last):
-        raise _broken(lines.path, header)
+        raise _broken(lines, header)
     return [float(cell) for cell in last]
 
 
@@ -355,9 +397,9 @@ def _numbers(body: Iterator[str], lines: _Lines, header: Header) -> tuple[FloatA
         if first is not None:
             rows = np.loadtxt(itertools.chain([first], body), comments=None, delimiter=header.delimiter, ndmin=2)
     except ValueError:
-        raise _broken(path, header) from None
+        raise _broken(lines, header) from None
     if len(rows) and rows.shape[1] != n:
-        raise _broken(path, header)
+        raise _broken(lines, header)
     if commas:
         lines.held = lines.held.replace(",", ".")
     cuts, whole = lines.cut, None
@@ -365,7 +407,7 @@ def _numbers(body: Iterator[str], lines: _Lines, header: Header) -> tuple[FloatA
         whole = _whole(lines, header)
         cuts += whole is None
     if whole is None and not len(rows):
-        raise _broken(path, header)
+        raise _broken(lines, header)
     rows = rows if whole is None else np.concatenate([rows, [whole]])
     notes = [f"a line of {path} that was cut while it was written is left out"] * (cuts == 1)
     return rows, notes or [f"{cuts} lines of {path} that were cut while they were written are left out"] * (cuts > 1)
@@ -407,6 +449,17 @@ def _header(lines: _Lines, early: str | None) -> Header:
     return header
 
 
+def _distinct(names: tuple[str, ...], rows: FloatArray) -> tuple[str, ...]:
+    """Names of which none stands for two columns of unlike numbers: such columns have their numbers in their names."""
+    found = list(names)
+    for name in {name for name in names if names.count(name) > 1}:
+        columns = [i for i, other in enumerate(names) if other == name]
+        alike = np.equal(rows[:, columns], rows[:, columns[:1]]) | np.isnan(rows[:, columns])
+        for i in columns[1:] if alike.all() else columns:
+            found[i] = f"{name} (column {i + 1})"
+    return tuple(found)
+
+
 def _read(file: IO[str], path: Path) -> TextTable:
     lines = _Lines(file, path)
     rows = iter(lines)
@@ -417,6 +470,9 @@ def _read(file: IO[str], path: Path) -> TextTable:
     if any(text[0] == "&" and row < lines.count for row, text in lines.comments):
         raise InputError(f"{path} holds several sets of data: give one a file")
     settings, begins = _settings(lines.comments, header, path) if header.form == "PLUMED" else ({}, [])
+    names = _distinct(header.names, numbers)
+    units = {name: unit for name in names if (unit := header.units.get(name) or unit_in_words(name))}
+    header = replace(header, names=names, units=units)
     return TextTable(path, header, numbers, settings, tuple(begins), tuple(notes))
 
 
@@ -457,7 +513,11 @@ def check_series(table: TextTable) -> None:
             raise InputError(f"{path} holds the kernels of OPES, no series: give it by `opes`, and a COLVAR file here")
         raise InputError(f"{path} holds the hills of metadynamics, no series: give it by `hills`")
     grid = any(name.startswith("nbins_") for name in table.settings)
-    if grid or any(name.startswith("der_") or name in ("file.free", "free") for name in names):
+    if grid or any(name.startswith("der_") or name.lower() in ("file.free", "free") for name in names):
         raise InputError(f"{path} holds a surface or a bias on a grid, no series: give the COLVAR file of the run")
+    if table.header.form == "GROMACS" and not NO_CURVE.search(names[0]):
+        raise InputError(
+            f"{path} holds a curve over {names[0]}, no series in time: give the series that it was made of"
+        )
     if "file" in names:
         raise InputError(f"{path} is a table of windows: give it by `windows`")

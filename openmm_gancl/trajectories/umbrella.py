@@ -55,6 +55,10 @@ class UmbrellaWindows:
             raise InputError(
                 f"`force_constants` of shape {constants.shape} for centres of shape {centres.shape}: give as many"
             ) from None
+        if not (np.isfinite(constants).all() and (constants >= 0).all()):
+            raise InputError("`force_constants` holds a negative one, NaN or infinity: give kappa, 0 for no restraint")
+        if self.form not in WINDOW_FORMS:
+            raise InputError(f"`form` is {self.form}: choose {' or '.join(WINDOW_FORMS)}")
         object.__setattr__(self, "centres", centres)
         object.__setattr__(self, "force_constants", constants)
 

@@ -1,17 +1,18 @@
 """What undoes the bias of frames: weights, columns, hills or a static bias, each compared with what is known of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
-from ..units import FloatArray, IntArray
+from ..units import FloatArray, IntArray, thermal_energy
 from .frames import Frames
 from .inputs import InputUnits
-from .series import Series, checked_log_weights, read_log_weights, read_weights
+from .periods import check_period
+from .series import Series, is_normalised, read_log_weights, read_weights
 from .tables import is_variable
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 MAX_UNCOVERED = 0.5
 """Of the frames, that may lie where the bias of their run has no kernel."""
+
+
+MIN_DIFFERENCE, MAX_DIFFERENCE = 1.0, 0.2
+"""kJ/mol, and of its own deviations, by which a bias that was written may differ from one that is computed."""
+
+MIN_CORRELATION, MAX_WEIGHT_DEVIATION = 0.99, 0.05
+"""Of log-weights with a bias that they are made of, and of their factor from one."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,30 @@ def given_log_weights(
     n, step = len(series.values), stride if series.n_files == 1 else 1
     if weights is not None:
         return read_weights(weights, n, step)
-    if isinstance(given, str | Path):
-        return read_log_weights(Path(given), n, step)
-    return None if given is None else checked_log_weights(given, n, "log_weights")
+    return None if given is None else read_log_weights(given, n, step)
+
+
+def weight_doubts(log_weights: FloatArray, written: dict[str, FloatArray], kT: float) -> tuple[str, ...]:
+    """Log-weights that are a bias which a table holds, but in another unit or of the other sign.
+
+    Args:
+        log_weights: shape=(n,), of the frames.
+        written: biases, kJ/mol, by their columns' names.
+        kT: kJ/mol.
+    """
+    known = np.isfinite(log_weights)
+    sums = dict(written) | ({" + ".join(written): np.sum(list(written.values()), axis=0)} if len(written) > 1 else {})
+    for name, energies in sums.items():
+        logs, bias = log_weights[known], energies[known] / kT
+        if not (len(logs) > 2 and logs.std() > 0 and bias.std() > 0):
+            continue
+        slope = float(np.cov(logs, bias)[0, 1] / bias.var(ddof=1))
+        if abs(np.corrcoef(logs, bias)[0, 1]) > MIN_CORRELATION and abs(slope - 1.0) > MAX_WEIGHT_DEVIATION:
+            return (
+                f"the log-weights are {slope:.3g} times {name} over kT: give its energy over kT, with its sign, or "
+                f"`bias_columns={name.replace(' + ', ',')}` instead",
+            )
+    return ()
 
 
 def _check_kernels(static: "KernelBias", energies: FloatArray, series: Series, acting: Sequence[int]) -> None:
@@ -83,6 +112,11 @@ def of_static_bias(
     from .static_bias import TabulatedBias, with_fitting_range
 
     static = bias(series.periods[list(columns)]) if callable(bias) else bias
+    if not (hasattr(static, "n_variables") and hasattr(static, "energies")):
+        raise InputError(
+            f"`bias` is a {type(static).__name__}: give `metadynamics_bias(...)` or `opes_bias(...)`; energies of the "
+            "frames go by `log_weights`, over kT"
+        )
     acting = list(columns[: static.n_variables])
     if isinstance(static, KernelBias) and sorted(static.names) == sorted(series.names[i] for i in acting):
         acting = [acting[[series.names[i] for i in acting].index(name)] for name in static.names]
@@ -101,6 +135,24 @@ def of_static_bias(
     return Undone(energies / kT, notes=(note,) if note else (), doubts=(doubt,) if doubt else ())
 
 
+def beside_static(undone: Undone, written: dict[str, FloatArray], series: Series, temperature: float) -> Undone:
+    """The same with doubts about biases in a table that are not the one undone: of another state, or beside it."""
+    from .bias_checks import unused_bias
+
+    if undone.log_weights is None or not written:
+        return undone
+    mine = thermal_energy(temperature) * undone.log_weights
+    late = np.arange(len(mine)) >= len(mine) // 2  # the bias may have grown before
+    others = {}
+    for name, energies in written.items():
+        difference, own = (energies - mine)[late], energies[late]
+        spread = np.median(np.abs(difference - np.median(difference)))
+        if spread > max(MIN_DIFFERENCE, MAX_DIFFERENCE * np.median(np.abs(own - np.median(own)))):
+            others[name] = energies
+    found = unused_bias(others, (), temperature, series.values)
+    return replace(undone, doubts=(*undone.doubts, *found.all))
+
+
 def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArray]:
     """Every collective variable that a table holds, shape=(n, d), and their periods: what a bias may act on."""
     sound = [name for name in table.fields if is_variable(name) and table.is_sound(name)]
@@ -113,20 +165,27 @@ def written_biases(table: "Colvar | None", frames: Frames, units: InputUnits) ->
     """Biases that a COLVAR holds, kJ/mol, shape=(n,) each."""
     if table is None or frames.rows is None:
         return {}
-    names = [name for name in table.fields if name.endswith(".bias") and table.is_sound(name)]
-    return {name: units.energy * table.column(name)[frames.rows] for name in names}
+    names = [name for name in table.fields if name.endswith("bias") and not name.endswith("rbias")]
+    return {
+        name: units.energy_of(name, table.units) * table.column(name)[frames.rows]
+        for name in names
+        if table.is_sound(name)
+    }
 
 
 def of_columns(
     table: "Colvar", columns: Sequence[str], units: InputUnits, frames: Frames, series: Series, temperature: float
 ) -> Undone:
     """The sum of bias columns, if it is one function of the collective variables for all runs."""
-    from .bias_checks import bias_differences, unused_bias
+    from .bias_checks import bias_differences
     from .colvar import bias_log_weights, bias_names
 
     assert frames.rows is not None
     names = tuple(bias_names(table, columns))
-    logs = bias_log_weights(table, names, temperature, frames.rows, units.energy)
+    for name in names:
+        if is_normalised(table.column(name)[frames.rows]):
+            raise InputError(f"{name} is normalised, as weights are: give them by `weights`, or the bias itself here")
+    logs = bias_log_weights(table, names, temperature, frames.rows, lambda name: units.energy_of(name, table.units))
     spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
     several = series.n_files > 1 and not all(name.endswith("rbias") for name in names)  # less c(t), runs may be joined
     found = [bias_differences(*space, logs, series.starts) for space in spaces if several and len(space[1])]
@@ -136,8 +195,65 @@ def of_columns(
             "windows: give a table of them by `windows`, with the restraint of each; of metadynamics runs give rbias"
         )
     note = f"{' + '.join(names)} is taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
-    unused = unused_bias(written_biases(table, frames, units), names, temperature)
-    return Undone(logs, names, (*unused, *(() if units.said else (note,))))
+    told = units.said or all(units.tells(name, table.units) for name in names)
+    return Undone(logs, names, () if told else (note,))
+
+
+def left_out(
+    undone: Undone,
+    table: "Colvar | None",
+    units: InputUnits,
+    frames: Frames,
+    series: Series,
+    temperature: float,
+    windows: bool,
+) -> Undone:
+    """The same with what is to be said of the biases in a table that it leaves as they are.
+
+    A bias beside the surface may be left out on purpose where others are named; one along it is a doubt. Of windows,
+    only what is no restraint by its name is looked at: `window_checks` compares the restraints.
+    """
+    from .bias_checks import unused_bias
+    from .window_checks import OTHER_BIASES
+
+    written = written_biases(table, frames, units)
+    if windows:
+        written = {name: bias for name, bias in written.items() if any(part in name.lower() for part in OTHER_BIASES)}
+    found = unused_bias(written, undone.bias_columns, temperature, series.values)
+    notes = found.beside if undone.bias_columns or windows else ()
+    return replace(
+        undone, notes=(*notes, *undone.notes), doubts=(*undone.doubts, *(found.along if notes else found.all))
+    )
+
+
+def _period(name: str, table: "Colvar", frames: Frames, series: Series) -> float:
+    """Of a variable that hills act on: as it was given, or by its file, where its values do not contradict."""
+    if name in series.names:
+        return float(series.periods[series.names.index(name)])
+    period = table.period(name)
+    check_period(name, f"column:{name}", table.column(name)[frames.rows], period, series.starts)
+    return period
+
+
+def _beside_hills(
+    columns: Sequence[str],
+    of_hills: Sequence[str],
+    table: "Colvar | None",
+    units: InputUnits,
+    frames: Frames,
+    series: Series,
+    temperature: float,
+) -> Undone:
+    """The sum of columns that are given beside hills: none of them the bias of the hills."""
+    if not columns or table is None:
+        return Undone()
+    found = of_columns(table, columns, units, frames, series, temperature)
+    for name in found.bias_columns:
+        if name in of_hills or f"{name.rpartition('.')[0]}.bias" in of_hills:
+            raise InputError(
+                f"{name} is the bias of the hills already: leave it out of `bias_columns`, or leave `hills`"
+            )
+    return found
 
 
 def of_hills(
@@ -148,9 +264,11 @@ def of_hills(
     series: Series,
     columns: tuple[int, ...],
     temperature: float,
+    beside: Sequence[str] = (),
 ) -> Undone:
-    """The bias of hills as it was at each frame, less c(t)."""
+    """The bias of hills as it was at each frame, less c(t); and static ones that acted beside them."""
     from .bias_checks import unused_bias
+    from .hill_heights import height_doubts
     from .hills import check_bias, check_deposits, check_periods, hills_bias, read_hills, same_biases
 
     hills = read_hills(paths, units.energy)
@@ -160,7 +278,7 @@ def of_hills(
         and set(hills.names) <= set(table.fields)
         and table.time is not None
     ):
-        check_periods(hills, [table.period(name) for name in hills.names])
+        check_periods(hills, [_period(name, table, frames, series) for name in hills.names])
         values = np.stack([table.column(name)[frames.rows] for name in hills.names], axis=1)
         times = table.time[frames.rows]
     elif series.time is not None and len(columns) >= len(hills.names):
@@ -173,7 +291,9 @@ def of_hills(
             "`colvar`, or trajectories that hold times (XTC) and its collective variables by `bias_cvs`"
         )
     check_deposits(hills, values, times)
-    bias = hills_bias(hills, values, times, temperature)
+    places = np.concatenate([values, hills.centres])
+    both = hills_bias(hills, places, np.concatenate([times, hills.times]), temperature)
+    bias, at_hills = both.parts(len(values))
     if not bias.settled.any():
         raise InputError(
             f"all frames are of the first tenth of the hills of {hills.path}, while the bias still filled: give "
@@ -181,10 +301,17 @@ def of_hills(
         )
     written = written_biases(table, frames, units)
     doubts = check_bias(hills, bias, times, written)
-    doubts += unused_bias(written, same_biases(bias, written), temperature)
+    doubts += height_doubts(hills, at_hills.energies, temperature, units.said)
+    mine = same_biases(bias, written)
+    others = _beside_hills(beside, mine, table, units, frames, series, temperature)
+    written = {name: energies for name, energies in written.items() if name not in mine}
+    doubts += unused_bias(written, others.bias_columns, temperature, series.values).all
     note = f"heights of {hills.path} are taken to be in kJ/mol: if PLUMED's UNITS say otherwise, give `input_unit`"
     logs = bias.log_weights(temperature)
+    if others.log_weights is not None:
+        logs = logs + others.log_weights
     filling = (
         f"{int(np.isneginf(logs).sum())} frames of the first tenth of the hills have no weight: the bias still filled"
     )
-    return Undone(logs, notes=(filling,) if units.said else (filling, note), doubts=doubts)
+    notes = (filling, *others.notes) if units.said else (filling, note, *others.notes)
+    return Undone(logs, notes=notes, doubts=doubts)

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..units import FloatArray, IntArray
 from .colvar import Colvar
+from .inputs import InputUnits
 from .series import Series
 from .tables import is_variable
 from .umbrella import UmbrellaWindows
@@ -76,7 +77,7 @@ class _Restraints:
     restrained: tuple[int, ...]
     colvar: Colvar
     rows: IntArray
-    unit: float
+    units: InputUnits
 
     def parts(self) -> Iterator[tuple[int, slice]]:
         """Each window's frames."""
@@ -85,7 +86,7 @@ class _Restraints:
 
     def written(self, name: str) -> FloatArray:
         """An energy that the files hold, kJ/mol, shape=(n,)."""
-        return self.unit * self.colvar.column(name)[self.rows]
+        return self.units.energy_of(name, self.colvar.units) * self.colvar.column(name)[self.rows]
 
     def expected(self, values: FloatArray, periods: FloatArray, windows: UmbrellaWindows | None = None) -> FloatArray:
         """Of each frame under its own window, kJ/mol, shape=(n,)."""
@@ -193,7 +194,7 @@ def check_energies(
     restrained: tuple[int, ...],
     colvar: Colvar,
     rows: IntArray,
-    unit: float = 1.0,
+    units: InputUnits = InputUnits(),  # noqa: B008  # frozen
 ) -> tuple[str, ...]:
     """Compare the energy of a restraint that the windows' files hold with that of the table.
 
@@ -203,7 +204,7 @@ def check_energies(
         restrained: its columns that are.
         colvar: the windows' files.
         rows: of the frames.
-        unit: of energies in them, kJ/mol.
+        units: of energies in them.
 
     Returns:
         doubts: about a bias that is neither the table's nor by its name a restraint.
@@ -211,7 +212,7 @@ def check_energies(
     Raises:
         InputError: the energies of a restraint differ; with the reason, where it is known.
     """
-    restraints = _Restraints(windows, series, restrained, colvar, rows, unit)
+    restraints = _Restraints(windows, series, restrained, colvar, rows, units)
     energies = restraints.energies()
     expected = restraints.of_table()
     wrong = {

@@ -1,5 +1,6 @@
 """Tables of umbrella windows: CSV with a header, or the metadata of WHAM (Grossfield), in whatever units they are."""
 
+import csv
 import re
 import zlib
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from ..errors import InputError, checked
-from ..units import ENERGY_UNITS, FloatArray, checked_temperature, energy_unit
+from ..units import ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
 from .tables import opened
 from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
 
@@ -21,26 +22,12 @@ TABLE_FORMS = (*WINDOW_FORMS, "amber")
 SPELLINGS = {"center": "centre", "k": "kappa", "force_constant": "kappa", "spring": "kappa", "temp": "temperature"}
 """Other names of columns."""
 
-LENGTHS = {"nm": ("nm",), "angstrom": ("angstrom", "angstroms", "a", "å"), "radians": ("radians", "radian", "rad")}
-LENGTHS["degrees"] = ("degrees", "degree", "deg")
 SIZES = {"nm": 1.0, "angstrom": 0.1, "radians": 1.0, "degrees": np.pi / 180}
 
 COMMENT = re.compile(r"(^|\s)#.*")
 """To the end of a line; names of files may hold the sign, as GROMACS' backups do."""
 
 FORM = "give file, centre_0, kappa_0, and centre_1, kappa_1 for a second coordinate"
-
-
-def unit_of_coordinate(text: str) -> str:
-    """A unit by its usual spellings: nm, angstrom, radians or degrees.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    found = next((name for name, spelled in LENGTHS.items() if text.strip().lower() in spelled), None)
-    if found is None:
-        raise InputError(f"{text} is no unit of a coordinate here: choose {', '.join(LENGTHS)}")
-    return found
 
 
 @dataclass(frozen=True)
@@ -233,6 +220,13 @@ def _lines(path: Path) -> dict[int, str]:
     return {i: line for i, line in lines.items() if line.strip()}
 
 
+def _cells(line: str, mark: str | None) -> list[str]:
+    """Of a row; a cell in quotes may hold the mark."""
+    if mark is None:
+        return [cell.strip('"') for cell in line.split()]
+    return [cell.strip().strip('"').strip() for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True))]
+
+
 def _is_wham(lines: dict[int, str]) -> bool:
     """A name and numbers in the first line already, divided by blanks."""
     words = next(iter(lines.values()), "").split()
@@ -329,7 +323,7 @@ def read_table_of_windows(
         cells = {i: line.split() for i, line in lines.items()}
     else:
         mark = next((mark for mark in ";,\t" if mark in next(iter(lines.values()), "")), None)  # else blanks
-        cells = {i: [cell.strip().strip('"').strip() for cell in line.split(mark)] for i, line in lines.items()}
+        cells = {i: _cells(line, mark) for i, line in lines.items()}
         fields = [_spelled(name) for name in next(iter(cells.values()), [])]
         cells = dict(list(cells.items())[1:])
         if mark == ";":

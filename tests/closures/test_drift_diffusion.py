@@ -123,6 +123,13 @@ def test_inertia_has_no_plateau_in_short_runs():
     )
     assert any("no plateau" in doubt for doubt in found.doubts())
     assert np.isfinite(found.scan.p_values).sum() > 2
+    # where only the fit from the first lag, none, is left in use, the longest that was tried is named
+    early = replace(found, scan=replace(found.scan, chosen=0)).evidence
+    longest = found.scan.lags[found.scan.last_tried]
+    assert longest > 0 and f"none of the lags tried, up to {longest:.3g} ps, does one" in early
+    (p_values := np.full(len(found.scan.lags), np.nan))[0] = 1e-9
+    only = replace(found, scan=replace(found.scan, chosen=0, last_tried=0, p_values=p_values)).evidence
+    assert "from the lag of 0 ps one model does not explain" in only
 
 
 def test_what_effective_dynamics_refuses_and_doubts():

@@ -8,10 +8,12 @@ from openmm import unit
 from openmm_gancl import InputError, analyse_trajectories, surface_from_trajectories
 from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.free_energy.from_trajectories import analyse
-from openmm_gancl.trajectories import UmbrellaWindows, read
+from openmm_gancl.trajectories import UmbrellaWindows, metadynamics_bias, opes_bias, read
 from openmm_gancl.trajectories.series import read_series
 
 from ..peptides import Residue, chain_positions, pdb_text, trajectory
+from .known_surface import bias as level
+from .known_surface import biased, colvar_text, energy
 
 N = 300
 
@@ -128,3 +130,96 @@ def test_few_frames_are_a_doubt_here_too(folder, tmp_path):
     assert any("independent samples" in doubt for doubt in analysis.doubts)
     with pytest.warns(UserWarning, match="not to be trusted: only 8 independent samples"):
         surface_from_trajectories([], None, f"npy:{tmp_path / 'few.npy'}", 300.0, discard=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"log_weights": np.zeros(4000) * unit.kilojoule_per_mole}, "over kT: divide by it"),
+        ({"log_weights": np.exp(np.linspace(0, 8, 4000))}, "as weights are, not their logarithms: give them by"),
+        ({"log_weights": np.zeros(4000) + 0j}, "give one a frame"),
+        ({"weights": ["a"] * 4000}, "give one a frame"),
+        ({"bias": np.zeros(4000)}, "`bias` is a ndarray: give `metadynamics_bias"),
+        ({"bias": lambda periods: np.zeros(4000)}, "`bias` is a ndarray"),
+        ({"windows": [("a.dat", 0.5, 60.0)]}, "`windows` is a list: give the name of a table"),
+        ({"windows": UmbrellaWindows(("a", "b"), np.zeros(2), 60.0)}, "name no files"),
+        ({"input_unit": unit.kilojoule_per_mole}, "`input_unit` is a Unit: give a text"),
+        ({"temperature": True}, "the temperature is True"),
+        ({"stride": True}, "`stride` is True"),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, str) else next(iter(value)),
+)
+def test_what_would_be_taken_for_something_else_is_bad_input(folder, changes, message):
+    given = {"paths": [], "top": None, "cvs": f"npy:{folder / 'x.npy'}", "temperature": 300.0} | changes
+    with pytest.raises(InputError) as error:
+        read(**given)
+    assert message in str(error.value)
+
+
+def test_windows_are_checked_where_they_are_made():
+    for options, message in (({"form": "amber"}, "choose harmonic or cosine"), ({"force_constants": -1.0}, "negative")):
+        with pytest.raises(InputError, match=message):
+            UmbrellaWindows(**{"names": ("a",), "centres": [0.0], "force_constants": 1.0} | options)
+
+
+def test_biases_take_quantities_and_one_pair(folder, tmp_path):
+    np.save(tmp_path / "bias_0_1.npy", np.linspace(0.0, 5.0, 51))
+    wanted = metadynamics_bias(tmp_path, periods=[np.inf], limits=[(0.0, 1.0)])
+    for limits in ((0.0, 1.0), [(0.0 * unit.nanometer, 10.0 * unit.angstrom)]):
+        found = metadynamics_bias(tmp_path, periods=np.inf, limits=limits)
+        assert np.allclose(found.limits, wanted.limits) and np.array_equal(found.table, wanted.table)
+    names = ("positions", "bandwidths", "logWeights")
+    kernels = {
+        f"totalRW_{name}": x for name, x in zip(names, (np.zeros((1, 1)), np.ones((1, 1)), np.zeros(1)), strict=True)
+    }
+    np.savez(tmp_path / "s.npz", **kernels, exploreMode=False)
+    barrier = [
+        opes_bias(tmp_path / "s.npz", temperature=300, periods=[np.inf], barrier=b).barrier
+        for b in (50.208, 12.0 * unit.kilocalorie_per_mole)
+    ]
+    assert barrier[0] == pytest.approx(barrier[1])
+
+
+def test_whole_numbers_may_be_floats(folder):
+    observations = read([], None, f"npy:{folder / 'x.npy'}", 300.0)
+    assert len(analyse(observations, bins=24.0, n_bootstrap=10.0, discard=0).surface.energy) == 24
+    with pytest.raises(InputError, match="`discard` is True"):
+        analyse(observations, discard=True)
+
+
+@pytest.mark.parametrize(
+    ("scale", "factor"), [(1.0, ""), (2.494339, "2.49 times"), (-1.0, "-1 times"), (0.4343, "0.434")]
+)
+def test_log_weights_are_compared_with_the_bias_of_the_table(tmp_path, scale, factor):
+    phi, v = biased(500)
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v}))
+    found = read([], None, "column:phi", 300.0, colvar=tmp_path / "COLVAR", log_weights=scale * v / 2.494339 - 30.0)
+    assert [factor in doubt and "metad.bias" in doubt for doubt in found.doubts] == [True] * bool(factor)
+
+
+@pytest.mark.parametrize("step", [0.3, 10.0], ids=["frames that follow each other", "independent frames"])
+@pytest.mark.parametrize("lag", [0, 1, -1])
+def test_weights_of_the_frame_beside_are_a_doubt(tmp_path, lag, step):
+    """A joint slip of one row, that counts do not show."""
+    rng, phi = np.random.default_rng(1), [0.3]
+    for _ in range(1999):
+        new = (phi[-1] + step * rng.normal() + np.pi) % (2 * np.pi) - np.pi
+        accepted = np.log(rng.uniform()) < (level(phi[-1]) + energy(phi[-1]) - level(new) - energy(new)) / 2.494339
+        phi.append(new if accepted else phi[-1])
+    np.save(tmp_path / "phi.npy", np.array(phi))
+    logs = np.roll(level(np.array(phi)) / 2.494339, lag)
+    doubts = read([], None, f"npy:{tmp_path / 'phi.npy'}:2pi", 300.0, log_weights=logs).doubts
+    assert [doubt for doubt in doubts if ("before" if lag > 0 else "after") in doubt] == list(doubts)
+    assert len(doubts) == abs(lag)
+
+
+def test_a_column_by_its_name_and_its_number_is_one(tmp_path):
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": biased(50)[0]}))
+    with pytest.raises(InputError, match="column:phi and column:2 are the same"):
+        read([], None, ["column:phi", "column:2"], 300.0, colvar=tmp_path / "COLVAR")
+
+
+def test_a_temperature_that_may_be_in_celsius_is_said(folder):
+    for temperature, said in ((27.0, True), (300.0, False)):
+        notes = read([], None, f"npy:{folder / 'x.npy'}", temperature).notes
+        assert any("give 300.15" in note for note in notes) == said

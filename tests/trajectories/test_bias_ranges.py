@@ -91,3 +91,10 @@ def test_a_bias_on_two_variables_in_the_other_order_is_refused(folder):
     assert observed.log_weights == pytest.approx(expected / KT, abs=0.01)
     with pytest.raises(InputError, match="in the other order than two, one"):
         read([], None, cvs[::-1], TEMPERATURE, bias=make)
+
+
+def test_a_free_energy_is_no_bias(folder, tmp_path):
+    """What `getFreeEnergy` returns is the negative of the bias, and more."""
+    np.save(tmp_path / "free.npy", -GAMMA / (GAMMA - 1) * built_up(np.linspace(-np.pi, np.pi, 201)))
+    with pytest.raises(InputError, match=r"holds negative energies, as getFreeEnergy\(\) does [^:]*: give its biasDir"):
+        metadynamics_bias(tmp_path / "free.npy", periods=[2 * np.pi], limits=[FULL["around zero"]])

@@ -100,15 +100,18 @@ def test_frames_of_both_parts_count_once_and_chance_is_no_repetition(folder):
     assert without_repeats(still).all() and without_repeats(other).all()
 
 
-def test_the_row_of_another_frame_would_change_it(folder, reference, monkeypatch):
-    """The twin: rows beside the right ones."""
+def test_the_row_of_another_frame_would_change_it(folder, reference):
+    """The twin: rows of any frames; those beside the right ones are recognised by their bias, and are a doubt."""
     text = (folder / "COLVAR").read_text().splitlines()
     rows = [line.split() for line in text[3:]]
-    moved = [" ".join([row[0], other[2]]) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
-    (folder / "moved").write_text("\n".join(["#! FIELDS time metad.bias", *moved, ""]))
-    found = surface(folder, "pdb", ["t.xtc"], ["moved"]).surface.energy
-    known = np.isfinite(reference) & np.isfinite(found)
-    assert np.abs(found - reference)[known].max() > 1.0 * KT
+    any_order = np.random.default_rng(0).permutation(len(rows))
+    for name, others in (("moved", [*rows[1:], rows[0]]), ("mixed", [rows[i] for i in any_order])):
+        lines = [" ".join([row[0], other[2]]) for row, other in zip(rows, others, strict=True)]
+        (folder / name).write_text("\n".join(["#! FIELDS time metad.bias", *lines, ""]))
+        analysis = surface(folder, "pdb", ["t.xtc"], [name])
+        known = np.isfinite(reference) & np.isfinite(analysis.surface.energy)
+        difference = np.abs(analysis.surface.energy - reference)[known].max()
+        assert (difference > 1.0 * KT) == (name == "mixed") == (not analysis.doubts)
 
 
 def distance_energy(r):

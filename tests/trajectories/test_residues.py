@@ -15,7 +15,7 @@ from openmm_gancl.coordinates.residues import backbone_atoms, from_openmm
 from openmm_gancl.coordinates.specification import parse_cv
 from openmm_gancl.system.build import labels_of_card
 from openmm_gancl.system.card import TorsionLabelCard
-from openmm_gancl.trajectories import bonds
+from openmm_gancl.trajectories import bonds, read
 from openmm_gancl.trajectories.series import read_series
 from openmm_gancl.trajectories.topologies import load_topology
 
@@ -311,3 +311,15 @@ def test_suffixes_in_upper_case_are_the_same(chains, folder, tmp_path):
     (tmp_path / "ONE.DCD").write_bytes((folder / "one.dcd").read_bytes())
     values = read_series(tmp_path / "ONE.DCD", tmp_path / "ONE.PDB", "phi:2").values[:, 0]
     assert difference(values, phi[0][:, 1]) < 1e-5
+
+
+def test_atoms_that_are_counted_from_one_are_a_doubt(folder):
+    """As PLUMED counts them: the atoms meant are those one before each; of others nothing is said."""
+    frames = {"paths": [folder / "one.dcd"], "top": folder / "one.pdb"}
+    for cv, odd in (("torsion:3,6,7,8", True), ("torsion:2,5,6,7", False), ("torsion:1,6,11,12", False)):
+        doubts = read_series(frames["paths"], frames["top"], [cv]).doubts
+        assert len(doubts) == odd
+        if odd:
+            assert "give torsion:2,5,6,7 if they were counted from 1" in doubts[0]
+            assert read(**frames, cvs=cv, temperature=300.0).doubts == doubts
+    assert read_series(frames["paths"], frames["top"], ["angle:3,6,7"]).doubts

@@ -37,6 +37,17 @@ FORMATS = {
     "spreadsheet": ("CSV", ["time;phi", *(row.replace(" ", ";").replace(".", ",") for row in ROWS)], "phi"),
     "header without a mark": ("CSV", ["time phi", *ROWS], "phi"),
     "plain": ("columns", ROWS, "2"),
+    "units in brackets": ("CSV", ["Time (ns),phi (rad)", *(row.replace(" ", ",") for row in ROWS)], "phi (rad)"),
+    "Fortran": ("columns", [row.replace(" ", "D+00 ") + "D+00" for row in ROWS], "2"),
+    "Fortran with names": ("columns", ["# time phi", *(row.replace(" ", "D+00 ") + "d+00" for row in ROWS)], "phi"),
+    "decimal commas": ("columns", [row.replace(".", ",") for row in ROWS], "2"),
+    "decimal commas and tabs": (
+        "CSV",
+        ["time\tphi", *(row.replace(".", ",").replace(" ", "\t") for row in ROWS)],
+        "phi",
+    ),
+    "another time": ("GROMACS", ['@ xaxis label "Simulation t / ns"', '@ s0 legend "phi"', *ROWS], "phi"),
+    "grace": ("GROMACS", ['@ xaxis label "Frame"', '@ s0 legend "phi"', "@target G0.S0", *ROWS], "phi"),
 }
 
 
@@ -67,13 +78,14 @@ def test_every_reader_is_needed(monkeypatch, tmp_path):
                 read_colvar([tmp_path / "t"]).column(column)
 
 
-@pytest.mark.parametrize("dressing", ["plain", "gz", "bom", "crlf", "blank lines", "latin-1"])
+@pytest.mark.parametrize("dressing", ["plain", "gz", "bom", "crlf", "blank lines", "latin-1", "utf-16"])
 def test_gzip_marks_and_line_ends_change_nothing(tmp_path, dressing):
     text = colvar_text({"phi": X})
     if dressing == "blank lines":
         text = text.replace("\n", "\n\n")
     raw = text.replace("\n", "\r\n").encode() if dressing == "crlf" else text.encode()
     raw = b"# 90\xb0 and 3 \xc5\n" + raw if dressing == "latin-1" else raw
+    raw = text.encode("utf-16") if dressing == "utf-16" else raw
     raw = b"\xef\xbb\xbf" + raw if dressing == "bom" else gzip.compress(raw) if dressing == "gz" else raw
     (tmp_path / "COLVAR").write_bytes(raw)
     table = read_colvar([tmp_path / "COLVAR"])
@@ -119,6 +131,8 @@ def test_a_run_that_was_cut_and_went_on(tmp_path, glue):
         ("# time phi psi\n0.1x 1.0 60\n1 2.0 60\n", "line 2: '0.1x' is no number"),
         ("file,centre_0,kappa_0\na.dat,1,60\n", "is a table of windows: give it by `windows`"),
         ('@ s0 legend "a"\n0 1\n1 2\n&\n0 3\n', "several sets of data"),
+        ('@ xaxis label "Phi"\n-60.1 140.2 ALA-2\n-61.1 141.2 ALA-3\n', "names a residue, ALA-2, as gmx rama does"),
+        ("# time phi\n0 1.0\n1 ******\n2 1.0\n", "line 3: a number was wider than its column (******)"),
         ("#! FIELDS time phi\n#! SET min_phi -pi\n0 1\n#! SET min_phi -180\n1 2\n", "changes min_phi"),
     ],
 )
@@ -147,6 +161,8 @@ def test_files_that_are_no_text_are_named(tmp_path, raw):
         ("#! FIELDS time phi sigma_phi height\n#! SET action OPES_METAD_state\n0 1 0.3 1.2\n", "kernels of OPES"),
         ("#! FIELDS phi file.free der_phi\n0 1 0.3\n", "a surface or a bias on a grid"),
         ("#! FIELDS phi metad.bias\n#! SET nbins_phi 100\n0 1\n", "a surface or a bias on a grid"),
+        ("#Coor Free +/- Prob +/-\n0 1 0 1 0\n", "a surface or a bias on a grid"),
+        ('@ xaxis label "Degrees"\n@ s0 legend "phi"\n0 1\n1 2\n', "a curve over Degrees, no series in time"),
     ],
 )
 def test_tables_that_are_no_series_are_recognised(tmp_path, text, remedy):
@@ -236,3 +252,61 @@ def test_no_file_crashes_the_reader(tmp_path_factory, raw):
         table.period("phi")
     except InputError as error:
         assert str(path) in str(error)
+
+
+def test_names_that_stand_twice(tmp_path):
+    """The same numbers twice are one column; others are refused by that name, and have their numbers."""
+    (tmp_path / "same").write_text("# time phi phi\n0 1 1\n1 2 2\n2 nan nan\n")
+    assert read_table(tmp_path / "same").names == ("time", "phi", "phi (column 3)")
+    (tmp_path / "other").write_text("#! FIELDS time phi phi\n#! SET min_phi -pi\n#! SET max_phi pi\n0 1 1\n1 2 3\n")
+    table = read_colvar([tmp_path / "other"])
+    with pytest.raises(InputError, match=r"no column phi: it has time, phi \(column 2\), phi \(column 3\)"):
+        table.column("phi")
+    assert table.column("3").tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("time,bias (kcal/mol)\n0,1\n1,2\n", "kcal/mol"),
+        ('#"Step","bias (kJ/mole)"\n0,1\n1,2\n', "kJ/mol"),
+        ('@ yaxis label "(kT)"\n@ s0 legend "bias"\n0 1\n1 2\n', "kT"),
+        ('@ yaxis label "(kJ/mol), (K)"\n@ s0 legend "bias"\n0 1\n1 2\n', ""),
+        ("time bias\n0 1\n1 2\n", ""),
+    ],
+)
+def test_headers_tell_units_of_energies(tmp_path, text, unit):
+    (tmp_path / "t").write_text(text)
+    name = next(name for name in read_table(tmp_path / "t").names if "bias" in name)
+    size = {"kcal/mol": 4.184, "kT": 2.494339, "kJ/mol": 1.0, "": 1.0}[unit]
+    np.save(tmp_path / "x.npy", np.array([0.1, 0.2]))
+    observed = read([], None, [f"npy:{tmp_path / 'x.npy'}"], 300.0, colvar=[tmp_path / "t"], bias_columns=[name])
+    assert np.diff(observed.log_weights) == pytest.approx(size / 2.494339)
+    assert any("is taken to be in kJ/mol" in note for note in observed.notes) == (not unit)
+    if unit == "kcal/mol":
+        with pytest.raises(InputError, match="in kcal/mol by its file's header"):
+            sources = {"colvar": [tmp_path / "t"], "bias_columns": [name], "input_unit": "kJ/mol"}
+            read([], None, [f"npy:{tmp_path / 'x.npy'}"], 300.0, **sources)
+
+
+def test_files_in_other_units_are_refused(tmp_path):
+    for name, unit in (("a.xvg", "nm"), ("b.xvg", "A"), ("c.xvg", "Angstrom")):
+        (tmp_path / name).write_text(f'@ yaxis label "Distance ({unit})"\n0 1\n1 2\n')
+    with pytest.raises(InputError, match=r"2 in angstrom, .* in nm: give files of one unit"):
+        read_colvar([tmp_path / "a.xvg", tmp_path / "c.xvg"])
+    assert len(read_colvar([tmp_path / "a.xvg", tmp_path / "a.xvg"]).rows) == 4
+
+
+def test_times_in_nanoseconds_are_picoseconds(tmp_path):
+    (tmp_path / "t").write_text("Time (ns),phi\n0,1\n0.01,2\n")
+    assert read_colvar([tmp_path / "t"]).time == pytest.approx([0.0, 10.0])
+
+
+def test_rows_in_no_order_are_sorted_by_their_time(tmp_path):
+    order = np.random.default_rng(0).permutation(200)
+    for rows in (order, np.arange(200)[::-1]):
+        text = "#! FIELDS time phi\n" + "".join(f"{i} {i / 7}\n" for i in rows)
+        (tmp_path / "t").write_text(text)
+        table = read_colvar([tmp_path / "t"])
+        assert table.column("phi") == pytest.approx(np.arange(200) / 7) and table.run[-1] == 0
+        assert "not in the order of their times" in table.notes[0]

@@ -28,6 +28,7 @@ from .known_surface import (
     wrapped,
     write_windows,
 )
+from .known_surface import bias as level
 
 LIMIT = 0.12
 """kT: 4,000 frames and 48 bins lie at 0.06 from the truth, what is wrong beyond 0.3."""
@@ -57,8 +58,31 @@ def test_a_bias_that_nobody_undoes_is_a_doubt(colvar, tmp_path):
     np.save(tmp_path / "w.npy", v / KT)
     assert not analysed(["column:phi"], log_weights=tmp_path / "w.npy", **sources).doubts
     (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v, "uwall.bias": v}))
-    notes = analysed(["column:phi"], colvar=[tmp_path / "COLVAR"], bias_columns=["metad.bias"]).notes
-    assert any("uwall.bias" in note and "bias_columns=metad.bias,uwall.bias" in note for note in notes)
+    (doubt,) = analysed(["column:phi"], colvar=[tmp_path / "COLVAR"], bias_columns=["metad.bias"]).doubts
+    assert "uwall.bias" in doubt and "bias_columns=metad.bias,uwall.bias" in doubt
+    other = np.random.default_rng(0).exponential(2 * KT, len(phi))  # of a variable beside the surface
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v, "uwall.bias": other}))
+    beside = analysed(["column:phi"], colvar=[tmp_path / "COLVAR"], bias_columns=["metad.bias"])
+    assert not beside.doubts and any("uwall.bias" in note for note in beside.notes)
+
+
+@pytest.mark.parametrize("name", ["uwall.bias", "wall_bias"])
+def test_a_wall_on_the_surface_is_a_doubt_or_undone(tmp_path, name):
+    """It hardly varies over the frames, and is all there is where it stands."""
+
+    def wall(x):
+        return np.where(x > 1.9, 12 * (x - 1.9) ** 2, 0.0)
+
+    phi = drawn(4000, 3, lambda x: energy(x) + level(x) + wall(x))
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": level(phi), name: wall(phi)}))
+    assert wall(phi).std() < 0.5 * KT
+    sources = {"colvar": [tmp_path / "COLVAR"]}
+    left = analysed(["column:phi"], bias_columns=["metad.bias"], **sources)
+    assert "along the surface" in left.doubts[0] and f"bias_columns=metad.bias,{name}" in left.doubts[0]
+    right = analysed(["column:phi"], bias_columns=["metad.bias", name], **sources)
+    assert not right.doubts
+    beyond = np.arange(48)[(right.surface.edges[0][1:] > 1.9) & np.isfinite(right.surface.energy)]
+    assert (right.surface.energy[beyond] < left.surface.energy[beyond] - 0.3).any()
 
 
 def test_a_run_that_is_given_twice_is_refused(colvar, tmp_path):
@@ -66,6 +90,36 @@ def test_a_run_that_is_given_twice_is_refused(colvar, tmp_path):
     sources = {"colvar": [colvar / "COLVAR", tmp_path / "COLVAR"], "bias_columns": ["metad.bias"]}
     with pytest.raises(InputError, match=r"holds the same frames as .*: give each run once"):
         read([], None, ["column:phi"], TEMPERATURE, **sources)
+
+
+PARTS = {
+    "a backup of its first half": lambda phi: (phi, phi[:500]),
+    "the run that a backup is of": lambda phi: (phi[:500], phi),
+    "printed at another stride": lambda phi: (phi, phi[::10]),
+    "the other stride first": lambda phi: (phi[::10], phi),
+    "parts that overlap, another between": lambda phi: (phi[:600], drawn(300, 9, energy), phi[500:]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_frames_that_are_in_two_files_are_refused(tmp_path, name):
+    phi = drawn(1000, 8, energy)
+    for i, part in enumerate(PARTS[name](phi)):
+        (tmp_path / f"C{i}").write_text(colvar_text({"phi": part}))
+    with pytest.raises(InputError, match=r"holds frames of .* again: give each frame once"):
+        read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "C*"])
+    for i, part in enumerate((phi[:600], phi[500:], drawn(300, 9, energy).round(1), phi.round(1))):
+        (tmp_path / f"C{i}").write_text(colvar_text({"phi": part}))
+    found = read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / f"C{i}" for i in range(4)])
+    assert len(found.series.values) == 2300 and "counted once" in found.notes[0]
+
+
+def test_weights_are_not_taken_for_a_bias(tmp_path):
+    phi, v = biased(500)
+    for size in (np.exp(v / KT).max(), np.exp(v / KT).mean()):
+        (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "w": np.exp(v / KT) / size}))
+        with pytest.raises(InputError, match=r"w is normalised, as weights are: give them by `weights`"):
+            read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "COLVAR"], bias_columns=["w"])
 
 
 @pytest.mark.parametrize(("unit", "size"), [("kcal/mol", 4.184), ("kT", KT), ("kcal/mol, radians", 4.184)])
@@ -121,7 +175,8 @@ def test_files_that_disagree_about_a_period_are_refused(tmp_path):
     phi, v = biased(300)
     for name, scale, period in (("a", 1, ("-pi", "pi")), ("b", 57.29578, ("-180", "180")), ("c", 1, None)):
         (tmp_path / name).write_text(colvar_text({"phi": scale * phi, "metad.bias": v}, period=period))
-    (tmp_path / "d").write_text(colvar_text({"phi": phi % (2 * np.pi), "metad.bias": v}, period=("0", "2pi")))
+    other, w = biased(300, seed=1)
+    (tmp_path / "d").write_text(colvar_text({"phi": other % (2 * np.pi), "metad.bias": w}, period=("0", "2pi")))
     (tmp_path / "e").write_text(colvar_text({"phi": 57.29578 * phi, "metad.bias": v}))
     for other, message in (("b", "a period of 360"), ("c", "no period")):
         with pytest.raises(InputError, match=message):
@@ -458,14 +513,15 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_hills_are_compared_with_the_bias_that_the_run_wrote(metadynamics, tmp_path, name):
+def test_hills_are_compared_with_the_bias_that_the_run_wrote(metadynamics, tmp_path, name, monkeypatch):
     folder, rows, frames = metadynamics
     change, message = CHANGES[name]
     (tmp_path / "HILLS").write_text(hills_text(change(rows)))
     with pytest.raises(InputError, match=rf"metad.bias of the frames is .* kJ/mol in the median.* {message}"):
         read([], None, ["column:phi"], TEMPERATURE, hills=[tmp_path / "HILLS"], colvar=[folder / "COLVAR"])
-    # the twin: where the run wrote no bias there is a number, and it is wrong
+    # the twin: where the run wrote no bias and heights are not looked at there is a number, and it is wrong
     (tmp_path / "COLVAR").write_text(colvar_text({"phi": frames[:, 1]}, every=0.1, start=0.1))
+    monkeypatch.setattr("openmm_gancl.trajectories.hill_heights.MIN_HILLS", 10**9)
     analysis = analysed(["column:phi"], hills=[tmp_path / "HILLS"], colvar=[tmp_path / "COLVAR"])
     assert deviation(analysis.surface)[0] > 0.25
     assert ("begin after the frames" in " ".join(analysis.doubts)) == (name == "after a restart")
@@ -526,6 +582,20 @@ def test_the_last_of_several_states_holds(tmp_path):
     (tmp_path / "STATE").write_text(first + last)
     bias = opes_bias(tmp_path / "STATE", temperature=TEMPERATURE, periods=[2 * np.pi])
     assert bias.positions[:, 0].tolist() == [1.5, 2.0]
+
+
+@pytest.mark.parametrize(("factor", "wall"), [(1.0, 0.0), (1 / 4.184, 0.0), (-1.0, 0.0), (1.0, 1.0)])
+def test_a_state_is_compared_with_the_bias_that_the_run_wrote(tmp_path, factor, wall):
+    """The same up to a constant; in another unit, of another run or with a wall beside it a doubt."""
+    (tmp_path / "STATE").write_text(opes_text(drawn(300, 3, energy), np.zeros(300), 0.2, True))
+    static = opes_bias(tmp_path / "STATE", temperature=TEMPERATURE, periods=[2 * np.pi])
+    phi = drawn(1000, 5, lambda x: 0.2 * energy(x))
+    columns = {"phi": phi, "opes.bias": factor * static.energies(phi[:, None]) - 7.0}
+    columns |= {"wall.bias": wall * np.where(phi > 1, 5 * (phi - 1) ** 2, 0.0)}
+    (tmp_path / "COLVAR").write_text(colvar_text(columns))
+    doubts = read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "COLVAR"], bias=static).doubts
+    expected = ["wall.bias"] * bool(wall) or ["opes.bias"] * (factor != 1.0)
+    assert [name in doubt for name, doubt in zip(expected, doubts, strict=True)] == [True] * len(expected)
 
 
 def test_files_that_hold_no_kernels_are_refused(tmp_path):

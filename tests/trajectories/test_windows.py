@@ -110,6 +110,20 @@ def test_without_energies_one_wrong_row_is_told_by_its_neighbours(bare, shift, f
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda i: 1.0, lambda i: 1 / 4.184 if i % 2 else 1.0, lambda i: 0.5 if i < 8 else 1.0],
+    ids=["one unit", "kcal/mol", "half"],
+)
+def test_without_energies_windows_of_two_units_are_told(bare, change):
+    """Half of the rows in kcal/mol, or of the form without the half; and the twin of one unit."""
+    rows = [(name, centre, change(i) * kappa) for i, (name, centre, kappa) in enumerate(ROWS)]
+    mixed = analysed(["column:phi"], windows=write_windows(bare / "mixed.csv", rows))
+    wrong = change(0) != change(15)
+    assert (deviation(mixed.surface)[0] > 0.5) == wrong
+    assert any("in one unit" in doubt for doubt in mixed.doubts) == wrong == bool(mixed.doubts)
+
+
 def test_a_window_that_is_copied_is_refused(bare):
     (bare / "copy.dat").write_text((bare / "w5.dat").read_text())
     table = write_windows(bare / "copies.csv", [*ROWS, ("copy.dat", *ROWS[5][1:])])
@@ -311,7 +325,7 @@ def test_units_and_orders_of_rows_and_columns_never_change_windows(
 def test_other_energies_beside_the_restraint_are_left_alone(tmp_path):
     """A wall and a potential energy are no restraint; a bias of an unknown kind that acts as well is a doubt."""
     extra = {"uwall.bias": 3.0, "E_pot": -900.0}
-    window_files(tmp_path, others=lambda phi: {name: x + np.cos(phi) for name, x in extra.items()})
+    window_files(tmp_path, others=lambda phi: {name: x + 0.3 * np.cos(phi) for name, x in extra.items()})
     table = write_windows(tmp_path / "w.csv", ROWS)
     assert not read([], None, ["column:phi"], TEMPERATURE, windows=table).doubts
     window_files(tmp_path, with_bias=False, others=lambda phi: {"E_pot": 5 * np.cos(phi)})
@@ -319,3 +333,25 @@ def test_other_energies_beside_the_restraint_are_left_alone(tmp_path):
     window_files(tmp_path, with_bias=False, others=lambda phi: {"b.bias": 5 + 5 * np.cos(phi)})
     (doubt,) = read([], None, ["column:phi"], TEMPERATURE, windows=table).doubts
     assert "b.bias of w0.dat is" in doubt and "it is not undone" in doubt
+
+
+def test_a_bias_that_all_windows_have_beside_their_restraints(tmp_path):
+    """Left as it is, it is in the surface, and a doubt; `bias_columns` undo it, on top of MBAR."""
+
+    def other(x):
+        return 5 + 5 * np.cos(x - 2.0)
+
+    rows = []
+    for i, centre in enumerate(CENTRES):
+        phi = drawn(N_WINDOW, 100 + i, lambda x, c=centre: energy(x) + restraint(x, c) + other(x))
+        columns = {"phi": phi, "restraint.bias": restraint(phi, centre), "opes.bias": other(phi)}
+        (tmp_path / f"w{i}.dat").write_text(colvar_text(columns))
+        rows.append((f"w{i}.dat", centre, KAPPA))
+    table = write_windows(tmp_path / "w.csv", rows)
+    left = analysed(["column:phi"], windows=table)
+    assert "opes.bias" in left.doubts[0] and deviation(left.surface)[0] > 0.5
+    undone = analysed(["column:phi"], windows=table, bias_columns=["opes.bias"])
+    kT, sigma = deviation(undone.surface)
+    assert not undone.doubts and kT < 0.15 and 0.4 < sigma < 1.6
+    with pytest.raises(InputError, match="differs from run to run"):
+        analysed(["column:phi"], windows=table, bias_columns=["restraint.bias"])

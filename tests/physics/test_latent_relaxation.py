@@ -110,7 +110,7 @@ def shifted(monkeypatch):
 
     def scored_lifts(moves, shift=SHIFT, n=40_000):
         generator = shift_target(monkeypatch, shift, 2)
-        found = lift_latent(None, generator, np.zeros((n, 1)), np.random.default_rng(1), moves)
+        found = lift_latent(load_system(NAMES[0]), generator, np.zeros((n, 1)), np.random.default_rng(1), moves)
         return score(found.log_weights, 0.0)
 
     return scored_lifts
@@ -189,7 +189,7 @@ def test_the_pilot_takes_a_step_of_its_list_and_says_what_it_cost():
 def test_a_pilot_takes_moves_where_they_give_more_at_the_same_price(monkeypatch, shift, moves):
     """Of four numbers: log-weights have a variance of 0.4, or of 25, where each draw is as good as lost."""
     generator = shift_target(monkeypatch, shift, 4)
-    chosen, cost = choose_moves(None, generator, np.zeros((10, 1)), np.random.default_rng(1))
+    chosen, cost = choose_moves(load_system(NAMES[0]), generator, np.zeros((10, 1)), np.random.default_rng(1))
     assert (chosen.n > 0) == moves and 0 < cost < 8 * latent_relaxation.PILOT_EVALUATIONS
 
 

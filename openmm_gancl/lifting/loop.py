@@ -490,7 +490,11 @@ class Loop:
         ratios = self._ratios(self.drawn[-1])
         effective = ratios.sum() ** 2 / max((ratios**2).sum(), 1e-300) / len(ratios)
         moves = int(self.drawn[-1].evaluations.max(initial=1)) - 1
-        return Round(self.force_evaluations, float(effective), float(ratios.mean()), self.surface().median_error, moves)
+        try:
+            median_error = self.surface().median_error
+        except InputError:  # over many labels no bin may be known yet
+            median_error = float("inf")
+        return Round(self.force_evaluations, float(effective), float(ratios.mean()), median_error, moves)
 
     def doubts(self, check: FloatArray | None = None) -> Iterator[str]:
         """Where the result so far may be blind.

@@ -27,7 +27,7 @@ class Round:
         force_evaluations: of the real potential, of all rounds so far and the windows.
         effective_fraction: effective draws to a draw of this round, of weights over their local mean.
         mean_ratio: of these ratios: one, but for chance, where the surface of all rounds fits this one.
-        median_error: of the surface, kJ/mol.
+        median_error: of the surface, kJ/mol; infinity where no bin is known yet.
         moves: of each draw's base numbers.
     """
 

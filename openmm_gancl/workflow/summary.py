@@ -277,7 +277,7 @@ def load_summary(path: Path) -> Summary:
         values = {
             part.name: content[part.name]
             for part in fields(kind)
-            if part.name in content or part.default_factory is MISSING
+            if part.name in content or part.default is part.default_factory is MISSING
         }
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} cannot be read: remove {path.parent} to make it again") from None

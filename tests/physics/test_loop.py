@@ -1,5 +1,6 @@
 """The loop on alanine dipeptide against the reference surface; below 8.4 kT (5 kcal/mol)."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,24 @@ def test_rounds_end_at_the_target_error():
     errors = np.array([one.median_error for one in learned.history]) / system.kT
     assert 0.4 * target < errors[-1] <= target < errors[:-1].min(), errors
     assert learned.surface.median_error == learned.history[-1].median_error
+
+
+@pytest.mark.parametrize("rounds", [1, 99])
+def test_a_round_without_a_known_bin_ends_nothing(rounds, monkeypatch):
+    """As over ten labels; the twin has none in the end either, and is refused."""
+    surface = Loop.surface
+
+    def unknown(self):
+        if len(self.drawn) <= rounds:
+            raise InputError("the draws are too few")
+        return surface(self)
+
+    monkeypatch.setattr(Loop, "surface", unknown)
+    options = LoopOptions(windows=replace(LoopOptions().windows, n=10), n_first=200)
+    with nullcontext() if rounds == 1 else pytest.raises(InputError, match="the draws are too few"):
+        learned = learn(load_system("bonded_chain"), seed=3, max_evaluations=3000, options=options)
+        errors = np.array([one.median_error for one in learned.history])
+        assert len(errors) > 1 and np.isinf(errors[0]) and np.isfinite(errors[1:]).all()
 
 
 def test_too_few_evaluations_are_refused():

@@ -260,8 +260,7 @@ def check_frames(
     labels = candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n_labels)]
     windows = _IndependentWindows(system, generator, len(labels), platform, rng)
     angles = np.full((len(labels), N_FRAMES, len(windows.wide)), np.nan)
-    checks, modes, compared, unseen = list[ReverseCheck](), list[_Mode](), list[_Compared](), dict[str, None]()
-    likelihoods = list[FloatArray]()
+    checked, likelihoods, unseen = list[tuple[ReverseCheck, bool, str]](), list[FloatArray](), dict[str, None]()
     for i, label in enumerate(labels):
         coordinates, inside = windows.frames(i, label)
         angles[i, inside] = coordinates[inside][:, windows.wide]
@@ -274,13 +273,12 @@ def check_frames(
             unseen[found.unseen] = None
             continue
         try:
-            checks.append(check_reverse(label, found.forward, found.backward, seed=named_seed(seed, "frame check", i)))
+            check = check_reverse(label, found.forward, found.backward, seed=named_seed(seed, "frame check", i))
         except InputError:  # too few of them have a weight
             continue
-        modes.append(mode)
-        compared.append(found)
-    efficient = [one.efficiency for one, found in zip(checks, compared, strict=True) if found.matters]
-    where = [f"where {near}" if (near := _near(windows.names, mode.centres)) else "" for mode in modes]
+        checked.append((check, found.matters, f"where {_near(windows.names, mode.centres)}" * bool(windows.names)))
+    checks = [check for check, _, _ in checked]
+    efficient = [check.efficiency for check, matters, _ in checked if matters]
     return FrameCheck(
         checks=checks,
         pooled_z=pooled_z(checks),
@@ -291,8 +289,8 @@ def check_frames(
         unseen=tuple(unseen),
         wide_names=windows.names,
         wide_angles=angles,
-        least_efficient=min(zip([one.efficiency for one in checks], where, strict=True), default=(0.0, ""))[1],
-        most_different=max(zip([abs(one.z) for one in checks], where, strict=True), default=(0.0, ""))[1],
+        least_efficient=min(checked, key=lambda one: one[0].efficiency)[2] if checked else "",
+        most_different=max(checked, key=lambda one: abs(one[0].z))[2] if checked else "",
     )
 
 

@@ -84,6 +84,11 @@ def nearest_neighbours(values: FloatArray, periods: FloatArray) -> IntArray:
     return np.asarray(cKDTree(places).query(places, k=2)[1][:, 1])
 
 
+def usual_difference(values: FloatArray) -> float:
+    """The median of it between frames far from each other."""
+    return float(np.median(np.abs(values - np.roll(values, len(values) // 2))))
+
+
 def _pairs(places: FloatArray, near: float, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray]:
     """For each of the first frames, the nearest of the second ones, where that is near."""
     if not len(first) or not len(second):
@@ -152,7 +157,7 @@ def lagging_bias(values: FloatArray, periods: FloatArray, log_weights: FloatArra
     if len(chosen) < MIN_FRAMES:
         return ()
     neighbour = chosen[nearest_neighbours(np.asarray(values, dtype=float)[chosen], periods)]
-    usual = float(np.median(np.abs(log_weights[chosen] - log_weights[np.roll(chosen, len(chosen) // 2)])))
+    usual = usual_difference(log_weights[chosen])
     if not usual > 0:
         return ()
     rough = {

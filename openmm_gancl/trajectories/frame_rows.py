@@ -13,7 +13,7 @@ import numpy as np
 from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import FloatArray, IntArray
-from .bias_checks import MAX_ROUGHNESS, MUCH_SMOOTHER, nearest_neighbours
+from .bias_checks import MAX_ROUGHNESS, MUCH_SMOOTHER, nearest_neighbours, usual_difference
 from .colvar import Colvar
 from .series import Series
 from .tables import is_variable
@@ -242,7 +242,7 @@ class _Evidence:
         found = []
         for name in names:
             bias = self.colvar.column(name)[rows[there]]
-            usual = float(np.median(np.abs(bias - np.roll(bias, len(bias) // 2))))
+            usual = usual_difference(bias)
             found.append(float(np.median(np.abs(bias - bias[neighbour]))) / usual if usual > 0 else np.inf)
         return min(found)
 

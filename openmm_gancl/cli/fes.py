@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
+from .help_text import Command
 from .reporting import make_reporter, print_results
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _each_with_its_option(arguments: list[str]) -> list[str]:
     return spread
 
 
-class FilesCommand(TyperCommand):
+class FilesCommand(Command):
     """A command whose options of files take several of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -373,6 +373,9 @@ def _reduced_model(run: FinishedRun) -> Section:
     surface = _card_surface(run)
     of_two = [f"Diffusion of {name}" for name in surface.names]
     captions = of_two if len(surface.names) == 2 else ["Drift", "Diffusion"]
+    inertia = found.get("inertial") is not None
+    if inertia:
+        captions = [f"{caption} of the overdamped model, which is not the one in use" for caption in captions]
     figures = [drawn(f"rates-{i}", caption, _one_of_rates, rates, surface, i) for i, caption in enumerate(captions)]
     chosen = found["lags"].index(found["lag"])
     axes, by_lag = axes_of(surface), (arrays["lags"], arrays["diffusion_by_lag"], chosen)
@@ -391,7 +394,7 @@ def _reduced_model(run: FinishedRun) -> Section:
         for row in found["passages"]
     ]
     scales = ", ".join(formatted(scale, ".3g") for scale in found["time_scales"])
-    limit = " (in the limit of high friction)" if found.get("inertial") else ""
+    limit = " (in the limit of high friction)" if inertia else ""
     text = [
         f"{found['runs']:,} short runs from {found['labels']} labels; a plateau was "
         f"{'found' if found['has_plateau'] else 'not found'}, lags from {found['lag']:.3g} to {found['last']:.3g} ps.",
@@ -399,7 +402,9 @@ def _reduced_model(run: FinishedRun) -> Section:
     ]
     if "why" in found:
         text.append(f"Model in use, {found['model']}: {found['why']}.")
-    table = Table(rows, ["passage", "there (ps)", "back (ps)"], "Mean passage times between the cores of basins")
+    of_model = "of the model with inertia" if inertia else "of the overdamped model"
+    caption = f"Mean passage times between the cores of basins, {of_model}"
+    table = Table(rows, ["passage", "there (ps)", "back (ps)"], caption)
     return Section("reduced", "Reduced model", text, figures, [table] if rows else [])
 
 

@@ -70,6 +70,16 @@ def finished(tmp_path_factory):
     return folder, result
 
 
+@pytest.mark.parametrize("columns", [30, 40, 80, 200])
+def test_help_is_as_wide_as_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = [name for name in typer.main.get_command(app).commands]
+    texts = [gancl(*command, "--help").output for command in ([], *([name] for name in names))]
+    widest = max(len(line) for text in texts for line in text.splitlines())
+    assert min(columns, 80) - 6 <= widest <= min(columns, 80), widest
+    assert len(texts) >= 12 and all("--help" in text for text in texts)
+
+
 def test_help_imports_nothing_heavy():
     """That is why it is fast; how fast it is, tests/benchmarks/speed.py measures."""
     finished = subprocess.run([sys.executable, "-m", "openmm_gancl.cli", "--help"], capture_output=True, text=True)

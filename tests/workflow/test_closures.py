@@ -116,8 +116,11 @@ def test_runs_without_a_plateau_have_a_model_with_inertia(folder):
     assert load_inertial_model(folder / "inertial_model.npz").friction[0, 0] == found["inertial"]["friction"][0][0]
     with pytest.raises(InputError, match="holds no reduced model"):
         load_reduced_model(folder / "inertial_model.npz")
-    page = gancl("report", folder)
-    assert page.exit_code == 0 and "Model in use, inertial" in (folder / "report.html").read_text()
+    assert gancl("report", folder).exit_code == 0
+    page = (folder / "report.html").read_text()
+    assert "Model in use, inertial" in page and "ps (in the limit of high friction)" in page
+    assert "between the cores of basins, of the model with inertia" in page
+    assert "Drift of the overdamped model, which is not the one in use" in page
 
 
 @pytest.mark.parametrize(

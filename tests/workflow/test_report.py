@@ -110,6 +110,7 @@ def test_sections_in_order_after_the_doubts(page):
     doubts = page[page.index('id="doubts"') : page.index("</ul>")]
     assert "raise <code>max_evaluations</code>" in doubts and "`" not in doubts
     assert "Committor from left to right, of the reduced model in the limit of high friction (overdamped)" in page
+    assert "between the cores of basins, of the overdamped model" in page and "not the one in use" not in page
     assert "frames, half against half" in page and "Checksums (SHA-256)" in page and "nan" not in page.lower().split()
 
 

@@ -117,7 +117,7 @@ def wrapped(text: str, columns: int) -> str:
         name = re.match(r"\S.*?\s{2,}(?=\S)", line)
         indent = len(name[0]) if name else 0
         # as names of one width would be in every line, or a table of many columns
-        if indent > columns // 2 or (len(line) > columns and len(re.findall(r"\S\s{2,}(?=\S)", line)) > 2):
+        if indent > columns // 2 or (len(line) > columns and len(re.findall(r"\S\s{2,}(?=\S)", line)) > 1):
             line, indent = re.sub(r"(?<=\S)\s{2,}", "  ", line), 2
         lines += textwrap.wrap(
             line,

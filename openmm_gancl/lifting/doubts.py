@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
-from ..reference.wide_torsions import rings_with_forms
+from ..reference.chart import Chart
+from ..reference.wide_torsions import interval_text, rings_with_forms
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray
+from ..units import FloatArray, IntArray
 
 SECTORS = 12
 """Of a wide coordinate's circle, whose weights are looked at."""
@@ -32,13 +33,17 @@ STATES_EACH = 3
 """Of a wide torsion."""
 
 
-def doubts_about_weights(names: Sequence[str], angles: FloatArray, log_weights: FloatArray) -> Iterator[str]:
+def doubts_about_weights(
+    names: Sequence[str], angles: FloatArray, log_weights: FloatArray, chart: Chart, indices: IntArray
+) -> Iterator[str]:
     """Of draws to the equilibrium over labels.
 
     Args:
         names: of the wide coordinates.
         angles: shape=(n, n_wide), radians.
         log_weights: shape=(n,), the label's density included.
+        chart: whose coordinates they are.
+        indices: shape=(n_wide,), among them.
     """
     weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
@@ -47,15 +52,15 @@ def doubts_about_weights(names: Sequence[str], angles: FloatArray, log_weights: 
             f"one draw has {weights.max():.0%} of all weight: a mode is being discovered, or the generator fits "
             "badly; raise `max_evaluations`"
         )
-    for name, values in zip(names, angles.T, strict=True):
+    for name, index, values in zip(names, indices.tolist(), angles.T, strict=True):
         sectors = np.floor(np.mod(values + np.pi, 2 * np.pi) / (2 * np.pi) * SECTORS).astype(np.int64) % SECTORS
         mass = np.bincount(sectors, weights, SECTORS)
         effective = mass**2 / np.maximum(np.bincount(sectors, weights**2, SECTORS), 1e-300)
         for i in np.flatnonzero((mass > LEAST_MASS) & (effective < FEWEST_DRAWS)):
-            low = 360 // SECTORS * i - 180
+            where = interval_text(chart, index, *(2 * np.pi / SECTORS * (i + np.arange(2)) - np.pi))
             yield (
-                f"{name} has {mass[i]:.0%} of its weight between {low} and {low + 360 // SECTORS} degrees, and that "
-                f"from {effective[i]:.0f} effective draws: a mode is being discovered; raise `max_evaluations`"
+                f"{name} has {mass[i]:.0%} of its weight at {where}, and that from {effective[i]:.0f} effective draws: "
+                "a mode is being discovered; raise `max_evaluations`"
             )
 
 

@@ -24,6 +24,7 @@ from ..reference.chart import Chart, InternalCoordinates
 from ..reference.wide_components import other_components
 from ..reference.wide_torsions import (
     WIDE_FORCE_CONSTANT,
+    place_text,
     reaches,
     torsions_of,
     turning_indices,
@@ -276,7 +277,8 @@ def check_frames(
             check = check_reverse(label, found.forward, found.backward, seed=named_seed(seed, "frame check", i))
         except InputError:  # too few of them have a weight
             continue
-        checked.append((check, found.matters, f"where {_near(windows.names, mode.centres)}" * bool(windows.names)))
+        where = _near(windows.names, generator.chart, windows.wide, mode.centres)
+        checked.append((check, found.matters, f"where {where}" * bool(windows.names)))
     checks = [check for check, _, _ in checked]
     efficient = [check.efficiency for check, matters, _ in checked if matters]
     return FrameCheck(
@@ -406,7 +408,7 @@ def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: Fl
     """A sentence on frames in a mode that is not drawn."""
     names = wide_names(system.topology, chart, indices)
     if isinstance(chart, InternalCoordinates):
-        where = _near(names, np.angle(np.exp(1j * frames[:, indices]).mean(axis=0)))
+        where = _near(names, chart, indices, np.angle(np.exp(1j * frames[:, indices]).mean(axis=0)))
     else:
         where = " and ".join(f"{name} is elsewhere" for name in names)
     chosen = system.wide is not None or len(system.not_wide) > 0
@@ -417,10 +419,10 @@ def _unseen(system: MolecularSystem, chart: Chart, indices: IntArray, frames: Fl
     )
 
 
-def _near(names: Sequence[str], angles: FloatArray) -> str:
-    """Where torsions are, to ten degrees: windows in one mode make one sentence."""
-    at = np.round(np.degrees(angles), -1) + 0.0
-    return " and ".join(f"{name} is near {angle:.0f} degrees" for name, angle in zip(names, at, strict=True))
+def _near(names: Sequence[str], chart: Chart, indices: IntArray, angles: FloatArray) -> str:
+    """Where coordinates are that turn, roughly: windows in one mode make one sentence."""
+    places = (place_text(chart, index, angle) for index, angle in zip(indices.tolist(), angles.tolist(), strict=True))
+    return " and ".join(f"{name} is near {place}" for name, place in zip(names, places, strict=True))
 
 
 def _log_weights(

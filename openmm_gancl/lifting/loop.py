@@ -505,7 +505,11 @@ class Loop:
         last = self.drawn[-1]
         log_weights = pooled_log_weights(last)
         yield from doubts_about_weights(
-            self.coordinates.wide_names, last.coordinates[:, self.coordinates.wide], log_weights
+            self.coordinates.wide_names,
+            last.coordinates[:, self.coordinates.wide],
+            log_weights,
+            self.coordinates.chart,
+            self.coordinates.wide,
         )
         yield from doubts_about_rounds(self._ratios(last))
         yield from doubts_about_size(len(self.coordinates.conditions), self.history[-1].effective_fraction)

@@ -324,6 +324,11 @@ class CartesianCoordinates:
         flat[:, self.turned] = self.centres + self.scales * np.tan(0.5 * flat[:, self.turned])
         return flat.reshape(-1, self.n_atoms, 3)
 
+    def component(self, index: int, angle: float) -> float:
+        """What a coordinate that is an angle stands for, nm."""
+        (at,) = np.flatnonzero(self.turned == index)
+        return float(self.centres[at] + self.scales[at] * np.tan(0.5 * angle))
+
     def to_internal(self, positions: FloatArray) -> FloatArray:
         """See `Chart.to_internal`; here the exact inverse."""
         flat = np.array(positions, dtype=float).reshape(-1, self.n_coordinates)

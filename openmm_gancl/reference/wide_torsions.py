@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..system.molecular_system import MolecularSystem
 from ..system.state import DeclaredState
 from ..units import FloatArray, IntArray
-from .chart import Chart, InternalCoordinates
+from .chart import CartesianCoordinates, Chart, InternalCoordinates
 from .wide_components import chosen_components
 from .zmatrix import bond_graph
 
@@ -22,6 +22,9 @@ WIDE_FORCE_CONSTANT = 200.0
 
 RING_REACH = 0.7
 """To which torsions along a ring are pulled, either way."""
+
+FAR_OUT = np.radians(170.0)
+"""Of a particle's component that is an angle: beyond it nothing is seen."""
 
 
 def turning_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArray:
@@ -145,6 +148,31 @@ def wide_names(topology: Any, chart: Chart, indices: IntArray) -> tuple[str, ...
     if isinstance(chart, InternalCoordinates):
         return torsions_of(topology, chart, indices).names if len(indices) else ()
     return tuple(f"particle {i // 3}, {'xyz'[i % 3]}" for i in indices.tolist())
+
+
+def place_text(chart: Chart, index: int, angle: float) -> str:
+    """A place of a coordinate that turns, as its users know it: a torsion to ten degrees, or a particle's component."""
+    if isinstance(chart, CartesianCoordinates):
+        return f"{chart.component(index, angle):.2f} nm"
+    return f"{np.round(np.degrees(angle), -1) + 0.0:.0f} degrees"
+
+
+def interval_text(chart: Chart, index: int, low: float, high: float) -> str:
+    """From one angle of a coordinate that turns to another, around the circle, as its users know it.
+
+    Args:
+        chart: of the coordinate.
+        index: of the coordinate; a particle's component goes to infinity at half a turn.
+        low: radians.
+        high: radians; less than `low` where half a turn lies between.
+    """
+    if not isinstance(chart, CartesianCoordinates):
+        return f"{np.degrees(low):.0f} to {np.degrees(high):.0f} degrees"
+    above, below = (
+        f"{word} {chart.component(index, angle):.2f} nm" if abs(angle) < FAR_OUT else ""
+        for word, angle in (("above", low), ("below", high))
+    )
+    return (" or " if low > high else " and ").join(part for part in (above, below) if part) or "anywhere"
 
 
 def torsion_name(topology: Any, atoms: list[int]) -> str:

@@ -34,7 +34,7 @@ from .report_figures import (
     plot_weights,
     stored,
 )
-from .summary import LoopSummary, Summary, load_summary
+from .summary import LoopSummary, Summary, load_summary, place_of_mode
 
 REPORT = "report.html"
 QUANTILES = (0.1, 0.5, 0.9, 1.0)
@@ -235,13 +235,13 @@ def _modes(run: FinishedRun) -> Section:
     rows = [
         [
             row["name"],
-            f"{np.degrees(row['low']):.0f} to {np.degrees(row['high']):.0f}",
+            place_of_mode(row),
             *(formatted(row[name], ".2f") for name in ("frames", "lifts", "check")),
             f"{row['weight']:.3f} ± {row['weight_error']:.3f}",
         ]
         for row in summary.modes
     ]
-    head = ["coordinate", "degrees", "training frames", "lifts", "check", "population"]
+    head = ["coordinate", "mode", "training frames", "lifts", "check", "population"]
     caption = "Modes of coordinates that turn and are no labels, as shares of frames and lifts"
     return Section("modes", "Modes", tables=[Table(rows, head, caption)])
 

@@ -313,15 +313,22 @@ def _where(most: str, place: str) -> str:
     return f", {most} {place}" if place else ""
 
 
+def place_of_mode(row: Mapping[str, Any]) -> str:
+    """Where a mode is; runs of before this was stored have angles alone."""
+    stored: str | None = row.get("where")
+    return stored or f"{math.degrees(row['low']):.0f} to {math.degrees(row['high']):.0f} degrees"
+
+
 def mode_table(modes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines of the table of wide coordinates, as dictionaries of `ModeRow`; none for none."""
     if not modes:
         return []
     width = max(len("wide coordinate"), *(len(row["name"]) for row in modes))
-    lines = [f"{'wide coordinate':<{width}}  degrees       frames  lifts  check  population"]
-    for row in modes:
-        between = f"{math.degrees(row['low']):.0f} to {math.degrees(row['high']):.0f}"
+    places = [place_of_mode(row) for row in modes]
+    room = max(len("mode"), *map(len, places))
+    lines = [f"{'wide coordinate':<{width}}  {'mode':<{room}}  frames  lifts  check  population"]
+    for row, place in zip(modes, places, strict=True):
         parts = "  ".join(f"{formatted(row[name], '.2f'):>5}" for name in ("lifts", "check"))
         population = f"{row['weight']:.3f} +- {row['weight_error']:.3f}"
-        lines.append(f"{row['name']:<{width}}  {between:<12}  {row['frames']:>6.2f}  {parts}  {population}")
+        lines.append(f"{row['name']:<{width}}  {place:<{room}}  {row['frames']:>6.2f}  {parts}  {population}")
     return ["", *lines]

@@ -16,7 +16,14 @@ from openmm_gancl.lifting.doubts import (
     doubts_about_weights,
 )
 from openmm_gancl.lifting.loop import Loop
+from openmm_gancl.reference.chart import CartesianCoordinates
+from openmm_gancl.reference.wide_torsions import interval_text, place_text
 from openmm_gancl.system.molecular_system import system_from_objects
+
+FIRST = np.array([0])
+PARTICLE = CartesianCoordinates(1, [[0, 2]], turned=[0], centres=[0.1], scales=[0.2])
+TORSION = None
+"""Any chart that is not of particles."""
 
 
 def angles(n):
@@ -24,7 +31,7 @@ def angles(n):
 
 
 def test_even_weights_leave_no_doubt():
-    assert not list(doubts_about_weights(["chi"], angles(2000), np.zeros(2000)))
+    assert not list(doubts_about_weights(["chi"], angles(2000), np.zeros(2000), TORSION, FIRST))
     assert not list(doubts_about_rounds(np.random.default_rng(2).exponential(1.0, 2000)))
 
 
@@ -33,14 +40,34 @@ def test_a_mode_of_few_draws_is_said():
     turned[:3] = -1.8
     log_weights = np.zeros(2000)
     log_weights[:3] = np.log(100.0)
-    (sentence,) = doubts_about_weights(["chi"], turned, log_weights)
-    assert sentence.startswith("chi has 13% of its weight between -120 and -90 degrees, and that from 3 effective")
+    (sentence,) = doubts_about_weights(["chi"], turned, log_weights, TORSION, FIRST)
+    assert sentence.startswith("chi has 13% of its weight at -120 to -90 degrees, and that from 3 effective")
+    (sentence,) = doubts_about_weights(["y"], turned, log_weights, PARTICLE, FIRST)
+    assert sentence.startswith("y has 13% of its weight at above -0.25 nm and below -0.10 nm, and that from 3")
+
+
+def test_a_place_is_said_as_its_users_know_it():
+    """An angle of a particle's component stands for nm, and half a turn for infinity; a torsion has degrees."""
+    half = np.pi / 2
+    assert place_text(TORSION, 0, np.radians(-61.0)) == "-60 degrees" and place_text(PARTICLE, 0, half) == "0.30 nm"
+    assert interval_text(TORSION, 0, -half, half) == "-90 to 90 degrees"
+    for (low, high), text in {
+        (-half, half): "above -0.10 nm and below 0.30 nm",
+        (half, -half): "above 0.30 nm or below -0.10 nm",
+        (-half, np.pi): "above -0.10 nm",
+        (np.radians(-178), -half): "below -0.10 nm",
+        (half, np.radians(-178)): "above 0.30 nm",
+        (-np.pi, np.pi): "anywhere",
+    }.items():
+        assert interval_text(PARTICLE, 0, low, high) == text
 
 
 def test_one_draw_with_much_weight_is_said():
     log_weights = np.zeros(1000)
     log_weights[0] = np.log(500.0)
-    assert "one draw has 33% of all weight" in next(iter(doubts_about_weights([], np.empty((1000, 0)), log_weights)))
+    assert "one draw has 33% of all weight" in next(
+        iter(doubts_about_weights([], np.empty((1000, 0)), log_weights, TORSION, FIRST[:0]))
+    )
 
 
 def test_rounds_that_disagree_are_said():

@@ -1,6 +1,7 @@
 """Runs of the closed loop: their folder, taken up again, and what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from openmm_gancl.workflow.manifest import MANIFEST
 from openmm_gancl.workflow.options import LoopSettings, RunOptions
 from openmm_gancl.workflow.stages import rounds
 from openmm_gancl.workflow.stages.rounds import loop_options
-from openmm_gancl.workflow.summary import load_summary
+from openmm_gancl.workflow.summary import load_summary, mode_table
 from tests.workflow.test_run import Notes, manifest
 
 SYSTEM = "double_well_oscillators"
@@ -322,6 +323,9 @@ def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(left_out, tmp_p
         assert not summary.missing and summary.n_checked == 4
         assert [row["name"] for row in summary.modes] == ["particle 0, y"] * 2
         assert sum(row["weight"] for row in summary.modes) == pytest.approx(1.0)
+        # wells at -0.3 and 0.3 nm, and no degrees
+        assert all(re.fullmatch(r"(above|below) -?0\.0\d nm", row["where"]) for row in summary.modes)
+        assert "degrees" not in "".join(mode_table(summary.modes))
     else:
         assert not summary.modes and "particle 0, y is elsewhere" in summary.missing[0]
         assert summary.missing[0] in summary.doubts()

@@ -31,7 +31,7 @@ from ...lifting.reverse_check import reason_counts
 from ...lifting.rounds import load_round, pooled_log_weights, round_shares, save_round
 from ...lifting.stored_rows import blocks_of
 from ...lifting.wide_modes import mode_rows, windows_that_changed
-from ...reference.wide_torsions import wide_names
+from ...reference.wide_torsions import interval_text, wide_names
 from ...sampling.short_windows import ForceFrames, ShortWindows, load_force_frames, save_force_frames
 from ...units import FloatArray
 from ..context import Run, Stage
@@ -273,8 +273,10 @@ def _modes(loop: Loop, draws: Draws, check: FloatArray) -> dict[str, Any]:
     names, left_out = wide_names(loop.system.topology, loop.coordinates.chart, turning), _left_out(loop)
     names = tuple(f"{name} {LEFT_OUT}" if name in left_out else name for name in names)
     rows = mode_rows(names, loop.frames.coordinates[:, turning], lifts, log_weights, known)
+    index = dict(zip(names, turning.tolist(), strict=True))
+    where = (interval_text(loop.coordinates.chart, index[row.name], row.low, row.high) for row in rows)
     return {
-        "modes": [asdict(row) for row in rows],
+        "modes": [{**asdict(row), "where": place} for row, place in zip(rows, where, strict=True)],
         "changed_windows": windows_that_changed(check, lifts, log_weights),
     }
 

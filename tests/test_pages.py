@@ -5,6 +5,7 @@ presets; a block behind the comment ``<!-- slow: why -->`` runs with ``-m slow``
 """
 
 import importlib
+import pkgutil
 import re
 import shlex
 import shutil
@@ -139,6 +140,56 @@ def test_a_wrong_block_fails(small):
         page.write_text(f"# Page\n\n```{language}\n{text}\n```\n")
         with pytest.raises((AssertionError, ValueError)):
             run_page(page, with_slow=False)
+
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+COMMAND = re.compile(r"`(gancl [^`]*)`|^\$ (gancl .*)$", flags=re.MULTILINE)
+NAME = re.compile(r"\b(?:openmm_)?gancl\.[A-Za-z_][\w.]*\w(?!\.?(?:md|py)\b)")
+
+
+def options_of():
+    """Of each command of gancl."""
+    from typer.main import get_command
+
+    from openmm_gancl.cli import app
+
+    commands = get_command(app).commands.items()
+    return {name: {option for one in command.params for option in one.opts} for name, command in commands}
+
+
+def without_that_name(text):
+    """Options that no command of this text has, and names that the package has not."""
+    of, missing = options_of(), []
+    for command in map("".join, COMMAND.findall(text)):
+        name = command.split()[1]
+        if name in of:
+            missing += [f"{name} {option}" for option in OPTION.findall(command) if option not in of[name] | {"--help"}]
+    for found in set(NAME.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))):
+        try:
+            pkgutil.resolve_name(re.sub("^gancl", "openmm_gancl", found))
+        except (AttributeError, ImportError):
+            missing.append(found)
+    return missing
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_options_and_names_of_a_page_exist(path):
+    """Alone options are of any command, or of a script that the page names."""
+    text = path.read_text()
+    assert not without_that_name(text)
+    scripts = [ROOT / f"{name.replace('.', '/')}.py" for name in re.findall(r"python -m (tests\.[\w.]+)", text)]
+    scripts += [ROOT / name for name in re.findall(r"python ((?:tests|examples)/[\w/]+\.py)", text)]
+    known = set.union(*options_of().values()).union(*(OPTION.findall(script.read_text()) for script in scripts))
+    alone = {option for code in re.findall(r"`(--[^`]*)`", text) for option in OPTION.findall(code)}
+    assert alone <= known | {"--help"}, alone - known
+
+
+def test_a_name_that_is_gone_shows():
+    """The twins: an option of another command, a function, a module."""
+    assert without_that_name("`gancl report RUN --lifts 5`") == ["report --lifts"]
+    assert without_that_name("`gancl.lern(system)`") == ["gancl.lern"]
+    assert without_that_name("`openmm_gancl.lifting.checks`") == ["openmm_gancl.lifting.checks"]
+    assert not without_that_name("`gancl lift RUN --lifts 5`, `gancl.learn`, `openmm_gancl.system.one_molecule`")
 
 
 def public_names(folder):

@@ -16,7 +16,7 @@ GPU_PLATFORMS = ("CUDA", "OpenCL", "HIP")
 """Platforms with devices, on which one small molecule leaves most of a device idle."""
 
 PRECISIONS = ("single", "mixed", "double")
-"""Of forces and of the sums over them; weights need mixed or double (README)."""
+"""Of forces and of the sums over them; weights need mixed or double."""
 
 REAL_GROUP, REFERENCE_GROUP = 1, 2
 

@@ -70,7 +70,13 @@ def _with_new_pages(app, docname, source):
         source[0] = source[0].replace("\n*\n", "\n".join(["", *new, ""]))
 
 
+def _no_list(app, what, name, thing, options, lines):
+    """A description that is a letter and a full stop, "K.", begins no list."""
+    lines[:] = [re.sub(r"^(\s*\*{0,2}\w+: )(\w\.)", r"\1\\\2", line) for line in lines]
+
+
 def setup(app):
     """Formulas as MathML, which browsers draw themselves; new pages find their place."""
+    app.connect("autodoc-process-docstring", _no_list, priority=400)
     app.connect("source-read", _with_new_pages)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

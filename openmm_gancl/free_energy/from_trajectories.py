@@ -16,6 +16,7 @@ from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, thermal_energy, whole_number
+from .basin_visits import box_doubts, cut_doubts, visit_notes
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
@@ -278,6 +279,11 @@ def analyse(
     rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
     places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
     doubts += resolution_doubts(density.probability, edges, series, weighted.blocks)
+    if weighted.windows is None:
+        more = visit_notes(density.probability, surface, basins, series, weighted.blocks)
+        notes, doubts = notes + more[0], doubts + more[1]
+        doubts += [] if ranges else box_doubts(surface, basins, series, weighted.blocks)
+        doubts += cut_doubts(surface, series, weighted.blocks) if discard == "auto" else []
     return TrajectoryAnalysis(
         surface=surface,
         density=density,

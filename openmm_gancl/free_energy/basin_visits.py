@@ -1,0 +1,176 @@
+"""How often trajectories came into each basin: from few visits, populations are off by more than their bars say."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..coordinates.basin import Basin
+from ..trajectories.blocks import Blocks
+from ..trajectories.series import Series
+from ..units import BoolArray, FloatArray, IntArray, thermal_energy
+from .basins import box_masks, find_basins, find_saddles, lowest_bins
+from .grid import bin_centres, bin_indices
+from .surface import FreeEnergySurface
+
+FEWEST_VISITS = 10
+"""Of 150 runs of two states each with fewer, a fifth to a third had a population beyond 3.5 of its standard errors: a
+run that came seldom sees little of a basin and little of how that varies. From 15 visits on it were 3 in 100."""
+
+NOTEWORTHY = 0.005
+"""Population from which a basin of few visits is a doubt and not only a note."""
+
+N_PARTS = 24
+"""Of each axis, where what was cut from a trajectory is compared with the rest."""
+
+LEAST_CUT, RARE = 0.1, 0.1
+"""Of a trajectory that was cut, and how rare the others are where the cut frames came back to."""
+
+
+def basin_cores(surface: FreeEnergySurface, masks: BoolArray) -> IntArray:
+    """The basin of each bin in the lower half of one, -1 elsewhere, shape=(n_bins,).
+
+    Args:
+        surface: over d coordinates.
+        masks: shape=(n_basins, n_0, ...), each with a bin that is known.
+    """
+    minima, energy = lowest_bins(surface, masks), surface.energy.ravel()
+    ways_out = np.full(len(masks), np.inf)
+    for *basins, saddle in find_saddles(surface, minima):
+        ways_out[basins] = np.minimum(ways_out[basins], energy[saddle])
+    cores = np.full(len(energy), -1)
+    for i, mask in enumerate(masks):
+        cores[mask.ravel() & (energy <= 0.5 * (energy[minima[i]] + ways_out[i]))] = i
+    return cores
+
+
+def basin_visits(surface: FreeEnergySurface, masks: BoolArray, values: FloatArray, starts: IntArray) -> IntArray:
+    """How often trajectories begin in each basin or come into it from another one, shape=(n_basins,).
+
+    Args:
+        surface: over d coordinates.
+        masks: shape=(n_basins, n_0, ...), each with a bin that is known.
+        values: shape=(n, d), of frames, one trajectory after the other.
+        starts: shape=(n_trajectories,), the first frame of each.
+    """
+    bins = bin_indices(values, surface.edges, surface.periods)
+    where = np.where(bins >= 0, basin_cores(surface, masks)[bins], -1)
+    inside = np.flatnonzero(where >= 0)
+    at, trajectory = where[inside], np.searchsorted(starts, inside, side="right")
+    first = np.ones(len(at), dtype=bool)
+    first[1:] = (np.diff(at) != 0) | (np.diff(trajectory) != 0)
+    return np.bincount(at[first], minlength=len(masks))
+
+
+def _named(names: Sequence[str], place: FloatArray) -> str:
+    return " and ".join(f"{name} = {x:.3g}" for name, x in zip(names, place, strict=False))
+
+
+def box_doubts(surface: FreeEnergySurface, boxes: Sequence[Basin], series: Series, blocks: Blocks) -> list[str]:
+    """Basins with frames in them where the surface has no bin, for too few of these are independent.
+
+    Args:
+        surface: over d coordinates.
+        boxes: basins that are asked for.
+        series: of the trajectories.
+        blocks: the frames used.
+    """
+    values = np.asarray(series.values[blocks.frames(), : surface.energy.ndim], dtype=float)
+    known = bin_centres(surface.edges)[np.isfinite(surface.energy.ravel())]
+    return [
+        f"{box.name} lies beyond the surface, where fewer than ten independent samples are: its population may be "
+        "wrong by more than its error bar says; sample for longer"
+        for box in boxes
+        if box.contains(values).any() and not box.contains(known).any()
+    ]
+
+
+def visit_notes(
+    probability: FloatArray, surface: FreeEnergySurface, boxes: Sequence[Basin], series: Series, blocks: Blocks
+) -> tuple[list[str], list[str]]:
+    """Notes, and doubts, about basins that trajectories seldom came into, the largest left out.
+
+    Args:
+        probability: shape=(n_0, ...), of the bins.
+        surface: over d coordinates.
+        boxes: basins that are asked for, or none.
+        series: of the trajectories.
+        blocks: the frames used.
+    """
+    masks = find_basins(surface)
+    if boxes:
+        inside = box_masks(surface, boxes)
+        masks = np.concatenate([inside, masks & ~inside.any(axis=0)])
+    lowest = np.array(lowest_bins(surface, masks))
+    masks, places = masks[lowest >= 0], bin_centres(surface.edges)[lowest[lowest >= 0]]
+    if len(masks) < 2:
+        return [], []
+    frames, populations = blocks.frames(), masks.reshape(len(masks), -1) @ probability.ravel() / probability.sum()
+    values = np.asarray(series.values[frames, : surface.energy.ndim], dtype=float)
+    visits = basin_visits(surface, masks, values, np.searchsorted(frames, series.starts[:-1]))
+    notes: list[str] = []
+    doubts: list[str] = []
+    for i in np.flatnonzero((visits < FEWEST_VISITS) & (np.arange(len(masks)) != populations.argmax())):
+        name = next((box.name for box in boxes if box.contains(places[i : i + 1])[0]), "the basin")
+        sentence = (
+            f"the trajectories came only {_times(visits[i])} into {name} near {_named(surface.names, places[i])}: its "
+            "population may be wrong by more than its error bar says; sample for longer"
+        )
+        (doubts if populations[i] >= NOTEWORTHY else notes).append(sentence)
+    return notes, doubts
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def _histogram(surface: FreeEnergySurface, values: FloatArray, inefficiency: float) -> FreeEnergySurface:
+    """Of one trajectory from its first frame to its last, in wide bins, with the axes of a surface."""
+    edges = tuple(
+        np.linspace(-0.5 * period, 0.5 * period, N_PARTS + 1)
+        if np.isfinite(period)
+        else np.linspace(column.min(), column.max(), N_PARTS + 1)
+        for column, period in zip(values.T, surface.periods, strict=True)
+    )
+    shape = (N_PARTS,) * len(edges)
+    counts = np.bincount(bin_indices(values, edges, surface.periods), minlength=int(np.prod(shape))).reshape(shape)
+    kT = thermal_energy(surface.temperature)
+    with np.errstate(divide="ignore"):
+        energy, error = -kT * np.log(counts / counts.max()), kT * np.sqrt(inefficiency / counts)
+    return replace(surface, energy=energy, error=error, edges=edges)
+
+
+def cut_doubts(surface: FreeEnergySurface, series: Series, blocks: Blocks) -> list[str]:
+    """Trajectories whose cut frames came into a basin where the others hardly are: it is seldom visited.
+
+    A start that is left for good is what should be cut. But the cut is where the most independent samples are left, and
+    a rest that misses a basin seems to have most.
+
+    Args:
+        surface: over d coordinates.
+        series: of the trajectories.
+        blocks: the frames used.
+    """
+    doubts = []
+    for i, n_cut in enumerate(blocks.discarded):
+        begin, end = series.starts[i : i + 2]
+        values = np.asarray(series.values[begin:end, : surface.energy.ndim], dtype=float)
+        if not LEAST_CUT * len(values) <= n_cut < len(values):
+            continue
+        whole = _histogram(surface, values, blocks.inefficiency[i])
+        masks, begins = find_basins(whole), np.zeros(1, dtype=np.int64)
+        if len(masks) < 2:
+            continue
+        bins = bin_indices(values, whole.edges, whole.periods)
+        inside, places = masks.reshape(len(masks), -1)[:, bins], bin_centres(whole.edges)[lowest_bins(whole, masks)]
+        entries = basin_visits(whole, masks, values[:n_cut], begins)
+        entries -= np.bincount(basin_cores(whole, masks)[bins[:1]] + 1, minlength=len(masks) + 1)[1:]
+        rare = inside[:, n_cut:].mean(axis=1) <= RARE * inside[:, :n_cut].mean(axis=1)
+        which = "the trajectory" if len(blocks.discarded) == 1 else f"trajectory {i + 1}"
+        doubts += [
+            f"the first {n_cut} frames of {which}, cut as equilibration, came {_times(entries[k])} into the basin near "
+            f"{_named(series.names, places[k])}, where the others hardly are: sample for longer, or give `discard` "
+            "yourself"
+            for k in np.flatnonzero(rare & (entries > 0))
+        ]
+    return doubts

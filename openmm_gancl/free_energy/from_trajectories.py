@@ -22,7 +22,7 @@ from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
-from .ranges import resolution_doubts, surface_range
+from .ranges import end_notes, resolution_doubts, surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
@@ -278,6 +278,7 @@ def analyse(
     names = [basin.name for basin in basins] or _letters(len(masks))
     rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
     places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
+    notes += [] if ranges else end_notes(covered, series.names)
     doubts += resolution_doubts(density.probability, edges, series, weighted.blocks)
     if weighted.windows is None:
         more = visit_notes(density.probability, surface, basins, series, weighted.blocks)

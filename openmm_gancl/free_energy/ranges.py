@@ -136,6 +136,21 @@ def surface_range(
     return SurfaceRange(tuple(edges), np.array(spans), np.array(ends))
 
 
+def end_notes(covered: SurfaceRange, names: Sequence[str]) -> list[str]:
+    """Coordinates of which single frames lie farther beyond the surface than it is wide: another well, perhaps.
+
+    Args:
+        covered: of the surface.
+        names: of its coordinates.
+    """
+    return [
+        f"{name} is from {low:.3g} to {high:.3g}, and the surface from {edges[0]:.3g} to {edges[-1]:.3g}: fewer than "
+        "ten independent samples lie beyond; give `ranges` to see what they show"
+        for name, edges, (low, high) in zip(names, covered.edges, covered.spans, strict=False)
+        if max(edges[0] - low, high - edges[-1]) > edges[-1] - edges[0]
+    ]
+
+
 def resolution_doubts(
     probability: FloatArray, edges: Sequence[FloatArray], series: Series, blocks: Blocks
 ) -> list[str]:

@@ -79,6 +79,17 @@ def test_visits_are_counted(n_visits, tmp_path):
     assert [f"came only {n_visits} times into minor near" in one for one in named] == [True] * (n_visits == 5)
 
 
+def test_a_well_beyond_the_surface_is_said(tmp_path):
+    rng = np.random.default_rng(3)
+    series = -1.0 + 0.2 * decayed(rng.normal(size=N_FRAMES), 0.5, 0.0)
+    assert not any("independent samples lie beyond" in one for one in analysed(series, tmp_path).notes)
+    series[2000:2020] += 4.0
+    (note,) = [one for one in analysed(series, tmp_path).notes if "independent samples lie beyond" in one]
+    assert note.startswith("x is from -1.") and " to 3." in note
+    doubts = analysed(series, tmp_path, [Basin("far", [[[2.0, 4.0]]])]).doubts
+    assert any("far lies beyond the surface" in one for one in doubts)
+
+
 @pytest.mark.parametrize(
     "make",
     [

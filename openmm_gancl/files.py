@@ -111,12 +111,27 @@ def limit_process(seconds: int, n_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _begin_child() -> None:
-    """What comes first in a child: readers that talk, warn or crash do so unheard, and the parent's objects stay.
+def _fork() -> int:
+    """Fork; the parent's objects are not collected in the child, also by what other libraries run in it at first.
 
-    Collecting a Context of the parent's waits for threads that the child has not.
+    Collecting a Context of the parent's waits for threads that the child has not, or crashes it.
     """
-    gc.freeze()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none
+            process = os.fork()
+        if not process:
+            gc.freeze()
+        return process
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _begin_child() -> None:
+    """What comes first in a child: readers that talk, warn or crash do so unheard."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -159,9 +174,7 @@ def child_process(work: Callable[[int], None], seconds: int, n_bytes: int) -> It
         n_bytes: of memory, beyond this process's.
     """
     read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none
-        process = os.fork()
+    process = _fork()
     if not process:
         try:
             os.close(read)

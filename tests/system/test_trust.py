@@ -1,6 +1,7 @@
 """Cards and files from somebody else: nothing happens but a sentence."""
 
 import gc
+import os
 import time
 
 import numpy as np
@@ -132,6 +133,39 @@ def test_a_child_collects_no_context_of_its_parent(kept, monkeypatch):
                 files.in_child(gc.collect, "it", 0)
     finally:
         gc.enable()
+
+
+class OfTheParent:
+    """In a circle, so that only a collection ends it; a child that does so dies."""
+
+    def __init__(self):
+        self.itself, self.process = self, os.getpid()
+
+    def __del__(self):
+        if os.getpid() != self.process:
+            os._exit(1)
+
+
+forking = {"allocates": False}
+os.register_at_fork(after_in_child=lambda: forking["allocates"] and [[i] for i in range(10**5)])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_nothing_is_collected_before_a_child_is_begun(kept, monkeypatch):
+    """What libraries run in it after a fork allocates, and would have the parent's objects collected."""
+    monkeypatch.setitem(forking, "allocates", True)
+    if not kept:
+        monkeypatch.setattr(files.gc, "disable", lambda: None)
+    gc.collect()
+    assert gc.isenabled()
+    for _ in range(3):
+        OfTheParent()
+    if kept:
+        assert files.in_child(lambda: 3, "it", 0) == 3
+    else:
+        with pytest.raises(InputError, match="crashes its reader"):
+            files.in_child(lambda: 3, "it", 0)
+    assert gc.isenabled()
 
 
 def test_a_child_hands_over_what_it_made_and_why_it_did_not(tmp_path):

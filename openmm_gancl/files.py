@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .errors import InputError, first_line
 
@@ -139,6 +139,15 @@ def _begin_child() -> None:
     faulthandler.disable()
 
 
+def _run_child(work: Callable[[], None], seconds: int, n_bytes: int) -> NoReturn:
+    try:
+        _begin_child()
+        limit_process(seconds, n_bytes)
+        work()
+    finally:
+        os._exit(0)
+
+
 @dataclass
 class Child:
     """A process of `child_process`.
@@ -176,13 +185,8 @@ def child_process(work: Callable[[int], None], seconds: int, n_bytes: int) -> It
     read, write = os.pipe()
     process = _fork()
     if not process:
-        try:
-            os.close(read)
-            _begin_child()
-            limit_process(seconds, n_bytes)
-            work(write)
-        finally:
-            os._exit(0)
+        os.close(read)
+        _run_child(partial(work, write), seconds, n_bytes)
     os.close(write)
     child = Child(process, read)
     try:

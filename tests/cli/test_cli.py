@@ -487,6 +487,16 @@ def test_pairs_of_versions_that_do_not_fit_are_known(monkeypatch):
     assert torch_force.why_not_torch() == ""
 
 
+def test_without_openmm_torch_there_is_nothing_that_does_not_fit(monkeypatch):
+    def missing(name):
+        raise torch_force.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(torch_force.metadata, "version", missing)
+    monkeypatch.setitem(sys.modules, "openmmtorch", None)
+    assert torch_force.why_not_torch() == ""
+    assert torch_force.torch_force_type.__wrapped__() is None
+
+
 def test_the_doctor_names_a_remedy(monkeypatch):
     def broken():
         raise ImportError("libX.so: no such file")

@@ -186,6 +186,32 @@ def crash():
     ctypes.string_at(0)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file .*a.json: check its name"),
+        (b'{"a": ', "cannot read .*a.json .*: give the file as it was written"),
+        (b"\xff\xfe", "cannot read .*a.json"),
+        (b"[" * 10**5, "cannot read .*a.json .*recursion"),
+        (b" " * 2049, "cannot read .*a.json .it is larger than 0 MiB"),
+    ],
+)
+def test_what_is_no_json(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 2048 if content and content.isspace() else 2**20)
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        files.load_json(tmp_path / "a.json")
+
+
+def test_arrays_that_are_larger_than_any_of_ours(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", a=np.zeros(100))
+    assert files.load_arrays(tmp_path / "a.npz")["a"].shape == (100,)
+    monkeypatch.setattr(files, "MAX_ARRAY_BYTES", 500)
+    with pytest.raises(InputError, match=r"a.npz holds more than 0 GiB: give a smaller file"):
+        files.load_arrays(tmp_path / "a.npz")
+
+
 def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**21))
     assert (tmp_path / "a.npz").stat().st_size < 2**15

@@ -180,6 +180,11 @@ def test_a_child_hands_over_what_it_made_and_why_it_did_not(tmp_path):
         files.in_child(crash, "it", 0)
 
 
+def test_without_children_it_is_run_here(monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    assert files.in_child(os.getpid, "it", 0) == os.getpid()
+
+
 def crash():
     import ctypes
 

@@ -165,6 +165,18 @@ def test_small_molecules_whose_xtc_is_not_compressed(tmp_path):
         read_series(path, tmp_path / "w.pdb", "distance:0,2")
 
 
+@pytest.mark.parametrize("kind", ["xtc", "trr", "dcd", "nc"])
+def test_without_children_the_same_is_read(folder, tmp_path, monkeypatch, kind):
+    """Where processes cannot fork."""
+    expected = read_series(folder / f"t.{kind}", folder / "t.pdb", "phi:2").values
+    monkeypatch.delattr(os, "fork")
+    assert np.array_equal(read_series(folder / f"t.{kind}", folder / "t.pdb", "phi:2").values, expected)
+    path = tmp_path / f"t.{kind}"
+    path.write_bytes((folder / f"t.{kind}").read_bytes()[:50])
+    with pytest.raises(InputError, match=rf"t\.{kind}"):
+        read_series(path, folder / "t.pdb", "phi:2")
+
+
 def from_a_child(folder, chunks):
     topology = load_topology(folder / "t.pdb")
     return list(child.from_child(folder / "t.xtc", topology, lambda: chunks(topology)))

@@ -5,7 +5,7 @@ What is public is listed in ``__init__.pyi``, here and in every folder, and is l
 
 import lazy_loader
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __getattr__, __dir__, _listed = lazy_loader.attach_stub(__name__, __file__)
 _FOLDERS = {

@@ -29,11 +29,11 @@ from .score_fit import assembled, condition_of
 from .trained_for import check_system_metadata, check_trained_for
 from .triangular import Condition, CubicTerms, NarrowCoordinates, TriangularMap
 
-ROWS_AT_ONCE = 250
-"""Whose matrices fit a core's cache."""
+ROWS_AT_ONCE = 1000
+"""Whose numbers fit a core's cache."""
 
 ROWS_ON_A_DEVICE = 50_000
-"""Of a graphics card, whose memory their matrices fit."""
+"""Of a graphics card, whose memory their numbers fit."""
 
 ROWS_BEFORE_SCRIPT = 50_000
 """Of a molecule's map: to compile it takes as long as that gains with so many."""

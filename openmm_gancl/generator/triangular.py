@@ -27,6 +27,9 @@ WIDTH_RANGE = 1.5
 """A conditional width stays within exp(+-1.5) of its typical one."""
 
 
+FEW = 32
+"""Draws at a time that are solved for by matrices of their own; for more, one coordinate after the other is cheaper."""
+
 CUBIC_RANGE, CUBIC_WIDTH_RANGE, MAX_SKEW = 3.5, 0.7, 0.12
 """Numbers to which cubic terms reach, their largest log width, and a skew with which the map still rises everywhere."""
 
@@ -258,7 +261,7 @@ class NarrowCoordinates(nn.Module):
     ):
         super().__init__()
         self.condition, self.cubic = condition, cubic
-        self.n, self.width_range = len(origin), WIDTH_RANGE
+        self.n, self.width_range, self.few = len(origin), WIDTH_RANGE, FEW
         self.tails = WiderTails()
         self.has_network = False
         self.network: nn.Module = NoNetwork()
@@ -273,6 +276,7 @@ class NarrowCoordinates(nn.Module):
         self.register_buffer("earlier", varying % self.n, persistent=False)
         self.register_buffer("origin", origin)
         self.register_buffer("scale", scale)
+        self.ends: list[int] = torch.bincount(self.later, minlength=self.n).cumsum(0).tolist()
 
     @torch.jit.unused
     def set_network(self, network: nn.Module) -> None:
@@ -286,29 +290,42 @@ class NarrowCoordinates(nn.Module):
         log_width = torch.clamp(features @ self.log_width - centre, -self.width_range, self.width_range)
         return features @ self.mean, centre + log_width
 
-    def parts(self, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, shape=(n, k), log width, shape=(n, k), and ``1 - a``, shape=(n, k, k), at conditions."""
-        features = self.condition(conditions)
-        mean, log_width = self.mean_and_log_width(features)
-        constant = self.coupling.repeat(conditions.shape[0], 1)
-        matrix = constant.index_add(1, self.varying, features[:, 1:] @ self.variation)
-        return mean, log_width, matrix.reshape(-1, self.n, self.n)
+    def matrices(self, features: Tensor) -> Tensor:
+        """``1 - a``, shape=(n, k, k), at features of conditions."""
+        constant = self.coupling.repeat(features.shape[0], 1)
+        return constant.index_add(1, self.varying, features[:, 1:] @ self.variation).reshape(-1, self.n, self.n)
 
     def steps(self, features: Tensor, deviation: Tensor) -> Tensor:
         """``d - a d`` of deviations d, shape=(n, k), at features of conditions."""
         varied = (features[:, 1:] @ self.variation) * deviation.index_select(1, self.earlier)
         return (deviation @ self.coupling.reshape(self.n, self.n).T).index_add(1, self.later, varied)
 
+    def deviations(self, features: Tensor, steps: Tensor) -> Tensor:
+        """The inverse of `steps`."""
+        if steps.shape[0] < self.few:
+            matrices = self.matrices(features)
+            return torch.linalg.solve_triangular(matrices, steps[:, :, None], upper=False, unitriangular=True)[:, :, 0]
+        # varying couplings are in the order of the coordinates that they lead to
+        varied, coupling = (features[:, 1:] @ self.variation).T, self.coupling.reshape(self.n, self.n)
+        found, begin = steps.T.clone(memory_format=torch.contiguous_format), 0
+        for i, end in enumerate(self.ends):
+            found[i] -= coupling[i, :i] @ found[:i]
+            if end > begin:
+                known = found.index_select(0, self.earlier[begin:end])
+                found[i] -= (varied[begin:end] * known).sum(dim=0)
+            begin = end
+        return found.T
+
     def forward(self, normals: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Standard normal numbers to coordinates, and the log of coordinate volume per volume of normals."""
-        mean, log_width, matrix = self.parts(conditions)
+        features = self.condition(conditions)
+        mean, log_width = self.mean_and_log_width(features)
         log_network = torch.zeros_like(normals[:, 0])
         if self.has_network:
             normals, log_network = self.network(normals, self.condition.network_features(conditions))
         widened, log_slopes = self.tails(normals)
         numbers, log_cubic = self.cubic(widened)
-        steps = (torch.exp(log_width) * numbers)[:, :, None]
-        deviation = torch.linalg.solve_triangular(matrix, steps, upper=False, unitriangular=True)[:, :, 0]
+        deviation = self.deviations(features, torch.exp(log_width) * numbers)
         log_volume = log_network + log_cubic + (log_slopes + log_width).sum(dim=1) + torch.log(self.scale).sum()
         return self.origin + self.scale * (mean + deviation), log_volume
 

@@ -60,8 +60,8 @@ NEWEST_SHARE = 0.9
 PLACEMENT_MARGINS = (6.0, 2.0, 0.0)
 """kT by which labels of each round go beyond the ceiling; later rounds like the last."""
 
-LOG_TRUNCATION = 2.5
-"""Of a draw's weight over its local mean, where it is a training frame."""
+LOG_TRUNCATION = 1.0
+"""Of a draw's weight over its local mean, where it is a training frame: few of more weight are learned by heart."""
 
 LEAST_TRAINING_WEIGHT = 1e-6
 """A draw that weighs less is no training frame."""

@@ -3,14 +3,16 @@
     python -m tests.benchmarks.multimodal [--systems NAME ...] [--generators triangular gan product] [--preset quick]
         [--seed 1] [--table]
 
-``forked_oscillator`` (y has two modes), ``psi_alone`` (alanine dipeptide labelled by psi: phi turns),
-``valine_dipeptide`` and ``serine_dipeptide`` (chi1): `gancl run CARD --generator G --preset P`, the product generator
-with its latents and relaxation, the others without. It writes one file a system and generator under
-tests/benchmarks/results/multimodal, and a killed command goes on where it was.
+``forked_oscillator`` (y has two modes), ``psi_alone`` and ``phi_alone`` (alanine dipeptide labelled by one torsion: the
+other turns), ``learned`` (alanine dipeptide labelled by a diffusion map), ``valine_dipeptide`` and ``serine_dipeptide``
+(chi1): `gancl run CARD --generator G --preset P`, the product generator with its latents and relaxation, the others
+without. It writes one file a system and generator under tests/benchmarks/results/multimodal, and a killed command goes
+on where it was.
 
 ``effective``: mode-aware effective samples a lift, by the run's check; ``per 1,000``: that for 1,000 evaluations of
 lifting, relaxation included. ``mode``: population of one mode by weight, with its standard error, less the exact or
-reference one: y < 0, phi > 0, chi1 trans of valine, chi1 gauche plus of serine.
+reference one: y < 0, phi > 0 (``psi_alone``, ``learned``), psi beyond 120 degrees, chi1 trans of valine, chi1 gauche
+plus of serine.
 """
 
 import argparse
@@ -25,36 +27,39 @@ import mdtraj
 import numpy as np
 
 from openmm_gancl import load_system
-from openmm_gancl.coordinates.geometry import dihedral_angles
 from openmm_gancl.files import write_atomically
 from openmm_gancl.lifting.lifts import load_lifts
 from openmm_gancl.lifting.surface import weighted_ends
 
 RESULTS = Path(__file__).parent / "results" / "multimodal"
 DATA = Path(__file__).parent.parent / "data"
-SYSTEMS = ("forked_oscillator", "psi_alone", "valine_dipeptide", "serine_dipeptide")
+SYSTEMS = ("forked_oscillator", "psi_alone", "phi_alone", "learned", "valine_dipeptide", "serine_dipeptide")
 GENERATORS = ("triangular", "gan", "product")
-TORSIONS = {"psi_alone": ("C", "N", "CA", "C"), "valine_dipeptide": ("N", "CA", "CB", "CG1")}
-TORSIONS["serine_dipeptide"] = ("N", "CA", "CB", "OG")
+
+THIRD = 2 * np.pi / 3
+MODES = {
+    "psi_alone": ("phi", 0.0, np.pi),
+    "phi_alone": ("psi", THIRD, 2 * THIRD),
+    "learned": ("phi", 0.0, np.pi),
+    "valine_dipeptide": ("chi1", THIRD, 2 * THIRD),
+    "serine_dipeptide": ("chi1", 0.0, THIRD),
+}
+"""A torsion of the second residue, and where it is in the mode, radians from zero to a turn."""
+
+COMPUTED = {"phi": mdtraj.compute_phi, "psi": mdtraj.compute_psi, "chi1": mdtraj.compute_chi1}
 
 
 def card_of(name):
     card = DATA / f"{name}.toml"
-    return card if card.exists() else name
+    return card if card.exists() else "alanine_dipeptide_vacuum" if name == "learned" else name
 
 
-def in_mode(name, system, positions):
+def in_mode(name, structures):
     """Which structures are in the mode whose population is compared, shape=(n,)."""
     if name == "forked_oscillator":
-        return positions[:, 0, 1] < 0
-    residue = list(system.topology.residues())[1]
-    atoms = [next(atom.index for atom in residue.atoms() if atom.name == one) for one in TORSIONS[name]]
-    if name == "psi_alone":  # the first C is the cap's
-        atoms[0] = next(atom.index for atom in system.topology.atoms() if atom.name == "C")
-    angle = np.mod(dihedral_angles(positions, np.array([atoms]))[:, 0], 2 * np.pi)
-    low, high = {"psi_alone": (0.0, np.pi), "valine_dipeptide": (2, 4), "serine_dipeptide": (0, 2)}[name]
-    if name != "psi_alone":
-        low, high = low * np.pi / 3, high * np.pi / 3
+        return structures.xyz[:, 0, 1] < 0
+    torsion, low, high = MODES[name]
+    angle = np.mod(COMPUTED[torsion](structures)[1][:, 0], 2 * np.pi)
     return (angle >= low) & (angle < high)
 
 
@@ -64,24 +69,26 @@ def exact_population(name):
         x = np.linspace(-1.0, 1.0, 4001)
         density = np.exp(-0.5 * 10.0 * x**2 / 2.494338785445972)
         return float((density / (1 + np.exp(0.7 + 0.6 * np.tanh(2 * x)))).sum() / density.sum())
-    if name == "psi_alone":
+    if name in ("psi_alone", "phi_alone", "learned"):
         with np.load(DATA / "alanine_dipeptide_vacuum.npz") as found:
             weights, edges = np.exp(-found["free_energy_kT"]), found["edges"]
-        above = 0.5 * (edges[1:] + edges[:-1]) > 0
-        return float(weights[above].sum() / weights.sum())
+        torsion, low, high = MODES[name]
+        centres = np.mod(0.5 * (edges[1:] + edges[:-1]), 2 * np.pi)
+        inside = (centres >= low) & (centres < high)
+        return float(weights.sum(axis=int(torsion == "phi"))[inside].sum() / weights.sum())
     with np.load(DATA / f"{name}_vacuum.npz") as found:
         return float(found["populations"][0 if name == "valine_dipeptide" else 1])
 
 
 def weighted_structures(folder, system, generator):
-    """Positions and log-weights to the equilibrium of the lifts that did not fail, and what lifting cost."""
-    positions = mdtraj.load(str(folder / "lifts.dcd"), top=str(folder / "top.pdb")).xyz.astype(float)
+    """Structures and log-weights to the equilibrium of the lifts that did not fail, and what lifting cost."""
+    structures = mdtraj.load(str(folder / "lifts.dcd"), top=str(folder / "top.pdb"))
     if generator == "product":
         lifts = load_lifts(folder / "lifts.npz", system.slow)
-        return positions, weighted_ends(lifts).log_weights, len(lifts) * (lifts.relax_steps + 2)
+        return structures, weighted_ends(lifts).log_weights, len(lifts) * (lifts.relax_steps + 2)
     with np.load(folder / "lifts.npz") as stored:
         log_weights, cost = stored["log_weights"], int(stored["evaluations"].sum())
-    return positions, log_weights[np.isfinite(log_weights)], cost
+    return structures, log_weights[np.isfinite(log_weights)], cost
 
 
 def run(name, generator, preset, seed):
@@ -91,6 +98,7 @@ def run(name, generator, preset, seed):
         out = Path(folder) / "run"
         gancl = Path(sys.executable).with_name("gancl")
         command = [gancl, "run", card_of(name), "-o", out, "--generator", generator, "--preset", preset]
+        command += ["--slow", "diffusion-map"] * (name == "learned")
         command += ["--seed", str(seed), "--workers", "1", "--platform", "Reference"]
         begun = time.perf_counter()
         ended = subprocess.run(list(map(str, command)), capture_output=True, text=True)
@@ -98,10 +106,10 @@ def run(name, generator, preset, seed):
         if ended.returncode not in (0, 3):
             return {"system": name, "generator": generator, "error": ended.stderr.strip().splitlines()[-1:]}
         summary = json.loads((out / "surface" / "summary.json").read_text())
-        positions, log_weights, cost = weighted_structures(out, system, generator)
+        structures, log_weights, cost = weighted_structures(out, system, generator)
     weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
-    inside = in_mode(name, system, positions)
+    inside = in_mode(name, structures)
     population = float(weights[inside].sum())
     efficiency = summary["efficiency"] or 0.0
     return {

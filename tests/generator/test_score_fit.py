@@ -51,7 +51,9 @@ def moments(map_, labels):
     """The fitted mean and precision, as they are without tails and cubic terms."""
     narrow = map_.narrow
     with torch.no_grad():
-        mean, log_width, matrix = (part.numpy() for part in narrow.parts(torch.as_tensor(labels[:, None])))
+        features = narrow.condition(torch.as_tensor(labels[:, None]))
+        mean, log_width = (part.numpy() for part in narrow.mean_and_log_width(features))
+        matrix = narrow.matrices(features).numpy()
     order, scale, origin = np.argsort(map_.narrow_indices.numpy()), narrow.scale.numpy(), narrow.origin.numpy()
     half = matrix / np.exp(log_width)[:, :, None] / scale
     precision = half.transpose(0, 2, 1) @ half

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from openmm_gancl import load_system
-from openmm_gancl.generator.triangular import MAX_SKEW, CubicTerms, WiderTails
+from openmm_gancl.generator.triangular import FEW, MAX_SKEW, CubicTerms, WiderTails
 from openmm_gancl.reference.chart import chart_for
 from tests.generator.random_map import random_cubic, random_map
 
@@ -54,6 +54,16 @@ def test_scripted_equals_eager_and_inverts(alanine, n):
     assert torch.abs(again - base)[inside].max() < 1e-10
     assert torch.abs(same_log_density - log_density)[inside].max() < 1e-9
     assert torch.equal(coordinates[:, alanine.label_indices], labels)
+
+
+def test_few_draws_are_those_of_many(alanine):
+    """Few are solved for by matrices of their own."""
+    base, labels = drawn(alanine, 2 * FEW)
+    together = alanine(base, labels)
+    for begin in (0, FEW + 1):
+        some = slice(begin, begin + FEW - 1)
+        for found, expected in zip(alanine(base[some], labels[some]), together, strict=True):
+            assert torch.abs(found - expected[some]).max() < 1e-10
 
 
 def test_narrow_torsions_are_the_same_after_a_turn(alanine):

@@ -339,7 +339,7 @@ def test_molecules_whose_wide_torsions_nothing_looks_for(name, torsion, lifts, t
     """The twin of `tests.benchmarks.rotamers`: windows stay where the structure is, and the check does not."""
     monkeypatch.undo()  # the presets' own numbers
     monkeypatch.setattr(rounds, "loop_options", lambda *given: replace(loop_options(*given), wide=False))
-    monkeypatch.setattr(rounds, "labels_of_check", lambda *_: 4 if lifts == 1000 else 8)
+    monkeypatch.setattr(rounds, "labels_of_check", lambda *_: 16 if name == "psi_alone" else 8)
     card = VALINE.with_name(f"{name}.toml")
     summary = run(tmp_path / "run", replace(QUICK, lifts=lifts), target=str(card)).summary
     assert not summary.trusted and any(torsion in sentence for sentence in summary.missing)

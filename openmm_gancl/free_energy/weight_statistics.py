@@ -72,15 +72,6 @@ def pareto_index(log_weights: FloatArray) -> float:
     return float(np.log1p(-posterior_mean * excess).mean())
 
 
-def bootstrap_log_mean(log_weights: FloatArray, rng: np.random.Generator, n_bootstrap: int = 200) -> FloatArray:
-    """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
-    n = len(log_weights)
-    shift = log_weights.max()
-    weights = np.exp(log_weights - shift) if np.isfinite(shift) else np.zeros(n)
-    with np.errstate(divide="ignore"):
-        return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
-
-
 def log_bar(forward: FloatArray, reverse: FloatArray) -> FloatArray:
     """log Z from forward and reverse log-weights by Bennett's acceptance ratio (doi 10.1016/0021-9991(76)90078-4).
 

@@ -46,11 +46,15 @@ def last_line(error: BaseException) -> str:
 
 
 def _kinds(annotation: Any) -> list[str]:
-    """What an argument may be, where that is text, a path, a class of this package, or none: names of the kinds."""
+    """What an argument may be, if text, a path, a function or a class of this package or numpy's: their names."""
     found = []
     for one in get_args(annotation) if isinstance(annotation, UnionType) else (annotation,):
         if one is Path or get_origin(one) is os.PathLike:
             found.append("path")
+        elif get_origin(one) is Callable:
+            found.append("function")
+        elif isinstance(one, type) and one.__module__.startswith("numpy.random."):
+            found.append(f"numpy.random.{one.__name__}")
         elif isinstance(one, type) and (one in (str, type(None)) or one.__module__.startswith(f"{__package__}.")):
             found.append(one.__name__)
         else:
@@ -65,7 +69,8 @@ def _with_article(noun: str) -> str:
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """A function that refuses in a sentence an argument of another kind: the name of a system in place of it, say.
 
-    Looked at are text, numbers, lists, arrays and None where text, a path or a class of this package is expected.
+    Looked at are text, numbers, lists, arrays and None where text, a path, a function or a class of this package or of
+    numpy.random is expected.
     """
     expected = {name: _kinds(annotation) for name, annotation in function.__annotations__.items()}
     names, title = list(inspect.signature(function).parameters), function.__qualname__.removesuffix(".__init__")

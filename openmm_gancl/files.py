@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .errors import InputError, first_line
 
@@ -111,17 +111,41 @@ def limit_process(seconds: int, n_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _begin_child() -> None:
-    """What comes first in a child: readers that talk, warn or crash do so unheard, and the parent's objects stay.
+def _fork() -> int:
+    """Fork; the parent's objects are not collected in the child, also by what other libraries run in it at first.
 
-    Collecting a Context of the parent's waits for threads that the child has not.
+    Collecting a Context of the parent's waits for threads that the child has not, or crashes it.
     """
-    gc.freeze()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none
+            process = os.fork()
+        if not process:
+            gc.freeze()
+        return process
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _begin_child() -> None:
+    """What comes first in a child: readers that talk, warn or crash do so unheard."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     warnings.simplefilter("ignore")
     faulthandler.disable()
+
+
+def _run_child(work: Callable[[], None], seconds: int, n_bytes: int) -> NoReturn:
+    try:
+        _begin_child()
+        limit_process(seconds, n_bytes)
+        work()
+    finally:
+        os._exit(0)
 
 
 @dataclass
@@ -159,17 +183,10 @@ def child_process(work: Callable[[int], None], seconds: int, n_bytes: int) -> It
         n_bytes: of memory, beyond this process's.
     """
     read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses none
-        process = os.fork()
+    process = _fork()
     if not process:
-        try:
-            os.close(read)
-            _begin_child()
-            limit_process(seconds, n_bytes)
-            work(write)
-        finally:
-            os._exit(0)
+        os.close(read)
+        _run_child(partial(work, write), seconds, n_bytes)
     os.close(write)
     child = Child(process, read)
     try:

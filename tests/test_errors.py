@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import openmm_gancl as gancl
+from openmm_gancl.closures import projective_integration
 from openmm_gancl.errors import _kinds, checked
 from openmm_gancl.generator.model import LiftingModel
+from openmm_gancl.lifting import accept_metropolis
 from openmm_gancl.system.molecular_system import MolecularSystem
 
 FOLDERS = ("coordinates", "trajectories", "engine", "system", "reference", "sampling", "free_energy", "generator")
@@ -62,12 +64,28 @@ def test_what_is_expected_is_taken_and_what_else_is_said():
         lifted()
 
 
+def test_log_weights_are_taken_as_they_come():
+    given = [0.0, -np.inf, 0.0, -np.inf]
+    for of_one_kind in (given, tuple(given), np.array(given)):
+        assert gancl.free_energy.effective_sample_size(of_one_kind) == pytest.approx(2.0)
+        assert list(accept_metropolis(of_one_kind, np.random.default_rng(1))[0]) == [0, 0, 2, 2]
+    rows = np.log(np.random.default_rng(1).exponential(size=200))
+    assert gancl.free_energy.pareto_index(list(rows)) == gancl.free_energy.pareto_index(rows)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: gancl.Torsions(("phi",), None), "`atoms` is None: give numbers of shape"),
         (lambda: gancl.Torsions(("phi",), [4, 6, 8]), "`atoms` is .4, 6, 8.: give numbers of shape .n, 4."),
         (lambda: gancl.ParticleCoordinates(("x",), [[0, 0]], ["low", "high"]), "`domain` is .*: give numbers of shape"),
+        (lambda: gancl.free_energy.pareto_index(None), "`log_weights` are None: give numbers of shape .n,., one log-w"),
+        (lambda: gancl.free_energy.pareto_index("x"), "`log_weights` are 'x': give numbers of shape"),
+        (lambda: gancl.free_energy.effective_sample_size(3.0), "`log_weights` are 3.0: give numbers of shape"),
+        (lambda: gancl.free_energy.effective_sample_size([[0.0, 1.0]] * 2), "`log_weights` are of shape .2, 2.: give"),
+        (lambda: accept_metropolis(["a"], np.random.default_rng(1)), "`log_weights` are .*: give numbers of shape"),
+        (lambda: accept_metropolis([0.0], 1), "^`rng` of accept_metropolis is an int: give a numpy.random.Generator$"),
+        (lambda: projective_integration(print, "x", 1, 0.1), "^start is .nan. and step 0.1: give finite numbers"),
         (lambda: gancl.LiftMove("simulation", None), "`model` of LiftMove is None: give a LiftingModel or an Inver"),
         (lambda: gancl.structures_at("simulation", None, labels=[1.0]), "give"),
         (lambda: gancl.system_from_simulation("simulation", gancl.Torsions(("phi",), [4, 6, 8, 14])), "is a str: give"),

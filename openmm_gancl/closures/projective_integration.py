@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from ..engine.random_numbers import named_rng, named_seed
-from ..errors import InputError
+from ..errors import InputError, checked
 from ..free_energy.grid import bin_centres
 from ..free_energy.surface import grid_edges
 from ..free_energy.weight_statistics import effective_sample_size
@@ -24,7 +24,7 @@ from ..lifting.label_regression import LabelRegression
 from ..lifting.lifter import Lifter
 from ..sampling.swarms import Dynamics, sample_swarm
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, whole_number
+from ..units import FloatArray, numbers, whole_number
 
 FEWEST_EFFECTIVE = 100.0
 """Effective lifts of an ensemble, below which it is not to be trusted."""
@@ -116,6 +116,7 @@ class CoarseTrajectory:
         ]
 
 
+@checked
 def projective_integration(
     burst: Callable[[FloatArray, int], Burst], start: FloatArray, n_steps: int, step: float, *, seed: int = 0
 ) -> CoarseTrajectory:
@@ -136,7 +137,7 @@ def projective_integration(
     Raises:
         InputError: a step that is shorter than a burst, or a start that is not finite.
     """
-    n_steps, value = whole_number("n_steps", n_steps), np.array(start, dtype=float).reshape(-1)
+    n_steps, value = whole_number("n_steps", n_steps), numbers(start).reshape(-1)
     if not np.isfinite(value).all() or not (np.isfinite(step) and step > 0):
         raise InputError(f"start is {value} and step {step:g}: give finite numbers, and a positive step")
     values, used = [value], list[Burst]()

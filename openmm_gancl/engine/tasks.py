@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -18,7 +18,8 @@ from functools import partial
 from traceback import format_exc
 from typing import Any, Protocol, TypeVar
 
-from ..errors import InputError, first_line
+from ..errors import InputError, checked, first_line
+from ..units import whole_number
 from .platforms import PlatformChoice
 from .threads import THREAD_VARIABLES, torch_threads
 
@@ -71,6 +72,7 @@ def available_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@checked
 def run_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
@@ -92,8 +94,11 @@ def run_tasks(
         progress: called once for each finished task.
 
     Raises:
-        InputError: if workers keep being lost (out of memory, killed).
+        InputError: workers keep being lost (out of memory, killed), or an argument is none.
     """
+    if not isinstance(tasks, Iterable):
+        raise InputError(f"`tasks` of run_tasks are {tasks!r}: give a list")
+    workers = workers if hasattr(workers, "submit") else whole_number("`workers`", workers)
     report, tasks, records = progress or (lambda: None), _spread(tasks), _records.get()
     done: dict[int, Result] = {} if records is None else records.take(function, tasks, report)
 

@@ -1,9 +1,12 @@
 """Statistics of weights: mean, effective sample size, tails, Bennett's acceptance ratio."""
 
+from typing import Any
+
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from ..units import FloatArray
+from ..errors import InputError
+from ..units import FloatArray, numbers
 
 MAX_PARETO_INDEX = 0.7
 """A Pareto index above this means that the error bar is not to be trusted."""
@@ -18,12 +21,26 @@ def log_mean_weight(log_weights: FloatArray) -> float:
     return float(logsumexp(log_weights) - np.log(len(log_weights)))
 
 
+def checked_log_weights(log_weights: Any) -> FloatArray:
+    """One log-weight a lift, shape=(n,).
+
+    Raises:
+        InputError: they are not, as where each lift has several.
+    """
+    found = numbers(log_weights)
+    if found.ndim != 1:
+        given = f"of shape {np.shape(log_weights)}" if found.ndim else repr(log_weights)
+        raise InputError(f"`log_weights` are {given}: give numbers of shape (n,), one log-weight each")
+    return found
+
+
 def effective_sample_size(log_weights: FloatArray) -> float:
     """Kish's (sum w)^2 / sum w^2 (Survey Sampling, 1965); 0 if every weight is zero.
 
     Args:
         log_weights: shape=(n,), minus infinity where a lift failed.
     """
+    log_weights = checked_log_weights(log_weights)
     if not np.isfinite(log_weights).any():
         return 0.0
     return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
@@ -34,7 +51,11 @@ def pareto_index(log_weights: FloatArray) -> float:
 
     Above 0.7 the error bar of mean(w) is not to be trusted (Vehtari et al. 2024, arXiv 1507.02646). NaN below 25
     finite weights.
+
+    Args:
+        log_weights: shape=(n,), minus infinity where a lift failed.
     """
+    log_weights = checked_log_weights(log_weights)
     finite = np.sort(log_weights[np.isfinite(log_weights)])
     if len(finite) < 25:
         return float("nan")
@@ -49,15 +70,6 @@ def pareto_index(log_weights: FloatArray) -> float:
     profile = n_tail * (np.log(-theta / k) - k - 1)
     posterior_mean = np.average(theta, weights=np.exp(profile - logsumexp(profile)))
     return float(np.log1p(-posterior_mean * excess).mean())
-
-
-def bootstrap_log_mean(log_weights: FloatArray, rng: np.random.Generator, n_bootstrap: int = 200) -> FloatArray:
-    """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
-    n = len(log_weights)
-    shift = log_weights.max()
-    weights = np.exp(log_weights - shift) if np.isfinite(shift) else np.zeros(n)
-    with np.errstate(divide="ignore"):
-        return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
 
 
 def log_bar(forward: FloatArray, reverse: FloatArray) -> FloatArray:

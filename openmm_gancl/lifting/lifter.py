@@ -27,7 +27,7 @@ from ..generator.model import LiftingModel
 from ..sampling.langevin import maxwell_boltzmann
 from ..sampling.own_frames import hydrogens_in_order
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, whole_number
+from ..units import FloatArray, numbers, whole_number
 from .fixed_lifts import FixedLifter, on_device_of
 from .label_proposals import LabelProposal, UniformProposal
 from .latent_relaxation import LatentMoves, choose_moves, choose_step
@@ -167,9 +167,13 @@ class Lifter:
             system.temperature,
         )
         if schedule is not None:
-            if len(schedule) != relax_steps + 1:
-                raise InputError(f"the schedule has {len(schedule)} kicks: give relax_steps + 1 = {relax_steps + 1}")
-            self.protocol = replace(self.protocol, schedule=np.asarray(schedule, dtype=float))
+            kicks = numbers(schedule)
+            if kicks.shape != (relax_steps + 1,) or not np.isfinite(kicks).all():
+                raise InputError(
+                    f"the schedule has {kicks.size} kicks, {int(np.isfinite(kicks).sum())} of them numbers: give "
+                    f"relax_steps + 1 = {relax_steps + 1}"
+                )
+            self.protocol = replace(self.protocol, schedule=kicks)
 
     def _set_target(
         self,

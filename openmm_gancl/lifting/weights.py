@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coordinates.restraint_energies import restraint_energies
+from ..errors import checked
+from ..free_energy.weight_statistics import checked_log_weights
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..system.constraints import MAX_CONSTRAINT_ERROR
@@ -145,6 +147,7 @@ def accepts(after: float, before: float | None, rng: np.random.Generator) -> boo
     return before is None or bool(np.isfinite(before) and log_u < after - before)
 
 
+@checked
 def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tuple[IntArray, BoolArray]:
     """Independence Metropolis chain over lifts: exact, with the state carrying its weight.
 
@@ -159,6 +162,7 @@ def accept_metropolis(log_weights: FloatArray, rng: np.random.Generator) -> tupl
         states, shape=(n,): the lift that the chain is at after each proposal (-1 before the first finite weight);
         accepted, shape=(n,): whether the proposal was taken.
     """
+    log_weights = checked_log_weights(log_weights)
     states = np.empty(len(log_weights), dtype=np.int64)
     accepted = np.zeros(len(log_weights), dtype=bool)
     current = -1

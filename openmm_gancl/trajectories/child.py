@@ -5,6 +5,7 @@ process works on the frames before. Where processes cannot fork, frames are read
 """
 
 import os
+import select
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from ..files import MAX_EXPANSION, MAX_MEMORY, Child, child_process, write_whole
 
 MAX_READING_SECONDS, MIN_READING_RATE = 20, 100_000
 """Of the processor, that reading any file may take, and bytes a second beyond that: a reader in circles takes more."""
+
+LEAVING_SECONDS = 1.0
+"""That a child which has said all has to end by itself."""
 
 FRAMES, FINISHED, REFUSED = range(3)
 """What a message says: frames follow, there are no more, an `InputError`."""
@@ -90,13 +94,14 @@ def _received(path: Path, topology: Any, child: Child) -> Iterator[Any]:
     stream, begun = _Stream(child.pipe), 0
     while (head := stream.take(HEADER.size)) is not None:
         what, count, boxed = HEADER.unpack(head)
-        if what == FINISHED:
-            return
-        if what == REFUSED:
+        if what != FRAMES:
             text = stream.take(count)
             if text is None:
                 break
-            raise InputError(text.decode())
+            select.select([child.pipe], [], [], LEAVING_SECONDS)  # until it is closed
+            if what == REFUSED:
+                raise InputError(text.decode())
+            return
         arrays = [stream.array(count, topology.n_atoms, 3), stream.array(count)]
         arrays += [stream.array(count, 3), stream.array(count, 3)] if boxed else []
         if any(array is None for array in arrays):

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -6,10 +7,13 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +23,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+import openmm_gancl
 from openmm_gancl.cli import app, doctor, reporting
 from openmm_gancl.cli.exit_codes import exit_codes
 from openmm_gancl.cli.options import as_options
@@ -385,6 +390,15 @@ def test_own_frames_train_a_model(finished, tmp_path, capfd):
     refused(gancl("train", SYSTEM, *own, "--cv", "phi:2", "-o", tmp_path / "m.safetensors"), "phi:2 is no label")
     refused(gancl("train", SYSTEM, *own), "-o model.safetensors")
     refused(gancl("train", SYSTEM, *own, "-o", tmp_path / "m.pt"), "name it m.safetensors")
+    model = ("-o", tmp_path / "m.safetensors")
+    refused(gancl("train", SYSTEM, *own[2:], *model), "own frames need --top FILE")
+    refused(gancl("train", SYSTEM, *own[:-1], "-1", *model), "--latent is -1: give at least 0")
+    # into a run folder
+    refused(gancl("train", SYSTEM, *own, "-o", tmp_path / "run"), "--latent is of the product generator")
+    refused(gancl("train", SYSTEM, *own[2:4], "-o", tmp_path / "run"), "own frames need --top FILE: name it")
+    refused(gancl("train", folder, *own[:4], "-o", tmp_path / "run"), "is a run folder, where the model goes")
+    refused(gancl("train", folder, *own[:2]), "--top, --cv and --log-weights belong to own frames")
+    assert not (tmp_path / "run").exists()
 
 
 def test_own_labels_are_matched_by_their_atoms():
@@ -497,6 +511,16 @@ def test_pairs_of_versions_that_do_not_fit_are_known(monkeypatch):
     assert torch_force.why_not_torch() == ""
 
 
+def test_without_openmm_torch_there_is_nothing_that_does_not_fit(monkeypatch):
+    def missing(name):
+        raise torch_force.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(torch_force.metadata, "version", missing)
+    monkeypatch.setitem(sys.modules, "openmmtorch", None)
+    assert torch_force.why_not_torch() == ""
+    assert torch_force.torch_force_type.__wrapped__() is None
+
+
 def test_the_doctor_names_a_remedy(monkeypatch):
     def broken():
         raise ImportError("libX.so: no such file")
@@ -517,6 +541,52 @@ def test_the_environment_is_explained_in_one_sentence(capsys, tmp_path):
         with pytest.raises(typer.Exit) as ended, exit_codes(False):
             raise error
         assert ended.value.exit_code == code and message in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package():
+    result = gancl("--version")
+    assert result.exit_code == 0 and result.stdout == f"openmm-gancl {openmm_gancl.__version__}\n"
+
+
+STEP = """
+import time
+from openmm_gancl.cli import reporting
+reporter = reporting.make_reporter()
+with reporter.step("fitting the map", 4) as done:
+    done(2)
+    time.sleep(0.3)  # bars are drawn ten times a second
+reporter.note("all of [bold]x[/bold] was sampled")
+"""
+
+
+def on_a_terminal(code, columns):
+    """Lines that a terminal shows one after the other, without what moves its cursor or colours them."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
+    )
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # of a terminal that nobody has open any more
+        while part := os.read(ours, 4096):
+            written += part
+    os.close(ours)
+    assert process.wait() == 0, written.decode()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_terminal_has_bars_that_fit_into_it(columns):
+    lines = on_a_terminal(STEP, columns)
+    steps, note = lines[:-1], "".join(lines[-1:])
+    assert all("fitting the map" in line for line in steps)
+    assert any(" 50 %" in line for line in steps) and "100 %" in steps[-1]
+    assert max(map(len, steps)) <= columns
+    assert all(("\u2501" in line and "left" in line) == (columns == 80) for line in steps)
+    assert note == "note: all of [bold]x[/bold] was sampled"  # what looks like markup is text
 
 
 def test_a_log_hears_of_a_step_that_says_nothing_of_itself(monkeypatch, capsys):

@@ -178,3 +178,31 @@ def test_a_constant_has_no_error_and_few_lifts_are_said(at_labels):
     some = at_labels.select(np.arange(len(at_labels)) % 300 < 6)
     (doubt,) = averages_at_labels(some, fast).doubts()
     assert "of 15 labels have fewer than 10 effective lifts" in doubt
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"labels": np.zeros((3, 2))}, r"labels of shape \(3, 2\) and log-weights of shape \(3,\): give \(3, 1\)"),
+        ({"log_weights": np.zeros(4)}, r"log-weights of shape \(4,\): give \(3, 1\) and \(3,\)"),
+        ({"log_weights": np.array([0.0, np.nan, 0.0])}, "log-weights are NaN or infinite: give minus infinity"),
+        ({"log_weights": np.array([0.0, np.inf, 0.0])}, "log-weights are NaN or infinite: give minus infinity"),
+        ({"labels": np.array([[0.0], [np.nan], [0.0]])}, "with a weight has NaN in its positions or labels"),
+        ({"positions": np.full((3, 1, 3), np.nan)}, "with a weight has NaN in its positions or labels"),
+    ],
+)
+def test_what_is_no_ensemble(toy, part, words):
+    """An average would be NaN, or of rows that do not belong together."""
+    whole = Ensemble.of_positions(np.zeros((3, 1, 3)), toy)
+    assert whole.ok.all()
+    with pytest.raises(InputError, match=words):
+        replace(whole, **part)
+
+
+def test_lifts_at_fixed_labels_are_an_ensemble_and_those_of_a_file_none(toy, learned, at_labels):
+    lifts = gancl.Lifter(toy, learned.model).lift(LABELS, seed=3)
+    assert lifts.mode == "fixed" and at_labels.fixed
+    found = Ensemble.of_lifts(lifts)
+    assert found.fixed and found.log_label_density is None and np.array_equal(found.labels, LABELS)
+    with pytest.raises(InputError, match="these lifts have no positions"):
+        Ensemble.of_lifts(replace(lifts, positions=np.empty((len(lifts), 0, 3))))

@@ -135,6 +135,14 @@ def test_without_dask_the_remedy_is_named(monkeypatch):
         pass
 
 
+def test_a_scheduler_is_an_address_or_a_file():
+    with (
+        pytest.raises(InputError, match=r"`scheduler` scheduler.jsn is no file and no"),
+        dask_executor("scheduler.jsn"),
+    ):
+        pass
+
+
 @pytest.mark.executors
 def test_a_scheduler_that_does_not_answer(tmp_path, monkeypatch):
     pytest.importorskip("distributed")
@@ -144,8 +152,6 @@ def test_a_scheduler_that_does_not_answer(tmp_path, monkeypatch):
     for scheduler in ("tcp://127.0.0.1:9", "nonsense://x", str(broken)):
         with pytest.raises(InputError, match="no Dask scheduler answers at"), dask_executor(scheduler):
             pass
-    with pytest.raises(InputError, match="is no file and no address"), dask_executor("scheduler.jsn"):
-        pass
 
 
 def test_the_command_line_takes_one_kind_of_workers(tmp_path):

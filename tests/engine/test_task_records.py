@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openmm_gancl.engine import task_records
+from openmm_gancl.engine import task_records, versions
 from openmm_gancl.engine.interrupts import noticed_interrupts
 from openmm_gancl.engine.task_records import HASH, SUFFIX, TaskRecords
 from openmm_gancl.engine.tasks import recorded_by, run_tasks
@@ -234,3 +234,9 @@ def test_results_come_back_as_they_were():
     for result in ({1}, np.array([None]), lambda: 0, np.float64(1.0)):
         with pytest.raises((TypeError, ValueError)):
             task_records._written(result)
+
+
+def test_packages_that_are_not_installed_have_no_version(monkeypatch):
+    monkeypatch.setattr(versions, "PACKAGES", ("numpy", "no-such-package"))
+    found = versions.package_versions.__wrapped__()
+    assert found["numpy"] == np.__version__ and found["no-such-package"] == "unknown"

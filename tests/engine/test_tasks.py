@@ -96,6 +96,28 @@ def test_workers_that_keep_dying_are_reported(tmp_path):
     assert len((tmp_path / "0").read_text()) <= 3
 
 
+@pytest.mark.parametrize(
+    ("tasks", "options", "words"),
+    [
+        (5, {}, "^`tasks` of run_tasks are 5: give a list"),
+        (None, {}, "^`tasks` of run_tasks are None: give a list"),
+        ([1], {"workers": "two"}, "^`workers` is two: give a whole number from 1 up"),
+        ([1], {"workers": 0}, "^`workers` is 0: "),
+        ([1], {"workers": None}, "^`workers` is None: "),
+        ([1], {"progress": True}, "^`progress` of run_tasks is a bool: give a function$"),
+    ],
+)
+def test_arguments_that_are_none_are_refused_before_a_task_is_run(tasks, options, words):
+    ran = []
+    with pytest.raises(InputError, match=words):
+        run_tasks(ran.append, tasks, **options)
+    assert not ran
+
+
+def test_counts_of_numpy_and_any_iterable_are_taken():
+    assert run_tasks(abs, (number for number in (-1, 2)), workers=np.int64(1)) == [1, 2]
+
+
 def ended(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"

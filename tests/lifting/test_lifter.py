@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import chi2, norm
 
 from openmm_gancl import InputError, Lifter, load_system
+from openmm_gancl.free_energy import effective_sample_size
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting import accept_metropolis
 
@@ -66,9 +67,46 @@ def test_the_log_weight_is_the_sum_of_its_stored_parts(system, model):
     assert (lifts.log_encoder_label == 0).all()
 
 
-def test_a_schedule_of_the_wrong_length_is_refused(system, model):
-    with pytest.raises(InputError, match="11 kicks"):
-        Lifter(system, model, relax_steps=20, schedule=np.linspace(0, 1, 11), platform="Reference")
+@pytest.mark.parametrize("schedule", [np.linspace(0, 1, 11), [0.0, np.nan, 1.0], 3.0, "linear"])
+def test_a_schedule_that_is_none_is_refused(system, model, schedule):
+    with pytest.raises(InputError, match=r"the schedule has \d+ kicks, \d+ of them numbers: give relax_steps . 1 = 3"):
+        Lifter(system, model, relax_steps=2, schedule=schedule, platform="Reference")
+
+
+def test_any_schedule_has_the_mean_weight_of_the_linear_one(system):
+    """Whatever the way, the mean weight is the restrained ensemble's; false alarms as at 3.5 sigma."""
+    near = untrained_model(system, seed=1, latent_size=1, strength=0.2, widths={"cartesian": 0.1})
+    labels, steps, options = np.full((1500, 1), -1.0), np.linspace(0, 1, 41), {"platform": "Reference"}
+    plain = Lifter(system, near, relax_steps=40, **options).lift(labels, seed=1)
+    means, errors = [], []
+    for seed, schedule in enumerate((steps, steps**2, np.sqrt(steps)), start=1):
+        lifts = Lifter(system, near, relax_steps=40, schedule=schedule, **options).lift(labels, seed=seed)
+        assert np.array_equal(lifts.log_weights, plain.log_weights) == (schedule is steps)
+        weights = np.exp(lifts.log_weights)
+        means.append(weights.mean())
+        errors.append(weights.std() / np.sqrt(len(weights)))
+        assert effective_sample_size(lifts.log_weights) > 200 and errors[-1] < 0.05 * means[-1]
+    z = (np.array(means[1:]) - means[0]) / np.hypot(errors[1:], errors[0])
+    assert np.abs(z).max() < 3.5, (means, errors)
+
+
+def test_what_is_given_in_place_of_a_system_a_model_or_a_way(system, model):
+    with pytest.raises(InputError, match="given are str and LiftingModel: give a system"):
+        Lifter("double_well_oscillators", model)
+    with pytest.raises(InputError, match="relax is 'langevin': choose none, latent, context, auto"):
+        Lifter(system, model, relax="langevin")
+    with pytest.raises(InputError, match="the product generator knows no density of its lifts"):
+        Lifter(system, model, relax="latent")
+    with pytest.raises(InputError, match="mode is 'free': choose restrained or unrestrained"):
+        Lifter(system, model, mode="free", platform="Reference")
+
+
+def test_frames_outside_the_declared_state_have_no_way_back():
+    peptide = load_system("alanine_dipeptide_vacuum")
+    lifter = Lifter(peptide, untrained_model(peptide, seed=1), relax_steps=2, platform="Reference")
+    mirrored = peptide.positions[None] * [1.0, 1.0, -1.0]
+    with pytest.raises(InputError, match="some frames lie outside the declared state"):
+        lifter.reverse(mirrored, peptide.slow.transform(mirrored), seed=1)
 
 
 def test_no_labels_are_refused(system, model):

@@ -10,7 +10,7 @@ import pytest
 
 from openmm_gancl import Lifter, TrainingOptions, load_system, sample_windows
 from openmm_gancl.engine.tasks import available_workers
-from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.free_energy.weight_statistics import effective_sample_size, log_mean_weight
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.training import train
 from openmm_gancl.lifting.reverse_check import check_lifts, pooled_z
@@ -27,6 +27,14 @@ CASES = {  # relax steps, lifts a label, largest error in kT, least effective sa
     "untrained": (3000, 1800, 0.15, 50),
 }
 N_TESTS = 3 * len(LABELS) + 2
+
+
+def bootstrap_log_mean(log_weights, rng, n_bootstrap=200):
+    """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
+    n, shift = len(log_weights), log_weights.max()
+    weights = np.exp(log_weights - shift) if np.isfinite(shift) else np.zeros(n)
+    with np.errstate(divide="ignore"):
+        return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Cards and files from somebody else: nothing happens but a sentence."""
 
 import gc
+import os
 import time
 
 import numpy as np
@@ -134,6 +135,39 @@ def test_a_child_collects_no_context_of_its_parent(kept, monkeypatch):
         gc.enable()
 
 
+class OfTheParent:
+    """In a circle, so that only a collection ends it; a child that does so dies."""
+
+    def __init__(self):
+        self.itself, self.process = self, os.getpid()
+
+    def __del__(self):
+        if os.getpid() != self.process:
+            os._exit(1)
+
+
+forking = {"allocates": False}
+os.register_at_fork(after_in_child=lambda: forking["allocates"] and [[i] for i in range(10**5)])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_nothing_is_collected_before_a_child_is_begun(kept, monkeypatch):
+    """What libraries run in it after a fork allocates, and would have the parent's objects collected."""
+    monkeypatch.setitem(forking, "allocates", True)
+    if not kept:
+        monkeypatch.setattr(files.gc, "disable", lambda: None)
+    gc.collect()
+    assert gc.isenabled()
+    for _ in range(3):
+        OfTheParent()
+    if kept:
+        assert files.in_child(lambda: 3, "it", 0) == 3
+    else:
+        with pytest.raises(InputError, match="crashes its reader"):
+            files.in_child(lambda: 3, "it", 0)
+    assert gc.isenabled()
+
+
 def test_a_child_hands_over_what_it_made_and_why_it_did_not(tmp_path):
     assert files.in_child(lambda: {"a": np.arange(10**6)}, "it", 0)["a"].sum() == 499999500000
 
@@ -146,10 +180,41 @@ def test_a_child_hands_over_what_it_made_and_why_it_did_not(tmp_path):
         files.in_child(crash, "it", 0)
 
 
+def test_without_children_it_is_run_here(monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    assert files.in_child(os.getpid, "it", 0) == os.getpid()
+
+
 def crash():
     import ctypes
 
     ctypes.string_at(0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file .*a.json: check its name"),
+        (b'{"a": ', "cannot read .*a.json .*: give the file as it was written"),
+        (b"\xff\xfe", "cannot read .*a.json"),
+        (b"[" * 10**5, "cannot read .*a.json .*recursion"),
+        (b" " * 2049, "cannot read .*a.json .it is larger than 0 MiB"),
+    ],
+)
+def test_what_is_no_json(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 2048 if content and content.isspace() else 2**20)
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        files.load_json(tmp_path / "a.json")
+
+
+def test_arrays_that_are_larger_than_any_of_ours(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", a=np.zeros(100))
+    assert files.load_arrays(tmp_path / "a.npz")["a"].shape == (100,)
+    monkeypatch.setattr(files, "MAX_ARRAY_BYTES", 500)
+    with pytest.raises(InputError, match=r"a.npz holds more than 0 GiB: give a smaller file"):
+        files.load_arrays(tmp_path / "a.npz")
 
 
 def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):

@@ -99,6 +99,8 @@ def set_words(path, target, changes, order=">i"):
     ("name", "changes", "message"),
     [
         ("t.trr", {24 + 4 * 7: -76 - 8}, "sizes that do not fit"),  # leads back to the frame's own beginning
+        ("t.trr", {0: 1994}, "is no TRR file, or broken at frame 0"),
+        ("t.trr", {52: 0}, "frame 0 .no positions"),
         ("t.trr", {64: 0}, "not have the 15 atoms"),
         ("t.trr", {64: 2**31 - 1}, "not have the 15 atoms"),
         ("t.xtc", {4: 2**31 - 1}, "not have the 15 atoms"),
@@ -114,11 +116,64 @@ def test_sizes_are_checked_before_anything_is_read(folder, tmp_path, name, chang
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({92: -200}, "a title of -200"), ({268: -2}, "not have the 15 atoms")]
+    ("changes", "message"),
+    [
+        ({4: 0}, "is no DCD file: check its name"),
+        ({40: 15}, "15 fixed atoms of 15"),
+        ({92: -200}, "a title of -200"),
+        ({268: -2}, "not have the 15 atoms"),
+    ],
 )
 def test_headers_of_dcd_files_are_checked(folder, tmp_path, changes, message):
     path = set_words(folder / "t.dcd", tmp_path / "t.dcd", changes, "<i")
     with pytest.raises(InputError, match=message):
+        read_series(path, folder / "t.pdb", "phi:2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept", "message"),
+    [
+        ("dcd", 60, "is no DCD file"),
+        ("dcd", 94, "is cut off within its header"),
+        ("dcd", -8, "is cut off within frame 3"),
+        ("trr", 50, "is cut off within frame 0"),
+        ("trr", -8, "is cut off within frame 3"),
+        ("xtc", 50, "is cut off within frame 0"),
+        ("xtc", -8, "is cut off within frame 3"),
+    ],
+)
+def test_files_that_are_cut_off_are_refused_and_not_read_in_part(folder, tmp_path, kind, kept, message):
+    path = tmp_path / f"t.{kind}"
+    path.write_bytes((folder / f"t.{kind}").read_bytes()[:kept])
+    with pytest.raises(InputError, match=message):
+        read_series(path, folder / "t.pdb", "phi:2")
+
+
+def test_small_molecules_whose_xtc_is_not_compressed(tmp_path):
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("GAS", topology.add_chain())
+    for i in range(3):
+        topology.add_atom(f"AR{i}", mdtraj.element.argon, residue)
+    x = np.random.default_rng(1).normal(size=(5, 3, 3)).astype(np.float32)
+    frames = mdtraj.Trajectory(x, topology)
+    frames.save(str(tmp_path / "w.xtc"))
+    frames[0].save(str(tmp_path / "w.pdb"))
+    found = read_series(tmp_path / "w.xtc", tmp_path / "w.pdb", "distance:0,2").values[:, 0]
+    assert found == pytest.approx(np.linalg.norm(x[:, 0] - x[:, 2], axis=1), abs=2e-3)
+    path = set_words(tmp_path / "w.xtc", tmp_path / "broken.xtc", {52: 4})
+    with pytest.raises(InputError, match="sizes that do not fit each other"):
+        read_series(path, tmp_path / "w.pdb", "distance:0,2")
+
+
+@pytest.mark.parametrize("kind", ["xtc", "trr", "dcd", "nc"])
+def test_without_children_the_same_is_read(folder, tmp_path, monkeypatch, kind):
+    """Where processes cannot fork."""
+    expected = read_series(folder / f"t.{kind}", folder / "t.pdb", "phi:2").values
+    monkeypatch.delattr(os, "fork")
+    assert np.array_equal(read_series(folder / f"t.{kind}", folder / "t.pdb", "phi:2").values, expected)
+    path = tmp_path / f"t.{kind}"
+    path.write_bytes((folder / f"t.{kind}").read_bytes()[:50])
+    with pytest.raises(InputError, match=rf"t\.{kind}"):
         read_series(path, folder / "t.pdb", "phi:2")
 
 

@@ -66,16 +66,14 @@ def _named(names: Sequence[str], place: FloatArray) -> str:
     return " and ".join(f"{name} = {x:.3g}" for name, x in zip(names, place, strict=False))
 
 
-def box_doubts(surface: FreeEnergySurface, boxes: Sequence[Basin], series: Series, blocks: Blocks) -> list[str]:
+def box_doubts(surface: FreeEnergySurface, boxes: Sequence[Basin], values: FloatArray) -> list[str]:
     """Basins with frames in them where the surface has no bin, for too few of these are independent.
 
     Args:
         surface: over d coordinates.
         boxes: basins that are asked for.
-        series: of the trajectories.
-        blocks: the frames used.
+        values: shape=(n, d), of the frames used.
     """
-    values = np.asarray(series.values[blocks.frames(), : surface.energy.ndim], dtype=float)
     known = bin_centres(surface.edges)[np.isfinite(surface.energy.ravel())]
     return [
         f"{box.name} lies beyond the surface, where fewer than ten independent samples are: its population may be "
@@ -86,37 +84,44 @@ def box_doubts(surface: FreeEnergySurface, boxes: Sequence[Basin], series: Serie
 
 
 def visit_notes(
-    probability: FloatArray, surface: FreeEnergySurface, boxes: Sequence[Basin], series: Series, blocks: Blocks
+    probability: FloatArray,
+    surface: FreeEnergySurface,
+    boxes: Sequence[Basin],
+    values: FloatArray,
+    starts: IntArray,
 ) -> tuple[list[str], list[str]]:
     """Notes, and doubts, about basins that trajectories seldom came into, the largest left out.
 
     Args:
         probability: shape=(n_0, ...), of the bins.
         surface: over d coordinates.
-        boxes: basins that are asked for, or none.
-        series: of the trajectories.
-        blocks: the frames used.
+        boxes: basins that are asked for, which may overlap; those of the surface by default.
+        values: shape=(n, d), of the frames used.
+        starts: shape=(n_trajectories,), the first of them of each trajectory.
     """
-    masks = find_basins(surface)
-    if boxes:
-        inside = box_masks(surface, boxes)
-        masks = np.concatenate([inside, masks & ~inside.any(axis=0)])
-    lowest = np.array(lowest_bins(surface, masks))
-    masks, places = masks[lowest >= 0], bin_centres(surface.edges)[lowest[lowest >= 0]]
-    if len(masks) < 2:
-        return [], []
-    frames, populations = blocks.frames(), masks.reshape(len(masks), -1) @ probability.ravel() / probability.sum()
-    values = np.asarray(series.values[frames, : surface.energy.ndim], dtype=float)
-    visits = basin_visits(surface, masks, values, np.searchsorted(frames, series.starts[:-1]))
+    found = find_basins(surface)
+    known = np.isfinite(surface.energy)
+    if boxes:  # each of them, and the basins beside it
+        rows = [([box.name], np.concatenate([box_masks(surface, [box]) & known, found])) for box in boxes]
+        rows = [(names, np.concatenate([masks[:1], masks[1:] & ~masks[0]])) for names, masks in rows if masks[0].any()]
+    else:
+        rows = [(["the basin"] * len(found), found)]
     notes: list[str] = []
     doubts: list[str] = []
-    for i in np.flatnonzero((visits < FEWEST_VISITS) & (np.arange(len(masks)) != populations.argmax())):
-        name = next((box.name for box in boxes if box.contains(places[i : i + 1])[0]), "the basin")
-        sentence = (
-            f"the trajectories came only {_times(visits[i])} into {name} near {_named(surface.names, places[i])}: its "
-            "population may be wrong by more than its error bar says; sample for longer"
-        )
-        (doubts if populations[i] >= NOTEWORTHY else notes).append(sentence)
+    for names, masks in rows:
+        masks = masks[masks.any(axis=tuple(range(1, masks.ndim)))]
+        if len(masks) < 2:
+            continue
+        populations = masks.reshape(len(masks), -1) @ probability.ravel() / probability.sum()
+        visits, lowest = basin_visits(surface, masks, values, starts), lowest_bins(surface, masks)
+        for i, name in enumerate(names):
+            if visits[i] < FEWEST_VISITS and i != populations.argmax():
+                sentence = (
+                    f"the trajectories came only {_times(visits[i])} into {name} near "
+                    f"{_named(surface.names, bin_centres(surface.edges)[lowest[i]])}: its population may be wrong by "
+                    "more than its error bar says; sample for longer"
+                )
+                (doubts if populations[i] >= NOTEWORTHY else notes).append(sentence)
     return notes, doubts
 
 
@@ -174,3 +179,32 @@ def cut_doubts(surface: FreeEnergySurface, series: Series, blocks: Blocks) -> li
             for k in np.flatnonzero(rare & (entries > 0))
         ]
     return doubts
+
+
+def basin_notes(
+    probability: FloatArray,
+    surface: FreeEnergySurface,
+    boxes: Sequence[Basin],
+    series: Series,
+    blocks: Blocks,
+    *,
+    open_ends: bool,
+    cut: bool,
+) -> tuple[list[str], list[str]]:
+    """Notes, and doubts, about populations of basins.
+
+    Args:
+        probability: shape=(n_0, ...), of the bins.
+        surface: over d coordinates.
+        boxes: basins that are asked for; those of the surface by default.
+        series: of the trajectories.
+        blocks: the frames used.
+        open_ends: whether the surface ends where samples become few.
+        cut: whether frames were cut for want of equilibration.
+    """
+    frames = blocks.frames()
+    values = np.asarray(series.values[frames, : surface.energy.ndim], dtype=float)
+    starts = np.searchsorted(frames, series.starts[:-1])
+    notes, doubts = visit_notes(probability, surface, boxes, values, starts)
+    doubts += box_doubts(surface, boxes, values) if open_ends else []
+    return notes, doubts + (cut_doubts(surface, series, blocks) if cut else [])

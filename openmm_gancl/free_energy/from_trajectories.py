@@ -16,13 +16,13 @@ from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, thermal_energy, whole_number
-from .basin_visits import box_doubts, cut_doubts, visit_notes
+from .basin_visits import basin_notes
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
-from .ranges import end_notes, resolution_doubts, surface_range
+from .ranges import SurfaceRange, end_notes, resolution_doubts, surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
@@ -178,7 +178,10 @@ def _notes(
     ]
 
 
-def _check_asked(observations: Any, method: str, bins: Any, n_bootstrap: Any, seed: Any) -> None:
+def _asked(
+    observations: Any, method: str, bins: int | None, n_bootstrap: int, seed: int
+) -> tuple[int | None, int, int]:
+    """Whole numbers of bins, of replicates and of the seed, all arguments checked."""
     if not isinstance(observations, Observations):
         raise InputError(f"`observations` is a {type(observations).__name__}: give those of `trajectories.read`")
     if observations.n_surface not in DEFAULT_BINS:
@@ -191,6 +194,7 @@ def _check_asked(observations: Any, method: str, bins: Any, n_bootstrap: Any, se
         whole_number("`bins`", bins, 2)
     whole_number("`n_bootstrap`", n_bootstrap, 2)
     whole_number("`seed`", seed, 0)
+    return None if bins is None else int(bins), int(n_bootstrap), int(seed)
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,26 @@ class _Weighted:
         return n * effective_sample_size(log_weights) / len(log_weights), share
 
 
+def _surface_notes(
+    series: Series,
+    weighted: _Weighted,
+    covered: SurfaceRange,
+    surface: FreeEnergySurface,
+    probability: FloatArray,
+    basins: Sequence[Basin],
+    ranges: Sequence[tuple[float, float]],
+    discard: int | Literal["auto"],
+) -> tuple[list[str], list[str]]:
+    """Notes and doubts about bins, ends and basins of the surface."""
+    open_ends, cut = not ranges, discard == "auto"
+    notes = end_notes(covered, series.names) if open_ends else []
+    doubts = resolution_doubts(probability, covered.edges, series, weighted.blocks)
+    if weighted.windows is not None:
+        return notes, doubts
+    more = basin_notes(probability, surface, basins, series, weighted.blocks, open_ends=open_ends, cut=cut)
+    return notes + more[0], doubts + more[1]
+
+
 @checked
 def analyse(
     observations: Observations,
@@ -265,8 +289,7 @@ def analyse(
     Raises:
         InputError: frames too few for an error bar.
     """
-    _check_asked(observations, method, bins, n_bootstrap, seed)
-    bins, n_bootstrap, seed = None if bins is None else int(bins), int(n_bootstrap), int(seed)
+    bins, n_bootstrap, seed = _asked(observations, method, bins, n_bootstrap, seed)
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard)
@@ -278,13 +301,7 @@ def analyse(
     names = [basin.name for basin in basins] or _letters(len(masks))
     rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
     places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
-    notes += [] if ranges else end_notes(covered, series.names)
-    doubts += resolution_doubts(density.probability, edges, series, weighted.blocks)
-    if weighted.windows is None:
-        more = visit_notes(density.probability, surface, basins, series, weighted.blocks)
-        notes, doubts = notes + more[0], doubts + more[1]
-        doubts += [] if ranges else box_doubts(surface, basins, series, weighted.blocks)
-        doubts += cut_doubts(surface, series, weighted.blocks) if discard == "auto" else []
+    more = _surface_notes(series, weighted, covered, surface, density.probability, basins, ranges, discard)
     return TrajectoryAnalysis(
         surface=surface,
         density=density,
@@ -295,8 +312,8 @@ def analyse(
         barriers=basin_barriers(surface, deviations, lowest, names),
         settling=partial(convergence_of, surface, density, rows, names, draws),
         windows=weighted.windows,
-        notes=notes,
-        doubts=doubts,
+        notes=notes + more[0],
+        doubts=doubts + more[1],
     )
 
 

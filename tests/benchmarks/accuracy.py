@@ -17,7 +17,7 @@ import numpy as np
 
 from openmm_gancl.coordinates.restraint_energies import sample_restraint
 from openmm_gancl.engine.tasks import available_workers
-from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.free_energy.weight_statistics import effective_sample_size, log_mean_weight
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.generator.model import load_model
 from openmm_gancl.lifting.draws import draw
@@ -26,6 +26,14 @@ from openmm_gancl.system.library import load_system
 
 REFERENCES = Path(__file__).parent.parent / "data"
 CEILING = 10.0
+
+
+def bootstrap_log_mean(log_weights, rng, n_bootstrap=200):
+    """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
+    n, shift = len(log_weights), log_weights.max()
+    weights = np.exp(log_weights - shift) if np.isfinite(shift) else np.zeros(n)
+    with np.errstate(divide="ignore"):
+        return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
 
 
 def surface_accuracy(path, reference, kT, ceiling=CEILING):

@@ -14,6 +14,7 @@ from openmm_gancl.free_energy.weight_statistics import effective_sample_size, lo
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.generator.training import train
 from openmm_gancl.lifting.reverse_check import check_lifts, pooled_z
+from tests.benchmarks.accuracy import bootstrap_log_mean
 
 from .statistics import z_limit
 
@@ -27,14 +28,6 @@ CASES = {  # relax steps, lifts a label, largest error in kT, least effective sa
     "untrained": (3000, 1800, 0.15, 50),
 }
 N_TESTS = 3 * len(LABELS) + 2
-
-
-def bootstrap_log_mean(log_weights, rng, n_bootstrap=200):
-    """Bootstrap replicates of log mean(w), shape=(n_bootstrap,)."""
-    n, shift = len(log_weights), log_weights.max()
-    weights = np.exp(log_weights - shift) if np.isfinite(shift) else np.zeros(n)
-    with np.errstate(divide="ignore"):
-        return np.log(weights[rng.integers(0, n, size=(n_bootstrap, n))].mean(axis=1)) + shift
 
 
 @pytest.fixture(scope="module")

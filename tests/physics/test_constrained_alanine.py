@@ -14,9 +14,10 @@ from scipy.stats import t
 from openmm_gancl import Lifter, TrainingOptions, analyse_windows, learn, load_system, sample_windows, train
 from openmm_gancl.coordinates.restraint_energies import sample_restraint
 from openmm_gancl.engine.tasks import available_workers
-from openmm_gancl.free_energy.weight_statistics import bootstrap_log_mean, effective_sample_size, log_mean_weight
+from openmm_gancl.free_energy.weight_statistics import effective_sample_size, log_mean_weight
 from openmm_gancl.lifting.draws import draw
 from openmm_gancl.system.molecular_system import system_from_objects
+from tests.benchmarks.accuracy import bootstrap_log_mean
 
 from .statistics import FALSE_ALARM
 

@@ -80,6 +80,11 @@ def test_log_weights_are_taken_as_they_come():
         (lambda: gancl.Torsions(("phi",), [4, 6, 8]), "`atoms` is .4, 6, 8.: give numbers of shape .n, 4."),
         (lambda: gancl.ParticleCoordinates(("x",), [[0, 0]], ["low", "high"]), "`domain` is .*: give numbers of shape"),
         (lambda: gancl.free_energy.pareto_index(None), "`log_weights` are None: give numbers of shape .n,., one log-w"),
+        (lambda: gancl.free_energy.pareto_index([0.0, np.nan]), "1 of 2 `log_weights` are NaN or infinite: a lift"),
+        (
+            lambda: accept_metropolis([0.0, np.inf], np.random.default_rng(1)),
+            "1 of 2 `log_weights` are NaN or infinite",
+        ),
         (lambda: gancl.free_energy.pareto_index("x"), "`log_weights` are 'x': give numbers of shape"),
         (lambda: gancl.free_energy.effective_sample_size(3.0), "`log_weights` are 3.0: give numbers of shape"),
         (lambda: gancl.free_energy.effective_sample_size([[0.0, 1.0]] * 2), "`log_weights` are of shape .2, 2.: give"),

@@ -25,12 +25,16 @@ def checked_log_weights(log_weights: Any) -> FloatArray:
     """One log-weight a lift, shape=(n,).
 
     Raises:
-        InputError: they are not, as where each lift has several.
+        InputError: they are not, as where each lift has several, or some are NaN.
     """
     found = numbers(log_weights)
     if found.ndim != 1:
         given = f"of shape {np.shape(log_weights)}" if found.ndim else repr(log_weights)
         raise InputError(f"`log_weights` are {given}: give numbers of shape (n,), one log-weight each")
+    if wrong := np.count_nonzero(np.isnan(found) | np.isposinf(found)):
+        raise InputError(
+            f"{wrong} of {len(found)} `log_weights` are NaN or infinite: a lift that failed has minus infinity"
+        )
     return found
 
 

@@ -44,22 +44,24 @@ def basin_cores(surface: FreeEnergySurface, masks: BoolArray) -> IntArray:
     return cores
 
 
-def basin_visits(surface: FreeEnergySurface, masks: BoolArray, values: FloatArray, starts: IntArray) -> IntArray:
+def visits_of(basins: IntArray, n_basins: int, starts: IntArray) -> IntArray:
     """How often trajectories begin in each basin or come into it from another one, shape=(n_basins,).
 
     Args:
-        surface: over d coordinates.
-        masks: shape=(n_basins, n_0, ...), each with a bin that is known.
-        values: shape=(n, d), of frames, one trajectory after the other.
+        basins: shape=(n,), the core that each frame is in, -1 for none; one trajectory after the other.
+        n_basins: how many there are.
         starts: shape=(n_trajectories,), the first frame of each.
     """
-    bins = bin_indices(values, surface.edges, surface.periods)
-    where = np.where(bins >= 0, basin_cores(surface, masks)[bins], -1)
-    inside = np.flatnonzero(where >= 0)
-    at, trajectory = where[inside], np.searchsorted(starts, inside, side="right")
+    inside = np.flatnonzero(basins >= 0)
+    at, trajectory = basins[inside], np.searchsorted(starts, inside, side="right")
     first = np.ones(len(at), dtype=bool)
     first[1:] = (np.diff(at) != 0) | (np.diff(trajectory) != 0)
-    return np.bincount(at[first], minlength=len(masks))
+    return np.bincount(at[first], minlength=n_basins)
+
+
+def _cores_at(bins: IntArray, surface: FreeEnergySurface, masks: BoolArray) -> IntArray:
+    """The core of a basin that each frame is in, by the frames' bins, -1 for none or outside."""
+    return np.where(bins >= 0, basin_cores(surface, masks)[bins], -1)
 
 
 def _named(names: Sequence[str], place: FloatArray) -> str:
@@ -86,6 +88,7 @@ def box_doubts(surface: FreeEnergySurface, boxes: Sequence[Basin], values: Float
 def visit_notes(
     probability: FloatArray,
     surface: FreeEnergySurface,
+    found: BoolArray,
     boxes: Sequence[Basin],
     values: FloatArray,
     starts: IntArray,
@@ -95,12 +98,12 @@ def visit_notes(
     Args:
         probability: shape=(n_0, ...), of the bins.
         surface: over d coordinates.
+        found: shape=(n_basins, n_0, ...), the basins of the surface.
         boxes: basins that are asked for, which may overlap; those of the surface by default.
         values: shape=(n, d), of the frames used.
         starts: shape=(n_trajectories,), the first of them of each trajectory.
     """
-    found = find_basins(surface)
-    known = np.isfinite(surface.energy)
+    known, bins = np.isfinite(surface.energy), bin_indices(values, surface.edges, surface.periods)
     if boxes:  # each of them, and the basins beside it
         rows = [([box.name], np.concatenate([box_masks(surface, [box]) & known, found])) for box in boxes]
         rows = [(names, np.concatenate([masks[:1], masks[1:] & ~masks[0]])) for names, masks in rows if masks[0].any()]
@@ -113,7 +116,8 @@ def visit_notes(
         if len(masks) < 2:
             continue
         populations = masks.reshape(len(masks), -1) @ probability.ravel() / probability.sum()
-        visits, lowest = basin_visits(surface, masks, values, starts), lowest_bins(surface, masks)
+        visits = visits_of(_cores_at(bins, surface, masks), len(masks), starts)
+        lowest = lowest_bins(surface, masks)
         for i, name in enumerate(names):
             if visits[i] < FEWEST_VISITS and i != populations.argmax():
                 sentence = (
@@ -163,13 +167,14 @@ def cut_doubts(surface: FreeEnergySurface, series: Series, blocks: Blocks) -> li
         if not LEAST_CUT * len(values) <= n_cut < len(values):
             continue
         whole = _histogram(surface, values, blocks.inefficiency[i])
-        masks, begins = find_basins(whole), np.zeros(1, dtype=np.int64)
+        masks = find_basins(whole)
         if len(masks) < 2:
             continue
         bins = bin_indices(values, whole.edges, whole.periods)
         inside, places = masks.reshape(len(masks), -1)[:, bins], bin_centres(whole.edges)[lowest_bins(whole, masks)]
-        entries = basin_visits(whole, masks, values[:n_cut], begins)
-        entries -= np.bincount(basin_cores(whole, masks)[bins[:1]] + 1, minlength=len(masks) + 1)[1:]
+        at = _cores_at(bins[:n_cut], whole, masks)
+        entries = visits_of(at, len(masks), np.zeros(1, dtype=np.int64))
+        entries[at[:1][at[:1] >= 0]] -= 1  # where the trajectory begins
         rare = inside[:, n_cut:].mean(axis=1) <= RARE * inside[:, :n_cut].mean(axis=1)
         which = "the trajectory" if len(blocks.discarded) == 1 else f"trajectory {i + 1}"
         doubts += [
@@ -184,6 +189,7 @@ def cut_doubts(surface: FreeEnergySurface, series: Series, blocks: Blocks) -> li
 def basin_notes(
     probability: FloatArray,
     surface: FreeEnergySurface,
+    found: BoolArray,
     boxes: Sequence[Basin],
     series: Series,
     blocks: Blocks,
@@ -196,6 +202,7 @@ def basin_notes(
     Args:
         probability: shape=(n_0, ...), of the bins.
         surface: over d coordinates.
+        found: shape=(n_basins, n_0, ...), the basins of the surface.
         boxes: basins that are asked for; those of the surface by default.
         series: of the trajectories.
         blocks: the frames used.
@@ -205,6 +212,6 @@ def basin_notes(
     frames = blocks.frames()
     values = np.asarray(series.values[frames, : surface.energy.ndim], dtype=float)
     starts = np.searchsorted(frames, series.starts[:-1])
-    notes, doubts = visit_notes(probability, surface, boxes, values, starts)
+    notes, doubts = visit_notes(probability, surface, found, boxes, values, starts)
     doubts += box_doubts(surface, boxes, values) if open_ends else []
     return notes, doubts + (cut_doubts(surface, series, blocks) if cut else [])

@@ -241,6 +241,7 @@ def _surface_notes(
     covered: SurfaceRange,
     surface: FreeEnergySurface,
     probability: FloatArray,
+    found: BoolArray,
     basins: Sequence[Basin],
     ranges: Sequence[tuple[float, float]],
     discard: int | Literal["auto"],
@@ -251,7 +252,7 @@ def _surface_notes(
     doubts = resolution_doubts(probability, covered.edges, series, weighted.blocks)
     if weighted.windows is not None:
         return notes, doubts
-    more = basin_notes(probability, surface, basins, series, weighted.blocks, open_ends=open_ends, cut=cut)
+    more = basin_notes(probability, surface, found, basins, series, weighted.blocks, open_ends=open_ends, cut=cut)
     return notes + more[0], doubts + more[1]
 
 
@@ -297,11 +298,12 @@ def analyse(
     edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)
     density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)
     surface, deviations = _surface(density, edges, series, temperature, draws)
-    masks: BoolArray = box_masks(surface, basins) if basins else find_basins(surface)
+    found = find_basins(surface)
+    masks: BoolArray = box_masks(surface, basins) if basins else found
     names = [basin.name for basin in basins] or _letters(len(masks))
     rows, lowest = counts.boxes if basins else density.masses(masks), lowest_bins(surface, masks)
     places, (notes, doubts) = bin_centres(edges), _notes(observations, weighted, discard)
-    more = _surface_notes(series, weighted, covered, surface, density.probability, basins, ranges, discard)
+    more = _surface_notes(series, weighted, covered, surface, density.probability, found, basins, ranges, discard)
     return TrajectoryAnalysis(
         surface=surface,
         density=density,

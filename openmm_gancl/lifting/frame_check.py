@@ -36,7 +36,7 @@ from ..sampling.short_windows import MovingRestraint, ShortWindows, displaced_po
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
 from .draws import weigh_coordinates
-from .reverse_check import ReverseCheck, check_reverse, pooled_z
+from .reverse_check import ReverseCheck, check_reverse, efficiency_in_mode, pooled_z
 
 LONGEST_STEP = 0.002
 """ps: frames are compared, not only learned from."""
@@ -57,10 +57,15 @@ FRICTION = 10.0
 
 N_DRAWS, N_ANYWHERE = 256, 64
 """At each label, of which the best weights may decide: of 64 the mean weight of threonine lay low at every label; of
-them so many in any mode, twice as many where its own mode has few."""
+them so many in any mode."""
+
+MOST_DRAWS, SPARE = 2048, 256
+"""At a label where draws are worth little in a mode that has weight; evaluations for that, set aside for each label.
+The mean weight of few effective draws lies lower than a bootstrap of them can tell: z-scores of threonine, right in
+every mode, had a mean of -2.0 at such labels with `N_DRAWS` and of -0.6 with these."""
 
 N_PROPOSED, MOST_BATCHES = 2048, 8
-"""Drawn at each label, as often, to find `N_DRAWS` in the mode of its frames; only these are evaluated."""
+"""Drawn at each label, as often, to find enough in the mode of its frames; only these are evaluated."""
 
 FEWEST_PROPOSED = 8
 """Draws in a mode that is compared; where there are fewer in a batch, the mode is hardly ever drawn."""
@@ -71,6 +76,9 @@ MODE_WIDTH = np.pi / 3
 NOTEWORTHY = 0.02
 """Share of the weight at a label that a mode without draws may have, unsaid, and that a mode has whose efficiency
 counts: of the rotamers of threonine one in three has as much, and windows begin in all of them alike."""
+
+POOR = 0.05
+"""Effective draws to a draw at a label, below which more are drawn, or a mode without weight is not compared."""
 
 MOST_LEAVING = 0.1
 """Of draws, that may have a torsion beyond half a turn."""
@@ -96,6 +104,7 @@ class FrameCheck:
         wide_angles: shape=(n_labels, n_frames, n_wide), of the frames; NaN outside the declared state.
         least_efficient: where wide torsions are in the check whose draws are worth least; empty without any.
         most_different: the same of the check whose difference is the most standard errors.
+        n_weightless: further labels, where frames were in a mode that is hardly drawn and has hardly any weight.
     """
 
     checks: list[ReverseCheck]
@@ -109,6 +118,7 @@ class FrameCheck:
     wide_angles: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))
     least_efficient: str = ""
     most_different: str = ""
+    n_weightless: int = 0
 
 
 def window_of(system: MolecularSystem) -> ShortWindows:
@@ -118,8 +128,9 @@ def window_of(system: MolecularSystem) -> ShortWindows:
 
 
 def evaluations_of_check(system: MolecularSystem, n_labels: int) -> int:
-    """Evaluations at so many labels."""
-    return n_labels * (PULL.evaluations_each + window_of(system).evaluations_each + N_FRAMES + N_DRAWS)
+    """Evaluations at so many labels, at most."""
+    of_window = PULL.evaluations_each + window_of(system).evaluations_each
+    return n_labels * (of_window + N_FRAMES + N_DRAWS + SPARE)
 
 
 def labels_of_check(system: MolecularSystem, max_evaluations: int) -> int:
@@ -182,6 +193,13 @@ class _IndependentWindows:
         self.pull = MovingRestraint(pulled, PULL, platform, rng, LONGEST_STEP, FRICTION)
         self.hold = MovingRestraint(system, window_of(system), platform, rng, LONGEST_STEP, FRICTION)
         self.last = np.asarray(system.positions)
+
+    def turn_like(self, i: int, drawn: FloatArray, log_weights: FloatArray) -> None:
+        """Pull the wide torsions of window i to those of one of the draws at its label, shape=(n, n_coordinates)."""
+        if self.turned.shape[1] and np.isfinite(log_weights).any():
+            weights = np.exp(log_weights - log_weights.max())
+            chosen = self.rng.choice(len(drawn), p=weights / weights.sum())
+            self.turned[i] = np.angle(np.exp(1j * drawn[chosen, self.wide]))
 
     def frames(self, i: int, label: FloatArray) -> tuple[FloatArray, BoolArray]:
         """Coordinates of window i at a label, shape=(n_frames, n_coordinates), and which are in the declared state."""
@@ -262,13 +280,18 @@ def check_frames(
     windows = _IndependentWindows(system, generator, len(labels), platform, rng)
     angles = np.full((len(labels), N_FRAMES, len(windows.wide)), np.nan)
     checked, likelihoods, unseen = list[tuple[ReverseCheck, bool, str]](), list[FloatArray](), dict[str, None]()
+    spare, n_weightless = n_labels * SPARE, 0
     for i, label in enumerate(labels):
+        draws = _DrawsAtLabel(system, generator, label, rng, platform)
+        if i % 2:
+            windows.turn_like(i, draws.drawn[:N_ANYWHERE], draws.anywhere)
         coordinates, inside = windows.frames(i, label)
         angles[i, inside] = coordinates[inside][:, windows.wide]
         if not inside.any():
             continue
         mode = _Mode.of(windows.wide, windows.widths, coordinates[inside])
-        found = _compare(system, generator, label, mode, rng, platform)
+        found = _compare(draws, mode, min(spare, MOST_DRAWS - N_DRAWS))
+        spare -= found.n_more
         likelihoods.append(found.log_density)
         if found.unseen is not None:
             unseen[found.unseen] = None
@@ -276,6 +299,9 @@ def check_frames(
         try:
             check = check_reverse(label, found.forward, found.backward, seed=named_seed(seed, "frame check", i))
         except InputError:  # too few of them have a weight
+            continue
+        if check.efficiency < POOR and not found.matters:
+            n_weightless += 1
             continue
         where = _near(windows.names, generator.chart, windows.wide, mode.centres)
         checked.append((check, found.matters, f"where {where}" * bool(windows.names)))
@@ -286,13 +312,14 @@ def check_frames(
         pooled_z=pooled_z(checks),
         efficiency=float(np.median(efficient)) if efficient else float("nan"),
         log_likelihood=float(np.mean(np.concatenate(likelihoods))) if likelihoods else float("nan"),
-        check_evaluations=evaluations_of_check(system, len(labels)),
+        check_evaluations=evaluations_of_check(system, len(labels)) - spare,
         p_value=differences_p_value(checks),
         unseen=tuple(unseen),
         wide_names=windows.names,
         wide_angles=angles,
         least_efficient=min(checked, key=lambda one: one[0].efficiency)[2] if checked else "",
         most_different=max(checked, key=lambda one: abs(one[0].z))[2] if checked else "",
+        n_weightless=n_weightless,
     )
 
 
@@ -306,6 +333,7 @@ class _Compared:
         log_density: shape=(m,), of the frames.
         unseen: a sentence, where the generator hardly draws what the frames show.
         matters: whether the mode may have weight at its label.
+        n_more: draws beyond `N_DRAWS`.
     """
 
     forward: FloatArray
@@ -313,52 +341,76 @@ class _Compared:
     log_density: FloatArray
     unseen: str | None
     matters: bool
+    n_more: int = 0
 
 
-def _compare(
-    system: MolecularSystem,
-    generator: InvertibleGenerator,
-    label: FloatArray,
-    mode: _Mode,
-    rng: np.random.Generator,
-    platform: str,
-) -> _Compared:
-    """Draws, with labels from the restraint, and frames in their mode."""
-    frames, n = mode.frames, len(mode.frames)
-    # a torsion's turn is the generator's choice: none of a frame is too far from its origin
-    everywhere, at = np.ones(n, dtype=bool), np.tile(label, (n, 1))
-    backward, log_density = _log_weights(system, generator, frames, at, everywhere, platform)
-    near, drawn = _proposed(system, generator, label, mode, rng)
+class _DrawsAtLabel:
+    """Draws at one label, each at a label of its own from the restraint there.
 
-    def weighed(rows: IntArray) -> FloatArray:
-        inside = generator.inside(drawn[rows])
-        return _log_weights(system, generator, drawn[rows], near[rows], inside, platform)[0]
+    Args:
+        system: the real system.
+        generator: of the draws.
+        label: shape=(d,).
+        rng: of the draws.
+        platform: an OpenMM platform.
+    """
 
-    chosen = np.flatnonzero(mode.holds(drawn))
-    hardly = len(chosen) < FEWEST_PROPOSED / N_PROPOSED * len(drawn)
-    n_anywhere = 2 * N_ANYWHERE if hardly else N_ANYWHERE
-    anywhere, forward = weighed(np.arange(n_anywhere)), weighed(chosen[: N_DRAWS - n_anywhere])
-    matters = _may_matter(anywhere, forward, backward, (len(chosen) + hardly) / len(drawn))
-    batch, unseen = drawn[:N_PROPOSED], None
+    def __init__(
+        self,
+        system: MolecularSystem,
+        generator: InvertibleGenerator,
+        label: FloatArray,
+        rng: np.random.Generator,
+        platform: str,
+    ):
+        self.system, self.generator, self.label, self.rng, self.platform = system, generator, label, rng, platform
+        self.near, self.drawn = self._batch()
+        self.anywhere = self.log_weights(np.arange(N_ANYWHERE))
+
+    def _batch(self) -> tuple[FloatArray, FloatArray]:
+        tiled = np.tile(self.label, (N_PROPOSED, 1))
+        near = sample_restraint(self.system.slow, self.system.force_constants / self.system.kT, tiled, self.rng)
+        return near, self.generator.sample(near, self.rng)[0]
+
+    def in_mode(self, mode: _Mode, n: int) -> IntArray:
+        """The first n of them that are in a mode, or all of the last batch."""
+        while (inside := mode.holds(self.drawn)).sum() < n and len(self.drawn) < MOST_BATCHES * N_PROPOSED:
+            near, drawn = self._batch()
+            self.near, self.drawn = np.concatenate([self.near, near]), np.concatenate([self.drawn, drawn])
+        return np.flatnonzero(inside)[:n]
+
+    def log_weights(self, rows: IntArray) -> FloatArray:
+        """Of some of them, shape=rows.shape."""
+        drawn = self.drawn[rows]
+        inside = self.generator.inside(drawn)
+        return _log_weights(self.system, self.generator, drawn, self.near[rows], inside, self.platform)[0]
+
+    def of_frames(self, frames: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Log-weights of frames of the window at the label, and their log densities, shape=(n,) each."""
+        # a torsion's turn is the generator's choice: none of a frame is too far from its origin
+        everywhere, at = np.ones(len(frames), dtype=bool), np.tile(self.label, (len(frames), 1))
+        return _log_weights(self.system, self.generator, frames, at, everywhere, self.platform)
+
+
+def _compare(draws: _DrawsAtLabel, mode: _Mode, spare: int) -> _Compared:
+    """Draws and frames in their mode; `spare` draws more where these say little of a mode that has weight."""
+    system, generator, frames = draws.system, draws.generator, mode.frames
+    backward, log_density = draws.of_frames(frames)
+    rows = draws.in_mode(mode, N_DRAWS - N_ANYWHERE)
+    share = mode.holds(draws.drawn).mean()
+    hardly = share < FEWEST_PROPOSED / N_PROPOSED
+    forward = draws.log_weights(rows)
+    matters = _may_matter(draws.anywhere, forward, backward, share + hardly / len(draws.drawn))
+    batch, unseen, n_more = draws.drawn[:N_PROPOSED], None, 0
     far = np.union1d(_far_coordinates(generator.chart, frames, batch), _leaving(generator, batch, mode.wide))
     if len(far) or (hardly and matters):
         unseen = _unseen(system, generator.chart, far if len(far) else mode.wide, frames)
-    return _Compared(
-        forward if len(forward) >= FEWEST_PROPOSED else forward[:0], backward, log_density, unseen, matters
-    )
-
-
-def _proposed(
-    system: MolecularSystem, generator: InvertibleGenerator, label: FloatArray, mode: _Mode, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Labels from the restraint, shape=(n, d), and draws at them, until enough are in a mode or the last batch."""
-    labels, draws, n_inside = list[FloatArray](), list[FloatArray](), 0
-    while n_inside < N_DRAWS and len(draws) < MOST_BATCHES:
-        tiled = np.tile(label, (N_PROPOSED, 1))
-        labels.append(sample_restraint(system.slow, system.force_constants / system.kT, tiled, rng))
-        draws.append(generator.sample(labels[-1], rng)[0])
-        n_inside += int(mode.holds(draws[-1]).sum())
-    return np.concatenate(labels), np.concatenate(draws)
+    elif spare and matters and efficiency_in_mode(forward, backward) < POOR:
+        more = draws.in_mode(mode, len(rows) + spare)[len(rows) :]
+        n_more, forward = len(more), np.concatenate([forward, draws.log_weights(more)])
+    if len(forward) < FEWEST_PROPOSED:
+        forward = forward[:0]
+    return _Compared(forward, backward, log_density, unseen, matters, n_more)
 
 
 def _far_coordinates(chart: Chart, frames: FloatArray, drawn: FloatArray) -> IntArray:

@@ -80,10 +80,23 @@ def check_reverse(
         error=error,
         difference=difference,
         z=difference / error if error > 0 else 0.0,
-        efficiency=float(np.exp(log_both - log_mean_weight(reverse))),
+        efficiency=efficiency_in_mode(forward, reverse),
         n_forward=len(forward),
         n_reverse=len(reverse),
     )
+
+
+def efficiency_in_mode(forward: FloatArray, reverse: FloatArray) -> float:
+    """Effective samples a lift, ``Z / E_pi[w]``, in the mode of the frames; 0 where no lift has a weight.
+
+    Args:
+        forward: shape=(n,), log w, zero weights counted.
+        reverse: shape=(m,), log w of frames.
+    """
+    reverse = reverse[np.isfinite(reverse)]
+    if not len(reverse) or not np.isfinite(forward).any():
+        return 0.0
+    return float(np.exp(log_bar(forward, reverse) - log_mean_weight(reverse)))
 
 
 @checked

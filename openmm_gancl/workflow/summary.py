@@ -198,6 +198,7 @@ class LoopSummary(Summary):
         modes: rows of the table of wide coordinates, `openmm_gancl.lifting.wide_modes.ModeRow`.
         changed_windows: of the check, in which a wide coordinate changed its mode.
         least_efficient: where wide torsions are in the check whose lifts are worth least.
+        n_weightless: further labels of the check, where its frames were in a mode that has hardly any weight.
     """
 
     generator: str
@@ -209,6 +210,7 @@ class LoopSummary(Summary):
     modes: list[dict[str, Any]]
     changed_windows: int
     least_efficient: str = ""
+    n_weightless: int = 0
 
     @property
     def trusted(self) -> bool:
@@ -224,7 +226,7 @@ class LoopSummary(Summary):
                 f"{LEAST_P_VALUE:g}){_where('most', self.most_different)}: {self.better_model}"
             )
         # a trial has evaluations for one or two
-        if self.preset != "quick" and 0 < self.n_checked < FEWEST_LABELS:
+        if self.preset != "quick" and 0 < self.n_checked and self.n_checked + self.n_weightless < FEWEST_LABELS:
             doubts.append(
                 f"lifts could be checked against real frames at {self.n_checked} of at least {FEWEST_LABELS} labels: "
                 f"{self.better_model}"

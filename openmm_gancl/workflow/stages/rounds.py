@@ -253,6 +253,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         missing=checks["unseen"],
         least_efficient=checks.get("least_efficient", ""),
         most_different=checks.get("most_different", ""),
+        n_weightless=checks.get("n_weightless", 0),
         **_modes(loop, draws, angles),
     )
 

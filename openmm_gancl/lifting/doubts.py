@@ -9,7 +9,7 @@ from ..coordinates.slow_coordinates import ParticleCoordinates
 from ..reference.chart import Chart
 from ..reference.wide_torsions import interval_text, rings_with_forms
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, IntArray
+from ..units import BoolArray, FloatArray, IntArray
 
 SECTORS = 12
 """Of a wide coordinate's circle, whose weights are looked at."""
@@ -45,23 +45,48 @@ def doubts_about_weights(
         chart: whose coordinates they are.
         indices: shape=(n_wide,), among them.
     """
-    weights = np.exp(log_weights - log_weights.max())
-    weights /= weights.sum()
+    weights = _shares_of_weight(log_weights)
     if weights.max() > LARGEST_SHARE:
         yield (
             f"one draw has {weights.max():.0%} of all weight: a mode is being discovered, or the generator fits "
             "badly; raise `max_evaluations`"
         )
     for name, index, values in zip(names, indices.tolist(), angles.T, strict=True):
-        sectors = np.floor(np.mod(values + np.pi, 2 * np.pi) / (2 * np.pi) * SECTORS).astype(np.int64) % SECTORS
-        mass = np.bincount(sectors, weights, SECTORS)
-        effective = mass**2 / np.maximum(np.bincount(sectors, weights**2, SECTORS), 1e-300)
-        for i in np.flatnonzero((mass > LEAST_MASS) & (effective < FEWEST_DRAWS)):
-            where = interval_text(chart, index, *(2 * np.pi / SECTORS * (i + np.arange(2)) - np.pi))
-            yield (
-                f"{name} has {mass[i]:.0%} of its weight at {where}, and that from {effective[i]:.0f} effective draws: "
-                "a mode is being discovered; raise `max_evaluations`"
-            )
+        mass, effective, few = _sectors(values, weights)
+        if not few.any():
+            continue
+        most = int(np.where(few, mass, 0.0).argmax())
+        where = interval_text(chart, index, *(2 * np.pi / SECTORS * (most + np.arange(2)) - np.pi))
+        others = f" ({mass[few].sum():.0%} at {few.sum()} such places)" * int(few.sum() > 1)
+        yield (
+            f"{name} has {mass[most]:.0%} of its weight at {where}, and that from {effective[most]:.0f} effective "
+            f"draws{others}: a mode is being discovered; raise `max_evaluations`"
+        )
+
+
+def _shares_of_weight(log_weights: FloatArray) -> FloatArray:
+    weights = np.exp(log_weights - log_weights.max())
+    return np.asarray(weights / weights.sum())
+
+
+def _sectors(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Mass of each sector of a circle, its effective draws, and whether these are few, shape=(SECTORS,) each."""
+    sectors = np.floor(np.mod(values + np.pi, 2 * np.pi) / (2 * np.pi) * SECTORS).astype(np.int64) % SECTORS
+    mass = np.bincount(sectors, weights, SECTORS).astype(float)
+    effective = mass**2 / np.maximum(np.bincount(sectors, weights**2, SECTORS), 1e-300)
+    return mass, effective, (mass > LEAST_MASS) & (effective < FEWEST_DRAWS)
+
+
+def weight_being_discovered(angles: FloatArray, log_weights: FloatArray) -> float:
+    """Share of the weight that few draws have: of one draw, or of one coordinate's places of few effective draws.
+
+    Args:
+        angles: shape=(n, n_wide), radians, of the wide coordinates.
+        log_weights: shape=(n,), the label's density included.
+    """
+    weights = _shares_of_weight(log_weights)
+    found = (_sectors(values, weights) for values in angles.T)
+    return float(max([weights.max(), *(mass[few].sum() for mass, _, few in found)]))
 
 
 def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:

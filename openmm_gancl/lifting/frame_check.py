@@ -60,9 +60,11 @@ N_DRAWS, N_ANYWHERE = 256, 64
 them so many in any mode."""
 
 MOST_DRAWS, SPARE = 2048, 256
-"""At a label where draws are worth little in a mode that has weight; evaluations for that, set aside for each label.
+"""At a label where draws are worth little in a mode that has weight; set aside for that at each label but one.
+
 The mean weight of few effective draws lies lower than a bootstrap of them can tell: z-scores of threonine, right in
-every mode, had a mean of -2.0 at such labels with `N_DRAWS` and of -0.6 with these."""
+every mode, had a mean of -2.0 at such labels with `N_DRAWS`, and of -0.6 with these.
+"""
 
 N_PROPOSED, MOST_BATCHES = 2048, 8
 """Drawn at each label, as often, to find enough in the mode of its frames; only these are evaluated."""
@@ -130,12 +132,17 @@ def window_of(system: MolecularSystem) -> ShortWindows:
 def evaluations_of_check(system: MolecularSystem, n_labels: int) -> int:
     """Evaluations at so many labels, at most."""
     of_window = PULL.evaluations_each + window_of(system).evaluations_each
-    return n_labels * (of_window + N_FRAMES + N_DRAWS + SPARE)
+    return n_labels * (of_window + N_FRAMES + N_DRAWS) + _spare(n_labels)
+
+
+def _spare(n_labels: int) -> int:
+    return max(n_labels - 1, 0) * SPARE
 
 
 def labels_of_check(system: MolecularSystem, max_evaluations: int) -> int:
     """How many labels can be checked for so many evaluations."""
-    return max_evaluations // evaluations_of_check(system, 1)
+    first, second = (evaluations_of_check(system, n) for n in (1, 2))
+    return max(0, 1 + (max_evaluations - first) // (second - first))
 
 
 def differences_p_value(checks: Sequence[ReverseCheck]) -> float:
@@ -280,7 +287,7 @@ def check_frames(
     windows = _IndependentWindows(system, generator, len(labels), platform, rng)
     angles = np.full((len(labels), N_FRAMES, len(windows.wide)), np.nan)
     checked, likelihoods, unseen = list[tuple[ReverseCheck, bool, str]](), list[FloatArray](), dict[str, None]()
-    spare, n_weightless = n_labels * SPARE, 0
+    spare, n_weightless = _spare(len(labels)), 0
     for i, label in enumerate(labels):
         draws = _DrawsAtLabel(system, generator, label, rng, platform)
         if i % 2:

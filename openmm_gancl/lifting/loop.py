@@ -32,7 +32,13 @@ from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_win
 from ..sampling.stability import check_dynamics
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
-from .doubts import doubts_about_coordinates, doubts_about_rounds, doubts_about_size, doubts_about_weights
+from .doubts import (
+    doubts_about_coordinates,
+    doubts_about_rounds,
+    doubts_about_size,
+    doubts_about_weights,
+    weight_being_discovered,
+)
 from .draws import Draws, draw, draw_base, in_files, join_draws
 from .evaluation import evaluate
 from .label_regression import LabelRegression, regression_of_mean_forces
@@ -514,6 +520,11 @@ class Loop:
         yield from doubts_about_rounds(self._ratios(last))
         yield from doubts_about_size(len(self.coordinates.conditions), self.history[-1].effective_fraction)
         yield from self.blind_spots(check)
+
+    def weight_being_discovered(self) -> float:
+        """Share of the last round's weight in modes that few draws have found."""
+        last = self.drawn[-1]
+        return weight_being_discovered(last.coordinates[:, self.coordinates.wide], pooled_log_weights(last))
 
     def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:
         """What is not looked for at all; see `doubts`."""

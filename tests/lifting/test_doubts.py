@@ -14,6 +14,7 @@ from openmm_gancl.lifting.doubts import (
     doubts_about_rounds,
     doubts_about_size,
     doubts_about_weights,
+    weight_being_discovered,
 )
 from openmm_gancl.lifting.loop import Loop
 from openmm_gancl.reference.chart import CartesianCoordinates
@@ -42,8 +43,21 @@ def test_a_mode_of_few_draws_is_said():
     log_weights[:3] = np.log(100.0)
     (sentence,) = doubts_about_weights(["chi"], turned, log_weights, TORSION, FIRST)
     assert sentence.startswith("chi has 13% of its weight at -120 to -90 degrees, and that from 3 effective")
+    assert np.isclose(weight_being_discovered(turned, log_weights), 300 / (300 + 1997))
     (sentence,) = doubts_about_weights(["y"], turned, log_weights, PARTICLE, FIRST)
     assert sentence.startswith("y has 13% of its weight at above -0.25 nm and below -0.10 nm, and that from 3")
+
+
+def test_places_of_few_draws_are_one_sentence():
+    """What they have together may be much where each of them has little; the twin: twenty draws at each."""
+    for n, weight in ((4, 60.0), (20, 12.0)):
+        turned, log_weights = np.full((2000, 1), 1.0), np.zeros(2000)
+        for i, angle in enumerate((-1.8, 0.3, 2.8)):
+            turned[i * n : (i + 1) * n], log_weights[i * n : (i + 1) * n] = angle, np.log(weight)
+        said = list(doubts_about_weights(["chi"], turned, log_weights, TORSION, FIRST))
+        found = weight_being_discovered(turned, log_weights)
+        assert len(said) == (n == 4) and np.isclose(found, 720 / (720 + 1988) if said else weight / (720 + 1940))
+        assert all(" (27% at 3 such places): a mode is being discovered" in sentence for sentence in said), said
 
 
 def test_a_place_is_said_as_its_users_know_it():

@@ -22,6 +22,7 @@ from openmm_gancl.lifting.frame_check import (
 from openmm_gancl.lifting.loop import learn
 from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.reverse_check import ReverseCheck, check_reverse
+from openmm_gancl.reference.wide_torsions import turning_indices
 from openmm_gancl.sampling.short_windows import ShortWindows
 
 from ..physics.pentane import pentane
@@ -126,6 +127,33 @@ def test_efficiency_is_of_modes_that_have_weight(noteworthy, counts, monkeypatch
         assert np.cos(angle - np.radians(float(place.split()[4]))) > np.cos(np.radians(15.0))
 
 
+@pytest.mark.parametrize(("poor", "matter"), [(2.0, True), (0.0, True), (2.0, False)])
+def test_more_is_drawn_where_draws_are_worth_little(poor, matter, monkeypatch):
+    """The twins: worth enough, and a mode without weight, which is left out."""
+    monkeypatch.setattr(frame_check, "POOR", poor)
+    monkeypatch.setattr(frame_check, "NOTEWORTHY", frame_check.NOTEWORTHY if matter else 1e9)
+    found = check(PENTANE, even(learned(PENTANE).model), n=4)
+    first = frame_check.N_DRAWS - frame_check.N_ANYWHERE
+    assert found.n_weightless == (0 if matter else 4)
+    n_more = [one.n_forward - first for one in found.checks]
+    assert n_more == ([3 * frame_check.SPARE, 0, 0, 0] if poor else [0] * 4) * matter
+    most = evaluations_of_check(system_of(PENTANE), 4)
+    assert found.check_evaluations == most - (0 if poor and matter else 3 * frame_check.SPARE)
+
+
+def test_every_other_window_begins_where_weight_is(monkeypatch):
+    """All weight is planted near gauche minus, whatever the label; the twin: windows all over the circle."""
+    real, model = frame_check._DrawsAtLabel.log_weights, learned(PENTANE).model
+    wide = int(turning_indices(system_of(PENTANE).topology, model.chart, system_of(PENTANE).state)[-1])
+
+    def planted(draws, rows):
+        return real(draws, rows) - 200.0 * (1 - np.cos(draws.drawn[rows, wide] + np.pi / 3))
+
+    monkeypatch.setattr(frame_check._DrawsAtLabel, "log_weights", planted)
+    gauche = np.cos(check(PENTANE, even(model), n=12).wide_angles[:, 0, 0] + np.pi / 3) > 0.5
+    assert gauche[1::2].sum() >= 5 and gauche[::2].sum() <= 4
+
+
 def test_a_torsion_that_is_drawn_beyond_half_a_turn_has_a_name():
     """The map takes it for narrow; the twins: as it was fitted, and a torsion that does not turn."""
     model = learned(PENTANE, wide=False).model
@@ -205,4 +233,6 @@ def test_right_generators_are_seldom_doubted():
 def test_no_labels_say_nothing():
     found = check_frames(system_of(FORK), learned(FORK).model, PLACES[FORK], 0, seed=1)
     assert not found.checks and np.isnan(found.p_value) and found.check_evaluations == 0
-    assert labels_of_check(system_of(FORK), evaluations_of_check(system_of(FORK), 5)) == 5
+    for n in (1, 2, 5):
+        most = evaluations_of_check(system_of(FORK), n)
+        assert labels_of_check(system_of(FORK), most) == n == 1 + labels_of_check(system_of(FORK), most - 1)

@@ -306,6 +306,12 @@ def test_a_check_that_says_no_names_its_worst_place(finished_short):
     assert not any("no lift was checked" in one for one in bad.doubts())
 
 
+@pytest.mark.parametrize(("discovered", "trusted"), [(0.12, False), (0.02, True)])
+def test_a_trial_whose_modes_are_just_being_found_is_not_trusted(finished_short, discovered, trusted):
+    summary = replace(finished_short.summary, preset="quick", missing=[], discovered=discovered)
+    assert summary.trusted == trusted
+
+
 @pytest.mark.parametrize("left_out", ["z", "y", None])
 def test_a_mode_that_is_not_drawn_ends_even_a_trial_with_a_doubt(left_out, tmp_path, monkeypatch):
     """Both modes are drawn and in the table; the twins leave them out by the card, or look for none: they are named."""

@@ -254,6 +254,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         least_efficient=checks.get("least_efficient", ""),
         most_different=checks.get("most_different", ""),
         n_weightless=checks.get("n_weightless", 0),
+        discovered=loop.weight_being_discovered(),
         **_modes(loop, draws, angles),
     )
 

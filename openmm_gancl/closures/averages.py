@@ -228,7 +228,7 @@ def _integrated(ensemble: Ensemble, values: FloatArray) -> tuple[FloatArray, Flo
     density = np.exp(log_density - log_density.max())
     density /= density.sum()
     basis = regression.functions(places)
-    of_weights = tables.products(tables.wave_sums(weights)) / regression.dispersion
+    of_weights = tables.gram(weights) / regression.dispersion
     of_weights += np.diag(regression.functions.prior_precision(regression.length))
     mean, error = np.empty((2, values.shape[1]))
     some = LabelTables(regression.functions, ensemble.labels[ok])

@@ -118,8 +118,7 @@ def _fit_slopes(tables: LabelTables, slopes: FloatArray, lift_weights: FloatArra
     for _ in range(PASSES):
         variance = float((lift_weights[:, None] ** 2 * residuals**2).sum() / residuals.size)
         weights = lift_weights / variance
-        sums = tables.wave_sums(weights)
-        matrix = sum((tables.products(sums, axis, axis) for axis in axes), np.zeros((len(functions),) * 2))
+        matrix = tables.gram(weights, axes)
         right = sum((tables.project(weights * slopes[:, axis], axis) for axis in axes), np.zeros(len(functions)))
         best = None
         for length in CORRELATION_LENGTHS:
@@ -134,10 +133,7 @@ def _fit_slopes(tables: LabelTables, slopes: FloatArray, lift_weights: FloatArra
         _, length, prior, coefficients = best
         residuals = slopes - np.stack([tables.combine(coefficients, axis) for axis in axes], axis=1)
     inverse, pulls = _inverse(matrix + np.diag(prior)), weights[:, None] * residuals
-    scatter = np.diag(prior)
-    for i in axes:
-        for j in axes:
-            scatter = scatter + tables.products(tables.wave_sums(pulls[:, i] * pulls[:, j]), i, j)
+    scatter = np.diag(prior) + tables.scatter(pulls.T, axes)
     covariance = inverse @ scatter @ inverse
     return _Fit(LabelRegression(functions, coefficients, covariance, length, variance, 0.0), inverse, prior), pulls
 
@@ -147,7 +143,7 @@ def _weights_fit(ensemble: Ensemble, tables: LabelTables) -> tuple[_Fit, FloatAr
     regression = ensemble.weight_regression
     prior = regression.functions.prior_precision(regression.length)
     weights = ensemble.share_of_each * ensemble.ratios
-    matrix = tables.products(tables.wave_sums(weights)) / regression.dispersion + np.diag(prior)
+    matrix = tables.gram(weights) / regression.dispersion + np.diag(prior)
     return _Fit(regression, _inverse(matrix), prior), (weights - ensemble.share_of_each) / regression.dispersion
 
 

@@ -88,7 +88,7 @@ def fit_smooth(
     for _ in range(1 if known is not None else PASSES):
         weights = known if known is not None else _weights(ratios, scaled - fitted)
         variance = 1.0 if known is not None else float(ratios.sum() / weights.sum())
-        matrix, right = tables.products(tables.wave_sums(weights)), tables.project(weights * scaled)
+        matrix, right = tables.gram(weights), tables.project(weights * scaled)
         priors = (
             [_prior(functions, length, part) for part in AMPLITUDES for length in lengths] if prior is None else [prior]
         )
@@ -98,7 +98,7 @@ def fit_smooth(
         fitted = tables.combine(coefficients)
     inverse = np.asarray(cho_solve((factor, True), np.eye(len(used))))
     pulls = (weights * (scaled - fitted)) ** 2 if known is None else known
-    scatter = tables.products(tables.wave_sums(pulls))
+    scatter = tables.gram(pulls)
     scatter[np.diag_indices_from(scatter)] += used
     covariance = inverse @ scatter @ inverse
     coefficients = coefficients * scale

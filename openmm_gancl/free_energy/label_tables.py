@@ -2,11 +2,13 @@
 
 A product of two functions is again a sum of cosines and sines, of at most twice the order:
 ``cos(a) cos(b) = (cos(a + b) + cos(a - b)) / 2``. So all sums over places of products of two functions follow from
-those of single waves, which are one matrix product of two narrow tables.
+those of single waves, which are one matrix product of two narrow tables. Of many axes there are more of these waves
+than products of functions: then functions are written out, some places at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,10 @@ MOST_KEPT_WAVES = 20_000_000
 
 MOST_KEYS = 10_000_000
 """Of columns that are found by a table, 40 MB, of seven axes say; of more they are searched for."""
+
+
+GATHERED, COLUMN = 100, 50
+"""Multiplications of a matrix product that take as long as to look up a number, and to write out a function's value."""
 
 
 class LabelTables:
@@ -136,12 +142,60 @@ class LabelTables:
         left, right, factors = self._found(axis)
         return np.asarray(factors * self._sums(weights, left.max() + 1, right.max() + 1)[left, right])
 
-    def wave_sums(self, weights: FloatArray) -> FloatArray:
-        """What `products` needs: sums over places of weights times all waves.
+    def gram(self, weights: FloatArray, axes: Sequence[int | None] = (None,)) -> FloatArray:
+        """Sums over places of weights times products of two functions, shape=(n_functions, n_functions).
 
         Args:
             weights: shape=(n,).
+            axes: of the slopes whose sums are added up; functions without one.
         """
+        n = len(self.functions)
+        if self._writes_out(n_sums=1, n_products=len(axes), n_columns=len(axes), n_grams=len(axes)):
+            parts = (
+                np.multiply(values.T, weights[rows]) @ values for rows, *kinds in self._values(axes) for values in kinds
+            )
+        else:
+            sums = self._wave_sums(weights)
+            parts = (self._products(sums, axis, axis) for axis in axes)
+        return sum(parts, np.zeros((n, n)))
+
+    def scatter(self, pulls: FloatArray, axes: Sequence[int | None] = (None,)) -> FloatArray:
+        """Sums over places of ``v v^T``, v the sum of pulls times functions there, shape=(n_functions, n_functions).
+
+        Args:
+            pulls: shape=(n_axes, n).
+            axes: of the slopes; functions without one.
+        """
+        n, k = len(self.functions), len(axes)
+        if self._writes_out(n_sums=k * (k + 1) // 2, n_products=k**2, n_columns=k, n_grams=1):
+            vectors = (
+                sum(values * pulls[kind, rows, None] for kind, values in enumerate(kinds))
+                for rows, *kinds in self._values(axes)
+            )
+            return sum((part.T @ part for part in vectors), np.zeros((n, n)))
+        result = np.zeros((n, n))
+        for i, first in enumerate(axes):
+            for j, second in enumerate(axes[: i + 1]):
+                part = self._products(self._wave_sums(pulls[i] * pulls[j]), first, second)
+                result += part if i == j else part + part.T
+        return result
+
+    def _writes_out(self, *, n_sums: int, n_products: int, n_columns: int, n_grams: int) -> bool:
+        """Whether so many columns and grams of functions written out cost less than sums and products of waves."""
+        n, (k, d) = self._n_places, self._numbers.shape
+        each_wave = 2 * int(self._most[0]) + 1 + 2 * COLUMN * (d - 1)
+        of_waves = n_sums * n * each_wave * len(self._rest) + n_products * 2**d * k**2 * GATHERED
+        return n * k * (n_grams * k + n_columns * COLUMN) < of_waves
+
+    def _values(self, axes: Sequence[int | None]) -> Iterator[tuple[Any, ...]]:
+        """Rows, and functions or slopes written out at them, shape=(n_rows, n_functions) each."""
+        found = [self._found(axis) for axis in axes]
+        n_left, n_right = (1 + max(int(one[side].max()) for one in found) for side in (0, 1))
+        for rows, of_first, of_rest in self._blocks(n_left, n_right):
+            yield rows, *(of_first[:, left] * of_rest[:, right] * factors for left, right, factors in found)
+
+    def _wave_sums(self, weights: FloatArray) -> FloatArray:
+        """What `_products` needs: sums over places of weights times all waves, of weights shape=(n,)."""
         return self._sums(weights, 2 * int(self._most[0]) + 1, len(self._rest))
 
     def _sums(self, weights: FloatArray, n_left: int, n_right: int) -> FloatArray:
@@ -150,11 +204,11 @@ class LabelTables:
             sums += of_first.T @ (of_rest * weights[rows, None])
         return sums
 
-    def products(self, sums: FloatArray, first: int | None = None, second: int | None = None) -> FloatArray:
+    def _products(self, sums: FloatArray, first: int | None = None, second: int | None = None) -> FloatArray:
         """Sums over places of products of two functions, or slopes, shape=(n_functions, n_functions).
 
         Args:
-            sums: from `wave_sums`.
+            sums: from `_wave_sums`.
             first: the axis of the first one's slope; the function itself without one.
             second: the same of the second one.
         """

@@ -40,8 +40,12 @@ class LabelBasis(nn.Module):
         periodic = np.isfinite(axes.periods)
         span = axes.domain[:, 1] - axes.domain[:, 0]
         orders = np.concatenate([[0], np.repeat(np.arange(1, order + 1), 2)])
-        grid = np.stack(np.meshgrid(*[np.arange(len(orders))] * d, indexing="ij"), axis=-1).reshape(-1, d)
-        chosen = grid[orders[grid].sum(axis=1) <= order]
+        # one axis after the other: of ten axes the whole grid of order two has ten million products
+        chosen = np.empty((1, 0), dtype=np.int64)
+        for _ in range(d):
+            waves = np.tile(np.arange(len(orders)), len(chosen))[:, None]
+            grid = np.concatenate([np.repeat(chosen, len(orders), axis=0), waves], axis=1)
+            chosen = grid[orders[grid].sum(axis=1) <= order]
         self.register_buffer("products", torch.as_tensor(chosen))
         self.register_buffer("orders_of_axes", torch.as_tensor(orders[chosen]))
         self.register_buffer("total_orders", torch.as_tensor(orders[chosen].sum(axis=1)))

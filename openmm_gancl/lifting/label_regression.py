@@ -141,7 +141,7 @@ class _Data:
         self.shares = shares
         self.tables = LabelTables(functions, labels)
         self.forces = np.empty((0, len(labels))) if forces is None else np.ascontiguousarray(forces.T)
-        self.value_matrix = self.tables.products(self.tables.wave_sums(shares))
+        self.value_matrix = self.tables.gram(shares)
 
     def eta(self, coefficients: FloatArray) -> FloatArray:
         return self.tables.combine(coefficients)
@@ -185,9 +185,8 @@ def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
     # of the estimating function r (G - eta'): its variance, for one lift
     variance = max(float((data.shares * ratios**2 * residuals**2).sum() / (total * n_axes)), 1e-3)
     weights = carried / variance
-    sums, matrix, right = data.tables.wave_sums(weights), np.zeros((k, k)), np.zeros(k)
+    matrix, right = data.tables.gram(weights, range(n_axes)), np.zeros(k)
     for axis in range(n_axes):
-        matrix += data.tables.products(sums, axis, axis)
         right += data.tables.project(weights * (fitted[axis] + residuals[axis]), axis)
     return _Pass(dispersion, matrix, right, weights, residuals, outliers)
 
@@ -222,16 +221,10 @@ def _score(data: _Data, one: _Pass, precision: FloatArray, start: FloatArray) ->
 
 def _covariance(data: _Data, one: _Pass, coefficients: FloatArray, information: FloatArray) -> FloatArray:
     """Of the coefficients: what the draws' own scatter makes of them, and what the prior leaves open."""
-    k = len(coefficients)
-    scatter = np.zeros((k, k))
     pulls = [data.shares * (data.ratios(data.eta(coefficients)) - 1) / one.dispersion]
     pulls += [one.weights * residuals for residuals in one.residuals]
     # of a draw's value, and of its mean force along each axis
-    kinds = [None, *range(len(one.residuals))]
-    for i, first in enumerate(kinds):
-        for j, second in enumerate(kinds[: i + 1]):
-            part = data.tables.products(data.tables.wave_sums(pulls[i] * pulls[j]), first, second)
-            scatter += part if i == j else part + part.T
+    scatter = data.tables.scatter(np.stack(pulls), [None, *range(len(one.residuals))])
     prior = information - data.value_matrix / one.dispersion - one.matrix
     factor = cho_factor(information, lower=True)
     half = cho_solve(factor, scatter + prior)
@@ -330,9 +323,9 @@ def regression_of_mean_forces(
     functions = functions or LabelFunctions(axes)
     tables = LabelTables(functions, labels)
     matrix = np.diag(functions.prior_precision(FIRST_LENGTH))
-    right, sums = np.zeros(len(functions)), tables.wave_sums(np.full(len(labels), 1 / SLOPE_VARIANCE))
+    matrix += tables.gram(np.full(len(labels), 1 / SLOPE_VARIANCE), range(slopes.shape[1]))
+    right = np.zeros(len(functions))
     for axis, slope in enumerate(slopes.T):
-        matrix += tables.products(sums, axis, axis)
         right += tables.project(np.clip(slope, -MAX_SLOPE, MAX_SLOPE) / SLOPE_VARIANCE, axis)
     covariance = np.linalg.inv(matrix)
     return LabelRegression(functions, np.asarray(covariance @ right), np.asarray(covariance), FIRST_LENGTH, 1.0, 0.0)

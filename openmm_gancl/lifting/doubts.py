@@ -99,12 +99,15 @@ def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:
         )
 
 
-def doubts_about_size(n_axes: int, effective_fraction: float) -> Iterator[str]:
-    """Of the labels and wide coordinates together, and effective lifts to a lift of the last round."""
-    if n_axes > FEW_AXES and effective_fraction < LEAST_EFFECTIVE:
+def doubts_about_size(n_axes: int, effective: float, n: int) -> Iterator[str]:
+    """Of the labels and wide coordinates together, and of effective lifts of n of the last round, at low labels.
+
+    Of few low labels, most of whose weight one has, the fraction says nothing: too few effective ones are a doubt too.
+    """
+    if n_axes > FEW_AXES and (effective < LEAST_EFFECTIVE * n or effective < FEWEST_DRAWS):
         yield (
-            f"{n_axes} labels and wide coordinates are many: a lift of the last round is worth "
-            f"{effective_fraction:.3f} effective ones, less than {LEAST_EFFECTIVE:g}; raise `max_evaluations`, label "
+            f"{n_axes} labels and wide coordinates are many: {n} low lifts of the last round are worth "
+            f"{effective:.0f} effective ones; raise `max_evaluations`, label "
             "fewer, or join windows over some of them (`gancl.sample_windows`, `gancl fes --windows`)"
         )
 

@@ -518,7 +518,9 @@ class Loop:
             self.coordinates.wide,
         )
         yield from doubts_about_rounds(self._ratios(last))
-        yield from doubts_about_size(len(self.coordinates.conditions), self.history[-1].effective_fraction)
+        n_low = len(self._ratios(last))
+        effective = self.history[-1].effective_fraction * n_low
+        yield from doubts_about_size(len(self.coordinates.conditions), effective, n_low)
         yield from self.blind_spots(check)
 
     def weight_being_discovered(self) -> float:

@@ -89,9 +89,12 @@ def test_rounds_that_disagree_are_said():
     assert "weights of the last round are 1.47 times" in sentence
 
 
-@pytest.mark.parametrize(("n_axes", "effective", "said"), [(4, 0.01, 0), (6, 0.2, 0), (6, 0.01, 1)])
-def test_windows_are_offered_where_many_axes_leave_lifts_little(n_axes, effective, said):
-    found = list(doubts_about_size(n_axes, effective))
+@pytest.mark.parametrize(
+    ("n_axes", "effective", "n", "said"), [(4, 10, 1000, 0), (6, 200, 1000, 0), (6, 10, 1000, 1), (10, 1, 4, 1)]
+)
+def test_windows_are_offered_where_many_axes_leave_lifts_little(n_axes, effective, n, said):
+    """Also where one of four low lifts is all there is."""
+    found = list(doubts_about_size(n_axes, effective, n))
     assert len(found) == said and all("gancl fes --windows" in sentence for sentence in found)
 
 

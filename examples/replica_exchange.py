@@ -35,7 +35,7 @@ def simulate(run, n_iterations, storage):
     reporter = multistate.MultiStateReporter(storage, checkpoint_interval=1)
     sampler.create(thermodynamic, states.SamplerState(start.positions), reporter)
     sampler.run()
-    return reporter, sampler.mcmc_moves
+    return sampler
 
 
 def is_c7ax(reporter, iteration):
@@ -51,9 +51,10 @@ parser.add_argument("--iterations", type=int, default=2000)
 arguments = parser.parse_args()
 cache.global_context_cache.platform = Platform.getPlatformByName("Reference")  # the fastest for so few atoms
 with tempfile.TemporaryDirectory() as folder:
-    reporter, sequences = simulate(arguments.run, arguments.iterations, f"{folder}/replicas.nc")
+    sampler = simulate(arguments.run, arguments.iterations, f"{folder}/replicas.nc")
+    reporter = multistate.MultiStateReporter(f"{folder}/replicas.nc", open_mode="r")
     there = [is_c7ax(reporter, iteration) for iteration in range(1, arguments.iterations + 1)]
 blocks = [np.mean(part) for part in np.array_split(there, 10)]
 print(f"C7ax at 300 K: {np.mean(there):.4f} +- {np.std(blocks, ddof=1) / 10**0.5:.4f}")
-for temperature, lift in zip(TEMPERATURES, (sequence.move_list[1] for sequence in sequences), strict=True):
+for temperature, lift in zip(TEMPERATURES, (sequence.move_list[1] for sequence in sampler.mcmc_moves), strict=True):
     print(f"{temperature} K: {100 * lift.n_accepted / lift.n_proposed:.0f} % of {lift.n_proposed} lifts accepted")

@@ -32,7 +32,8 @@ def turning_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArr
 
     A torsion is wide if it turns a whole branch about a bond outside rings, has no rotational symmetry (methyls have),
     is no label, and is no peptide bond that the state keeps trans. Where the state declares nothing a double bond is
-    wide too: both of its forms belong to the target.
+    wide too: both of its forms belong to the target. So are torsions along rings that are not flat, and those whose
+    sign tells the two forms of an amine apart.
 
     Args:
         topology: an ``openmm.app.Topology``.
@@ -49,7 +50,29 @@ def turning_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArr
         decided = i in chart.label_indices or chart.folds[i] > 1 or bond in declared
         if bond in bridges and not decided:
             found.append(i)
-    return np.sort(np.concatenate([np.array(found, dtype=np.int64), ring_indices(topology, chart)]))
+    further = ring_indices(topology, chart), inverting_indices(topology, chart)
+    return np.sort(np.concatenate([np.array(found, dtype=np.int64), *further]))
+
+
+def inverting_indices(topology: Any, chart: Chart) -> IntArray:
+    """The torsions of a chart whose sign tells the two forms of an amine apart, shape=(n,).
+
+    Of a nitrogen with three neighbours, none of which draws its lone pair in: hydrogens, at most one of them, for to
+    exchange two is a turn, and carbons that are not flat. It inverts over some 10 kT.
+    """
+    if not isinstance(chart, InternalCoordinates):
+        return np.empty(0, dtype=np.int64)
+    graph = bond_graph(topology)
+    amines = [atom for atom in graph if _inverts(graph, atom)]
+    improper = np.setdiff1d(_first(chart) + np.arange(len(chart.torsions)), _primary(chart))
+    return improper[np.isin(chart.torsions[improper - _first(chart), 1], amines)]
+
+
+def _inverts(graph: nx.Graph, atom: int) -> bool:
+    near = [(graph.nodes[one]["element"], graph.degree[one]) for one in graph[atom]]
+    n_hydrogens = sum(element == "H" for element, _ in near)
+    saturated = all(element == "H" or (element == "C" and degree != 3) for element, degree in near)
+    return graph.nodes[atom]["element"] == "N" and len(near) == 3 and saturated and n_hydrogens < 2
 
 
 def ring_indices(topology: Any, chart: Chart) -> IntArray:

@@ -4,6 +4,7 @@ Surfaces against quadrature within 3.5 sigma at a combined error of at most 0.05
 beyond 5 sigma.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -30,7 +31,9 @@ from openmm_gancl.reference.gradients import in_chart_frame, log_density_gradien
 from openmm_gancl.reference.wide_torsions import turning_indices
 from openmm_gancl.sampling.short_windows import ShortWindows, sample_short_windows
 
+from . import amine as amine_module
 from . import pentane as pentane_module
+from .amine import amine
 from .exact import FORKED, KT
 from .pentane import pentane
 from .statistics import score
@@ -95,6 +98,19 @@ def test_a_loop_without_the_second_mode_shows(monkeypatch):
     found, error = difference_and_error(FORK, learned)
     assert error < MAX_ERROR
     assert abs(found - exact_difference(FORK)) > REJECTED * error
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_an_amine_inverts(looks):
+    """Its surface is the same to either side of zero; the twin looks for no second form, and stays in the first."""
+    learned = learn(amine(), seed=1, max_evaluations=12_000, options=replace(OPTIONS, wide=looks))
+    assert learned.model.map.n_wide == looks
+    exact = amine_module.surface(learned.surface.centres[0])
+    low = exact < exact.min() + 8.0
+    off, error = learned.surface.energy[low] / KT - exact[low], learned.surface.error[low].max() / KT
+    off -= off.mean()
+    assert error < MAX_ERROR
+    assert np.abs(off).max() < 4.5 * error if looks else off.std() > max(0.5, 20 * error)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Which coordinates are wide: torsions by chemistry, components of particles by the frames that were seen."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from openmm_gancl.reference.chart import CartesianCoordinates, chart_for
 from openmm_gancl.reference.gradients import log_density_gradients
 from openmm_gancl.reference.wide_components import chosen_components, other_components, separate_modes, with_angles
 from openmm_gancl.reference.wide_torsions import (
+    inverting_indices,
     torsions_of,
     turning_indices,
     wide_indices,
@@ -39,6 +41,45 @@ def test_side_chains_turn_and_methyls_and_peptide_bonds_do_not():
     assert names_of(pdb.topology, positions, slow, declared) == ("VAL2:CG1-CB-CA-N",)
     free = replace(declared, trans_peptides=declared.trans_peptides[:0])
     assert len(names_of(pdb.topology, positions, slow, free)) == 3
+
+
+AMINES = {
+    "NC3": True,  # three saturated carbons
+    "NC2H": True,
+    "NCH2": False,  # to exchange its hydrogens is a turn
+    "NC3H": False,  # charged
+    "NC2K": False,  # an amide
+    "PC3": False,  # keeps its form
+}
+
+
+@pytest.mark.parametrize("kind", AMINES)
+def test_amines_invert(kind):
+    """A centre and its neighbours: saturated carbons, K with a flat one's three neighbours, hydrogens."""
+    topology = app.Topology()
+    residue = topology.addResidue("LIG", topology.addChain())
+
+    def add(symbol, *bonded):
+        atom = topology.addAtom(f"{symbol}{topology.getNumAtoms()}", app.Element.getBySymbol(symbol), residue)
+        for other in bonded:
+            topology.addBond(other, atom)
+        return atom
+
+    centre, near = add(kind[0]), re.findall(r"([A-Z])(\d?)", kind[1:])
+    for symbol in (symbol for symbol, n in near for _ in range(int(n or 1))):
+        first = add({"K": "C"}.get(symbol, symbol), centre)
+        for _ in range({"C": 3, "K": 2, "H": 0}[symbol]):
+            add("H", first)
+    rng = np.random.default_rng(1)
+    positions = rng.normal(size=(topology.getNumAtoms(), 3))
+    # the first carbon, behind it a hydrogen, and the second neighbour
+    label = Torsions(("label",), np.array([[2, 1, 0, 5]]))
+    chart = chart_for(topology, label, positions)
+    found = inverting_indices(topology, chart)
+    assert len(found) == AMINES[kind]
+    if AMINES[kind]:
+        assert set(found.tolist()) <= set(turning_indices(topology, chart, load_system("bonded_chain").state).tolist())
+        assert chart.torsions[found[0] - chart.n_bonds - chart.n_angles, 1] == centre.index
 
 
 def test_labels_are_not_wide_and_what_they_leave_out_is():

@@ -15,7 +15,7 @@ from scipy.special import chdtrc, logsumexp, ndtri, stdtr
 
 from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import sample_restraint
-from ..coordinates.slow_coordinates import ParticleCoordinates
+from ..coordinates.slow_coordinates import Axes, ParticleCoordinates
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError, checked
 from ..free_energy.weight_statistics import log_mean_weight
@@ -208,6 +208,10 @@ class _IndependentWindows:
             chosen = self.rng.choice(len(drawn), p=weights / weights.sum())
             self.turned[i] = np.angle(np.exp(1j * drawn[chosen, self.wide]))
 
+    def place(self, mode: "_Mode") -> str:
+        """Of a mode, in words; empty without wide torsions."""
+        return f"where {_near(self.names, self.chart, self.wide, mode.centres)}" * bool(self.names)
+
     def frames(self, i: int, label: FloatArray) -> tuple[FloatArray, BoolArray]:
         """Coordinates of window i at a label, shape=(n_frames, n_coordinates), and which are in the declared state."""
         slow, start = self.pulled.slow, self.last
@@ -281,9 +285,8 @@ def check_frames(
     """
     if not n_labels:
         return FrameCheck([], float("nan"), float("nan"), float("nan"), 0)
-    rng, slow = named_rng(seed, "frame check"), system.slow
-    candidates = places[rng.permutation(len(places))[: 4 * n_labels]]
-    labels = candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n_labels)]
+    rng = named_rng(seed, "frame check")
+    labels = _spread_labels(system.slow, places, n_labels, rng)
     windows = _IndependentWindows(system, generator, len(labels), platform, rng)
     angles = np.full((len(labels), N_FRAMES, len(windows.wide)), np.nan)
     checked, likelihoods, unseen = list[tuple[ReverseCheck, bool, str]](), list[FloatArray](), dict[str, None]()
@@ -303,15 +306,12 @@ def check_frames(
         if found.unseen is not None:
             unseen[found.unseen] = None
             continue
-        try:
-            check = check_reverse(label, found.forward, found.backward, seed=named_seed(seed, "frame check", i))
-        except InputError:  # too few of them have a weight
+        if (check := found.check(label, named_seed(seed, "frame check", i))) is None:
             continue
         if check.efficiency < POOR and not found.matters:
             n_weightless += 1
             continue
-        where = _near(windows.names, generator.chart, windows.wide, mode.centres)
-        checked.append((check, found.matters, f"where {where}" * bool(windows.names)))
+        checked.append((check, found.matters, windows.place(mode)))
     checks = [check for check, _, _ in checked]
     efficient = [check.efficiency for check, matters, _ in checked if matters]
     return FrameCheck(
@@ -328,6 +328,12 @@ def check_frames(
         most_different=max(checked, key=lambda one: abs(one[0].z))[2] if checked else "",
         n_weightless=n_weightless,
     )
+
+
+def _spread_labels(slow: Axes, places: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+    """Of places, shape=(m, d), those that are far from one another among four times as many by chance, shape=(n, d)."""
+    candidates = places[rng.permutation(len(places))[: 4 * n]]
+    return np.asarray(candidates[spread(candidates, slow.periods, np.ptp(slow.domain, axis=1), n)])
 
 
 @dataclass(frozen=True)
@@ -349,6 +355,13 @@ class _Compared:
     unseen: str | None
     matters: bool
     n_more: int = 0
+
+    def check(self, label: FloatArray, seed: int) -> ReverseCheck | None:
+        """Of draws against frames; None where too few of them have a weight."""
+        try:
+            return check_reverse(label, self.forward, self.backward, seed=seed)
+        except InputError:
+            return None
 
 
 class _DrawsAtLabel:

@@ -172,6 +172,9 @@ class _IndependentWindows:
         n: windows; the wide torsions that they are pulled to fill the circle evenly.
         platform: an OpenMM platform.
         rng: of the windows.
+
+    Attributes:
+        angles: shape=(n, n_frames, n_wide), radians, of the frames so far; NaN outside the declared state.
     """
 
     def __init__(
@@ -188,6 +191,7 @@ class _IndependentWindows:
         pulled = replace(system, temperature=HOT * system.temperature)
         self.names = wide_names(system.topology, self.chart, self.wide)
         self.turned, self.widths = np.empty((n, 0)), np.full(len(self.wide), MODE_WIDTH)
+        self.angles = np.full((n, N_FRAMES, len(self.wide)), np.nan)
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(system.topology, self.chart, self.wide)
             pulled = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT)
@@ -212,8 +216,8 @@ class _IndependentWindows:
         """Of a mode, in words; empty without wide torsions."""
         return f"where {_near(self.names, self.chart, self.wide, mode.centres)}" * bool(self.names)
 
-    def frames(self, i: int, label: FloatArray) -> tuple[FloatArray, BoolArray]:
-        """Coordinates of window i at a label, shape=(n_frames, n_coordinates), and which are in the declared state."""
+    def mode(self, i: int, label: FloatArray) -> "_Mode | None":
+        """That most frames of window i at a label are in; None where none is in the declared state."""
         slow, start = self.pulled.slow, self.last
         if self.others is not None:
             start = displaced_positions(start, self.others, self.rng)
@@ -222,11 +226,15 @@ class _IndependentWindows:
             start = self.pull.run(start, begin, centre)[0][-1]
             positions, _ = self.hold.run(start, label, label)
         except InputError:  # it failed, hot as it was
-            return np.full((N_FRAMES, self.chart.n_coordinates), np.nan), np.zeros(N_FRAMES, dtype=bool)
+            return None
         inside = np.asarray(self.system.state.inside(positions))
         if inside[-1]:
             self.last = positions[-1]
-        return self.chart.to_internal(positions), inside
+        if not inside.any():
+            return None
+        coordinates = self.chart.to_internal(positions[inside])
+        self.angles[i, inside] = coordinates[:, self.wide]
+        return _Mode.of(self.wide, self.widths, coordinates)
 
 
 @dataclass(frozen=True)
@@ -288,18 +296,14 @@ def check_frames(
     rng = named_rng(seed, "frame check")
     labels = _spread_labels(system.slow, places, n_labels, rng)
     windows = _IndependentWindows(system, generator, len(labels), platform, rng)
-    angles = np.full((len(labels), N_FRAMES, len(windows.wide)), np.nan)
     checked, likelihoods, unseen = list[tuple[ReverseCheck, bool, str]](), list[FloatArray](), dict[str, None]()
     spare, n_weightless = _spare(len(labels)), 0
     for i, label in enumerate(labels):
         draws = _DrawsAtLabel(system, generator, label, rng, platform)
         if i % 2:
             windows.turn_like(i, draws.drawn[:N_ANYWHERE], draws.anywhere)
-        coordinates, inside = windows.frames(i, label)
-        angles[i, inside] = coordinates[inside][:, windows.wide]
-        if not inside.any():
+        if (mode := windows.mode(i, label)) is None:
             continue
-        mode = _Mode.of(windows.wide, windows.widths, coordinates[inside])
         found = _compare(draws, mode, min(spare, MOST_DRAWS - N_DRAWS))
         spare -= found.n_more
         likelihoods.append(found.log_density)
@@ -323,7 +327,7 @@ def check_frames(
         p_value=differences_p_value(checks),
         unseen=tuple(unseen),
         wide_names=windows.names,
-        wide_angles=angles,
+        wide_angles=windows.angles,
         least_efficient=min(checked, key=lambda one: one[0].efficiency)[2] if checked else "",
         most_different=max(checked, key=lambda one: abs(one[0].z))[2] if checked else "",
         n_weightless=n_weightless,

@@ -23,6 +23,9 @@ WIDE_FORCE_CONSTANT = 200.0
 RING_REACH = 0.7
 """To which torsions along a ring are pulled, either way."""
 
+SATURATED = ("H", "C", "N", "O", "F", "Cl", "Br", "I")
+"""Beside an amine's nitrogen: what has empty orbitals (boron, silicon, sulfur, phosphorus) makes it flat."""
+
 FAR_OUT = np.radians(170.0)
 """Of a particle's component that is an angle: beyond it nothing is seen."""
 
@@ -58,7 +61,8 @@ def inverting_indices(topology: Any, chart: Chart) -> IntArray:
     """The torsions of a chart whose sign tells the two forms of an amine apart, shape=(n,).
 
     Of a nitrogen with three neighbours, none of which draws its lone pair in: hydrogens, at most one of them, for to
-    exchange two is a turn, and carbons that are not flat. It inverts over some 10 kT.
+    exchange two is a turn, carbons that are not flat, oxygens, halogens, further nitrogens with three neighbours. It
+    inverts over some 10 kT.
     """
     if not isinstance(chart, InternalCoordinates):
         return np.empty(0, dtype=np.int64)
@@ -69,10 +73,11 @@ def inverting_indices(topology: Any, chart: Chart) -> IntArray:
 
 
 def _inverts(graph: nx.Graph, atom: int) -> bool:
+    if graph.nodes[atom]["element"] != "N" or graph.degree[atom] != 3:
+        return False
     near = [(graph.nodes[one]["element"], graph.degree[one]) for one in graph[atom]]
-    n_hydrogens = sum(element == "H" for element, _ in near)
-    saturated = all(element == "H" or (element == "C" and degree != 3) for element, degree in near)
-    return graph.nodes[atom]["element"] == "N" and len(near) == 3 and saturated and n_hydrogens < 2
+    flat = any((element, degree) in (("C", 3), ("N", 2)) or element not in SATURATED for element, degree in near)
+    return not flat and sum(element == "H" for element, _ in near) < 2
 
 
 def ring_indices(topology: Any, chart: Chart) -> IntArray:

@@ -49,6 +49,8 @@ AMINES = {
     "NCH2": False,  # to exchange its hydrogens is a turn
     "NC3H": False,  # charged
     "NC2K": False,  # an amide
+    "NC2O": True,  # a hydroxylamine
+    "NC2S": False,  # flat
     "PC3": False,  # keeps its form
 }
 
@@ -68,7 +70,7 @@ def test_amines_invert(kind):
     centre, near = add(kind[0]), re.findall(r"([A-Z])(\d?)", kind[1:])
     for symbol in (symbol for symbol, n in near for _ in range(int(n or 1))):
         first = add({"K": "C"}.get(symbol, symbol), centre)
-        for _ in range({"C": 3, "K": 2, "H": 0}[symbol]):
+        for _ in range({"C": 3, "K": 2, "O": 1, "S": 1, "H": 0}[symbol]):
             add("H", first)
     rng = np.random.default_rng(1)
     positions = rng.normal(size=(topology.getNumAtoms(), 3))

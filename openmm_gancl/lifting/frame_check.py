@@ -59,7 +59,7 @@ N_DRAWS, N_ANYWHERE = 256, 64
 """At each label, of which the best weights may decide: of 64 the mean weight of threonine lay low at every label; of
 them so many in any mode."""
 
-MOST_DRAWS, SPARE = 2048, 256
+MOST_DRAWS, SPARE = 2048, 80
 """At a label where draws are worth little in a mode that has weight; set aside for that at each label but one.
 
 The mean weight of few effective draws lies lower than a bootstrap of them can tell: z-scores of threonine, right in

@@ -11,6 +11,12 @@ from ..units import FloatArray, numbers
 MAX_PARETO_INDEX = 0.7
 """A Pareto index above this means that the error bar is not to be trusted."""
 
+LEAST_TAIL = 0.01
+"""Of all weight: a tail with less decides nothing, whatever its index."""
+
+FEWEST_OF_A_TAIL = 25
+"""Weights, of which a tail is told."""
+
 
 TOLERANCE, MAX_ITERATIONS, TINY = 1e-10, 200, 1e-300
 """Of the root in `log_bar`."""
@@ -50,6 +56,29 @@ def effective_sample_size(log_weights: FloatArray) -> float:
     return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
 
 
+def _tail(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Weights that are not zero, rising, the largest one being one, and how far the tail of them exceeds the next."""
+    log_weights = checked_log_weights(log_weights)
+    finite = np.sort(log_weights[np.isfinite(log_weights)])
+    if len(finite) < FEWEST_OF_A_TAIL:
+        return np.empty(0), np.empty(0)
+    n_tail = int(min(0.2 * len(finite), 3 * np.sqrt(len(finite))))
+    weights = np.exp(finite - finite[-1])
+    return weights, weights[-n_tail:] - weights[-n_tail - 1]
+
+
+def tail_share(log_weights: FloatArray) -> float:
+    """Share of all weight that the tail of `pareto_index` has beyond where it begins; NaN below 25 finite weights.
+
+    Weights that are all but equal have a tail too, of whatever index, which decides nothing.
+
+    Args:
+        log_weights: shape=(n,), minus infinity where a lift failed.
+    """
+    weights, excess = _tail(log_weights)
+    return float(excess.sum() / weights.sum()) if len(weights) else float("nan")
+
+
 def pareto_index(log_weights: FloatArray) -> float:
     """Tail index k of the largest weights (Zhang & Stephens 2009, doi 10.1198/tech.2009.08017).
 
@@ -59,13 +88,10 @@ def pareto_index(log_weights: FloatArray) -> float:
     Args:
         log_weights: shape=(n,), minus infinity where a lift failed.
     """
-    log_weights = checked_log_weights(log_weights)
-    finite = np.sort(log_weights[np.isfinite(log_weights)])
-    if len(finite) < 25:
+    weights, excess = _tail(log_weights)
+    if not len(weights):
         return float("nan")
-    n_tail = int(min(0.2 * len(finite), 3 * np.sqrt(len(finite))))
-    weights = np.exp(finite - finite[-1])
-    excess = weights[-n_tail:] - weights[-n_tail - 1]
+    n_tail = len(excess)
     if excess[-1] <= 0 or excess[(n_tail - 2) // 4] <= 0:
         return -np.inf
     grid = np.arange(1, 31 + int(np.sqrt(n_tail)))

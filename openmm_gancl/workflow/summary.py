@@ -10,13 +10,21 @@ from typing import Any, ClassVar
 from ..errors import InputError
 from ..files import finite, load_json
 from ..free_energy.basins import basin_table, formatted
-from ..free_energy.weight_statistics import MAX_PARETO_INDEX
+from ..free_energy.weight_statistics import LEAST_TAIL, MAX_PARETO_INDEX
 from ..lifting.reverse_check import Z_THRESHOLD
 
 MIN_EFFECTIVE_SAMPLES = 20.0
 """Effective samples below which a bootstrapped error bar says nothing."""
 
-UNKNOWN_IS_NAN = {"effective_sample_size", "pareto_index", "pooled_z", "p_value", "efficiency", "median_error"}
+UNKNOWN_IS_NAN = {
+    "effective_sample_size",
+    "pareto_index",
+    "tail_share",
+    "pooled_z",
+    "p_value",
+    "efficiency",
+    "median_error",
+}
 
 LEAST_P_VALUE = 1e-4
 """Of chi-squared of a check: errors come of ten frames a label, and one right run in 1,000 may have less."""
@@ -51,6 +59,7 @@ class Summary:
         force_evaluations: that the result depends on.
         basins: rows of the basin table.
         most_different: where wide torsions are in that check where it disagrees most; empty without any.
+        tail_share: share of the same weights that their tail has.
     """
 
     system: str
@@ -67,6 +76,7 @@ class Summary:
     force_evaluations: int
     basins: list[dict[str, Any]]
     most_different: str = ""
+    tail_share: float = 1.0
 
     better_model: ClassVar[str] = "raise `max_evaluations`"
     lighter_tail: ClassVar[str] = "raise `max_evaluations`"
@@ -81,7 +91,7 @@ class Summary:
             )
         elif not math.isfinite(self.pooled_z):
             doubts.append(f"no label could be checked against real frames: {self.better_model}")
-        if self.pareto_index > MAX_PARETO_INDEX:
+        if self.pareto_index > MAX_PARETO_INDEX and not self.tail_share < LEAST_TAIL:
             doubts.append(
                 f"a few weights decide (Pareto index {self.pareto_index:.2f}, above {MAX_PARETO_INDEX}): "
                 f"the error bars are too small; {self.lighter_tail}"
@@ -106,12 +116,14 @@ class Summary:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
         labels = "label" if self.n_checked == 1 else "labels"
         z = f"z = {formatted(self.pooled_z, '+.2f')} over {self.n_checked} {labels}"
+        tail = f" of a tail with {formatted(100 * self.tail_share, '.1f')} % of the weight"
+        tail += f" (above {MAX_PARETO_INDEX} and {LEAST_TAIL:.0%}: not to be trusted)"
         target = "" if self.target_error is None else f" (requested: {self.target_error:g} kT)"
         return [
             ("system", f"{self.system}, preset {self.preset}"),
             ("lifts", f"{self.n_lifts}{self.kind_of_lift()}: {reasons}"),
             ("effective sample size", f"{formatted(self.effective_sample_size, '.0f')}"),
-            ("Pareto index", f"{formatted(self.pareto_index, '.2f')} (above {MAX_PARETO_INDEX}: not to be trusted)"),
+            ("Pareto index", f"{formatted(self.pareto_index, '.2f')}{tail}"),
             ("lifts against real frames", f"{z} (beyond {Z_THRESHOLD:g}: not to be trusted)"),
             ("mode-aware efficiency", f"{formatted(self.efficiency, '.2f')} effective samples a lift"),
             ("median error below 10 kT", f"{formatted(self.median_error, '.2f')} kT{target}"),

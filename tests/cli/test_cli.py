@@ -326,11 +326,18 @@ def outcome_of(finished, **changes):
 SOUND = {"pooled_z": 0.5, "n_checked": 4, "pareto_index": 0.3, "effective_sample_size": 300.0}
 
 
+def test_a_tail_that_has_hardly_any_weight_is_no_doubt(finished):
+    """Of weights that are all but equal; the twin has a hundredth of the weight there."""
+    for share, trusted in ((0.004, True), (0.01, False)):
+        summary = outcome_of(finished, preset="default", **SOUND | {"pareto_index": 1.8, "tail_share": share}).summary
+        assert summary.trusted == trusted
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"pooled_z": -5.0}, "pooled z = -5.0"),
-        ({"pareto_index": 0.9}, "Pareto index 0.90"),
+        ({"pareto_index": 0.9, "tail_share": 0.2}, "Pareto index 0.90"),
         ({"effective_sample_size": 3.0}, "effective sample size is 3.0"),
         ({"pooled_z": math.nan}, "no label could be checked"),
     ],

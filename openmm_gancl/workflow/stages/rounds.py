@@ -15,7 +15,7 @@ from ...errors import InputError, first_line
 from ...files import check_archive, finite, load_json
 from ...free_energy.basins import BasinPopulation, weighted_populations
 from ...free_energy.surface import surface_name
-from ...free_energy.weight_statistics import effective_sample_size, pareto_index
+from ...free_energy.weight_statistics import effective_sample_size, pareto_index, tail_share
 from ...generator.model import load_model
 from ...generator.model_file import BROKEN
 from ...generator.network_training import NetworkOptions
@@ -238,6 +238,7 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
         reasons=reason_counts(draws),
         effective_sample_size=effective_sample_size(pooled_log_weights(draws)),
         pareto_index=pareto_index(in_surface[low]),
+        tail_share=tail_share(in_surface[low]),
         pooled_z=_number(checks["pooled_z"]),
         n_checked=len(checks["checks"]),
         p_value=_number(checks["p_value"]),

@@ -11,7 +11,7 @@ from ...coordinates.slow_coordinates import Axes, FirstAxes
 from ...files import load_json
 from ...free_energy.plots import plot_surface
 from ...free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface
-from ...free_energy.weight_statistics import effective_sample_size, pareto_index
+from ...free_energy.weight_statistics import effective_sample_size, pareto_index, tail_share
 from ...lifting.lifts import Lifts, load_lifts
 from ...lifting.reverse_check import reason_counts
 from ...lifting.surface import (
@@ -30,11 +30,11 @@ from ..labelling import labelling_of
 from ..summary import RelaxedSummary
 
 
-def _pareto_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: float) -> float:
-    """Tail index of the weights with the surface itself divided out: of what makes its error bars."""
+def _ratios_below_ceiling(surface: FreeEnergySurface, ends: WeightedEnds, kT: float) -> FloatArray:
+    """Log-weights with the surface itself divided out, shape=(n_low,): what makes its error bars."""
     energies = surface.energy_at(ends.cv_values) / kT
     low = energies < ALIGNMENT_CEILING
-    return pareto_index(ends.log_weights[low] + energies[low])
+    return np.asarray(ends.log_weights[low] + energies[low])
 
 
 def save_surface(surface: FreeEnergySurface, basins: tuple[Basin, ...], out: Path, name: str) -> None:
@@ -82,7 +82,7 @@ def surface_stage(run: Run, out: Path) -> None:
     surface = analysis.surface
     basins = basin_populations(analysis.ends, system.basins, system.temperature)
     efficiencies = [check["efficiency"] for check in checks["checks"]]
-    encoder = run.train_report().get("encoder")
+    encoder, ratios = run.train_report().get("encoder"), _ratios_below_ceiling(surface, analysis.ends, kT)
     RelaxedSummary(
         system=system.name,
         preset=run.options.preset,
@@ -91,7 +91,8 @@ def surface_stage(run: Run, out: Path) -> None:
         reasons=reason_counts(lifts),
         relax_steps=lifts.relax_steps,
         effective_sample_size=effective_sample_size(analysis.ends.log_weights),
-        pareto_index=_pareto_below_ceiling(surface, analysis.ends, kT),
+        pareto_index=pareto_index(ratios),
+        tail_share=tail_share(ratios),
         pooled_z=math.nan if checks["pooled_z"] is None else checks["pooled_z"],
         n_checked=len(efficiencies),
         efficiency=float(np.median(efficiencies)) if efficiencies else math.nan,

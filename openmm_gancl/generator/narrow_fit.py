@@ -66,6 +66,8 @@ def deviations(values: FloatArray, centres: FloatArray, periodic: BoolArray) -> 
 
 def robust_weights(gradients: FloatArray, weights: FloatArray) -> FloatArray:
     """Weights that fall with the square of a gradient's length beyond a few medians, shape=(n,)."""
+    if not gradients.shape[1]:
+        return weights
     size = np.sqrt((gradients**2).mean(axis=1))
     return weights * np.minimum(1.0, (ROBUST_SIZE * np.median(size) / np.maximum(size, 1e-300)) ** 2)
 
@@ -377,6 +379,19 @@ class NarrowData:
             scale=torch.as_tensor(self.scales),
         )
 
+    def without_coordinates(self) -> NarrowCoordinates:
+        """The map where all coordinates are labels or wide: of none."""
+        none = torch.zeros(self.features.shape[1], 0, dtype=torch.float64)
+        return NarrowCoordinates(
+            self.condition,
+            mean=none,
+            log_width=none,
+            coupling=none[:, :, None],
+            cubic=CubicTerms.none(0),
+            origin=none[0],
+            scale=none[0],
+        )
+
     def residual(self, narrow: NarrowCoordinates, rows: BoolArray) -> float:
         """Mean square of what a map leaves of some structures' gradients, in its own numbers, absurd ones cut."""
         chosen = np.flatnonzero(rows)
@@ -391,6 +406,8 @@ def fit_narrow(data: NarrowData, options: FitOptions) -> NarrowCoordinates:
     """The narrow coordinates' map: candidates compared on held-out structures, the best one fitted to all."""
     effective = data.plain_weights.sum() ** 2 / (data.plain_weights**2).sum()
     orders, k = data.condition.orders.numpy(), data.y.shape[1]
+    if not k:
+        return data.without_coordinates()
     candidates = [
         one
         for one in options.narrow

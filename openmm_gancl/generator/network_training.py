@@ -338,8 +338,10 @@ def with_network(
         progress: called with the step and the number of steps.
 
     Raises:
-        InputError: structures are too few, or not finite, or no loss has a weight.
+        InputError: structures are too few, or not finite, no loss has a weight, or all coordinates are labels or wide.
     """
+    if not generator.map.narrow.n:
+        raise InputError("every coordinate is a label or wide, and none is left for a network")
     weights = np.asarray(weights, dtype=float)
     effective = effective_structures(coordinates, gradients, weights)
     if not effective >= LEAST_STRUCTURES:

@@ -169,7 +169,7 @@ class CubicTerms(nn.Module):
         self.register_buffer("widths", widths.T.contiguous())
         self.register_buffer("skews", skews)
         sources = (coefficients != 0).any(dim=1) | (coefficients != 0).any(dim=2) | (widths != 0)
-        self.depth = int(dependency_depths(sources).max())
+        self.depth = int(dependency_depths(sources).max()) if len(sources) else 0
 
     @classmethod
     def none(cls, k: int) -> "CubicTerms":
@@ -248,6 +248,7 @@ class NarrowCoordinates(nn.Module):
     earlier: Tensor
     origin: Tensor
     scale: Tensor
+    ends: list[int]
 
     def __init__(
         self,
@@ -276,7 +277,7 @@ class NarrowCoordinates(nn.Module):
         self.register_buffer("earlier", varying % self.n, persistent=False)
         self.register_buffer("origin", origin)
         self.register_buffer("scale", scale)
-        self.ends: list[int] = torch.bincount(self.later, minlength=self.n).cumsum(0).tolist()
+        self.ends = torch.bincount(self.later, minlength=self.n).cumsum(0).tolist()
 
     @torch.jit.unused
     def set_network(self, network: nn.Module) -> None:
@@ -320,7 +321,7 @@ class NarrowCoordinates(nn.Module):
         """Standard normal numbers to coordinates, and the log of coordinate volume per volume of normals."""
         features = self.condition(conditions)
         mean, log_width = self.mean_and_log_width(features)
-        log_network = torch.zeros_like(normals[:, 0])
+        log_network = torch.zeros_like(conditions[:, 0])
         if self.has_network:
             normals, log_network = self.network(normals, self.condition.network_features(conditions))
         widened, log_slopes = self.tails(normals)

@@ -13,10 +13,12 @@ import torch
 
 from openmm_gancl import load_system
 from openmm_gancl.coordinates.basin import Basin
+from openmm_gancl.errors import InputError
 from openmm_gancl.free_energy.grid import bin_centres
 from openmm_gancl.generator.circular import CircularDensity
 from openmm_gancl.generator.fit_options import FitOptions
 from openmm_gancl.generator.invertible import InvertibleGenerator
+from openmm_gancl.generator.network_training import with_network
 from openmm_gancl.generator.score_fit import fit_triangular
 from openmm_gancl.lifting import loop as of_loop
 from openmm_gancl.lifting.draws import draw
@@ -152,6 +154,30 @@ def test_the_uniform_share_reaches_a_mode_that_no_structure_showed(name):
     wrong = score(left_out.log_target - with_share.log_density(left_out.coordinates) + free_energies, 0.0)
     assert right.relative_error < MAX_ERROR and abs(right.z) < LIMIT, right
     assert abs(wrong.z) > REJECTED, wrong
+
+
+def test_no_coordinate_needs_to_be_narrow():
+    """Both components beside the label are drawn from circular densities; the twin leaves out one of two modes."""
+    system = system_of(FORK)
+    frames = sample_short_windows(system, np.random.default_rng(1), ShortWindows(n=20))
+    scales = [0.3, frames.positions[:, 0, 2].std()]
+    chart = CartesianCoordinates(1, system.slow.components, turned=[1, 2], centres=[0.0, 0.0], scales=scales)
+    coordinates, forces = chart.to_internal(frames.positions), in_chart_frame(chart, frames.positions, frames.forces)
+    gradients = log_density_gradients(chart, coordinates, forces, system.kT, system.constraints, system.masses)
+    options = FitOptions(uniform_share=0.3)
+    of_map = fit_triangular(chart, system.slow, coordinates, gradients, wide=np.array([1, 2]), options=options)
+    generator = InvertibleGenerator(of_map, chart, system.slow)
+    assert of_map.narrow.n == 0 and of_map.n_wide == 2
+    labels = np.random.default_rng(2).uniform(*system.slow.domain[0], (20_000, 1))
+    drawn = draw(system, [generator], np.ones(1), labels, np.random.default_rng(3))
+    log_ratios = drawn.log_weights + exact_surface(FORK, labels[:, 0])
+    right = score(log_ratios, 0.0)
+    wrong = score(np.where(drawn.coordinates[:, 1] > 0, log_ratios, -np.inf), 0.0)
+    assert right.relative_error < MAX_ERROR and abs(right.z) < LIMIT and abs(wrong.z) > REJECTED, (right, wrong)
+    numbers = torch.as_tensor(generator.sample_base(100, np.random.default_rng(4))), torch.as_tensor(labels[:100])
+    assert all(map(torch.equal, torch.jit.script(of_map)(*numbers), of_map(*numbers)))
+    with pytest.raises(InputError, match="every coordinate is a label or wide"):
+        with_network(generator, coordinates, gradients, np.ones(len(coordinates)), seed=1)
 
 
 def learned_from_trans_frames():

@@ -27,6 +27,11 @@ def log_mean_weight(log_weights: FloatArray) -> float:
     return float(logsumexp(log_weights) - np.log(len(log_weights)))
 
 
+def shares_of_weight(log_weights: FloatArray) -> FloatArray:
+    """Weights that add up to one, of logarithms some of which are finite, shape=(n,)."""
+    return np.asarray(np.exp(log_weights - logsumexp(log_weights)))
+
+
 def checked_log_weights(log_weights: Any) -> FloatArray:
     """One log-weight a lift, shape=(n,).
 
@@ -68,9 +73,10 @@ def _tail(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def tail_share(log_weights: FloatArray) -> float:
-    """Share of all weight that the tail of `pareto_index` has beyond where it begins; NaN below 25 finite weights.
+    """Share of all weight by which the tail of `pareto_index` exceeds where it begins; NaN below 25 finite weights.
 
-    Weights that are all but equal have a tail too, of whatever index, which decides nothing.
+    Weights that are all but equal have a tail too, of whatever index, which decides nothing. Of a place that has less
+    than this share of all weights nothing is told.
 
     Args:
         log_weights: shape=(n,), minus infinity where a lift failed.

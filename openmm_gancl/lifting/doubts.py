@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..coordinates.slow_coordinates import ParticleCoordinates
+from ..free_energy.weight_statistics import shares_of_weight
 from ..reference.chart import Chart
 from ..reference.wide_torsions import interval_text, rings_with_forms
 from ..system.molecular_system import MolecularSystem
@@ -29,9 +30,6 @@ FEW_AXES, LEAST_EFFECTIVE = 4, 0.05
 MOST_OF_TWO_FORMS = 5
 """Atoms of a ring."""
 
-STATES_EACH = 3
-"""Of a wide torsion."""
-
 
 def doubts_about_weights(
     names: Sequence[str], angles: FloatArray, log_weights: FloatArray, chart: Chart, indices: IntArray
@@ -45,7 +43,7 @@ def doubts_about_weights(
         chart: whose coordinates they are.
         indices: shape=(n_wide,), among them.
     """
-    weights = _shares_of_weight(log_weights)
+    weights = shares_of_weight(log_weights)
     if weights.max() > LARGEST_SHARE:
         yield (
             f"one draw has {weights.max():.0%} of all weight: a mode is being discovered, or the generator fits "
@@ -60,13 +58,8 @@ def doubts_about_weights(
         others = f" ({mass[few].sum():.0%} at {few.sum()} such places)" * int(few.sum() > 1)
         yield (
             f"{name} has {mass[most]:.0%} of its weight at {where}, and that from {effective[most]:.0f} effective "
-            f"draws{others}: a mode is being discovered; raise `max_evaluations`"
+            f"draws{others}: a mode is being discovered, or draws are few; raise `max_evaluations`"
         )
-
-
-def _shares_of_weight(log_weights: FloatArray) -> FloatArray:
-    weights = np.exp(log_weights - log_weights.max())
-    return np.asarray(weights / weights.sum())
 
 
 def _sectors(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
@@ -84,7 +77,7 @@ def weight_being_discovered(angles: FloatArray, log_weights: FloatArray) -> floa
         angles: shape=(n, n_wide), radians, of the wide coordinates.
         log_weights: shape=(n,), the label's density included.
     """
-    weights = _shares_of_weight(log_weights)
+    weights = shares_of_weight(log_weights)
     found = (_sectors(values, weights) for values in angles.T)
     return float(max([weights.max(), *(mass[few].sum() for mass, _, few in found)]))
 
@@ -106,29 +99,30 @@ def doubts_about_size(n_axes: int, effective: float, n: int) -> Iterator[str]:
     """
     if n_axes > FEW_AXES and (effective < LEAST_EFFECTIVE * n or effective < FEWEST_DRAWS):
         yield (
-            f"{n_axes} labels and wide coordinates are many: {n} low lifts of the last round are worth "
-            f"{effective:.0f} effective ones; raise `max_evaluations`, label "
-            "fewer, or join windows over some of them (`gancl.sample_windows`, `gancl fes --windows`)"
+            f"{n_axes} labels and wide coordinates are many: {n} lifts of the last round, below the ceiling, are worth "
+            f"{effective:.1f} effective ones; raise `max_evaluations`, label fewer, or join windows over some of "
+            "them (`gancl.sample_windows`, `gancl fes --windows`)"
         )
 
 
 def doubts_about_coordinates(
-    system: MolecularSystem, n_wide: int, n_windows: int, held: Sequence[Sequence[int]] = ()
+    system: MolecularSystem, n_wide: int, n_combinations: int, n_windows: int, held: Sequence[Sequence[int]] = ()
 ) -> Iterator[str]:
     """Of what is looked for at all.
 
     Args:
         system: the real system.
         n_wide: wide torsions.
+        n_combinations: of their states, about.
         n_windows: first windows.
         held: shape=(n, 4), torsions along rings that the check held on both sides of zero.
     """
     if isinstance(system.slow, ParticleCoordinates):
         yield from _doubts_about_particles(system.slow, system.n_atoms)
         return
-    if STATES_EACH**n_wide > n_windows:
+    if n_combinations > n_windows:
         yield (
-            f"{n_wide} wide torsions have some {STATES_EACH**n_wide} combinations of states, and {n_windows} windows "
+            f"{n_wide} wide torsions have some {n_combinations} combinations of states, and {n_windows} windows "
             "began in that many at most: give frames of your own, or label what matters"
         )
     yield from _doubts_about_rings(system.topology, held)

@@ -518,9 +518,9 @@ class Loop:
             self.coordinates.wide,
         )
         yield from doubts_about_rounds(self._ratios(last))
-        n_low = len(self._ratios(last))
-        effective = self.history[-1].effective_fraction * n_low
-        yield from doubts_about_size(len(self.coordinates.conditions), effective, n_low)
+        log_ratios, low = self.log_ratios(last)
+        effective = effective_sample_size(log_ratios[low])
+        yield from doubts_about_size(len(self.coordinates.conditions), effective, int(low.sum()))
         yield from self.blind_spots(check)
 
     def weight_being_discovered(self) -> float:
@@ -531,7 +531,8 @@ class Loop:
     def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:
         """What is not looked for at all; see `doubts`."""
         shown = [] if check is None else self.coordinates.rings_in_both_forms(check)
-        yield from doubts_about_coordinates(self.system, len(self.coordinates.wide), self.windows.n, shown)
+        found = self.coordinates
+        yield from doubts_about_coordinates(self.system, len(found.wide), found.n_combinations, self.windows.n, shown)
 
     def log_ratios(self, draws: Draws) -> tuple[FloatArray, BoolArray]:
         """Log-weights less the surface of all rounds, and which labels lie below the ceiling, shape=(n,) each."""

@@ -13,6 +13,7 @@ from ..reference.chart import CartesianCoordinates, Chart, InternalCoordinates, 
 from ..reference.wide_components import chosen_components, with_angles
 from ..reference.wide_torsions import (
     WIDE_FORCE_CONSTANT,
+    inverting_indices,
     labels_in_rings,
     reaches,
     ring_indices,
@@ -91,10 +92,22 @@ class LoopCoordinates:
         return wide_names(self.system.topology, self.chart, self.wide)
 
     @property
+    def n_combinations(self) -> int:
+        """Of states of the wide coordinates, about: three of a torsion that turns, two of a ring's or of an amine's."""
+        topology = self.system.topology
+        of_two = np.union1d(ring_indices(topology, self.chart), inverting_indices(topology, self.chart))
+        return int(np.where(np.isin(self.wide, of_two), 2, 3).prod())
+
+    @property
     def turning(self) -> IntArray:
         """Coordinates that are wide, or that the system leaves out of them, shape=(n,)."""
         found = turning_indices(self.system.topology, self.chart, self.system.state)
         return found if self.looks_for_wide else found[:0]
+
+    @property
+    def turning_names(self) -> tuple[str, ...]:
+        """Of these."""
+        return wide_names(self.system.topology, self.chart, self.turning)
 
     @property
     def other_components(self) -> ParticleCoordinates | None:

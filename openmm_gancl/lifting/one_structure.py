@@ -39,7 +39,7 @@ def doubts_about_one_structure(system: MolecularSystem, positions: FloatArray) -
         return
     chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
     for name in wide_names(system.topology, chart, turning_indices(system.topology, chart, system.state)):
-        yield f"{name} turns and is no label, and lifts and check begin in one mode of it: {REMEDY}"
+        yield f"{name} turns (or inverts) and is no label, and lifts and check begin in one mode of it: {REMEDY}"
 
 
 def _wells_without_lifts(system: MolecularSystem, slow: ParticleCoordinates, positions: FloatArray) -> Iterator[str]:

@@ -30,7 +30,8 @@ class ModeRow:
         high: radians.
         frames: fraction of the training frames in it; they are restrained all over the circle.
         lifts: of the lifts as they were drawn.
-        check: of the check's frames, whose windows began all over the circle and ran freely; NaN without a check.
+        check: of the check's frames, whose windows began, every other one, all over the circle or where weight is, and
+            ran freely; NaN without a check.
         weight: by weight: the population.
         weight_error: its standard error.
     """

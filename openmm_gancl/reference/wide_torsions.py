@@ -26,6 +26,9 @@ RING_REACH = 0.7
 SATURATED = ("H", "C", "N", "O", "F", "Cl", "Br", "I")
 """Beside an amine's nitrogen: what has empty orbitals (boron, silicon, sulfur, phosphorus) makes it flat."""
 
+FLAT = (("C", 3), ("C", 2), ("N", 2), ("O", 1))
+"""Elements and numbers of neighbours that draw in a lone pair beside them."""
+
 FAR_OUT = np.radians(170.0)
 """Of a particle's component that is an angle: beyond it nothing is seen."""
 
@@ -54,29 +57,34 @@ def turning_indices(topology: Any, chart: Chart, state: DeclaredState) -> IntArr
         if bond in bridges and not decided:
             found.append(i)
     further = ring_indices(topology, chart), inverting_indices(topology, chart)
-    return np.sort(np.concatenate([np.array(found, dtype=np.int64), *further]))
+    return np.unique(np.concatenate([np.array(found, dtype=np.int64), *further]))
 
 
 def inverting_indices(topology: Any, chart: Chart) -> IntArray:
     """The torsions of a chart whose sign tells the two forms of an amine apart, shape=(n,).
 
     Of a nitrogen with three neighbours, none of which draws its lone pair in: hydrogens, at most one of them, for to
-    exchange two is a turn, carbons that are not flat, oxygens, halogens, further nitrogens with three neighbours. It
-    inverts over some 10 kT.
+    exchange two is a turn, carbons that are not flat (all hydrogens must be there to tell), oxygens, halogens, further
+    nitrogens with three neighbours. It inverts over some 10 kT; not where all its bonds are in rings.
     """
     if not isinstance(chart, InternalCoordinates):
         return np.empty(0, dtype=np.int64)
     graph = bond_graph(topology)
-    amines = [atom for atom in graph if _inverts(graph, atom)]
-    improper = np.setdiff1d(_first(chart) + np.arange(len(chart.torsions)), _primary(chart))
-    return improper[np.isin(chart.torsions[improper - _first(chart), 1], amines)]
+    bridges, primary = {frozenset(bond) for bond in nx.bridges(graph)}, _primary(chart)
+    amines = [atom for atom in graph if _inverts(graph, atom) and any({atom, b} in bridges for b in graph[atom])]
+    about = chart.torsions[:, 1:3]
+    # a ring is cut at its nitrogen: what it carries turns about a bond of the ring
+    in_ring = [frozenset(bond) not in bridges for bond in about.tolist()]
+    turns = np.isin(np.arange(len(about)) + _first(chart), primary)
+    lone = [int((about[:, 0] == atom).sum()) == 1 for atom in about[:, 0].tolist()]
+    return _first(chart) + np.flatnonzero(np.isin(about[:, 0], amines) & (~turns | np.array(in_ring) & np.array(lone)))
 
 
 def _inverts(graph: nx.Graph, atom: int) -> bool:
     if graph.nodes[atom]["element"] != "N" or graph.degree[atom] != 3:
         return False
     near = [(graph.nodes[one]["element"], graph.degree[one]) for one in graph[atom]]
-    flat = any((element, degree) in (("C", 3), ("N", 2)) or element not in SATURATED for element, degree in near)
+    flat = any((element, degree) in FLAT or element not in SATURATED for element, degree in near)
     return not flat and sum(element == "H" for element, _ in near) < 2
 
 
@@ -123,6 +131,7 @@ def wide_indices(system: MolecularSystem, chart: Chart) -> IntArray:
 def _named(topology: Any, chart: InternalCoordinates, candidates: IntArray, names: Sequence[str], key: str) -> IntArray:
     """Which of the candidates are named, by residue (``chi1:2``) or as a run lists them (``VAL2:CG1-CB-CA-N``)."""
     listed, atoms = wide_names(topology, chart, candidates), chart.torsions[candidates - _first(chart)]
+    whole = np.isin(candidates, _primary(chart)).tolist()
     found = []
     for name in names:
         if name in listed:
@@ -130,7 +139,7 @@ def _named(topology: Any, chart: InternalCoordinates, candidates: IntArray, name
         else:
             kind, _, residue = name.partition(":")
             bond = set(backbone_atoms(kind, residue, name, from_openmm(topology))[1:3]) if kind in BACKBONE else set()
-            which = [i for i, row in enumerate(atoms.tolist()) if set(row[1:3]) == bond]
+            which = [i for i, row in enumerate(atoms.tolist()) if whole[i] and set(row[1:3]) == bond]
         if not which:
             raise InputError(
                 f"key '{key}' names {name}, which is no torsion that turns and is not a label: those are "

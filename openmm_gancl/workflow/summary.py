@@ -20,6 +20,7 @@ UNKNOWN_IS_NAN = {
     "effective_sample_size",
     "pareto_index",
     "tail_share",
+    "discovered",
     "pooled_z",
     "p_value",
     "efficiency",
@@ -29,8 +30,8 @@ UNKNOWN_IS_NAN = {
 LEAST_P_VALUE = 1e-4
 """Of chi-squared of a check: errors come of ten frames a label, and one right run in 1,000 may have less."""
 
-FEWEST_LABELS = 3
-"""Of a check."""
+FEWEST_LABELS, FEWEST_COMPARED = 3, 2
+"""Of a check, modes of hardly any weight included; that say whether labels differ."""
 
 MOST_DISCOVERED = 0.1
 """Of the weight, in modes that few draws have found: a trial with more has no populations to speak of (valine 0.73 for
@@ -76,7 +77,7 @@ class Summary:
     force_evaluations: int
     basins: list[dict[str, Any]]
     most_different: str = ""
-    tail_share: float = 1.0
+    tail_share: float = math.nan
 
     better_model: ClassVar[str] = "raise `max_evaluations`"
     lighter_tail: ClassVar[str] = "raise `max_evaluations`"
@@ -104,7 +105,7 @@ class Summary:
 
     @property
     def trusted(self) -> bool:
-        """Whether exit code 0 is deserved; the quick preset is a trial and always is."""
+        """Whether exit code 0 is deserved."""
         return self.preset == "quick" or not self.doubts()
 
     def rows(self, evaluations_spent: int) -> list[tuple[str, str]]:
@@ -116,7 +117,7 @@ class Summary:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
         labels = "label" if self.n_checked == 1 else "labels"
         z = f"z = {formatted(self.pooled_z, '+.2f')} over {self.n_checked} {labels}"
-        tail = f" of a tail with {formatted(100 * self.tail_share, '.1f')} % of the weight"
+        tail = f" of a tail that exceeds the rest by {formatted(100 * self.tail_share, '.1f')} % of the weight"
         tail += f" (above {MAX_PARETO_INDEX} and {LEAST_TAIL:.0%}: not to be trusted)"
         target = "" if self.target_error is None else f" (requested: {self.target_error:g} kT)"
         return [
@@ -246,9 +247,11 @@ class LoopSummary(Summary):
                 f"{LEAST_P_VALUE:g}){_where('most', self.most_different)}: {self.better_model}"
             )
         # a trial has evaluations for one or two
-        if self.preset != "quick" and self.n_checked and self.n_checked + self.n_weightless < FEWEST_LABELS:
+        few = self.n_checked < FEWEST_COMPARED or self.n_checked + self.n_weightless < FEWEST_LABELS
+        if self.preset != "quick" and self.n_checked and few:
             doubts.append(
-                f"lifts could be checked against real frames at {self.n_checked} of at least {FEWEST_LABELS} labels: "
+                f"lifts could be checked against real frames at {self.n_checked} labels, and {self.n_weightless} more "
+                f"were in modes of hardly any weight, of at least {FEWEST_COMPARED} and {FEWEST_LABELS} in all: "
                 f"{self.better_model}"
             )
         if self.efficiency < MIN_EFFICIENCY:

@@ -98,9 +98,9 @@ def test_windows_are_offered_where_many_axes_leave_lifts_little(n_axes, effectiv
     assert len(found) == said and all("gancl fes --windows" in sentence for sentence in found)
 
 
-@pytest.mark.parametrize(("n_wide", "n_windows", "said"), [(2, 60, False), (5, 180, True)])
-def test_many_combinations_are_said(n_wide, n_windows, said):
-    found = list(doubts_about_coordinates(load_system("alanine_dipeptide_vacuum"), n_wide, n_windows))
+@pytest.mark.parametrize(("n_combinations", "n_windows", "said"), [(9, 60, False), (243, 180, True)])
+def test_many_combinations_are_said(n_combinations, n_windows, said):
+    found = list(doubts_about_coordinates(load_system("alanine_dipeptide_vacuum"), 5, n_combinations, n_windows))
     assert bool(found) == said
 
 
@@ -141,4 +141,4 @@ def test_a_check_that_held_both_forms_of_a_ring_leaves_no_doubt(means, said):
 
 
 def test_particles_without_labels():
-    assert not list(doubts_about_coordinates(load_system("forked_oscillator"), 1, 30))
+    assert not list(doubts_about_coordinates(load_system("forked_oscillator"), 1, 3, 30))

@@ -10,6 +10,7 @@ import pytest
 from scipy.special import erfc
 
 from openmm_gancl import load_system
+from openmm_gancl.coordinates.slow_coordinates import Torsions
 from openmm_gancl.generator.circular import CircularDensity
 from openmm_gancl.generator.invertible import InvertibleGenerator
 from openmm_gancl.lifting import frame_check
@@ -23,6 +24,7 @@ from openmm_gancl.lifting.loop import learn
 from openmm_gancl.lifting.loop_options import LoopOptions
 from openmm_gancl.lifting.reverse_check import ReverseCheck, check_reverse
 from openmm_gancl.reference.wide_torsions import turning_indices
+from openmm_gancl.sampling.labels import scattered_labels
 from openmm_gancl.sampling.short_windows import ShortWindows
 
 from ..physics.pentane import pentane
@@ -133,11 +135,10 @@ def test_more_is_drawn_where_draws_are_worth_little(poor, matter, monkeypatch):
     monkeypatch.setattr(frame_check, "POOR", poor)
     monkeypatch.setattr(frame_check, "NOTEWORTHY", frame_check.NOTEWORTHY if matter else 1e9)
     found = check(PENTANE, even(learned(PENTANE).model), n=4)
-    first = frame_check.N_DRAWS - frame_check.N_ANYWHERE
+    first, most = frame_check.N_DRAWS - frame_check.N_ANYWHERE, evaluations_of_check(system_of(PENTANE), 4)
     assert found.n_weightless == (0 if matter else 4)
     n_more = [one.n_forward - first for one in found.checks]
     assert n_more == ([3 * frame_check.SPARE, 0, 0, 0] if poor else [0] * 4) * matter
-    most = evaluations_of_check(system_of(PENTANE), 4)
     assert found.check_evaluations == most - (0 if poor and matter else 3 * frame_check.SPARE)
 
 
@@ -152,6 +153,19 @@ def test_every_other_window_begins_where_weight_is(monkeypatch):
     monkeypatch.setattr(frame_check._DrawsAtLabel, "log_weights", planted)
     gauche = np.cos(check(PENTANE, even(model), n=12).wide_angles[:, 0, 0] + np.pi / 3) > 0.5
     assert gauche[1::2].sum() >= 5 and gauche[::2].sum() <= 4
+
+
+def test_every_other_window_is_pulled_all_over_the_circles():
+    """Of two torsions both; the twin takes every other one of consecutive places, all in one half of the second."""
+    torsions = Torsions(("first", "second"), np.array([[0, 1, 2, 3], [1, 2, 3, 4]]))
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        windows = frame_check._IndependentWindows(pentane(), learned(PENTANE).model, 8, "Reference", rng)
+        assert len(np.unique(windows.turned, axis=0)) == 4 and np.array_equal(windows.turned[::2], windows.turned[1::2])
+        pairs = scattered_labels(torsions, 4, np.random.default_rng(seed))
+        assert ((pairs > 0).any(axis=0) & (pairs < 0).any(axis=0)).all()
+        twin = scattered_labels(torsions, 8, np.random.default_rng(seed))[::2, 1]
+        assert (twin > 0).all() or (twin < 0).all()
 
 
 def test_a_torsion_that_is_drawn_beyond_half_a_turn_has_a_name():

@@ -51,6 +51,7 @@ AMINES = {
     "NC2K": False,  # an amide
     "NC2O": True,  # a hydroxylamine
     "NC2S": False,  # flat
+    "NC2Q": False,  # beside a nitro group's oxygen, of one neighbour
     "PC3": False,  # keeps its form
 }
 
@@ -69,8 +70,8 @@ def test_amines_invert(kind):
 
     centre, near = add(kind[0]), re.findall(r"([A-Z])(\d?)", kind[1:])
     for symbol in (symbol for symbol, n in near for _ in range(int(n or 1))):
-        first = add({"K": "C"}.get(symbol, symbol), centre)
-        for _ in range({"C": 3, "K": 2, "O": 1, "S": 1, "H": 0}[symbol]):
+        first = add({"K": "C", "Q": "O"}.get(symbol, symbol), centre)
+        for _ in range({"C": 3, "K": 2, "O": 1, "Q": 0, "S": 1, "H": 0}[symbol]):
             add("H", first)
     rng = np.random.default_rng(1)
     positions = rng.normal(size=(topology.getNumAtoms(), 3))
@@ -82,6 +83,40 @@ def test_amines_invert(kind):
     if AMINES[kind]:
         assert set(found.tolist()) <= set(turning_indices(topology, chart, load_system("bonded_chain").state).tolist())
         assert chart.torsions[found[0] - chart.n_bonds - chart.n_angles, 1] == centre.index
+
+
+def ring_with_nitrogen(n, places):
+    """A ring of n carbons, some of them nitrogens that carry a hydrogen, and beside it CH2-OH, its first torsion."""
+    topology = app.Topology()
+    residue = topology.addResidue("LIG", topology.addChain())
+
+    def add(symbol, *bonded):
+        atom = topology.addAtom(f"{symbol}{topology.getNumAtoms()}", app.Element.getBySymbol(symbol), residue)
+        for other in bonded:
+            topology.addBond(other, atom)
+        return atom
+
+    ring = [add("N" if i in places else "C") for i in range(n)]
+    for i, atom in enumerate(ring):
+        topology.addBond(ring[i - 1], atom)
+        for _ in range(1 if i in places or i == 0 else 2):
+            add("H", atom)
+    arm = add("C", ring[0])
+    oxygen = add("O", arm)
+    for bonded in (arm, arm, oxygen):
+        add("H", bonded)
+    label = Torsions(("label",), np.array([[ring[1].index, ring[0].index, arm.index, oxygen.index]]))
+    return topology, label, [ring[i].index for i in places]
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
+def test_amines_in_rings_invert_wherever_the_ring_is_cut(n):
+    for place in range(1, n):
+        topology, label, nitrogens = ring_with_nitrogen(n, [place])
+        positions = np.random.default_rng(1).normal(size=(topology.getNumAtoms(), 3))
+        chart = chart_for(topology, label, positions)
+        found = inverting_indices(topology, chart)
+        assert chart.torsions[found - chart.n_bonds - chart.n_angles, 1].tolist() == nitrogens, place
 
 
 def test_labels_are_not_wide_and_what_they_leave_out_is():

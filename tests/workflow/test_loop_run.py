@@ -306,6 +306,27 @@ def test_a_check_that_says_no_names_its_worst_place(finished_short):
     assert not any("no lift was checked" in one for one in bad.doubts())
 
 
+@pytest.mark.parametrize(
+    ("n_checked", "n_weightless", "said"), [(1, 7, True), (2, 0, True), (2, 1, False), (4, 0, False)]
+)
+def test_few_labels_of_a_check_are_a_doubt(finished_short, n_checked, n_weightless, said):
+    summary = replace(finished_short.summary, preset="default", n_checked=n_checked, n_weightless=n_weightless)
+    assert any("lifts could be checked against real frames at" in one for one in summary.doubts()) == said
+
+
+def test_a_summary_of_before_is_read(finished_short, tmp_path):
+    """Its tail had no share, and nothing was said of what is being discovered."""
+    finished_short.summary.save(tmp_path / "summary.json")
+    stored = json.loads((tmp_path / "summary.json").read_text())
+    for name in ("tail_share", "discovered", "n_weightless"):
+        stored.pop(name)
+    (tmp_path / "summary.json").write_text(json.dumps(stored))
+    found = load_summary(tmp_path / "summary.json")
+    assert "rest by unknown %" in dict(found.rows(0))["Pareto index"] and found.n_weightless == 0
+    replace(finished_short.summary, discovered=float("nan")).save(tmp_path / "summary.json")
+    assert not replace(load_summary(tmp_path / "summary.json"), preset="quick").trusted
+
+
 @pytest.mark.parametrize(("discovered", "trusted"), [(0.12, False), (0.02, True)])
 def test_a_trial_whose_modes_are_just_being_found_is_not_trusted(finished_short, discovered, trusted):
     summary = replace(finished_short.summary, preset="quick", missing=[], discovered=discovered)

@@ -262,7 +262,12 @@ def _summary(run: Run, loop: Loop, learned: Learned, basins: list[dict[str, Any]
 
 def angles_of_check(checks: dict[str, Any], loop: Loop) -> FloatArray:
     """Of the coordinates that turn, shape=(n_windows, n_frames, n_turning); no windows where nothing was checked."""
-    n_windows = len(checks["wide_angles"])
+    n_windows, now = len(checks["wide_angles"]), loop.coordinates.turning_names
+    if n_windows and now and tuple(checks["wide_names"]) != now:
+        raise InputError(
+            f"the folder's check is of the wide coordinates {', '.join(checks['wide_names']) or '(none)'}, and this "
+            f"version finds {', '.join(now)}: start a new run folder"
+        )
     shape = (n_windows, N_FRAMES, len(checks["wide_names"]) if n_windows else len(loop.coordinates.turning))
     return np.array(checks["wide_angles"], dtype=float).reshape(shape)
 
@@ -273,7 +278,7 @@ def _modes(loop: Loop, draws: Draws, check: FloatArray) -> dict[str, Any]:
         return {"modes": [], "changed_windows": 0}
     lifts, log_weights = draws.coordinates[:, turning], pooled_log_weights(draws)
     known = check[np.isfinite(check).all(axis=2)]
-    names, left_out = wide_names(loop.system.topology, loop.coordinates.chart, turning), _left_out(loop)
+    names, left_out = loop.coordinates.turning_names, _left_out(loop)
     names = tuple(f"{name} {LEFT_OUT}" if name in left_out else name for name in names)
     rows = mode_rows(names, loop.frames.coordinates[:, turning], lifts, log_weights, known)
     index = dict(zip(names, turning.tolist(), strict=True))
@@ -299,13 +304,13 @@ def loop_stages(run: Run) -> Iterator[Stage]:
     loop, learning = loop_of(run), run.options.slow != "torsions"
     if wide := loop.coordinates.wide_names:
         run.reporter.note(
-            f"{', '.join(wide)}: not labelled, and free to turn; windows are scattered over them, and lifts may take "
-            "any value"
+            f"{', '.join(wide)}: not labelled, and free to turn (or to invert); windows are scattered over them, and "
+            "lifts may take any value"
         )
     if left_out := _left_out(loop):
         run.reporter.note(
-            f"{', '.join(left_out)}: free to turn, and by the card not wide; the check pulls windows over them all the "
-            "same"
+            f"{', '.join(left_out)}: free to turn (or to invert), and by the card not wide; the check pulls windows "
+            "over them all the same"
         )
     for step in loop.steps():
         # what is drawn from here on knows nothing of the draws that labels are learned from

@@ -14,6 +14,7 @@ import torch
 from scipy.stats import qmc
 
 from ..coordinates.slow_coordinates import SlowCoordinates
+from ..errors import InputError
 from ..free_energy.label_functions import LabelFunctions
 from ..generator.circular import N_NODES, CircularDensity
 from ..generator.fit_options import ConditionAxes
@@ -24,6 +25,10 @@ from .label_regression import LabelRegression, fit_label_regression, regression_
 
 MAX_ROWS = 30_000
 """Draws in a regression, the newest."""
+
+DEPTH, HIGHEST = 40.0, 0.99
+"""kT below the highest draws, a quantile of all, at which a density ends: a wall of thousands of kT, that a uniform
+share draws as often as wells, has waves all over the circle."""
 
 PROJECTED_ROWS = 1500
 """Conditions at which a regression's profile along a torsion becomes a circular density."""
@@ -133,12 +138,16 @@ def fit_wide_regressions(
     found = []
     for i in range(log_wide.shape[1]):
         axes, known = ConditionAxes.of(slow, i + 1), d + i + 1
+        logs = (log_weights + log_wide[:, i])[rows]
+        if not np.isfinite(logs).any():
+            raise InputError("every draw has weight zero: see their reasons, and train with more frames")
+        floor = np.quantile(logs[np.isfinite(logs)], HIGHEST) - DEPTH
         found.append(
             fit_label_regression(
                 axes,
                 conditions[rows, :known],
-                (log_weights + log_wide[:, i])[rows],
-                slopes[rows, :known],
+                np.maximum(logs, floor),
+                np.where(logs[:, None] > floor, slopes[rows, :known], 0.0),
                 shares[rows],
                 start=start.regressions[i] if start else None,
                 functions=functions_over(slow, i + 1),

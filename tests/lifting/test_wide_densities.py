@@ -25,7 +25,7 @@ def slopes(x, angle, step=1e-5):
 
 @pytest.mark.parametrize("depth", [wide_densities.DEPTH, 1e9])
 def test_a_high_wall_leaves_the_wells_as_they_are(depth, monkeypatch):
-    """Drawn evenly: errors of 0.8 kT, which weights make up for; the twin follows the wall to its top, and is off by 8."""
+    """Drawn evenly: off by 0.8 kT, which weights make up for; the twin follows the wall to its top: by 8."""
     monkeypatch.setattr(wide_densities, "DEPTH", depth)
     slow, rng = load_system("forked_oscillator").slow, np.random.default_rng(1)
     x, angle = rng.uniform(*slow.domain[0], N), rng.uniform(-np.pi, np.pi, N)

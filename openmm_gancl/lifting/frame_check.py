@@ -195,12 +195,15 @@ class _IndependentWindows:
         self.names = wide_names(system.topology, self.chart, self.wide)
         self.turned, self.widths = np.empty((n, 0)), np.full(len(self.wide), MODE_WIDTH)
         self.angles = np.full((n, N_FRAMES, len(self.wide)), np.nan)
+        self.in_ring = np.zeros(len(self.wide), dtype=bool)
         if isinstance(self.chart, InternalCoordinates) and len(self.wide):
             torsions = torsions_of(system.topology, self.chart, self.wide)
             pulled = with_more_labels(pulled, torsions, WIDE_FORCE_CONSTANT)
             reach = reaches(system.topology, self.chart, self.wide)
             # of consecutive places every other one lies in the same half of some axis
-            self.turned = reach / np.pi * np.repeat(scattered_labels(torsions, (n + 1) // 2, rng), 2, axis=0)[:n]
+            pairs = np.repeat(scattered_labels(torsions, (n + 1) // 2, rng), 2, axis=0)[:n]
+            self.in_ring = reach < np.pi
+            self.turned = reach / np.pi * np.where(self.in_ring, scattered_labels(torsions, n, rng), pairs)
             self.widths = np.where(reach < np.pi, 0.5 * reach, MODE_WIDTH)
         elif isinstance(system.slow, ParticleCoordinates):
             self.others = other_components(system.slow, system.positions)
@@ -213,7 +216,9 @@ class _IndependentWindows:
         """Pull the wide torsions of window i to those of one of the draws at its label, shape=(n, n_coordinates)."""
         if self.turned.shape[1] and np.isfinite(log_weights).any():
             chosen = self.rng.choice(len(drawn), p=shares_of_weight(log_weights))
-            self.turned[i] = np.angle(np.exp(1j * drawn[chosen, self.wide]))
+            found = np.angle(np.exp(1j * drawn[chosen, self.wide]))
+            # rings are to be seen in all forms, by few windows
+            self.turned[i] = np.where(self.in_ring, self.turned[i], found)
 
     def place(self, mode: "_Mode") -> str:
         """Of a mode, in words; empty without wide torsions."""

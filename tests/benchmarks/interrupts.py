@@ -146,7 +146,7 @@ def interrupt(fault: str, process: subprocess.Popen) -> dict:
     gone = seconds_until_gone(process.pid) if fault in ("main", "ctrl-c") else 0.0
     message = process.stderr.read()
     frames = [line for line in message.splitlines() if line.startswith("  File ")]
-    errors = [line for line in message.splitlines() if not line.endswith("begun") and " % after " not in line]
+    errors = [line for line in message.splitlines() if not line.endswith("begun") and " after " not in line]
     errors = [line for line in errors if not line.startswith("note: ")]
     row = {"code": process.returncode, "ended": ended, "gone": gone, "lines": len(errors), "last": errors[-1:]}
     return row | ({"frames": frames} if frames else {})

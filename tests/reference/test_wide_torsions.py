@@ -43,6 +43,20 @@ def test_side_chains_turn_and_methyls_and_peptide_bonds_do_not():
     assert len(names_of(pdb.topology, positions, slow, free)) == 3
 
 
+def growing_molecule():
+    """An empty topology, and what adds an atom of an element to it, bonded to others."""
+    topology = app.Topology()
+    residue = topology.addResidue("LIG", topology.addChain())
+
+    def add(symbol, *bonded):
+        atom = topology.addAtom(f"{symbol}{topology.getNumAtoms()}", app.Element.getBySymbol(symbol), residue)
+        for other in bonded:
+            topology.addBond(other, atom)
+        return atom
+
+    return topology, add
+
+
 AMINES = {
     "NC3": True,  # three saturated carbons
     "NC2H": True,
@@ -59,15 +73,7 @@ AMINES = {
 @pytest.mark.parametrize("kind", AMINES)
 def test_amines_invert(kind):
     """A centre and its neighbours: saturated carbons, K with a flat one's three neighbours, hydrogens."""
-    topology = app.Topology()
-    residue = topology.addResidue("LIG", topology.addChain())
-
-    def add(symbol, *bonded):
-        atom = topology.addAtom(f"{symbol}{topology.getNumAtoms()}", app.Element.getBySymbol(symbol), residue)
-        for other in bonded:
-            topology.addBond(other, atom)
-        return atom
-
+    topology, add = growing_molecule()
     centre, near = add(kind[0]), re.findall(r"([A-Z])(\d?)", kind[1:])
     for symbol in (symbol for symbol, n in near for _ in range(int(n or 1))):
         first = add({"K": "C", "Q": "O"}.get(symbol, symbol), centre)
@@ -87,15 +93,7 @@ def test_amines_invert(kind):
 
 def ring_with_nitrogen(n, places):
     """A ring of n carbons, some of them nitrogens that carry a hydrogen, and beside it CH2-OH, its first torsion."""
-    topology = app.Topology()
-    residue = topology.addResidue("LIG", topology.addChain())
-
-    def add(symbol, *bonded):
-        atom = topology.addAtom(f"{symbol}{topology.getNumAtoms()}", app.Element.getBySymbol(symbol), residue)
-        for other in bonded:
-            topology.addBond(other, atom)
-        return atom
-
+    topology, add = growing_molecule()
     ring = [add("N" if i in places else "C") for i in range(n)]
     for i, atom in enumerate(ring):
         topology.addBond(ring[i - 1], atom)

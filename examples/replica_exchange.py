@@ -1,7 +1,6 @@
 """Replica exchange of openmmtools with lifts: alanine dipeptide at three temperatures, all replicas begun in C7eq.
 
 gancl run alanine_dipeptide_vacuum -o runs/ala2; python examples/replica_exchange.py runs/ala2
-
 It prints the population of C7ax at 300 K (the reference: 0.0297) and how often lifts were accepted at each temperature.
 """
 
@@ -31,17 +30,17 @@ def simulate(run, n_iterations, storage):
     lift = gancl.moves.LiftMCMCMove(**files, moves="independent", may_differ=["temperature"])
     moves = mcmc.SequenceMove([dynamics, lift])
     sampler = multistate.ReplicaExchangeSampler(mcmc_moves=moves, number_of_iterations=n_iterations)
-    thermodynamic = [states.ThermodynamicState(system, temperature * unit.kelvin) for temperature in TEMPERATURES]
+    thermodynamic = [states.ThermodynamicState(system, one * unit.kelvin) for one in TEMPERATURES]
     reporter = multistate.MultiStateReporter(storage, checkpoint_interval=1)
     sampler.create(thermodynamic, states.SamplerState(start.positions), reporter)
     sampler.run()
     return sampler
 
 
-def is_c7ax(reporter, iteration):
+def is_c7ax(written, iteration):
     """Whether 0 < phi < 2.5 rad in the replica that is at the first temperature."""
-    replica = list(reporter.read_replica_thermodynamic_states(iteration)).index(0)
-    positions = reporter.read_sampler_states(iteration)[replica].positions.value_in_unit(unit.nanometer)
+    replica = list(written.read_replica_thermodynamic_states(iteration)).index(0)
+    positions = written.read_sampler_states(iteration)[replica].positions.value_in_unit(unit.nanometer)
     return bool(0 < PHI.transform(positions[None])[0, 0] < 2.5)
 
 
@@ -52,8 +51,8 @@ arguments = parser.parse_args()
 cache.global_context_cache.platform = Platform.getPlatformByName("Reference")  # the fastest for so few atoms
 with tempfile.TemporaryDirectory() as folder:
     sampler = simulate(arguments.run, arguments.iterations, f"{folder}/replicas.nc")
-    reporter = multistate.MultiStateReporter(f"{folder}/replicas.nc", open_mode="r")
-    there = [is_c7ax(reporter, iteration) for iteration in range(1, arguments.iterations + 1)]
+    written = multistate.MultiStateReporter(f"{folder}/replicas.nc", open_mode="r")
+    there = [is_c7ax(written, iteration) for iteration in range(1, arguments.iterations + 1)]
 blocks = [np.mean(part) for part in np.array_split(there, 10)]
 print(f"C7ax at 300 K: {np.mean(there):.4f} +- {np.std(blocks, ddof=1) / 10**0.5:.4f}")
 for temperature, lift in zip(TEMPERATURES, (sequence.move_list[1] for sequence in sampler.mcmc_moves), strict=True):

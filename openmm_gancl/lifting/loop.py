@@ -508,25 +508,29 @@ class Loop:
         Args:
             check: shape=(n_windows, n_frames, n), the coordinates that turn, of frames of a check.
         """
-        last = self.drawn[-1]
-        log_weights = pooled_log_weights(last)
+        newest = self._newest()
         yield from doubts_about_weights(
             self.coordinates.wide_names,
-            last.coordinates[:, self.coordinates.wide],
-            log_weights,
+            newest.coordinates[:, self.coordinates.wide],
+            pooled_log_weights(newest),
             self.coordinates.chart,
             self.coordinates.wide,
         )
-        yield from doubts_about_rounds(self._ratios(last))
-        log_ratios, low = self.log_ratios(last)
+        yield from doubts_about_rounds(self._ratios(self.drawn[-1]))
+        log_ratios, low = self.log_ratios(newest)
         effective = effective_sample_size(log_ratios[low])
         yield from doubts_about_size(len(self.coordinates.conditions), effective, int(low.sum()))
         yield from self.blind_spots(check)
 
+    def _newest(self) -> Draws:
+        """The newest rounds, with at least half of all draws: a last one of a few more lifts says little."""
+        sizes = np.cumsum([len(one) for one in reversed(self.drawn)])
+        return join_draws(self.drawn[-1 - int(np.searchsorted(sizes, 0.5 * sizes[-1])) :])
+
     def weight_being_discovered(self) -> float:
-        """Share of the last round's weight in modes that few draws have found."""
-        last = self.drawn[-1]
-        return weight_being_discovered(last.coordinates[:, self.coordinates.wide], pooled_log_weights(last))
+        """Share of the weight of the newest rounds in modes that few draws have found."""
+        newest = self._newest()
+        return weight_being_discovered(newest.coordinates[:, self.coordinates.wide], pooled_log_weights(newest))
 
     def blind_spots(self, check: FloatArray | None = None) -> Iterator[str]:
         """What is not looked for at all; see `doubts`."""

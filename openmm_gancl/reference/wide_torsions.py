@@ -26,7 +26,7 @@ RING_REACH = 0.7
 SATURATED = ("H", "C", "N", "O", "F", "Cl", "Br", "I")
 """Beside an amine's nitrogen: what has empty orbitals (boron, silicon, sulfur, phosphorus) makes it flat."""
 
-FLAT = (("C", 3), ("C", 2), ("N", 2), ("O", 1))
+FLAT = (("C", 3), ("N", 2), ("O", 1))
 """Elements and numbers of neighbours that draw in a lone pair beside them."""
 
 FAR_OUT = np.radians(170.0)

@@ -216,7 +216,7 @@ class LoopSummary(Summary):
         changed_windows: of the check, in which a wide coordinate changed its mode.
         least_efficient: where wide torsions are in the check whose lifts are worth least.
         n_weightless: further labels of the check, where its frames were in a mode that has hardly any weight.
-        discovered: share of the last round's weight in modes that few draws have found.
+        discovered: share of the newest rounds' weight in modes that few draws have found.
     """
 
     generator: str

@@ -14,7 +14,6 @@ import torch
 from scipy.stats import qmc
 
 from ..coordinates.slow_coordinates import SlowCoordinates
-from ..errors import InputError
 from ..free_energy.label_functions import LabelFunctions
 from ..generator.circular import N_NODES, CircularDensity
 from ..generator.fit_options import ConditionAxes
@@ -139,9 +138,8 @@ def fit_wide_regressions(
     for i in range(log_wide.shape[1]):
         axes, known = ConditionAxes.of(slow, i + 1), d + i + 1
         logs = (log_weights + log_wide[:, i])[rows]
-        if not np.isfinite(logs).any():
-            raise InputError("every draw has weight zero: see their reasons, and train with more frames")
-        floor = np.quantile(logs[np.isfinite(logs)], HIGHEST) - DEPTH
+        finite = logs[np.isfinite(logs)]
+        floor = np.quantile(finite, HIGHEST) - DEPTH if len(finite) else -np.inf
         found.append(
             fit_label_regression(
                 axes,

@@ -1,10 +1,10 @@
 """What may be trusted: lifts against reverse relaxations of real frames."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import logsumexp, ndtri, stdtr
 
 from ..engine.random_numbers import named_rng, named_seed
 from ..errors import InputError, checked
@@ -27,7 +27,7 @@ class ReverseCheck:
         log_bidirectional: log Z from both directions.
         error: bootstrapped error of their difference.
         difference: log_forward - log_bidirectional, its small-sample bias taken off by the bootstrap.
-        z: the difference in units of its error.
+        z: the difference as a `normal_score`.
         efficiency: mode-aware effective sample size per lift, ``Z / E_pi[w]``.
         n_forward: lifts.
         n_reverse: reverse relaxations.
@@ -42,6 +42,29 @@ class ReverseCheck:
     efficiency: float
     n_forward: int
     n_reverse: int
+
+    @property
+    def degrees(self) -> int:
+        """Of freedom of the error."""
+        return min(self.n_forward, self.n_reverse) - 1
+
+
+def normal_score(difference: FloatArray, error: FloatArray, degrees: FloatArray) -> FloatArray:
+    """Differences over bootstrapped errors, as normal scores.
+
+    An error known from n samples is sqrt(n / (n - 1)) larger than their bootstrap says, and a difference over it is
+    Student's t of so many degrees of freedom.
+
+    Args:
+        difference: shape=(n,).
+        error: shape=(n,); no score is given without one.
+        degrees: shape=(n,), n - 1.
+
+    Returns:
+        shape=(n,), of size 37 at most.
+    """
+    ratio = np.divide(difference, error * np.sqrt(1 + 1 / degrees), out=np.zeros_like(error), where=error > 0)
+    return np.asarray(-np.sign(ratio) * ndtri(np.maximum(stdtr(degrees, -np.abs(ratio)), 1e-300)))
 
 
 def check_reverse(
@@ -73,17 +96,18 @@ def check_reverse(
     error = float(np.std(differences, ddof=1))
     # log mean(w) of few lifts lies low by about variance / 2n; the bootstrap measures that bias and takes it off
     difference = 2 * (log_forward - log_both) - float(np.mean(differences))
-    return ReverseCheck(
+    check = ReverseCheck(
         label=label,
         log_forward=log_forward,
         log_bidirectional=log_both,
         error=error,
         difference=difference,
-        z=difference / error if error > 0 else 0.0,
+        z=0.0,
         efficiency=efficiency_in_mode(forward, reverse),
         n_forward=len(forward),
         n_reverse=len(reverse),
     )
+    return replace(check, z=pooled_z([check]))
 
 
 def efficiency_in_mode(forward: FloatArray, reverse: FloatArray) -> float:
@@ -125,11 +149,19 @@ def check_lifts(forward: Lifts, reverse: Lifts, *, seed: int) -> list[ReverseChe
 
 
 def pooled_z(checks: list[ReverseCheck]) -> float:
-    """One z-score over several labels: the summed differences over their summed error."""
+    """One z-score over several labels: the summed differences over their summed error, as a `normal_score`.
+
+    Of degrees of freedom by Welch and Satterthwaite (doi:10.2307/3002019): without them z of a right generator of
+    serine had a standard deviation of 1.2 at eight labels of ten frames, and has 1.1.
+    """
     if not checks:
         return float("nan")
+    squares = np.array([check.error for check in checks]) ** 2
+    if not squares.sum() > 0:
+        return 0.0
+    degrees = squares.sum() ** 2 / (squares**2 / [check.degrees for check in checks]).sum()
     difference = sum(check.difference for check in checks)
-    return float(difference / np.sqrt(sum(check.error**2 for check in checks)))
+    return float(normal_score(np.array(difference), np.sqrt(squares.sum()), degrees))
 
 
 def reason_counts(lifts: Lifts | Draws) -> dict[str, int]:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.special import erfc
+from scipy.stats import norm, t
 
 from openmm_gancl import load_system
 from openmm_gancl.coordinates.slow_coordinates import Torsions
@@ -22,7 +23,7 @@ from openmm_gancl.lifting.frame_check import (
 )
 from openmm_gancl.lifting.loop import learn
 from openmm_gancl.lifting.loop_options import LoopOptions
-from openmm_gancl.lifting.reverse_check import ReverseCheck, check_reverse
+from openmm_gancl.lifting.reverse_check import ReverseCheck, check_reverse, pooled_z
 from openmm_gancl.reference.wide_torsions import turning_indices
 from openmm_gancl.sampling.labels import scattered_labels
 from openmm_gancl.sampling.short_windows import ShortWindows
@@ -207,7 +208,7 @@ def test_differences_between_labels_show_where_no_offset_does(monkeypatch):
 
     monkeypatch.setattr(frame_check, "_log_weights", planted)
     found = check(FORK, learned(FORK).model)
-    assert found.p_value < 1e-4 and abs(found.pooled_z) < max(abs(one.z) for one in found.checks)
+    assert found.p_value < 1e-4 and found.p_value < 2 * norm.sf(abs(found.pooled_z))
 
 
 def one_check(difference, error, n_reverse=10**9):
@@ -228,20 +229,46 @@ def test_chi_squared_of_differences():
     assert np.isnan(differences_p_value(checks[:1]))
 
 
+def checks_of_right_generators(n_frames):
+    rng = np.random.default_rng(5)
+    samples = [(rng.normal(-0.25, 0.7, 64), rng.normal(0.25, 0.7, n_frames)) for _ in range(240)]
+    return [check_reverse(np.zeros(1), *one, seed=i) for i, one in enumerate(samples)]
+
+
+def known(checks):
+    """Their errors taken for those of many."""
+    return [replace(one, n_forward=10**9, n_reverse=10**9) for one in checks]
+
+
 def test_right_generators_are_seldom_doubted():
     """Log-weights of draws and of frames are normal, and both directions agree: p below 0.01 in 2 % of 300 at most.
 
     Binomial: in 13 of 300 once in 10,000. The twin takes errors from ten frames for known ones.
     """
-    rng = np.random.default_rng(5)
-    checks = [
-        check_reverse(np.zeros(1), rng.normal(-0.25, 0.7, 64), rng.normal(0.25, 0.7, 10), seed=i) for i in range(240)
-    ]
-    known = [replace(one, n_forward=10**9, n_reverse=10**9) for one in checks]
-    chosen = [rng.choice(len(checks), 48, replace=False) for _ in range(300)]
-    found = [[differences_p_value([one[i] for i in rows]) for rows in chosen] for one in (checks, known)]
+    checks = checks_of_right_generators(10)
+    chosen = [np.random.default_rng(i).choice(len(checks), 48, replace=False) for i in range(300)]
+    found = [[differences_p_value([one[i] for i in rows]) for rows in chosen] for one in (checks, known(checks))]
     right, twin = (np.array(found) < 0.01).sum(axis=1)
     assert right <= 13 and twin > 30, (right, twin)
+
+
+def test_pooled_scores_of_few_frames_are_seldom_large():
+    """Beyond 2.576 likewise, of two labels with four frames each."""
+    checks = checks_of_right_generators(4)
+    chosen = [np.random.default_rng(i).choice(len(checks), 2, replace=False) for i in range(300)]
+    found = [[pooled_z([one[i] for i in rows]) for rows in chosen] for one in (checks, known(checks))]
+    right, twin = (np.abs(found) > 2.576).sum(axis=1)
+    assert right <= 13 < twin, (right, twin)
+
+
+def test_scores_of_differences():
+    """Known errors give the ratio; of few samples it is less; an error of nothing gives none."""
+    assert pooled_z([one_check(0.3, 0.1), one_check(-0.1, 0.1)]) == pytest.approx(0.2 / (0.1 * np.sqrt(2)))
+    assert pooled_z([one_check(0.3, 0.1, n_reverse=4)]) == pytest.approx(
+        norm.isf(t.sf(3.0 / np.sqrt(4 / 3), 3)), rel=1e-9
+    )
+    assert pooled_z([one_check(-9.0, 0.1)]) < -36 and np.isfinite(pooled_z([one_check(-9.0, 0.1)]))
+    assert pooled_z([replace(one_check(0.3, 0.1), error=0.0)]) == 0.0
 
 
 def test_no_labels_say_nothing():

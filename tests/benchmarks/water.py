@@ -10,13 +10,15 @@ error below 6 kT, and how far the surfaces lie apart in combined errors. Each fi
 With ``--until 0.15`` (kT) windows are continued from their last walkers, ``--steps`` at a time, the seeding that has
 least first, until the median error of each is so low; every round is kept, and the command goes on where it was
 stopped. A table says how many frames each window still needs. MODEL may be an invertible generator, which seeds the
-windows called lifts by its draws.
+windows called lifts by its draws. ``--system tests/data/alanine_dipeptide_small_box`` is the same molecule in a third
+of the water; ``--seedings`` takes some of the three.
 """
 
 import argparse
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -111,17 +113,18 @@ def more(name, system, arguments, platform):
 def until(system, arguments, platform):
     """Rounds until all seedings have the error asked for."""
     while True:
-        errors, lengths = {}, {}
-        for name in NAMES:
+        surfaces, errors, lengths = {}, {}, {}
+        for name in arguments.seedings:
             frames = load_frames(frames_of(arguments, name))
             analysis = analyse_windows(system, frames, bins=BINS)
+            surfaces[name] = analysis.surface
             errors[name], lengths[name] = median_error(analysis), len(frames) // frames.n_windows
             row = {"seeding": name, "frames_a_window": lengths[name], "median_error_kT": round(errors[name], 3)}
             print(json.dumps(row), flush=True)
             print(window_table(analysis, arguments.until), flush=True)
-        missing = [name for name in NAMES if not errors[name] <= arguments.until]
+        missing = [name for name in errors if not errors[name] <= arguments.until]
         if not missing:
-            return
+            return surfaces
         more(min(missing, key=lambda name: lengths[name]), system, arguments, platform)
 
 
@@ -149,6 +152,7 @@ def main():
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--system", default="alanine_dipeptide_water")
+    parser.add_argument("--seedings", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--windows", type=int, default=6, help="along each label")
     parser.add_argument("--seed-steps", type=int, default=600, help="of each window to get there")
     parser.add_argument("--steps", type=int, default=5000, help="sampled in each window")
@@ -162,7 +166,7 @@ def main():
     axis = -np.pi + 2 * np.pi / arguments.windows * (np.arange(arguments.windows) + 0.5)
     labels = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     surfaces = {}
-    for name in NAMES:
+    for name in arguments.seedings:
         frames, errors, cost = measured(name, system, model, labels, arguments, arguments.platform)
         analysis = analyse_windows(system, frames, bins=BINS)
         surface, kT = analysis.surface, system.kT
@@ -181,8 +185,8 @@ def main():
         }
         print(json.dumps(row), flush=True)
     if arguments.until:
-        return until(system, arguments, arguments.platform)
-    for one, other in (("lifts", "pulling"), ("lifts", "independent"), ("pulling", "independent")):
+        surfaces = until(system, arguments, arguments.platform)
+    for one, other in combinations(surfaces, 2):
         a, b = surfaces[one], surfaces[other]
         low = (a.energy < CEILING * kT) & (b.energy < CEILING * kT)
         difference = a.energy[low] - b.energy[low]

@@ -47,7 +47,7 @@ from .learned import MAX_GRID_LABELS, Learned, marginal_surface
 from .loop_coordinates import LoopCoordinates
 from .loop_options import N_PILOT, LoopOptions
 from .mean_forces import mean_forces, slopes_of
-from .placement import GridPlacement, KernelPlacement, Placement
+from .placement import GridPlacement, Placement, TreePlacement
 from .requirements import why_not_exact
 from .rounds import Round, RoundOfDraws, pooled_log_weights, regression_of, round_shares, was_relaxed
 from .stored_rows import ROWS_AT_ONCE, blocks_of
@@ -393,7 +393,7 @@ class Loop:
         else:
             log_density = self.regression.log_density
         if len(slow.names) > MAX_GRID_LABELS:
-            return KernelPlacement.below(slow, log_density, ceiling)
+            return TreePlacement.like(slow, log_density, named_rng(self.seed, "placement", len(self.drawn)))
         edges = grid_edges(slow)
         energies = -log_density(bin_centres(edges)).reshape([len(axis) - 1 for axis in edges])
         return GridPlacement.below(edges, energies, ceiling)

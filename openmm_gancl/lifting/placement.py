@@ -6,31 +6,39 @@ surface over some of them, where the others are averaged over: there ``p(s) = ex
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from itertools import combinations
+from typing import Any, Protocol, Self
 
+import networkx as nx
 import numpy as np
-from scipy.special import logsumexp, ndtr, ndtri
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.special import rel_entr
 from scipy.stats import qmc
 
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import Axes
+from ..errors import InputError
 from ..free_energy.grid import bin_centres
-from ..units import BoolArray, FloatArray
-from .label_proposals import log_kernel
+from ..units import FloatArray, IntArray
 
 EVERYWHERE_SHARE = 0.1
-"""Of the labels, evenly over the domain."""
+"""Of the places, evenly over the domain."""
 
 SCANNED = 15
 """Places at which a density over many labels is looked at, as a power of two."""
 
-MAX_CENTRES, MIN_CENTRES = 2000, 50
-"""Of kernels."""
+N_WALKERS, SWEEPS, NEAR = 1000, 40, 0.15
+"""Of a walk over many labels: every label is moved once a sweep on average, half of the times by a normal deviate of
+so much of its domain, else anywhere; the second half of the sweeps counts."""
+
+BINS = 36
+"""Along each of many labels."""
 
 FLATNESS = 0.5
 """Of the free energy, that p(s) over many labels has."""
 
-PAIRS_AT_ONCE = 2_000_000
+ALONE_SHARE = 0.1
+"""Of the same, with one of the labels anywhere."""
 
 
 def scattered_places(axes: Axes) -> FloatArray:
@@ -111,93 +119,150 @@ class GridPlacement:
 
 
 @dataclass(frozen=True)
-class KernelPlacement:
-    """p(s): kernels around many places, for any number of labels, and a share evenly over the domain.
+class TreePlacement:
+    """p(s): each label drawn given one other, on grids, for any number of labels, and a share evenly over the domain.
 
-    Kernels are von Mises along coordinates with a period, normal and cut at the domain's ends along others.
+    Of all such densities the one along the tree with the most mutual information is nearest to a given one (Chow and
+    Liu 1968, doi:10.1109/TIT.1968.1054142). Kernels around places would have to be as wide as the places are apart: a
+    radian with ten labels.
 
     Attributes:
-        centres: shape=(m, d).
-        probabilities: shape=(m,), of the kernels.
-        widths: shape=(d,), of a normal kernel, or ``1 / sqrt(kappa)``.
+        order: shape=(d,), labels, each after the one that it is given.
+        parents: shape=(d,), those; of the first label itself.
+        conditionals: shape=(d, bins, bins), of each label's cells (columns) given its parent's (rows).
         domain: shape=(d, 2).
-        periodic: shape=(d,).
     """
 
-    centres: FloatArray
-    probabilities: FloatArray
-    widths: FloatArray
+    order: IntArray
+    parents: IntArray
+    conditionals: FloatArray
     domain: FloatArray
-    periodic: BoolArray
 
     @classmethod
-    def below(cls, axes: Axes, log_density: Callable[[FloatArray], FloatArray], ceiling: float) -> "KernelPlacement":
-        """Around places that are spread over what lies below a ceiling.
+    def like(cls, axes: Axes, log_density: Callable[[FloatArray], FloatArray], rng: np.random.Generator) -> Self:
+        """Near a density to the power of `FLATNESS`.
 
         Args:
             axes: the labels.
             log_density: of labels, shape=(n, d), up to a constant, shape=(n,).
-            ceiling: of minus its logarithm above the lowest, kT.
+            rng: of the walk that samples it.
         """
-        places, d = scattered_places(axes), len(axes.names)
-        energies = -log_density(places)
-        low = np.flatnonzero(energies < energies.min() + ceiling)
-        if len(low) < MIN_CENTRES:
-            low = np.sort(np.argsort(energies)[:MIN_CENTRES])
-        widths = 0.5 * (axes.domain[:, 1] - axes.domain[:, 0]) * len(places) ** (-1.0 / d)
-        # any stretch of the sequence is spread evenly
-        low = low[:MAX_CENTRES]
-        probabilities = np.exp(-FLATNESS * (energies[low] - energies[low].min()))
-        periodic = np.isfinite(axes.periods)
-        return cls(places[low], probabilities / probabilities.sum(), widths, axes.domain, periodic)
+        return cls.of_samples(axes, _walk(axes, lambda labels: FLATNESS * log_density(labels), rng))
+
+    @classmethod
+    def of_samples(cls, axes: Axes, samples: FloatArray) -> Self:
+        """From labels, shape=(n, d)."""
+        modes = ["wrap" if np.isfinite(period) else "reflect" for period in axes.periods]
+        cells = _cells(samples, axes.domain, BINS)
+        alone = [
+            gaussian_filter1d(np.bincount(one, minlength=BINS) + 0.0, 1.0, mode=mode)
+            for one, mode in zip(cells.T, modes, strict=True)
+        ]
+        graph = nx.Graph()
+        for i, j in combinations(range(len(modes)), 2):
+            counts = np.bincount(BINS * cells[:, i] + cells[:, j], minlength=BINS**2).reshape(BINS, BINS)
+            joint = gaussian_filter(counts + 0.0, 1.0, mode=[modes[i], modes[j]])
+            apart = np.outer(alone[i], alone[j]) / len(samples)
+            graph.add_edge(i, j, weight=rel_entr(joint, apart).sum(), counts={i: joint, j: joint.T})
+        order, parents = [0], np.zeros(len(modes), dtype=np.int64)
+        conditionals = np.tile(np.array(alone)[:, None], (1, BINS, 1))
+        for parent, label in nx.bfs_edges(nx.maximum_spanning_tree(graph), 0):
+            order.append(label)
+            parents[label] = parent
+            # where the parent never was, as without it
+            conditionals[label] = graph[parent][label]["counts"][parent] + alone[label] / len(samples)
+        conditionals /= conditionals.sum(axis=2, keepdims=True)
+        share = ALONE_SHARE / len(modes)
+        return cls(np.array(order), parents, (1 - share) * conditionals + share / BINS, axes.domain)
 
     def log_density(self, labels: FloatArray) -> FloatArray:
         """See `Placement.log_density`."""
-        step = max(PAIRS_AT_ONCE // len(self.centres), 1)
-        near = [
-            logsumexp(self._log_kernels(labels[i : i + step]), axis=1, b=self.probabilities)
-            for i in range(0, len(labels), step)
-        ]
-        even = np.log(EVERYWHERE_SHARE) - np.log(self.domain[:, 1] - self.domain[:, 0]).sum()
-        return np.asarray(np.logaddexp(np.log(1.0 - EVERYWHERE_SHARE) + np.concatenate([*near, np.empty(0)]), even))
-
-    def _log_kernels(self, labels: FloatArray) -> FloatArray:
-        total = np.zeros((len(labels), len(self.centres)))
-        for i, (width, (low, high)) in enumerate(zip(self.widths, self.domain, strict=True)):
-            away = labels[:, i, None] - self.centres[:, i]
-            total += log_kernel(away, width**-2.0, self.periodic[i])
-            if not self.periodic[i]:
-                total -= np.log(ndtr((high - self.centres[:, i]) / width) - ndtr((low - self.centres[:, i]) / width))
-        return total
+        spans, bins = self.domain[:, 1] - self.domain[:, 0], self.conditionals.shape[1]
+        cells = _cells(labels, self.domain, bins)
+        along = np.log(self.conditionals[np.arange(len(spans)), cells[:, self.parents], cells]).sum(axis=1)
+        along += len(spans) * np.log(bins)
+        return np.logaddexp(np.log(1 - EVERYWHERE_SHARE) + along, np.log(EVERYWHERE_SHARE)) - np.log(spans).sum()
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
         """See `Placement.sample`."""
-        even = rng.random(n) < EVERYWHERE_SHARE
-        around = self.centres[rng.choice(len(self.centres), n, p=self.probabilities)]
-        labels = np.empty((n, len(self.widths)))
-        for i, (width, (low, high)) in enumerate(zip(self.widths, self.domain, strict=True)):
-            if self.periodic[i]:
-                labels[:, i] = wrap(around[:, i] + rng.vonmises(0.0, width**-2.0, n))
-            else:
-                ends = [ndtr((end - around[:, i]) / width) for end in (low, high)]
-                labels[:, i] = around[:, i] + width * ndtri(rng.uniform(*ends))
+        d, bins = self.conditionals.shape[:2]
+        cells = np.zeros((n, d), dtype=np.int64)
+        for label in self.order:
+            given = cells[:, self.parents[label]]
+            # the rows one after the other, each from its number to the next
+            rising = (self.conditionals[label, :, :-1].cumsum(axis=1) + np.arange(bins)[:, None]).ravel()
+            cells[:, label] = np.searchsorted(rising, given + rng.random(n)) - given * (bins - 1)
+        cells = np.where(rng.random((n, 1)) < EVERYWHERE_SHARE, rng.integers(bins, size=(n, d)), cells)
         low, high = self.domain.T
-        return np.where(even[:, None], rng.uniform(low, high, labels.shape), labels)
+        return np.asarray(low + (cells + rng.random((n, d))) * ((high - low) / bins))
 
-    def over(self, axes: Sequence[int]) -> "KernelPlacement":
-        """See `Placement.over`."""
-        kept = list(axes)
-        of_kept = (self.widths[kept], self.domain[kept], self.periodic[kept])
-        return KernelPlacement(self.centres[:, kept], self.probabilities, *of_kept)
+    def over(self, axes: Sequence[int]) -> GridPlacement:
+        """See `Placement.over`; one label, or two."""
+        bins, paths = self.conditionals.shape[1], [self._to_first(label) for label in axes]
+        common = next(label for label in paths[0] if label in paths[-1])
+        probabilities = self.conditionals[self.order[0], 0]
+        for label in reversed(self._to_first(common)[:-1]):
+            probabilities = probabilities @ self.conditionals[label]
+        tables = []
+        for path in paths:
+            given = np.eye(bins)
+            for label in reversed(path[: path.index(common)]):
+                given = given @ self.conditionals[label]
+            tables.append(given)
+        probabilities = (tables[0].T * probabilities) @ tables[1] if len(tables) == 2 else probabilities
+        even = np.full(probabilities.shape, EVERYWHERE_SHARE / probabilities.size)
+        edges = tuple(np.linspace(low, high, bins + 1) for low, high in self.domain[list(axes)])
+        return GridPlacement(edges, even + (1 - EVERYWHERE_SHARE) * probabilities)
+
+    def _to_first(self, label: int) -> list[int]:
+        """A label, the one that it is given, and so on up to the first."""
+        path = [label]
+        while self.parents[path[-1]] != path[-1]:
+            path.append(int(self.parents[path[-1]]))
+        return path
 
     def arrays(self) -> dict[str, FloatArray]:
         """See `Placement.arrays`."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
+def _cells(labels: FloatArray, domain: FloatArray, bins: int) -> IntArray:
+    """Of each label's grid, shape=(n, d)."""
+    low, high = domain.T
+    return np.clip((labels - low) / (high - low) * bins, 0, bins - 1).astype(np.int64)
+
+
+def _walk(axes: Axes, log_density: Callable[[FloatArray], FloatArray], rng: np.random.Generator) -> FloatArray:
+    """Labels with a density, shape=(n, d): many walkers move one label at a time (Metropolis).
+
+    They begin all over the domain, and cool down: modes far apart have walkers, of as many as they have weight about.
+    """
+    low, high = axes.domain.T
+    labels, walker = scattered_places(axes)[:N_WALKERS], np.arange(N_WALKERS)
+    logs, found = log_density(labels), []
+    for sweep in range(SWEEPS):
+        steepness = min(2 * (sweep + 1) / SWEEPS, 1.0)
+        for _ in low:
+            moved, proposed = rng.integers(len(low), size=N_WALKERS), labels.copy()
+            near = labels[walker, moved] + NEAR * (high - low)[moved] * rng.standard_normal(N_WALKERS)
+            far = rng.uniform(low[moved], high[moved])
+            proposed[walker, moved] = np.where(rng.random(N_WALKERS) < 0.5, near, far)
+            proposed = wrap(proposed, axes.periods)
+            there = np.where(((proposed >= low) & (proposed <= high)).all(axis=1), log_density(proposed), -np.inf)
+            accepted = rng.random(N_WALKERS) < np.exp(np.minimum(steepness * (there - logs), 0.0))
+            labels, logs = np.where(accepted[:, None], proposed, labels), np.where(accepted, there, logs)
+        if 2 * sweep >= SWEEPS:
+            found.append(labels)
+    return np.concatenate(found)
+
+
 def placement_of_arrays(arrays: Mapping[str, Any]) -> Placement:
     """Rebuild what `Placement.arrays` described."""
-    if "centres" not in arrays:
-        edges = [arrays[f"edges_{i}"] for i in range(arrays["probabilities"].ndim)]
-        return GridPlacement(tuple(edges), arrays["probabilities"])
-    return KernelPlacement(**{part.name: arrays[part.name] for part in fields(KernelPlacement)})
+    if "centres" in arrays:
+        raise InputError(
+            "the labels of these rounds were placed as this version does not: begin a run of their card anew"
+        )
+    if "parents" in arrays:
+        return TreePlacement(**{part.name: arrays[part.name] for part in fields(TreePlacement)})
+    edges = [arrays[f"edges_{i}"] for i in range(arrays["probabilities"].ndim)]
+    return GridPlacement(tuple(edges), arrays["probabilities"])

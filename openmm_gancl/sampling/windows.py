@@ -28,7 +28,7 @@ from .labels import scattered_labels
 from .langevin import RestrainedDynamics, WindowTask, collect_frames, sample_task, window_tasks
 from .steering import label_distances, nearest_starts, pulled_starts
 
-WINDOWS_PER_TASK = 8
+WINDOWS_PER_TASK, DEFAULT_WINDOWS = 8, 144
 
 PULL_STEPS = 500
 """Of each step of the pulling, from window to window."""
@@ -290,7 +290,7 @@ def sample_windows(
     *,
     slow: SlowCoordinates | None = None,
     starts: Starts | FloatArray | Walkers | None = None,
-    n_windows: int = 144,
+    n_windows: int | None = None,
     steps_per_window: int = 2000,
     frames_per_window: int = 20,
     equilibration_steps: int = 1000,
@@ -312,11 +312,11 @@ def sample_windows(
 
     Args:
         system: a system, or an ``openmm.app.Simulation``, which is left as it is; its barostat, if any, stays.
-        labels: shape=(n, d), radians or nm; by default ``n_windows`` scattered ones.
+        labels: shape=(n, d), radians or nm; by default scattered ones.
         slow: the labels' coordinates, of a Simulation.
         starts: ``structure`` (turned to each label; the default of one molecule), ``pulling`` (from window to window;
             of several), walkers (`structures_at`), or positions, shape=(n, n_atoms, 3), nm: one each, else the nearest.
-        n_windows: how many, if ``labels`` is None.
+        n_windows: how many scattered labels, 144 by default.
         steps_per_window: Langevin steps sampled in each.
         frames_per_window: frames kept of each.
         equilibration_steps: Langevin steps before sampling.
@@ -338,7 +338,10 @@ def sample_windows(
         target, dynamics = _restrained(system, slow, temperature, force_constants, time_step, platform)
         if labels is None:
             rng = named_rng(seed, "windows", "labels")
-            labels = scattered_labels(target.slow, whole_number("n_windows", n_windows), rng)
+            n = whole_number("n_windows", DEFAULT_WINDOWS if n_windows is None else n_windows)
+            labels = scattered_labels(target.slow, n, rng)
         run, labels = partial(run_tasks, workers=workers), checked_labels(labels, target.slow)
+        if n_windows not in (None, len(labels)):
+            raise InputError(f"`n_windows` is {n_windows}, and there are labels of {len(labels)} windows: leave it out")
         windows = _Windows(target, dynamics, labels, lengths, seed, run)
         return windows.continued(continued, progress) if continued else windows.begun(starts, progress)

@@ -438,6 +438,7 @@ def test_windows_that_cannot_be_continued_say_why(chain):
         (frames, {"force_constants": 3.0}, "`force_constants` are others"),
         (frames, {"force_constants": [3.0, 3.0]}, "`force_constants` are others"),
         (frames, {"starts": "structure"}, "leave `starts` out"),
+        (frames, {"n_windows": 3}, "`n_windows` is 3, and there are labels of 2 windows"),
         (replace(frames, walkers=None), {}, "do not say where their windows ended"),
         (replace(frames, walkers=walkers), {}, "window 1 blew up"),
     ):

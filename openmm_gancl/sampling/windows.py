@@ -283,6 +283,17 @@ def _to_continue(
     return continued.window_labels(), continued.force_constants, 0
 
 
+def _labels_of(slow: SlowCoordinates, labels: FloatArray | None, n_windows: int | None, seed: int) -> FloatArray:
+    """Those that are given, or scattered ones, shape=(n_windows, d)."""
+    if labels is None:
+        n = whole_number("n_windows", DEFAULT_WINDOWS if n_windows is None else n_windows)
+        labels = scattered_labels(slow, n, named_rng(seed, "windows", "labels"))
+    labels = checked_labels(labels, slow)
+    if n_windows not in (None, len(labels)):
+        raise InputError(f"`n_windows` is {n_windows}, and there are labels of {len(labels)} windows: leave it out")
+    return labels
+
+
 @checked
 def sample_windows(
     system: Any,
@@ -336,12 +347,6 @@ def sample_windows(
     lengths = _Lengths(steps_per_window, frames_per_window, equilibration_steps, exchange_steps, pull_steps)
     with preserve_platform_rng():
         target, dynamics = _restrained(system, slow, temperature, force_constants, time_step, platform)
-        if labels is None:
-            rng = named_rng(seed, "windows", "labels")
-            n = whole_number("n_windows", DEFAULT_WINDOWS if n_windows is None else n_windows)
-            labels = scattered_labels(target.slow, n, rng)
-        run, labels = partial(run_tasks, workers=workers), checked_labels(labels, target.slow)
-        if n_windows not in (None, len(labels)):
-            raise InputError(f"`n_windows` is {n_windows}, and there are labels of {len(labels)} windows: leave it out")
+        labels, run = _labels_of(target.slow, labels, n_windows, seed), partial(run_tasks, workers=workers)
         windows = _Windows(target, dynamics, labels, lengths, seed, run)
         return windows.continued(continued, progress) if continued else windows.begun(starts, progress)

@@ -155,13 +155,12 @@ def differences_p_value(checks: Sequence[ReverseCheck]) -> float:
     taken for normal scores, p below 1e-4 would come once in some 300 right generators at 6 labels, and once in ten
     at 96.
     """
-    errors = np.array([one.error for one in checks])
+    errors = np.array([one.standard_error for one in checks])
     if len(checks) < 2 or not (errors > 0).all():
         return float("nan")
-    degrees = np.array([one.degrees for one in checks])
     differences = np.array([one.difference for one in checks])
-    offset = np.average(differences, weights=1 / (errors**2 * (1 + 1 / degrees)))
-    scores = normal_score(differences - offset, errors, degrees)
+    offset = np.average(differences, weights=errors**-2.0)
+    scores = normal_score(differences - offset, errors, np.array([one.degrees for one in checks]))
     return float(chdtrc(len(checks) - 1, (scores**2).sum()))
 
 

@@ -383,7 +383,7 @@ class Loop:
 
     def placement(self) -> Placement:
         """Where the next round's labels are drawn from."""
-        slow, ceiling = self.system.slow, self.options.ceiling + _of_round(PLACEMENT_MARGINS, len(self.drawn))
+        slow = self.system.slow
         if self.regression is None and len(self.coordinates.wide):
             log_density = self._first_wide_regressions(self.generators[0]).log_marginal
         elif self.regression is None:
@@ -396,7 +396,8 @@ class Loop:
             return TreePlacement.like(slow, log_density, named_rng(self.seed, "placement", len(self.drawn)))
         edges = grid_edges(slow)
         energies = -log_density(bin_centres(edges)).reshape([len(axis) - 1 for axis in edges])
-        return GridPlacement.below(edges, energies, ceiling)
+        margin = _of_round(PLACEMENT_MARGINS, len(self.drawn))
+        return GridPlacement.below(edges, energies, self.options.ceiling + margin)
 
     def _drawn_at(self, labels: FloatArray, rng: np.random.Generator, folder: Path | None) -> Draws:
         """From the mixture of all generators; of many, coordinates and gradients go into files as they are made."""

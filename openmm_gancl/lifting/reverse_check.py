@@ -48,22 +48,24 @@ class ReverseCheck:
         """Of freedom of the error."""
         return min(self.n_forward, self.n_reverse) - 1
 
+    @property
+    def standard_error(self) -> float:
+        """The error known from n samples: sqrt(n / (n - 1)) larger than their bootstrap says."""
+        return float(self.error * np.sqrt(1 + 1 / self.degrees))
+
 
 def normal_score(difference: FloatArray, error: FloatArray, degrees: FloatArray) -> FloatArray:
-    """Differences over bootstrapped errors, as normal scores.
-
-    An error known from n samples is sqrt(n / (n - 1)) larger than their bootstrap says, and a difference over it is
-    Student's t of so many degrees of freedom.
+    """Differences over their errors, which are Student's t, as normal scores.
 
     Args:
         difference: shape=(n,).
         error: shape=(n,); no score is given without one.
-        degrees: shape=(n,), n - 1.
+        degrees: shape=(n,), of freedom of the errors.
 
     Returns:
         shape=(n,), of size 37 at most.
     """
-    ratio = np.divide(difference, error * np.sqrt(1 + 1 / degrees), out=np.zeros_like(error), where=error > 0)
+    ratio = np.divide(difference, error, out=np.zeros_like(error), where=error > 0)
     return np.asarray(-np.sign(ratio) * ndtri(np.maximum(stdtr(degrees, -np.abs(ratio)), 1e-300)))
 
 
@@ -156,7 +158,7 @@ def pooled_z(checks: list[ReverseCheck]) -> float:
     """
     if not checks:
         return float("nan")
-    squares = np.array([check.error for check in checks]) ** 2
+    squares = np.array([check.standard_error for check in checks]) ** 2
     if not squares.sum() > 0:
         return 0.0
     degrees = squares.sum() ** 2 / (squares**2 / [check.degrees for check in checks]).sum()

@@ -209,6 +209,7 @@ def test_differences_between_labels_show_where_no_offset_does(monkeypatch):
     monkeypatch.setattr(frame_check, "_log_weights", planted)
     found = check(FORK, learned(FORK).model)
     assert found.p_value < 1e-4 and found.p_value < 2 * norm.sf(abs(found.pooled_z))
+    assert abs(found.pooled_z) < max(abs(one.difference / one.error) for one in found.checks)
 
 
 def one_check(difference, error, n_reverse=10**9):
@@ -267,6 +268,8 @@ def test_scores_of_differences():
     assert pooled_z([one_check(0.3, 0.1, n_reverse=4)]) == pytest.approx(
         norm.isf(t.sf(3.0 / np.sqrt(4 / 3), 3)), rel=1e-9
     )
+    two = [one_check(0.3, 0.1, n_reverse=4), one_check(0.1, 0.1, n_reverse=4)]
+    assert pooled_z(two) == pytest.approx(norm.isf(t.sf(0.4 / np.sqrt(2 * 0.01 * 4 / 3), 6)), rel=1e-9)
     assert pooled_z([one_check(-9.0, 0.1)]) < -36 and np.isfinite(pooled_z([one_check(-9.0, 0.1)]))
     assert pooled_z([replace(one_check(0.3, 0.1), error=0.0)]) == 0.0
 

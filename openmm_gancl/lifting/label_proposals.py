@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -303,7 +304,10 @@ def _log_overlap(difference: FloatArray, one: float, other: float, periodic: boo
 
 
 def fit_label_encoder(labels: LearnedLabels, requested: FloatArray, cv_values: FloatArray) -> FloatArray:
-    """Widths of r(s | x) for lifts that deviate from their labels, shape=(d,): the likeliest of some multiples.
+    """Widths of r(s | x) for lifts that deviate from their labels, shape=(d,): likeliest multiples of deviations.
+
+    Each coordinate has a multiple of its own. A torsion is reached within its restraint, a learned label only as well
+    as the generator knows it: one multiple for both leaves weights with a heavy tail.
 
     Args:
         labels: the labels.
@@ -311,10 +315,19 @@ def fit_label_encoder(labels: LearnedLabels, requested: FloatArray, cv_values: F
         cv_values: shape=(n, d), of their ends.
     """
     deviations = np.sqrt(np.mean(np.square(wrap(requested - cv_values, labels.slow.periods)), axis=0))
-    candidates = [np.maximum(scale * deviations, labels.widths) for scale in ENCODER_SCALES]
-    gains = [
+
+    def widths(scales: tuple[float, ...]) -> FloatArray:
+        return np.maximum(np.array(scales) * deviations, labels.widths)
+
+    @cache
+    def gain(scales: tuple[float, ...]) -> float:
+        log_ratio = KernelProposal.around_frames(labels, widths(scales)).log_ratio(requested, cv_values)
         # one pilot with a large deviation must not decide alone
-        np.maximum(prior.log_ratio(requested, cv_values), MIN_LOG_RATIO).mean()
-        for prior in (KernelProposal.around_frames(labels, widths) for widths in candidates)
-    ]
-    return candidates[int(np.argmax(gains))]
+        return float(np.maximum(log_ratio, MIN_LOG_RATIO).mean())
+
+    best, before = (1.0,) * len(deviations), None
+    while best != before:
+        before = best
+        for i in range(len(best)):
+            best = max((best, *((*best[:i], scale, *best[i + 1 :]) for scale in ENCODER_SCALES)), key=gain)
+    return widths(best)

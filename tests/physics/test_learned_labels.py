@@ -199,6 +199,28 @@ def test_restrained_lifts_measure_the_free_equilibrium(restrained_lifts, exact):
     assert abs(wrong) > REJECTED, wrong
 
 
+def test_each_label_has_an_encoder_width_of_its_own(models):
+    """A torsion off by a normal deviation, a label off by little but for a few ends; one multiple of both deviations,
+    the twin, is less likely."""
+    _, labels, _ = with_learned_labels(models, "mixed")
+    rng = np.random.default_rng(16)
+    requested = KernelProposal.around_frames(labels, labels.widths).sample(2000, rng)
+    deviations = rng.standard_normal((2000, 2)) * [1.0, 0.5]
+    deviations[::100, 1] *= 30.0
+    reached = requested + 4.0 * labels.widths * deviations
+    pilots, judges = slice(None, 256), slice(256, None)
+    widths = fit_label_encoder(labels, requested[pilots], reached[pilots])
+    multiples = widths / np.std(requested[pilots] - reached[pilots], axis=0)
+    assert multiples[0] > 1.5 * multiples[1], multiples
+
+    def gain(widths):
+        encoder = KernelProposal.around_frames(labels, widths)
+        return np.maximum(encoder.log_ratio(requested[judges], reached[judges]), -50.0).mean()
+
+    ones = [gain(multiple * widths / multiples) for multiple in np.linspace(0.2, 2.0, 19)]
+    assert gain(widths) > max(ones) + 0.05, (gain(widths), ones)
+
+
 @pytest.mark.parametrize("periodic", [False, True])
 def test_the_mixtures_encoder_is_normalised_and_drawn_from(periodic):
     rng = np.random.default_rng(15)

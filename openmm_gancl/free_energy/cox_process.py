@@ -38,21 +38,38 @@ MAX_ORDER = {1: 60, 2: 12}
 
 @dataclass(frozen=True)
 class Basis:
-    """Smooth functions on the grid.
+    """Smooth functions on the grid: products of one function of each coordinate; the first is constant.
 
     Attributes:
-        values: shape=(n_bins, n_functions), products of the factors; the first is constant.
-        factors: shape=(bins, functions) a coordinate.
+        factors: shape=(bins, functions) a coordinate, one or two.
         wave_numbers: shape=(n_functions, d), in units of 2 pi / domain.
-        shape: bins a coordinate.
         modes: how an axis goes on beyond its edges, in scipy.ndimage's words.
     """
 
-    values: FloatArray
     factors: tuple[FloatArray, ...]
     wave_numbers: FloatArray
-    shape: tuple[int, ...]
     modes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Bins a coordinate."""
+        return tuple(map(len, self.factors))
+
+    @cached_property
+    def values(self) -> FloatArray:
+        """shape=(n_bins, n_functions)."""
+        values = np.ones((1, 1))
+        for axis in self.factors:
+            values = np.einsum("ai,bj->abij", values, axis).reshape(len(values) * len(axis), -1)
+        return values
+
+    def sums(self, coefficients: FloatArray) -> FloatArray:
+        """``values @ coefficients``, by factors; shape=(..., n_functions) to (..., n_bins)."""
+        return _by_factors([axis.T for axis in self.factors], coefficients)
+
+    def projections(self, fields: FloatArray) -> FloatArray:
+        """``values^T fields``, by factors; shape=(..., n_bins) to (..., n_functions)."""
+        return _by_factors(self.factors, fields)
 
     @cached_property
     def _products(self) -> list[FloatArray]:
@@ -63,10 +80,19 @@ class Basis:
         """``values^T diag(weights) values``, by factors: of two coordinates a hundredth of the operations."""
         if len(self.shape) == 1:
             return (self.values * weights[:, None]).T @ self.values
-        (i, j), n = (axis.shape[1] for axis in self.factors), self.values.shape[1]
+        (i, j), n = (axis.shape[1] for axis in self.factors), len(self.wave_numbers)
         first, second = self._products
         summed = first.T @ (weights.reshape(self.shape) @ second)
         return summed.reshape(i, i, j, j).swapaxes(1, 2).reshape(n, n)
+
+
+def _by_factors(factors: Sequence[FloatArray], rows: FloatArray) -> FloatArray:
+    """Rows of shape=(..., n_0 n_1) times the product of matrices, shape=(n_i, m_i); shape=(..., m_0 m_1)."""
+    if len(factors) == 1:
+        return np.asarray(rows @ factors[0])
+    first, second = factors
+    tables = rows.reshape(*rows.shape[:-1], len(first), len(second))
+    return np.asarray((first.T @ tables @ second).reshape(*rows.shape[:-1], -1))
 
 
 @dataclass(frozen=True)
@@ -90,7 +116,7 @@ class CoxFit:
     @cached_property
     def log_density(self) -> FloatArray:
         """shape=(n_bins,), up to a constant."""
-        return self.basis.values @ self.coefficients
+        return self.basis.sums(self.coefficients)
 
     @cached_property
     def root(self) -> FloatArray:
@@ -136,12 +162,8 @@ def basis_of_factors(factors: Sequence[FloatArray], waves: Sequence[FloatArray],
         waves: shape=(functions,) a coordinate, their wave numbers.
         periods: shape=(d,).
     """
-    values, numbers = np.ones((1, 1)), np.zeros((1, 0))
-    for axis, wave in zip(factors, waves, strict=True):
-        values = np.einsum("ai,bj->abij", values, axis).reshape(len(values) * len(axis), -1)
-        pairs = [np.repeat(numbers, len(wave), axis=0), np.tile(wave, len(numbers))[:, None]]
-        numbers = np.concatenate(pairs, axis=1)
-    return Basis(values, tuple(factors), numbers, tuple(map(len, factors)), edge_modes(periods))
+    numbers = np.stack(np.meshgrid(*waves, indexing="ij"), axis=-1).reshape(-1, len(waves))
+    return Basis(tuple(factors), numbers, edge_modes(periods))
 
 
 def product_basis(slow: Axes, shape: tuple[int, ...]) -> Basis:
@@ -177,7 +199,6 @@ def prior_precision(wave_numbers: FloatArray, length: float, std: float = PRIOR_
 def _newton(
     basis: Basis,
     seen: BoolArray,
-    values: FloatArray,
     counts: FloatArray,
     log_exposure: FloatArray,
     dispersion: FloatArray,
@@ -185,18 +206,18 @@ def _newton(
     start: FloatArray,
 ) -> tuple[FloatArray, FloatArray, float]:
     """Coefficients, Cholesky factor of the Hessian and evidence of the penalised quasi-Poisson fit to the bins seen."""
-    coefficients, weights = start, np.zeros(len(seen))
+    coefficients, weights, residuals = start, np.zeros(len(seen)), np.zeros(len(seen))
 
     def objective(trial: FloatArray) -> float:
-        log_rate = log_exposure + values @ trial
+        log_rate = log_exposure + basis.sums(trial)[seen]
         likelihood = (np.exp(np.minimum(log_rate, 700.0)) - counts * log_rate) / dispersion
         return float(likelihood.sum() + 0.5 * (precision * trial**2).sum())
 
     current = objective(coefficients)
     for _ in range(50):
-        rate = np.exp(log_exposure + values @ coefficients)
-        gradient = values.T @ ((counts - rate) / dispersion) - precision * coefficients
-        weights[seen] = rate / dispersion
+        rate = np.exp(log_exposure + basis.sums(coefficients)[seen])
+        weights[seen], residuals[seen] = rate / dispersion, (counts - rate) / dispersion
+        gradient = basis.projections(residuals) - precision * coefficients
         hessian = basis.gram(weights)
         hessian[np.diag_indices_from(hessian)] += precision
         factor, _ = cho_factor(hessian, lower=True)
@@ -275,8 +296,8 @@ def fit_cox_process(
     smooth_counts, smooth_squares = (_summed(field, KERNEL_WIDTHS[-1], basis) + 1e-12 for field in (counts, squares))
     dispersion = smooth_squares / smooth_counts
     seen = log_exposure > log_exposure.max() - 40.0
-    data = seen, basis.values[seen], counts[seen], log_exposure[seen], dispersion[seen]
-    start = np.zeros(basis.values.shape[1])
+    data = seen, counts[seen], log_exposure[seen], dispersion[seen]
+    start = np.zeros(len(basis.wave_numbers))
     start[0] = np.log(max(counts.sum(), 1e-300)) - logsumexp(log_exposure)
     limit = -ndtri(FALSE_REJECTION_RATE / sum(len(counts) / _volume(radius, basis) for radius in KERNEL_WIDTHS))
     best: tuple[float, float, FloatArray, FloatArray] | None = None
@@ -291,7 +312,7 @@ def fit_cox_process(
         if best is not None and evidence < best[0] and not stands_out:
             break
         best = evidence, candidate, start, factor
-        rate = np.where(seen, np.exp(np.minimum(log_exposure + basis.values @ start, 700.0)), 0.0)
+        rate = np.where(seen, np.exp(np.minimum(log_exposure + basis.sums(start), 700.0)), 0.0)
         stands_out = worst_place(counts, squares, rate, dispersion, basis) > limit
     assert best is not None
     evidence, chosen, coefficients, factor = best

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from ..units import FloatArray, IntArray
 from .block_counts import BlockCounts
-from .cox_process import MAX_ORDER, axis_functions, basis_of_factors, fit_cox_process
+from .cox_process import MAX_ORDER, Basis, CoxFit, axis_functions, basis_of_factors, fit_cox_process
 from .grid import FineGrid
 
 MOST_BINS = {1: 480, 2: 72}
@@ -68,21 +68,17 @@ class FirstEstimate:
 
     Attributes:
         grid: the fine grid.
-        shape: cells along each axis that the process is fitted to.
         counts: shape=(n_cells,), of the fit.
-        functions: shape=(n_fine, n), of each axis.
-        coefficients: shape=(n_functions,).
-        response: shape=(n_functions, n_cells), of the coefficients to counts.
-        length: correlation length, as a fraction of the axes.
+        clump: how many of them are as good as one independent.
+        fit: to these cells.
+        fine: the functions of the fit on the fine grid.
     """
 
     grid: FineGrid
-    shape: tuple[int, ...]
     counts: FloatArray
-    functions: tuple[FloatArray, ...]
-    coefficients: FloatArray
-    response: FloatArray
-    length: float
+    clump: float
+    fit: CoxFit
+    fine: Basis
 
     @classmethod
     def of(cls, counts: BlockCounts) -> "FirstEstimate":
@@ -103,17 +99,12 @@ class FirstEstimate:
         fits = {std: fit_cox_process(*data, prior_std=std) for std in PRIOR_STDS}
         std = max(PRIOR_STDS, key=lambda one: fits[one].evidence)
         fit = fit_cox_process(*data, lengths=(SHORTER * fits[std].length,), prior_std=std)
-        response = cho_solve((fit.factor, True), basis.values.T) / clump
-        return cls(grid, shape, found, functions, fit.coefficients, response, fit.length)
+        return cls(grid, found, clump, fit, basis_of_factors(functions, waves, grid.periods))
 
     def densities(self, cells: FloatArray) -> FloatArray:
         """Of other counts on the fine grid, shape=(n, size), each moved by one Newton step and scaled to its total."""
-        found = _pooled(cells, self.grid, self.shape)
+        found = _pooled(cells, self.grid, self.fit.basis.shape)
         scales = found.sum(axis=1, keepdims=True) / self.counts.sum()
-        coefficients = self.coefficients + (found / scales - self.counts) @ self.response.T
-        if len(self.functions) == 1:
-            logs = coefficients @ self.functions[0].T
-        else:
-            first, second = self.functions
-            logs = first @ coefficients.reshape(-1, first.shape[1], second.shape[1]) @ second.T
-        return np.asarray(np.exp(logs.reshape(len(cells), -1).clip(max=LARGEST_LOG)))
+        slopes = self.fit.basis.projections(found / scales - self.counts) / self.clump
+        coefficients = self.fit.coefficients + cho_solve((self.fit.factor, True), slopes.T).T
+        return np.asarray(np.exp(self.fine.sums(coefficients).clip(max=LARGEST_LOG)))

@@ -60,6 +60,7 @@ SETTINGS = {
 EFFORT = {
     ("double_well_oscillators", 1.0, "untrained"): 2,
     ("double_well_oscillators", 1.0, "corner"): 12,
+    ("bonded_chain", 0.5, "corner"): 2,
     ("bonded_chain", 2.0, "corner"): 16,
 }
 """Where the demanded error takes that many times more lifts: narrow wells, far from a wide reference, or a window on

@@ -20,12 +20,13 @@ OF_CONFIGURATIONS = {
 }
 
 
-def why_hardly_accepted(history: Sequence[LiftRecord], has_surface: bool) -> str | None:
+def why_hardly_accepted(history: Sequence[LiftRecord], has_surface: bool, by_pilot: bool) -> str | None:
     """Why the last lifts were hardly accepted, and what to change, in a sentence; None where they were.
 
     Args:
         history: of a move.
         has_surface: whether labels are drawn by a surface, or any other p(s) of the user's.
+        by_pilot: whether a pilot has chosen the moves.
     """
     last = history[-max(FEWEST, len(history) // 2) :]
     n, accepted = len(last), sum(record.accepted for record in last)
@@ -47,9 +48,10 @@ def why_hardly_accepted(history: Sequence[LiftRecord], has_surface: bool) -> str
     gap = float(np.median(gaps[np.isfinite(gaps)])) if np.isfinite(gaps).any() else float("nan")
     relaxed = last[-1].move == RELAXED
     remedies = [] if has_surface else ["give surface= of the run, for labels are drawn evenly over their whole domain"]
-    remedies += (
-        ["raise relax_steps", "call move.refresh() where a bias has changed"] if relaxed else ["give moves='auto'"]
-    )
+    if relaxed:
+        remedies += ["raise relax_steps", "call move.refresh() where a bias has changed"]
+    elif not by_pilot:
+        remedies += ["give moves='auto'"]
     remedies += ["train for this force field and bias, or for more evaluations"]
     return (
         f"{begin}in the median they weigh exp(-{gap:.0f}) of the configuration that they would replace; "

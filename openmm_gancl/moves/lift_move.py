@@ -26,10 +26,17 @@ from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..generator.torsion_windows import over_torsions
 from ..lifting.label_proposals import LabelProposal
-from ..lifting.requirements import check_integrator, fitted_to, molecule_of_model, system_of_simulation
+from ..lifting.requirements import (
+    check_integrator,
+    fitted_to,
+    molecule_of_model,
+    placed_atoms,
+    system_of_simulation,
+)
+from ..system.constraints import constraints_of
 from ..system.context_check import check_is_simulation, positions_of
-from ..system.thermostat import degrees_of_freedom, heating, temperature_of
-from ..units import FloatArray, number, thermal_energy, whole_number
+from ..system.thermostat import KineticTemperatures, degrees_of_freedom, heating, temperature_of
+from ..units import FloatArray, masses_of, number, thermal_energy, whole_number
 from .exchange import Attempt, Exchange, Weighed
 from .hints import why_hardly_accepted
 from .inverted import InvertedProposals
@@ -198,7 +205,9 @@ class LiftMove:
         self._molecule = molecule_of_model(simulation.topology, model, molecule)
         if self._molecule is not None and acceptance == "metropolis":
             raise InputError("acceptance='metropolis' is of a molecule alone: beside others leave it out")
-        self._here = SimulationEnergy(simulation, self._molecule)
+        # a chain that carries its weight stays where its lifts are
+        placed = None if acceptance == "metropolis" else placed_atoms(simulation.system, model, self._molecule)
+        self._here = SimulationEnergy(simulation, placed)
         self.pilot_evaluations = self._spent_before = self._of_velocities = 0
         self._make((number,))
         if acceptance == "metropolis" and not self._sourced.source.carries_weight:
@@ -208,7 +217,7 @@ class LiftMove:
             )
         self._attempts = 0
         self._carried: _Carried | None = None
-        self._ratios: list[float] = []
+        self._kinetic = KineticTemperatures()
         self._step = int(simulation.currentStep)
         self._said: set[str] = set()
 
@@ -237,6 +246,7 @@ class LiftMove:
             model = fitted_to(self.model, self.system, self._may_differ)
             self._sourced = source_for(self.system, model, options, self._here, rng, changes=True, known=known)
         self._degrees = degrees_of_freedom(self.simulation.system)
+        self._made_of = masses_of(self.simulation.system), constraints_of(self.simulation.system)
         self.pilot_evaluations += self._sourced.pilot_evaluations
         self._exchange = Exchange(self._sourced.source, self.system, self.seed, stream)
 
@@ -277,8 +287,8 @@ class LiftMove:
     def _doubts(self) -> dict[str, str]:
         of_labels = self._options.surface is not None or self._options.label_proposal is not None
         found = {
-            "acceptance": why_hardly_accepted(self.history, of_labels),
-            "velocities": heating(self._ratios, self.system.temperature, self.simulation),
+            "acceptance": why_hardly_accepted(self.history, of_labels, self._options.moves == "auto"),
+            "velocities": heating(self._kinetic, self.system.temperature, self.simulation, self._degrees),
         }
         return {kind: doubt for kind, doubt in found.items() if doubt}
 
@@ -307,6 +317,7 @@ class LiftMove:
     def attempt(self) -> LiftRecord:
         """One move of the Simulation's configuration."""
         self._check_integrator()
+        self._check_system()
         number, positions = self._attempts, positions_of(self.simulation)
         if not np.isfinite(positions).all():
             raise InputError("the Simulation's positions are NaN, it has blown up: load its last checkpoint")
@@ -317,7 +328,7 @@ class LiftMove:
                 self._check_carried(positions)
                 attempt = self._exchange.attempt_alone(number, self._carried.log_weight if self._carried else None)
         cost = 0 if attempt.velocities is None else self._go_to(attempt.after, attempt.velocities, positions)
-        self._note_velocities()
+        self._note_velocities(attempt.accepted)
         self._attempts = number + 1
         labels = self.system.slow.transform(positions[None])[0] if attempt.before is None else attempt.before.cv_values
         return self._recorded(number, attempt, labels, attempt.force_evaluations + cost)
@@ -333,11 +344,22 @@ class LiftMove:
             self.system = replace(self.system, temperature=kept)
             self._exchange.system = self._sourced.source.chart.system = self.system
 
-    def _note_velocities(self) -> None:
+    def _check_system(self) -> None:
+        """Proposals keep the constraints, and velocities are of the masses, that the System had."""
+        masses, constraints = self._made_of
+        if constraints_of(self.simulation.system) != constraints or (masses_of(self.simulation.system) != masses).any():
+            raise InputError(
+                "the System's masses or constraints have changed since the move was made: call move.refresh(), or make "
+                "a new move"
+            )
+
+    def _note_velocities(self, accepted: bool) -> None:
         """What they say of the temperature, where dynamics have run since the last attempt."""
         step, kinetic = int(self.simulation.currentStep), self._here.kinetic
         if step != self._step and kinetic is not None and self._degrees > 0:
-            self._ratios.append(kinetic / (0.5 * self._degrees * thermal_energy(self.system.temperature)))
+            ratio = kinetic / (0.5 * self._degrees * thermal_energy(self.system.temperature))
+            self._kinetic.add(ratio, self._here.time)
+        self._kinetic.drawn += accepted
         self._step = step
 
     def _recorded(self, number: int, attempt: Attempt, labels: FloatArray, force_evaluations: int) -> LiftRecord:

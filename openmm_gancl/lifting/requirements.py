@@ -163,12 +163,11 @@ def check_simulation(simulation: Any, molecule: IntArray | None = None) -> None:
     check_is_simulation(simulation)
     if reason := why_not_exact(simulation.system, simulation.topology, molecule):
         raise InputError(reason)
-    # a CustomIntegrator may step by some groups and leave others out; its program stays as it is
     _refuse_left_out(simulation, integrated_groups(simulation.integrator))
 
 
 def _check_groups(simulation: Any) -> None:
-    groups = simulation.integrator.getIntegrationForceGroups()
+    groups = integrated_groups(simulation.integrator)
     # a System's list of forces takes longer to make than a small molecule's energy
     if groups & ALL_GROUPS != ALL_GROUPS:
         _refuse_left_out(simulation, groups)

@@ -36,9 +36,9 @@ from ..lifting.requirements import (
 from ..system.constraints import constraints_of
 from ..system.context_check import check_is_simulation, positions_of
 from ..system.thermostat import KineticTemperatures, degrees_of_freedom, heating, temperature_of
-from ..units import FloatArray, masses_of, number, thermal_energy, whole_number
+from ..units import FloatArray, IntArray, masses_of, number, thermal_energy, whole_number
 from .exchange import Attempt, Exchange, Weighed
-from .hints import why_hardly_accepted
+from .hints import other_isomer, why_hardly_accepted
 from .inverted import InvertedProposals
 from .records import LiftRecord, Report, record_of
 from .simulation_energy import SimulationEnergy
@@ -205,9 +205,7 @@ class LiftMove:
         self._molecule = molecule_of_model(simulation.topology, model, molecule)
         if self._molecule is not None and acceptance == "metropolis":
             raise InputError("acceptance='metropolis' is of a molecule alone: beside others leave it out")
-        # a chain that carries its weight stays where its lifts are
-        placed = None if acceptance == "metropolis" else placed_atoms(simulation.system, model, self._molecule)
-        self._here = SimulationEnergy(simulation, placed)
+        self._here = SimulationEnergy(simulation, self._placed())
         self.pilot_evaluations = self._spent_before = self._of_velocities = 0
         self._make((number,))
         if acceptance == "metropolis" and not self._sourced.source.carries_weight:
@@ -220,6 +218,11 @@ class LiftMove:
         self._kinetic = KineticTemperatures()
         self._step = int(simulation.currentStep)
         self._said: set[str] = set()
+
+    def _placed(self) -> IntArray | None:
+        """Atoms of what is lifted in its place; a chain that carries its weight goes where its lifts are."""
+        alone = self.acceptance == "metropolis"
+        return None if alone else placed_atoms(self.simulation.system, self.model, self._molecule)
 
     def _make(self, stream: tuple[int, ...], known: dict[str, Any] | None = None) -> None:
         """All that is made of the Simulation as it is now.
@@ -286,11 +289,18 @@ class LiftMove:
 
     def _doubts(self) -> dict[str, str]:
         of_labels = self._options.surface is not None or self._options.label_proposal is not None
+        by_pilot = self._options.moves == "auto"
         found = {
-            "acceptance": why_hardly_accepted(self.history, of_labels, self._options.moves == "auto"),
+            "acceptance": why_hardly_accepted(self.history, of_labels, by_pilot, self._other_isomer),
             "velocities": heating(self._kinetic, self.system.temperature, self.simulation, self._degrees),
         }
         return {kind: doubt for kind, doubt in found.items() if doubt}
+
+    def _other_isomer(self) -> str | None:
+        if not isinstance(self.model, InvertibleGenerator):
+            return None
+        drawn = self.model.typical_positions(self.model.slow.domain.mean(axis=1)[None])[0]
+        return other_isomer(self.system.topology, drawn, self._here.lifted(positions_of(self.simulation)))
 
     def run(self, n: int, md_steps: int = 0) -> list[LiftRecord]:
         """n times: dynamics of so many steps, then an attempt.

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import openmm
@@ -38,6 +39,9 @@ FRICTION = 1.0
 """1/ps, of integrators that state none."""
 
 GROUPS_OF_FORCES = re.compile(r"\bf(\d*)\b")
+
+_groups_of_programs: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""Of CustomIntegrators, as their steps name them: reading a program takes longer than an energy."""
 
 
 def current_integrator(integrator: Any) -> Any:
@@ -128,8 +132,12 @@ def integrated_groups(integrator: Any) -> int:
     mask = int(integrator.getIntegrationForceGroups())
     if not isinstance(integrator, openmm.CustomIntegrator):
         return mask
-    steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
-    found = {group for _, _, expression in steps for group in GROUPS_OF_FORCES.findall(expression)}
+    if integrator not in _groups_of_programs:
+        steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
+        _groups_of_programs[integrator] = {
+            group for _, _, expression in steps for group in GROUPS_OF_FORCES.findall(expression)
+        }
+    found = _groups_of_programs[integrator]
     if "" in found or not found:
         return mask
     return sum(1 << int(group) for group in found)

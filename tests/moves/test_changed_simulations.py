@@ -3,16 +3,18 @@
 import numpy as np
 import openmm
 import pytest
+from scipy.spatial.transform import Rotation
 
-from openmm_gancl import InputError, LiftMove
+from openmm_gancl import InputError, LiftMove, load_system
 from openmm_gancl.moves import lift_move
+from openmm_gancl.moves.hints import other_isomer
 from openmm_gancl.moves.inverted import INDEPENDENT
 from openmm_gancl.system.one_molecule import placed_like
 from openmm_gancl.units import masses_of
 
 from ..physics.exact import CHAIN
 from ..physics.toy_generators import generator, system_and_chart
-from .test_lift_move import places, simulate
+from .test_lift_move import Never, places, simulate
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,44 @@ def test_velocities_of_the_masses_that_were_are_too_hot(system, model, monkeypat
     changed(simulation, heavier)
     monkeypatch.setattr(LiftMove, "_check_system", lambda self: None)
     assert mean_kinetic_temperature(move) > 2.5
+
+
+def test_a_force_in_a_group_that_no_step_uses(system, model):
+    integrator = openmm.MTSLangevinIntegrator(300, 1, 0.001, [(0, 2)])
+    simulation = simulate(system, integrator=integrator)
+    move = LiftMove(simulation, model, moves=INDEPENDENT, seed=1)
+    assert move.run(2, 2)
+    changed(simulation, lambda system: system.getForce(1).setForceGroup(3))
+    with pytest.raises(InputError, match=r"leaves force groups out \(group 3"):
+        move.run(1)
+
+
+# another isomer than the model's
+
+
+def turned(system, angle):
+    """Alanine dipeptide with everything beyond its second peptide bond turned about that."""
+    positions, axis = system.positions.copy(), system.positions[16] - system.positions[14]
+    around = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis))
+    positions[17:] = around.apply(positions[17:] - positions[16]) + positions[16]
+    return positions
+
+
+def test_another_isomer_is_named():
+    alanine = load_system("alanine_dipeptide_vacuum")
+    mirrored, cis = alanine.positions * [-1.0, 1.0, 1.0], turned(alanine, np.pi)
+    assert other_isomer(alanine.topology, alanine.positions, turned(alanine, 0.3)) is None
+    for what, changed in (("a chiral centre", mirrored), ("a peptide bond", cis)):
+        for one, other in ((alanine.positions, changed), (changed, alanine.positions)):
+            assert other_isomer(alanine.topology, one, other).startswith(f"{what} of the Simulation is the other way")
+
+
+def test_lifts_of_a_mirror_image_say_so(system, model, monkeypatch):
+    move = Never(simulate(system), model, moves=INDEPENDENT, seed=1)
+    move.run(63)
+    monkeypatch.setattr(lift_move, "other_isomer", lambda topology, drawn, here: "another isomer")
+    with pytest.warns(UserWarning, match="0 of the last 64 lifts were accepted: another isomer"):
+        move.run(1)
 
 
 def test_a_thermostat_that_is_added_later(system, model):

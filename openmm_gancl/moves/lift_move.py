@@ -116,8 +116,10 @@ class LiftMove:
     shares           ``{"independent": 0.8, "local": 0.2}``: each attempt is one of them, by chance
     ===============  ================================================================================================
 
-    Beside other molecules, a partner say, in vacuum or implicit solvent, one is lifted, the model's. Its internal
-    coordinates change, its place is kept (`openmm_gancl.system.one_molecule` has the mathematics), and the others stay
+    A molecule's internal coordinates change, and its place is kept (`openmm_gancl.system.one_molecule` has the
+    mathematics): a field, a wall or a restraint of its place is weighed as any other energy, except by relaxed lifts,
+    which refuse what is there when they are made. Beside other molecules, a partner say, in vacuum or implicit solvent,
+    one is lifted, the model's, and the others stay
     where they are: both energies are of the Simulation as it is then, so that others may move between attempts, and the
     joint distribution of all stays invariant. Where the dynamics seldom bring the molecule elsewhere, lifts do not.
 

@@ -18,7 +18,7 @@ from ..system.context_check import check_is_simulation
 from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
 from ..system.one_molecule import BONDED_ACROSS
 from ..system.simulation import system_from_simulation
-from ..system.thermostat import integrated_groups, temperature_of
+from ..system.thermostat import check_one_temperature, integrated_groups, temperature_of
 from ..units import IntArray, masses_of
 
 ALTERNATIVE = "umbrella windows (gancl.sample_windows)"
@@ -112,6 +112,19 @@ def molecule_of_model(topology: Any, model: Any, molecule: int | None = None) ->
     return fitting[0] if fitting else None
 
 
+def placed_atoms(system: Any, model: Any, molecule: IntArray | None) -> IntArray | None:
+    """Atoms whose internal coordinates a model draws, in the place that they have; None of a Cartesian chart.
+
+    Args:
+        system: an ``openmm.System``.
+        model: an invertible generator or a lifting model.
+        molecule: its atoms beside others.
+    """
+    if molecule is not None or not isinstance(getattr(model, "chart", None), InternalCoordinates):
+        return molecule
+    return np.arange(system.getNumParticles())
+
+
 def check_exact(system: MolecularSystem, chart: Chart) -> None:
     """See that a system has exact lifts in a chart.
 
@@ -150,12 +163,11 @@ def check_simulation(simulation: Any, molecule: IntArray | None = None) -> None:
     check_is_simulation(simulation)
     if reason := why_not_exact(simulation.system, simulation.topology, molecule):
         raise InputError(reason)
-    # a CustomIntegrator may step by some groups and leave others out; its program stays as it is
     _refuse_left_out(simulation, integrated_groups(simulation.integrator))
 
 
 def _check_groups(simulation: Any) -> None:
-    groups = simulation.integrator.getIntegrationForceGroups()
+    groups = integrated_groups(simulation.integrator)
     # a System's list of forces takes longer to make than a small molecule's energy
     if groups & ALL_GROUPS != ALL_GROUPS:
         _refuse_left_out(simulation, groups)
@@ -183,6 +195,7 @@ def check_integrator(simulation: Any, temperature: float, given: Any = None) -> 
         InputError: another temperature, or force groups left out.
     """
     _check_groups(simulation)
+    check_one_temperature(simulation)
     kept = temperature_of(simulation, given)
     if abs(kept - temperature) > 1e-6:
         raise InputError(

@@ -1,10 +1,13 @@
 """Why lifts are hardly ever accepted, and what to change."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from ..system.state import declare_state
+from ..units import FloatArray
 from .exchange import NO_PROPOSAL_THERE
 from .records import LiftRecord
 from .relaxed_lifts import RELAXED
@@ -19,19 +22,44 @@ OF_CONFIGURATIONS = {
     "state": "it is outside the state that the model is of (another chirality, a cis bond)",
 }
 
+ISOMERS = {"chirality": "a chiral centre", "cis": "a peptide bond"}
+"""What violations of a declared state are of."""
 
-def why_hardly_accepted(history: Sequence[LiftRecord], has_surface: bool) -> str | None:
+
+def other_isomer(topology: Any, drawn: FloatArray, here: FloatArray) -> str | None:
+    """In what a configuration is another isomer than a model draws, in a sentence; None where it is the same.
+
+    Args:
+        topology: ``openmm.app.Topology`` with bonds.
+        drawn: shape=(n_atoms, 3), nm, by the model.
+        here: shape=(n_atoms, 3), nm.
+    """
+    for one, other in ((drawn, here), (here, drawn)):
+        if what := ISOMERS.get(str(declare_state(topology, one).violations(other[None])[0])):
+            return (
+                f"{what} of the Simulation is the other way around than the model draws it: give a model of this isomer"
+            )
+    return None
+
+
+def why_hardly_accepted(
+    history: Sequence[LiftRecord], has_surface: bool, by_pilot: bool, isomer: Callable[[], str | None]
+) -> str | None:
     """Why the last lifts were hardly accepted, and what to change, in a sentence; None where they were.
 
     Args:
         history: of a move.
         has_surface: whether labels are drawn by a surface, or any other p(s) of the user's.
+        by_pilot: whether a pilot has chosen the moves.
+        isomer: what `other_isomer` says.
     """
     last = history[-max(FEWEST, len(history) // 2) :]
     n, accepted = len(last), sum(record.accepted for record in last)
     if n < FEWEST or accepted > NEAR_ZERO * n:
         return None
     begin = f"{accepted} of the last {n} lifts were accepted: "
+    if other := isomer():
+        return begin + other
     reason, count = Counter(record.reason_before for record in last if record.reason_before).most_common(1)[0]
     if reason != "ok" and count > n / 2:
         why = OF_CONFIGURATIONS.get(reason, "its energy is not finite, or too high, for a way back")
@@ -47,9 +75,10 @@ def why_hardly_accepted(history: Sequence[LiftRecord], has_surface: bool) -> str
     gap = float(np.median(gaps[np.isfinite(gaps)])) if np.isfinite(gaps).any() else float("nan")
     relaxed = last[-1].move == RELAXED
     remedies = [] if has_surface else ["give surface= of the run, for labels are drawn evenly over their whole domain"]
-    remedies += (
-        ["raise relax_steps", "call move.refresh() where a bias has changed"] if relaxed else ["give moves='auto'"]
-    )
+    if relaxed:
+        remedies += ["raise relax_steps", "call move.refresh() where a bias has changed"]
+    elif not by_pilot:
+        remedies += ["give moves='auto'"]
     remedies += ["train for this force field and bias, or for more evaluations"]
     return (
         f"{begin}in the median they weigh exp(-{gap:.0f}) of the configuration that they would replace; "

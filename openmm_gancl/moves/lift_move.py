@@ -26,12 +26,19 @@ from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..generator.torsion_windows import over_torsions
 from ..lifting.label_proposals import LabelProposal
-from ..lifting.requirements import check_integrator, fitted_to, molecule_of_model, system_of_simulation
+from ..lifting.requirements import (
+    check_integrator,
+    fitted_to,
+    molecule_of_model,
+    placed_atoms,
+    system_of_simulation,
+)
+from ..system.constraints import constraints_of
 from ..system.context_check import check_is_simulation, positions_of
-from ..system.thermostat import degrees_of_freedom, heating, temperature_of
-from ..units import FloatArray, number, thermal_energy, whole_number
+from ..system.thermostat import KineticTemperatures, degrees_of_freedom, heating, temperature_of
+from ..units import FloatArray, IntArray, masses_of, number, thermal_energy, whole_number
 from .exchange import Attempt, Exchange, Weighed
-from .hints import why_hardly_accepted
+from .hints import other_isomer, why_hardly_accepted
 from .inverted import InvertedProposals
 from .records import LiftRecord, Report, record_of
 from .simulation_energy import SimulationEnergy
@@ -109,8 +116,10 @@ class LiftMove:
     shares           ``{"independent": 0.8, "local": 0.2}``: each attempt is one of them, by chance
     ===============  ================================================================================================
 
-    Beside other molecules, a partner say, in vacuum or implicit solvent, one is lifted, the model's. Its internal
-    coordinates change, its place is kept (`openmm_gancl.system.one_molecule` has the mathematics), and the others stay
+    A molecule's internal coordinates change, and its place is kept (`openmm_gancl.system.one_molecule` has the
+    mathematics): a field, a wall or a restraint of its place is weighed as any other energy, except by relaxed lifts,
+    which refuse what is there when they are made. Beside other molecules, a partner say, in vacuum or implicit solvent,
+    one is lifted, the model's, and the others stay
     where they are: both energies are of the Simulation as it is then, so that others may move between attempts, and the
     joint distribution of all stays invariant. Where the dynamics seldom bring the molecule elsewhere, lifts do not.
 
@@ -198,7 +207,7 @@ class LiftMove:
         self._molecule = molecule_of_model(simulation.topology, model, molecule)
         if self._molecule is not None and acceptance == "metropolis":
             raise InputError("acceptance='metropolis' is of a molecule alone: beside others leave it out")
-        self._here = SimulationEnergy(simulation, self._molecule)
+        self._here = SimulationEnergy(simulation, self._placed())
         self.pilot_evaluations = self._spent_before = self._of_velocities = 0
         self._make((number,))
         if acceptance == "metropolis" and not self._sourced.source.carries_weight:
@@ -208,9 +217,14 @@ class LiftMove:
             )
         self._attempts = 0
         self._carried: _Carried | None = None
-        self._ratios: list[float] = []
+        self._kinetic = KineticTemperatures()
         self._step = int(simulation.currentStep)
         self._said: set[str] = set()
+
+    def _placed(self) -> IntArray | None:
+        """Atoms of what is lifted in its place; a chain that carries its weight goes where its lifts are."""
+        alone = self.acceptance == "metropolis"
+        return None if alone else placed_atoms(self.simulation.system, self.model, self._molecule)
 
     def _make(self, stream: tuple[int, ...], known: dict[str, Any] | None = None) -> None:
         """All that is made of the Simulation as it is now.
@@ -237,6 +251,7 @@ class LiftMove:
             model = fitted_to(self.model, self.system, self._may_differ)
             self._sourced = source_for(self.system, model, options, self._here, rng, changes=True, known=known)
         self._degrees = degrees_of_freedom(self.simulation.system)
+        self._made_of = masses_of(self.simulation.system), constraints_of(self.simulation.system)
         self.pilot_evaluations += self._sourced.pilot_evaluations
         self._exchange = Exchange(self._sourced.source, self.system, self.seed, stream)
 
@@ -276,11 +291,18 @@ class LiftMove:
 
     def _doubts(self) -> dict[str, str]:
         of_labels = self._options.surface is not None or self._options.label_proposal is not None
+        by_pilot = self._options.moves == "auto"
         found = {
-            "acceptance": why_hardly_accepted(self.history, of_labels),
-            "velocities": heating(self._ratios, self.system.temperature, self.simulation),
+            "acceptance": why_hardly_accepted(self.history, of_labels, by_pilot, self._other_isomer),
+            "velocities": heating(self._kinetic, self.system.temperature, self.simulation, self._degrees),
         }
         return {kind: doubt for kind, doubt in found.items() if doubt}
+
+    def _other_isomer(self) -> str | None:
+        if not isinstance(self.model, InvertibleGenerator):
+            return None
+        drawn = self.model.typical_positions(self.model.slow.domain.mean(axis=1)[None])[0]
+        return other_isomer(self.system.topology, drawn, self._here.lifted(positions_of(self.simulation)))
 
     def run(self, n: int, md_steps: int = 0) -> list[LiftRecord]:
         """n times: dynamics of so many steps, then an attempt.
@@ -307,6 +329,7 @@ class LiftMove:
     def attempt(self) -> LiftRecord:
         """One move of the Simulation's configuration."""
         self._check_integrator()
+        self._check_system()
         number, positions = self._attempts, positions_of(self.simulation)
         if not np.isfinite(positions).all():
             raise InputError("the Simulation's positions are NaN, it has blown up: load its last checkpoint")
@@ -317,7 +340,7 @@ class LiftMove:
                 self._check_carried(positions)
                 attempt = self._exchange.attempt_alone(number, self._carried.log_weight if self._carried else None)
         cost = 0 if attempt.velocities is None else self._go_to(attempt.after, attempt.velocities, positions)
-        self._note_velocities()
+        self._note_velocities(attempt.accepted)
         self._attempts = number + 1
         labels = self.system.slow.transform(positions[None])[0] if attempt.before is None else attempt.before.cv_values
         return self._recorded(number, attempt, labels, attempt.force_evaluations + cost)
@@ -333,11 +356,22 @@ class LiftMove:
             self.system = replace(self.system, temperature=kept)
             self._exchange.system = self._sourced.source.chart.system = self.system
 
-    def _note_velocities(self) -> None:
+    def _check_system(self) -> None:
+        """Proposals keep the constraints, and velocities are of the masses, that the System had."""
+        masses, constraints = self._made_of
+        if constraints_of(self.simulation.system) != constraints or (masses_of(self.simulation.system) != masses).any():
+            raise InputError(
+                "the System's masses or constraints have changed since the move was made: call move.refresh(), or make "
+                "a new move"
+            )
+
+    def _note_velocities(self, accepted: bool) -> None:
         """What they say of the temperature, where dynamics have run since the last attempt."""
         step, kinetic = int(self.simulation.currentStep), self._here.kinetic
         if step != self._step and kinetic is not None and self._degrees > 0:
-            self._ratios.append(kinetic / (0.5 * self._degrees * thermal_energy(self.system.temperature)))
+            ratio = kinetic / (0.5 * self._degrees * thermal_energy(self.system.temperature))
+            self._kinetic.add(ratio, self._here.time)
+        self._kinetic.drawn += accepted
         self._step = step
 
     def _recorded(self, number: int, attempt: Attempt, labels: FloatArray, force_evaluations: int) -> LiftRecord:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel, load_model
 from ..generator.torsion_windows import over_torsions
-from ..lifting.requirements import fitted_to, molecule_of_model, why_not_exact
+from ..lifting.requirements import fitted_to, molecule_of_model, placed_atoms, why_not_exact
 from ..system.molecular_system import MolecularSystem, target_of
 from ..system.one_molecule import OneMolecule
 from ..system.simulation import system_of_user
@@ -184,7 +184,7 @@ class LiftMCMCMove(MCMCMove):
             options = MoveOptions(**{name: settings[name] for name in named}).checked_for(model)
             system, molecule = self._system_of(thermodynamic_state, sampler_state, model, options)
             platform = resolved_platform(settings["platform"], system.system, system.positions)
-            self._energy = SimulationEnergy(here, molecule)
+            self._energy = SimulationEnergy(here, placed_atoms(here.system, model, molecule))
             rng = named_rng(settings["seed"], "move", "pilot")
             model = fitted_to(model, system, settings["may_differ"])
             options = replace(options, platform=platform)

@@ -35,13 +35,14 @@ class SimulationEnergy:
 
     Args:
         simulation: an ``openmm.app.Simulation``, or what has its parts; after a call its positions are to be put back.
-        molecule: atoms of the one that is lifted beside others; by default all are.
+        molecule: atoms of what is lifted in its place, be it alone; None of particles that have no other coordinates.
     """
 
     def __init__(self, simulation: Simulated, molecule: IntArray | None = None):
         self.simulation, self._moved = simulation, False
         self.among = None if molecule is None else AmongOthers(molecule, masses_of(simulation.system)[molecule])
         self.kinetic: float | None = None
+        self.time = 0.0
         self._positions: FloatArray = np.empty((0, 3))
 
     def __call__(self, positions: FloatArray) -> float:
@@ -54,7 +55,7 @@ class SimulationEnergy:
         except openmm.OpenMMException:
             return float("nan")
         if first:  # of where the Simulation is
-            self.kinetic = number(state.getKineticEnergy())
+            self.kinetic, self.time = number(state.getKineticEnergy()), number(state.getTime())
         return number(state.getPotentialEnergy())
 
     def lifted(self, positions: FloatArray) -> FloatArray:
@@ -69,7 +70,8 @@ class SimulationEnergy:
     def put_back(self, positions: FloatArray) -> Iterator[None]:
         """Whatever happens inside, leave the Simulation at positions, shape=(n_atoms, 3), nm, where it is now.
 
-        Afterwards ``kinetic`` is the kinetic energy, kJ/mol, that it had; None where nothing was evaluated.
+        Afterwards ``kinetic`` is the kinetic energy, kJ/mol, that it had at ``time``, ps; None where nothing was
+        evaluated.
         """
         self._moved, self.kinetic, self._positions = False, None, positions
         try:

@@ -14,7 +14,6 @@ from ..generator.model import LiftingModel
 from ..lifting.label_proposals import LabelProposal, TabulatedProposal, UniformProposal
 from ..lifting.latent_relaxation import PILOT, LatentMoves, choose_step
 from ..lifting.lifter import N_MOVES, RELAX_STEPS, Lifter
-from ..lifting.requirements import check_exact
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, numbers, whole_number
 from .exchange import Energy, ProposalSource
@@ -246,7 +245,6 @@ def _inverted(
     rng: np.random.Generator,
     known: Mapping[str, Any] | None,
 ) -> Sourced:
-    check_exact(system, model.chart)
     chart, independent = InvertedChart(system, model, energy), Independent(model, label_proposal)
     kernels: dict[str, Kernel] = {INDEPENDENT: independent}
     shares, pilot = _shares(options.moves), None

@@ -25,6 +25,7 @@ HALF_A_STEP_BEFORE = (
     openmm.NoseHooverIntegrator,
     openmm.VerletIntegrator,
     openmm.VariableVerletIntegrator,
+    openmm.DPDIntegrator,
 )
 """Integrators that keep velocities so; of one that a user has written, nothing is known."""
 
@@ -68,25 +69,25 @@ def go_to(
 ) -> int:
     """Take a lift, with velocities to go on with; the evaluations that finding these took.
 
-    Others beside the molecule keep their velocities, and the molecule its momentum: those of a whole step, from which
-    those of half a step before follow by the new forces. Drawn momenta would be wrong where a CMMotionRemover holds the
-    sum of all at zero: what it then takes from the others cools them.
+    A molecule alone gets the drawn velocities, turned as it is. Others beside the molecule keep their velocities, and
+    the molecule its momentum: those of a whole step, from which those of half a step before follow by the new forces.
+    Drawn momenta would be wrong where a CMMotionRemover holds the sum of all at zero: what it then takes from the
+    others cools them.
 
     Args:
         simulation: an ``openmm.app.Simulation``, or what has its parts.
         system: of what is lifted.
-        among: which atoms that has; None where it has all.
+        among: which atoms that has, whose place is kept; None of particles that have no other coordinates.
         lifted: shape=(n, 3), nm, where it may be anywhere beside others.
         drawn: shape=(n, 3), nm/ps, of it, from Maxwell's distribution, without parts along constraints.
         before: shape=(n_atoms, 3), nm, where all atoms were.
     """
     integrator, context = current_integrator(simulation.integrator), simulation.context
     if among is None:
-        context.setPositions(lifted)
-        velocities, cost = velocities_after(simulation, system, lifted, drawn)
-        context.setVelocities(velocities)
-        return cost
+        return _renew(simulation, system, lifted, drawn)
     positions, atoms = among.placed(lifted, before), among.atoms
+    if len(atoms) == len(before):
+        return _renew(simulation, system, positions, drawn @ rotation_onto(lifted, positions))
     velocities = numbers(context.getState(velocities=True).getVelocities(asNumpy=True))
     # what was drawn without its resultant, turned as the molecule is
     weights = among.masses / among.masses.sum()
@@ -108,6 +109,14 @@ def go_to(
     context.setVelocities(found if np.isfinite(found).all() else velocities)
     if simulation.system.getNumConstraints():
         context.applyVelocityConstraints(VELOCITY_TOLERANCE)
+    return cost
+
+
+def _renew(simulation: Any, system: MolecularSystem, positions: FloatArray, drawn: FloatArray) -> int:
+    """All positions and velocities anew; what the velocities cost."""
+    simulation.context.setPositions(positions)
+    velocities, cost = velocities_after(simulation, system, positions, drawn)
+    simulation.context.setVelocities(velocities)
     return cost
 
 

@@ -1,8 +1,9 @@
 """Which temperature a user's Simulation keeps, and whether it does."""
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import openmm
@@ -34,7 +35,13 @@ MAX_HEATING, HEATING_Z = 0.05, 4.0
 WITHOUT_VELOCITIES = (openmm.BrownianIntegrator,)
 """Integrators whose velocities are no momenta."""
 
+FRICTION = 1.0
+"""1/ps, of integrators that state none."""
+
 GROUPS_OF_FORCES = re.compile(r"\bf(\d*)\b")
+
+_groups_of_programs: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""Of CustomIntegrators, as their steps name them: reading a program takes longer than an energy."""
 
 
 def current_integrator(integrator: Any) -> Any:
@@ -57,6 +64,11 @@ def _stated(simulation: Any) -> tuple[str, float | None]:
         raise InputError(
             f"{kind} samples a boosted potential, and a move's target is the System's: use LangevinMiddleIntegrator"
         )
+    if isinstance(integrator, openmm.NoseHooverIntegrator):
+        chains = sorted({number(integrator.getTemperature(i)) for i in range(integrator.getNumThermostats())})
+        if len(chains) > 1:
+            kept = " and ".join(f"{one:g} K" for one in chains)
+            raise InputError(f"{kind} keeps {kept} in parts of the System: give all its thermostats one temperature")
     thermostat = not isinstance(integrator, openmm.NoseHooverIntegrator) or integrator.getNumThermostats() > 0
     if hasattr(integrator, "getTemperature") and thermostat:
         return kind, number(integrator.getTemperature())
@@ -120,8 +132,12 @@ def integrated_groups(integrator: Any) -> int:
     mask = int(integrator.getIntegrationForceGroups())
     if not isinstance(integrator, openmm.CustomIntegrator):
         return mask
-    steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
-    found = {group for _, _, expression in steps for group in GROUPS_OF_FORCES.findall(expression)}
+    if integrator not in _groups_of_programs:
+        steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
+        _groups_of_programs[integrator] = {
+            group for _, _, expression in steps for group in GROUPS_OF_FORCES.findall(expression)
+        }
+    found = _groups_of_programs[integrator]
     if "" in found or not found:
         return mask
     return sum(1 << int(group) for group in found)
@@ -134,25 +150,56 @@ def degrees_of_freedom(system: Any) -> int:
     return int(3 * moving - system.getNumConstraints() - 3 * removed)
 
 
-def heating(ratios: Sequence[float], temperature: float, simulation: Any) -> str | None:
+@dataclass
+class KineticTemperatures:
+    """Kinetic temperatures in the order of time, as parts of the temperature that is kept.
+
+    Attributes:
+        ratios: those parts.
+        times: of each, ps.
+        draws: how often velocities had been drawn anew before each.
+        drawn: how often they have been drawn anew by now.
+    """
+
+    ratios: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    draws: list[int] = field(default_factory=list)
+    drawn: int = 0
+
+    def add(self, ratio: float, time: float) -> None:
+        """One more."""
+        self.ratios.append(ratio)
+        self.times.append(time)
+        self.draws.append(self.drawn)
+
+    def independent(self, first: int, friction: float) -> float:
+        """How many of those from the first are independent: by draws, and by the time that heat takes to leave."""
+        renewed = self.draws[-1] - self.draws[first] + 0.5 * friction * abs(self.times[-1] - self.times[first])
+        return min(renewed, len(self.ratios) - first)
+
+
+def heating(kinetic: KineticTemperatures, temperature: float, simulation: Any, degrees: int) -> str | None:
     """That velocities have another temperature than is kept, in a sentence; None where they do not.
 
+    Where they have it, the parts have the variance ``2 / degrees``; by that, and not by their own, since velocities of
+    a Simulation that blows up now and then vary without bounds.
+
     Args:
-        ratios: of kinetic temperatures to the temperature, in the order of time.
+        kinetic: what was seen.
         temperature: K.
         simulation: whose integrator it is.
+        degrees: of freedom of the velocities.
     """
-    from ..trajectories.blocks import series_inefficiency
-
-    later = np.asarray(ratios[len(ratios) // 2 :], dtype=float)
-    kind = type(current_integrator(simulation.integrator)).__name__
-    if len(ratios) < FEWEST_KINETIC or isinstance(current_integrator(simulation.integrator), WITHOUT_VELOCITIES):
+    first = len(kinetic.ratios) // 2
+    later, integrator = np.asarray(kinetic.ratios[first:], dtype=float), current_integrator(simulation.integrator)
+    kind = type(integrator).__name__
+    if len(kinetic.ratios) < FEWEST_KINETIC or isinstance(integrator, WITHOUT_VELOCITIES):
         return None
-    # velocities of attempts that follow each other closely are nearly the same
-    independent = len(later) / series_inefficiency(later)
+    friction = number(integrator.getFriction()) if hasattr(integrator, "getFriction") else FRICTION
+    independent = kinetic.independent(first, friction)
     if independent < FEWEST_INDEPENDENT:
         return None
-    change, error = abs(later.mean() - 1.0), later.std(ddof=1) / independent**0.5
+    change, error = abs(later.mean() - 1.0), (2.0 / (degrees * independent)) ** 0.5
     if change <= max(MAX_HEATING, HEATING_Z * error):
         return None
     variable = "a smaller error tolerance, " if kind.startswith("Variable") else ""

@@ -24,7 +24,7 @@ from openmm_gancl.moves.inverted import INDEPENDENT
 from openmm_gancl.moves.relaxed_lifts import RelaxedLifts
 from openmm_gancl.moves.sources import low_labels
 from openmm_gancl.system import context_check
-from openmm_gancl.system.thermostat import heating, temperature_of
+from openmm_gancl.system.thermostat import KineticTemperatures, heating, temperature_of
 
 from ..physics import exact
 from ..physics.exact import CHAIN
@@ -294,6 +294,18 @@ class Custom(openmm.CustomIntegrator):
         self.addComputePerDof("x", "x+0.5*dt*v")
 
 
+def two_thermostats(other):
+    """Of parts of the chain."""
+    integrator = openmm.NoseHooverIntegrator(0.001)
+    for atoms, temperature in (([0, 1], 300.0), ([2, 3, 4], other)):
+        integrator.addSubsystemThermostat(atoms, [], temperature, 1.0, 1.0, 1.0, 3, 3, 3)
+    return integrator
+
+
+def test_thermostats_of_parts_with_one_temperature(system, model):
+    assert LiftMove(simulate(system, integrator=two_thermostats(300.0)), model, moves=INDEPENDENT).run(2, 2)
+
+
 def verlet_with_thermostat(system):
     return simulate(system, integrator=openmm.VerletIntegrator(0.001), forces=[openmm.AndersenThermostat(300, 5)])
 
@@ -323,6 +335,7 @@ def test_integrators_whose_temperature_is_elsewhere(system, model):
             "keeps the energy, not a temperature: add an openmm.AndersenTherm",
         ),
         (lambda: openmm.NoseHooverIntegrator(0.001), [], "keeps the energy, not a temperature"),
+        (lambda: two_thermostats(450.0), [], "keeps 300 K and 450 K in parts of the System"),
         (lambda: amd.AMDIntegrator(0.001, 1.0, 1.0), [], "samples a boosted potential"),
         (
             lambda: openmm.LangevinMiddleIntegrator(300, 1, 0.001),
@@ -360,10 +373,21 @@ def test_a_temperature_that_is_not_true_is_reported(system, model):
         move.run(128, 50)
 
 
+def seen(ratios, interval, draws=0):
+    """Kinetic temperatures, ps apart; so many velocities drawn anew before the last of them."""
+    n = len(ratios)
+    return KineticTemperatures(list(ratios), [i * interval for i in range(n)], [draws * i // n for i in range(n)])
+
+
 def test_velocities_that_hardly_change_say_little(system):
-    slow = 1.0 + 0.2 * np.sin(np.linspace(0, 3, 200))
-    assert heating(slow.tolist(), 300.0, simulate(system)) is None
-    assert heating((1.3 + 0.1 * np.random.default_rng(1).normal(size=200)).tolist(), 300.0, simulate(system))
+    noise, simulation = 0.1 * np.random.default_rng(1).normal(size=200), simulate(system)
+    noise[100:] -= noise[100:].mean()
+    assert heating(seen(1.3 + noise, 0.05), 300.0, simulation, 15) is None  # 5 ps at 1/ps, however they look
+    assert "390 K" in heating(seen(1.3 + noise, 2.0), 300.0, simulation, 15)
+    assert "390 K" in heating(seen(1.3 + noise, 0.05, draws=200), 300.0, simulation, 15)
+    blown_up = 1.0 + 1e6 * (np.arange(200) % 50 == 0)  # whose own variance would hide any mean
+    assert "6000300 K" in heating(seen(blown_up, 2.0), 300.0, simulation, 15)
+    assert heating(seen(1.0 + noise, 2.0), 300.0, simulation, 15) is None
 
 
 def hot(system, temperature=330):
@@ -472,7 +496,9 @@ def test_acceptance_near_zero_says_why(system, model):
         UserWarning, match=r"0 of the last 64 lifts .* give surface= of the run, for labels are drawn ev"
     ):
         move.run(64, 1)
-    assert len(move.doubts) == 1
+    assert len(move.doubts) == 1 and "give moves='auto'" in move.doubts[0]
+    move._options = structures.replace(move._options, moves="auto")
+    assert "give moves='auto'" not in move.doubts[0]  # which is what a pilot has done already
     assert not LiftMove(simulate(system), model, moves=INDEPENDENT, seed=1).doubts
 
 

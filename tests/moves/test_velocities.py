@@ -14,6 +14,7 @@ KT, N, TIME_STEP = 8.31446261815324e-3 * 300, 2000, 0.002
 STIFFNESS = np.array([1e3, 3e5, 6e5])  # kJ/mol/nm^2 of 3 amu: (omega dt)^2 is 0.0013, 0.4 and 0.8
 INTEGRATORS = {
     "middle": lambda: openmm.LangevinMiddleIntegrator(300, 0.1, TIME_STEP),
+    "pairs": lambda: openmm.DPDIntegrator(300, 0.1, 1e-4, TIME_STEP),
     "Verlet": lambda: openmm.VerletIntegrator(TIME_STEP),
 }
 
@@ -65,16 +66,18 @@ ERROR = np.sqrt(2 / N)
 """Of a mean of squares of N normal numbers, to their variance."""
 
 
-def test_modes_stay_at_their_temperature(oscillators):
+@pytest.mark.parametrize("kind", ["middle", "pairs"])
+def test_modes_stay_at_their_temperature(oscillators, kind):
     """Within four errors, and what the expansion leaves of the stiffest: an eighth of (omega dt / 2)^4."""
-    simulation = simulation_of(oscillators, INTEGRATORS["middle"]())
+    simulation = simulation_of(oscillators, INTEGRATORS[kind]())
     ratios = ratios_of_energies(simulation, oscillators, with_their_own)
     assert np.abs(ratios - 1).max() < 4 * ERROR + 0.01
 
 
-def test_velocities_drawn_freely_heat_the_modes(oscillators):
+@pytest.mark.parametrize("kind", ["middle", "pairs"])
+def test_velocities_drawn_freely_heat_the_modes(oscillators, kind):
     """The fault that this guards against."""
-    simulation = simulation_of(oscillators, INTEGRATORS["middle"]())
+    simulation = simulation_of(oscillators, INTEGRATORS[kind]())
     ratios = ratios_of_energies(simulation, oscillators, lambda simulation, system, positions, drawn: drawn)
     kicked = 1 + (STIFFNESS / 3.0) * TIME_STEP**2  # by a whole step of the force
     assert np.abs(ratios[0, 1] / kicked - 1).max() < 4 * ERROR + 0.01

@@ -169,7 +169,8 @@ def _notes(
         more = _equilibration_notes(weighted.blocks, observations.series)
         notes, doubts = notes + more[0], doubts + more[1]
     if observations.windows is not None and weighted.windows is not None:
-        more = window_notes(observations.windows, weighted.windows)
+        names = [observations.series.names[i] for i in observations.restrained]
+        more = window_notes(observations.windows, weighted.windows, names)
         notes, doubts = more[0] + notes, more[1] + doubts
     return [*observations.notes, *notes], [
         *observations.doubts,

@@ -11,6 +11,10 @@ from ..units import FloatArray, check_radians, numbers
 from .geometry import wrap
 
 
+ROUNDING = 0.01
+"""Of a period, that a box may be wider than it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Basin:
     """A named union of boxes in the labels.
@@ -62,6 +66,11 @@ class Basin:
                     )
             elif np.isinf(interval).any():  # from one end of the circle
                 interval[:] = interval.clip(-period / 2, period / 2)
+            elif high - low > (1 + ROUNDING) * period:
+                raise InputError(
+                    f"basin {self.name} is {high - low:.4g} wide, more than the period {period:.4g} of {name}: give "
+                    "its bounds in the coordinate's unit, within one period"
+                )
             elif high - low >= period:
                 interval[:] = -period / 2, period / 2
             elif (np.abs(interval) > period / 2).any():

@@ -193,11 +193,12 @@ def follows(values: FloatArray, periods: FloatArray, log_weights: FloatArray) ->
     """
     chosen = np.flatnonzero(np.isfinite(log_weights))
     chosen = chosen[:: max(len(chosen) // MAX_FRAMES, 1)]
-    usual = usual_difference(log_weights[chosen]) if len(chosen) >= MIN_FRAMES_UNRELATED else 0.0
-    if not (usual > 0 and len(periods)):
+    if len(chosen) < MIN_FRAMES_UNRELATED or not len(periods):
         return True
-    neighbour = chosen[nearest_neighbours(np.asarray(values, dtype=float)[chosen], periods)]
-    return float(np.median(np.abs(log_weights[chosen] - log_weights[neighbour]))) < UNRELATED * usual
+    neighbour = nearest_neighbours(np.asarray(values, dtype=float)[chosen], periods)
+    logs = log_weights[chosen]
+    usual = np.abs(logs - np.roll(logs, len(logs) // 2)).mean()
+    return bool(usual == 0 or np.abs(logs - logs[neighbour]).mean() < UNRELATED * usual)
 
 
 def parts_of(total: FloatArray, others: dict[str, FloatArray]) -> tuple[str, ...]:

@@ -241,8 +241,8 @@ class FrameTimes:
             if slope <= 0 or (off > step).any():
                 row = begin + int(off.argmax())
                 raise InputError(
-                    f"{path}: number {row} is of time {own[row]:g}, frame {row} of {self.times[row]:g}: give them in the "
-                    "order of the frames, one each"
+                    f"{path}: number {row} is of time {own[row]:g}, frame {row} of {self.times[row]:g}: give them in "
+                    "the order of the frames, one each"
                 )
 
 

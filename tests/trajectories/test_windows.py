@@ -1,5 +1,7 @@
 """Tables of windows in every unit and form: right with the option, refused or doubted without it."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -389,3 +391,11 @@ def test_a_force_constant_of_one_of_two_coordinates_in_another_unit(mixed, facto
     observations = read([], None, ["column:phi", "column:r"], TEMPERATURE, windows=folder / "w.csv")
     doubts = analyse(observations, bins=16, discard=0, n_bootstrap=10).doubts
     assert {name for name in ("phi", "r") if any(f"along {name}" in doubt for doubt in doubts)} == {along} - {None}
+
+
+@pytest.mark.parametrize(("temperature", "refused"), [(27.0, True), (300.0, False)])
+def test_temperatures_of_windows_in_celsius_are_refused(bare, temperature, refused):
+    rows = [f"{name},{centre:.6f},{kappa},{temperature}" for name, centre, kappa in ROWS]
+    (bare / "t.csv").write_text("\n".join(["file,centre_0,kappa_0,temperature", *rows]) + "\n")
+    with pytest.raises(InputError, match=r"give kelvin, 300.15 if degrees Celsius") if refused else nullcontext():
+        read([], None, ["column:phi"], TEMPERATURE, windows=bare / "t.csv")

@@ -34,6 +34,10 @@ WARN_ABOVE_FRAME_WEIGHT, MAX_FRAME_WEIGHT = 0.05, 0.5
 """Of all the weight, on one frame: likewise."""
 
 
+FEW_FRAMES, MAX_LOG_GAP = 10, 300.0
+"""Frames at most, that may outweigh all others by the exponential of so much."""
+
+
 @dataclass(frozen=True)
 class TrajectoryAnalysis:
     """A surface from trajectories, with the quantities that it is computed from.
@@ -221,6 +225,25 @@ class _Weighted:
             raise InputError("every frame that is left has weight zero: check the log-weights, or give `discard=0`")
         return cls(blocks, log_weights, None)
 
+    def check(self, series: Series) -> None:
+        """Refuse a few frames that outweigh all others beyond what numbers hold: a broken row.
+
+        Raises:
+            InputError: there are such frames.
+        """
+        if self.log_weights is None:
+            return
+        logs = np.sort(self.log_weights)[::-1]
+        gap = float(logs[0] - logs[min(FEW_FRAMES, len(logs) // 2)])
+        if gap > MAX_LOG_GAP and np.isfinite(self.log_weights).sum() > FEW_FRAMES:
+            row = int(self.blocks.frames()[self.log_weights.argmax()])
+            file = int(np.searchsorted(series.starts, row, side="right")) - 1
+            place = ", ".join(f"{name} = {x:.4g}" for name, x in zip(series.names, series.values[row], strict=False))
+            raise InputError(
+                f"frame {row - series.starts[file]} of trajectory {file + 1} ({place}) weighs e^{gap:.0f} times as "
+                "much as nearly all others: its bias, weight or coordinates are broken: correct it, or leave it out"
+            )
+
     def counts(self, series: Series, grid: FineGrid, boxes: Sequence[Basin]) -> BlockCounts:
         """Weights of the blocks in the bins of a grid and in boxes."""
         response = None if self.windows is None else self.windows.response
@@ -297,6 +320,7 @@ def analyse(
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard)
+    weighted.check(series)
     covered = surface_range(series, d, weighted.blocks, bins, ranges)
     edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)
     density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)

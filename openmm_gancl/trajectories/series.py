@@ -231,6 +231,9 @@ class FrameTimes:
         Raises:
             InputError: they are of other frames.
         """
+        moved = np.abs(own - self.times) > 1e-3 + 1e-6 * np.abs(own)
+        if moved.any() and np.allclose(np.sort(own), np.sort(self.times), rtol=1e-6, atol=1e-3):
+            raise self._refusal(path, own, int(moved.argmax()))
         for begin, end in itertools.pairwise(self.starts.tolist()):
             there, mine = np.asarray(self.times[begin:end], dtype=float), own[begin:end]
             if len(there) < MIN_TIMES or not np.ptp(there):
@@ -239,11 +242,13 @@ class FrameTimes:
             off = np.abs(mine - first - slope * (there - there[0]))
             step = abs(slope) * np.ptp(there) / (len(there) - 1)
             if slope <= 0 or (off > step).any():
-                row = begin + int(off.argmax())
-                raise InputError(
-                    f"{path}: number {row} is of time {own[row]:g}, frame {row} of {self.times[row]:g}: give them in "
-                    "the order of the frames, one each"
-                )
+                raise self._refusal(path, own, begin + int(off.argmax()))
+
+    def _refusal(self, path: Path, own: FloatArray, row: int) -> InputError:
+        return InputError(
+            f"{path}: number {row} is of time {own[row]:g}, frame {row} of {self.times[row]:g}: give them in the order "
+            "of the frames, one each"
+        )
 
 
 def read_log_weights(given: Any, n: int, stride: int = 1, frames: FrameTimes | None = None) -> FloatArray:

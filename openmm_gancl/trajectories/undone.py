@@ -13,7 +13,7 @@ from .frames import Frames
 from .inputs import InputUnits
 from .periods import check_period
 from .series import FrameTimes, Series, is_normalised, read_log_weights, read_weights
-from .tables import is_variable
+from .tables import is_bias, is_variable
 
 if TYPE_CHECKING:
     from .colvar import Colvar
@@ -194,7 +194,7 @@ def written_biases(table: "Colvar | None", frames: Frames, units: InputUnits) ->
     """Biases that a COLVAR holds, kJ/mol, shape=(n,) each."""
     if table is None or frames.rows is None:
         return {}
-    names = [name for name in table.fields if name.endswith("bias") and not name.endswith("rbias")]
+    names = [name for name in table.fields if is_bias(name)]
     return {
         name: units.energy_of(name, table.units) * table.column(name)[frames.rows]
         for name in names
@@ -238,6 +238,8 @@ def of_columns(
     assert frames.rows is not None
     names = tuple(bias_names(table, columns))
     for name in names:
+        if name in series.names:
+            raise InputError(f"{name} is a collective variable here, and no bias: name the column of the bias")
         if is_normalised(table.column(name)[frames.rows]):
             raise InputError(f"{name} is normalised, as weights are: give them by `weights`, or the bias itself here")
     _check_sums(names, written_biases(table, frames, units))

@@ -225,13 +225,20 @@ def test_a_temperature_that_may_be_in_celsius_is_said(folder):
         assert any("give 300.15" in note for note in notes) == said
 
 
-@pytest.mark.parametrize("change", ["none", "counts steps", "begins elsewhere", "another order", "backwards"])
+@pytest.mark.parametrize(
+    "change", ["none", "counts steps", "begins elsewhere", "another order", "backwards", "files in turn"]
+)
 def test_times_beside_weights_are_those_of_the_frames(tmp_path, change):
     phi, v = biased(300)
     (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi}))
     time, rows = 0.2 * np.arange(300), np.arange(300)
-    if change in ("another order", "backwards"):
-        rows = rows[::-1] if change == "backwards" else np.random.default_rng(0).permutation(300)
+    orders = {
+        "another order": np.random.default_rng(0).permutation(300),
+        "backwards": rows[::-1],
+        "files in turn": np.roll(rows, 150),
+    }
+    if change in orders:
+        rows = orders[change]
     else:
         time = {"none": time, "counts steps": 500 * np.arange(300), "begins elsewhere": time + 40.0}[change]
     np.savetxt(tmp_path / "w.dat", np.column_stack([time, v / 2.494339])[rows], header="time logweight")

@@ -739,3 +739,36 @@ def test_a_bias_of_other_rows_is_told(tmp_path, kind):
         found = read([], None, "column:phi", TEMPERATURE, colvar=tmp_path / "COLVAR", **undone)
         assert any("nothing to do with phi" in note for note in found.notes) == said
         assert not found.doubts
+
+
+@pytest.mark.parametrize("name", ["bias (kJ/mol)", "Vbias_energy", "E_metadynamics1", "rbias", "E_pot"])
+def test_names_of_biases(tmp_path, name):
+    """Of other programs too; a potential energy and a bias that is undone in part are none that is left over."""
+    phi, v = biased(1000)
+    lines = [f"{i},{x:.6f},{y:.6f}" for i, (x, y) in enumerate(zip(phi, v, strict=True))]
+    (tmp_path / "c.csv").write_text("\n".join([f"step,phi,{name}", *lines]) + "\n")
+    doubts = read([], None, "column:phi:2pi", TEMPERATURE, colvar=tmp_path / "c.csv").doubts
+    assert [f"{name}, which varies by" in doubt for doubt in doubts] == [True] * (name not in ("rbias", "E_pot"))
+
+
+def test_a_coordinate_is_no_bias(tmp_path):
+    phi, v = biased(100)
+    np.savetxt(tmp_path / "c.dat", np.column_stack([phi, v]))
+    sources = {"cvs": "column:1:2pi", "temperature": TEMPERATURE, "colvar": tmp_path / "c.dat"}
+    assert np.ptp(read([], None, bias_columns="2", **sources).log_weights) > 1
+    with pytest.raises(InputError, match="1 is a collective variable here, and no bias"):
+        read([], None, bias_columns="1", **sources)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_a_broken_row_is_named(tmp_path, factor):
+    """Its weight would leave zeros of all others."""
+    phi, v = biased(1000)
+    v[777] *= factor
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v}))
+    observations = read([], None, "column:phi", TEMPERATURE, colvar=tmp_path / "COLVAR", bias_columns="metad.bias")
+    if factor == 1.0:
+        assert not analyse(observations, discard=0, n_bootstrap=10).doubts
+        return
+    with pytest.raises(InputError, match=r"frame 777 of trajectory 1 \(phi = .* weighs e\^"):
+        analyse(observations, discard=0)

@@ -234,7 +234,7 @@ def bias_names(colvar: Colvar, columns: Sequence[str]) -> list[str]:
             raise InputError(f"{colvar.path} has no column {given}: it has {', '.join(colvar.fields)}")
         names += [colvar.name(name) for name in found]
     names = list(dict.fromkeys(names))  # each acts once, whatever patterns find it
-    biases = [name for name in colvar.fields if is_bias(name)]
+    biases = [name for name in colvar.fields if is_bias(name) or name.endswith("rbias")]
     hint = f"give {', '.join(biases)}" if biases else "give the bias itself"
     for name in names:
         if COUNTS.fullmatch(name) or name.rpartition(".")[2] in NO_BIASES or colvar.bounds(name) is not None:

@@ -225,14 +225,14 @@ class _Weighted:
             raise InputError("every frame that is left has weight zero: check the log-weights, or give `discard=0`")
         return cls(blocks, log_weights, None)
 
-    def check(self, series: Series) -> None:
-        """Refuse a few frames that outweigh all others beyond what numbers hold: a broken row.
+    def checked(self, series: Series) -> "_Weighted":
+        """The same; refuses a few frames that outweigh all others beyond what numbers hold: a broken row.
 
         Raises:
             InputError: there are such frames.
         """
         if self.log_weights is None:
-            return
+            return self
         logs = np.sort(self.log_weights)[::-1]
         gap = float(logs[0] - logs[min(FEW_FRAMES, len(logs) // 2)])
         if gap > MAX_LOG_GAP and np.isfinite(self.log_weights).sum() > FEW_FRAMES:
@@ -243,6 +243,7 @@ class _Weighted:
                 f"frame {row - series.starts[file]} of trajectory {file + 1} ({place}) weighs e^{gap:.0f} times as "
                 "much as nearly all others: its bias, weight or coordinates are broken: correct it, or leave it out"
             )
+        return self
 
     def counts(self, series: Series, grid: FineGrid, boxes: Sequence[Basin]) -> BlockCounts:
         """Weights of the blocks in the bins of a grid and in boxes."""
@@ -319,8 +320,7 @@ def analyse(
     bins, n_bootstrap, seed = _asked(observations, method, bins, n_bootstrap, seed)
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
-    weighted = _Weighted.of(observations, discard)
-    weighted.check(series)
+    weighted = _Weighted.of(observations, discard).checked(series)
     covered = surface_range(series, d, weighted.blocks, bins, ranges)
     edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)
     density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)

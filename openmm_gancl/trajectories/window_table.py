@@ -12,8 +12,7 @@ from typing import cast
 import numpy as np
 
 from ..errors import InputError, checked
-from ..units import ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
-from .inputs import COLD
+from ..units import COLD, ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
 from .tables import opened
 from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
 

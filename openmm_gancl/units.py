@@ -89,6 +89,10 @@ def check_radians(values: FloatArray, periods: FloatArray, what: str) -> None:
         raise InputError(f"{what} {values[far][0]:g} is beyond the period {period:g}: give the coordinate's own unit")
 
 
+COLD = 100.0
+"""K, below which a temperature may be one in degrees Celsius."""
+
+
 def checked_temperature(temperature: Any) -> float:
     """The temperature, K, if it can be one; from a number or a Quantity."""
     if hasattr(temperature, "unit"):

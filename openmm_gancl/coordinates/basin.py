@@ -10,6 +10,9 @@ from ..errors import InputError
 from ..units import FloatArray, check_radians, numbers
 from .geometry import wrap
 
+MAX_WIDTH = 1.1
+"""Of a period, of a box that means all of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Basin:
@@ -62,6 +65,11 @@ class Basin:
                     )
             elif np.isinf(interval).any():  # from one end of the circle
                 interval[:] = interval.clip(-period / 2, period / 2)
+            elif high - low > MAX_WIDTH * period:
+                raise InputError(
+                    f"basin {self.name} is {high - low:.4g} wide, more than the period {period:.4g} of {name}: give "
+                    "its bounds in the coordinate's unit, within one period"
+                )
             elif high - low >= period:
                 interval[:] = -period / 2, period / 2
             elif (np.abs(interval) > period / 2).any():

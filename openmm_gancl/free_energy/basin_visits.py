@@ -20,6 +20,9 @@ run that came seldom sees little of a basin and little of how that varies. From 
 NOTEWORTHY = 0.005
 """Population from which a basin of few visits is a doubt and not only a note."""
 
+LEAST_FRAMES, MOST_BETWEEN = 20, 0.5
+"""Of a trajectory, that tell how far it goes; and of the variance, that may lie between trajectories."""
+
 N_PARTS = 24
 """Of each axis, where what was cut from a trajectory is compared with the rest."""
 
@@ -183,6 +186,36 @@ def cut_doubts(surface: FreeEnergySurface, series: Series, blocks: Blocks) -> li
             "yourself"
             for k in np.flatnonzero(rare & (entries > 0))
         ]
+    return doubts
+
+
+def spread_doubts(series: Series, d: int, blocks: Blocks) -> list[str]:
+    """Trajectories without a bias that stay each in a place of its own: the surface is that of where they began.
+
+    Args:
+        series: of the trajectories.
+        d: its columns that the surface is over.
+        blocks: the frames used.
+    """
+    frames = blocks.frames()
+    counts = np.diff(np.searchsorted(frames, series.starts))
+    if len(counts) < 2 or np.median(counts) < LEAST_FRAMES:
+        return []
+    doubts = []
+    trajectory = np.repeat(np.arange(len(counts)), counts)
+    for name, period, column in zip(series.names[:d], series.periods, series.values[frames, :d].T, strict=False):
+        angle = 2 * np.pi / period * column.astype(float)
+        places = np.stack([np.cos(angle), np.sin(angle)] if np.isfinite(period) else [column.astype(float)], axis=1)
+        sums = np.stack([np.bincount(trajectory, part, len(counts)) for part in places.T], axis=1)
+        means = sums / np.maximum(counts, 1)[:, None]
+        everything = ((places - places.mean(axis=0)) ** 2).sum()
+        between = (counts[:, None] * (means - places.mean(axis=0)) ** 2).sum()
+        if between > MOST_BETWEEN * everything:
+            doubts.append(
+                f"each trajectory stays in a place of its own ({100 * between / everything:.0f} % of the variance of "
+                f"{name} is between trajectories): the surface shows where they began: give `windows` if they were "
+                "restrained; else sample until each comes into all basins"
+            )
     return doubts
 
 

@@ -16,7 +16,7 @@ from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, thermal_energy, whole_number
-from .basin_visits import basin_notes
+from .basin_visits import basin_notes, spread_doubts
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
@@ -32,6 +32,10 @@ WARN_BELOW_N_SAMPLES, MIN_N_SAMPLES = 50, 10
 
 WARN_ABOVE_FRAME_WEIGHT, MAX_FRAME_WEIGHT = 0.05, 0.5
 """Of all the weight, on one frame: likewise."""
+
+
+FEW_FRAMES, MAX_LOG_GAP = 10, 300.0
+"""Frames at most, that may outweigh all others by the exponential of so much."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,8 @@ def _notes(
         more = _equilibration_notes(weighted.blocks, observations.series)
         notes, doubts = notes + more[0], doubts + more[1]
     if observations.windows is not None and weighted.windows is not None:
-        more = window_notes(observations.windows, weighted.windows)
+        names = [observations.series.names[i] for i in observations.restrained]
+        more = window_notes(observations.windows, weighted.windows, names)
         notes, doubts = more[0] + notes, more[1] + doubts
     return [*observations.notes, *notes], [
         *observations.doubts,
@@ -220,6 +225,26 @@ class _Weighted:
             raise InputError("every frame that is left has weight zero: check the log-weights, or give `discard=0`")
         return cls(blocks, log_weights, None)
 
+    def checked(self, series: Series) -> "_Weighted":
+        """The same; refuses a few frames that outweigh all others beyond what numbers hold: a broken row.
+
+        Raises:
+            InputError: there are such frames.
+        """
+        if self.log_weights is None:
+            return self
+        logs = np.sort(self.log_weights)[::-1]
+        gap = float(logs[0] - logs[min(FEW_FRAMES, len(logs) // 2)])
+        if gap > MAX_LOG_GAP and np.isfinite(self.log_weights).sum() > FEW_FRAMES:
+            row = int(self.blocks.frames()[self.log_weights.argmax()])
+            file = int(np.searchsorted(series.starts, row, side="right")) - 1
+            place = ", ".join(f"{name} = {x:.4g}" for name, x in zip(series.names, series.values[row], strict=False))
+            raise InputError(
+                f"frame {row - series.starts[file]} of trajectory {file + 1} ({place}) weighs e^{gap:.0f} times as "
+                "much as nearly all others: its bias, weight or coordinates are broken: correct it, or leave it out"
+            )
+        return self
+
     def counts(self, series: Series, grid: FineGrid, boxes: Sequence[Basin]) -> BlockCounts:
         """Weights of the blocks in the bins of a grid and in boxes."""
         response = None if self.windows is None else self.windows.response
@@ -253,6 +278,8 @@ def _surface_notes(
     if weighted.windows is not None:
         return notes, doubts
     more = basin_notes(probability, surface, found, basins, series, weighted.blocks, open_ends=open_ends, cut=cut)
+    if weighted.log_weights is None:
+        doubts += spread_doubts(series, surface.energy.ndim, weighted.blocks)
     return notes + more[0], doubts + more[1]
 
 
@@ -293,7 +320,7 @@ def analyse(
     bins, n_bootstrap, seed = _asked(observations, method, bins, n_bootstrap, seed)
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
-    weighted = _Weighted.of(observations, discard)
+    weighted = _Weighted.of(observations, discard).checked(series)
     covered = surface_range(series, d, weighted.blocks, bins, ranges)
     edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)
     density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)

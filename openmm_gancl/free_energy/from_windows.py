@@ -238,7 +238,7 @@ def window_table(analysis: TrajectoryAnalysis, target_error: float | None = None
         cut, inefficiency = analysis.blocks.discarded[number], analysis.blocks.inefficiency[number]
         rows.append(
             f"{weights.windows.describe(int(i)):32s} frames {frames[i]:5.0f}, cut {cut:4d}, inefficiency "
-            f"{inefficiency:6.1f}, overlap with others {overlap[i].sum():.3f}, strain {weights.strain[i]:.1f} kT"
+            f"{inefficiency:6.1f}, overlap with others {overlap[i].sum():.3f}, strain {weights.strain[i].mean():.1f} kT"
             + ("" if needed is None else f", needs {needed[i]} more")
         )
     return "\n".join([*rows, *(f"{left}: left out, overlaps with none" for left in weights.left_out)])

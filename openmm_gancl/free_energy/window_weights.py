@@ -1,6 +1,6 @@
 """Weights of the frames of umbrella windows, and how they follow the windows' free energies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,8 +63,8 @@ class WindowWeights:
         log_weights: shape=(n_frames,), of MBAR, with any bias undone that all windows had beside their restraints.
         mbar: their free energies.
         response: how the weights follow the free energies.
-        strain: shape=(n_windows,), mean restraint energy of each window's frames, kT per restrained coordinate.
-        expected: shape=(n_windows,), the same energy as all windows together predict it.
+        strain: shape=(n_windows, d), mean restraint energy of each window's frames along each coordinate, kT.
+        expected: shape=(n_windows, d), the same energies as all windows together predict them.
         left_out: descriptions of the windows that overlap with none of those.
         kept: shape=(n_windows,), which of the given windows these are.
     """
@@ -105,6 +105,31 @@ def _reduced(observations: Observations, windows: UmbrellaWindows, values: Float
     return np.asarray(beta * biases + (beta - 1.0 / kT) * energies[:, None])
 
 
+def _strain(
+    windows: UmbrellaWindows, values: FloatArray, owner: IntArray, periods: FloatArray, mbar: MBAR
+) -> tuple[FloatArray, FloatArray]:
+    """Mean restraint energies of each window's frames along each coordinate, and as all windows predict them, kJ/mol.
+
+    Args:
+        windows: n_windows of them, over d coordinates.
+        values: shape=(n, d), of the frames.
+        owner: shape=(n,), the window of each.
+        periods: shape=(d,).
+        mbar: of the same frames.
+    """
+    found, expected = np.zeros((2, len(windows), windows.n_coordinates))
+    shares = mbar.responsibilities.tocsc()
+    for k in range(len(windows)):
+        part = slice(shares.indptr[k], shares.indptr[k + 1])
+        mine, others = values[owner == k], values[shares.indices[part]]
+        for i in range(windows.n_coordinates):
+            along = windows.only([k]).along(i)
+            found[k, i] = along.biases(mine[:, i : i + 1], periods[i : i + 1]).mean()
+            energies = along.biases(others[:, i : i + 1], periods[i : i + 1])[:, 0]
+            expected[k, i] = shares.data[part] @ energies / mbar.counts[k]
+    return found, expected
+
+
 def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
     """Weights that undo umbrella windows, by MBAR.
 
@@ -137,10 +162,9 @@ def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
         few_biases = sparse_biases(reduced(values[few], frames[few]))
         first = solve_mbar(few_biases, np.bincount(owner[few], minlength=n), start)
         biases = sparse_biases(reduced(values, frames), near=first.free_energies)
-        strain = [windows.only([k]).biases(values[owner == k], periods).mean() / kT / len(columns) for k in range(n)]
         mbar = solve_mbar(biases, np.bincount(owner, minlength=n), first.free_energies)
-        expected = np.bincount(biases.indices, biases.data * mbar.responsibilities.data, minlength=n) / mbar.counts
-        return mbar, np.array(strain), expected / len(columns)
+        energies = _strain(windows, values, owner, periods, mbar)
+        return mbar, energies[0] / kT, energies[1] / kT
 
     given = observations.free_energies
     start = given if given is not None and np.isfinite(given).all() else None
@@ -183,7 +207,7 @@ def _ratio_errors(weights: WindowWeights, known: IntArray) -> FloatArray:
     return np.asarray(np.sqrt(2.0 / n_independent))
 
 
-def _unlike_windows(weights: WindowWeights, known: IntArray, ratios: FloatArray) -> list[str]:
+def _unlike_windows(weights: WindowWeights, known: IntArray, ratios: FloatArray, along: str) -> list[str]:
     """A doubt where the windows' restraint energies deviate from what is predicted each in its own way."""
     deviations = np.abs(ratios - np.median(ratios))
     spread = 1.4826 * float(np.median(deviations))
@@ -192,13 +216,13 @@ def _unlike_windows(weights: WindowWeights, known: IntArray, ratios: FloatArray)
         return []
     low, high = np.exp(np.quantile(ratios, [0.1, 0.9]))
     return [
-        f"the restraint energies of the windows' frames are from {low:.2g} to {high:.2g} times what all windows "
+        f"the restraint energies of the windows' frames{along} are from {low:.2g} to {high:.2g} times what all windows "
         "together predict, which chance does not explain: check that all force constants are in one unit, and all "
         "centres"
     ]
 
 
-def _odd_window(weights: WindowWeights, known: IntArray, ratios: FloatArray) -> list[str]:
+def _odd_window(weights: WindowWeights, known: IntArray, ratios: FloatArray, along: str) -> list[str]:
     """A doubt about the one window whose restraint energy is not what the others predict, as theirs are."""
     deviations = ratios - np.median(ratios)
     spread = 1.4826 * float(np.median(np.abs(deviations)))
@@ -208,15 +232,49 @@ def _odd_window(weights: WindowWeights, known: IntArray, ratios: FloatArray) -> 
     if len(known) < MIN_WINDOWS or odd[worst] < 1.0:
         return []
     return [
-        f"the restraint energy of the frames of {weights.windows.describe(int(known[worst]))} is "
+        f"the restraint energy of the frames of {weights.windows.describe(int(known[worst]))}{along} is "
         f"{np.exp(deviations[worst]):.2g} times what the other windows predict: check its file, centre and force "
         "constant, or sample it for longer"
     ]
 
 
-def strain_notes(weights: WindowWeights) -> tuple[list[str], list[str]]:
-    """Notes and doubts about the restraint energy of the windows' frames: both too much and too little are wrong."""
-    windows, strain = weights.windows, weights.strain
+def _strain_along(weights: WindowWeights, i: int, name: str) -> tuple[list[str], list[str]]:
+    """Notes and doubts about the restraint energy along one coordinate."""
+    strain, expected = weights.strain[:, i], weights.expected[:, i]
+    known = (weights.windows.force_constants[:, i] > 0) & (expected > 0) & (strain > 0)
+    if known.sum() < 2:
+        return [], []
+    ratios = np.log(strain[known] / expected[known])
+    along = f" along {name}" if weights.strain.shape[1] > 1 else ""
+    doubts = [
+        *_odd_window(weights, np.flatnonzero(known), ratios, along),
+        *_unlike_windows(weights, np.flatnonzero(known), ratios, along),
+    ]
+    limit = max(MAX_STRAIN_DEVIATION, STRAIN_ERRORS * float(ratios.std(ddof=1)) / np.sqrt(len(ratios)))
+    median = float(np.median(strain[known]))
+    if abs(ratios.mean()) > limit:
+        return [], [
+            *doubts,
+            f"the restraint energy of the windows' frames{along}, {median:.2g} kT in the median, is "
+            f"{np.exp(ratios.mean()):.2g} times what all windows together predict: check the force constants and "
+            "centres, their units and form (`kappa_unit`, `centre_unit`, `form`)",
+        ]
+    if USUAL_RESTRAINT_ENERGIES[0] < median < USUAL_RESTRAINT_ENERGIES[1]:
+        return [], doubts
+    return [
+        f"the restraint energy of the windows' frames{along} is {median:.2g} kT in the median, which is unusual: check "
+        "the force constants and centres, and their units"
+    ], doubts
+
+
+def strain_notes(weights: WindowWeights, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Notes and doubts about the restraint energy of the windows' frames: both too much and too little are wrong.
+
+    Args:
+        weights: of the windows.
+        names: of the coordinates that they restrain.
+    """
+    windows, strain = weights.windows, weights.strain.mean(axis=1)
     notes: list[str] = []
     doubts: list[str] = []
     worst = int(strain.argmax())
@@ -225,29 +283,15 @@ def strain_notes(weights: WindowWeights) -> tuple[list[str], list[str]]:
             f"the frames of {windows.describe(worst)} lie {strain[worst]:.0f} kT up its restraint in the mean: "
             "check its file, centre and force constant (radians, nm, kJ/mol)"
         )
-    known = windows.restrained & (weights.expected > 0) & (strain > 0)
-    if windows.temperatures is not None or known.sum() < 2:
+    if windows.temperatures is not None:
         return notes, doubts
-    ratios = np.log(strain[known] / weights.expected[known])
-    doubts += _odd_window(weights, np.flatnonzero(known), ratios)
-    doubts += _unlike_windows(weights, np.flatnonzero(known), ratios)
-    limit = max(MAX_STRAIN_DEVIATION, STRAIN_ERRORS * float(ratios.std(ddof=1)) / np.sqrt(len(ratios)))
-    median = float(np.median(strain[known]))
-    if abs(ratios.mean()) > limit:
-        doubts.append(
-            f"the restraint energy of the windows' frames, {median:.2g} kT in the median, is "
-            f"{np.exp(ratios.mean()):.2g} times what all windows together predict: check the force constants and "
-            "centres, their units and form (`kappa_unit`, `centre_unit`, `form`)"
-        )
-    elif not USUAL_RESTRAINT_ENERGIES[0] < median < USUAL_RESTRAINT_ENERGIES[1]:
-        notes.append(
-            f"the restraint energy of the windows' frames is {median:.2g} kT in the median, which is unusual: check "
-            "the force constants and centres, and their units"
-        )
+    for i, name in enumerate(names):
+        more = _strain_along(weights, i, name)
+        notes, doubts = notes + more[0], doubts + more[1]
     return notes, doubts
 
 
-def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[str], list[str]]:
+def window_notes(given: UmbrellaWindows, weights: WindowWeights, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Notes and doubts about windows: places without one, weak overlap, files that hardly belong to their windows."""
     windows = weights.windows
     notes: list[str] = []
@@ -274,7 +318,7 @@ def window_notes(given: UmbrellaWindows, weights: WindowWeights) -> tuple[list[s
             f"the free energy of {windows.describe(int(errors.argmax()))} is known to {errors.max():.1f} kT only: "
             "sample for longer, or in more windows"
         )
-    more = strain_notes(weights)
+    more = strain_notes(weights, names)
     notes, doubts = notes + more[0], doubts + more[1]
     if weights.blocks.stride > 1:
         notes.append(f"every {weights.blocks.stride}th frame of the windows is used")

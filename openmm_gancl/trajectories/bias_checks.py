@@ -4,6 +4,7 @@ Frames next to each other in the collective variables have nearly the same bias 
 higher at the later of the two; a run under a restraint of its own (an umbrella window) differs from another run.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,13 @@ ERRORS_OF_A_DIFFERENCE = 4.0
 MIN_FRAMES, MAX_ROUGHNESS, MUCH_SMOOTHER = 50, 0.1, 3.0
 """Frames that tell; and how much a bias may differ between neighbours in the collective variables, over what it differs
 between any two frames, if it is a function of them, and how much more if it is none."""
+
+MIN_FRAMES_UNRELATED, UNRELATED = 200, 0.9
+"""Frames that tell; and how much a bias differs between neighbours in the collective variables, over what it differs
+between any two frames, from which on it has nothing to do with them."""
+
+MAX_PARTS, ROUNDING = 8, 0.02
+"""Biases among which the parts of a sum are looked for; and of the least of them, that their sum may differ by."""
 
 MIN_GROWTH = 0.5
 """kT between frames that are at least a third of a run apart, in the mean."""
@@ -173,6 +181,46 @@ def lagging_bias(values: FloatArray, periods: FloatArray, log_weights: FloatArra
         return ()
     side = "before" if lag > 0 else "after"
     return (f"the weights follow from the collective variables of the frame {side} each: move them by one row",)
+
+
+def follows(values: FloatArray, periods: FloatArray, log_weights: FloatArray) -> bool:
+    """Whether weights have to do with the collective variables: those of neighbours differ less than any two do.
+
+    Args:
+        values: shape=(n, d), of the frames.
+        periods: shape=(d,).
+        log_weights: shape=(n,).
+    """
+    chosen = np.flatnonzero(np.isfinite(log_weights))
+    chosen = chosen[:: max(len(chosen) // MAX_FRAMES, 1)]
+    if len(chosen) < MIN_FRAMES_UNRELATED or not len(periods):
+        return True
+    neighbour = nearest_neighbours(np.asarray(values, dtype=float)[chosen], periods)
+    logs = log_weights[chosen]
+    usual = np.abs(logs - np.roll(logs, len(logs) // 2)).mean()
+    return bool(usual == 0 or np.abs(logs - logs[neighbour]).mean() < UNRELATED * usual)
+
+
+def parts_of(total: FloatArray, others: dict[str, FloatArray]) -> tuple[str, ...]:
+    """The biases whose sum another one is, two or more; empty where it is none.
+
+    Args:
+        total: shape=(n,).
+        others: by the names of their columns; those that are zero everywhere are left out.
+    """
+    sizes = {name: float(np.sqrt((bias**2).mean())) for name, bias in others.items()}
+    names = [name for name, size in sizes.items() if size > 0][:MAX_PARTS]
+    few = slice(None, None, max(len(total) // MAX_FRAMES, 1))
+    for n in range(2, len(names) + 1):
+        for chosen in itertools.combinations(names, n):
+            least = ROUNDING * min(sizes[name] for name in chosen)
+            for part, limit in ((few, 10 * least), (slice(None), least)):  # most are out by a few frames
+                rest = total[part] - np.sum([others[name][part] for name in chosen], axis=0)
+                if np.sqrt((rest**2).mean()) > limit:
+                    break
+            else:
+                return chosen
+    return ()
 
 
 @dataclass(frozen=True)

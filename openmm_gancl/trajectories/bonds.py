@@ -10,7 +10,7 @@ import numpy as np
 from ..coordinates.residues import atom_label
 from ..coordinates.specification import CollectiveVariable
 from ..errors import InputError
-from ..units import BoolArray, FloatArray
+from ..units import BoolArray, FloatArray, IntArray
 
 MAX_BOND_LENGTH, MAX_BEAD_DISTANCE = 0.3, 1.0
 """nm; longer bonds of atoms, and of beads of coarse models, are none."""
@@ -29,6 +29,43 @@ MAX_STEP = 0.7
 
 MAX_ATOM_DENSITY = 300.0
 """Atoms per cubic nm, that no box holds; water has 100, and dense solids less than 200."""
+
+
+RADII = {
+    "H": 0.031,
+    "B": 0.084,
+    "C": 0.076,
+    "N": 0.071,
+    "O": 0.066,
+    "F": 0.057,
+    "Si": 0.111,
+    "P": 0.107,
+    "S": 0.105,
+    "Cl": 0.102,
+    "Se": 0.120,
+    "Br": 0.120,
+    "I": 0.139,
+}
+"""nm, covalent (Cordero et al. 2008, doi 10.1039/b801115j)."""
+
+MAX_STRETCH = 1.35
+"""Of the sum of their radii, that bonded atoms lie apart in the median of frames; two bonds away it is 1.6."""
+
+MAX_MEASURED = 100
+"""Frames in which the bonds beside a collective variable are measured."""
+
+
+def _bonds_beside(variables: Sequence[CollectiveVariable], topology: Any) -> tuple[IntArray, FloatArray]:
+    """Bonds of the atoms of distances, angles and torsions, shape=(m, 2), and how long each may be, nm, shape=(m,)."""
+    atoms = {int(atom) for variable in variables if len(variable.atoms) <= 4 for atom in variable.atoms}
+    bonds, limits = [], []
+    for pair in topology.bonds:
+        radii = [RADII.get(getattr(atom.element, "symbol", ""), 0.0) for atom in (pair[0], pair[1])]
+        # hydrogens of rigid water are bonded to each other
+        if min(radii) > 0 and max(radii) > RADII["H"] and {pair[0].index, pair[1].index} & atoms:
+            bonds.append((pair[0].index, pair[1].index))
+            limits.append(MAX_STRETCH * sum(radii))
+    return np.array(bonds, dtype=np.int64).reshape(-1, 2), np.array(limits)
 
 
 def _is_atomistic(topology: Any) -> bool:
@@ -51,6 +88,7 @@ class BondCheck:
 
     def __init__(self, variables: list[CollectiveVariable], topology: Any):
         self.topology, self.variables = topology, variables
+        self.doubts: tuple[str, ...] | None = None
         self.longest = MAX_BOND_LENGTH if _is_atomistic(topology) else MAX_BEAD_DISTANCE
 
     def _refuse(self, where: str, variable: CollectiveVariable, bond: Any, length: float, boxed: bool) -> None:
@@ -113,6 +151,8 @@ class BondCheck:
         boxed = frames.unitcell_lengths is not None
         if boxed and any(len(variable.atoms) > 1 for variable in self.variables):
             self._check_boxes(frames, where)
+        if self.doubts is None:
+            self.doubts = self._order_doubts(frames.slice(slice(MAX_MEASURED), copy=False))
         for variable in self.variables:
             if boxed and variable.needs_whole:
                 self._check_molecules(frames, variable, where)
@@ -129,6 +169,25 @@ class BondCheck:
                 self._check_images(frames, variable, lengths, where)
             if image and len(variable.atoms) == 2:
                 self._check_ends(frames, variable, where)
+
+    def _order_doubts(self, frames: Any) -> tuple[str, ...]:
+        """A doubt where atoms that the topology bonds are not next to each other: they are others of the frames."""
+        import mdtraj
+
+        bonds, limits = _bonds_beside(self.variables, self.topology)
+        if self.longest != MAX_BOND_LENGTH or not len(bonds):
+            return ()
+        with np.errstate(all="ignore"):
+            lengths = mdtraj.compute_distances(frames, bonds, periodic=frames.unitcell_lengths is not None)
+        longest = np.median(lengths, axis=0)
+        if not (longest > limits).any():
+            return ()
+        worst = int((longest / limits).argmax())
+        names = " and ".join(atom_label(self.topology, int(atom)) for atom in bonds[worst])
+        return (
+            f"{names}, which the topology bonds, are {longest[worst]:.2f} nm apart in the frames, longer than any such "
+            "bond: the atoms of the trajectory are in another order: give the topology that it was written with",
+        )
 
     def _check_unit(self, lengths: FloatArray, variable: CollectiveVariable, where: Callable[[int], str]) -> None:
         """Refuse positions in a larger unit than the format's: bonds of atoms are then far too short."""

@@ -10,7 +10,18 @@ import numpy as np
 
 from ..errors import InputError
 from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
-from .tables import COUNTS, IN_PICOSECONDS, NO_BIASES, TIME, TextTable, check_series, column_of, period_of, read_table
+from .tables import (
+    COUNTS,
+    IN_PICOSECONDS,
+    NO_BIASES,
+    TIME,
+    TextTable,
+    check_series,
+    column_of,
+    is_bias,
+    period_of,
+    read_table,
+)
 
 MAX_BACKWARD = 0.1
 """Of the rows, that may be of an earlier time than the row before; more are in no order, and no runs."""
@@ -223,7 +234,7 @@ def bias_names(colvar: Colvar, columns: Sequence[str]) -> list[str]:
             raise InputError(f"{colvar.path} has no column {given}: it has {', '.join(colvar.fields)}")
         names += [colvar.name(name) for name in found]
     names = list(dict.fromkeys(names))  # each acts once, whatever patterns find it
-    biases = [name for name in colvar.fields if name.endswith("bias")]
+    biases = [name for name in colvar.fields if is_bias(name) or name.endswith("rbias")]
     hint = f"give {', '.join(biases)}" if biases else "give the bias itself"
     for name in names:
         if COUNTS.fullmatch(name) or name.rpartition(".")[2] in NO_BIASES or colvar.bounds(name) is not None:

@@ -16,7 +16,7 @@ from ..units import FloatArray, IntArray
 from .bias_checks import MAX_ROUGHNESS, MUCH_SMOOTHER, nearest_neighbours, usual_difference
 from .colvar import Colvar
 from .series import Series
-from .tables import is_variable
+from .tables import is_bias, is_variable
 
 TOLERANCES = {"radians": 0.1, "nm": 0.01}
 """Medians of differences, below which a column is the collective variable that is computed."""
@@ -234,7 +234,7 @@ class _Evidence:
         """Of the smoothest bias column over the computed variables; infinite without one."""
         there = np.flatnonzero(rows >= 0)
         there = there[:: max(len(there) // MAX_COMPARED, 1)]
-        names = [name for name in self.colvar.fields if name.endswith("bias") and self.colvar.is_sound(name)]
+        names = [name for name in self.colvar.fields if is_bias(name) and self.colvar.is_sound(name)]
         if not names or len(there) < 3:
             return np.inf
         values = np.asarray(self.series.values[frames], dtype=float)[there]

@@ -19,6 +19,9 @@ from .tables import COUNTS
 if TYPE_CHECKING:
     from .colvar import Colvar
 
+MIN_COUNTED, MAX_UNEVEN = 20, 0.02
+"""Steps between frames, that tell of a counter; of a step, and of the steps, that may differ by rounding."""
+
 LARGEST = 1e30
 """That single precision holds with room to spare."""
 
@@ -93,6 +96,13 @@ class _Coordinate:
     note: str = ""
 
 
+def _counts(values: FloatArray, starts: IntArray) -> bool:
+    """Whether values grow by the same number from frame to frame of a file, as no collective variable does."""
+    inner = np.delete(np.diff(values), starts[1:-1] - 1)
+    step = float(np.median(inner)) if len(inner) >= MIN_COUNTED else 0.0
+    return step != 0.0 and bool((np.abs(inner - step) < MAX_UNEVEN * abs(step)).mean() > 1 - MAX_UNEVEN)
+
+
 def _of_file(cv: str, table: "Colvar | None", frames: Frames, stride: int, length: str) -> _Coordinate:
     """A column or an array, within one period around zero."""
     kind, name, period = external(cv)
@@ -113,6 +123,8 @@ def _of_file(cv: str, table: "Colvar | None", frames: Frames, stride: int, lengt
         values, name = read_frame_values(Path(name), len(series.values), stride=step), Path(name).stem
     if not (there := np.abs(values) < LARGEST).all():
         raise InputError(f"{cv}, frame {int(there.argmin())}: not a finite number; remove it")
+    if _counts(values, series.starts):
+        raise InputError(f"{cv} grows by the same number from frame to frame, as a time does: name another column")
     if period is None or np.isfinite(period):  # else it was said that there is none
         bare = cv if period is None else cv.rpartition(":")[0]
         note = check_period(name, bare, values, own if period is None else period, series.starts)

@@ -42,9 +42,11 @@ def height_doubts(hills: Hills, energies: FloatArray, temperature: float, unit_s
     Raises:
         InputError: the heights follow the bias in another unit.
     """
-    if not np.isfinite(hills.bias_factor) or len(hills.heights) < MIN_HILLS or not (hills.heights > 0).all():
+    if len(hills.heights) < MIN_HILLS or not (hills.heights > 0).all():
         return ()
     logs = np.log(hills.heights)
+    if not np.isfinite(hills.bias_factor):
+        return _untold_factor(hills, logs, energies, thermal_energy(temperature))
     lowering = energies / ((hills.bias_factor - 1.0) * thermal_energy(temperature))
     if max(logs.std(), lowering.std()) < MIN_SPREAD:
         return ()
@@ -65,6 +67,22 @@ def height_doubts(hills: Hills, energies: FloatArray, temperature: float, unit_s
             "among them: give all of this run",
         )
     return ()
+
+
+def _untold_factor(hills: Hills, logs: FloatArray, energies: FloatArray, kT: float) -> tuple[str, ...]:
+    """A doubt about hills that are lower the higher the bias is, as well-tempered ones, and tell no bias factor.
+
+    Heights and their sum are both gamma / (gamma - 1) times those of the run then.
+    """
+    if min(logs.std(), energies.std() / kT) < MIN_SPREAD:
+        return ()
+    slope = -float(np.cov(logs, energies / kT)[0, 1] / (energies / kT).var(ddof=1))
+    if slope <= 0 or slope >= 1 or _scatter(logs + slope * energies / kT) > MAX_LINE_SCATTER:
+        return ()
+    return (
+        f"the heights of the hills of {hills.path} decrease with their bias as those of a bias factor of "
+        f"{1 / slope:.3g} do, and the file tells none: add its column biasf, or correct it",
+    )
 
 
 def _scatter(values: FloatArray) -> float:

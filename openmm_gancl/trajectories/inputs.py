@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..units import ENERGY_UNITS, energy_unit, unit_of_coordinate
+from ..units import COLD, ENERGY_UNITS, energy_unit, unit_of_coordinate
 from .arguments import is_trajectory
 from .periods import plumed_number
 
 if TYPE_CHECKING:
     from .umbrella import UmbrellaWindows
     from .window_table import WindowTable
-
-
-COLD = 100.0
-"""K, below which a temperature may be one in degrees Celsius."""
 
 
 def external(cv: str) -> tuple[str, str, float | None]:

@@ -116,6 +116,7 @@ class _Sources:
         from .bias_checks import lagging_bias
         from .frames import joined_series, part_names
         from .restrained_windows import restrained_windows
+        from .undone import unrelated_notes
 
         files, tables, hills = list(self.paths), expanded(self.colvar), expanded(self.hills)
         units = InputUnits.of(self.input_unit, self.temperature)
@@ -142,6 +143,7 @@ class _Sources:
         lagging: tuple[str, ...] = ()
         if undone.log_weights is not None and not hills:
             lagging = lagging_bias(series.values, series.periods, undone.log_weights, series.starts)
+        unrelated = () if lagging or hills else unrelated_notes(undone, table, frames, series)
         observations = Observations(
             series,
             len(self.cvs),
@@ -155,6 +157,7 @@ class _Sources:
                 *frames.notes,
                 *of_columns,
                 *undone.notes,
+                *unrelated,
                 *joined.notes,
             ),
             doubts=(*frames.doubts, *undone.doubts, *joined.doubts, *lagging),
@@ -204,11 +207,15 @@ class _Sources:
         if self.bias is not None:
             undone = of_static_bias(self.bias, series, columns, thermal_energy(self.temperature))
             return beside_static(undone, written_biases(table, frames, units), series, self.temperature)
-        logs = given_log_weights(self.log_weights, self.weights, series, self.stride)
+        logs = given_log_weights(self.log_weights, self.weights, table, frames, series, self.stride)
         if logs is not None:
             doubts = weight_doubts(logs, written_biases(table, frames, units), thermal_energy(self.temperature))
-            return Undone(logs, notes=weight_notes(logs) if self.weights is not None else (), doubts=doubts)
-        return left_out(Undone(), table, units, frames, series, self.temperature, windows)
+            undone = Undone(logs, notes=weight_notes(logs) if self.weights is not None else (), doubts=doubts)
+            if (logs != logs.max()).any():
+                return undone
+        else:
+            undone = Undone()
+        return left_out(undone, table, units, frames, series, self.temperature, windows)
 
 
 @checked

@@ -66,6 +66,7 @@ def restrained_windows(
     if energy_column is not None and table is not None:
         energies = units.energy_of(energy_column, table.units) * table.column(energy_column)[frames.rows]
     if isinstance(given, WindowTable):
+        given.check_kelvin(temperature)
         if energies is None:
             given.check_one_temperature(temperature)
         given = given.windows([series.units[i] for i in columns[: given.n_coordinates]], temperature)

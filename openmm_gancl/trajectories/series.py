@@ -25,6 +25,9 @@ MIN_COPIED, N_PROBED, MAX_SEARCHED = 10, 32, 50_000_000
 """Frames that two files agree in, beyond chance; of the first of a file, that are searched in others; and frames times
 files, up to which they are."""
 
+MIN_TIMES = 3
+"""Frames of a trajectory, that tell whether times go with each other."""
+
 MAX_ALIKE = 100
 """Frames of another file for one of those, in the coordinates, that tell nothing."""
 
@@ -115,7 +118,7 @@ def read_series(
         time=np.frombuffer(times, dtype=np.float32) if timed else None,
         labels=tuple(variable.label for variable in variables),
         resolved=tuple(variable.resolved for variable in variables),
-        doubts=counted_from_one(variables, topology),
+        doubts=(*counted_from_one(variables, topology), *(check.doubts or ())),
     )
 
 
@@ -213,12 +216,47 @@ def without_repeats(series: Series) -> BoolArray:
     return kept
 
 
-def read_log_weights(given: Any, n: int, stride: int = 1) -> FloatArray:
+@dataclass(frozen=True)
+class FrameTimes:
+    """Of frames, ps, shape=(n,), by trajectories that begin at ``starts``."""
+
+    times: FloatArray
+    starts: IntArray
+
+    def check(self, path: Path, own: FloatArray) -> None:
+        """Refuse numbers of the same frames in another order: their times do not go with those of the frames.
+
+        They may count from elsewhere, or in another unit.
+
+        Raises:
+            InputError: they are of other frames.
+        """
+        moved = np.abs(own - self.times) > 1e-3 + 1e-6 * np.abs(own)
+        if moved.any() and np.allclose(np.sort(own), np.sort(self.times), rtol=1e-6, atol=1e-3):
+            raise self._refusal(path, own, int(moved.argmax()))
+        for begin, end in itertools.pairwise(self.starts.tolist()):
+            there, mine = np.asarray(self.times[begin:end], dtype=float), own[begin:end]
+            if len(there) < MIN_TIMES or not np.ptp(there):
+                continue
+            slope, first = np.polyfit(there - there[0], mine, 1)
+            off = np.abs(mine - first - slope * (there - there[0]))
+            step = abs(slope) * np.ptp(there) / (len(there) - 1)
+            if slope <= 0 or (off > step).any():
+                raise self._refusal(path, own, begin + int(off.argmax()))
+
+    def _refusal(self, path: Path, own: FloatArray, row: int) -> InputError:
+        return InputError(
+            f"{path}: number {row} is of time {own[row]:g}, frame {row} of {self.times[row]:g}: give them in the order "
+            "of the frames, one each"
+        )
+
+
+def read_log_weights(given: Any, n: int, stride: int = 1, frames: FrameTimes | None = None) -> FloatArray:
     """Log-weights of n frames, shape=(n,): an array or a file, of all frames before a stride too; -inf is a zero."""
     of_file = isinstance(given, str | Path)
     where = str(given) if of_file else "log_weights"
     values = checked_log_weights(
-        read_frame_values(Path(given), n, "log-weights", stride) if of_file else given, n, where
+        read_frame_values(Path(given), n, "log-weights", stride, frames) if of_file else given, n, where
     )
     if _looks_like_weights(values):
         raise InputError(
@@ -240,11 +278,13 @@ def checked_log_weights(log_weights: Any, n: int, where: str) -> FloatArray:
     return values
 
 
-def read_weights(weights: FloatArray | str | Path, n: int, stride: int = 1) -> FloatArray:
+def read_weights(
+    weights: FloatArray | str | Path, n: int, stride: int = 1, frames: FrameTimes | None = None
+) -> FloatArray:
     """Log-weights of n frames, shape=(n,), from weights, an array or an npy or text file; some may be zero."""
     where = str(weights) if isinstance(weights, str | Path) else "weights"
     if isinstance(weights, str | Path):
-        weights = read_frame_values(Path(weights), n, "weights", stride)
+        weights = read_frame_values(Path(weights), n, "weights", stride, frames)
     values = numbers(weights)
     if (values < 0).any():
         raise InputError(f"{where} holds negative numbers, as logarithms do: give them by `log_weights`")
@@ -278,8 +318,14 @@ def _looks_like_weights(values: FloatArray) -> bool:
     return bool(is_normalised(values) or small or values.max() - np.median(values) > MAX_LOG_WEIGHT)
 
 
-def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: int = 1) -> FloatArray:
-    """One number a frame from an npy or text file, shape=(n,); of any length if n is None; or one before a stride."""
+def read_frame_values(
+    path: Path, n: int | None, what: str = "numbers", stride: int = 1, frames: FrameTimes | None = None
+) -> FloatArray:
+    """One number a frame from an npy or text file, shape=(n,); of any length if n is None; or one before a stride.
+
+    Where the file and the frames have times, they are compared.
+    """
+    own = None
     if not path.is_file():
         raise InputError(f"there is no file {path}: give the {what} of the frames")
     if path.suffix == ".npy":
@@ -289,19 +335,21 @@ def read_frame_values(path: Path, n: int | None, what: str = "numbers", stride: 
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
     else:
-        values = _text_values(path, what)
+        values, own = _text_values(path, what)
     if values.size != values.shape[0]:
         raise InputError(f"{path} holds an array of shape {values.shape}: give one number a frame")
     values = values.ravel()
     if n is not None and len(values) != n and -(-len(values) // stride) == n:
-        return values[::stride]
+        values, own = values[::stride], own if own is None else own[::stride]
     if n is not None and len(values) != n:
         raise InputError(f"{path} has {len(values)} {what} for {n} frames: give one a frame")
+    if frames is not None and own is not None:
+        frames.check(path, own)
     return values
 
 
-def _text_values(path: Path, what: str) -> FloatArray:
-    """The only column of a text file, or that beside the time."""
+def _text_values(path: Path, what: str) -> tuple[FloatArray, FloatArray | None]:
+    """The only column of a text file, or that beside the time, and the times."""
     from .tables import check_series, read_table
 
     try:
@@ -310,4 +358,5 @@ def _text_values(path: Path, what: str) -> FloatArray:
         raise InputError(f"{path}: cannot read {what} ({error}): give an npy or text file") from None
     check_series(table)
     columns = [i for i in range(len(table.names)) if i != table.time]
-    return table.rows[:, columns[0]] if len(columns) == 1 else table.rows
+    times = None if table.time is None else table.rows[:, table.time]
+    return table.rows[:, columns[0]] if len(columns) == 1 else table.rows, times

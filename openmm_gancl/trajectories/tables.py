@@ -35,6 +35,12 @@ IN_PICOSECONDS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6, "µs": 1e6}
 NO_BIASES = ("force2", "work", "rct", "zed", "neff", "nker", "nlker", "acc", "scale", "coeff")
 """Components that PLUMED prints beside a bias, and that are none."""
 
+BIAS = re.compile(
+    r"(.*(?<!r)bias([ _.]?(energy|potential))?|E_(metadynamics|harmonic|linear|abf|opes|alb)\w*)( *[(\[].*[)\]])?",
+    re.IGNORECASE,
+)
+"""Names of columns of biases: of PLUMED and others, perhaps with a unit, and of colvars."""
+
 VECTOR_MARKS = re.compile("[(),]")
 """Of a vector, ``( 1 , 2 , 3 )``."""
 
@@ -104,9 +110,17 @@ class TextTable:
         return next((i for i, name in enumerate(self.names) if COUNTS.fullmatch(name)), None)
 
 
+def is_bias(name: str) -> bool:
+    """Whether a column is the energy of a bias, by its name; ``rbias`` is one already undone in part."""
+    return BIAS.fullmatch(name) is not None
+
+
 def is_variable(name: str) -> bool:
     """Whether a column may be a collective variable, by its name: no time, and no part of a bias."""
-    return not COUNTS.fullmatch(name) and not name.endswith("bias") and name.rpartition(".")[2] not in NO_BIASES
+    return (
+        not (COUNTS.fullmatch(name) or is_bias(name) or name.endswith("rbias"))
+        and name.rpartition(".")[2] not in NO_BIASES
+    )
 
 
 def column_of(names: Sequence[str], name: str, where: str | Path) -> int:

@@ -98,6 +98,11 @@ class UmbrellaWindows:
             temperatures=None if self.temperatures is None else self.temperatures[chosen],
         )
 
+    def along(self, i: int) -> "UmbrellaWindows":
+        """Their restraints of the i-th coordinate alone."""
+        chosen = slice(i, i + 1)
+        return replace(self, centres=self.centres[:, chosen], force_constants=self.force_constants[:, chosen])
+
     @property
     def n_coordinates(self) -> int:
         """How many collective variables are restrained."""

@@ -12,8 +12,8 @@ from ..units import FloatArray, IntArray, thermal_energy
 from .frames import Frames
 from .inputs import InputUnits
 from .periods import check_period
-from .series import Series, is_normalised, read_log_weights, read_weights
-from .tables import is_variable
+from .series import FrameTimes, Series, is_normalised, read_log_weights, read_weights
+from .tables import is_bias, is_variable
 
 if TYPE_CHECKING:
     from .colvar import Colvar
@@ -42,13 +42,22 @@ class Undone:
 
 
 def given_log_weights(
-    given: FloatArray | str | Path | None, weights: FloatArray | str | Path | None, series: Series, stride: int
+    given: FloatArray | str | Path | None,
+    weights: FloatArray | str | Path | None,
+    table: "Colvar | None",
+    frames: Frames,
+    series: Series,
+    stride: int,
 ) -> FloatArray | None:
     """Of the frames that are taken, from logarithms or weights; None where none are given."""
     n, step = len(series.values), stride if series.n_files == 1 else 1
+    time = series.time
+    if time is None and table is not None and frames.rows is not None and table.time is not None:
+        time = table.time[frames.rows]
+    times = None if time is None else FrameTimes(np.asarray(time, dtype=float), series.starts)
     if weights is not None:
-        return read_weights(weights, n, step)
-    return None if given is None else read_log_weights(given, n, step)
+        return read_weights(weights, n, step, times)
+    return None if given is None else read_log_weights(given, n, step, times)
 
 
 def weight_doubts(log_weights: FloatArray, written: dict[str, FloatArray], kT: float) -> tuple[str, ...]:
@@ -161,16 +170,62 @@ def _all_columns(table: "Colvar", rows: IntArray) -> tuple[FloatArray, FloatArra
     return values, np.array([table.period(name) for name in names])
 
 
+def unrelated_notes(undone: Undone, table: "Colvar | None", frames: Frames, series: Series) -> tuple[str, ...]:
+    """A note on weights that have to do with nothing that is known of the frames: of other variables, or other rows."""
+    from .bias_checks import follows
+
+    if undone.log_weights is None:
+        return ()
+    spaces = [(np.asarray(series.values, dtype=float), series.periods)]
+    if table is not None and frames.rows is not None:
+        values, periods = _all_columns(table, frames.rows)
+        spaces += [(values, periods), *((values[:, [i]], periods[[i]]) for i in range(len(periods)))]
+    if any(follows(*space, undone.log_weights) for space in spaces):
+        return ()
+    what = " + ".join(undone.bias_columns) + " has" if undone.bias_columns else "the weights have"
+    beside = " or the other columns" * (len(spaces) > 1)
+    return (
+        f"{what} nothing to do with {', '.join(series.names)}{beside}: right if the bias acts on other variables; else "
+        "these rows are of other frames, or in another order",
+    )
+
+
 def written_biases(table: "Colvar | None", frames: Frames, units: InputUnits) -> dict[str, FloatArray]:
     """Biases that a COLVAR holds, kJ/mol, shape=(n,) each."""
     if table is None or frames.rows is None:
         return {}
-    names = [name for name in table.fields if name.endswith("bias") and not name.endswith("rbias")]
+    names = [name for name in table.fields if is_bias(name)]
     return {
         name: units.energy_of(name, table.units) * table.column(name)[frames.rows]
         for name in names
         if table.is_sound(name)
     }
+
+
+def _check_sums(names: Sequence[str], written: dict[str, FloatArray]) -> None:
+    """Refuse a bias together with a part of it.
+
+    Raises:
+        InputError: one is the sum of others.
+    """
+    from .bias_checks import parts_of
+
+    for name in written.keys() & set(names):
+        parts = parts_of(written[name], {other: bias for other, bias in written.items() if other != name})
+        if set(parts) & set(names):
+            raise InputError(f"{name} is the sum of {' and '.join(parts)}: give it alone, or these alone")
+
+
+def _not_in(undone: Undone, written: dict[str, FloatArray], kT: float) -> dict[str, FloatArray]:
+    """Biases that are neither parts nor sums of the columns that are undone."""
+    from .bias_checks import parts_of
+
+    if undone.log_weights is None or not undone.bias_columns:
+        return written
+    used = {name: bias for name, bias in written.items() if name in undone.bias_columns}
+    others = {name: bias for name, bias in written.items() if name not in used}
+    parts = parts_of(kT * undone.log_weights, others)
+    return {name: bias for name, bias in others.items() if name not in parts and not parts_of(bias, used)}
 
 
 def of_columns(
@@ -183,8 +238,11 @@ def of_columns(
     assert frames.rows is not None
     names = tuple(bias_names(table, columns))
     for name in names:
+        if name in series.names:
+            raise InputError(f"{name} is a collective variable here, and no bias: name the column of the bias")
         if is_normalised(table.column(name)[frames.rows]):
             raise InputError(f"{name} is normalised, as weights are: give them by `weights`, or the bias itself here")
+    _check_sums(names, written_biases(table, frames, units))
     logs = bias_log_weights(table, names, temperature, frames.rows, lambda name: units.energy_of(name, table.units))
     spaces = [(np.asarray(series.values, dtype=float), series.periods), _all_columns(table, frames.rows)]
     several = series.n_files > 1 and not all(name.endswith("rbias") for name in names)  # less c(t), runs may be joined
@@ -219,6 +277,7 @@ def left_out(
     written = written_biases(table, frames, units)
     if windows:
         written = {name: bias for name, bias in written.items() if any(part in name.lower() for part in OTHER_BIASES)}
+    written = _not_in(undone, written, thermal_energy(temperature))
     found = unused_bias(written, undone.bias_columns, temperature, series.values)
     notes = found.beside if undone.bias_columns or windows else ()
     return replace(

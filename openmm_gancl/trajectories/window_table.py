@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from ..errors import InputError, checked
-from ..units import ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
+from ..units import COLD, ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
 from .tables import opened
 from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
 
@@ -141,6 +141,17 @@ class WindowTable:
         own = np.array([row.numbers.get("temperature", temperature) for row in self.rows])
         several = self.other_temperature(temperature) is not None
         return replace(windows, coordinates=self.named, temperatures=own if several else None)
+
+    def check_kelvin(self, temperature: float) -> None:
+        """Refuse temperatures that are in degrees Celsius beside that of the surface, K."""
+        if (row := self.other_temperature(temperature)) is None or temperature < COLD:
+            return
+        row = min(self.rows, key=lambda row: row.numbers.get("temperature", temperature))
+        if (own := row.numbers.get("temperature", temperature)) < COLD:
+            raise InputError(
+                f"{self.path}, line {row.line}: the temperature is {own:g} K, the surface is for {temperature:g} K: "
+                f"give kelvin, {own + 273.15:g} if degrees Celsius are meant"
+            )
 
     def other_temperature(self, temperature: float) -> _Row | None:
         """The first window that was sampled at another temperature than the surface's, K."""

@@ -103,3 +103,16 @@ def test_what_is_right_is_not_doubted(make, tmp_path):
     """Five runs each: a false alarm in 20 would be seen in a quarter of these tests."""
     for seed in range(5):
         assert not analysed(make(np.random.default_rng(seed)), tmp_path).doubts
+
+
+@pytest.mark.parametrize("stay", [True, False], ids=["each in its own", "all in both"])
+def test_trajectories_that_stay_where_they_began_are_a_doubt(tmp_path, stay):
+    """Two wells, and as many runs as begin in the first: their populations are those of the beginnings."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(36):
+        well = np.full(200, i % 3 == 0) if stay else np.repeat(rng.random(20) < 1 / 3, 10)
+        paths.append(tmp_path / f"{i}.dat")
+        np.savetxt(paths[-1], 2.0 * well - 1.0 + 0.2 * rng.normal(size=200))
+    doubts = analyse(read([], None, "column:1", 300.0, colvar=paths), n_bootstrap=20, bins=40, discard=0).doubts
+    assert ["stays in a place of its own" in doubt for doubt in doubts] == [True] * stay

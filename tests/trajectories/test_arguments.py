@@ -223,3 +223,42 @@ def test_a_temperature_that_may_be_in_celsius_is_said(folder):
     for temperature, said in ((27.0, True), (300.0, False)):
         notes = read([], None, f"npy:{folder / 'x.npy'}", temperature).notes
         assert any("give 300.15" in note for note in notes) == said
+
+
+@pytest.mark.parametrize(
+    "change", ["none", "counts steps", "begins elsewhere", "another order", "backwards", "files in turn"]
+)
+def test_times_beside_weights_are_those_of_the_frames(tmp_path, change):
+    phi, v = biased(300)
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi}))
+    time, rows = 0.2 * np.arange(300), np.arange(300)
+    orders = {
+        "another order": np.random.default_rng(0).permutation(300),
+        "backwards": rows[::-1],
+        "files in turn": np.roll(rows, 150),
+    }
+    if change in orders:
+        rows = orders[change]
+    else:
+        time = {"none": time, "counts steps": 500 * np.arange(300), "begins elsewhere": time + 40.0}[change]
+    np.savetxt(tmp_path / "w.dat", np.column_stack([time, v / 2.494339])[rows], header="time logweight")
+    given = {"colvar": tmp_path / "COLVAR", "log_weights": tmp_path / "w.dat"}
+    if (rows == np.arange(300)).all():
+        assert read([], None, "column:phi", 300.0, **given).log_weights == pytest.approx(v / 2.494339)
+        return
+    with pytest.raises(InputError, match=r"number \d+ is of time .*: give them in the order of the frames"):
+        read([], None, "column:phi", 300.0, **given)
+
+
+def test_a_column_that_counts_is_no_collective_variable(tmp_path):
+    """As the time of a file without names; rounded, and in two files. Numbers that only grow may be one."""
+    time = np.tile(0.3333 * np.arange(60), 2).round(3)
+    paths = [tmp_path / "a.dat", tmp_path / "b.dat"]
+    for path, part in zip(paths, (time[:60], time[60:]), strict=True):
+        np.savetxt(path, np.column_stack([part, part**2, biased(60)[0]]))
+    for cv in ("column:1", "column:1:360"):
+        with pytest.raises(InputError, match=f"{cv} grows by the same number"):
+            read([], None, cv, 300.0, colvar=paths[:1])
+    assert len(read([], None, "column:2", 300.0, colvar=paths[:1]).series.values) == 60
+    with pytest.raises(InputError, match="column:1 grows by the same number"):
+        read([], None, "column:1", 300.0, colvar=paths)

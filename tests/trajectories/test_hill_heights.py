@@ -124,3 +124,12 @@ def test_frames_of_trajectories_take_the_times_of_their_table(run, tmp_path):
     found = read(tmp_path / "t.dcd", topology, "torsion:0,1,2,3", TEMPERATURE, **sources)
     of_table = read([], None, "column:phi", TEMPERATURE, **sources)
     assert found.log_weights == pytest.approx(of_table.log_weights) and not found.doubts
+
+
+def test_a_bias_factor_that_is_not_told_is_found(run, tmp_path):
+    """Of a file with zeros in its column; hills of one height have none."""
+    hills, frames = run
+    for heights, tempered in ((hills[:, 3], True), (np.full(len(hills), 1.2), False)):
+        changed = np.column_stack([hills[:, :3], heights, np.zeros(len(hills))])
+        doubts = read([], None, ["column:phi"], TEMPERATURE, **written(tmp_path, changed, frames[:, :2])).doubts
+        assert ["those of a bias factor of 8 do" in doubt for doubt in doubts] == [True] * tempered

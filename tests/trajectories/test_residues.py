@@ -2,6 +2,7 @@
 
 import itertools
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import mdtraj
@@ -29,6 +30,7 @@ from ..peptides import (
     trajectory,
 )
 
+TOP = Path(__file__).parents[1] / "data" / "alanine_dipeptide.pdb"
 N = 40
 FAR = (0.0, 1.2, 0.0)
 
@@ -323,3 +325,19 @@ def test_atoms_that_are_counted_from_one_are_a_doubt(folder):
             assert "give torsion:2,5,6,7 if they were counted from 1" in doubts[0]
             assert read(**frames, cvs=cv, temperature=300.0).doubts == doubts
     assert read_series(frames["paths"], frames["top"], ["angle:3,6,7"]).doubts
+
+
+@pytest.mark.parametrize(
+    "swapped", [(), (10, 14), (6, 7), (11, 12)], ids=["none", "CB and C", "N and H", "HB1 and HB2"]
+)
+def test_atoms_in_another_order_than_in_the_topology_are_a_doubt(tmp_path, swapped):
+    """Bonds along phi may look right then; one beside it does not. Hydrogens of a methyl group change nothing."""
+    lines = [line for line in TOP.read_text().splitlines() if line.startswith("ATOM")]
+    names = [line[12:30] for line in lines]
+    for i, j in itertools.permutations(swapped, 2):
+        names[i] = lines[j][12:30]
+    rows = [f"{line[:12]}{name}{line[30:]}" for line, name in zip(lines, names, strict=True)]
+    (tmp_path / "top.pdb").write_text("\n".join([*rows, "END"]) + "\n")
+    mdtraj.load(str(TOP)).save_xtc(str(tmp_path / "t.xtc"))
+    doubts = read_series(tmp_path / "t.xtc", tmp_path / "top.pdb", "phi:2").doubts
+    assert ["are in another order" in doubt for doubt in doubts] == [True] * (swapped in ((10, 14), (6, 7)))

@@ -697,3 +697,78 @@ def test_a_static_bias_of_hidden_variables_raises_no_alarm():
     assert bias_differences(phi[:, None], np.array([2 * np.pi]), drift, np.array([0, 2000, 4000, 6000])).grows
     own = restraint(phi, np.repeat([-1.0, 0.0, 1.0], 2000)) / KT
     assert bias_differences(phi[:, None], np.array([2 * np.pi]), own, np.array([0, 2000, 4000, 6000])).one_for_each_run
+
+
+def test_a_sum_of_biases_and_its_parts_are_one(tmp_path):
+    """As of PLUMED's COMBINE: neither counts twice, and neither is left over; what is no part of it is."""
+    phi, v = biased(1000)
+    wall = np.where(phi > 1, 5 * (phi - 1) ** 2, 0.0)
+    columns = {"phi": phi, "metad.bias": v, "uwall.bias": wall, "total.bias": v + wall}
+    (tmp_path / "COLVAR").write_text(colvar_text(columns))
+    sources = {"cvs": "column:phi", "temperature": TEMPERATURE, "colvar": tmp_path / "COLVAR"}
+    whole = read([], None, bias_columns=["total.bias"], **sources)
+    parts = read([], None, bias_columns=["metad.bias", "uwall.bias"], **sources)
+    assert not whole.doubts and not parts.doubts
+    assert whole.log_weights == pytest.approx(parts.log_weights, abs=1e-5)
+    for columns in (["*.bias"], ["total.bias", "uwall.bias"]):
+        with pytest.raises(InputError, match=r"total.bias is the sum of metad.bias and uwall.bias: give it alone"):
+            read([], None, bias_columns=columns, **sources)
+    assert len(read([], None, bias_columns=["metad.bias"], **sources).doubts) == 2
+
+
+def test_weights_that_are_all_alike_undo_no_bias(tmp_path):
+    phi, v = biased(1000)
+    sources = {"cvs": "column:phi", "temperature": TEMPERATURE, "colvar": tmp_path / "COLVAR"}
+    for columns, n in (({"phi": phi, "metad.bias": v}, 1), ({"phi": phi}, 0)):
+        (tmp_path / "COLVAR").write_text(colvar_text(columns))
+        doubts = read([], None, weights=np.full(len(phi), 3.0), **sources).doubts
+        assert len(doubts) == n and all("metad.bias, which varies by" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize("kind", ["bias", "weights"])
+def test_a_bias_of_other_rows_is_told(tmp_path, kind):
+    """Or of other variables, which the frames cannot tell from it; a column of these does."""
+    phi, v = biased(1000)
+    other, psi = np.roll(v, 300), np.roll(phi, 300)
+    for columns, bias, said in (({}, v, False), ({}, other, True), ({"psi": psi}, other, False)):
+        text = colvar_text({"phi": phi, **columns, "metad.bias": bias})
+        (tmp_path / "COLVAR").write_text(text if kind == "bias" else text.replace("metad.bias", "number"))
+        if kind == "weights":
+            (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, **columns}))
+        undone = {"bias_columns": ["metad.bias"]} if kind == "bias" else {"log_weights": bias / KT}
+        found = read([], None, "column:phi", TEMPERATURE, colvar=tmp_path / "COLVAR", **undone)
+        assert any("nothing to do with phi" in note for note in found.notes) == said
+        assert not found.doubts
+
+
+@pytest.mark.parametrize("name", ["bias (kJ/mol)", "Vbias_energy", "E_metadynamics1", "rbias", "E_pot"])
+def test_names_of_biases(tmp_path, name):
+    """Of other programs too; a potential energy and a bias that is undone in part are none that is left over."""
+    phi, v = biased(1000)
+    lines = [f"{i},{x:.6f},{y:.6f}" for i, (x, y) in enumerate(zip(phi, v, strict=True))]
+    (tmp_path / "c.csv").write_text("\n".join([f"step,phi,{name}", *lines]) + "\n")
+    doubts = read([], None, "column:phi:2pi", TEMPERATURE, colvar=tmp_path / "c.csv").doubts
+    assert [f"{name}, which varies by" in doubt for doubt in doubts] == [True] * (name not in ("rbias", "E_pot"))
+
+
+def test_a_coordinate_is_no_bias(tmp_path):
+    phi, v = biased(100)
+    np.savetxt(tmp_path / "c.dat", np.column_stack([phi, v]))
+    sources = {"cvs": "column:1:2pi", "temperature": TEMPERATURE, "colvar": tmp_path / "c.dat"}
+    assert np.ptp(read([], None, bias_columns="2", **sources).log_weights) > 1
+    with pytest.raises(InputError, match="1 is a collective variable here, and no bias"):
+        read([], None, bias_columns="1", **sources)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_a_broken_row_is_named(tmp_path, factor):
+    """Its weight would leave zeros of all others."""
+    phi, v = biased(1000)
+    v[777] *= factor
+    (tmp_path / "COLVAR").write_text(colvar_text({"phi": phi, "metad.bias": v}))
+    observations = read([], None, "column:phi", TEMPERATURE, colvar=tmp_path / "COLVAR", bias_columns="metad.bias")
+    if factor == 1.0:
+        assert not analyse(observations, discard=0, n_bootstrap=10).doubts
+        return
+    with pytest.raises(InputError, match=r"frame 777 of trajectory 1 \(phi = .* weighs e\^"):
+        analyse(observations, discard=0)

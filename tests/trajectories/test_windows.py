@@ -1,5 +1,7 @@
 """Tables of windows in every unit and form: right with the option, refused or doubted without it."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -355,3 +357,45 @@ def test_a_bias_that_all_windows_have_beside_their_restraints(tmp_path):
     assert not undone.doubts and kT < 0.15 and 0.4 < sigma < 1.6
     with pytest.raises(InputError, match="differs from run to run"):
         analysed(["column:phi"], windows=table, bias_columns=["restraint.bias"])
+
+
+PLACES = [(phi, r) for phi in CENTRES[::2] for r in (0.35, 0.5, 0.65)]
+CONSTANTS = (12.0, 500.0)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Windows over a torsion and a distance that do not couple, and their table."""
+    folder = tmp_path_factory.mktemp("mixed")
+    lengths, rows = np.linspace(0.2, 0.8, 601), []
+    for i, (phi, r) in enumerate(PLACES):
+        angles = drawn(150, 700 + i, lambda x, phi=phi: 0.5 * energy(x) + restraint(x, phi, CONSTANTS[0]))
+        logs = -(0.5 * CONSTANTS[1] * (lengths - r) ** 2 + 30 * np.cos((lengths - 0.2) * 10)) / KT
+        weights = np.exp(logs - np.logaddexp.reduce(logs))
+        distances = np.random.default_rng(900 + i).choice(lengths, 150, p=weights)
+        (folder / f"w{i}.dat").write_text(colvar_text({"phi": angles, "r": distances}))
+        rows.append((f"w{i}.dat", phi, CONSTANTS[0], r, CONSTANTS[1]))
+    return folder, rows
+
+
+@pytest.mark.parametrize(
+    ("factors", "along"),
+    [((1.0, 1.0), None), ((DEGREE**2, 1.0), "phi"), ((1.0, 0.01), "r"), ((1 / 4.184, 1.0), "phi")],
+    ids=["right", "phi per degree", "r per angstrom", "phi in kcal"],
+)
+def test_a_force_constant_of_one_of_two_coordinates_in_another_unit(mixed, factors, along):
+    """In the sum over both it hardly shows; each by itself tells."""
+    folder, rows = mixed
+    lines = [f"{name},{x:.6f},{k * factors[0]:.8g},{r},{q * factors[1]:.8g}" for name, x, k, r, q in rows]
+    (folder / "w.csv").write_text("\n".join(["file,centre_0,kappa_0,centre_1,kappa_1", *lines]) + "\n")
+    observations = read([], None, ["column:phi", "column:r"], TEMPERATURE, windows=folder / "w.csv")
+    doubts = analyse(observations, bins=16, discard=0, n_bootstrap=10).doubts
+    assert {name for name in ("phi", "r") if any(f"along {name}" in doubt for doubt in doubts)} == {along} - {None}
+
+
+@pytest.mark.parametrize(("temperature", "refused"), [(27.0, True), (300.0, False)])
+def test_temperatures_of_windows_in_celsius_are_refused(bare, temperature, refused):
+    rows = [f"{name},{centre:.6f},{kappa},{temperature}" for name, centre, kappa in ROWS]
+    (bare / "t.csv").write_text("\n".join(["file,centre_0,kappa_0,temperature", *rows]) + "\n")
+    with pytest.raises(InputError, match=r"give kelvin, 300.15 if degrees Celsius") if refused else nullcontext():
+        read([], None, ["column:phi"], TEMPERATURE, windows=bare / "t.csv")

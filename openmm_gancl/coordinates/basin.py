@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..units import FloatArray, check_radians, numbers
 from .geometry import wrap
 
-MAX_WIDTH = 1.1
+MAX_WIDTH = 1.3
 """Of a period, of a box that means all of it."""
 
 

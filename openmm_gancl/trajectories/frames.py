@@ -94,6 +94,7 @@ class _Coordinate:
     period: float
     unit: str
     note: str = ""
+    doubt: str = ""
 
 
 def _counts(values: FloatArray, starts: IntArray) -> bool:
@@ -123,23 +124,25 @@ def _of_file(cv: str, table: "Colvar | None", frames: Frames, stride: int, lengt
         values, name = read_frame_values(Path(name), len(series.values), stride=step), Path(name).stem
     if not (there := np.abs(values) < LARGEST).all():
         raise InputError(f"{cv}, frame {int(there.argmin())}: not a finite number; remove it")
+    doubt = ""
     if _counts(values, series.starts):
-        raise InputError(f"{cv} grows by the same number from frame to frame, as a time does: name another column")
+        doubt = f"{cv} grows by the same number from frame to frame, as a time does: name another column"
     if period is None or np.isfinite(period):  # else it was said that there is none
         bare = cv if period is None else cv.rpartition(":")[0]
         note = check_period(name, bare, values, own if period is None else period, series.starts)
         check_turns(name, bare, values, own if period is None else period, series.starts)
     period = own if period is None else period
     turn = next((known for known, size in TURNS.items() if np.isclose(period, size)), None)
-    return _Coordinate(name, values, period, turn or unit, note)
+    return _Coordinate(name, values, period, turn or unit, note, doubt)
 
 
 def joined_series(
     cvs: Sequence[str], table: "Colvar | None", frames: Frames, stride: int, length: str = ""
-) -> tuple[Series, tuple[str, ...]]:
-    """All collective variables in the order requested, and notes on them."""
+) -> tuple[Series, tuple[str, ...], tuple[str, ...]]:
+    """All collective variables in the order requested, and notes on them and doubts."""
     series = frames.series
-    columns, names, periods, units, notes, labels, resolved = [], [], [], [], [], [], []
+    columns, names, periods, units, labels, resolved = [], [], [], [], [], []
+    notes, doubts = [], []
     computed = iter(range(len(series.names)))
     for cv in cvs:
         if is_computed(cv):
@@ -159,6 +162,7 @@ def joined_series(
             labels.append(found.name)
             resolved.append("")
             notes.append(found.note)
+            doubts.append(found.doubt)
     same = len(columns) == len(series.names)
     joined = replace(
         series,
@@ -169,7 +173,7 @@ def joined_series(
         resolved=tuple(resolved),
         values=series.values if same else np.stack(columns, axis=1),
     )
-    return joined, tuple(filter(None, notes))
+    return joined, tuple(filter(None, notes)), tuple(filter(None, doubts))
 
 
 def part_names(files: Sequence[Any], table: "Colvar | None", series: Series) -> list[str]:

@@ -132,7 +132,7 @@ class _Sources:
             files, tables = (list(windows.files), []) if computed else ([], list(windows.files))
         table = _table(tables or ([] if computed else hills), series=bool(tables))
         frames = self._frames(files, computed, table, [cv for cv in everything if external(cv)[0] == "npy"])
-        series, of_columns = joined_series(everything, table, frames, self.stride, units.length)
+        series, of_columns, unlikely = joined_series(everything, table, frames, self.stride, units.length)
         check_unlike(self.cvs, series.names)
         columns = tuple(everything.index(cv) for cv in acting)
         undone = self._undone(table, hills, units, frames, series, columns)
@@ -160,7 +160,7 @@ class _Sources:
                 *unrelated,
                 *joined.notes,
             ),
-            doubts=(*frames.doubts, *undone.doubts, *joined.doubts, *lagging),
+            doubts=(*frames.doubts, *unlikely, *undone.doubts, *joined.doubts, *lagging),
             bias_columns=undone.bias_columns,
             energies=joined.energies,
         )

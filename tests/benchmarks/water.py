@@ -33,7 +33,7 @@ from openmm_gancl.sampling.langevin import RestrainedDynamics
 from openmm_gancl.sampling.steering import pulled_starts
 
 RESTRAINT = np.array([25.0, 25.0])
-"""kJ/mol, of windows 60 degrees apart: they overlap, and none of them holds two wells."""
+"""kJ/mol, of windows 60 degrees apart: they overlap; those next to phi = 0 hold two wells, and come across seldom."""
 
 SEEDING_RESTRAINT = np.array([200.0, 200.0])
 """kJ/mol: what brings a molecule over a barrier in a picosecond; with the windows' own it stays behind."""

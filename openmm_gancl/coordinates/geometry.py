@@ -41,4 +41,5 @@ def wrap(angles: FloatArray, periods: FloatArray | float = 2 * np.pi) -> FloatAr
 def embedded(labels: FloatArray, periods: FloatArray) -> FloatArray:
     """Labels as places between which periodic ones close: the others as they are, then cosines, then sines."""
     periodic = np.isfinite(periods)
-    return np.concatenate([labels[:, ~periodic], np.cos(labels[:, periodic]), np.sin(labels[:, periodic])], axis=1)
+    angles = 2 * np.pi / periods[periodic] * labels[:, periodic]
+    return np.concatenate([labels[:, ~periodic], np.cos(angles), np.sin(angles)], axis=1)

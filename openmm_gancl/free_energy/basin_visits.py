@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..coordinates.basin import Basin
+from ..coordinates.geometry import embedded
 from ..trajectories.blocks import Blocks
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
@@ -203,9 +204,8 @@ def spread_doubts(series: Series, d: int, blocks: Blocks) -> list[str]:
         return []
     doubts = []
     trajectory = np.repeat(np.arange(len(counts)), counts)
-    for name, period, column in zip(series.names[:d], series.periods, series.values[frames, :d].T, strict=False):
-        angle = 2 * np.pi / period * column.astype(float)
-        places = np.stack([np.cos(angle), np.sin(angle)] if np.isfinite(period) else [column.astype(float)], axis=1)
+    for i, name in enumerate(series.names[:d]):
+        places = embedded(series.values[frames, i : i + 1].astype(float), series.periods[i : i + 1])
         sums = np.stack([np.bincount(trajectory, part, len(counts)) for part in places.T], axis=1)
         means = sums / np.maximum(counts, 1)[:, None]
         everything = ((places - places.mean(axis=0)) ** 2).sum()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ..coordinates.geometry import embedded
 from ..units import FloatArray, IntArray, thermal_energy
 
 MAX_FRAMES = 4000
@@ -76,14 +77,8 @@ class BiasDifferences:
 
 def _places(values: FloatArray, periods: FloatArray) -> FloatArray:
     """Collective variables, each of a spread of about one; periodic ones as places on a circle."""
-    columns: list[FloatArray] = []
-    for column, period in zip(values.T, periods, strict=True):
-        if np.isfinite(period):
-            angle = 2 * np.pi / period * column
-            columns += [np.cos(angle), np.sin(angle)]
-        else:
-            columns.append(column / max(float(column.std()), 1e-12))
-    return np.stack(columns, axis=1)
+    spreads = np.where(np.isfinite(periods), 1.0, np.maximum(values.std(axis=0), 1e-12))
+    return embedded(values / spreads, periods)
 
 
 def nearest_neighbours(values: FloatArray, periods: FloatArray) -> IntArray:

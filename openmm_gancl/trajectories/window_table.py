@@ -144,10 +144,8 @@ class WindowTable:
 
     def check_kelvin(self, temperature: float) -> None:
         """Refuse temperatures that are in degrees Celsius beside that of the surface, K."""
-        if (row := self.other_temperature(temperature)) is None or temperature < COLD:
-            return
         row = min(self.rows, key=lambda row: row.numbers.get("temperature", temperature))
-        if (own := row.numbers.get("temperature", temperature)) < COLD:
+        if (own := row.numbers.get("temperature", temperature)) < COLD <= temperature:
             raise InputError(
                 f"{self.path}, line {row.line}: the temperature is {own:g} K, the surface is for {temperature:g} K: "
                 f"give kelvin, {own + 273.15:g} if degrees Celsius are meant"

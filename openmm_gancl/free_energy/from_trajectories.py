@@ -25,7 +25,8 @@ from .grid import FineGrid, bin_centres
 from .ranges import SurfaceRange, end_notes, resolution_doubts, surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
-from .window_weights import MAX_BIASES, WindowWeights, weigh_windows, window_notes
+from .window_checks import window_notes
+from .window_weights import MAX_BIASES, WindowWeights, weigh_windows
 
 WARN_BELOW_N_SAMPLES, MIN_N_SAMPLES = 50, 10
 """Independent samples below which a surface comes with a warning, and below which it is not to be trusted."""

@@ -26,6 +26,7 @@ from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
 from ..system.one_molecule import AmongOthers
 from ..system.simulation import as_system
+from ..system.state import other_isomers
 from ..trajectories.blocks import equilibration
 from ..units import FloatArray, IntArray, numbers, thermal_energy, whole_number
 from .lifter import Lifter
@@ -325,6 +326,20 @@ class _Unweighted:
         )
 
 
+def _of_isomer(found: Structures, target: MolecularSystem) -> Structures:
+    """The same, which say so where they are another isomer than the system's structure; of exact lifts, where all are.
+
+    The model is of that isomer then, and no other is drawn.
+    """
+    there = found.positions[np.isfinite(found.energies)]
+    labels = target.slow.atoms if isinstance(target.slow, Torsions) else None
+    for what, others in other_isomers(target.topology, target.positions, there, labels).items():
+        if found.log_weights is None or others.all():
+            reason = f"{others.sum()} of {len(found)} structures are another isomer than the system's"
+            return replace(found, guarantee=f"{reason} ({what} is the other way around): give a model of this isomer")
+    return found
+
+
 def _target_of(
     system: Any,
     model: LiftingModel | InvertibleGenerator,
@@ -403,7 +418,8 @@ def structures_at(
         if solute is None or reason is None:
             model = fitted_to(model, target, may_differ)
             of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
-            return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
+            lifted = _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
+            return _of_isomer(lifted, target)
         dynamics = RestrainedDynamics.of(
             target, force_constants=force_constants, time_step=time_step, platform=platform
         )
@@ -411,4 +427,4 @@ def structures_at(
         unweighted = _Unweighted(target, model, solute, dynamics, np.repeat(at, n, axis=0), seed, run)
         n_equilibration = whole_number("equilibration_steps", equilibration_steps, 0)
         walkers, cost = unweighted.brought(whole_number("steer_steps", steer_steps))
-        return unweighted.equilibrated(walkers, n_equilibration, cost, reason)
+        return _of_isomer(unweighted.equilibrated(walkers, n_equilibration, cost, reason), target)

@@ -264,6 +264,7 @@ def collect_frames(
         boxes=None if results[0][0][3] is None else joined(3).reshape(-1, 3, 3),
         walkers=join_walkers([part[2] for part in results[-1]]),
         n_stretches=len(stretches),
+        temperature=stretches[0][0].dynamics.temperature,
     )
     return frames.select(reasons == "")
 

@@ -28,9 +28,14 @@ def count_bound_parts(system: Any) -> int:
     return int(_parts(np.array(pairs, dtype=np.int64).reshape(-1, 2), system.getNumParticles()).max(initial=-1)) + 1
 
 
+def molecule_numbers(topology: Any) -> IntArray:
+    """The molecule of each atom of an ``openmm.app.Topology``, shape=(n_atoms,)."""
+    return _parts(bonds_of(topology), topology.getNumAtoms())
+
+
 def molecules_of(topology: Any) -> list[IntArray]:
     """The atoms of each molecule of an ``openmm.app.Topology``, ascending."""
-    parts = _parts(bonds_of(topology), topology.getNumAtoms())
+    parts = molecule_numbers(topology)
     return [np.flatnonzero(parts == part) for part in range(int(parts.max(initial=-1)) + 1)]
 
 
@@ -47,7 +52,7 @@ def molecule_with(topology: Any, atom: int) -> IntArray:
     n = topology.getNumAtoms()
     if not 0 <= atom < n:
         raise InputError(f"`molecule` is {atom}, and the Topology has atoms 0 to {n - 1}: name an atom of the molecule")
-    parts = _parts(bonds_of(topology), n)
+    parts = molecule_numbers(topology)
     return np.flatnonzero(parts == parts[atom])
 
 

@@ -15,7 +15,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinate
 from ..engine.serialization import system_hash
 from ..errors import InputError, checked
 from ..units import FloatArray, masses_of, number, numbers, thermal_energy
-from .bonds import bonds_of
+from .bonds import bonds_of, molecule_numbers
 from .constraints import Constraints, constraints_of
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 
@@ -133,6 +133,22 @@ def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinat
     return slow
 
 
+def _check_nearest_images(slow: SlowCoordinates, topology: Any, system: Any, positions: FloatArray) -> None:
+    """See that molecules that share a torsion are where a periodic box has them nearest to each other."""
+    if not (isinstance(slow, Torsions) and system.usesPeriodicBoundaryConditions()):
+        return
+    box, molecules = numbers(system.getDefaultPeriodicBoxVectors()), molecule_numbers(topology)
+    for name, atoms in zip(slow.names, slow.atoms, strict=True):
+        steps = np.diff(positions[atoms], axis=0) @ np.linalg.inv(box)
+        far = (np.abs(steps) > 0.5).any(axis=1) & (np.diff(molecules[atoms]) != 0)
+        if far.any():
+            one, other = atoms[far.argmax() + np.arange(2)]
+            raise InputError(
+                f"label {name} is across atoms {one} and {other} of two molecules that are nearer in another periodic "
+                "image: put the molecules beside each other, in one image"
+            )
+
+
 def _checked_force_constants(force_constants: Any, slow: SlowCoordinates) -> FloatArray:
     values = numbers(force_constants)
     d = len(slow.names)
@@ -203,6 +219,17 @@ def target_of(system: Any, barostat: bool = False) -> Any:
     return system
 
 
+def _check_barostats(system: Any, temperature: float) -> None:
+    """See that barostats of a target have its temperature."""
+    for force in system.getForces():
+        # no other force of a target has one
+        if hasattr(force, "getDefaultTemperature") and abs(number(force.getDefaultTemperature()) - temperature) > 1e-3:
+            raise InputError(
+                f"the {type(force).__name__} is of {number(force.getDefaultTemperature()):g} K and the temperature is "
+                f"{temperature:g} K, so that volumes would be of neither: give both the same"
+            )
+
+
 def _copied_topology(topology: Any) -> Any:
     # OpenMM's deep copy of a Topology leaves its bonds on the old atoms; pickling does not.
     return pickle.loads(pickle.dumps(topology))
@@ -256,13 +283,17 @@ def system_from_objects(
         raise InputError(f"given are {kinds}: give an OpenMM Topology and a System, in this order")
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
     _check_objects(topology, system, positions, number(time_step))
+    target = target_of(system, barostat)
+    _check_barostats(target, number(temperature))
+    slow = _checked_slow(slow, positions)
+    _check_nearest_images(slow, topology, target, positions)
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),
-        system=target_of(system, barostat),
+        system=target,
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
-        slow=_checked_slow(slow, positions),
+        slow=slow,
         force_constants=_checked_force_constants(force_constants, slow),
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
         basins=tuple(basin.over(slow.names, slow.periods) for basin in basins),

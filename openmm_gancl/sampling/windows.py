@@ -20,7 +20,7 @@ from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError, checked
 from ..reference.chart import chart_for
-from ..system.bonds import count_molecules
+from ..system.bonds import check_lengths, count_molecules
 from ..system.context_check import SINGLE, TOLERANCE
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
@@ -108,6 +108,7 @@ def _check_walkers(walkers: Walkers, system: MolecularSystem) -> None:
         raise InputError(
             f"positions are of {walkers.positions.shape[1]} atoms, and {system.name} has {system.n_atoms}: give all"
         )
+    check_lengths(system.topology, system.system, walkers.positions)
     frozen = _frozen(system)
     moved = np.abs(walkers.positions[:, frozen] - system.positions[frozen]).max(axis=2) > FROZEN_TOLERANCE
     if moved.any():

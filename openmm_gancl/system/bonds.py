@@ -8,7 +8,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import InputError
-from ..units import IntArray
+from ..units import FloatArray, IntArray, number
+
+MAX_BOND_FACTOR = 3.0
+"""Times the length that a System gives it that a bond may be, or as many times shorter."""
 
 
 def bonds_of(topology: Any) -> IntArray:
@@ -26,6 +29,35 @@ def count_bound_parts(system: Any) -> int:
     """Molecules by the bonds and constraints of a System's forces."""
     pairs = _constrained(system) + _bound(system, openmm.HarmonicBondForce | openmm.CustomBondForce)
     return int(_parts(np.array(pairs, dtype=np.int64).reshape(-1, 2), system.getNumParticles()).max(initial=-1)) + 1
+
+
+def check_lengths(topology: Any, system: Any, positions: FloatArray) -> None:
+    """See that bonds are about as long as a System has them: in Angstrom they are ten times as long.
+
+    Args:
+        topology: ``openmm.app.Topology``.
+        system: its ``openmm.System``, whose constraints and HarmonicBondForces have lengths.
+        positions: shape=(..., n_atoms, 3), nm; NaN of what is lost.
+
+    Raises:
+        InputError: they are not, in the median.
+    """
+    found = [system.getConstraintParameters(i) for i in range(system.getNumConstraints())]
+    for force in system.getForces():
+        if isinstance(force, openmm.HarmonicBondForce):
+            found += [force.getBondParameters(i)[:3] for i in range(force.getNumBonds())]
+    lengths = {frozenset(pair): number(length) for *pair, length in found}
+    # a restraint is no bond
+    pairs = [(a, b) for a, b in bonds_of(topology).tolist() if lengths.get(frozenset((a, b)))]
+    if not pairs or not np.isfinite(positions).any():
+        return
+    first, second = np.array(pairs).T
+    there = np.linalg.norm(positions[..., first, :] - positions[..., second, :], axis=-1)
+    ratio = float(np.nanmedian(there / [lengths[frozenset(pair)] for pair in pairs]))
+    if not 1 / MAX_BOND_FACTOR < ratio < MAX_BOND_FACTOR:
+        raise InputError(
+            f"bonds are {ratio:.2g} times as long as the System has them (median): give positions in nm, or a Quantity"
+        )
 
 
 def molecule_numbers(topology: Any) -> IntArray:

@@ -15,7 +15,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinate
 from ..engine.serialization import system_hash
 from ..errors import InputError, checked
 from ..units import FloatArray, masses_of, number, numbers, thermal_energy
-from .bonds import bonds_of, molecule_numbers
+from .bonds import bonds_of, check_lengths, molecule_numbers
 from .constraints import Constraints, constraints_of
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 
@@ -203,6 +203,7 @@ def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step:
         raise InputError(
             f"atoms {one} and {other} are bonded and in one place (positions that were never set?): set the positions"
         )
+    check_lengths(topology, system, positions)
     if len(bonds) and time_step > MAX_TIME_STEP:
         raise InputError(f"time_step is {time_step:g} ps, too long for any bond: 0.002 is usual (2 fs)")
     if any(type(force).__name__.startswith("Drude") for force in system.getForces()):

@@ -19,7 +19,7 @@ from openmm_gancl import (
 )
 from openmm_gancl.free_energy import frame_doubts, frames_needed, from_windows
 from openmm_gancl.generator import untrained_model
-from openmm_gancl.sampling import windows
+from openmm_gancl.sampling import sample_langevin, sample_swarm, windows
 from openmm_gancl.sampling.frames import Walkers, join_frames, load_frames, save_frames
 from openmm_gancl.system.bonds import molecules_of
 
@@ -227,15 +227,35 @@ def test_a_barostat_of_another_temperature_is_refused(alanine):
 
 
 def test_windows_of_another_isomer_are_a_doubt(alanine):
-    """Starts in Angstrom are minimised to the mirror image, and a Simulation declares no state."""
+    """A Simulation declares no state."""
     simulation, options = simulation_of(alanine), {**QUICK, "slow": alanine.slow, "equilibration_steps": 200}
     begun = np.repeat(alanine.positions[None], 3, axis=0)
-    begun[1] *= 10.0
+    begun[1, :, 0] *= -1.0
     frames = sample_windows(simulation, LABELS, starts=begun, **options)
     assert len(frames) == 12 and not frames.dropped
     (doubt,) = frame_doubts.frame_doubts(system_from_simulation(simulation, alanine.slow), frames)
     assert doubt.startswith("1 windows end as another isomer than the structure (a chiral centre is the other way")
     assert "window 1 is the first" in doubt
+
+
+def test_positions_in_angstrom_are_refused(alanine):
+    """Those of windows were minimised to the mirror image, those of swarms exploded at the labels asked for."""
+    simulation, far = simulation_of(alanine), 10.0 * alanine.positions
+    calls = (
+        lambda: sample_windows(simulation, LABELS[:1], slow=alanine.slow, starts=far[None], **QUICK),
+        lambda: sample_windows(alanine, LABELS[:1], starts=Walkers(far[None]), **QUICK),
+        lambda: sample_swarm(alanine, far[None], 2, platform="Reference"),
+        lambda: sample_langevin(alanine, 2, n_frames=1, start=far, platform="Reference"),
+        lambda: system_from_simulation(simulation_of(alanine, positions=far), alanine.slow),
+        lambda: system_from_objects(alanine.topology, alanine.system, far, temperature=300, slow=alanine.slow),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match=r"bonds are (9\.\d+|10) times as long .* give positions in nm"):
+            call()
+    with pytest.raises(InputError, match=r"`start` has shape \(9, 3\): give \(22, 3\)"):
+        sample_langevin(alanine, 2, n_frames=1, start=alanine.positions[:9], platform="Reference")
+    stretched = alanine.positions * 1.5  # a bad structure, in nm
+    assert system_from_objects(alanine.topology, alanine.system, stretched, temperature=300, slow=alanine.slow)
 
 
 def test_windows_over_a_peptide_bond_are_of_both_isomers(alanine, frames):

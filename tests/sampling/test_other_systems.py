@@ -9,6 +9,8 @@ from openmm import app
 
 from openmm_gancl import (
     InputError,
+    Lifts,
+    ParticleCoordinates,
     Torsions,
     analyse_windows,
     load_system,
@@ -19,6 +21,7 @@ from openmm_gancl import (
 )
 from openmm_gancl.free_energy import frame_doubts, frames_needed, from_windows
 from openmm_gancl.generator import untrained_model
+from openmm_gancl.lifting import window_free_energies
 from openmm_gancl.sampling import sample_langevin, sample_swarm, windows
 from openmm_gancl.sampling.frames import Walkers, join_frames, load_frames, save_frames
 from openmm_gancl.system.bonds import molecules_of
@@ -127,6 +130,29 @@ def test_windows_are_not_continued_with_other_energies(alanine, monkeypatch):
         sample_windows(hotter, slow=alanine.slow, continued=begun, **QUICK)
     monkeypatch.setattr(windows._Windows, "_check_energies", lambda self, frames: None)
     assert len(sample_windows(simulation, slow=alanine.slow, continued=begun, **QUICK)) == 24
+
+
+def test_frames_in_boxes_that_change_have_the_energies_of_their_boxes():
+    """Two atoms beside each other through the box's wall."""
+    topology, system, force = app.Topology(), openmm.System(), openmm.NonbondedForce()
+    residue = topology.addResidue("A", topology.addChain())
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    for name in "ab":
+        topology.addAtom(name, app.element.argon, residue)
+        system.addParticle(40.0)
+        force.addParticle(0.0, 0.3, 10.0)
+    system.addForce(force)
+    system.addForce(openmm.MonteCarloBarostat(1.0, 300.0, 1))
+    system.setDefaultPeriodicBoxVectors(*np.diag([3.0, 3.0, 3.0]))
+    slow = ParticleCoordinates(("x",), [[0, 0]], [[-1.0, 1.0]])
+    places = np.array([[0.1, 0.0, 0.0], [2.75, 0.0, 0.0]])
+    options = {"temperature": 300.0, "slow": slow, "time_step": 0.001, "force_constants": 500.0, "barostat": True}
+    pair = system_from_objects(topology, system, places, **options)
+    frames = sample_windows(pair, [[0.1], [0.2]], starts=np.repeat(places[None], 2, axis=0), **QUICK)
+    assert np.ptp(frames.boxes[:, 0, 0]) > 1e-3 and np.abs(frames.energies).max() > 1.0
+    assert len(sample_windows(pair, continued=frames, **QUICK)) == 16
+    with pytest.raises(InputError, match="sample the windows anew"):
+        sample_windows(pair, continued=replace(frames, boxes=frames.boxes + 0.1 * np.eye(3)), **QUICK)
 
 
 def test_a_bias_of_metadynamics_is_part_of_the_surface_and_a_doubt(alanine, frames):
@@ -341,6 +367,12 @@ def test_frames_are_needed_for_an_error_that_can_be(alanine, frames, error):
         frames_needed(analysis, error)
     with pytest.raises(InputError, match="the analysis is of no windows"):
         frames_needed(replace(analysis, windows=None), 0.1)
+
+
+def test_lifts_that_nothing_restrains_have_no_windows(alanine):
+    lifts = Lifts.empty(alanine.slow, np.zeros(2), 300.0, 0)
+    with pytest.raises(InputError, match="the lifts are fixed: give restrained ones"):
+        window_free_energies(replace(lifts, mode="fixed"), np.zeros((1, 2)))
 
 
 def test_joined_frames_keep_their_temperature(frames):

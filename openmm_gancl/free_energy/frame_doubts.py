@@ -43,6 +43,21 @@ def _other_isomers(system: MolecularSystem, frames: Frames) -> list[str]:
     return []
 
 
+def frame_notes(system: MolecularSystem) -> tuple[str, ...]:
+    """That a force acts on the labels alone, as a restraint or a bias of the user's own does."""
+    if not isinstance(system.slow, Torsions):
+        return ()
+    labels = {tuple(row) for atoms in (system.slow.atoms, system.slow.atoms[:, ::-1]) for row in atoms.tolist()}
+    forces = [force for force in system.system.getForces() if isinstance(force, openmm.CustomTorsionForce)]
+    rows = [{tuple(force.getTorsionParameters(i)[:4]) for i in range(force.getNumTorsions())} for force in forces]
+    if not any(row and row <= labels for row in rows):
+        return ()
+    return (
+        "the System has a CustomTorsionForce of the labels alone (a restraint or bias of your own?), and the surface "
+        "is that with it",
+    )
+
+
 def frame_doubts(system: MolecularSystem, frames: Frames) -> tuple[str, ...]:
     """Why a surface from windows may be wrong by more than their error bars say, one sentence each."""
     return (*_blown_up(frames), *_bias(system), *_other_isomers(system, frames))

@@ -17,7 +17,7 @@ from ..trajectories.observations import Observations
 from ..trajectories.series import Series
 from ..trajectories.umbrella import UmbrellaWindows, WindowForm
 from ..units import FloatArray, IntArray, thermal_energy
-from .frame_doubts import frame_doubts
+from .frame_doubts import frame_doubts, frame_notes
 from .from_trajectories import TrajectoryAnalysis, analyse
 from .surface import FreeEnergySurface
 
@@ -50,6 +50,7 @@ def _observations(
         windows=table,
         restrained=tuple(range(d)),
         free_energies=free_energies,
+        notes=frame_notes(system),
         doubts=frame_doubts(system, frames),
     )
 

@@ -135,9 +135,10 @@ def check_frames_of(frames: Frames, system: MolecularSystem) -> None:
             + remedy
         )
     _, first, window = np.unique(frames.window, return_index=True, return_inverse=True)
-    if len(other := np.flatnonzero((frames.labels != frames.labels[first][window]).any(axis=1))):
+    other = (frames.labels != frames.labels[first][window]).any(axis=1) & frames.force_constants.any()
+    if other.any():
         raise InputError(
-            f"window {frames.window[other[0]]} has frames of several labels (of several calls?): number its frames anew"
+            f"window {frames.window[other][0]} has frames of several labels (of several calls?): number its frames anew"
         )
 
 

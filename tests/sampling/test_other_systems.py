@@ -19,6 +19,7 @@ from openmm_gancl import (
     system_from_objects,
     system_from_simulation,
 )
+from openmm_gancl.engine.restraint_forces import make_restraint
 from openmm_gancl.free_energy import frame_doubts, frames_needed, from_windows
 from openmm_gancl.generator import untrained_model
 from openmm_gancl.lifting import window_free_energies
@@ -96,6 +97,12 @@ def test_frames_without_the_last_atoms_or_of_an_older_file_are_right(alanine, fr
         sample_windows(alanine, LABELS, starts=Walkers(stored.positions[:3]), **QUICK)
 
 
+def test_a_free_run_is_one_window_without_a_restraint(alanine):
+    free = sample_langevin(alanine, 400, n_frames=100, platform="Reference")
+    assert not frame_doubts.frame_doubts(alanine, free)
+    assert analyse_windows(alanine, free, bins=12, discard=0).surface.temperature == 300.0
+
+
 # windows that are continued with another system
 
 
@@ -162,6 +169,14 @@ def test_a_bias_of_metadynamics_is_part_of_the_surface_and_a_doubt(alanine, fram
     found = analyse_windows(simulation, frames, slow=alanine.slow, bins=12, discard=0)
     assert any("Metadynamics" in doubt for doubt in found.doubts)
     assert not frame_doubts.frame_doubts(alanine, frames)
+
+
+def test_a_restraint_of_the_users_own_is_part_of_the_surface_and_a_note(alanine, frames):
+    restraint = make_restraint(alanine.slow, np.full(2, 20.0), 0, parameters=True)
+    simulation = simulation_of(alanine, lambda user: user.addForce(restraint.force))
+    found = analyse_windows(simulation, frames, slow=alanine.slow, bins=12, discard=0)
+    assert "CustomTorsionForce of the labels alone" in found.notes[0]
+    assert not frame_doubts.frame_notes(alanine)  # whose flat bottoms are of other torsions
 
 
 # what the Simulation samples

@@ -209,6 +209,20 @@ def _drawn(lifter: Lifter, labels: FloatArray, n: int, seed: int) -> Structures:
     )
 
 
+def _of_isomer(found: Structures, target: MolecularSystem) -> Structures:
+    """The same, which say so where they are another isomer than the system's structure; of exact lifts, where all are.
+
+    The model is of that isomer then, and no other is drawn.
+    """
+    there = found.positions[np.isfinite(found.energies)]
+    labels = target.slow.atoms if isinstance(target.slow, Torsions) else None
+    for what, others in other_isomers(target.topology, target.positions, there, labels).items():
+        if found.log_weights is None or others.all():
+            reason = f"{others.sum()} of {len(found)} structures are another isomer than the system's"
+            return replace(found, guarantee=f"{reason} ({what} is the other way around): give a model of this isomer")
+    return found
+
+
 def _lifted(
     target: MolecularSystem,
     model: LiftingModel | InvertibleGenerator,
@@ -219,8 +233,8 @@ def _lifted(
 ) -> Structures:
     lifter = Lifter(target, model, **options)
     if isinstance(model, InvertibleGenerator):
-        return _drawn(lifter, labels, n, seed)
-    return _exact(lifter, np.repeat(labels, n, axis=0), seed)
+        return _of_isomer(_drawn(lifter, labels, n, seed), target)
+    return _of_isomer(_exact(lifter, np.repeat(labels, n, axis=0), seed), target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,20 +340,6 @@ class _Unweighted:
         )
 
 
-def _of_isomer(found: Structures, target: MolecularSystem) -> Structures:
-    """The same, which say so where they are another isomer than the system's structure; of exact lifts, where all are.
-
-    The model is of that isomer then, and no other is drawn.
-    """
-    there = found.positions[np.isfinite(found.energies)]
-    labels = target.slow.atoms if isinstance(target.slow, Torsions) else None
-    for what, others in other_isomers(target.topology, target.positions, there, labels).items():
-        if found.log_weights is None or others.all():
-            reason = f"{others.sum()} of {len(found)} structures are another isomer than the system's"
-            return replace(found, guarantee=f"{reason} ({what} is the other way around): give a model of this isomer")
-    return found
-
-
 def _target_of(
     system: Any,
     model: LiftingModel | InvertibleGenerator,
@@ -418,8 +418,7 @@ def structures_at(
         if solute is None or reason is None:
             model = fitted_to(model, target, may_differ)
             of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
-            lifted = _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
-            return _of_isomer(lifted, target)
+            return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
         dynamics = RestrainedDynamics.of(
             target, force_constants=force_constants, time_step=time_step, platform=platform
         )

@@ -21,7 +21,6 @@ from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError, checked
 from ..reference.chart import chart_for
 from ..system.bonds import check_lengths, count_molecules
-from ..system.context_check import SINGLE, TOLERANCE
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..units import FloatArray, IntArray, numbers, whole_number
@@ -218,6 +217,8 @@ class _Windows:
 
     def _check_energies(self, frames: Frames) -> None:
         """See that frames have the energies of the system, which no result counts, like the choice of a platform."""
+        from ..system.context_check import SINGLE, TOLERANCE
+
         energy = PotentialEnergy(self.system.system, self.dynamics.platform)
         for i in np.unique(frames.window, return_index=True)[1]:
             before = frames.energies[i]

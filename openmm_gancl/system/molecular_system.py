@@ -109,7 +109,21 @@ def _check_in_no_line(slow: Torsions, positions: FloatArray) -> None:
             )
 
 
-def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinates:
+def _check_nearest_images(slow: Torsions, topology: Any, system: Any, positions: FloatArray) -> None:
+    """See that molecules that share a torsion are where their periodic box has them nearest to each other."""
+    box, molecules = numbers(system.getDefaultPeriodicBoxVectors()), molecule_numbers(topology)
+    for name, atoms in zip(slow.names, slow.atoms, strict=True):
+        steps = np.diff(positions[atoms], axis=0) @ np.linalg.inv(box)
+        far = (np.abs(steps) > 0.5).any(axis=1) & (np.diff(molecules[atoms]) != 0)
+        if far.any():
+            one, other = atoms[far.argmax() + np.arange(2)]
+            raise InputError(
+                f"label {name} is across atoms {one} and {other} of two molecules that are nearer in another periodic "
+                "image: put the molecules beside each other, in one image"
+            )
+
+
+def _checked_slow(slow: SlowCoordinates, topology: Any, system: Any, positions: FloatArray) -> SlowCoordinates:
     if len(set(slow.names)) < len(slow.names):
         raise InputError(f"labels share a name ({', '.join(slow.names)}): give each its own")
     used: Any = []
@@ -126,27 +140,13 @@ def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinat
             )
     if isinstance(slow, Torsions):
         _check_in_no_line(slow, positions)
+        if system.usesPeriodicBoundaryConditions():
+            _check_nearest_images(slow, topology, system, positions)
     if isinstance(slow, ModuleCoordinates):
         slow.check(positions)
     if not np.isfinite(slow.transform(positions[None])).all():
         raise InputError(f"labels {', '.join(slow.names)} are not finite at the structure: check their atoms")
     return slow
-
-
-def _check_nearest_images(slow: SlowCoordinates, topology: Any, system: Any, positions: FloatArray) -> None:
-    """See that molecules that share a torsion are where a periodic box has them nearest to each other."""
-    if not (isinstance(slow, Torsions) and system.usesPeriodicBoundaryConditions()):
-        return
-    box, molecules = numbers(system.getDefaultPeriodicBoxVectors()), molecule_numbers(topology)
-    for name, atoms in zip(slow.names, slow.atoms, strict=True):
-        steps = np.diff(positions[atoms], axis=0) @ np.linalg.inv(box)
-        far = (np.abs(steps) > 0.5).any(axis=1) & (np.diff(molecules[atoms]) != 0)
-        if far.any():
-            one, other = atoms[far.argmax() + np.arange(2)]
-            raise InputError(
-                f"label {name} is across atoms {one} and {other} of two molecules that are nearer in another periodic "
-                "image: put the molecules beside each other, in one image"
-            )
 
 
 def _checked_force_constants(force_constants: Any, slow: SlowCoordinates) -> FloatArray:
@@ -220,15 +220,16 @@ def target_of(system: Any, barostat: bool = False) -> Any:
     return system
 
 
-def _check_barostats(system: Any, temperature: float) -> None:
-    """See that barostats of a target have its temperature."""
-    for force in system.getForces():
+def _checked_barostats(target: Any, temperature: float) -> Any:
+    """A target whose barostats have its temperature."""
+    for force in target.getForces():
         # no other force of a target has one
         if hasattr(force, "getDefaultTemperature") and abs(number(force.getDefaultTemperature()) - temperature) > 1e-3:
             raise InputError(
                 f"the {type(force).__name__} is of {number(force.getDefaultTemperature()):g} K and the temperature is "
                 f"{temperature:g} K, so that volumes would be of neither: give both the same"
             )
+    return target
 
 
 def _copied_topology(topology: Any) -> Any:
@@ -284,17 +285,13 @@ def system_from_objects(
         raise InputError(f"given are {kinds}: give an OpenMM Topology and a System, in this order")
     positions = _checked_positions(positions, system.getNumParticles(), topology.getNumAtoms())
     _check_objects(topology, system, positions, number(time_step))
-    target = target_of(system, barostat)
-    _check_barostats(target, number(temperature))
-    slow = _checked_slow(slow, positions)
-    _check_nearest_images(slow, topology, target, positions)
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),
-        system=target,
+        system=_checked_barostats(target_of(system, barostat), number(temperature)),
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
-        slow=slow,
+        slow=_checked_slow(slow, topology, system, positions),
         force_constants=_checked_force_constants(force_constants, slow),
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
         basins=tuple(basin.over(slow.names, slow.periods) for basin in basins),

@@ -281,9 +281,9 @@ def test_windows_of_another_isomer_are_a_doubt(alanine):
 
 def test_positions_in_angstrom_are_refused(alanine):
     """Those of windows were minimised to the mirror image, those of swarms exploded at the labels asked for."""
-    simulation, far = simulation_of(alanine), 10.0 * alanine.positions
+    simulation, near, far = simulation_of(alanine), alanine.positions, 10.0 * alanine.positions
     calls = (
-        lambda: sample_windows(simulation, LABELS[:1], slow=alanine.slow, starts=far[None], **QUICK),
+        lambda: sample_windows(simulation, LABELS[:2], slow=alanine.slow, starts=np.stack([near, far]), **QUICK),
         lambda: sample_windows(alanine, LABELS[:1], starts=Walkers(far[None]), **QUICK),
         lambda: sample_swarm(alanine, far[None], 2, platform="Reference"),
         lambda: sample_langevin(alanine, 2, n_frames=1, start=far, platform="Reference"),

@@ -159,17 +159,18 @@ def check_no_force_left_out(simulation: Any) -> None:
     if groups & ALL_GROUPS == ALL_GROUPS:  # a System's list of forces takes longer to make than a small one's energy
         return
     for force in simulation.system.getForces():
-        kind, used = type(force).__name__, {force.getForceGroup()}
-        if isinstance(force, openmm.NonbondedForce):
-            used |= {force.getReciprocalSpaceForceGroup()} - {-1}  # that of the force
-        if left_out := [group for group in used if not groups >> group & 1]:
-            if kind.endswith(WITHOUT_ENERGY):
-                continue
-            raise InputError(
-                f"the integrator leaves force groups out (group {left_out[0]}, of a {kind}), so its target is not the "
-                "System's: set its integration force groups to all, or give an integrator that steps by that group the "
-                "group too"
-            )
+        kind, used = type(force).__name__, [force.getForceGroup()]
+        if kind.endswith(WITHOUT_ENERGY):
+            continue
+        if isinstance(force, openmm.NonbondedForce) and force.getReciprocalSpaceForceGroup() >= 0:
+            used.append(force.getReciprocalSpaceForceGroup())
+        for group in used:
+            if not groups >> group & 1:
+                raise InputError(
+                    f"the integrator leaves force groups out (group {group}, of a {kind}), so its target is not the "
+                    "System's: set its integration force groups to all, or give an integrator that steps by that group "
+                    "the group too"
+                )
 
 
 def degrees_of_freedom(system: Any) -> int:

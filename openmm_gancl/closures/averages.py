@@ -1,6 +1,6 @@
 """Averages of observables over weighted lifts: at single labels, as functions of the label, and over all labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -171,17 +171,21 @@ def conditional_average(ensemble: Ensemble, observable: Observable) -> Condition
     """The average of an observable given the label, as a smooth function of it, fitted to all lifts.
 
     Args:
-        ensemble: lifts at any labels.
+        ensemble: lifts at any labels; those outside the domain are left out.
         observable: a function of positions.
 
     Raises:
         InputError: the observable is not one.
     """
+    ensemble = ensemble.within_domain()
     values, ok = observe(ensemble, observable), ensemble.ok
     weights = (ensemble.share_of_each * ensemble.ratios)[ok]
     with threadpool_limits(1, user_api="blas"):
         tables = LabelTables(LabelFunctions(ensemble.slow), ensemble.labels[ok])
         fits = [fit_smooth(tables, column, weights) for column in values[ok].T]
+        fitted = np.stack([tables.combine(fit.coefficients) for fit in fits], axis=1)
+    counted = ensemble.counted_as_one(weights[:, None] * (values[ok] - fitted))
+    fits = [replace(fit, covariance=n * fit.covariance) for fit, n in zip(fits, counted, strict=True)]
     return ConditionalAverage(ensemble.slow, tuple(fits), ensemble.labels[ok])
 
 
@@ -200,7 +204,8 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
         average and error, one sigma, shape=(m,) each.
 
     Raises:
-        InputError: the observable is not one; or more than two labels whose density is not known.
+        InputError: the observable is not one; more than two labels whose density is not known; or fewer than ten
+            effective configurations.
     """
     values = observe(ensemble, observable)
     if ensemble.log_label_density is None:
@@ -210,8 +215,14 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
         logs = np.where(ensemble.ok, ensemble.log_weights - ensemble.log_label_density, -np.inf) + log_shares
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
+    if (effective := 1 / (weights**2).sum()) < FEWEST_EFFECTIVE:
+        raise InputError(
+            f"the weights leave {effective:.1f} effective configurations, of which no error is told: lift more, or "
+            "train with more frames"
+        )
     mean = weights @ values
-    return mean, np.sqrt((weights[:, None] ** 2 * (values - mean) ** 2).sum(axis=0))
+    pulls = weights[:, None] * (values - mean)
+    return mean, np.sqrt(ensemble.counted_as_one(pulls) * (pulls**2).sum(axis=0))
 
 
 def _integrated(ensemble: Ensemble, values: FloatArray) -> tuple[FloatArray, FloatArray]:

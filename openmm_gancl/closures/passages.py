@@ -30,10 +30,11 @@ class PassageTimes:
 def passage_times(labels: FloatArray, interval: float, first: Basin, second: Basin) -> PassageTimes:
     """Count passages: the time that the last basin was the first, over the passages from it, and the other way.
 
-    Frames before a copy is in either basin are left out. A passage there and back between two frames is not seen.
+    Frames before a copy is in either basin are left out, and so are those after a frame that is NaN, until it is in
+    one again. A passage there and back between two frames is not seen.
 
     Args:
-        labels: shape=(n_frames, n_copies, d).
+        labels: shape=(n_frames, n_copies, d); NaN where a copy has ended, or its run failed.
         interval: ps from frame to frame.
         first: a basin.
         second: another.
@@ -47,8 +48,9 @@ def passage_times(labels: FloatArray, interval: float, first: Basin, second: Bas
     inside = [basin.contains(labels.reshape(-1, d)).reshape(n_frames, n_copies) for basin in (first, second)]
     if (inside[0] & inside[1]).any():
         raise InputError(f"basins {first.name} and {second.name} overlap: give two that do not")
-    last = np.where(inside[0], 0, np.where(inside[1], 1, -1))
-    seen = np.where(last >= 0, np.arange(n_frames)[:, None], 0)
+    lost = np.isnan(labels).any(axis=2)
+    last = np.select([inside[0], inside[1], lost], [0, 1, -2], -1)
+    seen = np.where(last != -1, np.arange(n_frames)[:, None], 0)
     np.maximum.accumulate(seen, axis=0, out=seen)
     last = np.take_along_axis(last, seen, axis=0)
     times = np.stack([(last[:-1] == side).sum(axis=0) for side in (0, 1)]) * interval

@@ -143,7 +143,8 @@ class Closures:
         record, trial = self.record, "a trial, " if self.trial else ""
         lines = [f"{trial}not to be trusted: {doubt}" for doubt in self.doubts]
         test, energy = record["mean_force"], record["potential_energy"]
-        lines.append(f"mean potential energy      {energy['mean']:.2f} +- {energy['error']:.2f} kJ/mol")
+        if energy["mean"] is not None:
+            lines.append(f"mean potential energy      {energy['mean']:.2f} +- {energy['error']:.2f} kJ/mol")
         if test is not None:
             lines.append(
                 f"mean force against weights {test['rms']:.3f} kT (z = {test['z']:+.1f}, beyond 4: not to be trusted)"
@@ -152,7 +153,7 @@ class Closures:
             found = record["dynamics"]
             lines.append(f"model                      {found['model']}: {found['why']}")
             lines.append(f"lag                        {found['lag']:.3g} to {found['last']:.3g} ps")
-            scales = ", ".join(f"{scale:.3g}" for scale in found["time_scales"])
+            scales = ", ".join(f"{scale:.3g}" for scale in found["time_scales"]) or "no"
             limit = " (in the limit of high friction)" if found["inertial"] else ""
             lines.append(f"time scales                {scales} ps{limit}")
             for row in found["passages"]:
@@ -223,7 +224,7 @@ class Models:
         """Sentences, why the model in use is not to be trusted."""
         if self.inertial is None:
             return self.overdamped.doubts()
-        return [*self.inertial.doubts(), *self.overdamped.doubts_of_runs()]
+        return self.inertial.doubts()
 
 
 def _dynamics(run: Run, regression: LabelRegression, model: InvertibleGenerator, options: ClosureOptions) -> Models:
@@ -329,7 +330,8 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         energies = _energies(run, ensemble)
         average = conditional_average(ensemble, energies)
         edges, values, errors = average.on_grid()
-        mean, error = ensemble_average(ensemble, energies)
+        unknown = np.full((2, 1), np.nan)
+        mean, error = _or_doubt(lambda: ensemble_average(ensemble, energies), doubts) or unknown
         done(1)
         test = _or_doubt(lambda: closure_test(ensemble), doubts)
         done(2)
@@ -349,7 +351,7 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         )
     if found is not None:
         in_use = found.overdamped.model if found.inertial is None else found.inertial.model.overdamped
-        slowest = relaxations(in_use, 3)
+        slowest = _or_doubt(partial(relaxations, in_use, 3), doubts) or Relaxations.none(in_use)
         arrays |= _dynamics_arrays(run, found.overdamped, in_use, slowest)
         found.overdamped.model.save(out / REDUCED_MODEL)
         if found.inertial is not None:

@@ -99,6 +99,7 @@ def test_a_fit_has_the_friction_that_the_runs_were_made_with(runs):
     assert not found.doubts() and 0.7 < found.misfit < 1.3 and found.deviation < 0.1
     assert found.model.velocity_covariance[0, 0] == pytest.approx(COVARIANCE, rel=0.1)
     assert found.model.friction[0, 0] == pytest.approx(FRICTION, rel=0.2)
+    assert "of the runs of a label left the domain" in replace(found, left=0.3).doubts()[0]
     # an overdamped one has no plateau
     known = type("Known", (), {"log_density": staticmethod(lambda places: -energy(places))})
     assert any("no plateau" in doubt for doubt in effective_dynamics(swarm, LINE, starts, known, 300.0).doubts())

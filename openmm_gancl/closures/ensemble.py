@@ -15,6 +15,7 @@ from ..lifting.lifts import Lifts
 from ..lifting.mean_forces import slopes_of
 from ..lifting.rounds import round_shares
 from ..lifting.surface import weighted_ends
+from ..system.bonds import check_in_one_piece
 from ..system.molecular_system import MolecularSystem
 from ..trajectories.blocks import series_inefficiency
 from ..units import BoolArray, FloatArray, IntArray, numbers
@@ -140,13 +141,14 @@ class Ensemble:
             log_weights: shape=(n,), to the equilibrium; equal weights by default.
 
         Raises:
-            InputError: arrays that do not fit.
+            InputError: arrays that do not fit, or positions that are cut by a periodic box, or not in nm.
         """
         positions = numbers(positions)
         if positions.ndim != 3 or positions.shape[1:] != (system.n_atoms, 3):
             raise InputError(f"positions have shape {positions.shape}: give (n, {system.n_atoms}, 3)")
         n = len(positions)
         weights = np.zeros(n) if log_weights is None else numbers(log_weights)
+        check_in_one_piece(system.topology, positions, system.positions)
         labels = system.slow.transform(positions)
         return cls(positions, labels, weights, np.zeros(n), system.slow, system, in_time=True)
 

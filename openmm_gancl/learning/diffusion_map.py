@@ -200,10 +200,8 @@ class DiffusionMap:
         kept = same = np.arange(len(points))
         if self._metric is None:
             kept, same = distinct(points)
-            points, frame_weights = (
-                checked_points(points[kept], self.n_coordinates + 3),
-                np.bincount(same, frame_weights),
-            )
+            points = checked_points(points[kept], self.n_coordinates + 3)
+            frame_weights = np.bincount(same, weights=frame_weights).astype(float)
         self.landmarks_, self._mass = self._landmarks(points, frame_weights)
         self._points = points[self.landmarks_]
         if self._metric is not None:

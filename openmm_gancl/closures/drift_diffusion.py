@@ -186,13 +186,9 @@ def effective_dynamics(
     d, times = len(slow.names), swarm.times[1:]
     if d not in GRID:
         raise InputError(f"a reduced model over {d} coordinates is not supported: choose one or two labels")
-    if len(times) < FEWEST_FRAMES:
-        raise InputError(f"runs of {len(times)} frames have too few lags: give at least {FEWEST_FRAMES}")
-    if lag is not None and not 0 <= lag <= 0.75 * times[-1]:
-        raise InputError(
-            f"a lag of {lag:g} ps for runs of {times[-1]:g} ps: give one from zero to three quarters of them"
-        )
-    _check_surface(free_energy, slow, temperature)
+    _check_lags(times, lag)
+    if isinstance(free_energy, FreeEnergySurface):
+        _check_surface(free_energy, slow, temperature)
     runs = RunsByLabel.of(swarm, slow, labels, log_weights)
     found = runs.labels
     fitter = DiffusionFitter(slow, found, runs.groups, times, free_energy, temperature, bins or GRID[d])
@@ -218,15 +214,23 @@ def effective_dynamics(
     )
 
 
-def _check_surface(free_energy: FreeEnergySurface | LabelRegression, slow: SlowCoordinates, temperature: float) -> None:
-    """Refuse a surface of another temperature, or of the coordinates in other units or in another order."""
-    if not isinstance(free_energy, FreeEnergySurface):
-        return
-    if not np.isclose(free_energy.temperature, temperature, rtol=1e-3):
+def _check_lags(times: FloatArray, lag: float | None) -> None:
+    """Refuse runs of few frames, and a lag that they do not have."""
+    if len(times) < FEWEST_FRAMES:
+        raise InputError(f"runs of {len(times)} frames have too few lags: give at least {FEWEST_FRAMES}")
+    if lag is not None and not 0 <= lag <= 0.75 * times[-1]:
         raise InputError(
-            f"the surface is of {free_energy.temperature:g} K, the runs of {temperature:g} K: give a surface of theirs"
+            f"a lag of {lag:g} ps for runs of {times[-1]:g} ps: give one from zero to three quarters of them"
         )
-    check_surface_axes(free_energy, slow)
+
+
+def _check_surface(surface: FreeEnergySurface, slow: SlowCoordinates, temperature: float) -> None:
+    """Refuse a surface of another temperature, or of the coordinates in other units or in another order."""
+    if not np.isclose(surface.temperature, temperature, rtol=1e-3):
+        raise InputError(
+            f"the surface is of {surface.temperature:g} K, the runs of {temperature:g} K: give a surface of theirs"
+        )
+    check_surface_axes(surface, slow)
 
 
 def _until_forgotten(fitter: DiffusionFitter, wanted: int | None) -> DiffusionFitter:

@@ -9,6 +9,7 @@ exp(eps L). What L is depends on ``alpha``, which says how much of the density q
     1      Laplace-Beltrami, no drift                                geometry, whatever the sampling
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -259,6 +260,14 @@ class DiffusionMap:
         graph.data *= graph.data > MIN_KERNEL_VALUE
         graph.eliminate_zeros()
         _check_connected(graph)
+        matter = float(graph.sum() / n)
+        if given and matter < min(MIN_NEIGHBOURS, 0.5 * n):
+            warnings.warn(
+                f"not to be trusted: at a bandwidth of {self.bandwidth_:.3g} only {matter:.1f} neighbours of a frame "
+                f"matter, so that rates and coordinates depend on which frames there are: give auto (here "
+                f"{self.curve_.best:.3g}), or so much that {MIN_NEIGHBOURS:g} matter",
+                stacklevel=3,
+            )
         self._density = np.asarray(graph @ self._mass)
         self._eigenvectors(graph)
 

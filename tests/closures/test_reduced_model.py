@@ -279,3 +279,17 @@ def test_a_copy_that_is_lost_counts_no_more():
     ended = np.stack([[-1.0, 0, 1, -1], [-1.0, np.nan, np.nan, np.nan]], axis=1)[:, :, None]
     assert passage_times(ended, 0.5, LEFT, RIGHT).mean[0] == 3 * 0.5
     assert passage_times(np.nan_to_num(ended), 0.5, LEFT, RIGHT).mean[0] == 5 * 0.5
+
+
+def test_a_number_of_passages_that_depends_on_the_interval_is_a_doubt(line):
+    """Between halves of the line, which touch, paths cross again and again; between frames far apart they are lost."""
+    frames = line.simulate(np.full((100, 1), -1.0), 15_000, 0.004, stride=5, seed=1)
+    halves = [gancl.Basin("left", ([[-1.6, 0.0]],)), gancl.Basin("right", ([[0.0, 1.6]],))]
+    exact = mean_passage_times(line, LEFT, RIGHT)[0]
+    right, touching = passage_times(frames, 0.02, LEFT, RIGHT), passage_times(frames, 0.02, *halves)
+    assert abs(right.mean[0] - exact) < z_limit(1) * right.error[0] and not right.doubts()
+    assert not passage_times(frames[::10], 0.2, LEFT, RIGHT).doubts()
+    assert touching.mean[0] < exact / 3
+    assert "their number depends on the interval: basins are so near" in touching.doubts()[0]
+    sparse = passage_times(frames[::300], 6.0, LEFT, RIGHT)
+    assert sparse.mean[0] > 1.5 * exact and "of" in sparse.doubts()[0]

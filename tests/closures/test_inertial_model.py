@@ -122,6 +122,7 @@ def test_passage_times_are_those_that_are_counted(friction):
     frames = model.simulate(np.full((1000, 1), -1.0), 12_500, 0.02, stride=5, seed=2)
     counted = passage_times(frames[500:], 0.1, LEFT, RIGHT)
     assert not found.doubts() and found.between < 0.01 and counted.counts.min() > 200
+    assert "have errors of 30%" in replace(found, error=0.3 * found.mean).doubts()[0]
     z = (found.mean - counted.mean) / np.hypot(found.error, counted.error)
     assert np.abs(z).max() < z_limit(4), (found, counted)
     limit = mean_passage_times(model.overdamped, LEFT, RIGHT)

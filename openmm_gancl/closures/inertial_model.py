@@ -137,7 +137,7 @@ class InertialModel:
         """
         model, d = self.overdamped, len(self.overdamped.names)
         starts = np.asarray(numbers(starts), dtype=float).reshape(-1, d)
-        cells = model.cells_of(starts) if np.isfinite(starts).all() else np.array([-1])
+        cells = model.cells_of(starts)
         if not len(starts) or (cells < 0).any() or not model.known.ravel()[cells].all():
             raise InputError("a start lies outside the domain, or where the free energy is not known: start elsewhere")
         n_steps, stride = whole_number("n_steps", n_steps), whole_number("stride", stride)

@@ -63,6 +63,9 @@ N_LABELS, N_RUNS = {1: 15, 2: 20}, {1: 100, 2: 50}
 SHORTEST, LONGEST = 0.4, 1.0
 """ps, of runs whose length is not given."""
 
+FEWEST_STARTS = 10.0
+"""Effective structures of a label, at which its runs begin: with fewer what is fast is not in equilibrium."""
+
 N_COMPARED = 4
 """Labels of the table of consistency."""
 
@@ -204,10 +207,12 @@ class Models:
     Attributes:
         overdamped: with the evidence of a plateau.
         inertial: None where the other serves.
+        starts: effective number of structures that the runs of a label began at, the fewest.
     """
 
     overdamped: EffectiveDynamics
     inertial: InertialFit | None
+    starts: float
 
     @property
     def why(self) -> str:
@@ -222,9 +227,28 @@ class Models:
 
     def doubts(self) -> list[str]:
         """Sentences, why the model in use is not to be trusted."""
-        if self.inertial is None:
-            return self.overdamped.doubts()
-        return self.inertial.doubts()
+        doubts = self.overdamped.doubts() if self.inertial is None else self.inertial.doubts()
+        if self.starts < FEWEST_STARTS:
+            doubts.append(
+                f"runs of a label began at {self.starts:.1f} effective structures alone, so few have weight there: "
+                "raise `max_evaluations`"
+            )
+        return doubts
+
+
+def effective_starts(positions: FloatArray, labels: FloatArray) -> float:
+    """How many structures the runs of a label began at, the fewest: of those kept by weight some may be the same.
+
+    Args:
+        positions: shape=(n, n_atoms, 3), nm.
+        labels: shape=(n, d), requested.
+    """
+    found = np.inf
+    for label in np.unique(labels, axis=0):
+        mine = positions[(labels == label).all(axis=1)]
+        counts = np.unique(mine.reshape(len(mine), -1), axis=0, return_counts=True)[1]
+        found = min(found, float(counts.sum() ** 2 / (counts**2).sum()))
+    return found
 
 
 def _dynamics(run: Run, regression: LabelRegression, model: InvertibleGenerator, options: ClosureOptions) -> Models:
@@ -256,7 +280,8 @@ def _dynamics(run: Run, regression: LabelRegression, model: InvertibleGenerator,
     inertia = options.model == "inertial" or (
         options.model == "auto" and options.dynamics == "langevin" and not found.scan.has_plateau
     )
-    return Models(found, fit_inertial_model(*of_runs, seed=run.seed(STAGE, "inertia")) if inertia else None)
+    fitted = fit_inertial_model(*of_runs, seed=run.seed(STAGE, "inertia")) if inertia else None
+    return Models(found, fitted, effective_starts(lifts.positions[kept], lifts.labels[kept]))
 
 
 def _passages(run: Run, found: Models, first: Basin, second: Basin, doubts: list[str]) -> FloatArray:

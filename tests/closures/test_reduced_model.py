@@ -281,6 +281,14 @@ def test_a_copy_that_is_lost_counts_no_more():
     assert passage_times(np.nan_to_num(ended), 0.5, LEFT, RIGHT).mean[0] == 5 * 0.5
 
 
+def test_a_label_that_is_none_has_no_cell(torus):
+    """Of a run that failed; on a circle NaN would be in some cell all the same."""
+    labels = np.array([[0.1, 0.2], [np.nan, 0.2], [0.1, np.inf]])
+    assert (torus.cells_of(labels) >= 0).tolist() == [True, False, False]
+    with pytest.raises(InputError, match="2 of 3 frames lie where the reduced model knows nothing"):
+        projected(torus, torus.energy, labels)
+
+
 def test_a_number_of_passages_that_depends_on_the_interval_is_a_doubt(line):
     """Between halves of the line, which touch, paths cross again and again; between frames far apart they are lost."""
     frames = line.simulate(np.full((100, 1), -1.0), 15_000, 0.004, stride=5, seed=1)

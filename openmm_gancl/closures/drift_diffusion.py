@@ -172,7 +172,8 @@ def effective_dynamics(
         swarm: several runs of each label, from weighted lifts there.
         slow: one or two slow coordinates.
         labels: shape=(n, d), of the lifts that the runs began at.
-        free_energy: a surface, or the regression of the lifts' weights (`Ensemble.weight_regression`).
+        free_energy: a surface, unknown bins of which are walls; or the regression of the lifts' weights
+            (`Ensemble.weight_regression`), which goes on where no lifts are.
         temperature: K.
         log_weights: shape=(n,), of these lifts; equal by default, as of lifts kept by weight.
         lag: ps, the first lag, in place of the plateau's beginning.

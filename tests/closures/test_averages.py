@@ -98,13 +98,28 @@ def exact_equilibrium():
 
 
 @pytest.mark.parametrize("fixture", ["ensemble", "at_labels"])
-def test_averages_over_all_labels(fixture, request):
+def test_averages_over_all_labels(fixture, request, monkeypatch):
     """With a known density of labels, and from the integral over labels of one's own choice; and the twin."""
     lifts = request.getfixturevalue(fixture)
     mean, error = ensemble_average(lifts, equilibrium)
     assert np.abs((mean - exact_equilibrium()) / error).max() < z_limit(6)
+    # without weights as much as anywhere is beyond the last labels
+    monkeypatch.setattr("openmm_gancl.closures.averages.MOST_FAR", 0.05)
     dropped, error = ensemble_average(without_weights(lifts), equilibrium)
     assert np.abs((dropped - exact_equilibrium()) / error).max() > 2 * z_limit(6)
+
+
+def test_labels_that_leave_out_a_well_have_no_average_over_all(at_labels, monkeypatch):
+    """The twin goes on there by its prior."""
+    left = at_labels.select(at_labels.labels[:, 0] < 0.3)
+    with pytest.raises(InputError, match=r"of the density of labels lies, as far as can be told, where there are no"):
+        ensemble_average(left, equilibrium)
+    gap = at_labels.select(np.abs(at_labels.labels[:, 0]) > 0.3)
+    mean, error = ensemble_average(gap, equilibrium)
+    assert np.abs((mean - exact_equilibrium()) / error).max() < z_limit(3)
+    monkeypatch.setattr("openmm_gancl.closures.averages.MOST_FAR", 1.0)
+    mean, error = ensemble_average(left, equilibrium)
+    assert np.abs((mean - exact_equilibrium()) / error).max() > 2 * z_limit(3)
 
 
 def test_error_bars_cover():

@@ -15,7 +15,7 @@ from ..lifting.lifts import Lifts
 from ..lifting.mean_forces import slopes_of
 from ..lifting.rounds import round_shares
 from ..lifting.surface import weighted_ends
-from ..system.bonds import check_in_one_piece
+from ..system.bonds import check_in_one_piece, check_lengths
 from ..system.molecular_system import MolecularSystem
 from ..trajectories.blocks import series_inefficiency
 from ..units import BoolArray, FloatArray, IntArray, numbers
@@ -148,6 +148,7 @@ class Ensemble:
             raise InputError(f"positions have shape {positions.shape}: give (n, {system.n_atoms}, 3)")
         n = len(positions)
         weights = np.zeros(n) if log_weights is None else numbers(log_weights)
+        check_lengths(system.topology, system.system, positions)
         check_in_one_piece(system.topology, positions, system.positions)
         labels = system.slow.transform(positions)
         return cls(positions, labels, weights, np.zeros(n), system.slow, system, in_time=True)

@@ -126,8 +126,10 @@ class PotentialEnergy:
     def __init__(self, system: openmm.System, platform: str):
         self._context = make_context(system, openmm.LangevinMiddleIntegrator(300, 1, 0.001), platform, 1)
 
-    def __call__(self, positions: FloatArray) -> float:
-        """kJ/mol at positions, shape=(n_atoms, 3), nm."""
+    def __call__(self, positions: FloatArray, box: FloatArray | None = None) -> float:
+        """kJ/mol at positions, shape=(n_atoms, 3), nm, in a box, shape=(3, 3), nm; the System's by default."""
+        if box is not None:
+            self._context.setPeriodicBoxVectors(*box)
         self._context.setPositions(positions)
         return number(self._context.getState(energy=True).getPotentialEnergy())
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions
 from ..errors import InputError, checked
-from ..sampling.frames import Frames
+from ..sampling.frames import Frames, check_frames_of
 from ..sampling.windows import check_continued, sample_windows
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
@@ -17,6 +17,7 @@ from ..trajectories.observations import Observations
 from ..trajectories.series import Series
 from ..trajectories.umbrella import UmbrellaWindows, WindowForm
 from ..units import FloatArray, IntArray, thermal_energy
+from .frame_doubts import frame_doubts, frame_notes
 from .from_trajectories import TrajectoryAnalysis, analyse
 from .surface import FreeEnergySurface
 
@@ -43,7 +44,14 @@ def _observations(
     force_constants = np.repeat(frames.force_constants[None], len(windows), axis=0)
     table = UmbrellaWindows(tuple(f"window {k}" for k in windows), frames.labels[first], force_constants, form)
     return Observations(
-        series, n_surface, system.temperature, windows=table, restrained=tuple(range(d)), free_energies=free_energies
+        series,
+        n_surface,
+        system.temperature,
+        windows=table,
+        restrained=tuple(range(d)),
+        free_energies=free_energies,
+        notes=frame_notes(system),
+        doubts=frame_doubts(system, frames),
     )
 
 
@@ -86,6 +94,7 @@ def analyse_windows(
     system = as_system(system, slow, temperature=temperature)
     if isinstance(system.slow, ModuleCoordinates):
         raise InputError("windows over learned labels are joined by the lifts' own surface: give torsions or particles")
+    check_frames_of(frames, system)
     n_surface, d = min(n_surface, len(system.slow.names)), len(system.slow.names)
     own = system.basins if d == n_surface else ()
     return analyse(
@@ -95,6 +104,11 @@ def analyse_windows(
         basins=own if basins is None else basins,
         seed=seed,
     )
+
+
+def _check_error(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise InputError(f"`{name}` is {value}: give a positive error in kT")
 
 
 @checked
@@ -109,6 +123,8 @@ def median_error(analysis: TrajectoryAnalysis, below: float = LOW) -> float:
 def frames_needed(analysis: TrajectoryAnalysis, target_error: float, below: float = LOW) -> IntArray:
     """Frames that each window still needs until the surface's error near it is the target, shape=(n_windows,).
 
+    Windows that overlap with no other are left out: ``analysis.windows.kept`` says which these are.
+
     An error goes with the root of the frames: those that a window has, without what was cut, grow by the squared ratio
     of the error at its centre, where the surface is low, to the target. What overlap or slow motions would still change
     is not foreseen.
@@ -117,8 +133,13 @@ def frames_needed(analysis: TrajectoryAnalysis, target_error: float, below: floa
         analysis: of `analyse_windows`.
         target_error: kT.
         below: kT; windows whose centre is higher need nothing.
+
+    Raises:
+        InputError: an error that cannot be, or an analysis of no windows.
     """
-    assert analysis.windows is not None
+    _check_error("target_error", target_error)
+    if analysis.windows is None:
+        raise InputError("the analysis is of no windows: give one of `analyse_windows`")
     weights, surface, kT = analysis.windows, analysis.surface, thermal_energy(analysis.surface.temperature)
     places = [
         np.clip(np.searchsorted(edges, wrapped, side="right") - 1, 0, len(edges) - 2)
@@ -195,8 +216,7 @@ def sample_until(
         InputError: as `sample_windows` and `analyse_windows` do, an error that cannot be, and other windows than those
             to be continued.
     """
-    if not (np.isfinite(until) and until > 0):
-        raise InputError(f"`until` is {until}: give a positive error in kT")
+    _check_error("until", until)
     stride = max(steps_per_window // frames_per_window, 1)
     target = as_system(system, slow, temperature=options.get("temperature"))
     if continued is None:

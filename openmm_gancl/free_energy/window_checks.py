@@ -83,13 +83,15 @@ def _strain_along(weights: WindowWeights, i: int, name: str) -> tuple[list[str],
     known = (weights.windows.force_constants[:, i] > 0) & (expected > 0) & (strain > 0)
     if known.sum() < 2:
         return [], []
-    ratios = np.log(strain[known] / expected[known])
+    ratios, errors = np.log(strain[known] / expected[known]), _ratio_errors(weights, known)
     along = f" along {name}" if weights.strain.shape[1] > 1 else ""
     doubts = [
         *_odd_window(weights, np.flatnonzero(known), ratios, along),
         *_unlike_windows(weights, np.flatnonzero(known), ratios, along),
     ]
-    limit = max(MAX_STRAIN_DEVIATION, STRAIN_ERRORS * float(ratios.std(ddof=1)) / np.sqrt(len(ratios)))
+    # of few windows the spread is known badly
+    error = max(float(ratios.std(ddof=1)) / np.sqrt(len(ratios)), float(np.linalg.norm(errors)) / len(ratios))
+    limit = max(MAX_STRAIN_DEVIATION, STRAIN_ERRORS * error)
     median = float(np.median(strain[known]))
     if abs(ratios.mean()) > limit:
         return [], [

@@ -18,7 +18,7 @@ from ..coordinates.residues import from_openmm
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, slow_from_description
 from ..coordinates.torch_modules import features_module
 from ..errors import InputError, checked, first_line
-from ..system.bonds import check_in_one_piece
+from ..system.bonds import check_in_one_piece, check_lengths
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray, numbers
 from .diffusion_map import MAX_DENSE_POINTS, DiffusionMap, distinct
@@ -151,6 +151,7 @@ def learn_slow_coordinates(
     topology, positions = from_openmm(system.topology), numbers(positions)
     if positions.ndim != 3 or positions.shape[1:] != (system.n_atoms, 3):
         raise InputError(f"positions have shape {positions.shape}: give (n, {system.n_atoms}, 3)")
+    check_lengths(system.topology, system.system, positions)
     check_in_one_piece(system.topology, positions, system.positions)
     features = features or Features((heavy_atom_distances(topology),))
     frames = mdtraj.Trajectory(positions.astype(np.float32), topology)

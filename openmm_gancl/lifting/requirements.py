@@ -18,7 +18,7 @@ from ..system.context_check import check_is_simulation
 from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
 from ..system.one_molecule import BONDED_ACROSS
 from ..system.simulation import system_from_simulation
-from ..system.thermostat import check_one_temperature, integrated_groups, temperature_of
+from ..system.thermostat import check_no_force_left_out, check_one_temperature, temperature_of
 from ..units import IntArray, masses_of
 
 ALTERNATIVE = "umbrella windows (gancl.sample_windows)"
@@ -28,9 +28,6 @@ ENERGY_TOLERANCE = 1e-3
 """kT by which a turned and shifted molecule may differ."""
 
 Model = TypeVar("Model", bound=LiftingModel | InvertibleGenerator)
-
-ALL_GROUPS = 2**32 - 1
-"""Force groups of an integrator that leaves none out."""
 
 TRIAL_SHIFTS = (0.4, 2.0, 10.0, 50.0)
 """nm: a wall, or a droplet's, is flat near the structure and steep further away."""
@@ -163,24 +160,7 @@ def check_simulation(simulation: Any, molecule: IntArray | None = None) -> None:
     check_is_simulation(simulation)
     if reason := why_not_exact(simulation.system, simulation.topology, molecule):
         raise InputError(reason)
-    _refuse_left_out(simulation, integrated_groups(simulation.integrator))
-
-
-def _check_groups(simulation: Any) -> None:
-    groups = integrated_groups(simulation.integrator)
-    # a System's list of forces takes longer to make than a small molecule's energy
-    if groups & ALL_GROUPS != ALL_GROUPS:
-        _refuse_left_out(simulation, groups)
-
-
-def _refuse_left_out(simulation: Any, groups: int) -> None:
-    for force in simulation.system.getForces():
-        if not groups >> force.getForceGroup() & 1:
-            raise InputError(
-                f"the integrator leaves force groups out (group {force.getForceGroup()}, of a {type(force).__name__}), "
-                "so its target is not the System's: set its integration force groups to all, or give an integrator "
-                "that steps by that group the group too"
-            )
+    check_no_force_left_out(simulation)
 
 
 def check_integrator(simulation: Any, temperature: float, given: Any = None) -> None:
@@ -194,7 +174,7 @@ def check_integrator(simulation: Any, temperature: float, given: Any = None) -> 
     Raises:
         InputError: another temperature, or force groups left out.
     """
-    _check_groups(simulation)
+    check_no_force_left_out(simulation)
     check_one_temperature(simulation)
     kept = temperature_of(simulation, given)
     if abs(kept - temperature) > 1e-6:

@@ -26,6 +26,7 @@ from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
 from ..system.one_molecule import AmongOthers
 from ..system.simulation import as_system
+from ..system.state import other_isomers
 from ..trajectories.blocks import equilibration
 from ..units import FloatArray, IntArray, numbers, thermal_energy, whole_number
 from .lifter import Lifter
@@ -208,6 +209,20 @@ def _drawn(lifter: Lifter, labels: FloatArray, n: int, seed: int) -> Structures:
     )
 
 
+def _of_isomer(found: Structures, target: MolecularSystem) -> Structures:
+    """The same, which say so where they are another isomer than the system's structure; of exact lifts, where all are.
+
+    The model is of that isomer then, and no other is drawn.
+    """
+    there = found.positions[np.isfinite(found.energies)]
+    labels = target.slow.atoms if isinstance(target.slow, Torsions) else None
+    for what, others in other_isomers(target.topology, target.positions, there, labels).items():
+        if found.log_weights is None or others.all():
+            reason = f"{others.sum()} of {len(found)} structures are another isomer than the system's"
+            return replace(found, guarantee=f"{reason} ({what} is the other way around): give a model of this isomer")
+    return found
+
+
 def _lifted(
     target: MolecularSystem,
     model: LiftingModel | InvertibleGenerator,
@@ -218,8 +233,8 @@ def _lifted(
 ) -> Structures:
     lifter = Lifter(target, model, **options)
     if isinstance(model, InvertibleGenerator):
-        return _drawn(lifter, labels, n, seed)
-    return _exact(lifter, np.repeat(labels, n, axis=0), seed)
+        return _of_isomer(_drawn(lifter, labels, n, seed), target)
+    return _of_isomer(_exact(lifter, np.repeat(labels, n, axis=0), seed), target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -411,4 +426,4 @@ def structures_at(
         unweighted = _Unweighted(target, model, solute, dynamics, np.repeat(at, n, axis=0), seed, run)
         n_equilibration = whole_number("equilibration_steps", equilibration_steps, 0)
         walkers, cost = unweighted.brought(whole_number("steer_steps", steer_steps))
-        return unweighted.equilibrated(walkers, n_equilibration, cost, reason)
+        return _of_isomer(unweighted.equilibrated(walkers, n_equilibration, cost, reason), target)

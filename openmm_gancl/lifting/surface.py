@@ -395,7 +395,12 @@ def window_free_energies(lifts: Lifts, labels: FloatArray) -> FloatArray:
     Args:
         lifts: restrained.
         labels: shape=(n, d).
+
+    Raises:
+        InputError: lifts that nothing restrains, whose mean weight is of no window.
     """
+    if lifts.mode != "restrained":
+        raise InputError(f"the lifts are {lifts.mode}: give restrained ones, with force constants of the windows")
     windows, found = window_ids(lifts), np.full(len(labels), np.nan)
     for window in range(int(windows.max()) + 1):
         members = windows == window

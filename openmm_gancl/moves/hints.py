@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..system.state import declare_state
+from ..system.state import other_isomers
 from ..units import FloatArray
 from .exchange import NO_PROPOSAL_THERE
 from .records import LiftRecord
@@ -22,9 +22,6 @@ OF_CONFIGURATIONS = {
     "state": "it is outside the state that the model is of (another chirality, a cis bond)",
 }
 
-ISOMERS = {"chirality": "a chiral centre", "cis": "a peptide bond"}
-"""What violations of a declared state are of."""
-
 
 def other_isomer(topology: Any, drawn: FloatArray, here: FloatArray) -> str | None:
     """In what a configuration is another isomer than a model draws, in a sentence; None where it is the same.
@@ -34,11 +31,8 @@ def other_isomer(topology: Any, drawn: FloatArray, here: FloatArray) -> str | No
         drawn: shape=(n_atoms, 3), nm, by the model.
         here: shape=(n_atoms, 3), nm.
     """
-    for one, other in ((drawn, here), (here, drawn)):
-        if what := ISOMERS.get(str(declare_state(topology, one).violations(other[None])[0])):
-            return (
-                f"{what} of the Simulation is the other way around than the model draws it: give a model of this isomer"
-            )
+    for what in other_isomers(topology, here, drawn[None]):
+        return f"{what} of the Simulation is the other way around than the model draws it: give a model of this isomer"
     return None
 
 

@@ -33,10 +33,9 @@ from ..lifting.requirements import (
     placed_atoms,
     system_of_simulation,
 )
-from ..system.constraints import constraints_of
 from ..system.context_check import check_is_simulation, positions_of
 from ..system.thermostat import KineticTemperatures, degrees_of_freedom, heating, temperature_of
-from ..units import FloatArray, IntArray, masses_of, number, thermal_energy, whole_number
+from ..units import FloatArray, IntArray, number, thermal_energy, whole_number
 from .exchange import Attempt, Exchange, Weighed
 from .hints import other_isomer, why_hardly_accepted
 from .inverted import InvertedProposals
@@ -251,7 +250,8 @@ class LiftMove:
             model = fitted_to(self.model, self.system, self._may_differ)
             self._sourced = source_for(self.system, model, options, self._here, rng, changes=True, known=known)
         self._degrees = degrees_of_freedom(self.simulation.system)
-        self._made_of = masses_of(self.simulation.system), constraints_of(self.simulation.system)
+        self._lifted = self._lifted_atoms()
+        self._made_of = self._masses_and_constraints()
         self.pilot_evaluations += self._sourced.pilot_evaluations
         self._exchange = Exchange(self._sourced.source, self.system, self.seed, stream)
 
@@ -356,10 +356,23 @@ class LiftMove:
             self.system = replace(self.system, temperature=kept)
             self._exchange.system = self._sourced.source.chart.system = self.system
 
+    def _lifted_atoms(self) -> tuple[list[int], list[int]]:
+        """Those that are lifted, and the numbers of the constraints on them."""
+        system = self.simulation.system
+        atoms = set(range(system.getNumParticles()) if self._molecule is None else self._molecule.tolist())
+        pairs = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
+        return sorted(atoms), [i for i, pair in enumerate(pairs) if atoms.intersection(pair)]
+
+    def _masses_and_constraints(self) -> tuple[list[Any], list[Any], int]:
+        """Of the atoms that are lifted, as they are now; and how many constraints there are in all."""
+        system, (atoms, constraints) = self.simulation.system, self._lifted
+        n = int(system.getNumConstraints())
+        kept = [system.getConstraintParameters(i) for i in constraints if i < n]
+        return [system.getParticleMass(i) for i in atoms], kept, n
+
     def _check_system(self) -> None:
         """Proposals keep the constraints, and velocities are of the masses, that the System had."""
-        masses, constraints = self._made_of
-        if constraints_of(self.simulation.system) != constraints or (masses_of(self.simulation.system) != masses).any():
+        if self._masses_and_constraints() != self._made_of:
             raise InputError(
                 "the System's masses or constraints have changed since the move was made: call move.refresh(), or make "
                 "a new move"

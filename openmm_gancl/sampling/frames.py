@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import checked
+from ..coordinates.geometry import wrap
+from ..errors import InputError, checked
+from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, IntArray
 
 OF_EACH_FRAME = ("positions", "labels", "cv_values", "energies", "window", "boxes")
 """Arrays of `Frames` with one row a frame."""
+
+MOST_CHECKED, SAME_LABEL, SAME_TEMPERATURE = 100, 1e-3, 1e-3
+"""Frames whose labels are computed again; nm or radians, and K, by which they may differ."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Frames:
         boxes: shape=(n, 3, 3), nm, vectors of each frame's periodic box; None where there is none.
         walkers: where each window ended, which it can be continued from; None where that is not known.
         n_stretches: of dynamics, between which windows may have exchanged walkers.
+        temperature: K, of the dynamics; NaN where a file of an earlier version does not say.
     """
 
     positions: FloatArray
@@ -88,6 +94,7 @@ class Frames:
     boxes: FloatArray | None = None
     walkers: Walkers | None = None
     n_stretches: int = 1
+    temperature: float = float("nan")
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -100,6 +107,39 @@ class Frames:
         """The frames of a mask or of indices."""
         names = [name for name in OF_EACH_FRAME if getattr(self, name) is not None]
         return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+
+def check_frames_of(frames: Frames, system: MolecularSystem) -> None:
+    """See that frames are of a system: of its labels, in their order, and at its temperature.
+
+    Frames may have lost the atoms behind those of the labels, water say.
+
+    Raises:
+        InputError: they are not, or a window has several labels.
+    """
+    some = frames.select(np.linspace(0, len(frames) - 1, min(len(frames), MOST_CHECKED)).astype(int))
+    try:
+        found = system.slow.transform(some.positions)
+        same = np.abs(wrap(found - some.cv_values, system.slow.periods)) <= SAME_LABEL
+    except (IndexError, RuntimeError, ValueError):  # too few atoms, of a torch module too, or labels
+        same = np.array(False)
+    remedy = "give what they were sampled with"
+    if not same.all():
+        raise InputError(
+            f"the frames' `cv_values` are not {', '.join(system.slow.names)} of their positions (another molecule, "
+            f"other labels, or in another order?): {remedy}"
+        )
+    if abs(frames.temperature - system.temperature) > SAME_TEMPERATURE:  # False for NaN
+        raise InputError(
+            f"the frames were sampled at {frames.temperature:g} K, {system.name} is at {system.temperature:g} K: "
+            + remedy
+        )
+    _, first, window = np.unique(frames.window, return_index=True, return_inverse=True)
+    other = (frames.labels != frames.labels[first][window]).any(axis=1) & frames.force_constants.any()
+    if other.any():
+        raise InputError(
+            f"window {frames.window[other][0]} has frames of several labels (of several calls?): number its frames anew"
+        )
 
 
 def join_frames(earlier: Frames, later: Frames) -> Frames:

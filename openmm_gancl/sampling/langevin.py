@@ -13,6 +13,7 @@ from ..engine.random_numbers import named_rng, named_seed, openmm_seed
 from ..engine.restraint_forces import add_restraint
 from ..engine.serialization import deserialized_system, serialized
 from ..errors import InputError, checked
+from ..system.bonds import check_lengths
 from ..system.molecular_system import MolecularSystem
 from ..units import FloatArray, number, numbers, whole_number
 from .frames import Frames, Walkers, join_walkers
@@ -264,6 +265,7 @@ def collect_frames(
         boxes=None if results[0][0][3] is None else joined(3).reshape(-1, 3, 3),
         walkers=join_walkers([part[2] for part in results[-1]]),
         n_stretches=len(stretches),
+        temperature=stretches[0][0].dynamics.temperature,
     )
     return frames.select(reasons == "")
 
@@ -296,6 +298,9 @@ def sample_langevin(
     if n_steps < n_frames:
         raise InputError(f"n_steps = {n_steps} is less than n_frames = {n_frames}: raise it")
     positions = system.positions if start is None else numbers(start)
+    if positions.shape != system.positions.shape:
+        raise InputError(f"`start` has shape {positions.shape}: give ({system.n_atoms}, 3)")
+    check_lengths(system.topology, system.system, positions)
     task = WindowTask(
         dynamics=RestrainedDynamics.of(system, force_constants=0.0, time_step=time_step, platform=platform),
         labels=np.zeros((1, len(system.slow.names))),

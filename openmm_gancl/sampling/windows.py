@@ -15,20 +15,24 @@ import numpy as np
 from ..coordinates.restraint_energies import restraint_energies
 from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels
 from ..engine.platform_rng import preserve_platform_rng
+from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError, checked
 from ..reference.chart import chart_for
-from ..system.bonds import count_molecules
+from ..system.bonds import check_lengths, count_molecules
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..units import FloatArray, IntArray, numbers, whole_number
-from .frames import Frames, Walkers, join_frames, join_walkers
+from .frames import Frames, Walkers, check_frames_of, join_frames, join_walkers
 from .labels import scattered_labels
 from .langevin import RestrainedDynamics, WindowTask, collect_frames, sample_task, window_tasks
 from .steering import label_distances, nearest_starts, pulled_starts
 
 WINDOWS_PER_TASK, DEFAULT_WINDOWS = 8, 144
+
+FROZEN_TOLERANCE = 1e-4
+"""nm by which a particle without a mass may be elsewhere."""
 
 PULL_STEPS = 500
 """Of each step of the pulling, from window to window."""
@@ -91,6 +95,29 @@ def exchanges(
     return order, tried, accepted
 
 
+def _frozen(system: MolecularSystem) -> IntArray:
+    """Particles that dynamics leaves where they are."""
+    massless = np.flatnonzero(system.masses == 0)
+    return np.array([i for i in massless.tolist() if not system.system.isVirtualSite(i)], dtype=np.int64)
+
+
+def _check_walkers(walkers: Walkers, system: MolecularSystem) -> None:
+    """See that walkers are of a system, and have its frozen particles where it has them."""
+    if walkers.positions.shape[1:] != system.positions.shape:
+        raise InputError(
+            f"positions are of {walkers.positions.shape[1]} atoms, and {system.name} has {system.n_atoms}: give all"
+        )
+    check_lengths(system.topology, system.system, walkers.positions)
+    frozen = _frozen(system)
+    moved = np.abs(walkers.positions[:, frozen] - system.positions[frozen]).max(axis=2) > FROZEN_TOLERANCE
+    if moved.any():
+        window, i = np.argwhere(moved)[0]
+        raise InputError(
+            f"atom {frozen[i]} has no mass, and is elsewhere where window {window} starts, so that windows would be of "
+            "different systems: take starts='pulling'"
+        )
+
+
 @dataclass(frozen=True)
 class _Lengths:
     """How long each window is sampled, in steps, and how many frames of it are kept."""
@@ -144,8 +171,9 @@ class _Windows:
     def started(self, starts: Starts | FloatArray | Walkers | None) -> tuple[Walkers, int]:
         """A walker at each label, and what it cost."""
         if starts is None:
-            # turned in a chart, one molecule would be driven into another
-            starts = "pulling" if count_molecules(self.system.topology) > 1 else "structure"
+            # turned in a chart, one molecule would be driven into another, and particles without a mass moved
+            several = count_molecules(self.system.topology) > 1
+            starts = "pulling" if several or len(_frozen(self.system)) else "structure"
         if isinstance(starts, str) and starts == "pulling":
             seed = named_seed(self.seed, "windows", "starts")
             walkers, cost = pulled_starts(
@@ -182,10 +210,28 @@ class _Windows:
     def continued(self, frames: Frames, progress: Callable[[], None] | None) -> Frames:
         """More of windows that can be continued."""
         assert frames.walkers is not None
+        check_frames_of(frames, self.system)
+        _check_walkers(Walkers(frames.positions), self.system)
+        self._check_energies(frames)
         return join_frames(frames, self.sampled(frames.walkers, 0, progress, frames.n_stretches))
+
+    def _check_energies(self, frames: Frames) -> None:
+        """See that frames have the energies of the system, which no result counts, like the choice of a platform."""
+        from ..system.context_check import SINGLE, TOLERANCE
+
+        energy = PotentialEnergy(self.system.system, self.dynamics.platform)
+        for i in np.unique(frames.window, return_index=True)[1]:
+            before = frames.energies[i]
+            now = energy(frames.positions[i], None if frames.boxes is None else frames.boxes[i])
+            if not abs(now - before) <= TOLERANCE + SINGLE * abs(before):
+                raise InputError(
+                    f"a frame to be continued had {before:.2f} kJ/mol, and has {now:.2f} now (another force field, or "
+                    "a bias that has changed?): sample the windows anew"
+                )
 
     def sampled(self, walkers: Walkers, cost: int, progress: Callable[[], None] | None, earlier: int = 0) -> Frames:
         """Frames of all stretches, walkers exchanged in between; of windows that go on after earlier stretches."""
+        _check_walkers(walkers, self.system)
         stretches: list[list[WindowTask]] = []
         results: list[Any] = []
         slow, kT, kappa = self.system.slow, self.system.kT, self.dynamics.force_constants

@@ -8,10 +8,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import InputError
-from ..units import FloatArray, IntArray
+from ..units import FloatArray, IntArray, number
 
 LONGEST_BOND = 1.0
-"""nm; a longer one joins parts of a molecule that a periodic box has cut, or is of positions in angstrom."""
+"""nm; a longer one joins parts of a molecule that a periodic box has cut."""
+
+MAX_BOND_FACTOR = 3.0
+"""Times the length that a System gives it that a bond may be, or as many times shorter."""
 
 
 def bonds_of(topology: Any) -> IntArray:
@@ -20,7 +23,7 @@ def bonds_of(topology: Any) -> IntArray:
 
 
 def check_in_one_piece(topology: Any, positions: FloatArray, structure: FloatArray | None = None) -> None:
-    """Refuse positions at which bonded atoms are so far apart that a periodic box cuts them, or that they are no nm.
+    """Refuse positions at which bonded atoms are so far apart that a periodic box has cut the molecule.
 
     Args:
         topology: an ``openmm.app.Topology``.
@@ -35,8 +38,8 @@ def check_in_one_piece(topology: Any, positions: FloatArray, structure: FloatArr
         usual = 0.0 if structure is None else float(np.linalg.norm(structure[other] - structure[one]))
         if longest > max(LONGEST_BOND, 2 * usual):
             raise InputError(
-                f"atoms {one} and {other} are bonded and {longest:.1f} nm apart (a molecule cut by a periodic box, or "
-                "positions in angstrom?): make it whole, and give nm"
+                f"atoms {one} and {other} are bonded and {longest:.1f} nm apart (a molecule cut by a periodic box?): "
+                "make it whole"
             )
 
 
@@ -52,9 +55,46 @@ def count_bound_parts(system: Any) -> int:
     return int(_parts(np.array(pairs, dtype=np.int64).reshape(-1, 2), system.getNumParticles()).max(initial=-1)) + 1
 
 
+def check_lengths(topology: Any, system: Any, positions: FloatArray) -> None:
+    """See that bonds are about as long as a System has them: in Angstrom they are ten times as long.
+
+    Args:
+        topology: ``openmm.app.Topology``.
+        system: its ``openmm.System``, whose constraints and HarmonicBondForces have lengths.
+        positions: shape=(..., n_atoms, 3), nm; NaN of what is lost.
+
+    Raises:
+        InputError: in one configuration none is.
+    """
+    found = [system.getConstraintParameters(i) for i in range(system.getNumConstraints())]
+    for force in system.getForces():
+        if isinstance(force, openmm.HarmonicBondForce):
+            found += [force.getBondParameters(i)[:3] for i in range(force.getNumBonds())]
+    lengths = {frozenset(pair): number(length) for *pair, length in found}
+    # a restraint is no bond
+    pairs = [(a, b) for a, b in bonds_of(topology).tolist() if lengths.get(frozenset((a, b)))]
+    if not pairs:
+        return
+    first, second = np.array(pairs).T
+    there = np.linalg.norm(positions[..., first, :] - positions[..., second, :], axis=-1)
+    ratios = there / [lengths[frozenset(pair)] for pair in pairs]
+    # all bonds of a configuration: those that a periodic box cuts are some; False for NaN
+    off = (ratios.min(axis=-1) > MAX_BOND_FACTOR) | (ratios.max(axis=-1) < 1 / MAX_BOND_FACTOR)
+    if off.any():
+        raise InputError(
+            f"bonds are {np.median(ratios[off]):.2g} times as long as the System has them (median): give positions in "
+            "nm, or a Quantity"
+        )
+
+
+def molecule_numbers(topology: Any) -> IntArray:
+    """The molecule of each atom of an ``openmm.app.Topology``, shape=(n_atoms,)."""
+    return _parts(bonds_of(topology), topology.getNumAtoms())
+
+
 def molecules_of(topology: Any) -> list[IntArray]:
     """The atoms of each molecule of an ``openmm.app.Topology``, ascending."""
-    parts = _parts(bonds_of(topology), topology.getNumAtoms())
+    parts = molecule_numbers(topology)
     return [np.flatnonzero(parts == part) for part in range(int(parts.max(initial=-1)) + 1)]
 
 
@@ -71,7 +111,7 @@ def molecule_with(topology: Any, atom: int) -> IntArray:
     n = topology.getNumAtoms()
     if not 0 <= atom < n:
         raise InputError(f"`molecule` is {atom}, and the Topology has atoms 0 to {n - 1}: name an atom of the molecule")
-    parts = _parts(bonds_of(topology), n)
+    parts = molecule_numbers(topology)
     return np.flatnonzero(parts == parts[atom])
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -142,6 +143,12 @@ class FlatBottomCard(_Table):
     centre: Number = Field(description="rad")
     width: Positive = Field(description="rad, half the width of the bottom")
     stiffness: Positive = Field(description="kJ/mol/rad^2")
+
+    @model_validator(mode="after")
+    def _in_radians(self) -> "FlatBottomCard":
+        if abs(self.centre) > 2 * math.pi or self.width > math.pi:
+            raise ValueError("'centre' is at most 2 pi, and 'width' at most pi: give radians")
+        return self
 
 
 class StateCard(_Table):

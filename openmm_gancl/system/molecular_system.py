@@ -15,7 +15,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinate
 from ..engine.serialization import system_hash
 from ..errors import InputError, checked
 from ..units import FloatArray, masses_of, number, numbers, thermal_energy
-from .bonds import bonds_of
+from .bonds import bonds_of, check_lengths, molecule_numbers
 from .constraints import Constraints, constraints_of
 from .state import Chirality, DeclaredState, TransPeptides, declare_state
 
@@ -109,7 +109,21 @@ def _check_in_no_line(slow: Torsions, positions: FloatArray) -> None:
             )
 
 
-def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinates:
+def _check_nearest_images(slow: Torsions, topology: Any, system: Any, positions: FloatArray) -> None:
+    """See that molecules that share a torsion are where their periodic box has them nearest to each other."""
+    box, molecules = numbers(system.getDefaultPeriodicBoxVectors()), molecule_numbers(topology)
+    for name, atoms in zip(slow.names, slow.atoms, strict=True):
+        steps = np.diff(positions[atoms], axis=0) @ np.linalg.inv(box)
+        far = (np.abs(steps) > 0.5).any(axis=1) & (np.diff(molecules[atoms]) != 0)
+        if far.any():
+            one, other = atoms[far.argmax() + np.arange(2)]
+            raise InputError(
+                f"label {name} is across atoms {one} and {other} of two molecules that are nearer in another periodic "
+                "image: put the molecules beside each other, in one image"
+            )
+
+
+def _checked_slow(slow: SlowCoordinates, topology: Any, system: Any, positions: FloatArray) -> SlowCoordinates:
     if len(set(slow.names)) < len(slow.names):
         raise InputError(f"labels share a name ({', '.join(slow.names)}): give each its own")
     used: Any = []
@@ -126,6 +140,8 @@ def _checked_slow(slow: SlowCoordinates, positions: FloatArray) -> SlowCoordinat
             )
     if isinstance(slow, Torsions):
         _check_in_no_line(slow, positions)
+        if system.usesPeriodicBoundaryConditions():
+            _check_nearest_images(slow, topology, system, positions)
     if isinstance(slow, ModuleCoordinates):
         slow.check(positions)
     if not np.isfinite(slow.transform(positions[None])).all():
@@ -187,6 +203,7 @@ def _check_objects(topology: Any, system: Any, positions: FloatArray, time_step:
         raise InputError(
             f"atoms {one} and {other} are bonded and in one place (positions that were never set?): set the positions"
         )
+    check_lengths(topology, system, positions)
     if len(bonds) and time_step > MAX_TIME_STEP:
         raise InputError(f"time_step is {time_step:g} ps, too long for any bond: 0.002 is usual (2 fs)")
     if any(type(force).__name__.startswith("Drude") for force in system.getForces()):
@@ -201,6 +218,18 @@ def target_of(system: Any, barostat: bool = False) -> Any:
         if type(system.getForce(i)).__name__.endswith(left_out):
             system.removeForce(i)
     return system
+
+
+def _checked_barostats(target: Any, temperature: float) -> Any:
+    """A target whose barostats have its temperature."""
+    for force in target.getForces():
+        # no other force of a target has one
+        if hasattr(force, "getDefaultTemperature") and abs(number(force.getDefaultTemperature()) - temperature) > 1e-3:
+            raise InputError(
+                f"the {type(force).__name__} is of {number(force.getDefaultTemperature()):g} K and the temperature is "
+                f"{temperature:g} K, so that volumes would be of neither: give both the same"
+            )
+    return target
 
 
 def _copied_topology(topology: Any) -> Any:
@@ -259,10 +288,10 @@ def system_from_objects(
     return MolecularSystem(
         name=name,
         topology=_copied_topology(topology),
-        system=target_of(system, barostat),
+        system=_checked_barostats(target_of(system, barostat), number(temperature)),
         positions=positions,
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
-        slow=_checked_slow(slow, positions),
+        slow=_checked_slow(slow, topology, system, positions),
         force_constants=_checked_force_constants(force_constants, slow),
         state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
         basins=tuple(basin.over(slow.names, slow.periods) for basin in basins),

@@ -31,8 +31,13 @@ def _set_defaults(force: Any, parameters: dict[str, float]) -> None:
     if isinstance(force, openmm.CustomCVForce):
         for i in range(force.getNumCollectiveVariables()):
             _set_defaults(force.getCollectiveVariable(i), parameters)
-    if isinstance(force, openmm.MonteCarloBarostat):
+    if hasattr(force, "PressureX"):
+        along = (force.PressureX(), force.PressureY(), force.PressureZ())
+        force.setDefaultPressure(openmm.Vec3(*(parameters[name] for name in along)))
+    elif hasattr(force, "setDefaultPressure"):
         force.setDefaultPressure(parameters[force.Pressure()])
+    if hasattr(force, "setDefaultSurfaceTension"):
+        force.setDefaultSurfaceTension(parameters[force.SurfaceTension()])
     if hasattr(force, "setDefaultTemperature") and force.Temperature() in parameters:
         force.setDefaultTemperature(parameters[force.Temperature()])
 
@@ -98,15 +103,16 @@ def system_from_simulation(
         molecule: an atom of the one molecule that is meant, the others held where they are; by default all atoms are.
 
     Raises:
-        InputError: its integrator keeps no temperature, the labels do not fit, or the Context was made of another
-            System: forces were added later.
+        InputError: its integrator keeps no temperature or leaves forces out, the labels do not fit, or the Context was
+            made of another System: forces were added later.
     """
     from .context_check import check_is_simulation, positions_of
     from .one_molecule import OneMolecule
-    from .thermostat import check_one_temperature, temperature_of
+    from .thermostat import check_no_force_left_out, check_one_temperature, temperature_of
 
     check_is_simulation(simulation)
     check_one_temperature(simulation)
+    check_no_force_left_out(simulation)
     with preserve_platform_rng():
         system = _with_present_state(simulation)
         topology, positions = simulation.topology, positions_of(simulation)

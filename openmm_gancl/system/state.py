@@ -225,6 +225,33 @@ def _trans_peptides(
     return np.array(rows, dtype=np.int64).reshape(-1, 4)
 
 
+def other_isomers(
+    topology: Any, structure: FloatArray, positions: FloatArray, labels: IntArray | None = None
+) -> dict[str, NDArray[np.bool_]]:
+    """Which configurations are another isomer than a structure: what is the other way around, and in which of them.
+
+    Args:
+        topology: ``openmm.app.Topology`` with bonds.
+        structure: shape=(n_atoms, 3), nm.
+        positions: shape=(n, n_atoms, 3), nm.
+        labels: shape=(d, 4), torsions that may have any value: peptide bonds that they turn about are left out.
+
+    Returns:
+        by what differs (a chiral centre, a peptide bond) in any, shape=(n,).
+    """
+    neighbours, turned = _neighbours(topology), set[frozenset[int]]()
+    if labels is not None:
+        turned = {frozenset(bond) for bond in labels[:, 1:3].tolist()}
+    omegas = [atoms for atoms, _ in _peptide_bonds(topology, neighbours) if frozenset(atoms[1:3]) not in turned]
+    both = np.concatenate([structure[None], positions])
+    signs = {
+        "a chiral centre": _triple_signs(both, _tetrahedral_centres(neighbours)),
+        "a peptide bond": np.sign(np.cos(dihedral_angles(both, np.array(omegas, dtype=np.int64).reshape(-1, 4)))),
+    }
+    others = {what: (found[1:] != found[0]).any(axis=1) for what, found in signs.items()}
+    return {what: found for what, found in others.items() if found.any()}
+
+
 def declare_state(
     topology: Any,
     positions: FloatArray,

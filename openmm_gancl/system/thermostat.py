@@ -38,6 +38,12 @@ WITHOUT_VELOCITIES = (openmm.BrownianIntegrator,)
 FRICTION = 1.0
 """1/ps, of integrators that state none."""
 
+ALL_GROUPS = 2**32 - 1
+"""Force groups of an integrator that leaves none out."""
+
+WITHOUT_ENERGY = ("CMMotionRemover", "AndersenThermostat", "Barostat")
+"""Forces, by their name's end, that push nothing, whatever their group."""
+
 GROUPS_OF_FORCES = re.compile(r"\bf(\d*)\b")
 
 _groups_of_programs: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
@@ -141,6 +147,30 @@ def integrated_groups(integrator: Any) -> int:
     if "" in found or not found:
         return mask
     return sum(1 << int(group) for group in found)
+
+
+def check_no_force_left_out(simulation: Any) -> None:
+    """See that an integrator steps by every force of the System.
+
+    Raises:
+        InputError: it leaves out the force group of one, so that it samples another potential.
+    """
+    groups = integrated_groups(simulation.integrator)
+    if groups & ALL_GROUPS == ALL_GROUPS:  # a System's list of forces takes longer to make than a small one's energy
+        return
+    for force in simulation.system.getForces():
+        kind, used = type(force).__name__, [force.getForceGroup()]
+        if kind.endswith(WITHOUT_ENERGY):
+            continue
+        if isinstance(force, openmm.NonbondedForce) and force.getReciprocalSpaceForceGroup() >= 0:
+            used.append(force.getReciprocalSpaceForceGroup())
+        for group in used:
+            if not groups >> group & 1:
+                raise InputError(
+                    f"the integrator leaves force groups out (group {group}, of a {kind}), so its target is not the "
+                    "System's: set its integration force groups to all, or give an integrator that steps by that group "
+                    "the group too"
+                )
 
 
 def degrees_of_freedom(system: Any) -> int:

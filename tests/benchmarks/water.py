@@ -100,13 +100,10 @@ def of_solute(frames):
 def more(name, system, arguments, platform):
     """One round more of a seeding, kept when it is done."""
     stored = load_frames(frames_of(arguments, name))
-    # one frame a window, with water that nobody looks at, says which windows go on
-    first = stored.select(np.unique(stored.window, return_index=True)[1])
-    blank = np.zeros((len(first), system.n_atoms, 3))
-    stub = replace(first, positions=blank, dropped={}, force_evaluations=0, n_stretches=stored.n_stretches)
-    found = sample_windows(system, continued=stub, **sampled(arguments, platform))
-    new = found.select(np.setdiff1d(np.arange(len(found)), np.unique(found.window, return_index=True)[1]))
-    new = replace(new, n_stretches=found.n_stretches - stored.n_stretches, exchange_rate=found.exchange_rate)
+    options = sampled(arguments, platform)
+    options["seed"] += stored.n_stretches
+    options |= {"starts": stored.walkers, "force_constants": stored.force_constants}
+    new = sample_windows(system, stored.window_labels(), **options)
     save_frames(join_frames(stored, of_solute(new)), frames_of(arguments, name))
 
 

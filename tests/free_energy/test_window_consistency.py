@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from openmm_gancl.free_energy.mbar import solve_mbar
+from openmm_gancl.free_energy.window_checks import strain_notes
 from openmm_gancl.free_energy.window_consistency import N_PLACES, consistency_doubts, sides_of_places
+from openmm_gancl.free_energy.window_weights import weigh_windows
 from openmm_gancl.trajectories import UmbrellaWindows
+from openmm_gancl.trajectories.blocks import independent_blocks
+from openmm_gancl.trajectories.observations import Observations
+from openmm_gancl.trajectories.series import Series
+from openmm_gancl.units import thermal_energy
 
-N_FRAMES = 300
+N_FRAMES, KT = 300, thermal_energy(300.0)
 CENTRES = np.array([0.5, 1.5, 2.4])
 
 
@@ -58,3 +64,19 @@ def test_only_what_chance_does_not_explain_is_told():
         assert f"0 % of the frames of b at (1.5) lie {word} x = 1.5" in doubt, doubt
         # as many frames as if hardly any were independent
         assert not consistency_doubts(windows, found, 100.0 * inefficiency, ["x"])
+
+
+@pytest.mark.parametrize("n_windows", [2, 4])
+def test_few_windows_of_few_frames_are_not_doubted(n_windows):
+    """Sixty sets of normal deviates: the error of a mean of few restraint energies is not their spread alone."""
+    doubted = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        centres = 0.3 * np.arange(n_windows)
+        values = centres[:, None] + np.sqrt(KT / 100.0) * rng.normal(size=(n_windows, 60))
+        series = Series(("x",), np.array([np.inf]), ("",), values.reshape(-1, 1), 60 * np.arange(n_windows + 1))
+        windows = UmbrellaWindows(tuple("abcd"[:n_windows]), centres, np.full(n_windows, 100.0))
+        observations = Observations(series, 1, 300.0, windows=windows, restrained=(0,))
+        weights = weigh_windows(observations, independent_blocks(series, 0, windows=True))
+        doubted += bool(strain_notes(weights, ["x"])[1])
+    assert doubted <= 1

@@ -248,6 +248,19 @@ def test_others_keep_their_velocities_and_the_molecule_its_momentum():
     assert accepted > 2
 
 
+def test_masses_of_the_molecule_are_its_own():
+    """Those of others may change, for only the molecule's velocities are drawn."""
+    simulation = beside_a_partner()
+    move = move_of(simulation)
+    simulation.system.setParticleMass(PARTNER, 40.0)
+    simulation.context.reinitialize(preserveState=True)
+    move.run(2)
+    simulation.system.setParticleMass(FIRST, 40.0)
+    simulation.context.reinitialize(preserveState=True)
+    with pytest.raises(InputError, match="masses or constraints have changed"):
+        move.run(1)
+
+
 @pytest.mark.slow
 def test_with_dynamics_between_attempts():
     """The joint distribution, and the temperature of each atom, whose centre of mass is held at rest."""

@@ -406,6 +406,8 @@ TEXT_CASES = [
     (ALA2, "[200.0, 200.0]", "[200.0, 0.0]", ["force_constants[1]", "greater than 0"]),
     (ALA2, "[[[0.4, 1.9], [-2.1, 0.6]]]", "[[[0.4, 1.9]]]", ["basin C7ax", "phi, psi"]),
     (ALA2, "atoms = [0, 4, 6, 8]", "atoms = [0, 4, 6, 77]", ["state.flat_bottom[0].atoms", "77"]),
+    (ALA2, "centre = 3.14", "centre = 180.0 #", ["state.flat_bottom[0]", "give radians"]),
+    (ALA2, "width = 1.2", "width = 30.0 #", ["state.flat_bottom[0]", "give radians"]),
     ("bonded_chain", '"system.xml"', '"no.xml"', ["system_xml", "no.xml"]),
     ("bonded_chain", '"system.xml"', '"topology.pdb"', ["system_xml", "topology.pdb"]),
     ("narrow_barrier", "exp(", "expp(", ["toy.energy", "expp"]),

@@ -1,6 +1,6 @@
 """Averages of observables over weighted lifts: at single labels, as functions of the label, and over all labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -25,6 +25,9 @@ FEWEST_EFFECTIVE = 10.0
 
 NEAR, FEWEST_NEAR = 0.05, 10
 """Of the domain, along every coordinate: how far from a label so many lifts may be that tell an average there."""
+
+MOST_FAR = 0.01
+"""Of the density of labels, that may be farther from lifts than this in an average over all labels."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +138,8 @@ class ConditionalAverage:
         errors = np.stack([fit.errors(labels) for fit in self.fits], axis=1)
         # an observable that is constant has no spread, and no error but rounding
         spread = np.array([fit.spread for fit in self.fits])
-        unknown = self._far(labels) | np.max(errors > np.where(spread > 0, spread, np.inf), axis=1)
+        unknown = _far(self.slow, self.lifted, labels) | np.max(errors > np.where(spread > 0, spread, np.inf), axis=1)
         return np.where(unknown[:, None], np.nan, values), np.where(unknown[:, None], np.inf, errors)
-
-    def _far(self, labels: FloatArray) -> BoolArray:
-        """Which labels have too few lifts about them: a fit goes on there by its prior alone."""
-        low, high = self.slow.domain.T
-        periodic = np.isfinite(self.slow.periods)
-        places, others = (
-            np.where(periodic, ((part - low) / (high - low)) % 1.0, (part - low) / (high - low))
-            for part in (self.lifted, labels)
-        )
-        tree = cKDTree(places, boxsize=np.where(periodic, 1.0, 0.0))
-        number = min(FEWEST_NEAR, len(places))
-        distance, _ = tree.query(others, k=[number], p=np.inf)
-        return np.asarray(distance[:, 0] > NEAR)
 
     def on_grid(self, bins: int | None = None) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray]:
         """On the grid of surfaces, for one or two labels.
@@ -166,22 +156,40 @@ class ConditionalAverage:
         return edges, values.reshape(shape), errors.reshape(shape)
 
 
+def _far(slow: SlowCoordinates, lifted: FloatArray, labels: FloatArray) -> BoolArray:
+    """Which labels have too few lifts about them: a fit goes on there by its prior alone."""
+    low, high = slow.domain.T
+    periodic = np.isfinite(slow.periods)
+    places, others = (
+        np.where(periodic, ((part - low) / (high - low)) % 1.0, (part - low) / (high - low))
+        for part in (lifted, labels)
+    )
+    tree = cKDTree(places, boxsize=np.where(periodic, 1.0, 0.0))
+    number = min(FEWEST_NEAR, len(places))
+    distance, _ = tree.query(others, k=[number], p=np.inf)
+    return np.asarray(distance[:, 0] > NEAR)
+
+
 @checked
 def conditional_average(ensemble: Ensemble, observable: Observable) -> ConditionalAverage:
     """The average of an observable given the label, as a smooth function of it, fitted to all lifts.
 
     Args:
-        ensemble: lifts at any labels.
+        ensemble: lifts at any labels; those outside the domain are left out.
         observable: a function of positions.
 
     Raises:
         InputError: the observable is not one.
     """
+    ensemble = ensemble.within_domain()
     values, ok = observe(ensemble, observable), ensemble.ok
     weights = (ensemble.share_of_each * ensemble.ratios)[ok]
     with threadpool_limits(1, user_api="blas"):
         tables = LabelTables(LabelFunctions(ensemble.slow), ensemble.labels[ok])
         fits = [fit_smooth(tables, column, weights) for column in values[ok].T]
+        fitted = np.stack([tables.combine(fit.coefficients) for fit in fits], axis=1)
+    counted = ensemble.counted_as_one(weights[:, None] * (values[ok] - fitted))
+    fits = [replace(fit, covariance=n * fit.covariance) for fit, n in zip(fits, counted, strict=True)]
     return ConditionalAverage(ensemble.slow, tuple(fits), ensemble.labels[ok])
 
 
@@ -200,7 +208,8 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
         average and error, one sigma, shape=(m,) each.
 
     Raises:
-        InputError: the observable is not one; or more than two labels whose density is not known.
+        InputError: the observable is not one; more than two labels whose density is not known, or labels that leave out
+            a part of it; or fewer than ten effective configurations.
     """
     values = observe(ensemble, observable)
     if ensemble.log_label_density is None:
@@ -210,8 +219,14 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
         logs = np.where(ensemble.ok, ensemble.log_weights - ensemble.log_label_density, -np.inf) + log_shares
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
+    if (effective := 1 / (weights**2).sum()) < FEWEST_EFFECTIVE:
+        raise InputError(
+            f"the weights leave {effective:.1f} effective configurations, of which no error is told: lift more, or "
+            "train with more frames"
+        )
     mean = weights @ values
-    return mean, np.sqrt((weights[:, None] ** 2 * (values - mean) ** 2).sum(axis=0))
+    pulls = weights[:, None] * (values - mean)
+    return mean, np.sqrt(ensemble.counted_as_one(pulls) * (pulls**2).sum(axis=0))
 
 
 def _integrated(ensemble: Ensemble, values: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -227,6 +242,11 @@ def _integrated(ensemble: Ensemble, values: FloatArray) -> tuple[FloatArray, Flo
     log_density = regression.log_density(places)
     density = np.exp(log_density - log_density.max())
     density /= density.sum()
+    if (share := density[_far(ensemble.slow, ensemble.labels[ok], places)].sum()) > MOST_FAR:
+        raise InputError(
+            f"{share:.0%} of the density of labels lies, as far as can be told, where there are no lifts about: lift "
+            "at labels all over the domain"
+        )
     basis = regression.functions(places)
     of_weights = tables.gram(weights) / regression.dispersion
     of_weights += np.diag(regression.functions.prior_precision(regression.length))

@@ -24,6 +24,9 @@ Region = Basin | BoolArray
 CORE_DEPTH = 2.0
 """kT, of the core of a basin."""
 
+ROUNDING, MOST_CHANGED = 0.5 * float(np.finfo(float).eps), 0.01
+"""Relative change of the diagonal of A, which sums up what nearly cancels, and of a solution by it, at most."""
+
 MOST_DENSE, STEPS = 600, 16
 """Cells for which all eigenvectors are fast to find; and steps in time for more."""
 
@@ -112,13 +115,29 @@ class GridGenerator:
         return np.stack(found)
 
     def _solve(self, known: BoolArray, values: FloatArray, right: FloatArray) -> FloatArray:
-        """The f with ``A f = right`` where it is not known, and these values where it is."""
+        """The f with ``A f = right`` where it is not known, and these values where it is.
+
+        Raises:
+            InputError: rounding decides it.
+        """
         free = ~known
         rows = self.stiffness.tocsr()[free]
         found = values.astype(float).copy()
         pulled = right[free] - rows[:, known] @ values[known]
-        found[free] = spsolve(csc_array(rows[:, free]), pulled)
+        matrix = csc_array(rows[:, free])
+        rounded = csc_array(matrix + diags_array(ROUNDING * matrix.diagonal()))
+        found[free], other = spsolve(matrix, pulled), spsolve(rounded, pulled)
+        _check_resolved(np.abs(found[free] - other).max(initial=0.0), np.abs(other).max(initial=0.0))
         return found
+
+
+def _check_resolved(change: float, size: float) -> None:
+    """Refuse a number that another rounding of A would change by more than a hundredth."""
+    if not change <= MOST_CHANGED * size:
+        raise InputError(
+            "a barrier is too high for double precision on this grid (beyond some 25 kT), so that rounding decides how "
+            "often it is crossed: set the energy of what lies behind it to inf, or estimate the rate from its height"
+        )
 
 
 def _implicit_steps(rates: csc_array, state: FloatArray, step: float, n_steps: int) -> FloatArray:
@@ -204,7 +223,7 @@ def mean_passage_times_to(model: ReducedModel, basin: Region) -> FloatArray:
     """Mean time to reach a basin from each cell, shape=(n_0, ...), ps: ``L t = -1``; NaN where it cannot be reached.
 
     Raises:
-        InputError: the basin holds no cell.
+        InputError: the basin holds no cell, or a barrier is too high for double precision.
     """
     generator = GridGenerator.of(model)
     inside = generator.inside(basin)
@@ -216,7 +235,7 @@ def committor(model: ReducedModel, first: Region, second: Region) -> FloatArray:
     """Probability to reach the second basin before the first, shape=(n_0, ...): ``L q = 0`` between them.
 
     Raises:
-        InputError: a basin holds no cell, or they overlap or touch.
+        InputError: a basin holds no cell, they overlap or touch, or a barrier about another well is too high.
     """
     generator = GridGenerator.of(model)
     return generator.field(_committor(generator, first, second).clip(0.0, 1.0))
@@ -245,7 +264,9 @@ def mean_passage_times(model: ReducedModel, first: Region, second: Region) -> Fl
     """
     generator = GridGenerator.of(model)
     q = _committor(generator, first, second)
-    flux = float(q @ (generator.stiffness @ q))
+    # by differences alone: a sum over cells of q times A q would cancel
+    edges = generator.stiffness.tocoo()
+    flux = -0.5 * float(edges.data @ (q[edges.row] - q[edges.col]) ** 2)
     return np.array([generator.populations @ (1 - q), generator.populations @ q]) / flux
 
 
@@ -261,6 +282,11 @@ class Relaxations:
     time_scales: FloatArray
     functions: FloatArray
 
+    @classmethod
+    def none(cls, model: ReducedModel) -> "Relaxations":
+        """Of a model whose relaxations cannot be told."""
+        return cls(np.empty(0), np.empty((0, *model.energy.shape)))
+
 
 @checked
 def relaxations(model: ReducedModel, n: int = 3) -> Relaxations:
@@ -269,6 +295,9 @@ def relaxations(model: ReducedModel, n: int = 3) -> Relaxations:
     Args:
         model: the model.
         n: how many.
+
+    Raises:
+        InputError: a barrier is too high for double precision.
     """
     generator = GridGenerator.of(model)
     roots = np.sqrt(generator.populations)
@@ -277,5 +306,6 @@ def relaxations(model: ReducedModel, n: int = 3) -> Relaxations:
     start = np.ones(len(roots))  # a fixed one: the same bytes each time
     rates, vectors = eigsh(symmetric, n + 1, sigma=shift, which="LM", v0=start)
     order = np.argsort(rates)[1:]
+    _check_resolved(ROUNDING * float(symmetric.diagonal().max()), float(rates[order[0]]))
     functions = [generator.field(vectors[:, i] / roots) for i in order]
     return Relaxations(1 / rates[order], np.stack(functions))

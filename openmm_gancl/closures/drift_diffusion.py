@@ -21,7 +21,15 @@ from ..sampling.swarms import Swarm
 from ..units import FloatArray, IntArray
 from .diffusion_fit import DiffusionFitter, FittedDiffusion
 from .reduced_model import ReducedModel
-from .swarm_slopes import Displacements, Slopes, displacements_by_label, p_value_of, same_slopes
+from .swarm_slopes import (
+    Displacements,
+    RunsByLabel,
+    Slopes,
+    check_surface_axes,
+    doubts_of_runs,
+    p_value_of,
+    same_slopes,
+)
 
 FIRST_LAGS = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Tried as the first lag, as fractions of a run."""
@@ -37,9 +45,6 @@ LEAST_P_VALUE = 0.01
 
 LEAST_P_OF_DRIFT = 1e-4
 """Of the runs' drift about that of surface and diffusion."""
-
-MOST_LEFT = 0.05
-"""Share of the runs that may leave the domain, or fail."""
 
 FEWEST_FRAMES = 8
 """Of a run."""
@@ -102,8 +107,9 @@ class EffectiveDynamics(Rates):
     Attributes:
         p_value: that the runs' drift is the model's.
         counts: shape=(k,), runs of each label that were used.
-        left: share of the runs that left the domain, and are not used.
-        failed: share of the runs that blew up.
+        left: share of the runs that left the domain, and are not used, of the label with most, less one standard
+            error.
+        failed: share of the runs that blew up, likewise.
         scan: of lags.
     """
 
@@ -145,18 +151,7 @@ class EffectiveDynamics(Rates):
                 f"the drift of the runs is not that of free energy and diffusion (p = {self.p_value:.1g}, below "
                 f"{LEAST_P_OF_DRIFT:g}): the surface is wrong, or the coordinates are not slow alone"
             )
-        return [*doubts, *self.doubts_of_runs()]
-
-    def doubts_of_runs(self) -> list[str]:
-        """Sentences, where no model of these runs is to be trusted."""
-        doubts = []
-        if self.left > MOST_LEFT:
-            doubts.append(
-                f"{self.left:.0%} of the runs left the domain: use shorter runs, or labels farther from its ends"
-            )
-        if self.failed > MOST_LEFT:
-            doubts.append(f"{self.failed:.0%} of the runs blew up: use a shorter time step")
-        return doubts
+        return [*doubts, *doubts_of_runs(self.left, self.failed)]
 
 
 @checked
@@ -177,27 +172,27 @@ def effective_dynamics(
         swarm: several runs of each label, from weighted lifts there.
         slow: one or two slow coordinates.
         labels: shape=(n, d), of the lifts that the runs began at.
-        free_energy: a surface, or the regression of the lifts' weights (`Ensemble.weight_regression`).
+        free_energy: a surface, unknown bins of which are walls; or the regression of the lifts' weights
+            (`Ensemble.weight_regression`), which goes on where no lifts are.
         temperature: K.
         log_weights: shape=(n,), of these lifts; equal by default, as of lifts kept by weight.
         lag: ps, the first lag, in place of the plateau's beginning.
         bins: cells a coordinate, 240 over one, 48 over two, by default; those of a surface, where one is given.
 
     Raises:
-        InputError: more than two coordinates, too few runs of a label or frames of a run, runs of which all left the
-            domain, or a diffusion tensor that is not positive definite.
+        InputError: more than two coordinates, too few runs of a label or frames of a run, labels that are not those of
+            the starts, runs of which all left the domain, a diffusion tensor that is not positive definite, or a
+            surface of another temperature, or of coordinates in other units or in another order.
     """
     d, times = len(slow.names), swarm.times[1:]
     if d not in GRID:
         raise InputError(f"a reduced model over {d} coordinates is not supported: choose one or two labels")
-    if len(times) < FEWEST_FRAMES:
-        raise InputError(f"runs of {len(times)} frames have too few lags: give at least {FEWEST_FRAMES}")
-    if lag is not None and not 0 <= lag <= 0.75 * times[-1]:
-        raise InputError(
-            f"a lag of {lag:g} ps for runs of {times[-1]:g} ps: give one from zero to three quarters of them"
-        )
-    found, groups, left = displacements_by_label(swarm, slow, labels, log_weights)
-    fitter = DiffusionFitter(slow, found, groups, times, free_energy, temperature, bins or GRID[d])
+    _check_lags(times, lag)
+    if isinstance(free_energy, FreeEnergySurface):
+        _check_surface(free_energy, slow, temperature)
+    runs = RunsByLabel.of(swarm, slow, labels, log_weights)
+    found = runs.labels
+    fitter = DiffusionFitter(slow, found, runs.groups, times, free_energy, temperature, bins or GRID[d])
     wanted = None if lag is None else int(np.rint(lag / times[0])) - 1
     scan, fitted, measured = _scan(_until_forgotten(fitter, wanted), wanted)
     model, expected = fitted.model, fitted.expected
@@ -213,11 +208,30 @@ def effective_dynamics(
         diffusion_error=measured.diffusion_error * np.sqrt(relative[:, :, None] * relative[:, None]) / fitted.response,
         model=model,
         p_value=p_value_of(residual, measured.drift_error),
-        counts=np.array([len(runs.weights) for runs in groups]),
-        left=left,
-        failed=float(swarm.failed.mean()),
+        counts=np.array([len(group.weights) for group in runs.groups]),
+        left=runs.left,
+        failed=runs.failed,
         scan=scan,
     )
+
+
+def _check_lags(times: FloatArray, lag: float | None) -> None:
+    """Refuse runs of few frames, and a lag that they do not have."""
+    if len(times) < FEWEST_FRAMES:
+        raise InputError(f"runs of {len(times)} frames have too few lags: give at least {FEWEST_FRAMES}")
+    if lag is not None and not 0 <= lag <= 0.75 * times[-1]:
+        raise InputError(
+            f"a lag of {lag:g} ps for runs of {times[-1]:g} ps: give one from zero to three quarters of them"
+        )
+
+
+def _check_surface(surface: FreeEnergySurface, slow: SlowCoordinates, temperature: float) -> None:
+    """Refuse a surface of another temperature, or of the coordinates in other units or in another order."""
+    if not np.isclose(surface.temperature, temperature, rtol=1e-3):
+        raise InputError(
+            f"the surface is of {surface.temperature:g} K, the runs of {temperature:g} K: give a surface of theirs"
+        )
+    check_surface_axes(surface, slow)
 
 
 def _until_forgotten(fitter: DiffusionFitter, wanted: int | None) -> DiffusionFitter:

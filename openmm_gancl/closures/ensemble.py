@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..coordinates.slow_coordinates import SlowCoordinates
+from ..coordinates.slow_coordinates import SlowCoordinates, in_domain
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
 from ..lifting.draws import Draws
@@ -15,7 +15,9 @@ from ..lifting.lifts import Lifts
 from ..lifting.mean_forces import slopes_of
 from ..lifting.rounds import round_shares
 from ..lifting.surface import weighted_ends
+from ..system.bonds import check_in_one_piece, check_lengths
 from ..system.molecular_system import MolecularSystem
+from ..trajectories.blocks import series_inefficiency
 from ..units import BoolArray, FloatArray, IntArray, numbers
 
 
@@ -42,6 +44,7 @@ class Ensemble:
             over kT, freed of most noise; None where there are none.
         shares: shape=(n,), fixed beforehand: how much each counts, by its round alone; equal by default.
         fixed: whether labels were fixed before the rest was drawn, so that ``E[w | s] = exp(-beta F(s))``.
+        in_time: whether they are one after the other as in a trajectory, so that they may be correlated.
     """
 
     positions: FloatArray
@@ -53,6 +56,7 @@ class Ensemble:
     slopes: FloatArray | None = None
     shares: FloatArray | None = None
     fixed: bool = False
+    in_time: bool = False
 
     def __post_init__(self) -> None:
         """Check the shapes.
@@ -129,20 +133,25 @@ class Ensemble:
     ) -> "Ensemble":
         """Configurations of your own: frames of a trajectory, or lifts of a `openmm_gancl.lifting.StochasticSystem`.
 
+        Errors of averages count how long they are correlated in the order given.
+
         Args:
-            positions: shape=(n, n_atoms, 3), nm.
+            positions: shape=(n, n_atoms, 3), nm, in the order of time.
             system: of these.
             log_weights: shape=(n,), to the equilibrium; equal weights by default.
 
         Raises:
-            InputError: arrays that do not fit.
+            InputError: arrays that do not fit, or positions that are cut by a periodic box, or not in nm.
         """
         positions = numbers(positions)
         if positions.ndim != 3 or positions.shape[1:] != (system.n_atoms, 3):
             raise InputError(f"positions have shape {positions.shape}: give (n, {system.n_atoms}, 3)")
         n = len(positions)
         weights = np.zeros(n) if log_weights is None else numbers(log_weights)
-        return cls(positions, system.slow.transform(positions), weights, np.zeros(n), system.slow, system)
+        check_lengths(system.topology, system.system, positions)
+        check_in_one_piece(system.topology, positions, system.positions)
+        labels = system.slow.transform(positions)
+        return cls(positions, labels, weights, np.zeros(n), system.slow, system, in_time=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,6 +175,27 @@ class Ensemble:
             slopes=slopes,
             shares=shares,
         )
+
+    def within_domain(self) -> "Ensemble":
+        """Without those whose labels lie outside the domain, where the functions of a fit repeat themselves.
+
+        Raises:
+            InputError: none is left.
+        """
+        inside = in_domain(self.labels, self.slow) | ~self.ok
+        if not (inside & self.ok).any():
+            raise InputError("every configuration lies outside the domain of the labels: widen the card's domain")
+        return self if inside.all() else self.select(inside)
+
+    def counted_as_one(self, pulls: FloatArray) -> FloatArray:
+        """How many configurations count as one in sums of their pulls, shape=(n, m): one if they are independent.
+
+        Returns:
+            shape=(m,).
+        """
+        if not self.in_time:
+            return np.ones(pulls.shape[1])
+        return np.array([series_inefficiency(column) for column in pulls.T])
 
     @cached_property
     def weight_regression(self) -> LabelRegression:

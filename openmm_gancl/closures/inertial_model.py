@@ -26,7 +26,7 @@ from ..free_energy.surface import FreeEnergySurface
 from ..sampling.swarms import Swarm
 from ..units import BoolArray, FloatArray, IntArray, numbers, whole_number
 from .reduced_model import FINE_CELLS, ReducedModel
-from .swarm_slopes import Displacements, displacements_by_label
+from .swarm_slopes import Displacements, RunsByLabel, check_surface_axes, doubts_of_runs
 
 INERTIAL_FORMAT = "openmm-gancl inertial model 1"
 
@@ -137,7 +137,7 @@ class InertialModel:
         """
         model, d = self.overdamped, len(self.overdamped.names)
         starts = np.asarray(numbers(starts), dtype=float).reshape(-1, d)
-        cells = model.cells_of(starts) if np.isfinite(starts).all() else np.array([-1])
+        cells = model.cells_of(starts)
         if not len(starts) or (cells < 0).any() or not model.known.ravel()[cells].all():
             raise InputError("a start lies outside the domain, or where the free energy is not known: start elsewhere")
         n_steps, stride = whole_number("n_steps", n_steps), whole_number("stride", stride)
@@ -259,7 +259,8 @@ class InertialFit:
             right model.
         deviation: root mean square relative difference of the variances, their scatter taken off.
         lags: shape=(m,), ps, at which displacements were compared.
-        left: share of the runs that left the domain.
+        left: share of the runs that left the domain, of the label with most, less one standard error.
+        failed: share of the runs that blew up, likewise.
     """
 
     model: InertialModel
@@ -267,6 +268,7 @@ class InertialFit:
     deviation: float
     lags: FloatArray
     left: float
+    failed: float
 
     @property
     def explains(self) -> bool:
@@ -275,13 +277,14 @@ class InertialFit:
 
     def doubts(self) -> list[str]:
         """Sentences, why it is not to be trusted."""
-        if self.explains:
-            return []
-        return [
-            f"the model with inertia does not explain the runs (moments differ by {self.misfit:.1f} standard errors, "
-            f"variances by {self.deviation:.0%}): the coordinates are not slow alone, or their friction or mass is not "
-            "the same everywhere"
-        ]
+        doubts = doubts_of_runs(self.left, self.failed)
+        if not self.explains:
+            doubts.append(
+                f"the model with inertia does not explain the runs (moments differ by {self.misfit:.1f} standard "
+                f"errors, variances by {self.deviation:.0%}): the coordinates are not slow alone, or their friction or "
+                "mass is not the same everywhere"
+            )
+        return doubts
 
 
 def _moments(runs: Displacements, times: list[int]) -> tuple[FloatArray, FloatArray]:
@@ -341,8 +344,8 @@ class _Fitter:
         """Of each label."""
         n_steps, step = self.steps * (self.times[-1] + 1), self.interval / self.steps
         frames = self.model(parameters).simulate(self.starts, n_steps, step, stride=self.steps, seed=self.seed)
-        moved = wrap(np.diff(np.concatenate([self.starts[None], frames]), axis=0), self.grid.periods)
-        parts = np.split(np.cumsum(moved, axis=0).transpose(1, 0, 2), self.ends)
+        moved = wrap(frames - self.starts, self.grid.periods)
+        parts = np.split(moved.transpose(1, 0, 2), self.ends)
         return [_moments(Displacements(part, np.full(len(part), 1 / len(part))), self.times)[0] for part in parts]
 
 
@@ -367,19 +370,22 @@ def fit_inertial_model(
         seed: of simulations.
 
     Raises:
-        InputError: too few runs of a label, or runs of which all left the domain.
+        InputError: too few runs of a label, labels that are not those of the starts, runs of which all left the domain,
+            or a surface over coordinates in other units or in another order.
     """
-    found, groups, left = displacements_by_label(swarm, slow, labels, log_weights)
+    check_surface_axes(free_energy, slow)
+    runs = RunsByLabel.of(swarm, slow, labels, log_weights)
+    found, groups = runs.labels, runs.groups
     d, times = len(slow.names), swarm.times[1:]
     grid = ReducedModel.of_surface(free_energy, np.eye(d))
     chosen = sorted({round(x) for x in np.linspace(1, len(times), N_LAGS + 1)[1:] - 1})
-    measured = [_moments(runs, chosen) for runs in groups]
+    measured = [_moments(group, chosen) for group in groups]
     # at first also what oscillates fast moves a label, later on what is slow alone
     early, later = (
-        np.mean([runs.squares(i)[1].mean(axis=0) for runs in groups], axis=0) * 2 / times[i] ** 2
+        np.mean([group.squares(i)[1].mean(axis=0) for group in groups], axis=0) * 2 / times[i] ** 2
         for i in (0, chosen[0])
     )
-    counts, interval = np.array([COPIES * len(runs.weights) for runs in groups]), float(times[0])
+    counts, interval = np.array([COPIES * len(group.weights) for group in groups]), float(times[0])
     steps = max(1, int(np.ceil(interval / longest_step(grid, early))))
     starts = np.repeat(found, counts, axis=0)
     fitter = _Fitter(grid, starts, np.cumsum(counts)[:-1], chosen, steps, interval, seed)
@@ -400,7 +406,8 @@ def fit_inertial_model(
         misfit=float(np.sqrt((fitted.fun**2).mean())),
         deviation=_deviation(measured, fitter.moments(fitted.x), widened, d),
         lags=times[chosen],
-        left=left,
+        left=runs.left,
+        failed=runs.failed,
     )
 
 

@@ -33,6 +33,9 @@ MOST_MOVES = 60_000_000
 MOST_BETWEEN = 0.05
 """Share of runs that may end before they are in a region; theirs is the committor there."""
 
+MOST_ERROR = 0.25
+"""Of a passage time: of few pairs, fewer yet go from one region to the other."""
+
 
 @dataclass(frozen=True)
 class InertialPassages:
@@ -50,12 +53,18 @@ class InertialPassages:
 
     def doubts(self) -> list[str]:
         """Sentences, why they are not to be trusted."""
-        if self.between <= MOST_BETWEEN:
-            return []
-        return [
-            f"of runs between two regions {self.between:.0%} reached neither, more than {MOST_BETWEEN:.0%}: another "
-            "region holds them, so give larger ones, or these two no passage time"
-        ]
+        doubts = []
+        if self.between > MOST_BETWEEN:
+            doubts.append(
+                f"of runs between two regions {self.between:.0%} reached neither, more than {MOST_BETWEEN:.0%}: "
+                "another region holds them, so give larger ones, or these two no passage time"
+            )
+        if (self.error > MOST_ERROR * self.mean).any():
+            doubts.append(
+                f"passage times of the model with inertia have errors of {(self.error / self.mean).max():.0%}: give "
+                "more pairs of runs"
+            )
+        return doubts
 
 
 @checked

@@ -89,11 +89,6 @@ def mean_force_values(ensemble: Ensemble, platform: str = "Reference", *, with_m
         InputError: the System has constraints, against which v would move.
     """
     system = ensemble.system
-    if len(system.constraints):
-        raise InputError(
-            "the System has constraints, for which this mean force is not written: give a system without, or lifts of "
-            "an invertible generator, which have slopes"
-        )
     values = observe(ensemble, projected_force(system, ensemble.slow, platform))
     return values + observe(ensemble, metric_term(system, ensemble.slow)) if with_metric_term else values
 

@@ -86,7 +86,15 @@ def projected_force(
         system: of the forces.
         slow: the coordinates; the system's own by default.
         platform: an OpenMM platform.
+
+    Raises:
+        InputError: the System has constraints, against which v would move.
     """
+    if len(system.constraints):
+        raise InputError(
+            "the System has constraints, for which this mean force is not written: give a system without, or lifts of "
+            "an invertible generator, which have slopes"
+        )
     coordinates = system.slow if slow is None else slow
 
     def observable(positions: FloatArray) -> FloatArray:

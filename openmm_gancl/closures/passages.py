@@ -10,6 +10,12 @@ from ..units import FloatArray, IntArray
 from .backward_equation import Relaxations
 from .reduced_model import ReducedModel
 
+BETWEEN, LOST = -1, -2
+"""Of a copy: in no basin, and nowhere."""
+
+MOST_UNSEEN = 0.1
+"""Of the passages, that may be lost when every other frame is left out: then hardly any is lost between frames."""
+
 
 @dataclass(frozen=True)
 class PassageTimes:
@@ -19,21 +25,36 @@ class PassageTimes:
         mean: shape=(2,), ps, from entering one basin to reaching the other; ``inf`` without a passage.
         error: shape=(2,), one sigma, from the scatter of copies, or of counts where there are few.
         counts: shape=(2,), passages.
+        counts_by_half: shape=(2,), passages that every other frame shows.
     """
 
     mean: FloatArray
     error: FloatArray
     counts: IntArray
+    counts_by_half: IntArray
+
+    def doubts(self) -> list[str]:
+        """Sentences, why they are not to be trusted."""
+        n, seen = int(self.counts.sum()), int(self.counts_by_half.sum())
+        usual = MOST_UNSEEN * n
+        if n - seen <= usual + 2 * np.sqrt(usual):
+            return []
+        return [
+            f"every other frame shows {seen} of {n} passages, so that their number depends on the interval: basins are "
+            "so near that a path crosses again and again (give their cores), or frames too far apart (save more of "
+            "them)"
+        ]
 
 
 @checked
 def passage_times(labels: FloatArray, interval: float, first: Basin, second: Basin) -> PassageTimes:
     """Count passages: the time that the last basin was the first, over the passages from it, and the other way.
 
-    Frames before a copy is in either basin are left out. A passage there and back between two frames is not seen.
+    Frames before a copy is in either basin are left out, and so are those after a frame that is NaN, until it is in
+    one again. A passage there and back between two frames is not seen.
 
     Args:
-        labels: shape=(n_frames, n_copies, d).
+        labels: shape=(n_frames, n_copies, d); NaN where a copy has ended, or its run failed.
         interval: ps from frame to frame.
         first: a basin.
         second: another.
@@ -47,19 +68,24 @@ def passage_times(labels: FloatArray, interval: float, first: Basin, second: Bas
     inside = [basin.contains(labels.reshape(-1, d)).reshape(n_frames, n_copies) for basin in (first, second)]
     if (inside[0] & inside[1]).any():
         raise InputError(f"basins {first.name} and {second.name} overlap: give two that do not")
-    last = np.where(inside[0], 0, np.where(inside[1], 1, -1))
-    seen = np.where(last >= 0, np.arange(n_frames)[:, None], 0)
-    np.maximum.accumulate(seen, axis=0, out=seen)
-    last = np.take_along_axis(last, seen, axis=0)
-    times = np.stack([(last[:-1] == side).sum(axis=0) for side in (0, 1)]) * interval
-    counts = np.stack([((last[:-1] == side) & (last[1:] == 1 - side)).sum(axis=0) for side in (0, 1)])
-    total, n = times.sum(axis=1), counts.sum(axis=1)
+    states = np.select([inside[0], inside[1], np.isnan(labels).any(axis=2)], [0, 1, LOST], BETWEEN)
+    frames, counts = _frames_and_passages(states)
+    times, n, total = frames * interval, counts.sum(axis=1), frames.sum(axis=1) * interval
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = total / n
         # passages are rare events: their number scatters at least like a Poisson variable's
         scatter = ((counts - times / mean[:, None]) ** 2).sum(axis=1) * n_copies / max(n_copies - 1, 1)
         error = mean * np.sqrt(np.maximum(np.where(n_copies > 1, scatter, 0.0), n)) / n
-    return PassageTimes(mean, error, n)
+    return PassageTimes(mean, error, n, _frames_and_passages(states[::2])[1].sum(axis=1))
+
+
+def _frames_and_passages(states: IntArray) -> tuple[IntArray, IntArray]:
+    """Frames since each copy was last in a basin and not in the other, and passages from there, shape=(2, n_copies)."""
+    seen = np.where(states != BETWEEN, np.arange(len(states))[:, None], 0)
+    last = np.take_along_axis(states, np.maximum.accumulate(seen, axis=0), axis=0)
+    of_side = [last[:-1] == side for side in (0, 1)]
+    passed = [mine & (last[1:] == 1 - side) for side, mine in enumerate(of_side)]
+    return np.sum(of_side, axis=1), np.sum(passed, axis=1)
 
 
 @checked

@@ -164,8 +164,11 @@ class ReducedModel:
         return np.asarray(np.gradient(field, self.spacings[axis], axis=axis, edge_order=2))
 
     def cells_of(self, labels: FloatArray) -> IntArray:
-        """Flat index of the cell of each label, shape=(n,); -1 outside the domain."""
-        return bin_indices(np.asarray(labels, dtype=float).reshape(-1, len(self.names)), self.edges, self.periods)
+        """Flat index of the cell of each label, shape=(n,); -1 outside the domain, and of NaN."""
+        places = np.asarray(labels, dtype=float).reshape(-1, len(self.names))
+        finite = np.isfinite(places).all(axis=1)
+        cells = bin_indices(np.where(finite[:, None], places, 0.0), self.edges, self.periods)
+        return np.where(finite, cells, -1)
 
     def interpolated(self, field: FloatArray, labels: FloatArray) -> FloatArray:
         """A field on cells, shape=(n_0, ..., ...), at labels, shape=(n, d), by linear interpolation of the centres."""
@@ -213,7 +216,7 @@ class ReducedModel:
         """
         starts = np.asarray(numbers(starts), dtype=float).reshape(-1, len(self.names))
         n_steps, stride = whole_number("n_steps", n_steps), whole_number("stride", stride)
-        cells = self.cells_of(starts) if np.isfinite(starts).all() else np.array([-1])
+        cells = self.cells_of(starts)
         if not len(starts) or (cells < 0).any() or not self.known.ravel()[cells].all():
             raise InputError("a start lies outside the domain, or where the free energy is not known: start elsewhere")
         table = _Table.of(self, time_step)

@@ -8,12 +8,20 @@ from scipy.stats import chi2, norm
 from ..coordinates.geometry import wrap
 from ..coordinates.slow_coordinates import SlowCoordinates, in_domain
 from ..errors import InputError
+from ..free_energy.surface import FreeEnergySurface
+from ..free_energy.weight_statistics import checked_log_weights, effective_sample_size, shares_of_weight
 from ..sampling.swarms import Swarm
-from ..units import FloatArray
+from ..units import BoolArray, FloatArray
 from .ensemble import shown
 
-FEWEST_RUNS = 20
-"""Of a label."""
+FEWEST_RUNS, FEWEST_EFFECTIVE = 20, 10.0
+"""Of a label, and as many effective ones by the weights of its lifts."""
+
+MOST_LEFT = 0.05
+"""Share of a label's runs that may leave the domain, or fail: of those that stay drift and spread are others."""
+
+FARTHEST_START = 0.05
+"""Of the domain: root mean square distance of a label's runs from it at their start, at most."""
 
 
 @dataclass(frozen=True)
@@ -97,28 +105,118 @@ def same_slopes(groups: list[Displacements], one: tuple[Slopes, Slopes], other: 
     return p_value_of(np.concatenate(differences), np.concatenate(errors))
 
 
-def displacements_by_label(
-    swarm: Swarm, slow: SlowCoordinates, labels: FloatArray, log_weights: FloatArray | None
-) -> tuple[FloatArray, list[Displacements], float]:
-    """Labels, the runs of each that can be used, and the share of those that left the domain."""
-    if np.shape(labels) != (len(swarm), len(slow.names)):
-        raise InputError(f"labels have shape {np.shape(labels)}: give ({len(swarm)}, {len(slow.names)}), one a run")
-    inside = in_domain(swarm.labels.reshape(-1, len(slow.names)), slow).reshape(swarm.labels.shape[:2])
-    left = ~inside.all(axis=1) & ~swarm.failed
-    weights = np.zeros(len(swarm)) if log_weights is None else np.asarray(log_weights, dtype=float)
-    used = ~swarm.failed & ~left & np.isfinite(weights)
-    if not used.any():
-        raise InputError("every run failed or left the domain: use shorter runs, or a shorter time step")
-    found, index = np.unique(labels, axis=0, return_inverse=True)
-    displacements = np.cumsum(wrap(np.diff(swarm.labels, axis=1), slow.periods), axis=1)
-    groups = list[Displacements]()
-    for k in range(len(found)):
-        chosen = used & (index.ravel() == k)
-        if chosen.sum() < FEWEST_RUNS:
-            raise InputError(
-                f"label {shown(found[k])} has {chosen.sum()} runs that stayed in the domain: give at "
-                f"least {FEWEST_RUNS}, or leave it out"
-            )
-        relative = np.exp(weights[chosen] - weights[chosen].max())
-        groups.append(Displacements(displacements[chosen], relative / relative.sum()))
-    return found, groups, float(left.mean())
+@dataclass(frozen=True)
+class RunsByLabel:
+    """The runs of each label that can be used.
+
+    Attributes:
+        labels: shape=(k, d).
+        groups: one a label.
+        left: share of the runs that left the domain, of the label with most, less one standard error.
+        failed: share of the runs that blew up, likewise.
+    """
+
+    labels: FloatArray
+    groups: list[Displacements]
+    left: float
+    failed: float
+
+    @classmethod
+    def of(
+        cls, swarm: Swarm, slow: SlowCoordinates, labels: FloatArray, log_weights: FloatArray | None
+    ) -> "RunsByLabel":
+        """Grouped.
+
+        Args:
+            swarm: the runs.
+            slow: the slow coordinates.
+            labels: shape=(n, d), that the runs began at.
+            log_weights: shape=(n,), equal by default.
+
+        Raises:
+            InputError: arrays that do not fit, labels that are not those of the starts, or too few runs of a label.
+        """
+        n, d = len(swarm), len(slow.names)
+        if np.shape(labels) != (n, d):
+            raise InputError(f"labels have shape {np.shape(labels)}: give ({n}, {d}), one a run")
+        weights = np.zeros(n) if log_weights is None else checked_log_weights(log_weights)
+        if weights.shape != (n,):
+            raise InputError(f"`log_weights` have shape {weights.shape}: give ({n},), one a run")
+        inside = in_domain(swarm.labels.reshape(-1, d), slow).reshape(swarm.labels.shape[:2])
+        left = ~inside.all(axis=1) & ~swarm.failed
+        used = ~swarm.failed & ~left & np.isfinite(weights)
+        if not used.any():
+            raise InputError("every run failed or left the domain: use shorter runs, or a shorter time step")
+        found, index = np.unique(labels, axis=0, return_inverse=True)
+        # from the start, as the probabilities of a model on a circle have it, and not all the way around
+        moved = wrap(swarm.labels[:, 1:] - swarm.labels[:, :1], slow.periods)
+        groups, of_label = list[Displacements](), [index.ravel() == k for k in range(len(found))]
+        for label, mine in zip(found, of_label, strict=True):
+            _check_runs(label, swarm.labels[mine & used, 0], weights[mine & used], slow)
+            groups.append(Displacements(moved[mine & used], shares_of_weight(weights[mine & used])))
+        return cls(found, groups, _largest_share(left, of_label), _largest_share(swarm.failed, of_label))
+
+
+def _largest_share(bad: BoolArray, of_label: list[BoolArray]) -> float:
+    """Of bad runs among those of a label, less one standard error: a few are chance."""
+    counts = [(int(bad[mine].sum()), int(mine.sum())) for mine in of_label]
+    return max((n - np.sqrt(n)) / total for n, total in counts)
+
+
+def doubts_of_runs(left: float, failed: float) -> list[str]:
+    """Sentences, where no model of runs is to be trusted.
+
+    Args:
+        left: share of a label's runs that left the domain.
+        failed: share of a label's runs that blew up.
+    """
+    doubts = []
+    if left > MOST_LEFT:
+        doubts.append(
+            f"{left:.0%} of the runs of a label left the domain, at least, and those that stayed are others: use "
+            "shorter runs, or labels farther from its ends"
+        )
+    if failed > MOST_LEFT:
+        doubts.append(f"{failed:.0%} of the runs of a label blew up, at least: use a shorter time step")
+    return doubts
+
+
+def _check_runs(label: FloatArray, starts: FloatArray, log_weights: FloatArray, slow: SlowCoordinates) -> None:
+    """Whether the runs of a label, shape=(n, d) at their starts, are enough, and its own."""
+    if len(starts) < FEWEST_RUNS:
+        raise InputError(
+            f"label {shown(label)} has {len(starts)} runs that stayed in the domain: give at least {FEWEST_RUNS}, or "
+            "leave it out"
+        )
+    if (effective := effective_sample_size(log_weights)) < FEWEST_EFFECTIVE:
+        raise InputError(
+            f"the weights leave {effective:.1f} effective runs of label {shown(label)}: lift more there, at least for "
+            f"{FEWEST_EFFECTIVE:g}, or leave it out"
+        )
+    off = np.sqrt((wrap(starts - label, slow.periods) ** 2).mean(axis=0)) / np.ptp(slow.domain, axis=1)
+    if off.max() > FARTHEST_START:
+        raise InputError(
+            f"the runs said to be of label {shown(label)} begin elsewhere, the first at {shown(starts[0])}: give the "
+            "labels in the order of the runs, in radians or nm"
+        )
+
+
+def check_surface_axes(surface: FreeEnergySurface, slow: SlowCoordinates) -> None:
+    """Refuse a surface over the slow coordinates in another order, or in other units.
+
+    Args:
+        surface: of the runs' free energy.
+        slow: the slow coordinates.
+
+    Raises:
+        InputError: it is.
+    """
+    same = len(surface.names) == len(slow.names) and np.allclose(surface.periods, slow.periods)
+    same &= all(a == b or not (a and b) for a, b in zip(surface.units, slow.units, strict=False))
+    swapped = sorted(surface.names) == sorted(slow.names) and tuple(surface.names) != tuple(slow.names)
+    if swapped or not same:
+        given, wanted = (
+            ", ".join(f"{name} {unit}".strip() for name, unit in zip(one.names, one.units, strict=True))
+            for one in (surface, slow)
+        )
+        raise InputError(f"the surface is over {given}, the runs over {wanted}: give one over theirs, in their order")

@@ -9,6 +9,7 @@ exp(eps L). What L is depends on ``alpha``, which says how much of the density q
     1      Laplace-Beltrami, no drift                                geometry, whatever the sampling
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -124,6 +125,15 @@ def checked_weights(weights: Any, n: int) -> FloatArray:
     return values / values.mean()
 
 
+def distinct(points: FloatArray) -> tuple[IntArray, IntArray]:
+    """Which points differ, in their order, shape=(m,), and which of these each point is, shape=(n,)."""
+    if len(np.unique(points[:, 0])) == len(points):
+        return np.arange(len(points)), np.arange(len(points))
+    _, first, index = np.unique(points, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[index.ravel()]
+
+
 class DiffusionMap:
     """A diffusion map of points, in the manner of scikit-learn.
 
@@ -171,7 +181,7 @@ class DiffusionMap:
         self.seed = seed
 
     def fit(self, X: Any, *, weights: Any = None, covariances: Any = None) -> "DiffusionMap":
-        """Fit the map.
+        """Fit the map. Frames that are the same are one, with the sum of their weights.
 
         Args:
             X: shape=(n, d), features of frames.
@@ -188,6 +198,11 @@ class DiffusionMap:
         if covariances is not None and np.shape(covariances) != (*points.shape, points.shape[1]):
             raise InputError(f"covariances of shape {np.shape(covariances)} for points of {points.shape}: one a point")
         self._metric = None if covariances is None else np.asarray(covariances, dtype=float)
+        kept = same = np.arange(len(points))
+        if self._metric is None:
+            kept, same = distinct(points)
+            points = checked_points(points[kept], self.n_coordinates + 3)
+            frame_weights = np.bincount(same, weights=frame_weights).astype(float)
         self.landmarks_, self._mass = self._landmarks(points, frame_weights)
         self._points = points[self.landmarks_]
         if self._metric is not None:
@@ -198,6 +213,7 @@ class DiffusionMap:
         else:
             self.coordinates_ = np.empty_like(self._vectors)
             self.coordinates_[self.landmarks_] = self._vectors
+        self.coordinates_, self.landmarks_ = self.coordinates_[same], kept[self.landmarks_]
         return self
 
     def _landmarks(self, points: FloatArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -244,6 +260,14 @@ class DiffusionMap:
         graph.data *= graph.data > MIN_KERNEL_VALUE
         graph.eliminate_zeros()
         _check_connected(graph)
+        matter = float(graph.sum() / n)
+        if given and matter < min(MIN_NEIGHBOURS, 0.5 * n):
+            warnings.warn(
+                f"not to be trusted: at a bandwidth of {self.bandwidth_:.3g} only {matter:.1f} neighbours of a frame "
+                f"matter, so that rates and coordinates depend on which frames there are: give auto (here "
+                f"{self.curve_.best:.3g}), or so much that {MIN_NEIGHBOURS:g} matter",
+                stacklevel=3,
+            )
         self._density = np.asarray(graph @ self._mass)
         self._eigenvectors(graph)
 

@@ -18,10 +18,11 @@ from ..coordinates.residues import from_openmm
 from ..coordinates.slow_coordinates import ModuleCoordinates, SlowCoordinates, Torsions, slow_from_description
 from ..coordinates.torch_modules import features_module
 from ..errors import InputError, checked, first_line
+from ..system.bonds import check_in_one_piece, check_lengths
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, IntArray
-from .diffusion_map import MAX_DENSE_POINTS, DiffusionMap
-from .spectrum import Selection, select_coordinates
+from ..units import FloatArray, IntArray, numbers
+from .diffusion_map import MAX_DENSE_POINTS, DiffusionMap, distinct
+from .spectrum import MIN_FRAME_FRACTION, Selection, select_coordinates, spectral_gap
 from .torch_map import coordinates_module
 
 KERNEL_RANK = 8
@@ -29,6 +30,9 @@ KERNEL_RANK = 8
 
 OUTLIER_FRACTION, DOMAIN_MARGIN = 0.005, 3.0
 """Fraction of the training labels beyond the domain at either end before it is widened by so many kernel widths."""
+
+FEWEST_FRAMES = 100
+"""That differ, of which labels are learned: of 30 of a dipeptide, each coordinate but the first two is noise."""
 
 TENSOR = "tensor."
 """Prefix of the names of the module's tensors in a file."""
@@ -94,6 +98,21 @@ class LearnedSlow:
     selection: Selection
     chosen: IntArray
 
+    def doubts(self) -> list[str]:
+        """Sentences, why the labels are not to be trusted."""
+        doubts, n = [], len(distinct(self.labels.centres)[0])
+        if n < FEWEST_FRAMES:
+            doubts.append(
+                f"{n} frames that differ are too few to learn labels from, and others would give other labels: give at "
+                f"least {FEWEST_FRAMES}"
+            )
+        for i in (i for i in spectral_gap(self.fitted, self.selection).localised if i in self.chosen):
+            doubts.append(
+                f"label dm{i + 1} tells some frames, fewer than {MIN_FRAME_FRACTION:.0%}, from all others: remove them "
+                "if they are broken, or sample more like them"
+            )
+        return doubts
+
 
 @checked
 def learn_slow_coordinates(
@@ -124,13 +143,18 @@ def learn_slow_coordinates(
         seed: of the landmarks.
 
     Raises:
-        InputError: a torsion to keep is not one of the system's, or what `DiffusionMap.fit` says.
+        InputError: positions of other atoms, cut by a periodic box, or not in nm; a torsion to keep that is not one of
+            the system's; or what `DiffusionMap.fit` says.
     """
     import mdtraj
 
-    topology = from_openmm(system.topology)
+    topology, positions = from_openmm(system.topology), numbers(positions)
+    if positions.ndim != 3 or positions.shape[1:] != (system.n_atoms, 3):
+        raise InputError(f"positions have shape {positions.shape}: give (n, {system.n_atoms}, 3)")
+    check_lengths(system.topology, system.system, positions)
+    check_in_one_piece(system.topology, positions, system.positions)
     features = features or Features((heavy_atom_distances(topology),))
-    frames = mdtraj.Trajectory(np.asarray(positions, dtype=np.float32), topology)
+    frames = mdtraj.Trajectory(positions.astype(np.float32), topology)
     kept = kept_torsions(system.slow, keep)
     fitted = DiffusionMap(n_coordinates, alpha=alpha, n_landmarks=min(n_landmarks, len(positions) - 1), seed=seed)
     fitted.fit(features.compute(frames), weights=weights)
@@ -144,7 +168,7 @@ def learn_slow_coordinates(
         names = (*kept.names, *names)
     if not len(chosen):
         raise InputError("the torsions that are kept predict all coordinates of the map: keep fewer, or learn none")
-    labels = _labels_of_module(system.slow, module, names, len(keep), np.asarray(positions, dtype=float))
+    labels = _labels_of_module(system.slow, module, names, len(keep), positions)
     return LearnedSlow(labels, features, fitted, selection, chosen)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..engine.random_numbers import named_rng
 from ..errors import InputError, checked
 from ..units import FloatArray, IntArray
-from .diffusion_map import DiffusionMap
+from .diffusion_map import DiffusionMap, distinct
 
 MAX_POINTS = 1500
 """Points, at most, that the regression uses."""
@@ -73,6 +73,8 @@ def select_coordinates(
         rows = np.sort(named_rng(seed, "select coordinates").choice(n, MAX_POINTS, replace=False))
     first = np.empty((n, 0)) if known is None else known
     few, m = np.column_stack([first, coordinates])[rows], first.shape[1]
+    # a frame would be predicted by its own copies
+    few = few[distinct(few)[0]]
     scores = np.array([_residual(few[:, :k], few[:, k]) if k else 1.0 for k in range(m, few.shape[1])])
     return Selection(scores, np.flatnonzero(scores > threshold), threshold)
 
@@ -117,6 +119,11 @@ class SpectralGap:
         return int(self.chosen[self.n_before - 1]), int(self.chosen[self.n_before])
 
     @property
+    def localised(self) -> list[int]:
+        """Indices of kept coordinates that say of a few frames whether they are these."""
+        return [int(i) for i in self.chosen if self.shares[i] < MIN_FRAME_FRACTION]
+
+    @property
     def rejected(self) -> IntArray:
         """Indices of the coordinates that earlier ones predict."""
         return np.setdiff1d(np.arange(len(self.rates)), self.chosen)
@@ -136,10 +143,9 @@ class SpectralGap:
         # the gap after the last kept one would lie beyond what was computed
         if len(self.chosen) and self.chosen[-1] == n - 1:
             lines.append(f"The last of the {n} coordinates was kept too: compute more of them to see what follows.")
-        few = [i for i in self.chosen if self.shares[i] < MIN_FRAME_FRACTION]
         lines += [
             f"Coordinate {i + 1} is localised on {100 * self.shares[i]:.2g} % of the frames: check them for outliers."
-            for i in few
+            for i in self.localised
         ]
         return "\n".join(lines)
 

@@ -10,6 +10,9 @@ from scipy.sparse.csgraph import connected_components
 from ..errors import InputError
 from ..units import FloatArray, IntArray, number
 
+LONGEST_BOND = 1.0
+"""nm; a longer one joins parts of a molecule that a periodic box has cut."""
+
 MAX_BOND_FACTOR = 3.0
 """Times the length that a System gives it that a bond may be, or as many times shorter."""
 
@@ -17,6 +20,27 @@ MAX_BOND_FACTOR = 3.0
 def bonds_of(topology: Any) -> IntArray:
     """The bonds of an ``openmm.app.Topology``, shape=(n_bonds, 2)."""
     return np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
+
+
+def check_in_one_piece(topology: Any, positions: FloatArray, structure: FloatArray | None = None) -> None:
+    """Refuse positions at which bonded atoms are so far apart that a periodic box has cut the molecule.
+
+    Args:
+        topology: an ``openmm.app.Topology``.
+        positions: shape=(n_frames, n_atoms, 3), nm.
+        structure: shape=(n_atoms, 3), nm, whose bonds may be long, as between coarse beads.
+
+    Raises:
+        InputError: they are.
+    """
+    for one, other in bonds_of(topology):
+        longest = np.linalg.norm(positions[:, other] - positions[:, one], axis=1).max(initial=0.0)
+        usual = 0.0 if structure is None else float(np.linalg.norm(structure[other] - structure[one]))
+        if longest > max(LONGEST_BOND, 2 * usual):
+            raise InputError(
+                f"atoms {one} and {other} are bonded and {longest:.1f} nm apart (a molecule cut by a periodic box?): "
+                "make it whole"
+            )
 
 
 def count_molecules(topology: Any) -> int:

@@ -6,14 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openmm
 
 from ..coordinates.slow_coordinates import ParticleCoordinates, SlowCoordinates, Torsions
 from ..errors import InputError, checked
 from ..files import write_atomically
-from ..units import FloatArray
-from .bonds import bonds_of, count_molecules
+from .bonds import check_in_one_piece, count_molecules
 from .build import positions_of_state
 from .card import SystemCard
 from .context_check import positions_of
@@ -25,9 +23,6 @@ from .topology_file import topology_text
 CARD, TOPOLOGY, SYSTEM, STATE = "card.toml", "topology.json", "system.xml", "state.xml"
 
 NAME = "simulation"
-
-LONGEST_BOND = 1.0
-"""nm; a longer one joins parts of a molecule that a periodic box has cut."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +106,6 @@ def _label_tables(slow: SlowCoordinates) -> list[dict[str, Any]]:
     ]
 
 
-def _check_in_one_piece(topology: Any, positions: FloatArray) -> None:
-    bonds = bonds_of(topology)
-    lengths = np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1)
-    if len(lengths) and lengths.max() > LONGEST_BOND:
-        one, other = bonds[lengths.argmax()]
-        raise InputError(
-            f"atoms {one} and {other} are bonded and {lengths.max():.1f} nm apart (a molecule cut by a periodic box?): "
-            "make it whole"
-        )
-
-
 @checked
 def card_of_simulation(simulation: Any, slow: SlowCoordinates, **options: Any) -> SimulationCard:
     """What a Simulation samples, as a card and its system; the Simulation is not changed.
@@ -140,7 +124,7 @@ def card_of_simulation(simulation: Any, slow: SlowCoordinates, **options: Any) -
     if len(positions) > 1 and not positions.any():  # what OpenMM says of those that were never set
         raise InputError("the Simulation has no positions yet: set them, simulation.context.setPositions")
     found = system_from_simulation(simulation, slow, **options, barostat=False)
-    _check_in_one_piece(found.topology, found.positions)
+    check_in_one_piece(found.topology, found.positions[None])
     several = count_molecules(found.topology) > 1
     card = SystemCard.model_validate(
         {

@@ -63,6 +63,9 @@ N_LABELS, N_RUNS = {1: 15, 2: 20}, {1: 100, 2: 50}
 SHORTEST, LONGEST = 0.4, 1.0
 """ps, of runs whose length is not given."""
 
+FEWEST_STARTS = 10.0
+"""Effective structures of a label, at which its runs begin: with fewer what is fast is not in equilibrium."""
+
 N_COMPARED = 4
 """Labels of the table of consistency."""
 
@@ -143,7 +146,8 @@ class Closures:
         record, trial = self.record, "a trial, " if self.trial else ""
         lines = [f"{trial}not to be trusted: {doubt}" for doubt in self.doubts]
         test, energy = record["mean_force"], record["potential_energy"]
-        lines.append(f"mean potential energy      {energy['mean']:.2f} +- {energy['error']:.2f} kJ/mol")
+        if energy["mean"] is not None:
+            lines.append(f"mean potential energy      {energy['mean']:.2f} +- {energy['error']:.2f} kJ/mol")
         if test is not None:
             lines.append(
                 f"mean force against weights {test['rms']:.3f} kT (z = {test['z']:+.1f}, beyond 4: not to be trusted)"
@@ -152,7 +156,7 @@ class Closures:
             found = record["dynamics"]
             lines.append(f"model                      {found['model']}: {found['why']}")
             lines.append(f"lag                        {found['lag']:.3g} to {found['last']:.3g} ps")
-            scales = ", ".join(f"{scale:.3g}" for scale in found["time_scales"])
+            scales = ", ".join(f"{scale:.3g}" for scale in found["time_scales"]) or "no"
             limit = " (in the limit of high friction)" if found["inertial"] else ""
             lines.append(f"time scales                {scales} ps{limit}")
             for row in found["passages"]:
@@ -203,10 +207,12 @@ class Models:
     Attributes:
         overdamped: with the evidence of a plateau.
         inertial: None where the other serves.
+        starts: effective number of structures that the runs of a label began at, the fewest.
     """
 
     overdamped: EffectiveDynamics
     inertial: InertialFit | None
+    starts: float
 
     @property
     def why(self) -> str:
@@ -221,9 +227,28 @@ class Models:
 
     def doubts(self) -> list[str]:
         """Sentences, why the model in use is not to be trusted."""
-        if self.inertial is None:
-            return self.overdamped.doubts()
-        return [*self.inertial.doubts(), *self.overdamped.doubts_of_runs()]
+        doubts = self.overdamped.doubts() if self.inertial is None else self.inertial.doubts()
+        if self.starts < FEWEST_STARTS:
+            doubts.append(
+                f"runs of a label began at {self.starts:.1f} effective structures alone, so few have weight there: "
+                "raise `max_evaluations`"
+            )
+        return doubts
+
+
+def effective_starts(positions: FloatArray, labels: FloatArray) -> float:
+    """How many structures the runs of a label began at, the fewest: of those kept by weight some may be the same.
+
+    Args:
+        positions: shape=(n, n_atoms, 3), nm.
+        labels: shape=(n, d), requested.
+    """
+    found = np.inf
+    for label in np.unique(labels, axis=0):
+        mine = positions[(labels == label).all(axis=1)]
+        counts = np.unique(mine.reshape(len(mine), -1), axis=0, return_counts=True)[1]
+        found = min(found, float(counts.sum() ** 2 / (counts**2).sum()))
+    return found
 
 
 def _dynamics(run: Run, regression: LabelRegression, model: InvertibleGenerator, options: ClosureOptions) -> Models:
@@ -255,7 +280,8 @@ def _dynamics(run: Run, regression: LabelRegression, model: InvertibleGenerator,
     inertia = options.model == "inertial" or (
         options.model == "auto" and options.dynamics == "langevin" and not found.scan.has_plateau
     )
-    return Models(found, fit_inertial_model(*of_runs, seed=run.seed(STAGE, "inertia")) if inertia else None)
+    fitted = fit_inertial_model(*of_runs, seed=run.seed(STAGE, "inertia")) if inertia else None
+    return Models(found, fitted, effective_starts(lifts.positions[kept], lifts.labels[kept]))
 
 
 def _passages(run: Run, found: Models, first: Basin, second: Basin, doubts: list[str]) -> FloatArray:
@@ -329,7 +355,8 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         energies = _energies(run, ensemble)
         average = conditional_average(ensemble, energies)
         edges, values, errors = average.on_grid()
-        mean, error = ensemble_average(ensemble, energies)
+        unknown = np.full((2, 1), np.nan)
+        mean, error = _or_doubt(lambda: ensemble_average(ensemble, energies), doubts) or unknown
         done(1)
         test = _or_doubt(lambda: closure_test(ensemble), doubts)
         done(2)
@@ -349,7 +376,7 @@ def closures_stage(run: Run, options: ClosureOptions, out: Path) -> None:
         )
     if found is not None:
         in_use = found.overdamped.model if found.inertial is None else found.inertial.model.overdamped
-        slowest = relaxations(in_use, 3)
+        slowest = _or_doubt(partial(relaxations, in_use, 3), doubts) or Relaxations.none(in_use)
         arrays |= _dynamics_arrays(run, found.overdamped, in_use, slowest)
         found.overdamped.model.save(out / REDUCED_MODEL)
         if found.inertial is not None:

@@ -393,7 +393,7 @@ def _reduced_model(run: FinishedRun) -> Section:
         [f"{row['first']} to {row['second']}", f"{formatted(row['there'], '.4g')}", f"{formatted(row['back'], '.4g')}"]
         for row in found["passages"]
     ]
-    scales = ", ".join(formatted(scale, ".3g") for scale in found["time_scales"])
+    scales = ", ".join(formatted(scale, ".3g") for scale in found["time_scales"]) or "no"
     limit = " (in the limit of high friction)" if inertia else ""
     text = [
         f"{found['runs']:,} short runs from {found['labels']} labels; a plateau was "

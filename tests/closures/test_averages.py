@@ -5,6 +5,7 @@ from dataclasses import replace
 import mdtraj
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 import openmm_gancl as gancl
 from openmm_gancl import InputError
@@ -97,13 +98,28 @@ def exact_equilibrium():
 
 
 @pytest.mark.parametrize("fixture", ["ensemble", "at_labels"])
-def test_averages_over_all_labels(fixture, request):
+def test_averages_over_all_labels(fixture, request, monkeypatch):
     """With a known density of labels, and from the integral over labels of one's own choice; and the twin."""
     lifts = request.getfixturevalue(fixture)
     mean, error = ensemble_average(lifts, equilibrium)
     assert np.abs((mean - exact_equilibrium()) / error).max() < z_limit(6)
+    # without weights as much as anywhere is beyond the last labels
+    monkeypatch.setattr("openmm_gancl.closures.averages.MOST_FAR", 0.05)
     dropped, error = ensemble_average(without_weights(lifts), equilibrium)
     assert np.abs((dropped - exact_equilibrium()) / error).max() > 2 * z_limit(6)
+
+
+def test_labels_that_leave_out_a_well_have_no_average_over_all(at_labels, monkeypatch):
+    """The twin goes on there by its prior."""
+    left = at_labels.select(at_labels.labels[:, 0] < 0.3)
+    with pytest.raises(InputError, match=r"of the density of labels lies, as far as can be told, where there are no"):
+        ensemble_average(left, equilibrium)
+    gap = at_labels.select(np.abs(at_labels.labels[:, 0]) > 0.3)
+    mean, error = ensemble_average(gap, equilibrium)
+    assert np.abs((mean - exact_equilibrium()) / error).max() < z_limit(3)
+    monkeypatch.setattr("openmm_gancl.closures.averages.MOST_FAR", 1.0)
+    mean, error = ensemble_average(left, equilibrium)
+    assert np.abs((mean - exact_equilibrium()) / error).max() > 2 * z_limit(3)
 
 
 def test_error_bars_cover():
@@ -115,6 +131,56 @@ def test_error_bars_cover():
         values, errors = conditional_average(Ensemble.of_positions(frames, toy), fast).at(wells)
         scores.append((values - exact_fast(wells)) / errors)
     assert 0.75 < np.sqrt(np.mean(np.square(scores))) < 1.25
+
+
+def above(positions):
+    """y less its centre at x: zero at any label, and over all."""
+    return positions[:, 0, 1] - 0.25 * np.sin(1.5 * positions[:, 0, 0])
+
+
+def test_frames_that_follow_one_another_are_not_as_many():
+    """Of a trajectory whose y remembers 25 frames; the twin takes each frame as a draw of its own."""
+    toy, scores = gancl.load_system("double_well_oscillators"), {True: [], False: []}
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        frames, noise = DOUBLE_WELL.sample(1500, rng), rng.normal(size=1500)
+        noise[1:] *= np.sqrt(1 - np.exp(-2 / 25))
+        _, centre, width = DOUBLE_WELL.fast(frames[:, 0, 0])[0][0]
+        frames[:, 0, 1] = centre + width * lfilter([1], [1, -np.exp(-1 / 25)], noise)
+        for in_time, found in scores.items():
+            ensemble = replace(Ensemble.of_positions(frames, toy), in_time=in_time)
+            given, overall = conditional_average(ensemble, above).at([[1.0]]), ensemble_average(ensemble, above)
+            found.append([given[0].item() / given[1].item(), overall[0].item() / overall[1].item()])
+    right, wrong = (np.sqrt(np.mean(np.square(scores[in_time]), axis=0)) for in_time in (True, False))
+    assert (right < 1.8).all() and right[1] > 0.4 and (wrong > 2.5).all(), (right, wrong)
+
+
+def test_frames_outside_the_domain_are_no_frames_of_it(monkeypatch):
+    """The functions of a fit repeat themselves there: the right well would be laid over the left one, the twin."""
+    toy, labels = gancl.load_system("double_well_oscillators"), np.linspace(-1.3, -0.5, 9)[:, None]
+    left = replace(toy, slow=replace(toy.slow, domain=np.array([[-1.6, -0.4]])), basins=())
+    frames = Ensemble.of_positions(DOUBLE_WELL.sample(3000, np.random.default_rng(0)), left)
+
+    def largest():
+        values, errors = conditional_average(frames, fast).at(labels)
+        return np.abs((values - exact_fast(labels)) / errors).max()
+
+    assert largest() < z_limit(27)
+    monkeypatch.setattr(Ensemble, "within_domain", lambda self: self)
+    assert largest() > 2 * z_limit(27)
+    monkeypatch.undo()
+    right = frames.select(frames.labels[:, 0] > 0)
+    with pytest.raises(InputError, match="every configuration lies outside the domain"):
+        conditional_average(right, fast)
+
+
+def test_one_frame_with_nearly_all_weight_has_no_error_bar(toy):
+    frames = DOUBLE_WELL.sample(500, np.random.default_rng(1))
+    log_weights = np.where(np.arange(500) == 7, 25.0, 0.0)
+    with pytest.raises(InputError, match=r"the weights leave 1\.0 effective configurations, of which no error"):
+        ensemble_average(Ensemble.of_positions(frames, toy, log_weights), equilibrium)
+    mean, error = ensemble_average(Ensemble.of_positions(frames, toy, 0.02 * log_weights), equilibrium)
+    assert np.abs((mean - exact_equilibrium()) / error).max() < z_limit(3)
 
 
 @pytest.mark.parametrize("name", ["half_moon", "quadratic"])

@@ -99,6 +99,7 @@ def test_a_fit_has_the_friction_that_the_runs_were_made_with(runs):
     assert not found.doubts() and 0.7 < found.misfit < 1.3 and found.deviation < 0.1
     assert found.model.velocity_covariance[0, 0] == pytest.approx(COVARIANCE, rel=0.1)
     assert found.model.friction[0, 0] == pytest.approx(FRICTION, rel=0.2)
+    assert "of the runs of a label left the domain" in replace(found, left=0.3).doubts()[0]
     # an overdamped one has no plateau
     known = type("Known", (), {"log_density": staticmethod(lambda places: -energy(places))})
     assert any("no plateau" in doubt for doubt in effective_dynamics(swarm, LINE, starts, known, 300.0).doubts())
@@ -121,6 +122,7 @@ def test_passage_times_are_those_that_are_counted(friction):
     frames = model.simulate(np.full((1000, 1), -1.0), 12_500, 0.02, stride=5, seed=2)
     counted = passage_times(frames[500:], 0.1, LEFT, RIGHT)
     assert not found.doubts() and found.between < 0.01 and counted.counts.min() > 200
+    assert "have errors of 30%" in replace(found, error=0.3 * found.mean).doubts()[0]
     z = (found.mean - counted.mean) / np.hypot(found.error, counted.error)
     assert np.abs(z).max() < z_limit(4), (found, counted)
     limit = mean_passage_times(model.overdamped, LEFT, RIGHT)

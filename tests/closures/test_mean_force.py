@@ -10,7 +10,7 @@ from openmm import app
 
 import openmm_gancl as gancl
 from openmm_gancl import InputError, ModuleCoordinates
-from openmm_gancl.closures import Ensemble, closure_test, conditional_average, mean_force_values
+from openmm_gancl.closures import Ensemble, closure_test, conditional_average, mean_force_values, projected_force
 from openmm_gancl.closures.mean_force import Z_THRESHOLD
 from openmm_gancl.closures.observables import inverse_gradients
 from openmm_gancl.reference.chart import chart_for
@@ -145,6 +145,8 @@ def test_what_a_closure_test_refuses(chain):
     rigid = rigid_chain()
     with pytest.raises(InputError, match="the System has constraints"):
         mean_force_values(Ensemble.of_positions(np.repeat(rigid.positions[None], 3, axis=0), rigid))
+    with pytest.raises(InputError, match="the System has constraints"):
+        projected_force(rigid)
 
 
 @pytest.mark.slow

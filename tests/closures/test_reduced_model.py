@@ -78,6 +78,25 @@ def test_passage_times_and_committor_are_those_of_quadrature(line):
     assert np.abs(committor(line, LEFT, RIGHT) - np.interp(x, GRID, q)).max() < 0.01
 
 
+def test_a_barrier_of_40_kT(monkeypatch):
+    """Between basins as by quadrature; the twin is the flux as a sum that cancels. What it decides alone is refused."""
+    high = ReducedModel.of_functions(LINE, lambda places: 16 * energy(places), diffusion, 300.0, 320)
+    weights, step = np.exp(-16 * energy(GRID[:, None])), GRID[1] - GRID[0]
+    between = (GRID >= -0.9) & (GRID <= 0.9)
+    inverse = 1 / (weights * diffusion(GRID[:, None])[:, 0, 0])
+    exact = (inverse * np.cumsum(weights))[between].sum() * step**2
+    assert mean_passage_times(high, LEFT, RIGHT)[0] == pytest.approx(exact, rel=0.01)
+    generator, q = GridGenerator.of(high), committor(high, LEFT, RIGHT).ravel()
+    flux = q @ (generator.stiffness @ q)
+    assert abs(generator.populations @ (1 - q) / flux / exact - 1) > 0.5
+    for function in (lambda: mean_passage_times_to(high, RIGHT), lambda: relaxations(high, 1)):
+        with pytest.raises(InputError, match="too high for double precision on this grid"):
+            function()
+    monkeypatch.setattr("openmm_gancl.closures.backward_equation.MOST_CHANGED", np.inf)
+    wrong = high.interpolated(mean_passage_times_to(high, RIGHT), [[-0.9]])[0]
+    assert abs(wrong / exact - 1) > 0.5
+
+
 def test_cores_of_basins_that_touch(line):
     """Where two halves of the line would cross again and again: the time of cores depends on no grid."""
     halves = [gancl.Basin("left", ([[-1.6, 0.0]],)), gancl.Basin("right", ([[0.0, 1.6]],))]
@@ -250,3 +269,35 @@ def test_passages_are_counted():
     assert found.counts.tolist() == [1, 1]
     # as A: 3 frames to the passage, 1 after it, and 7 of the other copy; as B: 2
     np.testing.assert_allclose(found.mean, [11 * 0.5, 2 * 0.5])
+
+
+def test_a_copy_that_is_lost_counts_no_more():
+    """NaN after a run failed, or where runs end before others; the twin stays where it was last seen."""
+    path = np.array([-1.0, -1, np.nan, np.nan, np.nan, 1, -1, -1])
+    found = passage_times(path[:, None, None], 0.5, LEFT, RIGHT)
+    assert found.counts.tolist() == [0, 1] and found.mean[1] == 0.5
+    ended = np.stack([[-1.0, 0, 1, -1], [-1.0, np.nan, np.nan, np.nan]], axis=1)[:, :, None]
+    assert passage_times(ended, 0.5, LEFT, RIGHT).mean[0] == 3 * 0.5
+    assert passage_times(np.nan_to_num(ended), 0.5, LEFT, RIGHT).mean[0] == 5 * 0.5
+
+
+def test_a_label_that_is_none_has_no_cell(torus):
+    """Of a run that failed; on a circle NaN would be in some cell all the same."""
+    labels = np.array([[0.1, 0.2], [np.nan, 0.2], [0.1, np.inf]])
+    assert (torus.cells_of(labels) >= 0).tolist() == [True, False, False]
+    with pytest.raises(InputError, match="2 of 3 frames lie where the reduced model knows nothing"):
+        projected(torus, torus.energy, labels)
+
+
+def test_a_number_of_passages_that_depends_on_the_interval_is_a_doubt(line):
+    """Between halves of the line, which touch, paths cross again and again; between frames far apart they are lost."""
+    frames = line.simulate(np.full((100, 1), -1.0), 15_000, 0.004, stride=5, seed=1)
+    halves = [gancl.Basin("left", ([[-1.6, 0.0]],)), gancl.Basin("right", ([[0.0, 1.6]],))]
+    exact = mean_passage_times(line, LEFT, RIGHT)[0]
+    right, touching = passage_times(frames, 0.02, LEFT, RIGHT), passage_times(frames, 0.02, *halves)
+    assert abs(right.mean[0] - exact) < z_limit(1) * right.error[0] and not right.doubts()
+    assert not passage_times(frames[::10], 0.2, LEFT, RIGHT).doubts()
+    assert touching.mean[0] < exact / 3
+    assert "their number depends on the interval: basins are so near" in touching.doubts()[0]
+    sparse = passage_times(frames[::300], 6.0, LEFT, RIGHT)
+    assert sparse.mean[0] > 1.5 * exact and "of" in sparse.doubts()[0]

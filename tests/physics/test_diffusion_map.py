@@ -223,6 +223,17 @@ def test_neighbours_without_weight_do_not_connect():
         DiffusionMap(2, bandwidth=0.01, n_neighbors=60).fit(points)
 
 
+def test_a_bandwidth_at_which_few_neighbours_matter_is_said(recwarn):
+    """Rates of a rectangle's long side, pi squared, would be a sixth of it."""
+    points = np.random.default_rng(0).uniform(0, 1, (1000, 2)) * [1.0, 0.5]
+    auto = DiffusionMap(3).fit(points)
+    given = DiffusionMap(3, bandwidth=auto.bandwidth_).fit(points)
+    assert not recwarn.list and given.rates_[0] > 0.75 * np.pi**2
+    with pytest.warns(UserWarning, match=r"only 2\.\d neighbours of a frame matter, so that rates"):
+        small = DiffusionMap(3, bandwidth=0.1 * auto.bandwidth_).fit(points)
+    assert small.rates_[0] < 0.25 * np.pi**2
+
+
 def test_self_tuning_follows_the_density():
     rng = np.random.default_rng(7)
     points = np.concatenate([rng.normal(0, 0.05, (500, 2)), rng.normal(0, 1.0, (500, 2))])

@@ -1,6 +1,7 @@
 """``gancl closures`` on a finished run: files, exit codes, what is refused, and a run that goes on afterwards."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,13 @@ from typer.testing import CliRunner
 from openmm_gancl import InputError
 from openmm_gancl.cli import app
 from openmm_gancl.closures import load_inertial_model, load_reduced_model
+from openmm_gancl.workflow.closures import Models, effective_starts
 from openmm_gancl.workflow.folder import RunFolder
 
 BROWNIAN = ["--dynamics", "brownian", "--time-step", "0.004", "--length", "0.32", "--labels", "7", "--runs", "40"]
+
+NO_DOUBT = SimpleNamespace(doubts=list)
+"""An overdamped model that explains its runs."""
 
 
 def gancl(*arguments):
@@ -121,6 +126,16 @@ def test_runs_without_a_plateau_have_a_model_with_inertia(folder):
     assert "Model in use, inertial" in page and "ps (in the limit of high friction)" in page
     assert "between the cores of basins, of the model with inertia" in page
     assert "Drift of the overdamped model, which is not the one in use" in page
+
+
+def test_runs_that_all_begin_at_a_few_structures_are_said():
+    """Of one label fifty different starts, of the other 48 times the same; and the twin without repeats."""
+    labels, positions = np.repeat([[0.0], [1.0]], 50, axis=0), np.random.default_rng(1).normal(size=(100, 3, 3))
+    assert effective_starts(positions, labels) == 50 and not Models(NO_DOUBT, None, 50.0).doubts()
+    positions[50:98] = positions[50]
+    assert effective_starts(positions, labels) == pytest.approx(50**2 / (48**2 + 2))
+    (doubt,) = Models(NO_DOUBT, None, effective_starts(positions, labels)).doubts()
+    assert doubt.startswith("runs of a label began at 1.1 effective structures alone")
 
 
 @pytest.mark.parametrize(

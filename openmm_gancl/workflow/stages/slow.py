@@ -102,6 +102,8 @@ def learn_labels(
         done(1)
     for line in spectral_gap(learned.fitted, learned.selection).describe().splitlines():
         run.reporter.note(line)
+    for doubt in learned.doubts():
+        run.reporter.note(f"not to be trusted: {doubt}")
     labels, slow = learned.labels, learned.labels.slow
     r_squared, angles = dict[str, float](), {}
     if np.isfinite(system.slow.periods).all():

@@ -16,7 +16,7 @@ from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, thermal_energy, whole_number
-from .basin_visits import basin_notes, spread_doubts
+from .basin_visits import basin_notes, drift_doubts, spread_doubts
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
@@ -279,6 +279,7 @@ def _surface_notes(
     if weighted.windows is not None:
         return notes, doubts
     more = basin_notes(probability, surface, found, basins, series, weighted.blocks, open_ends=open_ends, cut=cut)
+    doubts += drift_doubts(series, surface.energy.ndim, weighted.blocks, weighted.log_weights)
     if weighted.log_weights is None:
         doubts += spread_doubts(series, surface.energy.ndim, weighted.blocks)
     return notes + more[0], doubts + more[1]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import fdtrc
 
 from ..errors import InputError, quiet
 from ..units import FloatArray, IntArray
@@ -22,6 +23,10 @@ MAX_SERIES_LENGTH = 20_000
 
 MIN_RESOLVED_INEFFICIENCY = 5.0
 """Statistical inefficiency above which a thinned series still shows how its correlations decay."""
+
+
+CHANCE, TINY = 1e-4, 1e-300
+"""That trajectories spread so by themselves, below which their spread tells their inefficiency; and no variance."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,34 @@ def _equilibrated(
     return int(cut), still, len(values) - cut, _inefficiency(values[cut:], periods)
 
 
+def _spread_inefficiency(values: Any, periods: FloatArray, inefficiency: FloatArray, sizes: IntArray) -> float:
+    """The inefficiency that the means of trajectories tell, where they spread more than each tells by itself, else 1.
+
+    A trajectory that is shorter than its slowest motion shows little of it. From others it is apart by it.
+
+    Args:
+        values: shape=(n, d), of the frames left of all trajectories, one after the other.
+        periods: shape=(d,).
+        inefficiency: shape=(n_trajectories,), of each by itself.
+        sizes: shape=(n_trajectories,), frames left of each.
+    """
+    largest, trajectory = 1.0, np.repeat(np.arange(len(sizes)), sizes)
+    n_within = float((sizes / inefficiency).sum()) - len(sizes)
+    if n_within < 1.0:
+        return largest
+    columns = np.stack(_observables(values, periods), axis=1)
+    squares = (columns - columns.mean(axis=0)) ** 2  # states may differ in nothing but their width
+    for column in _observables(np.hstack([columns, squares]), np.full(2 * columns.shape[1], np.inf)):
+        deviations = column - column.mean()
+        means = np.bincount(trajectory, deviations) / sizes
+        variances = np.bincount(trajectory, deviations**2) / sizes - means**2
+        between = float(sizes @ means**2) / (len(sizes) - 1)
+        within = float(sizes @ (variances * inefficiency)) / len(values)
+        if fdtrc(len(sizes) - 1, n_within, between / max(within, TINY)) < CHANCE:
+            largest = max(largest, between / float(deviations.var()))
+    return largest
+
+
 def _check_enough(blocks: IntArray, windows: bool) -> None:
     """Two blocks, of each window or of all."""
     if (blocks < 2).any():
@@ -194,11 +227,20 @@ def independent_blocks(
         raise InputError(f"`discard` is {discard}: give auto or a number of frames")
     start, stop, stratum = list[int](), list[int](), list[int]()
     spans: list[FloatArray] = []
-    discarded, equilibrating, inefficiencies = [], [], []
+    parts = [
+        _equilibrated(series.values[begin:end], series.periods, discard)
+        for begin, end in itertools.pairwise(series.starts)
+    ]
+    discarded, equilibrating, sizes, inefficiencies = map(list, zip(*parts, strict=True))
+    if not windows and series.n_files > 1:
+        left = [series.values[end - n : end] for end, n in zip(series.starts[1:], sizes, strict=True)]
+        least = _spread_inefficiency(np.concatenate(left), series.periods, np.array(inefficiencies), np.array(sizes))
+        inefficiencies = [max(inefficiency, least) for inefficiency in inefficiencies]
     correlation = np.zeros(series.n_files if windows else 1)
     n_independent = 0.0
-    for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
-        cut, still, n, inefficiency = _equilibrated(series.values[begin:end], series.periods, discard)
+    for file, (begin, cut, n, inefficiency) in enumerate(
+        zip(series.starts, discarded, sizes, inefficiencies, strict=False)
+    ):
         shortest = n // MAX_BLOCKS_PER_WINDOW if windows else len(series.values) // MAX_BLOCKS
         count = max(int(n / max(MIN_BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
         edges = begin + cut + np.arange(count + 1) * n // count
@@ -206,11 +248,9 @@ def independent_blocks(
         stop += edges[1:].tolist()
         stratum += [file if windows else 0] * count
         spans.append(np.stack([np.arange(count), np.arange(1, count + 1)], axis=1) / count)
-        discarded.append(cut)
-        equilibrating.append(still)
-        inefficiencies.append(inefficiency)
         mine = file if windows else 0
-        correlation[mine] = max(correlation[mine], inefficiency * count / n)
+        if count > 1:  # what is a block by itself correlates with no other
+            correlation[mine] = max(correlation[mine], inefficiency * count / n)
         n_independent += n / inefficiency
     _check_enough(np.bincount(stratum), windows)
     n_kept = int(np.subtract(stop, start).sum())

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from ..coordinates.basin import Basin
 from ..errors import InputError, checked
 from ..trajectories.bias_checks import bias_differences
 from ..trajectories.blocks import Blocks, independent_blocks
+from ..trajectories.frames import only
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, thermal_energy, whole_number
@@ -26,6 +27,7 @@ from .ranges import SurfaceRange, end_notes, resolution_doubts, surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_checks import window_notes
+from .window_consistency import basin_share_doubts
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows
 
 WARN_BELOW_N_SAMPLES, MIN_N_SAMPLES = 50, 10
@@ -165,6 +167,39 @@ def _growth_doubts(observations: Observations, blocks: Blocks) -> list[str]:
     ]
 
 
+def _restrained_alone(observations: Observations) -> Observations:
+    """Without the windows that restrain nothing."""
+    series, windows = observations.series, observations.windows
+    assert windows is not None
+    series = only(series, np.repeat(windows.restrained, np.diff(series.starts)))
+    return replace(
+        observations,
+        series=replace(series, starts=np.unique(series.starts)),
+        windows=windows.only(np.flatnonzero(windows.restrained)),
+        free_energies=None,
+    )
+
+
+def _unrestrained_doubts(observations: Observations, blocks: Blocks, discard: int | Literal["auto"]) -> list[str]:
+    """Windows without a restraint that are not in the basins as the restrained ones, without them, predict."""
+    series, windows, bias = observations.series, observations.windows, observations.log_weights
+    if windows is None or windows.temperatures is not None or bias is not None or windows.restrained.all():
+        return []
+    try:
+        others = analyse(_restrained_alone(observations), method="histogram", discard=discard)
+    except InputError:  # too few to make a surface
+        return []
+    if others.windows is None or others.windows.left_out:
+        return []
+    frames, doubts = blocks.frames(), list[str]()
+    file = np.searchsorted(series.starts, frames, side="right") - 1
+    for k in np.flatnonzero(~windows.restrained).tolist():
+        values = np.asarray(series.values[frames[file == k], : observations.n_surface], dtype=float)
+        inefficiency = max(blocks.inefficiency[k] / blocks.stride, 1.0)
+        doubts += basin_share_doubts(windows.describe(k), values, inefficiency, others.surface, others.basins)
+    return doubts
+
+
 def _notes(
     observations: Observations, weighted: "_Weighted", discard: int | Literal["auto"]
 ) -> tuple[list[str], list[str]]:
@@ -177,6 +212,7 @@ def _notes(
         names = [observations.series.names[i] for i in observations.restrained]
         more = window_notes(observations.windows, weighted.windows, names)
         notes, doubts = more[0] + notes, more[1] + doubts
+        doubts += _unrestrained_doubts(observations, weighted.blocks, discard)
     return [*observations.notes, *notes], [
         *observations.doubts,
         *_growth_doubts(observations, weighted.blocks),

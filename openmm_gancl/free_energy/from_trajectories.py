@@ -13,7 +13,6 @@ from ..coordinates.basin import Basin
 from ..errors import InputError, checked
 from ..trajectories.bias_checks import bias_differences
 from ..trajectories.blocks import Blocks, independent_blocks
-from ..trajectories.frames import only
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, thermal_energy, whole_number
@@ -169,6 +168,8 @@ def _growth_doubts(observations: Observations, blocks: Blocks) -> list[str]:
 
 def _restrained_alone(observations: Observations) -> Observations:
     """Without the windows that restrain nothing."""
+    from ..trajectories.frames import only
+
     series, windows = observations.series, observations.windows
     assert windows is not None
     series = only(series, np.repeat(windows.restrained, np.diff(series.starts)))

@@ -194,6 +194,22 @@ def _spread_inefficiency(values: Any, periods: FloatArray, inefficiency: FloatAr
     return largest
 
 
+def _of_files(
+    series: Series, discard: int | Literal["auto"], together: bool
+) -> tuple[list[int], list[bool], list[int], list[float]]:
+    """As `_equilibrated`, of each file; ``together`` are those that are of one ensemble."""
+    parts = [
+        _equilibrated(series.values[begin:end], series.periods, discard)
+        for begin, end in itertools.pairwise(series.starts)
+    ]
+    discarded, equilibrating, sizes, inefficiencies = map(list, zip(*parts, strict=True))
+    if together and series.n_files > 1:
+        left = [series.values[end - n : end] for end, n in zip(series.starts[1:], sizes, strict=True)]
+        least = _spread_inefficiency(np.concatenate(left), series.periods, np.array(inefficiencies), np.array(sizes))
+        inefficiencies = [max(inefficiency, least) for inefficiency in inefficiencies]
+    return discarded, equilibrating, sizes, inefficiencies
+
+
 def _check_enough(blocks: IntArray, windows: bool) -> None:
     """Two blocks, of each window or of all."""
     if (blocks < 2).any():
@@ -227,15 +243,7 @@ def independent_blocks(
         raise InputError(f"`discard` is {discard}: give auto or a number of frames")
     start, stop, stratum = list[int](), list[int](), list[int]()
     spans: list[FloatArray] = []
-    parts = [
-        _equilibrated(series.values[begin:end], series.periods, discard)
-        for begin, end in itertools.pairwise(series.starts)
-    ]
-    discarded, equilibrating, sizes, inefficiencies = map(list, zip(*parts, strict=True))
-    if not windows and series.n_files > 1:
-        left = [series.values[end - n : end] for end, n in zip(series.starts[1:], sizes, strict=True)]
-        least = _spread_inefficiency(np.concatenate(left), series.periods, np.array(inefficiencies), np.array(sizes))
-        inefficiencies = [max(inefficiency, least) for inefficiency in inefficiencies]
+    discarded, equilibrating, sizes, inefficiencies = _of_files(series, discard, together=not windows)
     correlation = np.zeros(series.n_files if windows else 1)
     n_independent = 0.0
     for file, (begin, cut, n, inefficiency) in enumerate(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import stdtr
 
 from ..coordinates.basin import Basin
 from ..coordinates.geometry import embedded
@@ -23,6 +24,13 @@ NOTEWORTHY = 0.005
 
 LEAST_FRAMES, MOST_BETWEEN = 20, 0.5
 """Of a trajectory, that tell how far it goes; and of the variance, that may lie between trajectories."""
+
+LEAST_DRIFTING, CHANCE_OF_DRIFT, PLACES_OF_DRIFT = 8, 1e-4, np.arange(1, 8) / 8
+"""Trajectories that tell whether all drift; the probability of as much by chance, at one place; and these places, as
+quantiles of the frames."""
+
+ROUNDING = 1e-9
+"""Of all weight, below which a drift is none."""
 
 N_PARTS = 24
 """Of each axis, where what was cut from a trajectory is compared with the rest."""
@@ -216,6 +224,54 @@ def spread_doubts(series: Series, d: int, blocks: Blocks) -> list[str]:
                 f"{name} is between trajectories): the surface shows where they began: give `windows` if they were "
                 "restrained; else sample until each comes into all basins"
             )
+    return doubts
+
+
+def _chance(terms: FloatArray, n: int) -> float:
+    """That independent terms, n of which can differ from zero, add up to so much by chance, by Student's t."""
+    total = abs(float(terms.sum()))
+    if total < ROUNDING:
+        return 1.0
+    rest = n * float((terms**2).sum()) - total**2
+    return 2.0 * float(stdtr(n - 1, -total * np.sqrt((n - 1) / max(rest, ROUNDING**2))))
+
+
+def drift_doubts(series: Series, d: int, blocks: Blocks, log_weights: FloatArray | None) -> list[str]:
+    """A doubt where many trajectories drift alike: shorter than the slowest motion, all come from where they began.
+
+    Of a trajectory that is in equilibrium the later frames are where the earlier ones are, however they correlate. Each
+    trajectory counts as one.
+
+    Args:
+        series: of the trajectories.
+        d: its columns that the surface is over.
+        blocks: the frames used.
+        log_weights: shape=(n_used,), of these frames; None if all are alike.
+    """
+    frames = blocks.frames()
+    starts = np.searchsorted(frames, series.starts)
+    counts = np.diff(starts)
+    n = int((counts > 1).sum())
+    if n < LEAST_DRIFTING:
+        return []
+    trajectory = np.repeat(np.arange(len(counts)), counts)
+    time = (np.arange(len(frames)) - starts[trajectory] + 0.5) / counts[trajectory] - 0.5
+    weights = np.ones(len(frames)) if log_weights is None else np.exp(log_weights - log_weights.max())
+    rarest, doubts = CHANCE_OF_DRIFT, []
+    for i, name in enumerate(series.names[:d]):
+        column = np.asarray(series.values[frames, i], dtype=float)
+        for place in np.quantile(column, PLACES_OF_DRIFT):
+            above = column > place
+            excess = weights * (above - np.average(above, weights=weights))
+            chance = _chance(np.bincount(trajectory, excess * time) / weights.sum(), n)
+            if chance < rarest:
+                rarest = chance
+                earlier, later = (np.average(above[part], weights=weights[part]) for part in (time < 0, time > 0))
+                doubts = [
+                    f"the trajectories drift: {100 * earlier:.2g} % of the earlier halves of them lie above {name} = "
+                    f"{place:.3g}, and {100 * later:.2g} % of the later halves, which chance does not explain: they "
+                    "still show where they began; sample each for longer, or cut more by `discard`"
+                ]
     return doubts
 
 

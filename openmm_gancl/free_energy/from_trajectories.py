@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, thermal_energy, whole_number
-from .basin_visits import basin_notes, spread_doubts
+from .basin_visits import basin_notes, drift_doubts, spread_doubts
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
@@ -26,6 +26,7 @@ from .ranges import SurfaceRange, end_notes, resolution_doubts, surface_range
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_checks import window_notes
+from .window_consistency import basin_share_doubts
 from .window_weights import MAX_BIASES, WindowWeights, weigh_windows
 
 WARN_BELOW_N_SAMPLES, MIN_N_SAMPLES = 50, 10
@@ -165,6 +166,41 @@ def _growth_doubts(observations: Observations, blocks: Blocks) -> list[str]:
     ]
 
 
+def _restrained_alone(observations: Observations) -> Observations:
+    """Without the windows that restrain nothing."""
+    from ..trajectories.frames import only
+
+    series, windows = observations.series, observations.windows
+    assert windows is not None
+    series = only(series, np.repeat(windows.restrained, np.diff(series.starts)))
+    return replace(
+        observations,
+        series=replace(series, starts=np.unique(series.starts)),
+        windows=windows.only(np.flatnonzero(windows.restrained)),
+        free_energies=None,
+    )
+
+
+def _unrestrained_doubts(observations: Observations, blocks: Blocks, discard: int | Literal["auto"]) -> list[str]:
+    """Windows without a restraint that are not in the basins as the restrained ones, without them, predict."""
+    series, windows, bias = observations.series, observations.windows, observations.log_weights
+    if windows is None or windows.temperatures is not None or bias is not None or windows.restrained.all():
+        return []
+    try:
+        others = analyse(_restrained_alone(observations), method="histogram", discard=discard)
+    except InputError:  # too few to make a surface
+        return []
+    if others.windows is None or others.windows.left_out:
+        return []
+    frames, doubts = blocks.frames(), list[str]()
+    file = np.searchsorted(series.starts, frames, side="right") - 1
+    for k in np.flatnonzero(~windows.restrained).tolist():
+        values = np.asarray(series.values[frames[file == k], : observations.n_surface], dtype=float)
+        inefficiency = max(blocks.inefficiency[k] / blocks.stride, 1.0)
+        doubts += basin_share_doubts(windows.describe(k), values, inefficiency, others.surface, others.basins)
+    return doubts
+
+
 def _notes(
     observations: Observations, weighted: "_Weighted", discard: int | Literal["auto"]
 ) -> tuple[list[str], list[str]]:
@@ -177,6 +213,7 @@ def _notes(
         names = [observations.series.names[i] for i in observations.restrained]
         more = window_notes(observations.windows, weighted.windows, names)
         notes, doubts = more[0] + notes, more[1] + doubts
+        doubts += _unrestrained_doubts(observations, weighted.blocks, discard)
     return [*observations.notes, *notes], [
         *observations.doubts,
         *_growth_doubts(observations, weighted.blocks),
@@ -279,6 +316,7 @@ def _surface_notes(
     if weighted.windows is not None:
         return notes, doubts
     more = basin_notes(probability, surface, found, basins, series, weighted.blocks, open_ends=open_ends, cut=cut)
+    doubts += drift_doubts(series, surface.energy.ndim, weighted.blocks, weighted.log_weights)
     if weighted.log_weights is None:
         doubts += spread_doubts(series, surface.energy.ndim, weighted.blocks)
     return notes + more[0], doubts + more[1]

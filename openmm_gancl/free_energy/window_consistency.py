@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import chdtrc, ndtri, rel_entr
+from scipy.special import chdtrc, expit, ndtri, rel_entr
 
 from ..coordinates.geometry import wrap
 from ..trajectories.umbrella import UmbrellaWindows
-from ..units import FloatArray, IntArray
+from ..units import FloatArray, IntArray, thermal_energy
+from .basins import BasinPopulation, find_basins, lowest_bins
+from .grid import bin_centres, bin_indices
 from .mbar import MBAR
+from .surface import FreeEnergySurface
 
 N_PLACES = 96
 """Along each coordinate, that divide it; a multiple of four."""
@@ -27,6 +30,9 @@ MIN_EXPECTED = 1.0
 
 MAX_DEVIATION = 3.7
 """Standard errors by which the windows together may deviate from what is predicted at one place."""
+
+LOG_ODDS = np.linspace(-15.0, 15.0, 3001)
+"""Of a share, that are tried."""
 
 
 @dataclass(frozen=True)
@@ -136,4 +142,54 @@ def consistency_doubts(
             "that seldom comes over a barrier, or is alone in a state of something slow, makes the surface wrong by "
             "more than its error bars say; sample for longer, or with stiffer restraints and windows in between"
         ]
+    return doubts
+
+
+def share_deviation(share: float, n: float, log_odds: float, error: float) -> float:
+    """By how many standard errors a share of n independent frames is not what others predict.
+
+    The root of twice the log-likelihood ratio to a share, the likeliest one, that is the same in both.
+
+    Args:
+        share: of the frames.
+        n: of them.
+        log_odds: log(p / (1 - p)) of what others predict, about Gaussian.
+        error: of it.
+    """
+    counts = n * (rel_entr(share, expit(LOG_ODDS)) + rel_entr(1.0 - share, expit(-LOG_ODDS)))
+    return float(np.sqrt((2.0 * counts + ((LOG_ODDS - log_odds) / error) ** 2).min()))
+
+
+def basin_share_doubts(
+    name: str, values: FloatArray, inefficiency: float, surface: FreeEnergySurface, basins: Sequence[BasinPopulation]
+) -> list[str]:
+    """A doubt about a run without a restraint, where it is not in the basins as restrained windows predict.
+
+    It has a say in every basin: one that stays in its own carries the others away, where windows are short.
+
+    Args:
+        name: of the run.
+        values: shape=(n_frames, d), its frames.
+        inefficiency: frames that count as one.
+        surface: of the restrained windows alone, over d coordinates.
+        basins: those that are found on it.
+    """
+    bins, masks = bin_indices(values, surface.edges, surface.periods), find_basins(surface)
+    inside = masks.reshape(len(masks), -1)[:, bins[bins >= 0]].sum(axis=1)
+    kT, places = thermal_energy(surface.temperature), bin_centres(surface.edges)[lowest_bins(surface, masks)]
+    worst, doubts = MAX_DEVIATION, list[str]()
+    for basin, frames, place in zip(basins[1:], inside[1:].tolist(), places[1:], strict=True):
+        both, log_odds, error = inside[0] + frames, -basin.free_energy / kT, basin.free_energy_error / kT
+        if not both or not 0.0 < error < np.inf:
+            continue
+        deviation = share_deviation(frames / both, both / inefficiency, log_odds, error)
+        if deviation > worst:
+            worst = deviation
+            where = " and ".join(f"{axis} = {x:.3g}" for axis, x in zip(surface.names, place, strict=True))
+            doubts = [
+                f"of the frames of {name} in the deepest basin and in that near {where}, {100 * frames / both:.3g} % "
+                f"lie in the latter, where the restrained windows predict {100 * expit(log_odds):.3g} %, which chance "
+                "does not explain: the surface is wrong by more than its error bars say; sample it until it comes into "
+                "all basins, or leave it out"
+            ]
     return doubts

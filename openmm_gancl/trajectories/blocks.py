@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import fdtrc
 
 from ..errors import InputError, quiet
 from ..units import FloatArray, IntArray
@@ -22,6 +23,12 @@ MAX_SERIES_LENGTH = 20_000
 
 MIN_RESOLVED_INEFFICIENCY = 5.0
 """Statistical inefficiency above which a thinned series still shows how its correlations decay."""
+
+CHANCE = 1e-4
+"""That trajectories spread so by themselves, below which their spread tells their inefficiency."""
+
+ROUNDING = 1e-9
+"""Of a standard deviation, below which there is none."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def _observables(values: Any, periods: FloatArray) -> list[FloatArray]:
             columns += [np.cos(2 * np.pi / period * column), np.sin(2 * np.pi / period * column)]
         else:
             columns.append(column)
-    return [column for column in columns if column.std() > 1e-9]
+    return [column for column in columns if column.std() > ROUNDING]
 
 
 def _largest_inefficiency(values: Any, periods: FloatArray) -> float:
@@ -161,6 +168,51 @@ def _equilibrated(
     return int(cut), still, len(values) - cut, _inefficiency(values[cut:], periods)
 
 
+def _spread_inefficiency(values: Any, periods: FloatArray, inefficiency: FloatArray, sizes: IntArray) -> float:
+    """The inefficiency that the means of trajectories tell, where they spread more than each tells by itself, else 1.
+
+    A trajectory that is shorter than its slowest motion shows little of it. From others it is apart by it.
+
+    Args:
+        values: shape=(n, d), of the frames left of all trajectories, one after the other.
+        periods: shape=(d,).
+        inefficiency: shape=(n_trajectories,), of each by itself.
+        sizes: shape=(n_trajectories,), frames left of each.
+    """
+    largest, trajectory = 1.0, np.repeat(np.arange(len(sizes)), sizes)
+    n_within = float((sizes / inefficiency).sum()) - len(sizes)
+    if n_within < 1.0:
+        return largest
+    for column in _observables(values, periods):
+        deviations = (column - column.mean()) / column.std()
+        squares = deviations**2  # states may differ in nothing but their width
+        for moved in (deviations, squares - squares.mean()):
+            means = np.bincount(trajectory, moved) / sizes
+            variances = np.bincount(trajectory, moved**2) / sizes - means**2
+            between = float(sizes @ means**2) / (len(sizes) - 1)
+            within = float(sizes @ (variances * inefficiency)) / len(values)
+            chance = fdtrc(len(sizes) - 1, n_within, between / max(within, ROUNDING))
+            if moved.std() > ROUNDING and chance < CHANCE:
+                largest = max(largest, between / float(moved.var()))
+    return largest
+
+
+def _of_files(
+    series: Series, discard: int | Literal["auto"], together: bool
+) -> tuple[list[int], list[bool], list[int], list[float]]:
+    """As `_equilibrated`, of each file; ``together`` are those that are of one ensemble."""
+    parts = [
+        _equilibrated(series.values[begin:end], series.periods, discard)
+        for begin, end in itertools.pairwise(series.starts)
+    ]
+    discarded, equilibrating, sizes, inefficiencies = map(list, zip(*parts, strict=True))
+    if together and series.n_files > 1:
+        left = [series.values[end - n : end] for end, n in zip(series.starts[1:], sizes, strict=True)]
+        least = _spread_inefficiency(np.concatenate(left), series.periods, np.array(inefficiencies), np.array(sizes))
+        inefficiencies = [max(inefficiency, least) for inefficiency in inefficiencies]
+    return discarded, equilibrating, sizes, inefficiencies
+
+
 def _check_enough(blocks: IntArray, windows: bool) -> None:
     """Two blocks, of each window or of all."""
     if (blocks < 2).any():
@@ -194,11 +246,12 @@ def independent_blocks(
         raise InputError(f"`discard` is {discard}: give auto or a number of frames")
     start, stop, stratum = list[int](), list[int](), list[int]()
     spans: list[FloatArray] = []
-    discarded, equilibrating, inefficiencies = [], [], []
+    discarded, equilibrating, sizes, inefficiencies = _of_files(series, discard, together=not windows)
     correlation = np.zeros(series.n_files if windows else 1)
     n_independent = 0.0
-    for file, (begin, end) in enumerate(itertools.pairwise(series.starts)):
-        cut, still, n, inefficiency = _equilibrated(series.values[begin:end], series.periods, discard)
+    for file, (begin, cut, n, inefficiency) in enumerate(
+        zip(series.starts, discarded, sizes, inefficiencies, strict=False)
+    ):
         shortest = n // MAX_BLOCKS_PER_WINDOW if windows else len(series.values) // MAX_BLOCKS
         count = max(int(n / max(MIN_BLOCK_LENGTH * inefficiency, shortest, 1)), min(2, n) if windows else 1)
         edges = begin + cut + np.arange(count + 1) * n // count
@@ -206,11 +259,9 @@ def independent_blocks(
         stop += edges[1:].tolist()
         stratum += [file if windows else 0] * count
         spans.append(np.stack([np.arange(count), np.arange(1, count + 1)], axis=1) / count)
-        discarded.append(cut)
-        equilibrating.append(still)
-        inefficiencies.append(inefficiency)
         mine = file if windows else 0
-        correlation[mine] = max(correlation[mine], inefficiency * count / n)
+        if count > 1:  # what is a block by itself correlates with no other
+            correlation[mine] = max(correlation[mine], inefficiency * count / n)
         n_independent += n / inefficiency
     _check_enough(np.bincount(stratum), windows)
     n_kept = int(np.subtract(stop, start).sum())

@@ -7,9 +7,12 @@ that do not, and where the barrier is low, there is no doubt: limits are for all
 import numpy as np
 import pytest
 
-from openmm_gancl.free_energy import window_checks
+from openmm_gancl.free_energy import analyse, from_trajectories, window_checks
+from openmm_gancl.trajectories import UmbrellaWindows
+from openmm_gancl.trajectories.observations import Observations
+from openmm_gancl.trajectories.series import Series
 
-from .test_umbrella import TOYS, analysed, deviations, sampled
+from .test_umbrella import KT, TEMPERATURE, TOYS, analysed, deviations, sampled
 
 N_STEPS = 12_000
 
@@ -118,3 +121,33 @@ def test_a_slow_motion_beside_the_coordinate(monkeypatch, slope):
     first = (np.arange(len(centres)) < 6)[:, None, None]
     doubts = analysed("line", centres, np.where(first, *frames)).doubts
     assert any("a state of something slow" in doubt for doubt in doubts) == bool(slope) == bool(doubts), doubts
+
+
+def with_a_run(monkeypatch, height, curvature, seed):
+    """Short, stiff windows over a barrier, and a run without a restraint that begins in the left well."""
+
+    def energy(x):
+        return height * np.exp(-((x / 0.35) ** 2)) + curvature * (np.abs(x) - 1.0) ** 2 + 0.8 * x
+
+    parts = []
+    for kappa, centres, n_steps in ((200.0, line(31), 1_200), (0.0, np.array([[-1.0]]), N_STEPS)):
+        monkeypatch.setitem(TOYS, "line", (energy, np.inf, 2.0, kappa, 0.5))
+        parts += list(sampled("line", centres, seed, n_steps))
+    centres, kappa = np.append(line(31), -1.0), np.append(np.full(31, 200.0 * KT), 0.0)
+    windows = UmbrellaWindows((*(f"window{i}" for i in range(31)), "run"), centres, kappa)
+    starts = np.cumsum([0, *map(len, parts)])
+    series = Series(("x",), np.array([np.inf]), ("",), np.concatenate(parts).astype(np.float32), starts)
+    analysis = analyse(Observations(series, 1, TEMPERATURE, windows=windows, restrained=(0,)), bins=20)
+    z = deviations("line", analysis.surface)[0]
+    return float(np.sqrt((z[np.isfinite(z)] ** 2).mean())), analysis
+
+
+def test_a_run_among_windows_that_stays_in_its_well_is_a_doubt(monkeypatch):
+    """It drags the other well up by a kT and more; the twin: a barrier that it comes over, often."""
+    for seed in range(4):
+        z, analysis = with_a_run(monkeypatch, 10.0, 5.0, seed)
+        assert z > 4.0 and any("of the frames of run without a restraint" in one for one in analysis.doubts), z
+        z, analysis = with_a_run(monkeypatch, 0.5, 0.5, seed)
+        assert z < 2.5 and not analysis.doubts, (z, analysis.doubts)
+    monkeypatch.setattr(from_trajectories, "_unrestrained_doubts", lambda *_: [])
+    assert any(not with_a_run(monkeypatch, 10.0, 5.0, seed)[1].doubts for seed in range(4))

@@ -184,7 +184,9 @@ def _restrained_alone(observations: Observations) -> Observations:
 def _unrestrained_doubts(observations: Observations, blocks: Blocks, discard: int | Literal["auto"]) -> list[str]:
     """Windows without a restraint that are not in the basins as the restrained ones, without them, predict."""
     series, windows, bias = observations.series, observations.windows, observations.log_weights
-    if windows is None or windows.temperatures is not None or bias is not None or windows.restrained.all():
+    if windows is None or windows.temperatures is not None or bias is not None:
+        return []
+    if not 0 < windows.restrained.sum() < len(windows):
         return []
     try:
         others = analyse(_restrained_alone(observations), method="histogram", discard=discard)

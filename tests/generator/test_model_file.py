@@ -246,8 +246,8 @@ def test_learned_labels_of_a_run_are_arrays_and_json(tmp_path):
     labels.save(tmp_path / "labels.npz")
     read = load_labels(tmp_path / "labels.npz")
     assert read.slow.describe() == labels.slow.describe()
-    np.testing.assert_array_equal(
-        read.slow.transform(chain.positions[None]), labels.slow.transform(chain.positions[None])
+    np.testing.assert_allclose(  # sums in another order, once a module is compiled
+        read.slow.transform(chain.positions[None]), labels.slow.transform(chain.positions[None]), rtol=1e-13
     )
     with np.load(tmp_path / "labels.npz", allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}

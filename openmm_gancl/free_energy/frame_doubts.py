@@ -19,12 +19,12 @@ def _blown_up(frames: Frames) -> list[str]:
 
 
 def _bias(system: MolecularSystem) -> list[str]:
-    """A table of collective variables: of Metadynamics, most often."""
+    """The table of collective variables that Metadynamics adds."""
     forces = [force for force in system.system.getForces() if isinstance(force, openmm.CustomCVForce)]
-    if not any(force.getNumTabulatedFunctions() for force in forces):
+    if not any(force.getEnergyFunction().startswith("table(") for force in forces):
         return []
     return [
-        "the System has a CustomCVForce with a table, as Metadynamics adds one, and the surface is that of the biased "
+        "the System has the bias of Metadynamics (a CustomCVForce of a table), and the surface is that of the biased "
         "potential: take the force out of the System before windows are sampled"
     ]
 

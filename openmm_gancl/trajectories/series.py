@@ -336,7 +336,7 @@ def read_frame_values(
             raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
     else:
         values, own = _text_values(path, what)
-    if values.size != values.shape[0]:
+    if values.size != values.shape[0] or not values.size:
         raise InputError(f"{path} holds an array of shape {values.shape}: give one number a frame")
     values = values.ravel()
     if n is not None and len(values) != n and -(-len(values) // stride) == n:

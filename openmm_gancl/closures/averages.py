@@ -12,7 +12,7 @@ from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
 from ..free_energy.label_tables import LabelTables
 from ..free_energy.surface import grid_edges
-from ..free_energy.weight_statistics import effective_sample_size
+from ..free_energy.weight_statistics import effective_sample_size, shares_of_weight
 from ..lifting.learned import MAX_GRID_LABELS
 from ..units import BoolArray, FloatArray, IntArray
 from .ensemble import Ensemble, shown
@@ -217,9 +217,8 @@ def ensemble_average(ensemble: Ensemble, observable: Observable) -> tuple[FloatA
     log_shares = np.log(ensemble.share_of_each)
     with np.errstate(invalid="ignore"):
         logs = np.where(ensemble.ok, ensemble.log_weights - ensemble.log_label_density, -np.inf) + log_shares
-    weights = np.exp(logs - logs.max())
-    weights /= weights.sum()
-    if (effective := 1 / (weights**2).sum()) < FEWEST_EFFECTIVE:
+    weights = shares_of_weight(logs)
+    if (effective := effective_sample_size(logs)) < FEWEST_EFFECTIVE:
         raise InputError(
             f"the weights leave {effective:.1f} effective configurations, of which no error is told: lift more, or "
             "train with more frames"

@@ -6,7 +6,6 @@ import openmm
 from ..coordinates.slow_coordinates import Torsions
 from ..sampling.frames import Frames
 from ..system.molecular_system import MolecularSystem
-from ..system.state import other_isomers
 
 
 def _blown_up(frames: Frames) -> list[str]:
@@ -34,8 +33,7 @@ def _other_isomers(system: MolecularSystem, frames: Frames) -> list[str]:
     if frames.positions.shape[1] != system.n_atoms:
         return []
     windows, last = np.unique(frames.window[::-1], return_index=True)
-    labels = system.slow.atoms if isinstance(system.slow, Torsions) else None
-    for what, others in other_isomers(system.topology, system.positions, frames.positions[::-1][last], labels).items():
+    for what, others in system.other_isomers(frames.positions[::-1][last]).items():
         return [
             f"{others.sum()} windows end as another isomer than the structure ({what} is the other way around; window "
             f"{windows[others][0]} is the first): start all from one isomer, or pull more slowly"

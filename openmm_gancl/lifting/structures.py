@@ -26,7 +26,6 @@ from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
 from ..system.molecular_system import MolecularSystem
 from ..system.one_molecule import AmongOthers
 from ..system.simulation import as_system
-from ..system.state import other_isomers
 from ..trajectories.blocks import equilibration
 from ..units import FloatArray, IntArray, numbers, thermal_energy, whole_number
 from .lifter import Lifter
@@ -215,8 +214,7 @@ def _of_isomer(found: Structures, target: MolecularSystem) -> Structures:
     The model is of that isomer then, and no other is drawn.
     """
     there = found.positions[np.isfinite(found.energies)]
-    labels = target.slow.atoms if isinstance(target.slow, Torsions) else None
-    for what, others in other_isomers(target.topology, target.positions, there, labels).items():
+    for what, others in target.other_isomers(there).items():
         if found.log_weights is None or others.all():
             reason = f"{others.sum()} of {len(found)} structures are another isomer than the system's"
             return replace(found, guarantee=f"{reason} ({what} is the other way around): give a model of this isomer")

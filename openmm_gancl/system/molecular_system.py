@@ -14,10 +14,10 @@ from ..coordinates.basin import Basin
 from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates, SlowCoordinates, Torsions
 from ..engine.serialization import system_hash
 from ..errors import InputError, checked
-from ..units import FloatArray, masses_of, number, numbers, thermal_energy
+from ..units import BoolArray, FloatArray, masses_of, number, numbers, thermal_energy
 from .bonds import bonds_of, check_lengths, molecule_numbers
 from .constraints import Constraints, constraints_of
-from .state import Chirality, DeclaredState, TransPeptides, declare_state
+from .state import Chirality, DeclaredState, TransPeptides, declare_state, other_isomers
 
 _NOT_PART_OF_THE_TARGET = ("CMMotionRemover", "AndersenThermostat")
 """Forces, by their name's end, that change momenta behind the integrator's back."""
@@ -89,6 +89,18 @@ class MolecularSystem:
     def constraints(self) -> Constraints:
         """Bonds with a fixed length."""
         return constraints_of(self.system)
+
+    def other_isomers(self, positions: FloatArray) -> dict[str, BoolArray]:
+        """Which configurations are another isomer than the structure, but for what the labels turn about.
+
+        Args:
+            positions: shape=(n, n_atoms, 3), nm.
+
+        Returns:
+            by what is the other way around in any (a chiral centre, a peptide bond), shape=(n,).
+        """
+        labels = self.slow.atoms if isinstance(self.slow, Torsions) else None
+        return other_isomers(self.topology, self.positions, positions, labels)
 
     @property
     def force_field_hash(self) -> str:

@@ -22,10 +22,11 @@ from openmm_gancl import (
 from openmm_gancl.engine.restraint_forces import make_restraint
 from openmm_gancl.free_energy import frame_doubts, frames_needed, from_windows
 from openmm_gancl.generator import untrained_model
-from openmm_gancl.lifting import structures, window_free_energies
+from openmm_gancl.lifting import window_free_energies
 from openmm_gancl.sampling import sample_langevin, sample_swarm, windows
 from openmm_gancl.sampling.frames import Walkers, join_frames, load_frames, save_frames
 from openmm_gancl.system.bonds import molecules_of
+from openmm_gancl.system.molecular_system import MolecularSystem
 
 LABELS = [[-1.4, 1.2], [-1.2, 1.0], [-1.0, 0.8]]
 QUICK = {"steps_per_window": 20, "frames_per_window": 4, "equilibration_steps": 10, "platform": "Reference"}
@@ -372,7 +373,7 @@ def test_structures_of_a_model_of_the_mirror_image_say_so(alanine, monkeypatch):
     found = structures_at(mirror, model, LABELS[0], 4, **options)
     assert "isomer" not in same.guarantee
     assert "are another isomer than the system's (a chiral centre is the other way around)" in found.guarantee
-    monkeypatch.setattr(structures, "other_isomers", lambda *given: {})
+    monkeypatch.setattr(MolecularSystem, "other_isomers", lambda *given: {})
     assert structures_at(mirror, model, LABELS[0], 4, **options).guarantee == same.guarantee
 
 

@@ -158,7 +158,7 @@ def test_importing_the_package_loads_nothing_heavy(heavy):
         ("import openmm_gancl.sampling", {"torch"}, 25),
         ("from openmm_gancl.sampling import sample_windows", {"torch"}, 32),
         ("import openmm_gancl.free_energy", {"torch"}, 35),
-        ("from openmm_gancl.free_energy import analyse, analyse_trajectories", {"torch", "openmm"}, 38),
+        ("from openmm_gancl.free_energy import analyse, analyse_trajectories", {"torch", "openmm"}, 39),
     ],
 )
 def test_what_an_import_loads(statement, absent, most):

@@ -7,6 +7,7 @@ import numpy as np
 from ..trajectories.umbrella import UmbrellaWindows
 from ..units import FloatArray, IntArray
 from .window_consistency import consistency_doubts
+from .window_gaps import gap_doubts
 from .window_weights import WindowWeights
 
 OVERLAP_THRESHOLD = 0.03
@@ -163,6 +164,7 @@ def window_notes(given: UmbrellaWindows, weights: WindowWeights, names: Sequence
     more = strain_notes(weights, names)
     notes, doubts = notes + more[0], doubts + more[1]
     doubts = doubts or consistency_doubts(windows, weights.sides, weights.inefficiency, names)
+    doubts = doubts or gap_doubts(weights.gaps, names)
     if weights.blocks.stride > 1:
         notes.append(f"every {weights.blocks.stride}th frame of the windows is used")
     return notes, doubts

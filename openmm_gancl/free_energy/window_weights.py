@@ -14,6 +14,7 @@ from ..units import FloatArray, IntArray, thermal_energy
 from .block_counts import Response
 from .mbar import MBAR, solve_mbar, sparse_biases
 from .window_consistency import SidesOfPlaces, sides_of_places
+from .window_gaps import Gap, gaps_of_windows
 
 CHUNK_SIZE = 1_000_000
 """Frames times windows in one batch."""
@@ -38,6 +39,7 @@ class WindowWeights:
         strain: shape=(n_windows, d), mean restraint energy of each window's frames along each coordinate, kT.
         expected: shape=(n_windows, d), the same energies as all windows together predict them.
         sides: where each window's frames are along each coordinate, and where all windows together predict them.
+        gaps: between the frames along each coordinate, where there is one that is no chance.
         left_out: descriptions of the windows that overlap with none of those.
         kept: shape=(n_windows,), which of the given windows these are.
     """
@@ -50,14 +52,19 @@ class WindowWeights:
     strain: FloatArray
     expected: FloatArray
     sides: list[SidesOfPlaces]
+    gaps: list[Gap | None]
     left_out: list[str]
     kept: IntArray
 
     @property
     def inefficiency(self) -> FloatArray:
         """Frames of each window that count as one, at least one, shape=(n_windows,)."""
-        n_independent = np.bincount(self.blocks.stratum) / self.blocks.correlation
-        return np.maximum(np.bincount(self.blocks.stratum, self.blocks.sizes) / n_independent, 1.0)
+        return _inefficiency(self.blocks)
+
+
+def _inefficiency(blocks: Blocks) -> FloatArray:
+    n_independent = np.bincount(blocks.stratum) / blocks.correlation
+    return np.asarray(np.maximum(np.bincount(blocks.stratum, blocks.sizes) / n_independent, 1.0))
 
 
 def _of_windows(blocks: Blocks, chosen: IntArray) -> Blocks:
@@ -158,18 +165,26 @@ def weigh_windows(observations: Observations, blocks: Blocks) -> WindowWeights:
         left_out = [windows.describe(int(i)) for i in np.flatnonzero(groups != largest)]
         blocks, windows = _of_windows(blocks, kept), windows.only(kept)
         mbar, strain, expected = solve(windows, blocks, None)
+    log_weights = mbar.log_weights
+    if observations.log_weights is not None:  # of a bias that is part of the potential that MBAR joins
+        log_weights = log_weights + observations.log_weights[blocks.frames()]
+    response = _response(mbar, blocks, log_weights)
+    values, owner = places(blocks)
+    sides = sides_of_places(windows, values, owner, periods, mbar)
+    n_independent, covariance = mbar.counts / _inefficiency(blocks), response.influence.T @ response.influence
+    gaps = gaps_of_windows(windows, values, owner, n_independent, covariance, observations.temperature, periods)
+    return WindowWeights(windows, blocks, log_weights, mbar, response, strain, expected, sides, gaps, left_out, kept)
+
+
+def _response(mbar: MBAR, blocks: Blocks, log_weights: FloatArray) -> Response:
+    """How the weights of the frames follow the windows' free energies."""
     block_of_frame = np.repeat(np.arange(len(blocks.start)), blocks.sizes)
     n = len(block_of_frame)
     pick = csr_array((np.ones(n), (block_of_frame, np.arange(n))), shape=(len(blocks.start), n))
     sums = np.asarray((pick @ mbar.responsibilities).toarray())
     np.subtract.at(sums, (np.arange(len(blocks.start)), blocks.stratum), blocks.sizes)
-    log_weights = mbar.log_weights
-    if observations.log_weights is not None:  # of a bias that is part of the potential that MBAR joins
-        log_weights = log_weights + observations.log_weights[blocks.frames()]
     shift = _without_common_shift(mbar, log_weights, mbar.influence(sums))
-    response = Response(shift, csr_array(mbar.responsibilities.T))
-    sides = sides_of_places(windows, *places(blocks), periods, mbar)
-    return WindowWeights(windows, blocks, log_weights, mbar, response, strain, expected, sides, left_out, kept)
+    return Response(shift, csr_array(mbar.responsibilities.T))
 
 
 def _without_common_shift(mbar: MBAR, log_weights: FloatArray, influence: FloatArray) -> FloatArray:

@@ -53,7 +53,7 @@ def analyses(monkeypatch):
     """Of several samplings: root mean square of z, and the doubts."""
 
     def run(energy, kappa, centres, seeds, n_steps=N_STEPS):
-        cosine = centres.shape[1] == 2
+        cosine = centres.shape[1] == 2 or np.isclose(np.ptp(centres) + np.diff(centres[:2, 0])[0], 2 * np.pi)
         form = "cosine" if cosine else "line"
         monkeypatch.setitem(TOYS, form, (energy, 2 * np.pi if cosine else np.inf, 2.0, kappa, 0.5))
         found = []
@@ -84,10 +84,39 @@ def test_restraints_that_hold_windows_on_the_barrier_are_none(analyses):
 
 
 def test_without_the_check_nothing_is_said(analyses, monkeypatch):
-    """The twin of the doubt: it is this check that tells."""
+    """The twin of the doubt: it is this check that tells, and that of gaps."""
     monkeypatch.setattr(window_checks, "consistency_doubts", lambda *_: [])
-    found = analyses(ridge_energy(12.0), 20.0, line(11), range(8))
+    assert all(analysis.doubts for z, analysis in analyses(ridge_energy(12.0), 20.0, line(11), range(4)) if z > 10.0)
+    monkeypatch.setattr(window_checks, "gap_doubts", lambda *_: [])
+    found = analyses(ridge_energy(12.0), 20.0, line(11), range(4))
     assert any(z > 10.0 and not analysis.doubts for z, analysis in found)
+
+
+def test_windows_that_leave_the_barrier_and_seldom_come_over_it_are_a_doubt(analyses, monkeypatch):
+    """16 kT: some sets look alike on both sides and are wrong by 4 kT. The twin: two more windows in each gap."""
+    found = analyses(ridge_energy(16.0), 20.0, line(11), range(8, 16))
+    assert sum(z > 10.0 for z, _ in found) >= 4 and all(analysis.doubts for _, analysis in found)
+    gaps = [doubt for _, analysis in found for doubt in analysis.doubts if "no frame lies between x = -0." in doubt]
+    assert any("over it never: the free energy between its sides is not known" in one for one in gaps), gaps
+    assert any("over it twice: the free energy between its sides is known to 1.4 kT at best" in one for one in gaps)
+    for z, analysis in analyses(ridge_energy(16.0), 200.0, line(31), range(8, 12)):
+        assert not analysis.doubts and z < 2.5, (z, analysis.doubts)
+    monkeypatch.setattr(window_checks, "gap_doubts", lambda *_: [])
+    assert any(z > 10.0 and not analysis.doubts for z, analysis in analyses(ridge_energy(16.0), 20.0, line(11), [10]))
+
+
+def test_one_barrier_of_a_circle_may_have_no_frames(analyses):
+    """All windows meet on the other side; the twin: a barrier there as well."""
+
+    def energy(*barriers):
+        return lambda x: sum(16.0 * np.exp(8.0 * (np.cos(x - place) - 1.0)) for place in barriers)
+
+    ring = torus(12)[::12, :1]
+    for _, analysis in analyses(energy(0.3), 6.0, ring, range(3)):
+        assert analysis.windows.gaps == [None]
+    for _, analysis in analyses(energy(0.3, 2.9), 6.0, ring, range(3)):
+        (gap,) = analysis.windows.gaps
+        assert gap.n_crossings < 12 and analysis.doubts, gap
 
 
 def test_two_torsions(analyses):

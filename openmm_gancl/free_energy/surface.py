@@ -12,6 +12,7 @@ from ..coordinates.slow_coordinates import Axes
 from ..errors import InputError, checked
 from ..files import load_arrays
 from ..units import FloatArray, energy_unit, thermal_energy
+from .grid import bin_indices
 
 DEFAULT_BINS = {1: 120, 2: 72}
 
@@ -94,12 +95,13 @@ class FreeEnergySurface:
         return float(np.median(self.error[self.energy < ALIGNMENT_CEILING * thermal_energy(self.temperature)]))
 
     def energy_at(self, labels: FloatArray) -> FloatArray:
-        """Energy of the bin that each label lies in, shape=(n,), for labels of shape=(n, d); kJ/mol."""
-        columns = [
-            np.clip(np.searchsorted(edges, labels[:, i], side="right") - 1, 0, len(edges) - 2)
-            for i, edges in enumerate(self.edges)
-        ]
-        return np.asarray(self.energy[tuple(columns)])
+        """Energy of the bin that each label lies in, shape=(n,), for labels of shape=(n, d); kJ/mol.
+
+        Periodic labels may be of any period; beyond the edges of others nothing is known.
+        """
+        index = bin_indices(labels, self.edges, self.periods)
+        energies = np.append(self.energy.ravel(), np.inf)
+        return np.asarray(energies[index])
 
     def save(self, path: str | Path) -> None:
         """Write ``fes.npz``."""

@@ -4,13 +4,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import chdtrc
 
-from ..coordinates.slow_coordinates import ParticleCoordinates
-from ..free_energy.weight_statistics import shares_of_weight
+from ..coordinates.slow_coordinates import Axes, ParticleCoordinates
+from ..free_energy.grid import bin_centres, bin_indices
+from ..free_energy.weight_statistics import (
+    LEAST_TAIL,
+    MAX_PARETO_INDEX,
+    effective_sample_size,
+    pareto_index,
+    shares_of_weight,
+    tail_share,
+)
 from ..reference.chart import Chart
 from ..reference.wide_torsions import interval_text, rings_with_forms
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, IntArray
+from .reverse_check import normal_score
 
 SECTORS = 12
 """Of a wide coordinate's circle, whose weights are looked at."""
@@ -23,6 +33,12 @@ LARGEST_SHARE = 0.1
 
 DISAGREEMENT = 5.0
 """Standard errors."""
+
+BINS_OF_A_FIT, FEWEST_IN_A_BIN = (60, 24), 25.0
+"""Along one label alone and along each of two, where weights are compared with the surface; effective draws in one."""
+
+MIN_DEVIATION, MIN_SCORE, CHANCE = 0.03, 4.0, 1e-6
+"""Of a mean weight over the surface, as it is and as a normal score, and the chance of all scores that is none."""
 
 FEW_AXES, LEAST_EFFECTIVE = 4, 0.05
 """Labels and wide coordinates that are not many; effective lifts to a lift, below which of more windows are offered."""
@@ -82,13 +98,76 @@ def weight_being_discovered(angles: FloatArray, log_weights: FloatArray) -> floa
     return float(max([weights.max(), *(mass[few].sum() for mass, _, few in found)]))
 
 
+def doubts_about_ratios(log_ratios: FloatArray) -> Iterator[str]:
+    """Of lifts' log-weights over a surface that was fitted to them, shape=(n,), where it is low."""
+    effective, index = effective_sample_size(log_ratios), pareto_index(log_ratios)
+    few = effective < FEWEST_DRAWS
+    if few or (index > MAX_PARETO_INDEX and not tail_share(log_ratios) < LEAST_TAIL):
+        why = "" if np.isnan(index) else f" (Pareto index {index:.2f}; above {MAX_PARETO_INDEX} is too much)"
+        yield (
+            f"a few weights decide{why}: {len(log_ratios)} lifts are worth {effective:.1f} effective ones, and the "
+            "error bars are too small; lift more, with more relax steps or a generator that was trained for longer"
+        )
+
+
+def doubts_about_windows(labels: FloatArray, effective: FloatArray) -> Iterator[str]:
+    """Of restrained windows that are low.
+
+    Args:
+        labels: shape=(n_windows, d).
+        effective: shape=(n_windows,), effective lifts that tell the free energy of each.
+    """
+    if len(labels) and effective.min() < FEWEST_DRAWS:
+        where = ", ".join(f"{x:.3g}" for x in labels[effective.argmin()])
+        yield (
+            f"the window at ({where}) is told by {effective.min():.1f} effective lifts, and "
+            f"{np.sum(effective < FEWEST_DRAWS)} of {len(labels)} low ones by fewer than {FEWEST_DRAWS:.0f}: weights "
+            "that were not seen may decide; lift more, with more relax steps or a generator that was trained for longer"
+        )
+
+
 def doubts_about_rounds(ratios: FloatArray) -> Iterator[str]:
     """Of the last round's weights over the surface of all rounds, shape=(n,)."""
     error = ratios.std() / np.sqrt(len(ratios))
-    if abs(ratios.mean() - 1.0) > DISAGREEMENT * error:
+    if abs(ratios.mean() - 1.0) > max(DISAGREEMENT * error, MIN_DEVIATION):
         yield (
             f"weights of the last round are {ratios.mean():.2f} times those of all rounds ({error:.2f}): what it found "
             "is new; raise `max_evaluations`"
+        )
+
+
+def doubts_about_fit(axes: Axes, labels: FloatArray, ratios: FloatArray, shares: FloatArray) -> Iterator[str]:
+    """Of weights over the surface that was fitted to them, whose mean is one wherever their labels are.
+
+    Args:
+        axes: the labels.
+        labels: shape=(n, d), where the surface is low.
+        ratios: shape=(n,).
+        shares: shape=(n,), how much each counts.
+    """
+    d, n_bins = len(axes.names), BINS_OF_A_FIT[len(axes.names) == 2]
+    worst, where = 0.0, ""
+    for columns in [[i] for i in range(d)] if d > 2 else [list(range(d))]:
+        edges = tuple(np.linspace(low, high, n_bins + 1) for low, high in axes.domain[columns])
+        index = bin_indices(labels[:, columns], edges, axes.periods[columns])
+        n = n_bins ** len(columns)
+        total, sums, squares = (np.bincount(index, shares**p * ratios**q, n) for p, q in ((1, 0), (1, 1), (2, 2)))
+        known = sums**2 >= FEWEST_IN_A_BIN * squares.clip(min=1e-300)
+        mean = np.divide(sums, total, out=np.zeros(n), where=total > 0)
+        scatter = np.bincount(index, (shares * (ratios - mean[index])) ** 2, n)
+        error = np.sqrt(scatter[known]) / total[known]
+        degrees = sums[known] ** 2 / squares[known] - 1.0
+        scores = normal_score(mean[known] - 1.0, error, degrees)
+        large = np.where(np.abs(scores) > MIN_SCORE, np.abs(mean[known] - 1.0), 0.0)
+        if not len(large) or chdtrc(len(scores), (scores**2).sum()) > CHANCE or large.max() < max(MIN_DEVIATION, worst):
+            continue
+        worst, place = float(large.max()), bin_centres(edges)[known][large.argmax()]
+        where = " and ".join(f"{axes.names[i]} = {x:.3g}" for i, x in zip(columns, place, strict=True))
+    if worst:
+        yield (
+            f"weights near {where} deviate by {worst:.0%} in the mean from the surface that was fitted to them, which "
+            "chance does not explain: it has a well, an edge or a barrier there too narrow for the waves that surfaces "
+            "are made of, and is off by more than its error bars say; give the label a narrower `domain`"
         )
 
 

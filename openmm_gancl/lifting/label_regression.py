@@ -163,12 +163,10 @@ class _Pass:
     outliers: float
 
 
-def _prepare(data: _Data, coefficients: FloatArray, first: bool) -> _Pass:
+def _prepare(data: _Data, coefficients: FloatArray) -> _Pass:
     ratios = data.ratios(data.eta(coefficients))
     total = data.shares.sum()
     dispersion = max(float((data.shares * (ratios - 1) ** 2).sum() / total), 0.1)
-    if first:
-        dispersion = min(dispersion, 5.0)
     k, n_axes = len(coefficients), len(data.forces)
     if not n_axes:
         return _Pass(dispersion, np.zeros((k, k)), np.zeros(k), np.empty(0), data.forces, 0.0)
@@ -257,8 +255,10 @@ def fit_label_regression(
         with_errors: whether the covariance of the coefficients is wanted: with four coordinates half of the time.
 
     Raises:
-        InputError: no draw has a weight.
+        InputError: no draw has a weight, or one is NaN or infinite.
     """
+    if np.isnan(log_weights).any() or np.isposinf(log_weights).any():
+        raise InputError("a log-weight is NaN or infinite: give minus infinity where a draw failed")
     if not np.isfinite(log_weights).any():
         raise InputError("every draw has weight zero: see their reasons, and train with more frames")
     functions = start.functions if start else functions or LabelFunctions(axes)
@@ -274,8 +274,8 @@ def fit_label_regression(
         # an earlier fit may be far off where draws are new
         coefficients = min((_levelled(data, guess) for guess in guesses), key=lambda one: shares @ data.eta(one))
         best: tuple[float, float, FloatArray, FloatArray] | None = None
-        for number in range(PASSES):
-            one = _prepare(data, coefficients, first=number == 0)
+        for _ in range(PASSES):
+            one = _prepare(data, coefficients)
             best = None
             one_longer = max(CORRELATION_LENGTHS.index(length) - 1, 0)
             for length in CORRELATION_LENGTHS[one_longer:]:
@@ -347,7 +347,14 @@ def regression_populations(
         basins: boxes in them.
         temperature: K.
     """
-    places = bin_centres(grid_edges(axes, FINE_BINS))
+    edges = [
+        # so that no cell lies on both sides of a bound
+        np.union1d(axis, [x for basin in basins for box in basin.boxes for x in box[i].clip(axis[0], axis[-1])])
+        for i, axis in enumerate(grid_edges(axes, FINE_BINS))
+    ]
+    places, volumes = bin_centres(tuple(edges)), np.ones(1)
+    for axis in edges:
+        volumes = np.outer(volumes, np.diff(axis)).ravel()
     values = regression.functions(places)
     log_density = values @ regression.coefficients
 
@@ -355,5 +362,5 @@ def regression_populations(
         slope = terms @ values
         return float(np.sqrt(slope @ regression.covariance @ slope))
 
-    weights = np.exp(log_density - log_density.max())
+    weights = volumes * np.exp(log_density - log_density.max())
     return weighted_populations(basins, weights, places, temperature, error_of_sum)

@@ -34,6 +34,7 @@ from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray
 from .doubts import (
     doubts_about_coordinates,
+    doubts_about_fit,
     doubts_about_rounds,
     doubts_about_size,
     doubts_about_weights,
@@ -518,6 +519,10 @@ class Loop:
             self.coordinates.wide,
         )
         yield from doubts_about_rounds(self._ratios(self.drawn[-1]))
+        everything = join_draws(self.drawn)
+        log_ratios, low = self.log_ratios(everything)
+        shares = round_shares(everything)[low]
+        yield from doubts_about_fit(self.system.slow, everything.labels[low], np.exp(log_ratios[low]), shares)
         log_ratios, low = self.log_ratios(newest)
         effective = effective_sample_size(log_ratios[low])
         yield from doubts_about_size(len(self.coordinates.conditions), effective, int(low.sum()))

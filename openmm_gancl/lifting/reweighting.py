@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import logsumexp
 
 from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platforms import resolved_platform
@@ -57,10 +58,10 @@ def overlap_of(before: FloatArray, after: FloatArray) -> float:
     both = np.isfinite(before) & np.isfinite(after)
     if not both.any():
         return 0.0
-    weights, ratios = np.exp(before - before.max()), np.zeros(len(before))
-    change = after[both] - before[both]
-    ratios[both] = np.exp(change - change.max())
-    return float((weights @ ratios) ** 2 / (weights.sum() * (weights @ ratios**2)))
+    # as logarithms: where a lift of no weight changes most, as clashes do with temperature, ratios of all others vanish
+    weights, change = before[both], after[both] - before[both]
+    logs = 2 * logsumexp(weights + change) - logsumexp(before) - logsumexp(weights + 2 * change)
+    return float(np.exp(logs))
 
 
 def reweight_draws(draws: Draws, chart: Chart, system: MolecularSystem, *, platform: str, workers: Workers) -> Draws:

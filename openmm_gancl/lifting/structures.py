@@ -23,6 +23,7 @@ from ..reference.potential import ReferenceParameters
 from ..sampling.frames import Walkers, join_walkers
 from ..sampling.langevin import RestrainedDynamics, sample_task, window_tasks
 from ..sampling.steering import WALKERS_PER_TASK, minimised, steer
+from ..system.bonds import count_molecules, molecule_numbers
 from ..system.molecular_system import MolecularSystem
 from ..system.one_molecule import AmongOthers
 from ..system.simulation import as_system
@@ -30,7 +31,7 @@ from ..trajectories.blocks import equilibration
 from ..units import FloatArray, IntArray, numbers, thermal_energy, whole_number
 from .lifter import Lifter
 from .lifts import Lifts
-from .requirements import fitted_to, system_of_simulation, why_not_exact
+from .requirements import fitted_to, molecule_of_model, system_of_simulation, why_not_exact
 
 N_OBSERVATIONS = 40
 """Frames of an equilibration from which its length is estimated."""
@@ -40,6 +41,9 @@ DEFAULT_FORCE_CONSTANT = 200.0
 
 DRAWS_EACH, MIN_DRAWS = 8, 64
 """Draws of an invertible generator for each structure, and at each label at least; some are kept by their weights."""
+
+FEWEST_DIFFERENT = 0.8
+"""Of the structures of a label, below which it is said that some are copies."""
 
 MAX_WIDTHS, SAME_LABEL = 4.0, 1e-6
 """Widths of the restraint by which labels of exact lifts may deviate; nm or radians, of lifts that have none."""
@@ -100,12 +104,19 @@ class Structures:
 
 
 def _solute_of(topology: Any, model: LiftingModel | InvertibleGenerator) -> IntArray:
-    """Where the model's atoms are in a larger System, by residue and atom names."""
+    """Where the model's atoms are in a larger System, by residue and atom names, all in one molecule."""
+    if (molecule := molecule_of_model(topology, model)) is not None:
+        return molecule
     places = {name: i for i, name in reversed(list(enumerate(atom_names(topology))))}
     wanted = model.metadata["atom_names"]
     if missing := [name for name in wanted if name not in places]:
         raise InputError(f"the System has no atom {missing[0]} of the model: give the model of its solute")
-    return np.array([places[name] for name in wanted])
+    solute = np.array([places[name] for name in wanted])
+    if count_molecules(topology) < topology.getNumAtoms() and len(set(molecule_numbers(topology)[solute].tolist())) > 1:
+        raise InputError(
+            "the model's atoms, by their names, are in several molecules of the System: name its residues anew"
+        )
+    return solute
 
 
 def _labels_in(model: LiftingModel | InvertibleGenerator, solute: IntArray) -> Torsions:
@@ -194,14 +205,20 @@ def _drawn(lifter: Lifter, labels: FloatArray, n: int, seed: int) -> Structures:
     found = replace(lifts.select(np.concatenate(rows)), log_weights=np.concatenate(log_weights))
     lost = ~np.isfinite(found.log_weights)
     positions = np.where(lost[:, None, None], np.nan, found.positions)
+    fewest = min(len(np.unique(chosen)) for chosen in rows)
+    exact = f"exact: kept by weight of {n_draws} draws a label, with their weights they are the ensemble there"
+    if fewest < FEWEST_DIFFERENT * n:
+        exact += (
+            f", but of the {n} of a label as few as {fewest} are different, which errors must count: train with more "
+            "evaluations"
+        )
     return Structures(
         positions=positions,
         labels=found.labels,
         cv_values=np.where(lost[:, None], np.nan, found.cv_values),
         energies=np.where(lost, np.nan, found.energies),
         log_weights=found.log_weights,
-        guarantee=_reached(found)
-        or f"exact: kept by weight of {n_draws} draws a label, with their weights they are the ensemble there",
+        guarantee=_reached(found) or exact,
         walkers=Walkers(positions),
         equilibrated=None,
         force_evaluations=lifts.force_evaluations,

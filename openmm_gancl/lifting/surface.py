@@ -11,6 +11,7 @@ doi 10.1111/1467-9469.00115): the log-density has a Matern prior whose length is
 mixture is the exposure, so the smearing never has to be undone.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from scipy.special import logsumexp
 
 from ..coordinates.basin import Basin
 from ..coordinates.restraint_energies import log_boltzmann_factors
-from ..coordinates.slow_coordinates import Axes
+from ..coordinates.slow_coordinates import Axes, ModuleCoordinates, in_domain
 from ..errors import InputError, checked
 from ..free_energy.basins import BasinPopulation, weighted_populations
 from ..free_energy.cox_process import CORRELATION_LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
@@ -28,6 +29,7 @@ from ..free_energy.grid import bin_centres, bin_indices
 from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
 from ..free_energy.weight_statistics import log_mean_weight
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
+from .doubts import doubts_about_ratios, doubts_about_windows
 from .label_regression import fit_label_regression
 from .lifts import Lifts
 from .reverse_check import window_ids
@@ -40,6 +42,9 @@ MAX_WINDOW_FREE_ENERGY = 40.0
 
 INITIAL_GUESS_CUTOFF = 10.0
 """kT; windows further than this do not enter a window's initial guess."""
+
+MAX_LOOKED_AT = 200
+"""Low windows whose effective lifts are counted."""
 
 CHUNK_SIZE = 2000
 """Places in one batch, for all windows."""
@@ -59,7 +64,8 @@ class WeightedEnds:
 
     Attributes:
         cv_values: shape=(n, d), xi(x).
-        log_weights: shape=(n,), log W: ``sum W f(x)`` estimates the average of f.
+        log_weights: shape=(n,), log W: ``sum W f(x)`` estimates the average of f in the labels' domain, beyond which
+            they are minus infinity.
         window: shape=(n,), the window that each lift was drawn in: the strata of the error.
         counts: shape=(n_windows,), lifts of each window, those of weight zero included.
     """
@@ -188,11 +194,24 @@ class _Mixture:
             self.tick()
         return np.concatenate(parts)
 
+    def doubts(self, ends: WeightedEnds, free_energies: FloatArray) -> tuple[str, ...]:
+        """About the effective ends that tell the free energies of the low windows."""
+        if not self.restrained:
+            return tuple(doubts_about_ratios(self.lifts.log_weights))
+        low = np.flatnonzero(free_energies < free_energies.min() + ALIGNMENT_CEILING)
+        low = low[:: max(len(low) // MAX_LOOKED_AT, 1)]
+        terms = ends.log_weights[:, None] + self.log_window(ends.cv_values)[:, low]
+        effective = np.exp(2 * logsumexp(terms, axis=0) - logsumexp(2 * terms, axis=0))
+        return tuple(doubts_about_windows(self.labels[low], effective))
+
     def ends(self, free_energies: FloatArray) -> WeightedEnds:
         ok = self.lifts.ok
         cv_values = self.lifts.cv_values[ok]
         numerator = free_energies[self.window[ok]] + self.log_weights[ok]
         log_weights = numerator - self.log_exposure(cv_values, free_energies)
+        slow = self.lifts.slow
+        if not isinstance(slow, ModuleCoordinates):  # whose domain is no border
+            log_weights[~in_domain(cv_values, slow)] = -np.inf
         return WeightedEnds(cv_values, log_weights, self.window[ok], self.counts)
 
 
@@ -203,10 +222,12 @@ class LiftAnalysis:
     Attributes:
         surface: the smoothed surface.
         ends: the end points with unbiased weights, unsmoothed but for the mixture's constants.
+        doubts: why neither is to be trusted, a sentence each.
     """
 
     surface: FreeEnergySurface
     ends: WeightedEnds
+    doubts: tuple[str, ...] = ()
 
 
 def _sums(index: IntArray, counts: FloatArray, n_bins: int) -> tuple[FloatArray, FloatArray]:
@@ -346,7 +367,8 @@ def analyse_lifts(
     reached = log_windows.max(axis=1) > -MAX_RESTRAINT_ENERGY
     cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
     surface = _surface(fit, reached, edges, lifts.slow, lifts.temperature, cost)
-    return LiftAnalysis(surface, mixture.ends(free_energies))
+    ends = mixture.ends(free_energies)
+    return LiftAnalysis(surface, ends, mixture.doubts(ends, free_energies))
 
 
 @checked
@@ -354,6 +376,8 @@ def surface_from_lifts(
     lifts: Lifts, *, bins: int | None = None, force_evaluations: int | None = None, passes: int = 3
 ) -> FreeEnergySurface:
     """The free-energy surface over the labels: from the end points of lifts, or a regression of weights at fixed ones.
+
+    Why it is not to be trusted, if so, is a warning.
 
     Args:
         lifts: of one Lifter; failed ones included, since they count in the mean.
@@ -365,11 +389,21 @@ def surface_from_lifts(
         InputError: if no lift has a weight, or there are more than two labels.
     """
     if lifts.mode != "fixed":
-        return analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes).surface
+        analysis = analyse_lifts(lifts, bins=bins, force_evaluations=force_evaluations, passes=passes)
+        _warn(analysis.doubts)
+        return analysis.surface
     slopes = lifts.mean_forces if lifts.mean_forces.shape[1] else None
     regression = fit_label_regression(lifts.slow, lifts.labels, lifts.log_weights, slopes)
+    density = regression.log_density(lifts.labels)
+    low = density > density.max() - ALIGNMENT_CEILING
+    _warn(tuple(doubts_about_ratios(lifts.log_weights[low] - density[low])))
     cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
     return regression.surface(lifts.slow, lifts.temperature, cost, bins)
+
+
+def _warn(doubts: tuple[str, ...]) -> None:
+    for doubt in doubts:
+        warnings.warn(f"not to be trusted: {doubt}", stacklevel=4)
 
 
 @checked

@@ -26,7 +26,7 @@ from ..engine.packing import (
 from ..engine.platforms import make_context, resolved_platform
 from ..engine.random_numbers import named_rng, openmm_seed
 from ..errors import InputError, checked
-from ..system.bonds import check_lengths
+from ..system.bonds import check_in_one_piece, check_lengths
 from ..system.molecular_system import MolecularSystem
 from ..units import BoolArray, FloatArray, numbers, thermal_energy
 from .langevin import CONSTRAINT_TOLERANCE, checked_time_step, maxwell_boltzmann, seed_forces
@@ -209,6 +209,7 @@ def sample_swarm(
         if np.shape(array) != shape:
             raise InputError(f"{name} have shape {np.shape(array)}: give (n, {system.n_atoms}, 3), one a start")
     check_lengths(system.topology, system.system, starts)
+    check_in_one_piece(system.topology, starts, system.positions)
     platform = resolved_platform(platform, system.system, system.positions)
     most = copies_in_a_context(copies, _why_alone(system.system), platform, system.n_atoms)
     side_by_side = min(most, n)

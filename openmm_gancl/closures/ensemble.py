@@ -8,17 +8,21 @@ import numpy as np
 from ..coordinates.slow_coordinates import SlowCoordinates, in_domain
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
-from ..lifting.draws import Draws
+from ..lifting.draws import Draws, log_targets
 from ..lifting.label_regression import LabelRegression, fit_label_regression
 from ..lifting.learned import Learned
 from ..lifting.lifts import Lifts
 from ..lifting.mean_forces import slopes_of
+from ..lifting.reweighting import check_same_molecule
 from ..lifting.rounds import round_shares
 from ..lifting.surface import weighted_ends
 from ..system.bonds import check_in_one_piece, check_lengths
 from ..system.molecular_system import MolecularSystem
 from ..trajectories.blocks import series_inefficiency
 from ..units import BoolArray, FloatArray, IntArray, numbers
+
+N_COMPARED, MAX_DIFFERENCE = 8, 0.1
+"""Lifts whose energies are compared with those that they were weighed by, and by how many kT these may differ."""
 
 
 def shown(label: FloatArray) -> str:
@@ -84,7 +88,11 @@ class Ensemble:
         Args:
             learned: what it returned.
             system: what it was given.
+
+        Raises:
+            InputError: another system, by a few energies of lifts.
         """
+        _check_drawn_for(system, learned)
         return cls.of_draws(learned.lifts, learned.model, system)
 
     @classmethod
@@ -133,7 +141,8 @@ class Ensemble:
     ) -> "Ensemble":
         """Configurations of your own: frames of a trajectory, or lifts of a `openmm_gancl.lifting.StochasticSystem`.
 
-        Errors of averages count how long they are correlated in the order given.
+        Errors of averages count how long they are correlated in the order given, and the same positions several times
+        as one with all their weight.
 
         Args:
             positions: shape=(n, n_atoms, 3), nm, in the order of time.
@@ -151,7 +160,7 @@ class Ensemble:
         check_lengths(system.topology, system.system, positions)
         check_in_one_piece(system.topology, positions, system.positions)
         labels = system.slow.transform(positions)
-        return cls(positions, labels, weights, np.zeros(n), system.slow, system, in_time=True)
+        return cls(positions, labels, _of_copies(positions, weights), np.zeros(n), system.slow, system, in_time=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -212,3 +221,28 @@ class Ensemble:
     def share_of_each(self) -> FloatArray:
         """shape=(n,), how much each counts."""
         return np.ones(len(self)) if self.shares is None else self.shares
+
+
+def _of_copies(positions: FloatArray, log_weights: FloatArray) -> FloatArray:
+    """Log-weights in which the first of several that are the same has the weight of all of them, shape=(n,)."""
+    rows = np.ascontiguousarray(positions.reshape(len(positions), -1))
+    _, first, index = np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}"), return_index=True, return_inverse=True)
+    if len(first) == len(rows):
+        return log_weights
+    found = np.full(len(rows), -np.inf)
+    np.logaddexp.at(found, first[index.ravel()], log_weights)
+    return found
+
+
+def _check_drawn_for(system: MolecularSystem, learned: Learned) -> None:
+    """Raise an `InputError` where some lifts have other energies in a system than those that they were weighed by."""
+    draws, chart = learned.lifts, learned.model.chart
+    check_same_molecule(learned.model.metadata["atom_names"], learned.model.slow, chart.constraints, system)
+    some = np.flatnonzero(np.isfinite(draws.log_weights))[:N_COMPARED]
+    inside = np.ones(len(some), dtype=bool)
+    found, _, _ = log_targets(system, chart, draws.coordinates[some], inside, "Reference", 1)
+    if not np.ptp(found - draws.log_target[some]) < MAX_DIFFERENCE:
+        raise InputError(
+            f"{system.name} has other energies, or another temperature, than the system that the lifts were drawn for: "
+            "give that one, or learned.reweight(system)"
+        )

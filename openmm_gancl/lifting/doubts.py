@@ -16,9 +16,11 @@ from ..free_energy.weight_statistics import (
     shares_of_weight,
     tail_share,
 )
+from ..generator.trained_for import atom_names
 from ..reference.chart import Chart
 from ..reference.wide_torsions import interval_text, rings_with_forms
 from ..system.molecular_system import MolecularSystem
+from ..system.state import undeclared_centres
 from ..units import BoolArray, FloatArray, IntArray
 from .reverse_check import normal_score
 
@@ -145,9 +147,9 @@ def doubts_about_fit(axes: Axes, labels: FloatArray, ratios: FloatArray, shares:
         ratios: shape=(n,).
         shares: shape=(n,), how much each counts.
     """
-    d, n_bins = len(axes.names), BINS_OF_A_FIT[len(axes.names) == 2]
-    worst, where = 0.0, ""
-    for columns in [[i] for i in range(d)] if d > 2 else [list(range(d))]:
+    d, worst, where = len(axes.names), 0.0, ""
+    for columns in [*([i] for i in range(d)), *([[0, 1]] if d == 2 else [])]:
+        n_bins = BINS_OF_A_FIT[len(columns) - 1]
         edges = tuple(np.linspace(low, high, n_bins + 1) for low, high in axes.domain[columns])
         index = bin_indices(labels[:, columns], edges, axes.periods[columns])
         n = n_bins ** len(columns)
@@ -157,15 +159,16 @@ def doubts_about_fit(axes: Axes, labels: FloatArray, ratios: FloatArray, shares:
         scatter = np.bincount(index, (shares * (ratios - mean[index])) ** 2, n)
         error = np.sqrt(scatter[known]) / total[known]
         degrees = sums[known] ** 2 / squares[known] - 1.0
-        scores = normal_score(mean[known] - 1.0, error, degrees)
-        large = np.where(np.abs(scores) > MIN_SCORE, np.abs(mean[known] - 1.0), 0.0)
+        # where the mean is low, a tail of the weights may not have been seen: no score
+        scores = normal_score(mean[known] - 1.0, error, degrees).clip(min=0.0)
+        large = np.where(scores > MIN_SCORE, mean[known] - 1.0, 0.0)
         if not len(large) or chdtrc(len(scores), (scores**2).sum()) > CHANCE or large.max() < max(MIN_DEVIATION, worst):
             continue
         worst, place = float(large.max()), bin_centres(edges)[known][large.argmax()]
         where = " and ".join(f"{axes.names[i]} = {x:.3g}" for i, x in zip(columns, place, strict=True))
     if worst:
         yield (
-            f"weights near {where} deviate by {worst:.0%} in the mean from the surface that was fitted to them, which "
+            f"weights near {where} are {worst:.0%} larger in the mean than the surface that was fitted to them, which "
             "chance does not explain: it has a well, an edge or a barrier there too narrow for the waves that surfaces "
             "are made of, and is off by more than its error bars say; give the label a narrower `domain`"
         )
@@ -203,6 +206,12 @@ def doubts_about_coordinates(
         yield (
             f"{n_wide} wide torsions have some {n_combinations} combinations of states, and {n_windows} windows "
             "began in that many at most: give frames of your own, or label what matters"
+        )
+    if len(centres := undeclared_centres(system.topology, system.state)):
+        atoms = atom_names(system.topology)
+        yield (
+            f"{', '.join(atoms[i] for i in centres)} may turn into the mirror image, which no state of the card "
+            "excludes and nothing looks for: declare the state (`chirality`)"
         )
     yield from _doubts_about_rings(system.topology, held)
 

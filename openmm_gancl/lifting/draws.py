@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coordinates.slow_coordinates import checked_labels
 from ..engine.serialization import serialized
 from ..engine.tasks import Workers
-from ..errors import checked
+from ..errors import InputError, checked
 from ..generator.invertible import InvertibleGenerator
 from ..reference.chart import Chart
 from ..reference.gradients import log_density_gradients
 from ..system.molecular_system import MolecularSystem
-from ..units import BoolArray, FloatArray, IntArray
+from ..units import BoolArray, FloatArray, IntArray, numbers
 from .evaluation import evaluate
 from .stored_rows import Rows, StoredRows, join_rows
 
@@ -163,6 +164,9 @@ def draw(
         workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
+    labels, shares = checked_labels(labels, generators[0].slow), numbers(shares)
+    if shares.shape != (len(generators),) or not (shares >= 0).all() or abs(shares.sum() - 1.0) > 1e-9:
+        raise InputError(f"shares are {shares}: give one for each of {len(generators)} generators, one in all")
     coordinates, inside = _sampled(generators, shares, labels, rng)
     log_density = np.zeros(len(labels))
     log_density[inside] = mixture_log_density(generators, shares, coordinates[inside])
@@ -254,6 +258,8 @@ def weigh_coordinates(
         workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
+    if chart.constraints != system.constraints:
+        raise InputError(f"{system.name} has other constraints than the generator: train one for these")
     log_target, gradients, reason = log_targets(system, chart, coordinates, inside, platform, workers, progress)
     wrong = (reason == "ok") & ~np.isfinite(log_density)
     return Draws(

@@ -151,6 +151,13 @@ class _Data:
         return np.asarray(np.exp(np.minimum(self.log_weights - eta, 600.0)))
 
 
+def _check_weights(log_weights: FloatArray) -> None:
+    if np.isnan(log_weights).any() or np.isposinf(log_weights).any():
+        raise InputError("a log-weight is NaN or infinite: give minus infinity where a draw failed")
+    if not np.isfinite(log_weights).any():
+        raise InputError("every draw has weight zero: see their reasons, and train with more frames")
+
+
 @dataclass
 class _Pass:
     """What one pass holds fixed: dispersions, and the quadratic form of the mean forces."""
@@ -257,10 +264,7 @@ def fit_label_regression(
     Raises:
         InputError: no draw has a weight, or one is NaN or infinite.
     """
-    if np.isnan(log_weights).any() or np.isposinf(log_weights).any():
-        raise InputError("a log-weight is NaN or infinite: give minus infinity where a draw failed")
-    if not np.isfinite(log_weights).any():
-        raise InputError("every draw has weight zero: see their reasons, and train with more frames")
+    _check_weights(log_weights)
     functions = start.functions if start else functions or LabelFunctions(axes)
     shares = np.ones(len(labels)) if shares is None else np.asarray(shares, dtype=float)
     if mean_forces is not None:

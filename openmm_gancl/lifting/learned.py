@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..engine.platforms import resolved_platform
 from ..engine.tasks import Workers
 from ..errors import InputError
-from ..free_energy.surface import FreeEnergySurface
+from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
 from ..system.molecular_system import MolecularSystem
+from .doubts import doubts_about_ratios
 from .draws import Draws
 from .label_regression import LabelRegression
 from .marginal_surfaces import fit_marginal_regression, some_axes
@@ -32,8 +34,9 @@ class Learned:
         history: one entry a round.
         placements: what the labels of each round were drawn from.
         doubts: sentences, where the result may be blind.
-        overlap: with what the lifts were drawn for, where they were reweighted: by how much that divides the number of
-            effective lifts. Of a few per cent, neither surface nor error bars are to be trusted.
+        overlap: with what the lifts were drawn for, where they were reweighted: about by how much that divides the
+            number of effective lifts, more where other labels become the low ones. Of a few per cent, neither surface
+            nor error bars are to be trusted.
     """
 
     model: InvertibleGenerator
@@ -50,12 +53,13 @@ class Learned:
 
         Args:
             system: of the same atoms, labels and constraints.
-            platform: an OpenMM platform.
+            platform: an OpenMM platform, or ``auto`` to measure.
             workers: local processes, or an executor.
 
         Raises:
             InputError: another molecule.
         """
+        platform = resolved_platform(platform, system.system, system.positions)
         model, before, slow = self.model, self.lifts, self.model.slow
         check_same_molecule(model.metadata["atom_names"], slow, model.chart.constraints, system)
         draws = reweight_draws(before, model.chart, system, platform=platform, workers=workers)
@@ -67,7 +71,10 @@ class Learned:
         else:
             surface = regression.surface(slow, *of_surface)
         overlap = overlap_of(pooled_log_weights(before), pooled_log_weights(draws))
-        return replace(self, lifts=draws, regression=regression, surface=surface, overlap=overlap)
+        density = regression.log_density(draws.labels)
+        low = density > density.max() - ALIGNMENT_CEILING
+        doubts = (*self.doubts, *doubts_about_ratios(draws.log_weights[low] - density[low]))
+        return replace(self, lifts=draws, regression=regression, surface=surface, doubts=doubts, overlap=overlap)
 
     def surface_over(self, *names: str) -> FreeEnergySurface:
         """The surface over one or two of the labels, the others averaged over.
@@ -79,7 +86,7 @@ class Learned:
             InputError: there is no such label.
         """
         slow = self.model.slow
-        if not names or not set(names) <= set(slow.names):
+        if len(names) not in (1, 2) or len(set(names)) < len(names) or not set(names) <= set(slow.names):
             raise InputError(
                 f"labels {', '.join(names)} are not among {', '.join(slow.names)}: give one or two of them"
             )

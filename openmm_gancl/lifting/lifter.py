@@ -241,7 +241,11 @@ class Lifter:
             seed: as for `lift`.
             progress: as for `lift`.
         """
-        labels = checked_labels(labels, self.system.slow)
+        labels, positions = checked_labels(labels, self.system.slow), numbers(positions)
+        if positions.shape != (len(labels), self.system.n_atoms, 3):
+            raise InputError(
+                f"positions have shape {positions.shape}: give ({len(labels)}, {self.system.n_atoms}, 3), a label each"
+            )
         if not self.system.state.inside(positions).all():
             raise InputError("some frames lie outside the declared state: drop them before a reverse relaxation")
         if self.relax != "context":

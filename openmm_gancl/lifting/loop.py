@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
+from ..engine.platforms import resolved_platform
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.serialization import serialized
 from ..engine.tasks import Workers
@@ -30,8 +31,9 @@ from ..reference.gradients import in_chart_frame, log_density_gradients
 from ..sampling.own_frames import hydrogens_in_order
 from ..sampling.short_windows import ForceFrames, ShortWindows, sample_short_windows, step_of_windows
 from ..sampling.stability import check_dynamics
+from ..system.bonds import check_lengths
 from ..system.molecular_system import MolecularSystem
-from ..units import BoolArray, FloatArray
+from ..units import BoolArray, FloatArray, numbers, whole_number
 from .doubts import (
     doubts_about_coordinates,
     doubts_about_fit,
@@ -252,11 +254,14 @@ class Loop:
             InputError: frames of other atoms or of another state, so many that nothing is left to draw, or none that
                 OpenMM can evaluate.
         """
-        positions = np.asarray(positions, dtype=float)
-        log_weights = np.zeros(len(positions)) if log_weights is None else np.asarray(log_weights, dtype=float)
+        positions = numbers(positions)
+        log_weights = np.zeros(len(positions)) if log_weights is None else numbers(log_weights)
         expected = (len(log_weights), self.system.n_atoms, 3)
-        if positions.shape != expected or not np.isfinite(positions).all() or np.isnan(log_weights).any():
+        if positions.shape != expected or not np.isfinite(positions).all():
             raise InputError(f"`frames` have shape {positions.shape}: give finite numbers of shape {expected}")
+        if np.isnan(log_weights).any() or not np.isfinite(log_weights.max()):
+            raise InputError("`log_weights` hold NaN or infinity, or all are minus infinity: give one number a frame")
+        check_lengths(self.system.topology, self.system.system, positions)
         if not self.system.state.inside(positions).all():
             raise InputError("some `frames` lie outside the declared state: drop them")
         positions, _ = hydrogens_in_order(self.system, positions)
@@ -598,7 +603,7 @@ def learn(
         max_evaluations: of the real potential, windows and lost work included.
         target_error: kT; rounds end where the surface's median error bar is no larger, and draw what that takes.
         options: how evaluations are spent.
-        platform: an OpenMM platform.
+        platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes, or an executor.
         progress: called after each round.
 
@@ -610,17 +615,12 @@ def learn(
         raise InputError(reason)
     if frames is None:
         check_dynamics(system)
+    max_evaluations = whole_number("max_evaluations", max_evaluations)
+    platform = resolved_platform(platform, system.system, system.positions)
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
-        loop = Loop(
-            system,
-            seed=seed,
-            max_evaluations=max_evaluations,
-            target_error=target_error,
-            options=options,
-            platform=platform,
-            workers=workers,
-        )
+        how: dict[str, Any] = {"platform": platform, "workers": workers, "options": options}
+        loop = Loop(system, seed=seed, max_evaluations=max_evaluations, target_error=target_error, **how)
         for step in loop.steps():
             if frames is not None and step.name == FIRST:
                 step.accept(loop.frames_of(frames, log_weights))

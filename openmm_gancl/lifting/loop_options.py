@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from math import inf
+from typing import Literal, get_args
 
 from ..errors import InputError
 from ..generator.network_training import NetworkOptions
 from ..sampling.short_windows import ShortWindows
+from ..units import whole_number
 
 N_PILOT = 300
 """Labels at which a map with and without its network are compared."""
+
+
+Relaxation = Literal["none", "latent", "auto"]
+RELAXATIONS: tuple[Relaxation, ...] = get_args(Relaxation)
+"""Of draws of later rounds; see `LoopOptions`."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,18 @@ class LoopOptions:
     n_first: int = 2000
     ceiling: float = 10.0
     network: NetworkOptions | None = None
-    relax: Literal["none", "latent", "auto"] = "none"
+    relax: Relaxation = "none"
     n_moves: int = 10
     wide: bool = True
+
+    def __post_init__(self) -> None:
+        """What no loop could follow is refused."""
+        for name in ("n_first", "n_moves", *(["lifts"] if self.lifts is not None else [])):
+            whole_number(name, getattr(self, name), 1)
+        if not 0.0 < self.ceiling < inf:
+            raise InputError(f"`ceiling` is {self.ceiling}: give a positive number of kT")
+        if self.relax not in RELAXATIONS:
+            raise InputError(f"`relax` is {self.relax!r}: choose one of {', '.join(RELAXATIONS)}")
 
     def windows_over(self, n_axes: int, step: float) -> ShortWindows:
         """The windows of so many labels and wide torsions.
@@ -62,6 +78,8 @@ class LoopOptions:
         Raises:
             InputError: too few evaluations for one round.
         """
+        if self.lifts is not None and self.lifts < self.n_first:
+            raise InputError(f"`lifts` {self.lifts} is less than one round: give at least `n_first`, {self.n_first}")
         left = max_evaluations - of_frames - (2 * N_PILOT if self.network else 0)
         if self.lifts is not None:
             left = min(left, self.lifts)

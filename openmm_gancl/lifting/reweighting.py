@@ -18,6 +18,9 @@ from ..units import FloatArray
 from .draws import Draws, log_targets
 from .evaluation import evaluate
 
+NO_WEIGHT = 30.0
+"""Of a logarithm below the largest one."""
+
 
 def log_changes(
     before: MolecularSystem,
@@ -54,14 +57,17 @@ def log_changes(
 
 
 def overlap_of(before: FloatArray, after: FloatArray) -> float:
-    """``(sum w r)^2 / (sum w sum w r^2)`` of the ratios r of new to old weights w, both given as logarithms."""
-    both = np.isfinite(before) & np.isfinite(after)
-    if not both.any():
+    """``(sum w r)^2 / (sum w sum w r^2)`` of the ratios r of new to old weights w, both given as logarithms.
+
+    Among those that had a weight, and times the share of the new weights that these have.
+    """
+    # those that had no weight, as clashes have, may gain most and are no part of what was sampled
+    had = np.isfinite(after) & (before > before.max() - NO_WEIGHT)
+    if not had.any():
         return 0.0
-    # as logarithms: where a lift of no weight changes most, as clashes do with temperature, ratios of all others vanish
-    weights, change = before[both], after[both] - before[both]
-    logs = 2 * logsumexp(weights + change) - logsumexp(before) - logsumexp(weights + 2 * change)
-    return float(np.exp(logs))
+    share = np.exp(logsumexp(after[had]) - logsumexp(after))
+    of_squares = logsumexp(before) + logsumexp(2 * after[had] - before[had])
+    return float(share * np.exp(2 * logsumexp(after[had]) - of_squares))
 
 
 def reweight_draws(draws: Draws, chart: Chart, system: MolecularSystem, *, platform: str, workers: Workers) -> Draws:

@@ -103,10 +103,10 @@ class Structures:
         return "\n".join(lines)
 
 
-def _solute_of(topology: Any, model: LiftingModel | InvertibleGenerator) -> IntArray:
+def _solute_of(topology: Any, model: LiftingModel | InvertibleGenerator, molecule: int | None) -> IntArray:
     """Where the model's atoms are in a larger System, by residue and atom names, all in one molecule."""
-    if (molecule := molecule_of_model(topology, model)) is not None:
-        return molecule
+    if (atoms := molecule_of_model(topology, model, molecule)) is not None:
+        return atoms
     places = {name: i for i, name in reversed(list(enumerate(atom_names(topology))))}
     wanted = model.metadata["atom_names"]
     if missing := [name for name in wanted if name not in places]:
@@ -361,6 +361,7 @@ def _target_of(
     time_step: float | None,
     temperature: Any,
     may_differ: Collection[str],
+    molecule: int | None,
 ) -> tuple[MolecularSystem, IntArray | None, str | None]:
     """What structures are made of; where no lift is exact, also where the model's atoms are in it, and why none is."""
     if not isinstance(model, LiftingModel | InvertibleGenerator) or not hasattr(system, "topology"):
@@ -375,7 +376,7 @@ def _target_of(
                 system, model, DEFAULT_FORCE_CONSTANT, time_step, 1.0, temperature, may_differ
             )
         return system, None, None
-    solute = _solute_of(system.topology, model)
+    solute = _solute_of(system.topology, model, molecule)
     slow = _labels_in(model, solute)
     found = _relabelled(system, slow) if is_system else as_system(system, slow, temperature=temperature)
     return found, solute, reason
@@ -395,6 +396,7 @@ def structures_at(
     time_step: float | None = None,
     temperature: Any = None,
     may_differ: Collection[str] = (),
+    molecule: int | None = None,
     seed: int = 0,
     platform: str = "auto",
     workers: Workers = 1,
@@ -405,12 +407,12 @@ def structures_at(
     generator draws at the labels, of which n are kept by their weights, all n with the same weight then; of a product
     generator relaxed lifts, restrained to the labels. Otherwise the solute is drawn at the label by an invertible
     generator and put in its own place, where clashes are relaxed, or steered from the present state by the reference
-    forces that a product generator writes at the label, while the solvent relaxes; then it is equilibrated under a
-    restraint of the label: good starts, without weights. `Structures` says which.
+    forces that a product generator writes there, while the solvent relaxes, and equilibrated under a restraint of the
+    label: good starts, without weights. `Structures` says which.
 
     Args:
         system: an ``openmm.app.Simulation``, which is left as it is, or a system.
-        model: of the molecule, or of the solute, whose atoms are found by their names.
+        model: of the molecule, or of the solute.
         labels: shape=(d,) or (k, d), radians or nm.
         n: structures at each.
         relax_steps: of relaxed lifts, 500 by default.
@@ -419,8 +421,9 @@ def structures_at(
         force_constants: shape=(d,), kJ/mol (torsions) or kJ/mol/nm^2; 200, or the system's own, by default.
         time_step: ps.
         temperature: K, of a Simulation whose integrator does not say.
-        may_differ: in what the model may differ from a Simulation; see `openmm_gancl.LiftMove`.
-        seed: of every random number: the same call gives the same structures, others need another seed.
+        may_differ: see `openmm_gancl.LiftMove`.
+        molecule: an atom of the solute, where several molecules have its residue and atom names.
+        seed: of every random number; others need another seed.
         platform: an OpenMM platform, or ``auto`` to measure.
         workers: local processes, or an executor.
 
@@ -428,17 +431,15 @@ def structures_at(
         InputError: the model does not fit, or labels that cannot be steered.
     """
     with preserve_platform_rng():
-        target, solute, reason = _target_of(system, model, time_step, temperature, may_differ)
+        target, solute, reason = _target_of(system, model, time_step, temperature, may_differ, molecule)
         at, n = checked_labels(np.atleast_2d(numbers(labels)), target.slow), whole_number("n", n)
+        how: dict[str, Any] = {"force_constants": force_constants, "time_step": time_step, "platform": platform}
         if solute is None or reason is None:
             model = fitted_to(model, target, may_differ)
-            of_paths = {"relax_steps": relax_steps, "force_constants": force_constants, "time_step": time_step}
-            return _lifted(target, model, at, n, seed, platform=platform, workers=workers, **of_paths)
-        dynamics = RestrainedDynamics.of(
-            target, force_constants=force_constants, time_step=time_step, platform=platform
-        )
-        run = partial(run_tasks, workers=workers)
-        unweighted = _Unweighted(target, model, solute, dynamics, np.repeat(at, n, axis=0), seed, run)
-        n_equilibration = whole_number("equilibration_steps", equilibration_steps, 0)
+            return _lifted(target, model, at, n, seed, relax_steps=relax_steps, workers=workers, **how)
+        dynamics = RestrainedDynamics.of(target, **how)
+        run, each = partial(run_tasks, workers=workers), np.repeat(at, n, axis=0)
+        unweighted = _Unweighted(target, model, solute, dynamics, each, seed, run)
         walkers, cost = unweighted.brought(whole_number("steer_steps", steer_steps))
-        return _of_isomer(unweighted.equilibrated(walkers, n_equilibration, cost, reason), target)
+        n_steps = whole_number("equilibration_steps", equilibration_steps, 0)
+        return _of_isomer(unweighted.equilibrated(walkers, n_steps, cost, reason), target)

@@ -195,8 +195,7 @@ def sample_swarm(
     """
     time_step = _time_step(system, time_step, dynamics)
     starts = numbers(starts)
-    n, shape = len(starts), (len(starts), system.n_atoms, 3)
-    if not n:
+    if not (n := len(starts)):
         raise InputError("there are no starts: give one at least")
     if n_frames < 1 or n_steps < 1 or n_steps % n_frames:
         raise InputError(f"n_steps = {n_steps} for n_frames = {n_frames}: give a whole number of steps to each frame")
@@ -205,21 +204,25 @@ def sample_swarm(
         # a virtual site has no mass, and no velocity
         velocities = maxwell_boltzmann(np.where(system.masses > 0, system.masses, np.inf), n, system.kT, rng)
     velocities = numbers(velocities)
-    for name, array in (("starts", starts), ("velocities", velocities)):
-        if np.shape(array) != shape:
-            raise InputError(f"{name} have shape {np.shape(array)}: give (n, {system.n_atoms}, 3), one a start")
-    check_lengths(system.topology, system.system, starts)
-    check_in_one_piece(system.topology, starts, system.positions)
+    _check_arrays(system, starts, velocities)
     platform = resolved_platform(platform, system.system, system.positions)
     most = copies_in_a_context(copies, _why_alone(system.system), platform, system.n_atoms)
     side_by_side = min(most, n)
     swarmer = _Swarmer(system, side_by_side, time_step, platform, rng, dynamics)
-    frames = np.empty((n, n_frames, *shape[1:]))
+    frames = np.empty((n, n_frames, system.n_atoms, 3))
     for begin in range(0, n, side_by_side):
         slots = np.minimum(np.arange(begin, begin + side_by_side), n - 1)
         ran = swarmer.run(starts[slots], velocities[slots], n_steps // n_frames, n_frames)
         frames[begin : begin + side_by_side] = ran[: n - begin]
     return _swarm(system, starts, frames, time_step * (n_steps // n_frames))
+
+
+def _check_arrays(system: MolecularSystem, starts: FloatArray, velocities: FloatArray) -> None:
+    for name, array in (("starts", starts), ("velocities", velocities)):
+        if array.shape != (len(starts), system.n_atoms, 3):
+            raise InputError(f"{name} have shape {array.shape}: give (n, {system.n_atoms}, 3), one a start")
+    check_lengths(system.topology, system.system, starts)
+    check_in_one_piece(system.topology, starts, system.positions)
 
 
 def _swarm(system: MolecularSystem, starts: FloatArray, frames: FloatArray, interval: float) -> Swarm:

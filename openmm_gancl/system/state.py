@@ -252,6 +252,13 @@ def other_isomers(
     return {what: found for what, found in others.items() if found.any()}
 
 
+def undeclared_centres(topology: Any, state: DeclaredState) -> IntArray:
+    """Tetrahedral centres that a state says nothing of, atom indices; none where it declares nothing at all."""
+    if not len(state.bonds):
+        return np.empty(0, dtype=np.int64)
+    return np.setdiff1d(_tetrahedral_centres(_neighbours(topology))[:, 0], state.chiral_centres[:, 0])
+
+
 def declare_state(
     topology: Any,
     positions: FloatArray,

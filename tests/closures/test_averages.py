@@ -259,7 +259,7 @@ def test_a_constant_has_no_error_and_few_lifts_are_said(at_labels):
 )
 def test_what_is_no_ensemble(toy, part, words):
     """An average would be NaN, or of rows that do not belong together."""
-    whole = Ensemble.of_positions(np.zeros((3, 1, 3)), toy)
+    whole = Ensemble.of_positions(0.1 * np.arange(9.0).reshape(3, 1, 3), toy)
     assert whole.ok.all()
     with pytest.raises(InputError, match=words):
         replace(whole, **part)
@@ -272,3 +272,22 @@ def test_lifts_at_fixed_labels_are_an_ensemble_and_those_of_a_file_none(toy, lea
     assert found.fixed and found.log_label_density is None and np.array_equal(found.labels, LABELS)
     with pytest.raises(InputError, match="these lifts have no positions"):
         Ensemble.of_lifts(replace(lifts, positions=np.empty((len(lifts), 0, 3))))
+
+
+def test_copies_count_once(toy, ensemble):
+    """Three hundred frames of thirty different ones: averages are the same, errors as of thirty, not of 300."""
+    some = np.flatnonzero(ensemble.ok)[:30]
+    positions, order = ensemble.positions[some], np.random.default_rng(0).permutation(np.repeat(np.arange(30), 10))
+    copied, once = Ensemble.of_positions(positions[order], toy), Ensemble.of_positions(positions, toy)
+    assert copied.ok.sum() == 30 and len(copied) == 300
+    (mean, error), (of_once, error_of_once) = (ensemble_average(one, fast) for one in (copied, once))
+    np.testing.assert_allclose(mean, of_once, rtol=1e-12)
+    np.testing.assert_allclose(error, error_of_once, rtol=0.5)
+
+
+def test_lifts_of_another_system_are_refused(toy, learned):
+    for other in (replace(toy, temperature=330.0), gancl.load_system("forked_oscillator")):
+        with pytest.raises(InputError, match=r"has other (energies|labels|atoms)"):
+            Ensemble.of_learned(learned, other)
+    warmer = replace(toy, temperature=330.0)
+    assert len(Ensemble.of_learned(learned.reweight(warmer), warmer)) == len(learned.lifts)

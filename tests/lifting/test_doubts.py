@@ -1,5 +1,6 @@
 """Sentences on where a result may be blind: said where they apply, and not where they do not."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 from openmm import app
 
 from openmm_gancl import load_system
-from openmm_gancl.coordinates.slow_coordinates import Torsions
+from openmm_gancl.coordinates.slow_coordinates import FirstAxes, Torsions
 from openmm_gancl.lifting.doubts import (
     _doubts_about_rings,
     doubts_about_coordinates,
+    doubts_about_fit,
+    doubts_about_ratios,
     doubts_about_rounds,
     doubts_about_size,
     doubts_about_weights,
@@ -19,6 +22,7 @@ from openmm_gancl.lifting.doubts import (
 from openmm_gancl.lifting.loop import Loop
 from openmm_gancl.reference.chart import CartesianCoordinates
 from openmm_gancl.reference.wide_torsions import interval_text, place_text
+from openmm_gancl.system.library import systems_root
 from openmm_gancl.system.molecular_system import system_from_objects
 
 FIRST = np.array([0])
@@ -142,3 +146,56 @@ def test_a_check_that_held_both_forms_of_a_ring_leaves_no_doubt(means, said):
 
 def test_particles_without_labels():
     assert not list(doubts_about_coordinates(load_system("forked_oscillator"), 1, 3, 30))
+
+
+def fitted(d, n, seed, narrow=0.0, sigma=0.5):
+    """Labels over a domain, and log-normal weights over a fit that has missed a well of so many kT."""
+    rng = np.random.default_rng(seed)
+    axes = FirstAxes(tuple("xyz"[:d]), np.full(d, np.inf), np.tile([-1.0, 1.0], (d, 1)), ("",) * d)
+    labels = rng.uniform(-1.0, 1.0, (n, d))
+    missed = narrow * np.exp(-0.5 * ((labels[:, 0] - 0.5) / 0.03) ** 2)
+    return axes, labels, np.exp(missed + sigma * rng.standard_normal(n) - 0.5 * sigma**2)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_well_that_the_fit_has_missed_is_said(d):
+    """Of fits that have missed nothing, weights with long tails among them, none of 60 is doubted."""
+    n = 30_000
+    for seed in range(3):
+        axes, labels, ratios = fitted(d, n, seed, narrow=0.3)
+        (sentence,) = doubts_about_fit(axes, labels, ratios, np.ones(n))
+        assert "weights near x = 0." in sentence and "a narrower `domain`" in sentence
+    for seed in range(20):
+        for sigma in (0.3, 1.0, 2.0):
+            assert not list(doubts_about_fit(*fitted(d, n, seed, sigma=sigma), np.ones(n)))
+
+
+def test_shares_count_in_the_comparison_with_the_fit():
+    """A round that was wrong but hardly counts leaves no doubt; the twin: it counts like the others."""
+    axes, labels, ratios = fitted(1, 30_000, 0)
+    early = np.arange(len(labels)) < 8000
+    wrong = np.where(early & (labels[:, 0] > 0.4), 1.6 * ratios, ratios)
+    assert not list(doubts_about_fit(axes, labels, wrong, np.where(early, 0.01, 1.0)))
+    assert list(doubts_about_fit(axes, labels, wrong, np.ones(len(labels))))
+
+
+def test_few_weights_that_decide_are_said():
+    rng = np.random.default_rng(0)
+    assert not list(doubts_about_ratios(0.7 * rng.standard_normal(1000)))
+    for log_ratios in (4.0 * rng.standard_normal(1000), np.where(np.arange(200) < 5, 0.0, -20.0)):
+        (sentence,) = doubts_about_ratios(log_ratios)
+        assert "a few weights decide" in sentence and "effective ones" in sentence
+
+
+def test_a_card_without_chirality_is_said(tmp_path):
+    """Nothing turns a centre into its mirror image: the surface is that of one form."""
+    path = systems_root() / "alanine_dipeptide_vacuum" / "card.toml"
+    assert not any("mirror image" in one for one in doubts_about_coordinates(load_system(path), 0, 1, 60))
+    text = path.read_text()
+    text = re.sub(r'(structure = ")', rf"\1{path.parent}/", text, count=1)
+    text = text.replace("[[labels]]", '[state]\nchirality = "none"\n\n[[labels]]', 1) if "[state]" not in text else text
+    text = re.sub(r'chirality = "\w+"', 'chirality = "none"', text)
+    card = tmp_path / "card.toml"
+    card.write_text(text)
+    (sentence,) = (one for one in doubts_about_coordinates(load_system(card), 0, 1, 60) if "mirror image" in one)
+    assert "ALA" in sentence and "CA" in sentence and "`chirality`" in sentence

@@ -111,3 +111,11 @@ def test_what_is_another_molecule_is_refused(system, tmp_path):
     assert again.mode == "fixed" and np.array_equal(again.log_weights, lifts.log_weights)
     with pytest.raises(InputError, match="no positions"):
         again.reweight(system)
+
+
+def test_a_clash_of_no_weight_does_not_hide_the_overlap():
+    """It changes most with temperature; ratios over the largest change were all zero, and their overlap NaN."""
+    before, after = np.array([0.0, 0.0, 0.0, -2000.0]), np.array([0.0, 0.0, 0.0, -1000.0])
+    assert overlap_of(before, after) == pytest.approx(1.0)
+    assert overlap_of(before, np.array([0.0, 0.0, -5.0, -1000.0])) == pytest.approx(2 / 3, abs=0.01)
+    assert overlap_of(before, np.array([0.0, 0.0, 0.0, np.log(3.0)])) == pytest.approx(0.5)

@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import openmm
@@ -268,3 +269,12 @@ def test_structures_at_labels_are_kept_by_weight(system, model):
         structures_at(system, model, [0.5], relax_steps=5)
     with pytest.raises(InputError, match="label 9 is beyond 2 pi"):
         structures_at(system, model, [9.0])
+
+
+def test_structures_say_how_many_are_copies(system, model):
+    """Of draws of few effective ones a label keeps the same ones again and again; the twin: none is said to be."""
+    assert "are different" not in structures_at(system, model, [0.5], 6, seed=3, platform="Reference").guarantee
+    cold, how = replace(system, temperature=10.0), {"may_differ": ["temperature"], "platform": "Reference"}
+    found = structures_at(cold, model, [0.5], 40, seed=3, **how)
+    n = len(np.unique(found.positions.reshape(40, -1), axis=0))
+    assert n < 20 and f"of the 40 of a label as few as {n} are different" in found.guarantee

@@ -14,7 +14,7 @@ import openmm
 import pytest
 from openmm import app
 
-from openmm_gancl import InputError, LiftMove, ParticleCoordinates, Torsions, load_system
+from openmm_gancl import InputError, LiftMove, ParticleCoordinates, Torsions, load_system, structures_at
 from openmm_gancl.engine.platforms import PotentialEnergy
 from openmm_gancl.moves import lift_move, simulation_energy
 from openmm_gancl.moves.inverted import INDEPENDENT
@@ -335,6 +335,16 @@ def test_of_two_alike_the_one_that_is_named_moves():
     move_of(simulation, molecule=9).run(8)
     moved = np.flatnonzero((places(simulation) != before).any(axis=1))
     assert moved.tolist() == [7, 8, 9, 10, 11]
+
+
+def test_structures_are_of_one_molecule():
+    """Of two alike one is to be named; atoms of a model are not gathered by their names from two."""
+    simulation = of_two_chains(beside_a_partner())
+    model, how = generator(CHAIN.name, "trained"), {"equilibration_steps": 10, "platform": "Reference", "seed": 1}
+    with pytest.raises(InputError, match=r"2 molecules have the model's residue .*molecule= one of these"):
+        structures_at(simulation, model, [0.5], **how)
+    found = structures_at(simulation, model, [0.5], molecule=9, **how)
+    assert abs(found.cv_values[0, 0] - 0.5) < 0.6
 
 
 def test_labels_of_another_molecule_are_refused():

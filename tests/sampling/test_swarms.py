@@ -100,6 +100,10 @@ def test_what_a_swarm_refuses(chain):
         sample_swarm(chain, starts[0], 10, platform="Reference")
     with pytest.raises(InputError, match="velocities have shape"):
         sample_swarm(chain, starts, 10, velocities=starts[:1], platform="Reference")
+    cut = starts.copy()
+    cut[1, 3:] += [3.0, 0.0, 0.0]
+    with pytest.raises(InputError, match=r"(cut|box)"):
+        sample_swarm(chain, cut, 10, platform="Reference")
     born = load_system("alanine_dipeptide_gbsa")
     with pytest.raises(InputError, match=r"GBSAOBCForce.*use copies=1"):
         sample_swarm(born, starts_of(born, 2), 10, copies=2, platform="Reference")

@@ -26,6 +26,8 @@ def _environment(error: OSError) -> str:
     place = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left on the disk{place}: free some and repeat the command, finished stages are kept"
+    if error.errno == errno.EFBIG:
+        return f"a file grew beyond the limit of this shell or disk{place}: raise it (ulimit -f) and repeat the command"
     return f"{error.strerror or error}{place}: check that it exists and that you may read and write it"
 
 

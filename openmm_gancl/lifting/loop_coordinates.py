@@ -58,6 +58,10 @@ class LoopCoordinates:
         chart = chart_for(system.topology, system.slow, system.positions, system.constraints)
         if len(chart.label_indices) != len(system.slow.names):
             raise InputError("labels of a module are no coordinates of a chart: label torsions or particle components")
+        if chart.n_coordinates == len(system.slow.names):
+            raise InputError(
+                "every coordinate of the system is a label, and nothing is left to draw: leave a label out"
+            )
         if isinstance(system.slow, Torsions) and (closed := labels_in_rings(system.topology, system.slow)):
             raise InputError(
                 f"label {closed[0]} turns a bond of a ring, which cannot turn all the way round: label torsions "

@@ -261,12 +261,19 @@ def test_a_run_folder_in_use_or_of_another_version_is_refused(finished, tmp_path
     (folder / MANIFEST).write_text(stored)
 
 
-def test_a_full_disk_ends_with_code_two(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "no space left on the disk (frames.npz)"),
+        (errno.EFBIG, "a file grew beyond the limit of this shell or disk (frames.npz): raise it (ulimit -f)"),
+    ],
+)
+def test_a_full_disk_ends_with_code_two(tmp_path, monkeypatch, number, sentence):
     def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "frames.npz")
+        raise OSError(number, os.strerror(number), "frames.npz")
 
     monkeypatch.setitem(pipeline.RELAXED_STAGES, "sample", full)
-    refused(gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK), "no space left on the disk (frames.npz)")
+    refused(gancl("run", SYSTEM, "-o", tmp_path / "run", *QUICK), sentence)
 
 
 def test_a_bug_of_ours_ends_with_code_one(tmp_path, monkeypatch):

@@ -1,14 +1,15 @@
 """Sentences on where a result may be blind: said where they apply, and not where they do not."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from openmm import app
 
-from openmm_gancl import load_system
-from openmm_gancl.coordinates.slow_coordinates import FirstAxes, Torsions
+from openmm_gancl import InputError, learn, load_system
+from openmm_gancl.coordinates.slow_coordinates import FirstAxes, ParticleCoordinates, Torsions
 from openmm_gancl.lifting.doubts import (
     _doubts_about_rings,
     doubts_about_coordinates,
@@ -199,3 +200,10 @@ def test_a_card_without_chirality_is_said(tmp_path):
     card.write_text(text)
     (sentence,) = (one for one in doubts_about_coordinates(load_system(card), 0, 1, 60) if "mirror image" in one)
     assert "ALA" in sentence and "CA" in sentence and "`chirality`" in sentence
+
+
+def test_a_system_of_labels_alone_is_refused():
+    toy = load_system("double_well_oscillators")
+    slow = ParticleCoordinates(("x", "y", "z"), np.array([[0, 0], [0, 1], [0, 2]]), np.tile([-2.0, 2.0], (3, 1)))
+    with pytest.raises(InputError, match="every coordinate of the system is a label, and nothing is left to draw"):
+        learn(replace(toy, slow=slow, force_constants=np.full(3, 100.0), basins=()), seed=1)

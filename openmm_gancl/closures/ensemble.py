@@ -238,7 +238,7 @@ def _check_drawn_for(system: MolecularSystem, learned: Learned) -> None:
     """Raise an `InputError` where some lifts have other energies in a system than those that they were weighed by."""
     draws, chart = learned.lifts, learned.model.chart
     check_same_molecule(learned.model.metadata["atom_names"], learned.model.slow, chart.constraints, system)
-    some = np.flatnonzero(np.isfinite(draws.log_weights))[:N_COMPARED]
+    some = np.argsort(-draws.log_weights)[: min(N_COMPARED, np.isfinite(draws.log_weights).sum())]
     inside = np.ones(len(some), dtype=bool)
     found, _, _ = log_targets(system, chart, draws.coordinates[some], inside, "Reference", 1)
     if not np.ptp(found - draws.log_target[some]) < MAX_DIFFERENCE:

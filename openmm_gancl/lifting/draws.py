@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coordinates.slow_coordinates import checked_labels
 from ..engine.serialization import serialized
 from ..engine.tasks import Workers
 from ..errors import InputError, checked
@@ -164,7 +163,9 @@ def draw(
         workers: local processes, or an executor.
         progress: called with the number of evaluations made, as they are made.
     """
-    labels, shares = checked_labels(labels, generators[0].slow), numbers(shares)
+    labels, shares = numbers(labels), numbers(shares)
+    if labels.ndim != 2 or labels.shape[1] != len(generators[0].slow.names) or not np.isfinite(labels).all():
+        raise InputError(f"labels have shape {labels.shape}: give finite numbers of shape (n, d)")
     if shares.shape != (len(generators),) or not (shares >= 0).all() or abs(shares.sum() - 1.0) > 1e-9:
         raise InputError(f"shares are {shares}: give one for each of {len(generators)} generators, one in all")
     coordinates, inside = _sampled(generators, shares, labels, rng)

@@ -141,8 +141,8 @@ def test_units_of_frames_are_read(toy, learned):
 
 def test_draws_at_labels_that_are_none_are_refused(toy, learned):
     rng, shares = np.random.default_rng(0), np.ones(1)
-    for labels, message in ((np.array([[np.nan]]), "NaN"), (np.array([[9.0]]), "outside the domain")):
-        with pytest.raises(InputError, match=message):
+    for labels in (np.array([[np.nan]]), np.zeros(3), np.zeros((3, 2))):
+        with pytest.raises(InputError, match="give finite numbers of shape"):
             draw(toy, [learned.model], shares, labels, rng)
     with pytest.raises(InputError, match="give one for each of 1 generators"):
         draw(toy, [learned.model], np.array([0.5]), np.zeros((1, 1)), rng)

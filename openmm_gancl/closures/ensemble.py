@@ -8,6 +8,7 @@ import numpy as np
 from ..coordinates.slow_coordinates import SlowCoordinates, in_domain
 from ..errors import InputError
 from ..generator.invertible import InvertibleGenerator
+from ..learning.diffusion_map import distinct
 from ..lifting.draws import Draws, log_targets
 from ..lifting.label_regression import LabelRegression, fit_label_regression
 from ..lifting.learned import Learned
@@ -225,12 +226,11 @@ class Ensemble:
 
 def _of_copies(positions: FloatArray, log_weights: FloatArray) -> FloatArray:
     """Log-weights in which the first of several that are the same has the weight of all of them, shape=(n,)."""
-    rows = np.ascontiguousarray(positions.reshape(len(positions), -1))
-    _, first, index = np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}"), return_index=True, return_inverse=True)
-    if len(first) == len(rows):
+    first, index = distinct(positions.reshape(len(positions), -1))
+    if len(first) == len(positions):
         return log_weights
-    found = np.full(len(rows), -np.inf)
-    np.logaddexp.at(found, first[index.ravel()], log_weights)
+    found = np.full(len(positions), -np.inf)
+    np.logaddexp.at(found, first[index], log_weights)
     return found
 
 

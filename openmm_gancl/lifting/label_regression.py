@@ -92,6 +92,12 @@ class LabelRegression:
         """eta at labels, shape=(n,)."""
         return LabelTables(self.functions, labels).combine(self.coefficients)
 
+    def low_log_ratios(self, labels: FloatArray, log_weights: FloatArray) -> FloatArray:
+        """Log-weights less eta at their labels, of those up to 10 kT above the lowest one, shape=(n_low,)."""
+        eta = self.log_density(labels)
+        low = eta > eta.max() - ALIGNMENT_CEILING
+        return log_weights[low] - eta[low]
+
     def surface(
         self, axes: Axes, temperature: float, force_evaluations: int, bins: int | None = None
     ) -> FreeEnergySurface:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ..engine.platforms import resolved_platform
 from ..engine.tasks import Workers
 from ..errors import InputError
-from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface
+from ..free_energy.surface import FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
 from ..system.molecular_system import MolecularSystem
 from .doubts import doubts_about_ratios
@@ -71,9 +71,7 @@ class Learned:
         else:
             surface = regression.surface(slow, *of_surface)
         overlap = overlap_of(pooled_log_weights(before), pooled_log_weights(draws))
-        density = regression.log_density(draws.labels)
-        low = density > density.max() - ALIGNMENT_CEILING
-        doubts = (*self.doubts, *doubts_about_ratios(draws.log_weights[low] - density[low]))
+        doubts = (*self.doubts, *doubts_about_ratios(regression.low_log_ratios(draws.labels, draws.log_weights)))
         return replace(self, lifts=draws, regression=regression, surface=surface, doubts=doubts, overlap=overlap)
 
     def surface_over(self, *names: str) -> FreeEnergySurface:

@@ -27,7 +27,7 @@ from ..free_energy.basins import BasinPopulation, weighted_populations
 from ..free_energy.cox_process import CORRELATION_LENGTHS, CoxFit, edge_modes, fit_cox_process, product_basis
 from ..free_energy.grid import bin_centres, bin_indices
 from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
-from ..free_energy.weight_statistics import log_mean_weight
+from ..free_energy.weight_statistics import effective_sample_size, log_mean_weight
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
 from .doubts import doubts_about_ratios, doubts_about_windows
 from .label_regression import fit_label_regression
@@ -201,7 +201,7 @@ class _Mixture:
         low = np.flatnonzero(free_energies < free_energies.min() + ALIGNMENT_CEILING)
         low = low[:: max(len(low) // MAX_LOOKED_AT, 1)]
         terms = ends.log_weights[:, None] + self.log_window(ends.cv_values)[:, low]
-        effective = np.exp(2 * logsumexp(terms, axis=0) - logsumexp(2 * terms, axis=0))
+        effective = np.array([effective_sample_size(column) for column in terms.T])
         return tuple(doubts_about_windows(self.labels[low], effective))
 
     def ends(self, free_energies: FloatArray) -> WeightedEnds:
@@ -394,9 +394,7 @@ def surface_from_lifts(
         return analysis.surface
     slopes = lifts.mean_forces if lifts.mean_forces.shape[1] else None
     regression = fit_label_regression(lifts.slow, lifts.labels, lifts.log_weights, slopes)
-    density = regression.log_density(lifts.labels)
-    low = density > density.max() - ALIGNMENT_CEILING
-    _warn(tuple(doubts_about_ratios(lifts.log_weights[low] - density[low])))
+    _warn(tuple(doubts_about_ratios(regression.low_log_ratios(lifts.labels, lifts.log_weights))))
     cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
     return regression.surface(lifts.slow, lifts.temperature, cost, bins)
 

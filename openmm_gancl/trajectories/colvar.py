@@ -13,6 +13,7 @@ from ..units import FloatArray, IntArray, checked_temperature, thermal_energy
 from .tables import (
     COUNTS,
     IN_PICOSECONDS,
+    LARGEST,
     NO_BIASES,
     TIME,
     TextTable,
@@ -104,7 +105,7 @@ class Colvar:
     def is_sound(self, name: str) -> bool:
         """Whether a column that nobody asked for can be looked at: numbers, and a range that is understood."""
         try:
-            return bool(np.isfinite(self.column(name)).all()) and self.period(name) > 0
+            return bool((np.abs(self.column(name)) < LARGEST).all()) and self.period(name) > 0
         except InputError:
             return False
 
@@ -261,7 +262,8 @@ def bias_log_weights(
         unit: of a column by its name, kJ/mol.
     """
     bias = sum((unit(name) * colvar.column(name)[rows] for name in bias_names(colvar, columns)), np.zeros(len(rows)))
-    if not np.isfinite(bias).all():
-        row = int(rows[np.isfinite(bias).argmin()])
-        raise InputError(f"{colvar.path}, row {row}: the bias is infinite; remove such rows")
+    if not (there := np.abs(bias) < LARGEST).all():
+        raise InputError(
+            f"{colvar.path}, row {int(rows[there.argmin()])}: the bias is no finite energy; remove such rows"
+        )
     return np.asarray(bias / thermal_energy(checked_temperature(temperature)))

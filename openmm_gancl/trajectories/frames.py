@@ -14,16 +14,13 @@ from .arguments import is_trajectory
 from .inputs import external, is_computed
 from .periods import TURNS, check_period, check_same_turn, check_turns, contradicts
 from .series import Series, read_frame_values, read_series
-from .tables import COUNTS
+from .tables import COUNTS, LARGEST
 
 if TYPE_CHECKING:
     from .colvar import Colvar
 
 MIN_COUNTED, MAX_UNEVEN = 20, 0.02
 """Steps between frames, that tell of a counter; of a step, and of the steps, that may differ by rounding."""
-
-LARGEST = 1e30
-"""That single precision holds with room to spare."""
 
 
 def _empty_series(starts: IntArray) -> Series:

@@ -209,9 +209,9 @@ class _Grid:
         step = length / np.where(periodic, points, points - 1)
         mode = "grid-wrap" if periodic.all() else "mirror" if not periodic.any() else "mixed"
         grid = cls(low, step, tuple(map(int, points)), mode)
-        # c(t) is a mean over what the run reaches, not over the margin
+        # c(t) is a mean over what the run reaches, not over the margin; 0.51 for one place between two nodes
         inside = [
-            (axis >= places.min() - own / 2) & (axis <= places.max() + own / 2) | ring
+            (axis >= places.min() - 0.51 * own) & (axis <= places.max() + 0.51 * own) | ring
             for axis, places, own, ring in zip(
                 grid.places, np.concatenate([hills.centres, values]).T, step, periodic, strict=True
             )

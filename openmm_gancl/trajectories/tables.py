@@ -24,6 +24,9 @@ from .periods import plumed_number
 MAX_LINE = 1_000_000
 """Characters of a line, and lines without numbers, beyond which a file is no table."""
 
+LARGEST = 1e30
+"""Of values, centres, force constants and energies; squares of energies made of these are finite, too."""
+
 COUNTS = re.compile(r"#?(time|step|frame)\b.*", re.IGNORECASE)
 """Names of columns that only count, as ``Time (ps)``."""
 

@@ -1,6 +1,7 @@
 """Topologies of trajectories, whose residues bear the numbers that their file writes."""
 
 import gzip
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -75,6 +76,22 @@ def _sections(path: Path, wanted: set[str]) -> dict[str, list[str]]:
     return words
 
 
+def _check_prmtop(path: Path) -> None:
+    """Refuse more atoms than a file of its size can name: mdtraj makes a table of as many before it looks for them."""
+    section, width = "", 8
+    with path.open() as file:
+        for line in file:
+            if line.startswith("%FLAG"):
+                section = line.removeprefix("%FLAG").strip()
+            elif section == "POINTERS" and line.startswith("%FORMAT"):
+                found = re.search(r"\(.*?\d+[a-zA-Z]+(\d+)", line)
+                width = int(found[1]) if found else width
+            elif section == "POINTERS" and line.strip() and int(line[:width]) > path.stat().st_size:
+                raise InputError(
+                    f"{path} tells of {int(line[:width])} atoms and has no room for them: copy it again, it is damaged"
+                )
+
+
 def _number_prmtop(path: Path, topology: Any) -> list[str]:
     """Number residues as `addPDB` of ParmEd wrote, or from 1, as Amber counts them; their insertion codes."""
     n = topology.n_residues
@@ -123,6 +140,8 @@ def load_topology(top: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                if suffix_of(path) in PRMTOP:
+                    _check_prmtop(path)
                 with known_to_mdtraj(path) as name:
                     return _numbered(path, mdtraj.load_topology(name))
         except InputError:

@@ -11,6 +11,7 @@ from ..coordinates.geometry import wrap
 from ..coordinates.restraint_energies import restraint_terms
 from ..errors import InputError
 from ..units import BoolArray, FloatArray, IntArray, numbers
+from .tables import LARGEST
 
 WindowForm = Literal["harmonic", "cosine"]
 
@@ -47,7 +48,7 @@ class UmbrellaWindows:
         centres = centres[:, None] if centres.ndim == 1 else centres
         constants = numbers(self.force_constants)
         constants = constants[:, None] if constants.ndim == 1 and len(constants) == n else constants
-        if centres.ndim != 2 or len(centres) != n or not np.isfinite(centres).all():
+        if centres.ndim != 2 or len(centres) != n or not (np.abs(centres) < LARGEST).all():
             raise InputError(f"`centres` of shape {centres.shape} for {n} windows: give one row of numbers each")
         try:
             constants = np.broadcast_to(constants, centres.shape).copy()
@@ -55,7 +56,7 @@ class UmbrellaWindows:
             raise InputError(
                 f"`force_constants` of shape {constants.shape} for centres of shape {centres.shape}: give as many"
             ) from None
-        if not (np.isfinite(constants).all() and (constants >= 0).all()):
+        if not ((constants >= 0) & (constants < LARGEST)).all():
             raise InputError("`force_constants` holds a negative one, NaN or infinity: give kappa, 0 for no restraint")
         if self.form not in WINDOW_FORMS:
             raise InputError(f"`form` is {self.form}: choose {' or '.join(WINDOW_FORMS)}")

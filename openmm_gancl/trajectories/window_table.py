@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError, checked
 from ..units import COLD, ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
-from .tables import opened
+from .tables import LARGEST, opened
 from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
 
 TABLE_FORMS = (*WINDOW_FORMS, "amber")
@@ -171,8 +171,8 @@ def _number(path: Path, line: int, column: str, text: str) -> float:
         value = float(text or "")
     except ValueError:
         value = np.nan
-    if not np.isfinite(value):
-        raise InputError(f"{path}, line {line}: {column} is {text!r}: give a number")
+    if not abs(value) < LARGEST:
+        raise InputError(f"{path}, line {line}: {column} is {text!r}: give a number below 1e30")
     return value
 
 
@@ -277,7 +277,7 @@ def _row(path: Path, line: int, fields: Sequence[str], cells: Sequence[str]) -> 
     for name, value in numbers.items():
         if name.startswith("kappa_") and value < 0:
             raise InputError(f"{path}, line {line}: a force constant is not positive: give kappa, or 0 for none")
-        if name.startswith("width_") and value <= 0:
+        if name.startswith("width_") and value <= 1 / LARGEST:
             raise InputError(f"{path}, line {line}: a width is not positive: give that of the colvar")
     checked_temperature(numbers.get("temperature", 300.0))
     return _Row(line, file, numbers)

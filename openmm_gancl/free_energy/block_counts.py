@@ -1,6 +1,6 @@
 """Frames, a piece at a time, to the weighted counts of their blocks on a grid and in boxes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,16 @@ CHUNK_SIZE = 65_536
 """Frames in one batch."""
 
 MIN_LOG_WEIGHT = -600.0
-"""Logarithm of the least usual weight, below which weights are no numbers any more."""
+"""Logarithm of the least weight over the highest one; frames below it do not count."""
+
+UNUSUALLY_LOW = 10.0
+"""How far a log-weight may lie below that of the mean weight near it, and lower the local mean of log-weights."""
 
 TILT_BANDWIDTHS = (0.02, 0.06, 0.2)
 """Bandwidths, as fractions of an axis, of the local mean of log-weights; the broader ones where no frame is near."""
+
+FEWEST_NEAR = 1e-3
+"""Frames under a kernel of height one, below which none is near."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class _Frames:
         """Frames of the series; the same, counted from the first one used."""
         values = np.asarray(self.series.values[frames, : len(self.grid.axes)], dtype=float)
         logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.highest
-        return _Piece(values, np.where(np.isfinite(logs), self.grid.index(values), -1), logs)
+        return _Piece(values, np.where(logs > MIN_LOG_WEIGHT, self.grid.index(values), -1), logs)
 
     def groups(self) -> Iterator[tuple[int, int]]:
         """Consecutive blocks of about a piece together, first and after the last; at least one."""
@@ -80,38 +86,69 @@ class _Frames:
             yield self.read(frames[part], slice(begun + i, begun + i + len(frames[part]))), block[part]
 
 
-def local_weights(grid: FineGrid, frames: FloatArray, log_sums: FloatArray) -> FloatArray:
-    """The weight that is usual in each cell of the fine grid: a local geometric mean, shape=(size,).
+def _near(grid: FineGrid, fields: FloatArray, bandwidth: float) -> tuple[FloatArray, FloatArray]:
+    """Fields, shape=(n, size), under a kernel of height one, and where the first, of counts, is none to speak of."""
+    bandwidths = np.full(len(grid.axes), bandwidth)
+    sums = grid.smooth(fields, bandwidths) * grid.kernel_volume(bandwidths)
+    return sums, sums[0] > FEWEST_NEAR
 
-    A kernel that smooths weights as they are carries those of a basin up a barrier. Divided by what is usual in their
-    place, and multiplied by it afterwards, they leave little to carry.
 
-    Args:
-        grid: the fine grid.
-        frames: shape=(size,), samples in each cell.
-        log_sums: shape=(size,), sums of their log-weights.
-    """
-    means = np.full(grid.size, log_sums.sum() / frames.sum())
+def _local_means(grid: FineGrid, frames: FloatArray, sums: FloatArray) -> FloatArray:
+    """Of a quantity of the samples near each cell of the fine grid, shape=(size,)."""
+    means = np.full(grid.size, sums.sum() / frames.sum())
     for bandwidth in reversed(TILT_BANDWIDTHS):
-        bandwidths = np.full(len(grid.axes), bandwidth)
-        near, sums = grid.smooth(np.stack([frames, log_sums]), bandwidths)
-        known = near * grid.kernel_volume(bandwidths) > 1e-3
-        means[known] = sums[known] / near[known]
-    return np.exp(means.clip(min=MIN_LOG_WEIGHT))
+        (near, smoothed), known = _near(grid, np.stack([frames, sums]), bandwidth)
+        means[known] = smoothed[known] / near[known]
+    return means
+
+
+def _without_scatter(grid: FineGrid, frames: FloatArray, sums: FloatArray, squares: FloatArray) -> FloatArray:
+    """The same, but that a narrower mean counts by how far its difference from a broader one is more than scatter.
+
+    What samples in one cell differ by is scatter; as large as the differences of means that it makes, it would be
+    kept as if it were a feature of the weights, and no error bar would show it (shrinkage as by Efron and Morris 1973,
+    doi 10.2307/2284155).
+    """
+    means, scatter = np.full(grid.size, sums.sum() / frames.sum()), 0.0
+    inside = (squares - sums**2 / frames.clip(min=1.0)).clip(min=0.0)
+    fields = np.stack([frames, sums, inside, (frames - 1.0).clip(min=0.0)])
+    broader = 1.0
+    for bandwidth in reversed(TILT_BANDWIDTHS):
+        (near, smoothed, within, freedom), known = _near(grid, fields, bandwidth)
+        scatter = np.where(freedom > 1.0, within / freedom.clip(min=1.0), scatter)
+        difference = np.where(known, smoothed / near.clip(min=FEWEST_NEAR) - means, 0.0)
+        noise = np.where(known, scatter / near.clip(min=FEWEST_NEAR), 0.0)
+        (_, moved, expected), _ = _near(grid, frames * np.stack([np.ones(grid.size), difference**2, noise]), broader)
+        share = (1.0 - expected / moved.clip(min=np.finfo(float).tiny)).clip(min=0.0, max=1.0)
+        means, broader = means + share * difference, bandwidth
+    return means
 
 
 def _usual_weights(frames: _Frames) -> tuple[FloatArray, FloatArray]:
-    """Number of samples and usual weight of each cell."""
+    """Number of samples, and the weight that is usual, in each cell of the fine grid: a local geometric mean.
+
+    A kernel that smooths weights as they are carries those of a basin up a barrier. Divided by what is usual in their
+    place, and multiplied by it afterwards, they leave little to carry. Samples of hardly any weight, as those of a
+    clash, would make that mean as low as they are: they lower it only so far.
+    """
     size = frames.grid.size
-    number, log_sums = np.zeros(size), np.zeros(size)
-    for first, last in frames.groups():
-        for piece, _ in frames.pieces(first, last):
-            cells = piece.cells[piece.counted]
-            number += np.bincount(cells, minlength=size)
-            log_sums += np.bincount(cells, piece.log_weights[piece.counted], minlength=size)
+
+    def summed(quantity: Callable[[_Piece], FloatArray]) -> FloatArray:
+        total = np.zeros(size)
+        for first, last in frames.groups():
+            for piece, _ in frames.pieces(first, last):
+                total += np.bincount(piece.cells[piece.counted], quantity(piece)[piece.counted], minlength=size)
+        return total
+
+    number = summed(lambda piece: np.ones(len(piece.cells)))
     if frames.log_weights is None or not number.any():
         return number, np.ones(size)
-    return number, local_weights(frames.grid, number, log_sums)
+    with np.errstate(divide="ignore"):
+        mean_weights = _local_means(frames.grid, number, summed(lambda piece: np.exp(piece.log_weights)))
+        lowest = np.log(mean_weights.clip(min=0.0)) - UNUSUALLY_LOW
+    sums = summed(lambda piece: np.maximum(piece.log_weights, lowest[piece.cells]))
+    squares = summed(lambda piece: np.maximum(piece.log_weights, lowest[piece.cells]) ** 2)
+    return number, np.exp(_without_scatter(frames.grid, number, sums, squares).clip(min=MIN_LOG_WEIGHT))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""Surfaces of frames of which some have hardly any weight, as of a clash, or of a place that a bias alone holds.
+
+A frame of weight zero takes nothing and gives nothing: surfaces are the known ones, and their bars cover, as if it
+were not there. Eight seeds of 4,000 independent frames of a normal distribution, about 100 bins a surface, within two
+standard deviations.
+"""
+
+import numpy as np
+import pytest
+
+from openmm_gancl.free_energy import block_counts
+
+from .test_density import KT, analyse, series_of
+
+N, SEEDS = 4000, range(8)
+
+
+def z_scores(log_weights_of, seeds=SEEDS):
+    """Of surfaces of normally distributed frames with these weights, and their errors, kT."""
+    errors, bars = [], []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        surface = analyse(series_of(rng.normal(size=N), False), log_weights_of(rng), discard=0).surface
+        places = 0.5 * (surface.edges[0][1:] + surface.edges[0][:-1])
+        inside = np.isfinite(surface.energy) & (np.abs(places) < 2.0)
+        error = (surface.energy / KT - 0.5 * places**2)[inside]
+        bar = surface.error[inside] / KT
+        errors.append(error - np.average(error, weights=bar**-2.0))
+        bars.append(bar)
+    errors = np.concatenate(errors)
+    return errors / np.concatenate(bars), float(np.sqrt((errors**2).mean()))
+
+
+def one_frame(log_weight):
+    def log_weights(rng):
+        logs = np.zeros(N)
+        logs[5] = log_weight
+        return logs
+
+    return log_weights
+
+
+def some(share, log_weight):
+    return lambda rng: np.where(rng.random(N) < share, log_weight, 0.0)
+
+
+@pytest.mark.parametrize("log_weight", [-50.0, -1e4, -1e10, -1e29, -np.inf])
+def test_one_frame_of_no_weight(log_weight):
+    z, error = z_scores(one_frame(log_weight), range(2))
+    assert np.sqrt((z**2).mean()) < 1.4 and error < 0.12, (np.sqrt((z**2).mean()), error)
+
+
+def test_weights_of_any_size_make_numbers(monkeypatch):
+    """The twin: frames far below all others count."""
+    monkeypatch.setattr(block_counts, "MIN_LOG_WEIGHT", -1e30)
+    monkeypatch.setattr(block_counts, "UNUSUALLY_LOW", np.inf)
+    with pytest.raises((AssertionError, FloatingPointError)), np.errstate(all="raise"):
+        z, error = z_scores(one_frame(-1e10), range(2))
+        assert np.sqrt((z**2).mean()) < 1.4 and error < 0.12
+
+
+@pytest.mark.parametrize(
+    ("share", "log_weight"), [(0.5, -5.0), (0.5, -10.0), (0.5, -1e4), (0.05, -10.0), (0.05, -50.0), (0.05, -500.0)]
+)
+def test_bars_cover_where_weights_scatter(share, log_weight):
+    z, error = z_scores(some(share, log_weight))
+    assert np.sqrt((z**2).mean()) < 1.2, np.sqrt((z**2).mean())
+    assert error < 0.1
+
+
+def test_means_that_keep_the_scatter_do_not(monkeypatch):
+    """The twin: chance differences of the log-weights near a place stay in the surface, and in no bar."""
+    monkeypatch.setattr(
+        block_counts, "_without_scatter", lambda grid, n, sums, squares: block_counts._local_means(grid, n, sums)
+    )
+    z, error = z_scores(some(0.5, -10.0))
+    assert np.sqrt((z**2).mean()) > 1.3 and error > 0.1
+
+
+def test_means_that_follow_low_weights_do_not(monkeypatch):
+    """The twin: a few frames take the mean of log-weights near them as far down as they are."""
+    monkeypatch.setattr(block_counts, "UNUSUALLY_LOW", np.inf)
+    z, error = z_scores(some(0.05, -50.0), range(2))
+    assert np.abs(z).max() > 8.0 and error > 0.2

@@ -109,7 +109,7 @@ def _without_scatter(grid: FineGrid, frames: FloatArray, sums: FloatArray, squar
     kept as if it were a feature of the weights, and no error bar would show it (shrinkage as by Efron and Morris 1973,
     doi 10.2307/2284155).
     """
-    means, scatter = np.full(grid.size, sums.sum() / frames.sum()), 0.0
+    means, scatter = np.full(grid.size, sums.sum() / frames.sum()), np.zeros(grid.size)
     inside = (squares - sums**2 / frames.clip(min=1.0)).clip(min=0.0)
     fields = np.stack([frames, sums, inside, (frames - 1.0).clip(min=0.0)])
     broader = 1.0

@@ -301,7 +301,8 @@ class ModuleCoordinates:
         d, remedy = len(self.names), "correct its forward, or give the structure that it was made for"
         one = torch.tensor(np.asarray(positions), dtype=torch.float64, requires_grad=True)
         try:
-            found = [self.module(one), self.module(one.unsqueeze(0))]
+            with torch.enable_grad():
+                found = [self.module(one), self.module(one.unsqueeze(0))]
         except Exception as error:  # torch.jit.Error is no RuntimeError
             message = f"fails at {len(positions)} atoms ({last_line(error)})"
             raise InputError(f"the labels' module {message}: {remedy}") from None
@@ -315,7 +316,8 @@ class ModuleCoordinates:
                 )
         if not found[0].requires_grad:
             raise InputError(f"the labels' module has no gradient, so that nothing can restrain its labels: {remedy}")
-        (gradient,) = torch.autograd.grad(found[0].sum(), one)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(found[0].sum(), one)
         if not (torch.isfinite(found[0]).all() and torch.isfinite(gradient).all()):
             raise InputError(f"the labels' module or its gradient is not finite at the structure: {remedy}")
 

@@ -109,7 +109,8 @@ def _evaluated(module: Any, positions: Tensor, numbers: list[Tensor], with_force
             energy, forces = module(positions, *numbers)
         return energy.item(), forces.numpy()
     positions.requires_grad_(True)
-    energy = module(positions, *numbers)
+    with torch.enable_grad():
+        energy = module(positions, *numbers)
     (gradient,) = torch.autograd.grad(energy, positions)
     return energy.item(), -gradient.numpy()
 

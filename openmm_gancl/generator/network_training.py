@@ -260,6 +260,7 @@ class _Training:
             schedule.step()
 
 
+@torch.enable_grad()
 def train_network(
     triangular: TriangularMap,
     coordinates: FloatArray,

@@ -374,9 +374,11 @@ class NarrowCoordinates(nn.Module):
         with torch.no_grad():
             normals, _ = self.tails.inverse(self.cubic.inverse(numbers)[0])
         normals.requires_grad_(True)
-        widened, log_slopes = self.tails(normals)
-        again, log_cubic = self.cubic(widened)
-        (found,) = torch.autograd.grad((again * pulled).sum() + log_slopes.sum() + log_cubic.sum(), normals)
+        with torch.enable_grad():
+            widened, log_slopes = self.tails(normals)
+            again, log_cubic = self.cubic(widened)
+            total = (again * pulled).sum() + log_slopes.sum() + log_cubic.sum()
+        (found,) = torch.autograd.grad(total, normals)
         return normals.detach(), found
 
     @torch.jit.unused

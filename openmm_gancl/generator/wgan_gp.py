@@ -100,6 +100,7 @@ def negative_log_likelihood(coordinates: Tensor, centres: Tensor, widths: Tensor
     return terms.sum(dim=1)
 
 
+@torch.enable_grad()
 def fit_baseline(generator: Generator, labels: FloatArray, coordinates: FloatArray, roughness: float) -> list[float]:
     """Fit the smooth baseline, in place, by penalised maximum likelihood; returns the loss curve.
 
@@ -184,6 +185,7 @@ def _follow(averaged: torch.nn.Module, correction: torch.nn.Module, step: int) -
             average.lerp_(current, 1 - decay)
 
 
+@torch.enable_grad()
 def train_adversarially(
     generator: Generator,
     slow: SlowCoordinates,

@@ -154,6 +154,7 @@ class Loop:
         workers: local processes, or an executor.
         progress: called with the number of evaluations made in a step, as they are made.
         more_draws: further rounds, which the last model draws from too; not counted in `max_evaluations`.
+        n_frames: of the user, in place of windows; None for windows.
 
     Raises:
         InputError: labels that are no coordinates of a chart, or too few evaluations for a round, or for a network.
@@ -171,13 +172,15 @@ class Loop:
         workers: Workers = 1,
         progress: Callable[[int], None] | None = None,
         more_draws: Sequence[int] = (),
+        n_frames: int | None = None,
     ):
         self.system, self.seed, self.options = system, seed, options
         self.platform, self.workers, self.progress = platform, workers, progress
         self.target_error, self.more_draws = target_error, more_draws
         self.coordinates = LoopCoordinates.of(system, options.wide)
         self.max_evaluations = max_evaluations
-        n_draws = options.n_draws(max_evaluations, self.windows.force_evaluations)
+        of_frames = self.windows.force_evaluations if n_frames is None else n_frames
+        n_draws = options.n_draws(max_evaluations, of_frames)
         if options.network and sum(n_draws) < DRAWS_OF_A_NETWORK:
             least = max_evaluations - sum(n_draws) + DRAWS_OF_A_NETWORK
             raise InputError(
@@ -620,6 +623,9 @@ def learn(
     # the same bytes whatever the cores: sums of several threads are added in another order
     with torch_threads(1), threadpool_limits(1, user_api="blas"):
         how: dict[str, Any] = {"platform": platform, "workers": workers, "options": options}
+        if frames is not None:
+            frames = numbers(frames)
+            how["n_frames"] = frames.size // (3 * system.n_atoms)
         loop = Loop(system, seed=seed, max_evaluations=max_evaluations, target_error=target_error, **how)
         for step in loop.steps():
             if frames is not None and step.name == FIRST:

@@ -101,8 +101,10 @@ def weighted_histogram(
         force_evaluations: to record.
 
     Raises:
-        InputError: the draws are too few.
+        InputError: the draws are too few, or a weight is NaN.
     """
+    if np.isnan(log_weights).any() or (log_weights == np.inf).any():
+        raise InputError("`log_weights` holds NaN or plus infinity: give minus infinity where a draw failed")
     ok = np.isfinite(log_weights)
     edges = grid_edges(axes, N_BINS[len(axes.names)])
     index, logs = bin_indices(values[ok], edges, axes.periods), log_weights[ok]

@@ -51,8 +51,9 @@ def log_density_gradients(
     for i in range(0, len(coordinates), ROWS_AT_ONCE):
         rows = slice(i, i + ROWS_AT_ONCE)
         at = torch.tensor(coordinates[rows], requires_grad=True)
-        positions = to_positions(at)
-        total = (positions * torch.as_tensor(forces[rows] / kT)).sum()
-        total = total + (to_positions.log_jacobian(at) + log_fixman(positions)).sum()
+        with torch.enable_grad():
+            positions = to_positions(at)
+            total = (positions * torch.as_tensor(forces[rows] / kT)).sum()
+            total = total + (to_positions.log_jacobian(at) + log_fixman(positions)).sum()
         result[rows] = torch.autograd.grad(total, at)[0].numpy()
     return result

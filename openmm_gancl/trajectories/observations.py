@@ -20,7 +20,7 @@ from .inputs import (
     is_computed,
     temperature_notes,
 )
-from .series import Series, check_distinct, weight_notes, without_repeats
+from .series import Series, weight_notes
 from .tables import expanded
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Observations:
 def _each_frame_once(observations: Observations) -> Observations:
     """Without frames that parts of a run have in common."""
     from .frames import only
+    from .repeats import without_repeats
 
     kept, logs = without_repeats(observations.series), observations.log_weights
     if kept.all():
@@ -115,6 +116,7 @@ class _Sources:
         """Frames of all files, their collective variables, and what undoes their bias."""
         from .bias_checks import lagging_bias
         from .frames import joined_series, part_names
+        from .repeats import check_distinct
         from .restrained_windows import restrained_windows
         from .undone import unrelated_notes
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError, first_line
 from ..files import load_arrays
-from ..units import BoolArray, FloatArray, IntArray, numbers
+from ..units import FloatArray, IntArray, numbers
 from .arguments import is_trajectory, stride_of, trajectories_of, words_of
 
 if TYPE_CHECKING:
@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 MAX_LOG_WEIGHT = 50.0
 """Above the median, beyond which numbers are hardly logarithms of weights."""
 
-MIN_COPIED, N_PROBED, MAX_SEARCHED = 10, 32, 50_000_000
-"""Frames that two files agree in, beyond chance; of the first of a file, that are searched in others; and frames times
-files, up to which they are."""
-
 MIN_TIMES = 3
 """Frames of a trajectory, that tell whether times go with each other."""
-
-MAX_ALIKE = 100
-"""Frames of another file for one of those, in the coordinates, that tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -140,80 +133,6 @@ def _values(
         name = variables[int(np.isfinite(values[row]).argmin())].name
         raise InputError(f"{where(row)}: {name} is not defined (atoms in line or on a spot)")
     return values
-
-
-def check_distinct(series: Series, names: Sequence[str]) -> None:
-    """Refuse two files of the same frames: copies, which would count twice and make errors too small.
-
-    Args:
-        series: the frames of all files.
-        names: of the files, for messages.
-
-    Raises:
-        InputError: two of them agree in every frame.
-    """
-    seen: dict[bytes, int] = {}
-    for i, (begin, end) in enumerate(itertools.pairwise(series.starts)):
-        values = series.values[begin:end]
-        if len(values) < MIN_COPIED or not np.ptp(values, axis=0).any():
-            continue
-        first = seen.setdefault(np.ascontiguousarray(values).tobytes(), i)
-        if first != i:
-            raise InputError(f"{names[i]} holds the same frames as {names[first]}: give each run once")
-    if series.n_files > 1 and series.n_files * len(series.values) < MAX_SEARCHED:
-        for i in range(series.n_files):
-            if (other := _holder(series, i)) is not None:
-                raise InputError(f"{names[other]} holds frames of {names[i]} again: give each frame once")
-
-
-def _holder(series: Series, i: int) -> int | None:
-    """Another file that holds the first frames of a file one after the other, in even steps; None without one.
-
-    A part that begins within the one before it and goes on after its end is no such file: `without_repeats`.
-    """
-    begin, end = series.starts[i : i + 2]
-    probe = np.asarray(series.values[begin : min(end, begin + N_PROBED)])
-    if len(np.unique(probe, axis=0)) < MIN_COPIED:
-        return None
-    places = np.flatnonzero(np.isin(series.values[:, 0], probe[:, 0]))
-    places = places[(places < begin) | (places >= end)]
-    file = np.searchsorted(series.starts, places, side="right") - 1
-    for other in np.unique(file).tolist():
-        mine = places[file == other]
-        if len(mine) > MAX_ALIKE * len(probe):
-            continue  # a coordinate that is counted or rounded
-        same = (series.values[mine][None] == probe[:, None]).all(axis=2)
-        once = same.sum(axis=1) == 1
-        if once.sum() < max(MIN_COPIED, 0.5 * len(probe)):
-            continue
-        steps = np.diff(mine[same[once].argmax(axis=1)]) / np.diff(np.flatnonzero(once))
-        rest = series.starts[other + 1] - mine[same[once].argmax(axis=1)][0]
-        goes_on = other == i - 1 and steps[0] == 1 and end - begin >= rest
-        if steps[0] > 0 and (steps == steps[0]).all() and not goes_on:
-            return int(other)
-    return None
-
-
-def without_repeats(series: Series) -> BoolArray:
-    """Frames to keep, shape=(n,): not those at the end of a trajectory with which the next one begins.
-
-    So do parts of a run that went on from a checkpoint, where the program repeats what it did.
-    """
-    kept = np.ones(len(series.values), dtype=bool)
-    parts = list(itertools.pairwise(series.starts.tolist()))
-    for (begin, end), (start, stop) in itertools.pairwise(parts):
-        same = (series.values[begin:end] == series.values[start]).all(axis=1)
-        for first in (begin + np.flatnonzero(same)).tolist():
-            repeated = series.values[first:end]
-            n = len(repeated)
-            if (
-                MIN_COPIED <= n <= stop - start
-                and np.array_equal(repeated, series.values[start : start + n])
-                and len(np.unique(repeated, axis=0)) >= MIN_COPIED  # else a coordinate that hardly moves
-            ):
-                kept[first:end] = False
-                break
-    return kept
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..files import load_arrays
 from ..units import FloatArray, IntArray, checked_temperature, number, numbers, thermal_energy
 from .bias_evidence import decide, log_likelihoods
 from .kernel_bias import KernelBias
+from .tables import LARGEST
 
 MAX_OUTSIDE = 0.01
 """Of the frames, that may lie outside the range of a bias."""
@@ -131,7 +132,7 @@ def metadynamics_bias(
     for file, table in zip(paths, tables, strict=True):
         if not isinstance(table, np.ndarray) or table.dtype.kind != "f" or not table.ndim:
             raise InputError(f"{file} holds no bias of OpenMM's Metadynamics: give its biasDir")
-        if table.shape != tables[0].shape or min(table.shape) < 2 or not np.isfinite(table).all():
+        if table.shape != tables[0].shape or min(table.shape) < 2 or not (np.abs(table) < LARGEST).all():
             raise InputError(f"{file} is no bias of the same variables as {paths[0]}: give files of one run")
         if table.min() < -MIN_NEGATIVE * np.abs(table).max():
             raise InputError(
@@ -220,7 +221,8 @@ def _kernels(path: Path) -> tuple[dict[str, FloatArray], bool]:
             kernels = {key: numbers(state[stored]) for key, stored in keys.items()}
             positions, widths, weights = kernels.values()
             whole = positions.ndim == 2 and widths.shape == positions.shape and weights.shape == positions.shape[:1]
-            if not (whole and all(np.isfinite(part).all() for part in kernels.values()) and (widths > 0.0).all()):
+            sensible = whole and all((np.abs(part) < LARGEST).all() for part in kernels.values())
+            if not (sensible and (widths > 1 / LARGEST).all()):
                 raise InputError(f"{path} holds kernels that do not fit each other, or NaN: {remedy}")
             return kernels, explore
     raise InputError(f"{path} is no state of openmm-opes: {remedy}")

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import mdtraj as md
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
+from openmm_gancl import InputError
 from openmm_gancl.free_energy.from_trajectories import analyse
 from openmm_gancl.trajectories.observations import read
-from openmm_gancl.trajectories.series import read_series, without_repeats
+from openmm_gancl.trajectories.repeats import check_distinct, without_repeats
+from openmm_gancl.trajectories.series import Series, read_series
 
 from ..peptides import Residue, chain_positions, gro_text, pdb_text, prmtop_text, psf_text, trajectory
 from .known_surface import KT, TEMPERATURE, biased, colvar_text, deviation, write_windows
@@ -98,6 +102,31 @@ def test_frames_of_both_parts_count_once_and_chance_is_no_repetition(folder):
     still = replace(both, values=np.ones_like(both.values))  # a coordinate that does not move
     other = replace(both, values=both.values + np.arange(len(both.values))[:, None].astype(np.float32))
     assert without_repeats(still).all() and without_repeats(other).all()
+
+
+@pytest.mark.parametrize("thinned", ["all", "every fifth", "the last of five"])
+def test_a_run_in_two_precisions_is_refused(folder, tmp_path, thinned):
+    """XTC rounds to a picometre; a program may write both, one of them less often."""
+    whole = md.load(folder / "t.dcd", top=folder / "top.pdb")
+    first = {"all": 0, "every fifth": 0, "the last of five": 4}[thinned]
+    whole[first :: 1 if thinned == "all" else 5].save(str(tmp_path / "again.xtc"))
+    with pytest.raises(InputError, match="hold the same run, one of them rounded or thinned out: give each run once"):
+        read([folder / "t.dcd", tmp_path / "again.xtc"], folder / "top.pdb", "phi:2", TEMPERATURE)
+
+
+def test_independent_runs_are_not_taken_for_one():
+    """The twin: 200 sets of six, half of which begin with the same frame, and pulls of the same speed."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        n, slope = int(rng.integers(20, 2000)), rng.choice([0.0, 0.5, 0.9, 0.99, 0.999])
+        runs = lfilter([1.0], [1.0, -slope], rng.normal(size=(6, n)), axis=1) * np.sqrt(1 - slope**2)
+        if seed % 2:
+            runs -= runs[:, :1]
+        if seed % 10 == 0:
+            runs = np.linspace(0.0, 5.0, n) + 0.05 * runs
+        starts = n * np.arange(7)
+        series = Series(("x",), np.array([np.inf]), ("nm",), runs.reshape(-1, 1).astype(np.float32), starts)
+        check_distinct(series, ["a", "b", "c", "d", "e", "f"])
 
 
 def test_the_row_of_another_frame_would_change_it(folder, reference):

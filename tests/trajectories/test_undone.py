@@ -108,7 +108,7 @@ def test_frames_that_are_in_two_files_are_refused(tmp_path, name):
         (tmp_path / f"C{i}").write_text(colvar_text({"phi": part}))
     with pytest.raises(InputError, match=r"holds frames of .* again: give each frame once"):
         read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / "C*"])
-    for i, part in enumerate((phi[:600], phi[500:], drawn(300, 9, energy).round(1), phi.round(1))):
+    for i, part in enumerate((phi[:600], phi[500:], drawn(300, 9, energy).round(1), drawn(1000, 10, energy).round(1))):
         (tmp_path / f"C{i}").write_text(colvar_text({"phi": part}))
     found = read([], None, ["column:phi"], TEMPERATURE, colvar=[tmp_path / f"C{i}" for i in range(4)])
     assert len(found.series.values) == 2300 and "counted once" in found.notes[0]

@@ -133,7 +133,9 @@ def metadynamics_bias(
         if not isinstance(table, np.ndarray) or table.dtype.kind != "f" or not table.ndim:
             raise InputError(f"{file} holds no bias of OpenMM's Metadynamics: give its biasDir")
         if table.shape != tables[0].shape or min(table.shape) < 2 or not (np.abs(table) < LARGEST).all():
-            raise InputError(f"{file} is no bias of the same variables as {paths[0]}: give files of one run")
+            raise InputError(
+                f"{file} is no bias of the same variables as {paths[0]}, or holds no energies: give files of one run"
+            )
         if table.min() < -MIN_NEGATIVE * np.abs(table).max():
             raise InputError(
                 f"{file} holds negative energies, as getFreeEnergy() does and no bias of OpenMM's Metadynamics: give "

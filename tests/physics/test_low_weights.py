@@ -82,3 +82,33 @@ def test_means_that_follow_low_weights_do_not(monkeypatch):
     monkeypatch.setattr(block_counts, "UNUSUALLY_LOW", np.inf)
     z, error = z_scores(some(0.05, -50.0), range(2))
     assert np.abs(z).max() > 8.0 and error > 0.2
+
+
+def scores_in_two_dimensions(seeds):
+    """Of surfaces of frames whose weights undo a bias along x, and another one along what is not looked at."""
+    scores = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        x, y = rng.uniform(-2.6, 2.6, N), rng.normal(size=N)
+        log_weights = rng.uniform(0.0, 6.0, N) - 0.5 * x**2
+        values = np.stack([x, y], axis=1)
+        surface = analyse(series_of(values, False), log_weights, bins=40, discard=0, n_bootstrap=60).surface
+        px, py = (0.5 * (edges[1:] + edges[:-1]) for edges in surface.edges)
+        exact = 0.5 * px[:, None] ** 2 + 0.5 * py**2
+        low = np.isfinite(surface.energy) & (exact < 3.0)
+        error, bar = (surface.energy / KT - exact)[low], surface.error[low] / KT
+        scores.append((error - np.average(error, weights=bar**-2.0)) / bar)
+    return np.concatenate(scores)
+
+
+def test_bars_cover_in_two_dimensions():
+    z = scores_in_two_dimensions(range(3))
+    assert np.sqrt((z**2).mean()) < 1.25 and np.abs(z).max() < 6.0  # of 3,000 bins
+
+
+def test_bars_do_not_cover_in_two_dimensions_where_scatter_stays(monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(
+        block_counts, "_without_scatter", lambda grid, n, sums, squares: block_counts._local_means(grid, n, sums)
+    )
+    assert np.sqrt((scores_in_two_dimensions(range(1)) ** 2).mean()) > 1.6

@@ -1,9 +1,11 @@
 """Frames, a piece at a time, to the weighted counts of their blocks on a grid and in boxes."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import maximum_filter, uniform_filter
 from scipy.sparse import csr_array, vstack
 
 from ..coordinates.basin import Basin
@@ -11,6 +13,7 @@ from ..engine.random_numbers import named_rng
 from ..trajectories.blocks import Blocks
 from ..trajectories.series import Series
 from ..units import BoolArray, FloatArray, IntArray
+from .cox_process import edge_modes
 from .grid import FineGrid
 
 CHUNK_SIZE = 65_536
@@ -20,7 +23,10 @@ MIN_LOG_WEIGHT = -600.0
 """Logarithm of the least weight over the highest one; frames below it do not count."""
 
 UNUSUALLY_LOW = 10.0
-"""How far a log-weight may lie below that of the mean weight near it, and lower the local mean of log-weights."""
+"""How far a log-weight may lie below the highest near it, and lower the local mean of log-weights."""
+
+NEAR, FRAMES_NEAR = (0.004, 0.02, 0.06), 10
+"""How far that is to either side, as fractions of an axis: as far as there are so many frames."""
 
 TILT_BANDWIDTHS = (0.02, 0.06, 0.2)
 """Bandwidths, as fractions of an axis, of the local mean of log-weights; the broader ones where no frame is near."""
@@ -93,17 +99,25 @@ def _near(grid: FineGrid, fields: FloatArray, bandwidth: float) -> tuple[FloatAr
     return sums, sums[0] > FEWEST_NEAR
 
 
-def _local_means(grid: FineGrid, frames: FloatArray, sums: FloatArray) -> FloatArray:
-    """Of a quantity of the samples near each cell of the fine grid, shape=(size,)."""
-    means = np.full(grid.size, sums.sum() / frames.sum())
-    for bandwidth in reversed(TILT_BANDWIDTHS):
-        (near, smoothed), known = _near(grid, np.stack([frames, sums]), bandwidth)
-        means[known] = smoothed[known] / near[known]
-    return means
+def _highest_near(grid: FineGrid, frames: FloatArray, weights: FloatArray) -> FloatArray:
+    """Logarithm of the highest mean weight of the cells around each cell, shape=(size,).
+
+    Around means as far as there are some frames, so that it is the weight of this place, however steep a bias is.
+    """
+    with np.errstate(divide="ignore"):
+        logs = np.log(weights / frames.clip(min=1.0)).reshape(grid.shape)
+    modes = edge_modes(grid.periods)
+    highest, enough = np.full(grid.shape, -np.inf), np.zeros(grid.shape, dtype=bool)
+    for reach in NEAR:
+        sizes = [2 * math.ceil(reach * n) + 1 for n in grid.shape]
+        highest = np.where(enough, highest, maximum_filter(logs, sizes, mode=modes))
+        number = uniform_filter(frames.reshape(grid.shape), sizes, mode=modes) * math.prod(sizes)
+        enough |= number > FRAMES_NEAR - 0.5
+    return np.asarray(highest.ravel())
 
 
-def _without_scatter(grid: FineGrid, frames: FloatArray, sums: FloatArray, squares: FloatArray) -> FloatArray:
-    """The same, but that a narrower mean counts by how far its difference from a broader one is more than scatter.
+def _local_means(grid: FineGrid, frames: FloatArray, sums: FloatArray, squares: FloatArray) -> FloatArray:
+    """The local mean of log-weights, shape=(size,): a narrower one counts by how far it differs beyond scatter.
 
     What samples in one cell differ by is scatter; as large as the differences of means that it makes, it would be
     kept as if it were a feature of the weights, and no error bar would show it (shrinkage as by Efron and Morris 1973,
@@ -143,12 +157,10 @@ def _usual_weights(frames: _Frames) -> tuple[FloatArray, FloatArray]:
     number = summed(lambda piece: np.ones(len(piece.cells)))
     if frames.log_weights is None or not number.any():
         return number, np.ones(size)
-    with np.errstate(divide="ignore"):
-        mean_weights = _local_means(frames.grid, number, summed(lambda piece: np.exp(piece.log_weights)))
-        lowest = np.log(mean_weights.clip(min=0.0)) - UNUSUALLY_LOW
+    lowest = _highest_near(frames.grid, number, summed(lambda piece: np.exp(piece.log_weights))) - UNUSUALLY_LOW
     sums = summed(lambda piece: np.maximum(piece.log_weights, lowest[piece.cells]))
     squares = summed(lambda piece: np.maximum(piece.log_weights, lowest[piece.cells]) ** 2)
-    return number, np.exp(_without_scatter(frames.grid, number, sums, squares).clip(min=MIN_LOG_WEIGHT))
+    return number, np.exp(_local_means(frames.grid, number, sums, squares).clip(min=MIN_LOG_WEIGHT))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ standard deviations.
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 from openmm_gancl.free_energy import block_counts
 
@@ -68,11 +69,18 @@ def test_bars_cover_where_weights_scatter(share, log_weight):
     assert error < 0.1
 
 
+def plain_means(grid, frames, sums, squares):
+    """Chance differences of the log-weights near a place stay in it."""
+    means = np.full(grid.size, sums.sum() / frames.sum())
+    for bandwidth in reversed(block_counts.TILT_BANDWIDTHS):
+        (near, smoothed), known = block_counts._near(grid, np.stack([frames, sums]), bandwidth)
+        means[known] = smoothed[known] / near[known]
+    return means
+
+
 def test_means_that_keep_the_scatter_do_not(monkeypatch):
-    """The twin: chance differences of the log-weights near a place stay in the surface, and in no bar."""
-    monkeypatch.setattr(
-        block_counts, "_without_scatter", lambda grid, n, sums, squares: block_counts._local_means(grid, n, sums)
-    )
+    """The twin: it stays in the surface, and in no bar."""
+    monkeypatch.setattr(block_counts, "_local_means", plain_means)
     z, error = z_scores(some(0.5, -10.0))
     assert np.sqrt((z**2).mean()) > 1.3 and error > 0.1
 
@@ -108,7 +116,32 @@ def test_bars_cover_in_two_dimensions():
 
 def test_bars_do_not_cover_in_two_dimensions_where_scatter_stays(monkeypatch):
     """The twin."""
-    monkeypatch.setattr(
-        block_counts, "_without_scatter", lambda grid, n, sums, squares: block_counts._local_means(grid, n, sums)
-    )
+    monkeypatch.setattr(block_counts, "_local_means", plain_means)
     assert np.sqrt((scores_in_two_dimensions(range(1)) ** 2).mean()) > 1.6
+
+
+def step_error(seed):
+    """The largest of a surface that rises by 120 kT within a tenth of its width, kT; all of it sampled alike."""
+    x = np.random.default_rng(seed).uniform(-1.6, 1.6, 6000)
+    surface = analyse(series_of(x, False), -60.0 * np.tanh(x / 0.15), discard=0, n_bootstrap=20).surface
+    (edges,) = surface.edges
+    places = edges[:-1, None] + np.diff(edges)[:, None] * (np.arange(40) + 0.5) / 40
+    exact = -logsumexp(-60.0 * np.tanh(places / 0.15), axis=1)
+    error = surface.energy / KT - exact
+    return np.abs(error - error[0]).max()
+
+
+def test_surfaces_may_be_steep_and_high():
+    """Weights that a bias alone makes have no scatter, however much they differ nearby."""
+    assert max(step_error(seed) for seed in range(3)) < 0.8
+
+
+def test_weights_lifted_towards_a_mean_make_no_steep_surface(monkeypatch):
+    """The twin: a mean by Fourier transform, whose rounding is that of the highest weights."""
+
+    def mean_near(grid, frames, weights):
+        near = grid.smooth(np.stack([frames, weights]), np.array([0.02])).clip(min=1e-300)
+        return np.log(near[1] / near[0])
+
+    monkeypatch.setattr(block_counts, "_highest_near", mean_near)
+    assert step_error(0) > 5.0

@@ -22,7 +22,7 @@ from .block_counts import BlockCounts, count_blocks
 from .convergence import Convergence, convergence_of
 from .density import Density, Method, estimate_density
 from .grid import FineGrid, bin_centres
-from .ranges import SurfaceRange, end_notes, resolution_doubts, surface_range
+from .ranges import SurfaceRange, end_notes, resolution_doubts, surface_range, without_rounding
 from .surface import ALIGNMENT_CEILING, DEFAULT_BINS, FreeEnergySurface
 from .weight_statistics import effective_sample_size
 from .window_checks import window_notes
@@ -345,15 +345,14 @@ def analyse(
     Args:
         observations: of `openmm_gancl.trajectories.read`.
         bins: bins a coordinate; 72 in two dimensions and 120 in one by default.
-        method: kde (von Mises on periodic coordinates, else Gaussian, reflected where samples end at a wall; where
-            frames weigh alike it smooths the ratio of counts to a smooth first estimate, doi 10.1214/aos/1176324627)
-            or histogram.
+        method: histogram, or kde (von Mises, or Gaussian and reflected where samples end at a wall; where frames weigh
+            alike, of the ratio of counts to a smooth first estimate, doi 10.1214/aos/1176324627).
         discard: frames to cut from each trajectory, or ``auto``.
         basins: boxes whose populations to report; found on the surface by default.
         ranges: low and high of each coordinate without a period, in its unit; as far as enough samples reach by
             default.
         n_bootstrap: replicates.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of what values in steps, as with few digits, are spread by.
 
     Raises:
         InputError: frames too few for an error bar.
@@ -362,8 +361,9 @@ def analyse(
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard).checked(series)
-    covered = surface_range(series, d, weighted.blocks, bins, ranges)
-    edges, counts = covered.edges, weighted.counts(series, covered.grid(series.periods[:d]), basins)
+    even, of_rounding = without_rounding(series, d, weighted.blocks, seed)
+    covered = surface_range(even, d, weighted.blocks, bins, ranges)
+    edges, counts = covered.edges, weighted.counts(even, covered.grid(series.periods[:d]), basins)
     density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)
     surface, deviations = _surface(density, edges, series, temperature, draws)
     found = find_basins(surface)
@@ -382,7 +382,7 @@ def analyse(
         barriers=basin_barriers(surface, deviations, lowest, names),
         settling=partial(convergence_of, surface, density, rows, names, draws),
         windows=weighted.windows,
-        notes=notes + more[0],
+        notes=notes + of_rounding + more[0],
         doubts=doubts + more[1],
     )
 

@@ -1,14 +1,16 @@
 """Where a surface begins and ends: over one period, or as far as enough samples reach."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..coordinates.geometry import wrap
+from ..engine.random_numbers import named_rng
 from ..errors import InputError
 from ..trajectories.blocks import Blocks
 from ..trajectories.series import Series
-from ..units import BoolArray, FloatArray, numbers
+from ..units import BoolArray, FloatArray, IntArray, numbers
 from .grid import FineGrid, open_edges
 from .surface import DEFAULT_BINS
 
@@ -21,6 +23,47 @@ MOST, MAX_FILLED, MIN_BINS = 0.95, 3, 60
 
 MAX_COMPARED, MIN_REPETITIONS = 20_000, 4
 """Frames that are looked at for values that are rounded or counted, and frames of each value, at least."""
+
+MAX_UNEVEN = 0.1
+"""Of a step, that the distances of such values differ by from whole steps."""
+
+
+def _looked_at(series: Series, blocks: Blocks) -> IntArray:
+    frames = blocks.frames()
+    return frames[:: max(len(frames) // MAX_COMPARED, 1)]
+
+
+def _steps(values: FloatArray) -> tuple[FloatArray, float, bool]:
+    """The values that rounded or counted ones take, how far apart they lie, and whether evenly; nothing of others."""
+    found = np.unique(values).astype(float)
+    if not 1 < len(found) < len(values) / MIN_REPETITIONS:
+        return np.empty(0), 0.0, False
+    apart = np.diff(found)
+    gap = float(np.median(apart[apart < 1.5 * apart.min()]))
+    return found, gap, bool((np.abs(apart / gap - np.rint(apart / gap)) < MAX_UNEVEN).all())
+
+
+def without_rounding(series: Series, d: int, blocks: Blocks, seed: int) -> tuple[Series, list[str]]:
+    """The series with its rounded or counted coordinates spread evenly over what each value stands for, and notes.
+
+    Bins that such values are unlike numbers of show a comb, and the bandwidth that follows it is too narrow.
+
+    Args:
+        series: its first columns are the coordinates.
+        d: how many.
+        blocks: the frames used.
+        seed: of the random numbers that they are spread by.
+    """
+    frames, values, notes = _looked_at(series, blocks), series.values, list[str]()
+    for i in range(d):
+        _, gap, even = _steps(series.values[frames, i])
+        if not even:
+            continue
+        values = values if notes else np.array(values)
+        moved = named_rng(seed, "rounded values", i).uniform(-gap / 2, gap / 2, len(values))
+        values[:, i] = wrap(values[:, i] + moved, series.periods[i])
+        notes.append(f"{series.names[i]} is in steps of {gap:.3g}: each value counts evenly over one step around it")
+    return replace(series, values=values), notes
 
 
 @dataclass(frozen=True)
@@ -162,14 +205,12 @@ def resolution_doubts(
         series: its first columns are the coordinates.
         blocks: the frames used.
     """
-    doubts = []
-    frames = blocks.frames()
-    frames = frames[:: max(len(frames) // MAX_COMPARED, 1)]
+    doubts, frames = [], _looked_at(series, blocks)
     for i, ends in enumerate(edges):
         name, n, width = series.names[i], len(ends) - 1, float(ends[1] - ends[0])
         marginal = np.sort(probability.sum(axis=tuple(j for j in range(len(edges)) if j != i)))[::-1]
         filled = int(np.searchsorted(np.cumsum(marginal), MOST * marginal.sum())) + 1
-        values = np.unique(series.values[frames, i]).astype(float)
+        values, gap, _ = _steps(series.values[frames, i])
         periodic, computed = np.isfinite(series.periods[i]), bool("".join(series.resolved[i : i + 1]))
         if n >= MIN_BINS and filled <= MAX_FILLED and not (periodic and computed):  # a stiff torsion, in radians
             remedy = (
@@ -179,9 +220,12 @@ def resolution_doubts(
                 f"{100 * MOST:.0f} % of {name} lie in {filled} of {n} bins, each {width:.3g} wide: {remedy}, or check "
                 "its unit"
             )
-        elif 1 < len(values) < len(frames) / MIN_REPETITIONS and (gap := float(np.diff(values).min())) > 1.01 * width:
+        elif gap > 1.01 * width:
+            low, high = values[0] - gap / 2, values[-1] + gap / 2
+            most = max(round((float(series.periods[i]) if periodic else high - low) / gap), 1)
+            remedy = "give" if periodic else f"give the `ranges` {low:.6g}:{high:.6g} and"
             doubts.append(
-                f"{name} takes {len(values)} values only, {gap:.3g} apart, its bins are {width:.3g} wide: give at most "
-                f"{max(int((ends[-1] - ends[0]) / gap + 1e-6), 1)} `bins`"
+                f"{name} takes {len(values)} values only, {gap:.3g} apart, its bins are {width:.3g} wide: {remedy} at "
+                f"most {most} `bins`"
             )
     return doubts

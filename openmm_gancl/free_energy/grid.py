@@ -29,7 +29,9 @@ def bin_indices(values: FloatArray, edges: Sequence[FloatArray], periods: FloatA
     inside = np.ones(len(values), dtype=bool)
     for column, axis, period in zip(values.T, edges, periods, strict=True):
         n = len(axis) - 1
-        bins = np.floor((column - axis[0]) / (axis[-1] - axis[0]) * n).astype(np.int64)
+        finite = np.isfinite(column)
+        bins = np.floor((np.where(finite, column, axis[0]) - axis[0]) / (axis[-1] - axis[0]) * n).astype(np.int64)
+        inside &= finite
         if np.isfinite(period):
             bins %= n
         else:

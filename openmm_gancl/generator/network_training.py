@@ -23,7 +23,7 @@ from ..engine.optimisers import Adam, Muon
 from ..engine.random_numbers import named_rng, torch_rng, torch_seeded
 from ..engine.threads import torch_threads
 from ..errors import InputError, checked
-from ..units import FloatArray
+from ..units import FloatArray, whole_number
 from .coupling import CouplingNetwork, NoNetwork
 from .critic import NumberCritic, critic_loss
 from .invertible import InvertibleGenerator
@@ -64,6 +64,17 @@ class NetworkOptions:
     critic_steps: int = 3
     critic_rate: float = 2e-3
     gradient_penalty: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that a training cannot have."""
+        for name in ("n_layers", "hidden", "n_steps", "batch", "critic_steps"):
+            whole_number(name, getattr(self, name))
+        if not 0.0 < self.held_out < 1.0:
+            raise InputError(f"held_out is {self.held_out}: give a fraction between 0 and 1")
+        for name in ("rate", "critic_rate", "scores", "likelihood", "adversarial", "gradient_penalty"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0.0) or ("rate" in name and value == 0.0):
+                raise InputError(f"{name} is {value}: give a positive number{'' if 'rate' in name else ', or 0'}")
 
 
 LEAST_STRUCTURES = 1000

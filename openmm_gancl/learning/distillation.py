@@ -19,7 +19,7 @@ from ..coordinates.label_modules import DistilledNetwork, LearnedCoordinates, Ny
 from ..coordinates.torch_modules import features_module
 from ..engine.optimisers import LBFGS, Adam
 from ..engine.random_numbers import torch_rng
-from ..errors import InputError, checked
+from ..errors import InputError, checked, last_line
 from ..units import FloatArray, IntArray
 from .diffusion_map import DiffusionMap, checked_points
 from .torch_map import nystroem_module
@@ -195,8 +195,13 @@ def _checked_source(source: DiffusionMap | nn.Module, features: Features | None,
 
 
 def _values(module: nn.Module, points: Tensor) -> Tensor:
-    with torch.no_grad():
-        values = torch.cat([module(part) for part in points.split(CHUNK_SIZE)])
+    try:
+        with torch.no_grad():
+            values = torch.cat([module(part) for part in points.split(CHUNK_SIZE)])
+    except Exception as error:  # torch.jit.Error is no RuntimeError
+        raise InputError(
+            f"the module fails on points in double precision ({last_line(error)}): give module.double()"
+        ) from None
     if not torch.isfinite(values).all() or (values.std(dim=0) == 0.0).any():
         raise InputError("the map is constant or not finite on these frames: give frames of the map")
     return values

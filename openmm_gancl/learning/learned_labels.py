@@ -20,7 +20,7 @@ from ..coordinates.torch_modules import features_module
 from ..errors import InputError, checked, first_line
 from ..system.bonds import check_in_one_piece, check_lengths
 from ..system.molecular_system import MolecularSystem
-from ..units import FloatArray, IntArray, numbers
+from ..units import FloatArray, IntArray, numbers, whole_number
 from .diffusion_map import MAX_DENSE_POINTS, DiffusionMap, distinct
 from .spectrum import MIN_FRAME_FRACTION, Selection, select_coordinates, spectral_gap
 from .torch_map import coordinates_module
@@ -148,6 +148,8 @@ def learn_slow_coordinates(
     """
     import mdtraj
 
+    n_coordinates, n_landmarks = whole_number("n_coordinates", n_coordinates), whole_number("n_landmarks", n_landmarks)
+    most = most if most is None else whole_number("most", most)
     topology, positions = from_openmm(system.topology), numbers(positions)
     if positions.ndim != 3 or positions.shape[1:] != (system.n_atoms, 3):
         raise InputError(f"positions have shape {positions.shape}: give (n, {system.n_atoms}, 3)")
@@ -197,6 +199,8 @@ def kept_torsions(slow: SlowCoordinates, keep: Sequence[str]) -> Torsions | None
     if not keep:
         return None
     names = slow.names if isinstance(slow, Torsions) else ()
+    if len(set(keep)) < len(keep):
+        raise InputError(f"`keep` names a torsion twice: {', '.join(keep)}: give each once")
     for name in keep:
         if name not in names:
             raise InputError(f"there is no torsion {name!r} to keep: choose among {', '.join(names) or 'none'}")

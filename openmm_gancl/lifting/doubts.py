@@ -170,7 +170,7 @@ def doubts_about_fit(axes: Axes, labels: FloatArray, ratios: FloatArray, shares:
         yield (
             f"weights near {where} are {worst:.0%} larger in the mean than the surface that was fitted to them, which "
             "chance does not explain: it has a well, an edge or a barrier there too narrow for the waves that surfaces "
-            "are made of, and is off by more than its error bars say; give the label a narrower `domain`"
+            "are made of, and may be off by more than its error bars say; give the label a narrower `domain`"
         )
 
 

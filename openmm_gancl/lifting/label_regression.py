@@ -6,7 +6,7 @@ the distribution of w (a regression of log w has not). With mean forces G that a
 Gaussian process). No weight is truncated.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,7 +25,8 @@ from ..free_energy.grid import bin_centres
 from ..free_energy.label_functions import LabelFunctions
 from ..free_energy.label_tables import LabelTables
 from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurface, grid_edges
-from ..units import FloatArray
+from ..units import BoolArray, FloatArray
+from .doubts import doubts_about_fit, doubts_about_ratios
 
 LOG_RANGE = 25.0
 """kT below the largest weight at which logarithms are cut for a first guess."""
@@ -92,11 +93,12 @@ class LabelRegression:
         """eta at labels, shape=(n,)."""
         return LabelTables(self.functions, labels).combine(self.coefficients)
 
-    def low_log_ratios(self, labels: FloatArray, log_weights: FloatArray) -> FloatArray:
-        """Log-weights less eta at their labels, of those up to 10 kT above the lowest one, shape=(n_low,)."""
+    def log_ratios(
+        self, labels: FloatArray, log_weights: FloatArray, ceiling: float = ALIGNMENT_CEILING
+    ) -> tuple[FloatArray, BoolArray]:
+        """Log-weights less eta at their labels, and which of these lie below a ceiling, kT, shape=(n,) each."""
         eta = self.log_density(labels)
-        low = eta > eta.max() - ALIGNMENT_CEILING
-        return log_weights[low] - eta[low]
+        return log_weights - eta, np.asarray(eta > eta.max() - ceiling)
 
     def surface(
         self, axes: Axes, temperature: float, force_evaluations: int, bins: int | None = None
@@ -128,6 +130,20 @@ class LabelRegression:
         energy = np.where(known, energy - energy[known].min(), np.inf)
         error = np.where(known, error, np.inf)
         return FreeEnergySurface.of_reduced(energy, error, edges, axes, temperature, force_evaluations)
+
+
+def doubts_about_regression(
+    axes: Axes,
+    regression: LabelRegression,
+    labels: FloatArray,
+    log_weights: FloatArray,
+    shares: FloatArray | None = None,
+) -> Iterator[str]:
+    """Of what was fitted: a few weights that decide, and places where weights are larger than the fit."""
+    log_ratios, low = regression.log_ratios(labels, log_weights)
+    yield from doubts_about_ratios(log_ratios[low])
+    counts = np.ones(len(labels)) if shares is None else shares
+    yield from doubts_about_fit(axes, labels[low], np.exp(log_ratios[low]), counts[low])
 
 
 class _Data:

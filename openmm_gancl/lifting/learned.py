@@ -9,9 +9,8 @@ from ..errors import InputError
 from ..free_energy.surface import FreeEnergySurface
 from ..generator.invertible import InvertibleGenerator
 from ..system.molecular_system import MolecularSystem
-from .doubts import doubts_about_ratios
 from .draws import Draws
-from .label_regression import LabelRegression
+from .label_regression import LabelRegression, doubts_about_regression
 from .marginal_surfaces import fit_marginal_regression, some_axes
 from .mean_forces import slopes_of
 from .placement import Placement
@@ -71,7 +70,8 @@ class Learned:
         else:
             surface = regression.surface(slow, *of_surface)
         overlap = overlap_of(pooled_log_weights(before), pooled_log_weights(draws))
-        doubts = (*self.doubts, *doubts_about_ratios(regression.low_log_ratios(draws.labels, draws.log_weights)))
+        found = doubts_about_regression(slow, regression, draws.labels, draws.log_weights, round_shares(draws))
+        doubts = (*self.doubts, *found)
         return replace(self, lifts=draws, regression=regression, surface=surface, doubts=doubts, overlap=overlap)
 
     def surface_over(self, *names: str) -> FreeEnergySurface:

@@ -555,8 +555,7 @@ class Loop:
     def log_ratios(self, draws: Draws) -> tuple[FloatArray, BoolArray]:
         """Log-weights less the surface of all rounds, and which labels lie below the ceiling, shape=(n,) each."""
         assert self.regression is not None
-        eta = self.regression.log_density(draws.labels)
-        return draws.log_weights - eta, eta > eta.max() - self.options.ceiling
+        return self.regression.log_ratios(draws.labels, draws.log_weights, self.options.ceiling)
 
     def _ratios(self, draws: Draws) -> FloatArray:
         """Weights over the surface of all rounds, of draws at labels below the ceiling, shape=(n_low,)."""

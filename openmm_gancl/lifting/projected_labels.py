@@ -14,10 +14,12 @@ from ..errors import InputError, checked
 from ..free_energy.cox_process import edge_modes
 from ..free_energy.grid import bin_indices
 from ..free_energy.surface import ALIGNMENT_CEILING, FreeEnergySurface, grid_edges
+from ..reference.chart import InternalCoordinates
 from ..units import FloatArray
 from .draws import Draws
 from .label_regression import LabelRegression
 from .learned import Learned
+from .requirements import check_invariant
 from .rounds import pooled_log_weights
 
 N_BINS = {1: 60, 2: 36}
@@ -63,10 +65,18 @@ def values_of(learned: Learned, slow: SlowCoordinates) -> FloatArray:
     Args:
         learned: with the draws.
         slow: the coordinates.
+
+    Raises:
+        InputError: they are not of this molecule, or not finite.
     """
     ok = np.isfinite(learned.lifts.log_weights)
     values = np.full((len(ok), len(slow.names)), np.nan)
-    values[ok] = slow.transform(learned.model.chart.to_cartesian(learned.lifts.coordinates[ok]))
+    positions = learned.model.chart.to_cartesian(learned.lifts.coordinates[ok])
+    if len(positions) and isinstance(learned.model.chart, InternalCoordinates):
+        check_invariant(slow, positions[0])
+    values[ok] = slow.transform(positions)
+    if not np.isfinite(values[ok]).all():
+        raise InputError(f"{', '.join(slow.names)} are NaN or infinite of some lifts: correct the module")
     return values
 
 

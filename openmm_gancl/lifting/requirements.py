@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..coordinates.geometry import wrap
+from ..coordinates.slow_coordinates import SlowCoordinates
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng
-from ..errors import InputError
+from ..errors import InputError, last_line
 from ..generator.invertible import InvertibleGenerator
 from ..generator.model import LiftingModel
 from ..generator.trained_for import atom_names, metadata_for
@@ -19,10 +21,13 @@ from ..system.molecular_system import DRUDE_MESSAGE, MolecularSystem
 from ..system.one_molecule import BONDED_ACROSS
 from ..system.simulation import system_from_simulation
 from ..system.thermostat import check_no_force_left_out, check_one_temperature, temperature_of
-from ..units import IntArray, masses_of
+from ..units import FloatArray, IntArray, masses_of
 
 ALTERNATIVE = "umbrella windows (gancl.sample_windows)"
 """What to use where a lift has no exact weight."""
+
+LABEL_TOLERANCE = 1e-3
+"""Of labels of such a molecule, which single precision may differ in."""
 
 ENERGY_TOLERANCE = 1e-3
 """kT by which a turned and shifted molecule may differ."""
@@ -133,17 +138,42 @@ def check_exact(system: MolecularSystem, chart: Chart) -> None:
     # a chart of internal coordinates has no position and no orientation
     if not isinstance(chart, InternalCoordinates):
         return
+    check_invariant(system.slow, system.positions)
     energy = PotentialEnergy(system.system, "Reference")
     rng, here = named_rng(0, "fixed", "rigid motions"), energy(system.positions)
     for far in TRIAL_SHIFTS:
-        turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-        shift = rng.normal(size=3)
-        turned = system.positions @ (turn * np.linalg.det(turn)) + far * shift / np.linalg.norm(shift)
-        if abs(energy(turned) - here) <= ENERGY_TOLERANCE * system.kT:
+        if abs(energy(_moved(system.positions, far, rng)) - here) <= ENERGY_TOLERANCE * system.kT:
             continue
         raise InputError(
             "the energy changes when the whole molecule is moved or turned (a restraint of its place?), which a lift "
             f"cannot weigh: leave that force out, or use {ALTERNATIVE}"
+        )
+
+
+def _moved(positions: FloatArray, far: float, rng: np.random.Generator) -> FloatArray:
+    """A molecule, shape=(n_atoms, 3), turned, and moved so far, nm."""
+    turn, shift = np.linalg.qr(rng.normal(size=(3, 3)))[0], rng.normal(size=3)
+    return np.asarray(positions @ (turn * np.linalg.det(turn)) + far * shift / np.linalg.norm(shift))
+
+
+def check_invariant(slow: SlowCoordinates, positions: FloatArray) -> None:
+    """Refuse coordinates that tell where a molecule, shape=(n_atoms, 3), nm, is or how it is turned.
+
+    Raises:
+        InputError: there are such, or they cannot be computed of so many atoms.
+    """
+    moved = _moved(positions, 0.4, named_rng(0, "fixed", "rigid motions"))
+    try:
+        here, there = slow.transform(np.stack([positions, moved]))
+    except Exception as error:  # modules of any kind
+        raise InputError(
+            f"{', '.join(slow.names)} cannot be computed of {len(positions)} atoms ({last_line(error)}): give "
+            "coordinates of this molecule"
+        ) from None
+    if not (np.abs(wrap(there - here, slow.periods)) < LABEL_TOLERANCE * (1.0 + np.abs(here))).all():
+        raise InputError(
+            f"{', '.join(slow.names)} change when the whole molecule is moved or turned, and a lift has no place and "
+            "no orientation: take distances, angles or torsions"
         )
 
 

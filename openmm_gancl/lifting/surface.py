@@ -30,7 +30,7 @@ from ..free_energy.surface import ALIGNMENT_CEILING, MAX_ERROR, FreeEnergySurfac
 from ..free_energy.weight_statistics import effective_sample_size, log_mean_weight
 from ..units import BoolArray, FloatArray, IntArray, thermal_energy
 from .doubts import doubts_about_ratios, doubts_about_windows
-from .label_regression import fit_label_regression
+from .label_regression import doubts_about_regression, fit_label_regression
 from .lifts import Lifts
 from .reverse_check import window_ids
 
@@ -394,7 +394,7 @@ def surface_from_lifts(
         return analysis.surface
     slopes = lifts.mean_forces if lifts.mean_forces.shape[1] else None
     regression = fit_label_regression(lifts.slow, lifts.labels, lifts.log_weights, slopes)
-    _warn(tuple(doubts_about_ratios(regression.low_log_ratios(lifts.labels, lifts.log_weights))))
+    _warn(tuple(doubts_about_regression(lifts.slow, regression, lifts.labels, lifts.log_weights)))
     cost = lifts.force_evaluations if force_evaluations is None else force_evaluations
     return regression.surface(lifts.slow, lifts.temperature, cost, bins)
 

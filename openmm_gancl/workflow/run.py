@@ -1,11 +1,13 @@
 """A run: its folder is opened or resumed, and its stages are computed up to one of them."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..engine.tasks import Workers, available_workers
 from ..engine.threads import torch_threads
 from ..engine.versions import package_versions
 from ..errors import InputError
+from ..free_energy.surface import surface_name
 from ..lifting.loop import FIRST, Loop, windows_of
 from ..lifting.loop_coordinates import LoopCoordinates
 from ..lifting.requirements import why_not_exact
@@ -178,6 +181,9 @@ def _check_numbers(system: MolecularSystem, options: RunOptions, numbers: Settin
     check_dynamics(system)
     if options.slow != "torsions":
         requested_features(system, options)
+    names = system.slow.names
+    if len({surface_name(pair) for pair in combinations(names, 2)}) < math.comb(len(names), 2):
+        raise InputError(f"surfaces over two of {', '.join(names)} would have files of one name: rename a label")
     if isinstance(numbers, LoopSettings):
         Loop(system, seed=0, max_evaluations=numbers.max_evaluations, options=loop_options(numbers))
         return

@@ -185,6 +185,26 @@ def test_too_few_structures_are_refused(bent, trained):
         train_network(trained[0], *bent[2:], np.ones(len(coordinates)), seed=1, options=nothing)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"held_out": 0.0},
+        {"held_out": 1.0},
+        {"n_layers": 0},
+        {"hidden": 0},
+        {"batch": 0},
+        {"n_steps": 1.5},
+        {"rate": 0.0},
+        {"critic_rate": -1.0},
+        {"scores": -1.0},
+        {"likelihood": np.nan},
+    ],
+)
+def test_numbers_that_a_training_cannot_have(wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} is .*: give a"):
+        NetworkOptions(**wrong)
+
+
 def test_the_map_it_was_trained_on_stays_as_it_was(trained):
     triangular, found, _ = trained
     assert not isinstance(triangular.narrow.network, CouplingNetwork)

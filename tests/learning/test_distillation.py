@@ -145,6 +145,7 @@ class Constant(torch.nn.Module):
         (1000, 5, {"noise": -1.0}, "must not be negative"),
         (1000, 5, {"n_epochs": -1}, "must not be negative"),
         (1000, 5, {"source": Constant()}, "the map is constant or not finite"),
+        (1000, 5, {"source": torch.nn.Linear(5, 2)}, r"double precision \(.*\): give module.double\(\)"),
     ],
 )
 def test_bad_input(rectangle, n, columns, arguments, message):

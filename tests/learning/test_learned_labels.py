@@ -70,6 +70,15 @@ def test_positions_that_are_no_nanometres_or_no_molecule_are_refused(system, pos
     ):
         with pytest.raises(InputError, match=words):
             gancl.learn_slow_coordinates(system, wrong)
+    for wrong, words in (
+        ({"most": 0}, "most is 0: give a whole number from 1 up"),
+        ({"most": -1}, "most is -1"),
+        ({"most": 1.5}, "most is 1.5"),
+        ({"n_coordinates": 0}, "n_coordinates is 0"),
+        ({"keep": ("phi", "phi")}, "`keep` names a torsion twice"),
+    ):
+        with pytest.raises(InputError, match=words):
+            gancl.learn_slow_coordinates(system, positions, **wrong)
     with pytest.raises(InputError, match="bonds are 10 times as long"):
         gancl.closures.Ensemble.of_positions(10 * positions, system)
     monkeypatch.setattr(learned_labels, "check_lengths", lambda *arguments: None)

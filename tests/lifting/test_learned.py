@@ -1,12 +1,16 @@
 """The surface over some of the labels that were learned on, against a closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import openmm_gancl as gancl
 from openmm_gancl import InputError
-from openmm_gancl.lifting import LoopOptions, weighted_histogram
+from openmm_gancl.coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinates
+from openmm_gancl.lifting import LoopOptions, projected_labels, projected_surface, weighted_histogram
+from openmm_gancl.lifting.requirements import check_exact
 from tests.physics.exact import DOUBLE_WELL, KT
 
 
@@ -66,3 +70,51 @@ def test_labels_that_are_none_are_refused(learned):
     for names in ((), ("phi",), (learned.model.slow.names[0], "phi")):
         with pytest.raises(InputError, match=r"are not among .*: give one or two of them"):
             learned.surface_over(*names)
+
+
+def chain_of_five():
+    """A molecule of internal coordinates, learned."""
+    chain = gancl.load_system("bonded_chain")
+    return chain, gancl.learn(chain, seed=1, max_evaluations=9000, options=LoopOptions(n_first=1000))
+
+
+class OfAtoms(torch.nn.Module):
+    """A distance, or what changes when the molecule is moved."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        if self.kind == "place":
+            return positions[..., 4, 0:1]
+        last = 9 if self.kind == "of ten atoms" else 4
+        return torch.linalg.vector_norm(positions[..., last, :] - positions[..., 0, :], dim=-1, keepdim=True)
+
+
+def test_coordinates_of_a_place_have_no_surface():
+    """A lift has no place: what would be drawn is a place in the frame of the internal coordinates."""
+    chain, learned = chain_of_five()
+
+    def over(kind):
+        return ModuleCoordinates.from_module(OfAtoms(kind), names=("u",), periods=[np.inf], domain=[[-0.6, 0.6]])
+
+    assert np.isfinite(projected_surface(learned, over("distance")).energy).any()
+    with pytest.raises(InputError, match="u change when the whole molecule is moved or turned"):
+        projected_surface(learned, over("place"))
+    with pytest.raises(InputError, match=r"u cannot be computed of 5 atoms .*: give coordinates of this molecule"):
+        projected_surface(learned, over("of ten atoms"))
+    component = ParticleCoordinates(("x",), np.array([[3, 0]]), np.array([[-1.0, 1.0]]))
+    with pytest.raises(InputError, match="x change when"):
+        projected_surface(learned, component)
+    with pytest.raises(InputError, match="u change when"):
+        check_exact(replace(chain, slow=over("place")), learned.model.chart)
+    check_exact(replace(chain, slow=over("distance")), learned.model.chart)
+
+
+def test_a_place_that_is_not_looked_at_would_have_one(monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(projected_labels, "check_invariant", lambda slow, positions: None)
+    _, learned = chain_of_five()
+    slow = ModuleCoordinates.from_module(OfAtoms("place"), names=("u",), periods=[np.inf], domain=[[-0.6, 0.6]])
+    assert np.isfinite(projected_surface(learned, slow).energy).sum() > 10

@@ -1,6 +1,7 @@
 """A well narrower than the waves that surfaces are made of: the surface is wrong by many errors; a doubt says so."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -43,16 +44,24 @@ def learned(tmp_path):
         x = np.linspace(-1.0, 1.0, 200_001)
         density = np.exp(-(3.0 * x**2 - depth * np.exp(-0.5 * ((x - 0.5) / width) ** 2)) / system.kT)
         exact = density[(x > 0.35) & (x < 0.65)].sum() / density.sum()
-        return found, (row.population - exact) / row.population_error
+        return found, (row.population - exact) / row.population_error, system
 
     return run
+
+
+def evenly(system, found, seed):
+    """Lifts at labels of one's own."""
+    labels = np.random.default_rng(seed).uniform(-1.0, 1.0, (20_000, 1))
+    return gancl.Lifter(system, found.model).lift(labels, seed=seed)
 
 
 @pytest.mark.parametrize("seed", [1, 3])
 def test_a_well_too_narrow_for_the_surface_is_a_doubt(learned, seed):
     """0.01 nm wide in a domain of 2 nm: nine errors off. No other check says anything."""
-    found, z = learned(17.0, 0.01, seed)
+    found, z, system = learned(17.0, 0.01, seed)
     assert abs(z) > 5.0
+    with pytest.warns(UserWarning, match=r"not to be trusted: weights near x = 0\.[45]"):
+        gancl.surface_from_lifts(evenly(system, found, seed))
     (doubt,) = (one for one in found.doubts if "no modes were looked for" not in one)
     assert re.search(r"weights near x = 0\.[45]", doubt) and "too narrow" in doubt
 
@@ -60,5 +69,8 @@ def test_a_well_too_narrow_for_the_surface_is_a_doubt(learned, seed):
 @pytest.mark.parametrize("seed", [1, 3])
 def test_a_well_that_the_surface_follows_is_none(learned, seed):
     """The twin: four times as wide."""
-    found, z = learned(12.5, 0.04, seed)
+    found, z, system = learned(12.5, 0.04, seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gancl.surface_from_lifts(evenly(system, found, seed))
     assert abs(z) < 3.5 and not any("too narrow" in one for one in found.doubts)

@@ -15,7 +15,7 @@ from ..trajectories.bias_checks import bias_differences
 from ..trajectories.blocks import Blocks, independent_blocks
 from ..trajectories.observations import Observations, read
 from ..trajectories.series import Series
-from ..units import BoolArray, FloatArray, thermal_energy, whole_number
+from ..units import BoolArray, FloatArray, IntArray, thermal_energy, whole_number
 from .basin_visits import basin_notes, drift_doubts, spread_doubts
 from .basins import Barrier, BasinPopulation, basin_barriers, box_masks, find_basins, lowest_bins, masses_of_basins
 from .block_counts import BlockCounts, count_blocks
@@ -35,6 +35,9 @@ WARN_BELOW_N_SAMPLES, MIN_N_SAMPLES = 50, 10
 WARN_ABOVE_FRAME_WEIGHT, MAX_FRAME_WEIGHT = 0.05, 0.5
 """Of all the weight, on one frame: likewise."""
 
+
+MIN_RUNS, MAX_SHARE_OF_RUN = 3, 0.9
+"""Trajectories, of which one may have no more than so much of the weight, if it has less than half of the frames."""
 
 FEW_FRAMES, MAX_LOG_GAP = 10, 300.0
 """Frames at most, that may outweigh all others by the exponential of so much."""
@@ -216,10 +219,33 @@ def _notes(
         more = window_notes(observations.windows, weighted.windows, names)
         notes, doubts = more[0] + notes, more[1] + doubts
         doubts += _unrestrained_doubts(observations, weighted.blocks, discard)
+    elif weighted.log_weights is not None:
+        doubts += _one_run_doubts(observations.series, weighted.blocks.frames(), weighted.log_weights)
     return [*observations.notes, *notes], [
         *observations.doubts,
         *_growth_doubts(observations, weighted.blocks),
         *doubts,
+    ]
+
+
+def _one_run_doubts(series: Series, frames: IntArray, log_weights: FloatArray) -> list[str]:
+    """Of several trajectories, one may have all the weight: nothing then tells that it is like the others.
+
+    Args:
+        series: all frames.
+        frames: shape=(n,), those used.
+        log_weights: shape=(n,), of these.
+    """
+    if series.n_files < MIN_RUNS:
+        return []
+    file, weights = np.searchsorted(series.starts, frames, side="right") - 1, np.exp(log_weights - log_weights.max())
+    shares, numbers = (np.bincount(file, part) / part.sum() for part in (weights, np.ones(len(weights))))
+    heaviest = int(shares.argmax())
+    if shares[heaviest] < MAX_SHARE_OF_RUN or numbers[heaviest] > 0.5:
+        return []
+    return [
+        f"trajectory {heaviest + 1} of {series.n_files} has {100 * shares[heaviest]:.3g} % of the weight: the error "
+        "bars are those of one run; see that the weights of all are on one scale"
     ]
 
 

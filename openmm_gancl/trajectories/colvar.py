@@ -27,6 +27,8 @@ from .tables import (
 MAX_BACKWARD = 0.1
 """Of the rows, that may be of an earlier time than the row before; more are in no order, and no runs."""
 
+SORTED = "the rows of {} are not in the order of their times: they are sorted"
+
 MAX_REPEATED_TIMES = 0.01
 """Of the rows, that may repeat the time of the row before; where more do, times are rounded and tell nothing."""
 
@@ -44,6 +46,7 @@ class Colvar:
         file: shape=(n,), the file that each row is from.
         run: shape=(n,), the run that each row is of: a file may hold several.
         notes: what the user should know, one sentence each.
+        reordered: whether rows were sorted by their times.
     """
 
     paths: tuple[Path, ...]
@@ -54,6 +57,7 @@ class Colvar:
     file: IntArray
     run: IntArray
     notes: tuple[str, ...] = ()
+    reordered: bool = False
 
     @property
     def path(self) -> Path:
@@ -175,7 +179,7 @@ def _one_file(path: Path) -> tuple[TextTable, FloatArray, IntArray, list[str]]:
         raise InputError(f"{path}, row {int(np.isfinite(time).argmin())}: no finite time; remove such rows")
     if (np.diff(time) < 0).sum() > MAX_BACKWARD * len(time) and len(np.unique(time)) == len(time):
         rows, time = rows[np.argsort(time)], np.sort(time)
-        notes.append(f"the rows of {path} are not in the order of their times: they are sorted")
+        notes.append(SORTED.format(path))
     hold, run, repeated = _superseded(time)
     if repeated:
         notes.append(f"{repeated} rows of {path} were written again after a restart; the later ones hold")
@@ -219,6 +223,7 @@ def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
         file=np.repeat(np.arange(len(parts)), [len(rows) for _, rows, _, _ in parts]),
         run=np.concatenate([offset + run for offset, (_, _, run, _) in zip(before, parts, strict=False)]),
         notes=tuple(note for *_, notes in parts for note in notes),
+        reordered=any(SORTED.format(path) in part[-1] for path, part in zip(paths, parts, strict=True)),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import checked
+from ..errors import InputError, checked
 from ..units import FloatArray, thermal_energy
 from .arguments import ARGUMENTS, is_trajectory
 from .inputs import (
@@ -141,6 +141,11 @@ class _Sources:
         joined = restrained_windows(
             windows, table, units, frames, series, columns, self.temperature, self.energy_column
         )
+        if undone.log_weights is not None and joined.windows is not None and joined.windows.temperatures is not None:
+            raise InputError(
+                "windows of several temperatures cannot be joined beside another bias, of which nothing tells whether "
+                "`energy_column` holds it: give windows of one temperature, or leave the bias out"
+            )
         check_distinct(series, part_names(files, table, series))
         lagging: tuple[str, ...] = ()
         if undone.log_weights is not None and not hills:

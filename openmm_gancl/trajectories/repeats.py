@@ -59,14 +59,14 @@ def _with_a_common_end(series: Series) -> list[tuple[int, int]]:
     pairs: set[tuple[int, int]] = set()
     for ends in (series.starts[:-1], series.starts[1:] - 1):
         places = series.values[ends] / spread
-        pairs |= cKDTree(np.where(box > 0.0, places % np.where(box > 0.0, box, 1.0), places), boxsize=box).query_pairs(
-            1.0
-        )
+        places = np.where(box > 0.0, places % np.where(box > 0.0, box, 1.0), places)
+        places[(places >= box) & (box > 0.0)] = 0.0  # of a tiny negative one
+        pairs |= cKDTree(places, boxsize=box).query_pairs(1.0)
     return sorted(pairs)[:MAX_PAIRS]
 
 
 def _is_rounded_copy(series: Series, i: int, j: int) -> bool:
-    """Whether two files hold one run: as many frames, or one of them every so many of the other's."""
+    """Whether two files hold one run: one of them a part of the other from an end, or every so many of its frames."""
     longer, shorter = sorted(
         (np.asarray(series.values[series.starts[k] : series.starts[k + 1]], dtype=float) for k in (i, j)),
         key=len,
@@ -79,17 +79,17 @@ def _is_rounded_copy(series: Series, i: int, j: int) -> bool:
     def apart(one: FloatArray, other: FloatArray) -> FloatArray:
         return np.asarray(np.median(np.abs(wrap(one - other, series.periods)), axis=0))
 
-    for step in {len(longer) // n, -(-len(longer) // n)}:
-        for first in {0, step - 1}:
-            thinned = longer[first::step][:n]
-            if len(thinned) < 0.9 * n:
-                continue
-            at = np.linspace(0, len(thinned) - 2, N_COMPARED).astype(int)
-            here, there = thinned[at], shorter[at]
-            moved, also = (wrap(part[at + 1] - part[at], series.periods) for part in (thinned, shorter))
-            alike = apart(here, there) < MAX_ROUNDED * apart(there, np.roll(there, N_COMPARED // 3, axis=0))
-            if (alike & (apart(moved, also) < MAX_ROUNDED * apart(moved, np.zeros(1)))).all():
-                return True
+    steps = {len(longer) // n, -(-len(longer) // n)}
+    for step, first in {(1, 0), (1, len(longer) - n), *((k, i) for k in steps for i in (0, k - 1))}:
+        thinned = longer[first::step][:n]
+        if len(thinned) < 0.9 * n:
+            continue
+        at = np.linspace(0, len(thinned) - 2, N_COMPARED).astype(int)
+        here, there = thinned[at], shorter[at]
+        moved, also = (wrap(part[at + 1] - part[at], series.periods) for part in (thinned, shorter))
+        alike = apart(here, there) < MAX_ROUNDED * apart(there, np.roll(there, N_COMPARED // 3, axis=0))
+        if (alike & (apart(moved, also) < MAX_ROUNDED * apart(moved, np.zeros(1)))).all():
+            return True
     return False
 
 

@@ -51,6 +51,11 @@ def given_log_weights(
 ) -> FloatArray | None:
     """Of the frames that are taken, from logarithms or weights; None where none are given."""
     n, step = len(series.values), stride if series.n_files == 1 else 1
+    if table is not None and table.reordered and not (given is None and weights is None):
+        raise InputError(
+            f"the rows of {table.path} are not in the order of their times, and the weights may be in either order: "
+            "sort both, or give the bias as a column of the table"
+        )
     time = series.time
     if time is None and table is not None and frames.rows is not None and table.time is not None:
         time = table.time[frames.rows]

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from openmm_gancl.free_energy import block_counts
+from openmm_gancl.free_energy import block_counts, from_trajectories
+from openmm_gancl.trajectories.observations import Observations
+from openmm_gancl.trajectories.series import Series
 
-from .test_density import KT, analyse, series_of
+from .test_density import KT, TEMPERATURE, analyse, series_of
 
 N, SEEDS = 4000, range(8)
 
@@ -145,3 +147,17 @@ def test_weights_lifted_towards_a_mean_make_no_steep_surface(monkeypatch):
 
     monkeypatch.setattr(block_counts, "_highest_near", mean_near)
     assert step_error(0) > 5.0
+
+
+@pytest.mark.parametrize(("highest", "doubted"), [(8.0, True), (0.5, False)])
+def test_one_run_that_has_all_the_weight_is_a_doubt(highest, doubted):
+    """Eight runs whose means scatter: 1 of 8 decides, and its own bars are too small by far. The twin: nearly alike."""
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(8, 500)) + 0.15 * rng.normal(size=(8, 1))).reshape(-1, 1).astype(np.float32)
+    series = Series(("x",), np.array([np.inf]), ("nm",), values, 500 * np.arange(9))
+    log_weights = np.repeat(np.where(np.arange(8) == 3, highest, 0.0), 500)
+    doubts = from_trajectories.analyse(
+        Observations(series, 1, TEMPERATURE, log_weights), discard=0, n_bootstrap=10
+    ).doubts
+    assert any("trajectory 4 of 8 has 99.8 % of the weight" in doubt for doubt in doubts) == doubted
+    assert doubted or not doubts

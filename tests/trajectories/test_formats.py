@@ -104,14 +104,25 @@ def test_frames_of_both_parts_count_once_and_chance_is_no_repetition(folder):
     assert without_repeats(still).all() and without_repeats(other).all()
 
 
-@pytest.mark.parametrize("thinned", ["all", "every fifth", "the last of five"])
+@pytest.mark.parametrize("thinned", ["all", "every fifth", "the last of five", "the first half", "all but the first"])
 def test_a_run_in_two_precisions_is_refused(folder, tmp_path, thinned):
     """XTC rounds to a picometre; a program may write both, one of them less often."""
     whole = md.load(folder / "t.dcd", top=folder / "top.pdb")
-    first = {"all": 0, "every fifth": 0, "the last of five": 4}[thinned]
-    whole[first :: 1 if thinned == "all" else 5].save(str(tmp_path / "again.xtc"))
+    taken = {
+        "every fifth": slice(0, None, 5),
+        "the last of five": slice(4, None, 5),
+        "the first half": slice(N // 2),
+        "all but the first": slice(1, None),
+    }
+    whole[taken.get(thinned, slice(None))].save(str(tmp_path / "again.xtc"))
     with pytest.raises(InputError, match="hold the same run, one of them rounded or thinned out: give each run once"):
         read([folder / "t.dcd", tmp_path / "again.xtc"], folder / "top.pdb", "phi:2", TEMPERATURE)
+
+
+def test_ends_a_rounding_error_below_zero():
+    values = np.random.default_rng(0).uniform(-1.0, 1.0, (60, 1)).astype(np.float32)
+    values[[0, 30]] = -1e-17
+    check_distinct(Series(("x",), np.array([2 * np.pi]), ("radians",), values, np.array([0, 30, 60])), ["a", "b"])
 
 
 def test_independent_runs_are_not_taken_for_one():

@@ -309,4 +309,6 @@ def test_rows_in_no_order_are_sorted_by_their_time(tmp_path):
         (tmp_path / "t").write_text(text)
         table = read_colvar([tmp_path / "t"])
         assert table.column("phi") == pytest.approx(np.arange(200) / 7) and table.run[-1] == 0
-        assert "not in the order of their times" in table.notes[0]
+        assert "not in the order of their times" in table.notes[0] and table.reordered
+        with pytest.raises(InputError, match="the weights may be in either order: sort both"):
+            read([], None, ["column:phi"], 300.0, colvar=[tmp_path / "t"], log_weights=rows / 200)

@@ -257,11 +257,15 @@ def test_windows_of_several_temperatures_are_joined_by_their_energies(tmp_path):
     rows = []
     for i, temperature in enumerate((300.0, 330.0, 360.0)):
         x, potential = at_temperature(temperature, 3000, i)
-        (tmp_path / f"w{i}").write_text(colvar_text({"x": x, "ener": potential}, period=None))
+        columns = {"x": x, "ener": potential, "wall.bias": np.maximum(x, 0.0)}
+        (tmp_path / f"w{i}").write_text(colvar_text(columns, period=None))
         rows.append(f"w{i},0,{1e-3 if i == 0 else 0},{temperature}")
     (tmp_path / "t.csv").write_text("\n".join(["file,centre_0,kappa_0,temperature", *rows]) + "\n")
     with pytest.raises(InputError, match="by `energy_column`"):
         read([], None, ["column:x"], 300.0, windows=tmp_path / "t.csv")
+    beside = {"bias_columns": ["wall.bias"], "energy_column": "ener"}
+    with pytest.raises(InputError, match="nothing tells whether `energy_column` holds it"):
+        read([], None, ["column:x"], 300.0, windows=tmp_path / "t.csv", **beside)
     observed = read([], None, ["column:x"], 300.0, windows=tmp_path / "t.csv", energy_column="ener")
     analysis = analyse(observed, bins=24, discard=0, n_bootstrap=20)
     weights = np.exp(analysis.windows.mbar.log_weights)

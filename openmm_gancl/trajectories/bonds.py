@@ -111,8 +111,10 @@ class BondCheck:
         from mdtraj.utils.unitcell import check_valid_unitcell_angles
 
         lengths, angles = frames.unitcell_lengths, frames.unitcell_angles
-        impossible = np.isfinite(angles).all(axis=1) & ~np.asarray(check_valid_unitcell_angles(*angles.T))
-        impossible |= (lengths > MAX_BOX_LENGTH).any(axis=1)
+        small = (np.abs(angles) <= 180.0).all(axis=1)
+        valid = np.asarray(check_valid_unitcell_angles(*np.where(small[:, None], angles, 90.0).T))
+        impossible = np.isfinite(angles).all(axis=1) & ~(small & valid)
+        impossible |= (np.abs(lengths) > MAX_BOX_LENGTH).any(axis=1)
         if impossible.any():
             row = int(impossible.argmax())
             sizes, corners = (", ".join(f"{x:.4g}" for x in part[row]) for part in (lengths, angles))

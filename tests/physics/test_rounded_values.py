@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.free_energy import from_trajectories
 
 from .test_density import KT, analyse, series_of
@@ -65,4 +66,8 @@ def test_what_is_counted_has_a_bin_each():
     error, bar = analysis.surface.energy / KT - exact, analysis.surface.error / KT
     known = np.isfinite(error)
     error -= np.average(error[known], weights=bar[known] ** -2.0)
-    assert known.sum() >= 7 and np.abs(error / bar)[known].max() < 4.0
+    assert known.sum() >= 7 and np.abs(error[known] / bar[known]).max() < 4.0
+    # a box is of the values as they are, its ends among them
+    few = Basin("few", (((0.0, 2.0),),))
+    analysis = analyse(series_of(counted, False), discard=0, bins=9, basins=[few], ranges=[(-0.5, 8.5)])
+    assert analysis.basins[0].population == pytest.approx((counted <= 2).mean(), abs=1e-9)

@@ -31,6 +31,9 @@ REACH = 6.0
 CUTOFF = 6.25
 """Half the square of the scaled distance at which PLUMED's stretched Gaussians become zero."""
 
+MAX_NARROW = 0.1
+"""Of the hills, that may be narrower than a step of the grid."""
+
 MAX_UPDATES = 4000
 """Times at which c(t) is computed; between them it is interpolated."""
 
@@ -88,11 +91,14 @@ class Hills:
         return not self.stretched and self.whitening is None
 
     @property
+    def held_widths(self) -> FloatArray:
+        """Of each hill along each variable, the others held, shape=(n, d)."""
+        return self.widths if self.whitening is None else np.asarray((self.whitening**2).sum(axis=1) ** -0.5)
+
+    @property
     def narrowest(self) -> FloatArray:
-        """The least width of a hill along each variable, the others held, shape=(d,)."""
-        if self.whitening is None:
-            return np.asarray(self.widths.min(axis=0))
-        return np.asarray(((self.whitening**2).sum(axis=1) ** -0.5).min(axis=0))
+        """The least of these widths, shape=(d,)."""
+        return np.asarray(self.held_widths.min(axis=0))
 
     def scaled(self, chosen: slice, places: FloatArray) -> FloatArray:
         """How far places of shape=(n, d) are from some hills, in their widths, shape=(n, n_hills, d)."""
@@ -207,6 +213,12 @@ class _Grid:
         low, length = np.where(periodic, -hills.periods / 2, low), np.where(periodic, hills.periods, high - low)
         points = np.ceil(POINTS_PER_WIDTH * length / hills.narrowest).clip(30, MAX_POINTS[d]).astype(int)
         step = length / np.where(periodic, points, points - 1)
+        if (narrow := (hills.held_widths < step).mean(axis=0) > MAX_NARROW).any():
+            i = int(narrow.argmax())
+            raise InputError(
+                f"{hills.path}: hills of width {hills.narrowest[i]:.3g} are too narrow beside the {length[i]:.3g} that "
+                f"{hills.names[i]} reaches over to be summed here: give a column metad.rbias"
+            )
         mode = "grid-wrap" if periodic.all() else "mirror" if not periodic.any() else "mixed"
         grid = cls(low, step, tuple(map(int, points)), mode)
         # c(t) is a mean over what the run reaches, not over the margin; 0.51 for one place between two nodes

@@ -772,3 +772,25 @@ def test_a_broken_row_is_named(tmp_path, factor):
         return
     with pytest.raises(InputError, match=r"frame 777 of trajectory 1 \(phi = .* weighs e\^"):
         analyse(observations, discard=0)
+
+
+@pytest.mark.parametrize(("width", "refused"), [(0.03, False), (0.01, True)])
+def test_hills_too_narrow_for_a_grid_are_refused(tmp_path, width, refused):
+    """Of 0.01 over 6.2, that are kept on 300 points; wider ones are summed right."""
+    rng, n = np.random.default_rng(2), 400
+    centres = rng.uniform(-3.1, 3.1, (n, 2))
+    rows = [f"{i + 1} {a:.6f} {b:.6f} {width} {width} 1.2 1" for i, (a, b) in enumerate(centres)]
+    header = "#! FIELDS time x y sigma_x sigma_y height biasf\n#! SET multivariate false\n"
+    (tmp_path / "HILLS").write_text(header + "\n".join(rows) + "\n")
+    hills = read_hills([tmp_path / "HILLS"])
+    places = centres[:50] + 0.5 * width * rng.normal(size=(50, 2))
+    if refused:
+        with pytest.raises(
+            InputError, match="hills of width 0.01 are too narrow"
+        ):
+            hills_bias(hills, places, np.full(50, n + 1.0), TEMPERATURE)
+        return
+    offsets = (places[:, None] - centres) / width
+    exact = 1.2 * np.exp(-0.5 * (offsets**2).sum(axis=2)).sum(axis=1)
+    found = hills_bias(hills, places, np.full(50, n + 1.0), TEMPERATURE).energies
+    assert np.abs(found - exact).max() < 0.05

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import maximum_filter, uniform_filter
+from scipy.ndimage import maximum_filter
 from scipy.sparse import csr_array, vstack
 
 from ..coordinates.basin import Basin
@@ -19,17 +19,21 @@ from .grid import FineGrid
 CHUNK_SIZE = 65_536
 """Frames in one batch."""
 
-MIN_LOG_WEIGHT = -600.0
+MIN_LOG_WEIGHT = -300.0
 """Logarithm of the least weight over the highest one; frames below it do not count."""
 
-UNUSUALLY_LOW = 10.0
-"""How far a log-weight may lie below the highest near it, and lower the local mean of log-weights."""
-
-NEAR, FRAMES_NEAR = (0.004, 0.02, 0.06), 10
-"""How far that is to either side, as fractions of an axis: as far as there are so many frames."""
+REACH_OF_ONE, MOST_OVER_USUAL = 0.02, 3.0
+"""Around a cell, as a fraction of an axis, where the highest of weights over the usual ones counts; and how far its
+logarithm may exceed what is found around most frames: one frame among some of no weight would decide everything."""
 
 TILT_BANDWIDTHS = (0.02, 0.06, 0.2)
 """Bandwidths, as fractions of an axis, of the local mean of log-weights; the broader ones where no frame is near."""
+
+PARTS_OF_SCATTER, ENOUGH_TOGETHER = (144, 72, 36, 18), 0.3
+"""Along an axis, in which frames are compared for their scatter; and degrees of freedom a frame that suffice for it."""
+
+BEYOND_CHANCE = 2.0
+"""Standard deviations of mere chance, that differences of means exceed it by if they count."""
 
 FEWEST_NEAR = 1e-3
 """Frames under a kernel of height one, below which none is near."""
@@ -74,6 +78,7 @@ class _Frames:
             np.asarray(part.values[frames, : len(self.grid.axes)], dtype=float) for part in (self.series, self.on_grid)
         )
         logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.highest
+        logs = np.where(logs > MIN_LOG_WEIGHT, logs, -np.inf)
         return _Piece(values, np.where(logs > MIN_LOG_WEIGHT, self.grid.index(places), -1), logs)
 
     def groups(self) -> Iterator[tuple[int, int]]:
@@ -102,21 +107,39 @@ def _near(grid: FineGrid, fields: FloatArray, bandwidth: float) -> tuple[FloatAr
     return sums, sums[0] > FEWEST_NEAR
 
 
-def _highest_near(grid: FineGrid, frames: FloatArray, weights: FloatArray) -> FloatArray:
-    """Logarithm of the highest mean weight of the cells around each cell, shape=(size,).
+def _not_far_over(grid: FineGrid, frames: FloatArray, weights: FloatArray, usual: FloatArray) -> FloatArray:
+    """Logarithms of usual weights, shape=(size,), raised where a frame weighs far more over them than others do.
 
-    Around means as far as there are some frames, so that it is the weight of this place, however steep a bias is.
+    Args:
+        grid: the fine grid.
+        frames: shape=(size,), samples in each cell.
+        weights: shape=(size,), their sums.
+        usual: shape=(size,), log-weights.
     """
     with np.errstate(divide="ignore"):
-        logs = np.log(weights / frames.clip(min=1.0)).reshape(grid.shape)
-    modes = edge_modes(grid.periods)
-    highest, enough = np.full(grid.shape, -np.inf), np.zeros(grid.shape, dtype=bool)
-    for reach in NEAR:
-        sizes = [2 * math.ceil(reach * n) + 1 for n in grid.shape]
-        highest = np.where(enough, highest, maximum_filter(logs, sizes, mode=modes))
-        number = uniform_filter(frames.reshape(grid.shape), sizes, mode=modes) * math.prod(sizes)
-        enough |= number > FRAMES_NEAR - 0.5
-    return np.asarray(highest.ravel())
+        over = (np.log(weights / frames.clip(min=1.0)) - usual).reshape(grid.shape)
+    reach = [2 * math.ceil(REACH_OF_ONE * n) + 1 for n in grid.shape]
+    highest = maximum_filter(over, reach, mode=edge_modes(grid.periods)).ravel()
+    order = np.argsort(highest)
+    middle = order[np.searchsorted(np.cumsum(frames[order]), 0.5 * frames.sum())]
+    return np.asarray(usual + (highest - highest[middle] - MOST_OVER_USUAL).clip(min=0.0))
+
+
+def _inside(grid: FineGrid, frames: FloatArray, sums: FloatArray, squares: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Squared deviations within parts of the grid and their degrees of freedom, spread over its cells, shape=(size,).
+
+    Parts are cells where enough frames share one, else as much larger as that takes.
+    """
+    finest = max(grid.shape)
+    for n_parts in (finest, *(n for n in PARTS_OF_SCATTER if n < finest)):
+        axes = [np.arange(n) * n_parts // n for n in grid.shape]
+        part = np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), [n_parts] * len(axes)).ravel()
+        n, total, squared = (np.bincount(part, field) for field in (frames, sums, squares))
+        degrees = (n - 1.0).clip(min=0.0)
+        if degrees.sum() > ENOUGH_TOGETHER * frames.sum():
+            break
+    deviations, shares = (squared - total**2 / n.clip(min=1.0)).clip(min=0.0), frames / n.clip(min=1.0)[part]
+    return deviations[part] * shares, degrees[part] * shares
 
 
 def _local_means(grid: FineGrid, frames: FloatArray, sums: FloatArray, squares: FloatArray) -> FloatArray:
@@ -127,15 +150,18 @@ def _local_means(grid: FineGrid, frames: FloatArray, sums: FloatArray, squares: 
     doi 10.2307/2284155).
     """
     means, scatter = np.full(grid.size, sums.sum() / frames.sum()), np.zeros(grid.size)
-    inside = (squares - sums**2 / frames.clip(min=1.0)).clip(min=0.0)
-    fields = np.stack([frames, sums, inside, (frames - 1.0).clip(min=0.0)])
+    fields = np.stack([frames, sums, *_inside(grid, frames, sums, squares)])
     broader = 1.0
     for bandwidth in reversed(TILT_BANDWIDTHS):
         (near, smoothed, within, freedom), known = _near(grid, fields, bandwidth)
         scatter = np.where(freedom > 1.0, within / freedom.clip(min=1.0), scatter)
         difference = np.where(known, smoothed / near.clip(min=FEWEST_NEAR) - means, 0.0)
         noise = np.where(known, scatter / near.clip(min=FEWEST_NEAR), 0.0)
-        (_, moved, expected), _ = _near(grid, frames * np.stack([np.ones(grid.size), difference**2, noise]), broader)
+        (around, moved, expected), _ = _near(
+            grid, frames * np.stack([np.ones(grid.size), difference**2, noise]), broader
+        )
+        places = (around / near.clip(min=1.0)).clip(min=1.0)  # that are independent, and tell what was moved
+        expected *= 1.0 + BEYOND_CHANCE * np.sqrt(2.0 / places)
         share = (1.0 - expected / moved.clip(min=np.finfo(float).tiny)).clip(min=0.0, max=1.0)
         means, broader = means + share * difference, bandwidth
     return means
@@ -145,8 +171,7 @@ def _usual_weights(frames: _Frames) -> tuple[FloatArray, FloatArray]:
     """Number of samples, and the weight that is usual, in each cell of the fine grid: a local geometric mean.
 
     A kernel that smooths weights as they are carries those of a basin up a barrier. Divided by what is usual in their
-    place, and multiplied by it afterwards, they leave little to carry. Samples of hardly any weight, as those of a
-    clash, would make that mean as low as they are: they lower it only so far.
+    place, and multiplied by it afterwards, they leave little to carry.
     """
     size = frames.grid.size
 
@@ -160,10 +185,10 @@ def _usual_weights(frames: _Frames) -> tuple[FloatArray, FloatArray]:
     number = summed(lambda piece: np.ones(len(piece.cells)))
     if frames.log_weights is None or not number.any():
         return number, np.ones(size)
-    lowest = _highest_near(frames.grid, number, summed(lambda piece: np.exp(piece.log_weights))) - UNUSUALLY_LOW
-    sums = summed(lambda piece: np.maximum(piece.log_weights, lowest[piece.cells]))
-    squares = summed(lambda piece: np.maximum(piece.log_weights, lowest[piece.cells]) ** 2)
-    return number, np.exp(_local_means(frames.grid, number, sums, squares).clip(min=MIN_LOG_WEIGHT))
+    weights = summed(lambda piece: np.exp(piece.log_weights))
+    sums, squares = summed(lambda piece: piece.log_weights), summed(lambda piece: piece.log_weights**2)
+    usual = _not_far_over(frames.grid, number, weights, _local_means(frames.grid, number, sums, squares))
+    return number, np.exp(usual.clip(min=MIN_LOG_WEIGHT))
 
 
 @dataclass(frozen=True)
@@ -202,6 +227,7 @@ class BlockCounts:
         sizes: shape=(n_blocks,), samples in each block.
         spans: shape=(n_blocks, 2), where each block begins and ends, as fractions of its trajectory.
         correlation: shape=(n_strata,), statistical inefficiency over the length of a block.
+        alike: whether all samples weigh the same.
     """
 
     grid: FineGrid
@@ -213,6 +239,7 @@ class BlockCounts:
     sizes: IntArray
     spans: FloatArray
     correlation: FloatArray
+    alike: bool
 
     def normalised(self, multiplicities: FloatArray) -> FloatArray:
         """Scaled so that every stratum keeps its number of samples; an empty stratum stays as it was."""
@@ -311,4 +338,5 @@ def count_blocks(
         sizes=blocks.sizes,
         spans=blocks.spans,
         correlation=blocks.correlation,
+        alike=log_weights is None or float(np.ptp(log_weights)) == 0.0,
     )

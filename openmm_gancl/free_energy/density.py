@@ -166,7 +166,7 @@ def estimate_density(counts: BlockCounts, method: Method = "kde", known: BoolArr
         raise InputError("no frame with a weight lies inside the range of the surface: widen it")
     kernel, fractions = _Kernel(grid, None), np.zeros(d)
     if method == "kde":
-        kernel = _Kernel(grid, FirstEstimate.of(counts) if np.ptp(counts.tilt) == 0.0 else None)
+        kernel = _Kernel(grid, FirstEstimate.of(counts) if counts.alike else None)
         fractions = UNDERSMOOTHING * _cross_validated(counts, kernel)
     reach = fractions if kernel.first is None else fractions.clip(max=REACH)
     near = grid.smooth(counts.frames[None], reach) * grid.kernel_volume(reach)

@@ -94,7 +94,7 @@ class _Coordinate:
     doubt: str = ""
 
 
-def _counts(values: FloatArray, starts: IntArray) -> bool:
+def counts(values: FloatArray, starts: IntArray) -> bool:
     """Whether values grow by the same number from frame to frame of a file, as no collective variable does."""
     inner = np.delete(np.diff(values), starts[1:-1] - 1)
     step = float(np.median(inner)) if len(inner) >= MIN_COUNTED else 0.0
@@ -122,7 +122,7 @@ def _of_file(cv: str, table: "Colvar | None", frames: Frames, stride: int, lengt
     if not (there := np.abs(values) < LARGEST).all():
         raise InputError(f"{cv}, frame {int(there.argmin())}: not a finite number; remove it")
     doubt = ""
-    if _counts(values, series.starts):
+    if counts(values, series.starts):
         doubt = f"{cv} grows by the same number from frame to frame, as a time does: name another column"
     if period is None or np.isfinite(period):  # else it was said that there is none
         bare = cv if period is None else cv.rpartition(":")[0]

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from ..coordinates.geometry import wrap
 from ..errors import InputError
 from ..units import BoolArray, FloatArray
+from .frames import counts
 from .series import Series
 
 MIN_COPIED, N_PROBED, MAX_SEARCHED = 10, 32, 50_000_000
@@ -53,7 +54,9 @@ def check_distinct(series: Series, names: Sequence[str]) -> None:
 
 
 def _with_a_common_end(series: Series) -> list[tuple[int, int]]:
-    """Pairs of files whose first or whose last frames are close to each other."""
+    """Pairs of files whose first or whose last frames are close to each other; none where a coordinate counts."""
+    if any(counts(column, series.starts) for column in series.values.T):
+        return []
     spread = MAX_ROUNDED * np.asarray(series.values, dtype=float).std(axis=0).clip(min=1e-12)
     box = np.where(np.isfinite(series.periods), series.periods / spread, 0.0)
     pairs: set[tuple[int, int]] = set()
@@ -85,10 +88,12 @@ def _is_rounded_copy(series: Series, i: int, j: int) -> bool:
         if len(thinned) < 0.9 * n:
             continue
         at = np.linspace(0, len(thinned) - 2, N_COMPARED).astype(int)
-        here, there = thinned[at], shorter[at]
-        moved, also = (wrap(part[at + 1] - part[at], series.periods) for part in (thinned, shorter))
-        alike = apart(here, there) < MAX_ROUNDED * apart(there, np.roll(there, N_COMPARED // 3, axis=0))
-        if (alike & (apart(moved, also) < MAX_ROUNDED * apart(moved, np.zeros(1)))).all():
+        places = thinned[at], shorter[at]
+        moves = tuple(wrap(part[at + 1] - part[at], series.periods) for part in (thinned, shorter))
+        if all(
+            (apart(here, there) < MAX_ROUNDED * apart(here, np.roll(there, N_COMPARED // 3, axis=0))).all()
+            for here, there in (places, moves)
+        ):
             return True
     return False
 

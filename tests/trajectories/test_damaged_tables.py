@@ -65,7 +65,7 @@ def opened(name, path):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")
     for i in range(2):
-        (folder / f"w{i}").write_text(colvar_text({"phi": PHI + 0.01 * i, "restraint.bias": 0 * PHI}))
+        (folder / f"w{i}").write_text(colvar_text({"phi": PHI[:: 1 - 2 * i], "restraint.bias": 0 * PHI}))
     write_windows(folder / "w.csv", [("w0", 0.1, 40.0), ("w1", 0.4, 40.0)])
     return folder
 

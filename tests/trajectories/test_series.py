@@ -36,6 +36,7 @@ def folder(frames, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trajectories")
     frames.save_dcd(str(folder / "a.dcd"))
     frames.save_xtc(str(folder / "a.xtc"))
+    mdtraj.Trajectory(frames.xyz[::-1], frames.topology).save_xtc(str(folder / "reversed.xtc"))
     frames[:100].save_pdb(str(folder / "a.pdb"))
     whole = (folder / "a.dcd").read_bytes()
     (folder / "cut.dcd").write_bytes(whole[: int(0.61 * len(whole))])
@@ -191,7 +192,7 @@ def test_fes_writes_its_files(folder, tmp_path):
     log_weights = tmp_path / "weights.npy"
     np.save(log_weights, np.zeros(2 * N))
     common = ("--top", TOP, "--cv", "phi:2", "--cv", "psi:2", "--temperature", 300, "--discard", 0)
-    files = (folder / "a.dcd", folder / "a.xtc")
+    files = (folder / "a.dcd", folder / "reversed.xtc")
     basins = ("--basin", "all:-3.2:3.2:-3.2:3.2", "--basin", "none:0.4:1.9:-2.1:0.6")
     output = tmp_path / "deep" / "ala.npz"
     result = gancl(*files, *common, "-o", output, "--log-weights", log_weights, *basins, "--json")

@@ -1,7 +1,7 @@
 """Frames, a piece at a time, to the weighted counts of their blocks on a grid and in boxes."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,12 +74,12 @@ class _Frames:
 
     def read(self, frames: IntArray, used: slice) -> _Piece:
         """Frames of the series; the same, counted from the first one used."""
-        values, places = (
-            np.asarray(part.values[frames, : len(self.grid.axes)], dtype=float) for part in (self.series, self.on_grid)
-        )
+        d, spread = len(self.grid.axes), self.on_grid.values is not self.series.values
+        values = np.asarray(self.series.values[frames, :d], dtype=float)
+        places = np.asarray(self.on_grid.values[frames, :d], dtype=float) if spread else values
         logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.highest
         logs = np.where(logs > MIN_LOG_WEIGHT, logs, -np.inf)
-        return _Piece(values, np.where(logs > MIN_LOG_WEIGHT, self.grid.index(places), -1), logs)
+        return _Piece(values, np.where(np.isfinite(logs), self.grid.index(places), -1), logs)
 
     def groups(self) -> Iterator[tuple[int, int]]:
         """Consecutive blocks of about a piece together, first and after the last; at least one."""
@@ -101,7 +101,7 @@ class _Frames:
 
 
 def _near(grid: FineGrid, fields: FloatArray, bandwidth: float) -> tuple[FloatArray, FloatArray]:
-    """Fields, shape=(n, size), under a kernel of height one, and where the first, of counts, is none to speak of."""
+    """Fields, shape=(n, size), under a kernel of height one, and where the first, of counts, is any to speak of."""
     bandwidths = np.full(len(grid.axes), bandwidth)
     sums = grid.smooth(fields, bandwidths) * grid.kernel_volume(bandwidths)
     return sums, sums[0] > FEWEST_NEAR
@@ -174,19 +174,16 @@ def _usual_weights(frames: _Frames) -> tuple[FloatArray, FloatArray]:
     place, and multiplied by it afterwards, they leave little to carry.
     """
     size = frames.grid.size
-
-    def summed(quantity: Callable[[_Piece], FloatArray]) -> FloatArray:
-        total = np.zeros(size)
-        for first, last in frames.groups():
-            for piece, _ in frames.pieces(first, last):
-                total += np.bincount(piece.cells[piece.counted], quantity(piece)[piece.counted], minlength=size)
-        return total
-
-    number = summed(lambda piece: np.ones(len(piece.cells)))
+    number, weights, sums, squares = np.zeros((4, size))
+    for first, last in frames.groups():
+        for piece, _ in frames.pieces(first, last):
+            cells, logs = piece.cells[piece.counted], piece.log_weights[piece.counted]
+            number += np.bincount(cells, minlength=size)
+            if frames.log_weights is not None:
+                for total, part in ((weights, np.exp(logs)), (sums, logs), (squares, logs**2)):
+                    total += np.bincount(cells, part, minlength=size)
     if frames.log_weights is None or not number.any():
         return number, np.ones(size)
-    weights = summed(lambda piece: np.exp(piece.log_weights))
-    sums, squares = summed(lambda piece: piece.log_weights), summed(lambda piece: piece.log_weights**2)
     usual = _not_far_over(frames.grid, number, weights, _local_means(frames.grid, number, sums, squares))
     return number, np.exp(usual.clip(min=MIN_LOG_WEIGHT))
 

@@ -55,7 +55,7 @@ def check_distinct(series: Series, names: Sequence[str]) -> None:
 
 def _with_a_common_end(series: Series) -> list[tuple[int, int]]:
     """Pairs of files whose first or whose last frames are close to each other; none where a coordinate counts."""
-    if any(counts(column, series.starts) for column in series.values.T):
+    if series.n_files < 2 or any(counts(column, series.starts) for column in series.values.T):
         return []
     spread = MAX_ROUNDED * np.asarray(series.values, dtype=float).std(axis=0).clip(min=1e-12)
     box = np.where(np.isfinite(series.periods), series.periods / spread, 0.0)

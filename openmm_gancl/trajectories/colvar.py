@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,6 @@ from .tables import (
 
 MAX_BACKWARD = 0.1
 """Of the rows, that may be of an earlier time than the row before; more are in no order, and no runs."""
-
-SORTED = "the rows of {} are not in the order of their times: they are sorted"
 
 MAX_REPEATED_TIMES = 0.01
 """Of the rows, that may repeat the time of the row before; where more do, times are rounded and tell nothing."""
@@ -166,26 +165,36 @@ def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:
     return rows, run_of_row, len(time) - len(rows)
 
 
-def _one_file(path: Path) -> tuple[TextTable, FloatArray, IntArray, list[str]]:
-    """A table, its rows that hold, their runs, and notes."""
+class _File(NamedTuple):
+    """A table, its rows that hold, the run of each, notes, and whether rows were sorted by their times."""
+
+    table: TextTable
+    rows: FloatArray
+    run: IntArray
+    notes: list[str]
+    reordered: bool = False
+
+
+def _one_file(path: Path) -> _File:
     table = read_table(path)
     rows, notes = table.rows, list(table.notes)
     if not len(rows):
         raise InputError(f"{path} holds no row: give the COLVAR of a run")
     if table.time is None:
-        return table, rows, np.zeros(len(rows), dtype=np.int64), notes
+        return _File(table, rows, np.zeros(len(rows), dtype=np.int64), notes)
     time = rows[:, table.time]
     if not np.isfinite(time).all():
         raise InputError(f"{path}, row {int(np.isfinite(time).argmin())}: no finite time; remove such rows")
-    if (np.diff(time) < 0).sum() > MAX_BACKWARD * len(time) and len(np.unique(time)) == len(time):
+    reordered = (np.diff(time) < 0).sum() > MAX_BACKWARD * len(time) and len(np.unique(time)) == len(time)
+    if reordered:
         rows, time = rows[np.argsort(time)], np.sort(time)
-        notes.append(SORTED.format(path))
+        notes.append(f"the rows of {path} are not in the order of their times: they are sorted")
     hold, run, repeated = _superseded(time)
     if repeated:
         notes.append(f"{repeated} rows of {path} were written again after a restart; the later ones hold")
     if run[-1]:
         notes.append(f"{path} holds {run[-1] + 1} runs, each from its beginning: all of them are used")
-    return table, rows[hold], np.asarray(run), notes
+    return _File(table, rows[hold], np.asarray(run), notes, bool(reordered))
 
 
 def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
@@ -199,10 +208,11 @@ def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
         InputError: no such file, broken rows, or other columns in a later file.
     """
     parts = [_one_file(path) for path in paths]
-    for table, *_ in parts if series else ():
-        check_series(table)
-    first = parts[0][0]
-    for i, (table, rows, run, notes) in enumerate(parts):
+    for part in parts if series else ():
+        check_series(part.table)
+    first = parts[0].table
+    for i, part in enumerate(parts):
+        table = part.table
         if sorted(table.names) != sorted(first.names):
             raise InputError(f"{table.path} has other columns than {first.path}: give files of one kind")
         odd = next((name for name in first.names if table.header.units.get(name) != first.header.units.get(name)), None)
@@ -212,18 +222,18 @@ def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
                 f"{first.header.units.get(odd, 'none')}: give files of one unit"
             )
         if table.names != first.names:
-            parts[i] = table, rows[:, [table.names.index(name) for name in first.names]], run, notes
-    before = np.concatenate([[0], np.cumsum([run[-1] + 1 for _, _, run, _ in parts])])
+            parts[i] = part._replace(rows=part.rows[:, [table.names.index(name) for name in first.names]])
+    before = np.concatenate([[0], np.cumsum([part.run[-1] + 1 for part in parts])])
     return Colvar(
         paths=tuple(map(Path, paths)),
         fields=first.names,
-        rows=np.concatenate([rows for _, rows, _, _ in parts]),
-        settings=tuple(table.settings for table, *_ in parts),
+        rows=np.concatenate([part.rows for part in parts]),
+        settings=tuple(part.table.settings for part in parts),
         units=first.header.units,
-        file=np.repeat(np.arange(len(parts)), [len(rows) for _, rows, _, _ in parts]),
-        run=np.concatenate([offset + run for offset, (_, _, run, _) in zip(before, parts, strict=False)]),
-        notes=tuple(note for *_, notes in parts for note in notes),
-        reordered=any(SORTED.format(path) in part[-1] for path, part in zip(paths, parts, strict=True)),
+        file=np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts]),
+        run=np.concatenate([offset + part.run for offset, part in zip(before, parts, strict=False)]),
+        notes=tuple(note for part in parts for note in part.notes),
+        reordered=any(part.reordered for part in parts),
     )
 
 

@@ -57,6 +57,12 @@ def check_archive(path: Path) -> None:
         raise InputError(f"{path} would unpack to {held // 2**20} MiB: give the file as it was written")
 
 
+def _real(path: Path, values: Any) -> Any:
+    if values.dtype.kind == "c":  # as floats they would lose their imaginary parts, with no more than a warning
+        raise InputError(f"{path} holds complex numbers: give real ones")
+    return values
+
+
 def load_arrays(path: Path) -> Any:
     """The arrays of an npz file by name, or the array of an npy file; nothing of it is run.
 
@@ -69,13 +75,13 @@ def load_arrays(path: Path) -> Any:
         with open(path, "rb") as file:
             is_zip = file.read(2) == b"PK"
         if not is_zip:
-            return np.array(np.load(path, allow_pickle=False, mmap_mode="r"))  # a map cannot outgrow the file
+            return _real(path, np.array(np.load(path, allow_pickle=False, mmap_mode="r")))  # no larger than the file
         check_archive(path)
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
                 raise InputError(f"{path} holds more than {MAX_ARRAY_BYTES // 2**30} GiB: give a smaller file")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: _real(path, arrays[name]) for name in arrays.files}
     except InputError:
         raise
     except FileNotFoundError:

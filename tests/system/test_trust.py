@@ -217,6 +217,14 @@ def test_arrays_that_are_larger_than_any_of_ours(tmp_path, monkeypatch):
         files.load_arrays(tmp_path / "a.npz")
 
 
+def test_complex_numbers_do_not_lose_their_imaginary_parts(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.ones(3), b=np.ones(3) + 1j)
+    np.save(tmp_path / "a.npy", np.ones(3, dtype=np.complex64))
+    for name in ("a.npz", "a.npy"):
+        with pytest.raises(InputError, match=f"{name} holds complex numbers"):
+            files.load_arrays(tmp_path / name)
+
+
 def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**21))
     assert (tmp_path / "a.npz").stat().st_size < 2**15

@@ -57,9 +57,10 @@ def check_archive(path: Path) -> None:
         raise InputError(f"{path} would unpack to {held // 2**20} MiB: give the file as it was written")
 
 
-def _real(path: Path, values: Any) -> Any:
-    if values.dtype.kind == "c":  # as floats they would lose their imaginary parts, with no more than a warning
-        raise InputError(f"{path} holds complex numbers: give real ones")
+def _plain(path: Path, values: Any) -> Any:
+    """An array of real numbers or text: complex ones would lose their imaginary parts, with no more than a warning."""
+    if getattr(values, "dtype", None) is None or values.dtype.kind not in "biufSU":
+        raise InputError(f"{path} holds what is no array of real numbers or text: give the file as it was written")
     return values
 
 
@@ -75,13 +76,13 @@ def load_arrays(path: Path) -> Any:
         with open(path, "rb") as file:
             is_zip = file.read(2) == b"PK"
         if not is_zip:
-            return _real(path, np.array(np.load(path, allow_pickle=False, mmap_mode="r")))  # no larger than the file
+            return _plain(path, np.array(np.load(path, allow_pickle=False, mmap_mode="r")))  # no larger than the file
         check_archive(path)
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
                 raise InputError(f"{path} holds more than {MAX_ARRAY_BYTES // 2**30} GiB: give a smaller file")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: _real(path, arrays[name]) for name in arrays.files}
+            return {name: _plain(path, arrays[name]) for name in arrays.files}
     except InputError:
         raise
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 import gc
 import os
 import time
+import zipfile
 
 import numpy as np
 import openmm
@@ -217,12 +218,22 @@ def test_arrays_that_are_larger_than_any_of_ours(tmp_path, monkeypatch):
         files.load_arrays(tmp_path / "a.npz")
 
 
-def test_complex_numbers_do_not_lose_their_imaginary_parts(tmp_path):
-    np.savez(tmp_path / "a.npz", a=np.ones(3), b=np.ones(3) + 1j)
-    np.save(tmp_path / "a.npy", np.ones(3, dtype=np.complex64))
+@pytest.mark.parametrize("dtype", ["complex64", "0F,", "f8,c16", "M8[s]"])
+def test_arrays_of_other_than_real_numbers(tmp_path, dtype):
+    """Complex ones would lose their imaginary parts."""
+    np.savez(tmp_path / "a.npz", a=np.ones(3), b=np.zeros(3, dtype=dtype))
+    np.save(tmp_path / "a.npy", np.zeros(3, dtype=dtype))
     for name in ("a.npz", "a.npy"):
-        with pytest.raises(InputError, match=f"{name} holds complex numbers"):
+        with pytest.raises(InputError, match=f"{name} holds what is no array of real numbers"):
             files.load_arrays(tmp_path / name)
+
+
+def test_an_archive_with_another_file_in_it(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.ones(3))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("energy", b"no array")
+    with pytest.raises(InputError, match=r"a\.npz holds what is no array"):
+        files.load_arrays(tmp_path / "a.npz")
 
 
 def test_an_archive_that_unpacks_to_far_more_than_it_is(tmp_path, monkeypatch):

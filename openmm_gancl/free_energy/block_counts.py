@@ -63,10 +63,9 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Frames:
-    """The frames used, with their weights, on a grid, on which they may lie elsewhere, as rounded ones do."""
+    """The frames used, with their weights, on a grid."""
 
     series: Series
-    on_grid: Series
     blocks: Blocks
     grid: FineGrid
     log_weights: FloatArray | None
@@ -74,12 +73,10 @@ class _Frames:
 
     def read(self, frames: IntArray, used: slice) -> _Piece:
         """Frames of the series; the same, counted from the first one used."""
-        d, spread = len(self.grid.axes), self.on_grid.values is not self.series.values
-        values = np.asarray(self.series.values[frames, :d], dtype=float)
-        places = np.asarray(self.on_grid.values[frames, :d], dtype=float) if spread else values
+        values = np.asarray(self.series.values[frames, : len(self.grid.axes)], dtype=float)
         logs = np.zeros(len(values)) if self.log_weights is None else self.log_weights[used] - self.highest
         logs = np.where(logs > MIN_LOG_WEIGHT, logs, -np.inf)
-        return _Piece(values, np.where(np.isfinite(logs), self.grid.index(places), -1), logs)
+        return _Piece(values, np.where(np.isfinite(logs), self.grid.index(values), -1), logs)
 
     def groups(self) -> Iterator[tuple[int, int]]:
         """Consecutive blocks of about a piece together, first and after the last; at least one."""
@@ -292,7 +289,6 @@ def count_blocks(
     log_weights: FloatArray | None = None,
     response: Response | None = None,
     boxes: Sequence[Basin] = (),
-    on_grid: Series | None = None,
 ) -> BlockCounts:
     """Weighted counts of every block on the fine grid and in boxes.
 
@@ -303,10 +299,9 @@ def count_blocks(
         log_weights: shape=(n_used,), of the frames used, in order; None if all are alike.
         response: of the weights to the free energies of windows.
         boxes: regions in the coordinates.
-        on_grid: the series as it is counted on the grid, if it is spread there (see `without_rounding`).
     """
     highest = 0.0 if log_weights is None else float(log_weights.max())
-    frames = _Frames(series, on_grid or series, blocks, grid, log_weights, highest)
+    frames = _Frames(series, blocks, grid, log_weights, highest)
     number, tilt = _usual_weights(frames)
     counts, boxed = [], np.zeros((len(blocks.start), len(boxes) + 1))
     for first, last in frames.groups():

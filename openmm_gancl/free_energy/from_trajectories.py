@@ -311,12 +311,10 @@ class _Weighted:
             )
         return self
 
-    def counts(self, series: Series, on_grid: Series, grid: FineGrid, boxes: Sequence[Basin]) -> BlockCounts:
+    def counts(self, series: Series, grid: FineGrid, boxes: Sequence[Basin]) -> BlockCounts:
         """Weights of the blocks in the bins of a grid and in boxes."""
         response = None if self.windows is None else self.windows.response
-        return count_blocks(
-            series, self.blocks, grid, log_weights=self.log_weights, response=response, boxes=boxes, on_grid=on_grid
-        )
+        return count_blocks(series, self.blocks, grid, log_weights=self.log_weights, response=response, boxes=boxes)
 
     @cached_property
     def samples(self) -> tuple[float, float]:
@@ -389,9 +387,9 @@ def analyse(
     series, d, temperature = observations.series, observations.n_surface, observations.temperature
     basins = [basin.over(series.names[:d], series.periods[:d]) for basin in _as_basins(basins)]
     weighted = _Weighted.of(observations, discard).checked(series)
-    even, of_rounding = without_rounding(series, d, weighted.blocks, seed)
+    even, boxes, of_rounding = without_rounding(series, basins, d, weighted.blocks, seed)
     covered = surface_range(even, d, weighted.blocks, bins, ranges)
-    edges, counts = covered.edges, weighted.counts(series, even, covered.grid(series.periods[:d]), basins)
+    edges, counts = covered.edges, weighted.counts(even, covered.grid(series.periods[:d]), boxes)
     density, draws = estimate_density(counts, method, covered.known), counts.draws(n_bootstrap, seed)
     surface, deviations = _surface(density, edges, series, temperature, draws)
     found = find_basins(surface)

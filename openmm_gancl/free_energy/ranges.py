@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..coordinates.basin import Basin
 from ..coordinates.geometry import wrap
 from ..engine.random_numbers import named_rng
 from ..errors import InputError
@@ -43,27 +44,45 @@ def _steps(values: FloatArray) -> tuple[FloatArray, float, bool]:
     return found, gap, bool((np.abs(apart / gap - np.rint(apart / gap)) < MAX_UNEVEN).all())
 
 
-def without_rounding(series: Series, d: int, blocks: Blocks, seed: int) -> tuple[Series, list[str]]:
-    """The series with its rounded or counted coordinates spread evenly over what each value stands for, and notes.
+def without_rounding(
+    series: Series, boxes: Sequence[Basin], d: int, blocks: Blocks, seed: int
+) -> tuple[Series, list[Basin], list[str]]:
+    """The series with its rounded or counted coordinates spread evenly over what each value stands for, boxes, notes.
 
-    Bins that such values are unlike numbers of show a comb, and the bandwidth that follows it is too narrow.
+    Bins that such values are unlike numbers of show a comb, and the bandwidth that follows it is too narrow; a value at
+    the end of a box would be in it or not as its last binary digit has it. What is counted, in whole numbers and
+    without a period, is inside a box with all of a step where the box ends at it; half of what was rounded to an end
+    lies beyond.
 
     Args:
         series: its first columns are the coordinates.
+        boxes: regions in the coordinates.
         d: how many.
         blocks: the frames used.
         seed: of the random numbers that they are spread by.
     """
     frames, values, notes = _looked_at(series, blocks), series.values, list[str]()
+    boxes = list(boxes)
     for i in range(d):
-        _, gap, even = _steps(series.values[frames, i])
+        found, gap, even = _steps(series.values[frames, i])
         if not even:
             continue
         values = values if notes else np.array(values)
         moved = named_rng(seed, "rounded values", i).uniform(-gap / 2, gap / 2, len(values))
         values[:, i] = wrap(values[:, i] + moved, series.periods[i])
         notes.append(f"{series.names[i]} is in steps of {gap:.3g}: each value counts evenly over one step around it")
-    return replace(series, values=values), notes
+        if np.isinf(series.periods[i]) and (found == np.rint(found)).all():
+            boxes = [_with_whole_ends(box, i, found[0], gap) for box in boxes]
+    return replace(series, values=values), boxes, notes
+
+
+def _with_whole_ends(box: Basin, i: int, first: float, gap: float) -> Basin:
+    """A box that holds all of the steps around the values in it, of coordinate i."""
+    parts = [np.array(part, dtype=float) for part in box.boxes]
+    for part in parts:
+        low, high = (part[i] - first) / gap
+        part[i] = first + gap * np.array([np.ceil(low - 1e-6) - 0.5, np.floor(high + 1e-6) + 0.5])
+    return Basin(box.name, tuple(parts))
 
 
 @dataclass(frozen=True)

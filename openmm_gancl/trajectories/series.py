@@ -250,7 +250,8 @@ def read_frame_values(
     if path.suffix == ".npy":
         stored = load_arrays(path)
         try:
-            values = np.atleast_1d(np.asarray(stored, dtype=float))
+            with np.errstate(invalid="ignore"):  # a NaN of single precision may be one that processors signal
+                values = np.atleast_1d(np.asarray(stored, dtype=float))
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot read {what} ({first_line(error)}): give an npy or text file") from None
     else:

@@ -1,4 +1,6 @@
-"""Surfaces of coordinates that files write with few digits, or that count, are those of the coordinate itself.
+"""Surfaces and populations of coordinates that files write with few digits, or that count.
+
+They are those of the coordinate itself.
 
 20,000 independent frames of a normal distribution of 0.2 nm, in steps of up to the width of a bin (0.01 nm); four
 seeds. A distance with two decimals in nm is such a coordinate, and so is an angle in whole degrees.
@@ -6,7 +8,7 @@ seeds. A distance with two decimals in nm is such a coordinate, and so is an ang
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.free_energy import from_trajectories
@@ -14,6 +16,10 @@ from openmm_gancl.free_energy import from_trajectories
 from .test_density import KT, analyse, series_of
 
 WIDTH, N = 0.2, 20_000
+
+
+def as_it_is(series, boxes, d, blocks, seed):
+    return series, boxes, []
 
 
 def z_scores(step, method, seeds=range(4)):
@@ -40,8 +46,34 @@ def test_rounding_does_not_show(step, method):
 @pytest.mark.parametrize("method", ["kde", "histogram"])
 def test_it_shows_where_values_stay_as_they_are(monkeypatch, method):
     """The twin."""
-    monkeypatch.setattr(from_trajectories, "without_rounding", lambda series, d, blocks, seed: (series, []))
+    monkeypatch.setattr(from_trajectories, "without_rounding", as_it_is)
     assert np.abs(z_scores(0.01, method)).max() > 5.0
+
+
+def populations(seeds=range(4)):
+    """Of 4,000 frames with two decimals in a box that ends at two of their values: z-scores, and of the surface."""
+    box, scores = Basin("middle", (((0.25, 0.35),),)), []
+    exact = norm(0.3, 0.03).cdf(0.35) - norm(0.3, 0.03).cdf(0.25)
+    for seed in seeds:
+        values = np.round(np.random.default_rng(seed).normal(0.3, 0.03, 4000), 2)
+        analysis = analyse(series_of(values, False), discard=0, basins=[box], bins=20, ranges=[(0.2, 0.4)])
+        (row,), p = analysis.basins, analysis.density.probability
+        integral = p[
+            box.contains(0.5 * (analysis.surface.edges[0][1:] + analysis.surface.edges[0][:-1])[:, None])
+        ].sum()
+        scores.append([(row.population - exact) / row.population_error, row.population - integral])
+    return np.transpose(scores)
+
+
+def test_boxes_that_end_at_a_rounded_value():
+    z, beside_the_surface = populations()
+    assert np.abs(z).max() < 3.5 and np.abs(beside_the_surface).max() < 0.02
+
+
+def test_they_hold_too_much_where_values_stay_as_they_are(monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(from_trajectories, "without_rounding", as_it_is)
+    assert (populations()[0] > 3.5).all()
 
 
 def test_an_angle_in_steps_of_two_degrees():
@@ -67,7 +99,7 @@ def test_what_is_counted_has_a_bin_each():
     known = np.isfinite(error)
     error -= np.average(error[known], weights=bar[known] ** -2.0)
     assert known.sum() >= 7 and np.abs(error[known] / bar[known]).max() < 4.0
-    # a box is of the values as they are, its ends among them
+    # a box of what is counted holds its ends
     few = Basin("few", (((0.0, 2.0),),))
     analysis = analyse(series_of(counted, False), discard=0, bins=9, basins=[few], ranges=[(-0.5, 8.5)])
     assert analysis.basins[0].population == pytest.approx((counted <= 2).mean(), abs=1e-9)

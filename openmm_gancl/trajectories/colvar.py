@@ -175,7 +175,7 @@ class _File(NamedTuple):
     reordered: bool = False
 
 
-def _one_file(path: Path) -> _File:
+def _one_file(path: Path, hills: bool) -> _File:
     table = read_table(path)
     rows, notes = table.rows, list(table.notes)
     if not len(rows):
@@ -190,6 +190,8 @@ def _one_file(path: Path) -> _File:
         rows, time = rows[np.argsort(time)], np.sort(time)
         notes.append(f"the rows of {path} are not in the order of their times: they are sorted")
     hold, run, repeated = _superseded(time)
+    if hills and not run[-1]:
+        return _File(table, rows, np.zeros(len(rows), dtype=np.int64), notes, bool(reordered))
     if repeated:
         notes.append(f"{repeated} rows of {path} were written again after a restart; the later ones hold")
     if run[-1]:
@@ -197,17 +199,18 @@ def _one_file(path: Path) -> _File:
     return _File(table, rows[hold], np.asarray(run), notes, bool(reordered))
 
 
-def read_colvar(paths: Sequence[Path], series: bool = False) -> Colvar:
+def read_colvar(paths: Sequence[Path], series: bool = False, hills: bool = False) -> Colvar:
     """Read tables of one set of columns, one after the other.
 
     Args:
         paths: of the tables.
         series: refuse hills, kernels and surfaces, which are no series of collective variables.
+        hills: keep rows that a restart wrote again: PLUMED reads all hills of the file when it restarts, and all act.
 
     Raises:
         InputError: no such file, broken rows, or other columns in a later file.
     """
-    parts = [_one_file(path) for path in paths]
+    parts = [_one_file(path, hills) for path in paths]
     for part in parts if series else ():
         check_series(part.table)
     first = parts[0].table

@@ -144,6 +144,18 @@ def _bias_factor(table: Colvar) -> float:
     return float(factors[0]) if tempered[0] else float("inf")
 
 
+def _acting_from(table: Colvar) -> FloatArray:
+    """Times of hills, ps, shape=(n,): those from after the checkpoint of a restart act from that checkpoint on."""
+    times = table.column("time").copy()
+    for file in range(len(table.paths)):
+        mine = times[table.file == file]
+        later = np.append(np.minimum.accumulate(mine[::-1])[-2::-1], np.inf)  # the first that comes after each
+        steps = np.diff(mine)
+        interval = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+        times[table.file == file] = np.where(mine > later, later - interval, mine)
+    return times
+
+
 def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
     """Read HILLS files; several are of walkers that deposit together.
 
@@ -154,14 +166,15 @@ def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
     Raises:
         InputError: they are none.
     """
-    table = read_colvar(paths)
+    table = read_colvar(paths, hills=True)
     settings = table.settings[0]
     if "height" not in table.fields or "logweight" in table.fields or "action" in settings:
         raise InputError(f"{table.path} holds no hills of metadynamics: give the HILLS file as PLUMED writes it")
     names = _variables(table)
     if table.run[-1] != len(paths) - 1:
         raise InputError(f"{table.path}: the time of hills starts anew within a file: cut it there, one file a run")
-    order = np.argsort(table.column("time"), kind="stable")
+    times = _acting_from(table)
+    order = np.argsort(times, kind="stable")
     bias_factor = _bias_factor(table)
     factors = _factors(table, names)[order]
     diagonal, widths = np.diagonal(factors, axis1=1, axis2=2), np.sqrt((factors**2).sum(axis=2))
@@ -172,7 +185,7 @@ def read_hills(paths: Sequence[Path], unit: float = 1.0) -> Hills:
         path=table.path,
         names=names,
         periods=np.array([table.period(name) for name in names]),
-        times=table.column("time")[order],
+        times=times[order],
         centres=np.stack([table.column(name)[order] for name in names], axis=1),
         widths=widths,
         heights=unit * table.column("height")[order] * (1.0 - 1.0 / bias_factor),

@@ -304,8 +304,11 @@ def test_windows_of_a_coordinate_beside_the_surface_are_recognised(tmp_path):
         read([], None, ["column:psi"], TEMPERATURE, **sources)
 
 
-def well_tempered(n_hills, *, seed=0, gamma=8.0, height=1.2, width=0.35, frames_per_hill=10):
-    """Metadynamics of independent draws: hills, frames with the bias as it was, and c(t) of each."""
+def well_tempered(n_hills, *, seed=0, gamma=8.0, height=1.2, width=0.35, frames_per_hill=10, crash=0, lost=0):
+    """Metadynamics of independent draws: hills, frames with the bias as it was, and c(t) of each.
+
+    After a crash it goes on from a checkpoint so many hills before, which act nevertheless.
+    """
     rng, grid = np.random.default_rng(seed), np.linspace(-np.pi, np.pi, 361)[:-1]
     v, f = np.zeros(360), energy(grid)
     rows, frames = [], []
@@ -316,10 +319,11 @@ def well_tempered(n_hills, *, seed=0, gamma=8.0, height=1.2, width=0.35, frames_
         x = wrapped(x + rng.uniform(-0.5, 0.5, frames_per_hill) * (grid[1] - grid[0]))
         bias = np.interp(x, np.append(grid, np.pi), np.append(v, v[0]))
         offset = KT * (np.logaddexp.reduce(gamma / (gamma - 1) * v / KT) - np.logaddexp.reduce(v / (gamma - 1) / KT))
+        at = k - lost if crash and k >= crash else k
         for i in range(frames_per_hill):
-            frames.append((0.1 * (frames_per_hill * k + i + 1), x[i], bias[i], bias[i] - offset))
+            frames.append((0.1 * (frames_per_hill * at + i + 1), x[i], bias[i], bias[i] - offset))
         own = height * np.exp(-bias[-1] / ((gamma - 1) * KT))
-        rows.append((0.1 * frames_per_hill * (k + 1), x[-1], width, own * gamma / (gamma - 1), gamma))
+        rows.append((0.1 * frames_per_hill * (at + 1), x[-1], width, own * gamma / (gamma - 1), gamma))
         v += own * np.exp(-0.5 * (wrapped(grid - x[-1]) / width) ** 2)
     return np.array(rows), np.array(frames)
 
@@ -503,6 +507,29 @@ def test_hills_of_another_run_are_refused(metadynamics):
     check_deposits(hills, frames[:, 1:2], frames[:, 0])
     with pytest.raises(InputError, match="give the HILLS of this run"):
         check_deposits(hills, wrapped(frames[:, 1:2] + 2.0), frames[:, 0])
+
+
+@pytest.mark.parametrize("gamma", [8.0, 1e6])
+def test_hills_from_after_a_checkpoint_act(tmp_path, gamma):
+    """PLUMED reads the whole file when it restarts, while the frames from after the checkpoint are written again."""
+    rows, frames = well_tempered(600, gamma=gamma, height=1.2 if gamma < 10 else 0.2, crash=350, lost=40)
+    (tmp_path / "HILLS").write_text(hills_text(rows))
+    text = colvar_text({"phi": frames[:, 1], "metad.bias": frames[:, 2]})
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    lines = [" ".join(f"{x:.6f}" for x in row[:3]) for row in frames]
+    (tmp_path / "COLVAR").write_text("\n".join([*head, *lines]) + "\n")
+    hills = read_hills([tmp_path / "HILLS"])
+    assert len(hills.times) == 600
+    late = frames[3500:]
+    bias = hills_bias(hills, late[:, 1:2], late[:, 0], TEMPERATURE)
+    assert bias.energies == pytest.approx(late[:, 2], abs=0.15)
+    sources = {"hills": [tmp_path / "HILLS"], "colvar": [tmp_path / "COLVAR"]}
+    analysis = analysed(["column:phi"], **sources)
+    assert not analysis.doubts and deviation(analysis.surface)[1] < 1.6
+    # the twin: without them the bias of the frames is another one
+    (tmp_path / "HILLS").write_text(hills_text(np.delete(rows, slice(310, 350), axis=0)))
+    missing = hills_bias(read_hills([tmp_path / "HILLS"]), late[:, 1:2], late[:, 0], TEMPERATURE)
+    assert np.median(np.abs(missing.energies - late[:, 2])) > 1.0
 
 
 CHANGES = {

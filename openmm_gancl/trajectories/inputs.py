@@ -101,7 +101,7 @@ def check_sources(
         raise InputError("`windows` names a COLVAR or trajectory file for each window: leave `colvar` out")
     if windows and any(not is_computed(cv) for cv in cvs) and len(columns) < len(cvs):
         raise InputError("with `windows` all of `cvs` are column:NAME, of COLVAR files, or all are computed: choose")
-    if (columns or bias_columns) and not (colvars or windows or hills):
+    if (columns and not (colvars or windows or hills)) or (bias_columns and not (colvars or windows)):
         raise InputError("columns are requested, but no file that contains them: give `colvar`, in PLUMED's format")
     if colvars and not (columns or bias_columns or hills or ways["bias"] is not None):
         raise InputError(

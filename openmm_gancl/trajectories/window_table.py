@@ -123,6 +123,12 @@ class WindowTable:
     def _column(self, kind: str) -> FloatArray:
         return np.array([[row.numbers[f"{kind}_{name}"] for name in self.coordinates] for row in self.rows])
 
+    def _widths(self, factors: FloatArray) -> FloatArray | float:
+        """Of colvars, in the coordinates' units: they are in those of the centres, or of kappa where it names one."""
+        if f"width_{self.coordinates[0]}" not in self.rows[0].numbers:
+            return 1.0
+        return self._column("width") * (1.0 if self.units.kappa else factors)
+
     def windows(self, units: Sequence[str], temperature: float) -> UmbrellaWindows:
         """The windows in the units of their coordinates and kJ/mol.
 
@@ -134,7 +140,7 @@ class WindowTable:
         factors = np.array(
             [self.units.factors(unit, temperature, name) for unit, name in zip(units, names, strict=False)]
         )
-        widths = self._column("width") if f"width_{self.coordinates[0]}" in self.rows[0].numbers else 1.0
+        widths = self._widths(factors[:, 0])
         kappas = self._column("kappa") * factors[:, 1] / widths**2 * (2.0 if self.form == "amber" else 1.0)
         form = cast(WindowForm, "harmonic" if self.form == "amber" else self.form)
         windows = UmbrellaWindows.of_files(self.files, self._column("centre") * factors[:, 0], kappas, form)

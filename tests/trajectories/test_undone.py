@@ -493,6 +493,13 @@ def test_hills_that_cannot_be_summed_are_refused(metadynamics, tmp_path, change,
         read_hills([tmp_path / "HILLS"])
 
 
+def test_columns_beside_hills_need_a_table(metadynamics):
+    """They were dropped where trajectories came with hills and no COLVAR."""
+    sources = {"hills": [metadynamics[0] / "HILLS"], "bias_columns": ["uwall.bias"]}
+    with pytest.raises(InputError, match="no file that contains them: give `colvar`"):
+        read(["x.xtc"], "top.pdb", ["phi:2"], TEMPERATURE, **sources)
+
+
 def test_frames_of_the_filling_alone_are_refused(metadynamics, tmp_path):
     folder = metadynamics[0]
     lines = (folder / "COLVAR").read_text().splitlines(keepends=True)

@@ -189,6 +189,16 @@ def test_spellings_of_tables(folder, text, options):
     assert windows.force_constants == pytest.approx(np.full((16, 1), KAPPA))
 
 
+@pytest.mark.parametrize("unit", ["kcal/mol", "kcal/mol/degree^2"])
+def test_widths_of_colvars_are_in_the_unit_of_the_centres(folder, unit):
+    """kappa ((x - s) / width)^2 / 2, of a torsion in radians whose table is in degrees."""
+    lines = [f"{name},{centre / DEGREE:.6f},{KAPPA / 4.184 * (5 * DEGREE) ** 2:.9g},5" for name, centre, _ in ROWS]
+    (folder / "colvars.csv").write_text("\n".join(["file,centre_0,kappa_0,width_0", *lines]) + "\n")
+    table = read_table_of_windows(folder / "colvars.csv", centre_unit="degrees", kappa_unit=unit)
+    windows = table.windows(["radians"], TEMPERATURE)
+    assert windows.force_constants == pytest.approx(np.full((16, 1), KAPPA), rel=1e-6)
+
+
 def test_metadata_of_wham_in_degrees_and_kilocalories(tmp_path):
     """Series of two columns; force constants in kcal/mol/degree^2, which has to be said."""
     lines = ["# file place spring correlation"]

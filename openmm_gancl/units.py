@@ -131,6 +131,12 @@ COORDINATE_UNITS = {
 }
 """Of lengths and angles, and how they are spelled in lower case."""
 
+COORDINATE_SIZES = {"nm": 1.0, "angstrom": 0.1, "radians": 1.0, "degrees": np.pi / 180.0}
+"""Of these, in nm and radians."""
+
+ANGLES = ("radians", "degrees")
+"""Those of angles."""
+
 ENERGY_SPELLINGS = {
     "kJ/mol": ("kj/mol", "kj/mole", "kj mol^-1", "kj mol$^{-1}$", "kj\\smol\\s-1\\n"),
     "kcal/mol": ("kcal/mol", "kcal/mole", "kcal mol^-1", "kcal mol$^{-1}$"),

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
+from ..units import ANGLES
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
 from .help_text import Command
@@ -286,7 +287,10 @@ BiasCvs = Annotated[
 ]
 Bins = Annotated[int | None, typer.Option(min=4, help="Bins a coordinate; 72 in two, 120 in one dimension.")]
 Kind = Annotated[str, typer.Option(help="kde or histogram.")]
-Discard = Annotated[str, typer.Option(metavar="auto|N", help="Frames to cut from the beginning of each trajectory.")]
+Discard = Annotated[
+    str,
+    typer.Option(metavar="auto|N", help="Frames to cut from the beginning of each trajectory, counted after --stride."),
+]
 Stride = Annotated[int, typer.Option(min=1, help="Take every so many frames.")]
 Ranges = Annotated[
     list[str] | None,
@@ -306,7 +310,8 @@ AxisUnits = Annotated[
     typer.Option(
         metavar="UNIT",
         help="degrees, radians, nm or angstrom, once for all or for each coordinate: of places in table, pictures and "
-        "JSON, and of --basin and --range; degrees for angles by default, with --basin in the coordinate's own.",
+        "JSON, and of --basin and --range. Without it tables and pictures show angles in degrees, and --basin and "
+        "--range are in the coordinate's own unit (radians for phi:2).",
     ),
 ]
 Unit = Annotated[str, typer.Option(help="kJ/mol, kcal/mol or kT; the npz file is always in kJ/mol.")]
@@ -378,6 +383,27 @@ def _scales(observations: "Observations", units: Sequence[str]) -> Any:
     return np.array([size for _, size in found]) if units else np.ones(d)
 
 
+def _units_told(observations: "Observations", given: Any) -> "Observations":
+    """With notes of coordinates whose unit nothing tells, where one is chosen; refuses pi in degrees or nm."""
+    from ..free_energy.axes import unit_by_period, units_of
+
+    series, d = observations.series, observations.n_surface
+    own = list(map(unit_by_period, series.units[:d], series.periods[:d].tolist()))
+    chosen = given.axis_unit or ()
+    shown = [unit for unit, _ in units_of(series.names[:d], series.units[:d], series.periods[:d], chosen)]
+    bounds = [text.split(":", 1)[-1] for text in given.basin or []] + list(given.range_ or [])
+    odd = next((unit for unit in (shown if chosen else own) if unit not in ("", "radians")), None)
+    if odd is not None and (text := next((text for text in bounds if "pi" in text.lower()), None)) is not None:
+        raise InputError(f"{text} has pi, and a coordinate is in {odd}: give numbers in its unit")
+    notes = [
+        f"the unit of {name} is not known and taken to be PLUMED's, {'radians' if unit in ANGLES else 'nm'}: if it is "
+        "another one, give `input_unit`"
+        for name, known, unit in zip(series.names, own, shown, strict=False)
+        if chosen and not known
+    ]
+    return replace(observations, notes=(*observations.notes, *notes))
+
+
 def _in_own_unit(ranges: list[tuple[float, float]], observations: "Observations", scales: Any) -> list[Any]:
     """Ranges of each coordinate without a period, or of each coordinate, in its own unit."""
     import numpy as np
@@ -423,7 +449,7 @@ def _surface(given: Any) -> None:
         given.temperature,
     )
     prefix, reporter = _prefix(given.output), make_reporter()
-    observations = _labelled(_read(given, bias, reporter), given.label)
+    observations = _units_told(_labelled(_read(given, bias, reporter), given.label), given)
     scales = _scales(observations, given.axis_unit or ())
     boxes = [Basin(basin.name, tuple(box * scales[:, None] for box in basin.boxes)) for basin in basins]
     ranges = _in_own_unit([_range(text, "--range") for text in given.range_ or []], observations, scales)

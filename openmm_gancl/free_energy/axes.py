@@ -7,45 +7,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..units import FloatArray
+from ..units import ANGLES, COORDINATE_SIZES, FloatArray, unit_of_coordinate
 from .surface import FreeEnergySurface
 
 SYMBOLS = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi1": "χ₁", "chi2": "χ₂", "theta": "θ"}
 
-UNITS = {
-    "degrees": ("angle", np.pi / 180.0),
-    "radians": ("angle", 1.0),
-    "nm": ("length", 1.0),
-    "angstrom": ("length", 0.1),
-}
-"""What each unit measures, and its size."""
-
-SPELLINGS = {
-    "deg": "degrees",
-    "degree": "degrees",
-    "rad": "radians",
-    "radian": "radians",
-    "a": "angstrom",
-    "å": "angstrom",
-}
-
 ROUND_ANGLES = (60.0, 30.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 """Degrees between ticks, the widest that leaves three of them first."""
-
-
-def unit_name(text: str) -> str:
-    """A unit of `UNITS` by one of its spellings.
-
-    Raises:
-        InputError: it is none.
-    """
-    word = text.strip().lower()
-    name = SPELLINGS.get(word, word.removesuffix("s") + "s" if word.startswith(("deg", "rad")) else word)
-    if name.removesuffix("s") == "angstrom":
-        name = "angstrom"
-    if name not in UNITS:
-        raise InputError(f"{text} is no unit of a coordinate here: choose {', '.join(UNITS)}")
-    return name
 
 
 @dataclass(frozen=True)
@@ -104,30 +72,33 @@ def _one_each(given: Sequence[Any], d: int, what: str) -> list[Any]:
     return list(given) * d if len(given) == 1 else list(given) or [None] * d
 
 
+def unit_by_period(own: str, period: float) -> str:
+    """The unit of a coordinate; where it is not known, the period may tell; else empty."""
+    return own or ("radians" if np.isclose(period, 2 * np.pi) else "degrees" if np.isclose(period, 360.0) else "")
+
+
 def shown_unit(own: str, period: float, wanted: str | None, name: str) -> tuple[str, float]:
     """The unit that a coordinate is shown in, and its size in the coordinate's own.
 
     Args:
-        own: the coordinate's unit; empty where it is not known, and the period may tell.
+        own: the coordinate's unit; empty where it is not known: it is PLUMED's then, nm or radians.
         period: in that unit.
-        wanted: a unit; degrees for angles and the coordinate's own for others by default. Where that is not known it is
-            the coordinate's own.
+        wanted: a unit; degrees for angles and the coordinate's own for others by default.
         name: of the coordinate, for messages.
 
     Raises:
         InputError: the coordinate has no such unit.
     """
-    if not own:
-        own = "radians" if np.isclose(period, 2 * np.pi) else "degrees" if np.isclose(period, 360.0) else ""
+    own = unit_by_period(own, period)
     if wanted is None:
-        wanted = "degrees" if UNITS.get(own, ("",))[0] == "angle" else own
-        return wanted, UNITS[wanted][1] / UNITS[own][1] if own in UNITS else 1.0
-    wanted = unit_name(wanted)
-    if own not in UNITS:
-        return wanted, 1.0  # what is said of a coordinate whose file says nothing
-    if UNITS[own][0] != UNITS[wanted][0]:
+        wanted = "degrees" if own in ANGLES else own
+        return wanted, COORDINATE_SIZES[wanted] / COORDINATE_SIZES[own] if own in COORDINATE_SIZES else 1.0
+    wanted = unit_of_coordinate(wanted)
+    if own not in COORDINATE_SIZES:
+        own = "radians" if wanted in ANGLES else "nm"
+    if (own in ANGLES) != (wanted in ANGLES):
         raise InputError(f"{name} is in {own}, which no factor turns into {wanted}: choose another unit")
-    return wanted, UNITS[wanted][1] / UNITS[own][1]
+    return wanted, COORDINATE_SIZES[wanted] / COORDINATE_SIZES[own]
 
 
 def units_of(
@@ -142,9 +113,11 @@ def units_of(
         units: for each coordinate or for all; degrees for angles and the coordinate's own for others by default.
 
     Raises:
-        InputError: a coordinate has no such unit.
+        InputError: a coordinate has no such unit, or one is given for all where only some have one.
     """
-    wanted = _one_each(units, len(names), "units")
+    wanted, found = _one_each(units, len(names), "units"), list(map(unit_by_period, own, periods.tolist()))
+    if len(units) == 1 and any(found) and not all(found):
+        raise InputError(f"the unit of {names[found.index('')]} is not known: give a unit for each coordinate")
     parts = zip(own, periods.tolist(), wanted, names, strict=True)
     return [shown_unit(*part) for part in parts]
 

@@ -12,7 +12,16 @@ from typing import cast
 import numpy as np
 
 from ..errors import InputError, checked
-from ..units import COLD, ENERGY_UNITS, FloatArray, checked_temperature, energy_unit, unit_of_coordinate
+from ..units import (
+    ANGLES,
+    COLD,
+    COORDINATE_SIZES,
+    ENERGY_UNITS,
+    FloatArray,
+    checked_temperature,
+    energy_unit,
+    unit_of_coordinate,
+)
 from .tables import LARGEST, opened
 from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
 
@@ -21,8 +30,6 @@ TABLE_FORMS = (*WINDOW_FORMS, "amber")
 
 SPELLINGS = {"center": "centre", "k": "kappa", "force_constant": "kappa", "spring": "kappa", "temp": "temperature"}
 """Other names of columns."""
-
-SIZES = {"nm": 1.0, "angstrom": 0.1, "radians": 1.0, "degrees": np.pi / 180}
 
 COMMENT = re.compile(r"(^|\s)#.*")
 """To the end of a line; names of files may hold the sign, as GROMACS' backups do."""
@@ -66,13 +73,13 @@ class TableUnits:
         """What centres and force constants are multiplied by, for a coordinate in a unit; nm or radians if unknown."""
         sizes = []
         for own in (self.centre, self.kappa):
-            angle = own in ("radians", "degrees")
+            angle = own in ANGLES
             there = unit or ("radians" if angle else "nm")
-            if own and (there in ("radians", "degrees")) != angle:
+            if own and (there in ANGLES) != angle:
                 raise InputError(
                     f"{name} is in {there}, which {own} are no unit of: see `centre_unit` and `kappa_unit`"
                 )
-            sizes.append(SIZES[own] / SIZES[there] if own else 1.0)
+            sizes.append(COORDINATE_SIZES[own] / COORDINATE_SIZES[there] if own else 1.0)
         return sizes[0], energy_unit(self.energy, temperature) / sizes[1] ** 2
 
 

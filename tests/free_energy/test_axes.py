@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from openmm_gancl import InputError
 from openmm_gancl.cli import app
-from openmm_gancl.free_energy.axes import axes_of, unit_name
+from openmm_gancl.free_energy.axes import axes_of
 from openmm_gancl.free_energy.plots import plot_equilibration, plot_surface
 from openmm_gancl.free_energy.surface import FreeEnergySurface, load_surface
 
@@ -126,6 +126,28 @@ def test_columns_in_degrees_and_columns_of_no_unit(folder):
     assert plot_surface(load_surface(folder / "fes.npz"), axis_units=["nm"]).get_xlabel() == "O-O distance (nm)"
 
 
+def test_a_unit_that_is_chosen_for_a_column_of_no_unit_converts_and_is_said(folder):
+    """As `--centre-unit` does: a file that tells no unit is in PLUMED's, nm and radians."""
+    table = ("--colvar", folder / "COLVAR", "--temperature", 300, "--discard", 0, "-o", folder / "fes", "--json")
+    plain = json.loads(gancl("--cv", "column:d", *table).stdout)
+    shown = json.loads(gancl("--cv", "column:d", *table, "--axis-unit", "angstrom").stdout)
+    assert shown["basins"][0]["minimum"][0] == pytest.approx(10 * plain["basins"][0]["minimum"][0])
+    assert any("unit of d is not known and taken to be PLUMED's, nm" in note for note in shown["warnings"])
+    told = json.loads(gancl("--cv", "column:d", *table, "--input-unit", "angstrom", "--axis-unit", "angstrom").stdout)
+    assert told["basins"][0]["minimum"] == plain["basins"][0]["minimum"]
+    assert not any("is not known" in note for note in told["warnings"] + plain["warnings"])
+    both = gancl("--cv", "column:a", "--cv", "column:d", *table, "--axis-unit", "degrees")
+    assert both.exit_code == 2 and "the unit of d is not known: give a unit for each" in both.stderr
+
+
+def test_pi_is_of_radians_alone(folder):
+    whole = run(folder, "phi:2", more=("--basin", "all:-pi:pi"))
+    assert whole["basins"][0]["population"] == pytest.approx(1.0)
+    for unit, cv in (("degrees", "phi:2"), ("nm", "distance:0,10")):
+        result = gancl(*common(folder, cv), "--axis-unit", unit, "--basin", "all:-pi:pi")
+        assert result.exit_code == 2 and f"has pi, and a coordinate is in {unit}" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -145,10 +167,7 @@ def test_units_and_names_that_cannot_be(folder, more, message):
     assert result.exit_code == 2 and len(errors) == 1 and message in errors[0], result.stderr
 
 
-def test_spellings_of_units():
-    assert [unit_name(text) for text in ("deg", "Degrees", "RAD", "Å", "A", "Angstroms", "nm")] == [
-        *("degrees", "degrees", "radians", "angstrom", "angstrom", "angstrom", "nm")
-    ]
+def test_ticks_of_an_angle_without_a_period():
     surface = FreeEnergySurface(
         np.zeros(4),
         np.zeros(4),

@@ -265,6 +265,10 @@ def formatted(value: float | None, form: str) -> str:
     return "unknown" if value is None or not math.isfinite(value) else format(value, form)
 
 
+def _fraction(value: float | None) -> str:
+    return formatted(value, ".1e" if value and value < 1e-3 else ".4f")
+
+
 def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol", order: str = "") -> list[str]:
     """Lines of a table of basins, as dictionaries of `BasinPopulation` in that unit; none for no basin.
 
@@ -278,7 +282,7 @@ def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol", order: str =
     width = max(len("basin"), *(len(row["name"]) for row in basins))
     lines = [f"{'basin':<{width}}  population           dF ({unit})"]
     for i, row in enumerate(basins):
-        population = f"{formatted(row['population'], '.4f')} +- {formatted(row['population_error'], '.4f')}"
+        population = f"{_fraction(row['population'])} +- {_fraction(row['population_error'])}"
         free = f"{formatted(row['free_energy'], '.2f')} +- {formatted(row['free_energy_error'], '.2f')}"
         lines.append(f"{row['name']:<{width}}  {population:<19}  {free if i else 'reference'}")
     if order and len(basins) > 1:
@@ -307,7 +311,8 @@ def barrier_table(barriers: list[dict[str, Any]], unit: str = "kJ/mol", axis_uni
         )
         for row in barriers
     ]
-    places = ", ".join(dict.fromkeys(filter(None, axis_units)))
+    units = dict.fromkeys(axis_units) if len(set(axis_units)) == 1 else list(axis_units)
+    places = ", ".join(unit or "unit unknown" for unit in units) if any(axis_units) else ""
     heading = ("barrier", f"from either side ({unit})", f"at ({places})" if places else "at")
     widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(2)]
     return ["", *(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in [heading, *rows])]

@@ -122,7 +122,11 @@ class FreeEnergySurface:
         )
 
     def save_dat(self, path: str | Path, unit: str = "kJ/mol") -> None:
-        """Write ``fes.dat`` in PLUMED's manner: fields, grid settings, one bin a line, a blank line between rows."""
+        """Write text: fields and grid settings as PLUMED names them, one bin a line, a blank line between rows.
+
+        Places are centres of bins, ``min_`` and ``max_`` the outer edges, and the last coordinate runs fastest; in
+        PLUMED's grids places begin at ``min_``, and the first one does.
+        """
         scale = energy_unit(unit, self.temperature)
         names = [name.replace(" ", "_") for name in self.names]  # columns are separated by spaces
         lines = [f"#! FIELDS {' '.join(names)} free error"]

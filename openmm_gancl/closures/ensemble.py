@@ -146,7 +146,7 @@ class Ensemble:
         as one with all their weight.
 
         Args:
-            positions: shape=(n, n_atoms, 3), nm, in the order of time.
+            positions: shape=(n, n_atoms, 3), nm, in the order of time; of a periodic System all in its default box.
             system: of these.
             log_weights: shape=(n,), to the equilibrium; equal weights by default.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import openmm
 
 from ..coordinates.slow_coordinates import SlowCoordinates, slow_as_module
 from ..engine.serialization import deserialized, serialized
@@ -43,8 +44,16 @@ def group_energy(system: MolecularSystem, group: int, platform: str = "Reference
         platform: an OpenMM platform.
 
     Raises:
-        InputError: no force is in it.
+        InputError: no force is in it, or the reciprocal part of a NonbondedForce is in another group than the rest.
     """
+    for force in system.system.getForces():
+        own = force.getForceGroup()
+        other = force.getReciprocalSpaceForceGroup() if isinstance(force, openmm.NonbondedForce) else -1
+        if other not in (-1, own):
+            raise InputError(
+                f"the reciprocal part of the NonbondedForce is in group {other}, the rest in {own}: put both into one, "
+                "as by setReciprocalSpaceForceGroup(-1)"
+            )
     groups = sorted({force.getForceGroup() for force in system.system.getForces()})
     if group not in groups:
         raise InputError(f"no force is in group {group}: the System has {', '.join(map(str, groups))}")

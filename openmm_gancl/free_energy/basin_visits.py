@@ -76,8 +76,10 @@ def _cores_at(bins: IntArray, surface: FreeEnergySurface, masks: BoolArray) -> I
     return np.where(bins >= 0, basin_cores(surface, masks)[bins], -1)
 
 
-def _named(names: Sequence[str], place: FloatArray) -> str:
-    return " and ".join(f"{name} = {x:.3g}" for name, x in zip(names, place, strict=False))
+def _named(of: FreeEnergySurface | Series, place: FloatArray) -> str:
+    """A place in the coordinates' own units."""
+    parts = zip(of.names, place, of.units, strict=False)
+    return " and ".join(f"{name} = {x:.3g} {unit}".rstrip() for name, x, unit in parts)
 
 
 def box_doubts(surface: FreeEnergySurface, boxes: Sequence[Basin], values: FloatArray) -> list[str]:
@@ -134,7 +136,7 @@ def visit_notes(
             if visits[i] < FEWEST_VISITS and i != populations.argmax():
                 sentence = (
                     f"the trajectories came only {_times(visits[i])} into {name} near "
-                    f"{_named(surface.names, bin_centres(surface.edges)[lowest[i]])}: its population may be wrong by "
+                    f"{_named(surface, bin_centres(surface.edges)[lowest[i]])}: its population may be wrong by "
                     "more than its error bar says; sample for longer"
                 )
                 (doubts if populations[i] >= NOTEWORTHY else notes).append(sentence)
@@ -191,7 +193,7 @@ def cut_doubts(surface: FreeEnergySurface, series: Series, blocks: Blocks) -> li
         which = "the trajectory" if len(blocks.discarded) == 1 else f"trajectory {i + 1}"
         doubts += [
             f"the first {n_cut} frames of {which}, cut as equilibration, came {_times(entries[k])} into the basin near "
-            f"{_named(series.names, places[k])}, where the others hardly are: sample for longer, or give `discard` "
+            f"{_named(series, places[k])}, where the others hardly are: sample for longer, or give `discard` "
             "yourself"
             for k in np.flatnonzero(rare & (entries > 0))
         ]
@@ -269,8 +271,8 @@ def drift_doubts(series: Series, d: int, blocks: Blocks, log_weights: FloatArray
                 earlier, later = (np.average(above[part], weights=weights[part]) for part in (time < 0, time > 0))
                 doubts = [
                     f"the trajectories drift: {100 * earlier:.2g} % of the earlier halves of them lie above {name} = "
-                    f"{place:.3g}, and {100 * later:.2g} % of the later halves, which chance does not explain: they "
-                    "still show where they began; sample each for longer, or cut more by `discard`"
+                    f"{place:.3g}{series.after(i)}, and {100 * later:.2g} % of the later halves, which chance does not "
+                    "explain: they still show where they began; sample each for longer, or cut more by `discard`"
                 ]
     return doubts
 

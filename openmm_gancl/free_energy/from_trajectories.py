@@ -339,7 +339,7 @@ def _surface_notes(
 ) -> tuple[list[str], list[str]]:
     """Notes and doubts about bins, ends and basins of the surface."""
     open_ends, cut = not len(ranges), discard == "auto"
-    notes = end_notes(covered, series.names) if open_ends else []
+    notes = end_notes(covered, series) if open_ends else []
     doubts = resolution_doubts(probability, covered.edges, series, weighted.blocks)
     if weighted.windows is not None:
         return notes, doubts

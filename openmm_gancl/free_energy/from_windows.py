@@ -146,7 +146,8 @@ def frames_needed(analysis: TrajectoryAnalysis, target_error: float, below: floa
         for edges, wrapped in zip(surface.edges, _in_range(weights.windows.centres, surface), strict=True)
     ]
     energy, error = surface.energy[tuple(places)], surface.error[tuple(places)]
-    frames = np.bincount(weights.blocks.stratum, weights.blocks.sizes, minlength=len(weights.windows))
+    used = np.bincount(weights.blocks.stratum, weights.blocks.sizes, minlength=len(weights.windows))
+    frames = weights.blocks.stride * used
     ratio = np.where((energy < below * kT) & np.isfinite(error), error / (target_error * kT), 0.0)
     return np.ceil(frames * np.maximum(ratio**2 - 1.0, 0.0)).astype(np.int64)
 

@@ -70,7 +70,10 @@ def without_rounding(
         values = values if notes else np.array(values)
         moved = named_rng(seed, "rounded values", i).uniform(-gap / 2, gap / 2, len(values))
         values[:, i] = wrap(values[:, i] + moved, series.periods[i])
-        notes.append(f"{series.names[i]} is in steps of {gap:.3g}: each value counts evenly over one step around it")
+        notes.append(
+            f"{series.names[i]} is in steps of {gap:.3g}{series.after(i)}: each value counts evenly over one step "
+            "around it"
+        )
         if np.isinf(series.periods[i]) and (found == np.rint(found)).all():
             boxes = [_with_whole_ends(box, i, found[0], gap) for box in boxes]
     return replace(series, values=values), boxes, notes
@@ -198,17 +201,17 @@ def surface_range(
     return SurfaceRange(tuple(edges), np.array(spans), np.array(ends))
 
 
-def end_notes(covered: SurfaceRange, names: Sequence[str]) -> list[str]:
+def end_notes(covered: SurfaceRange, series: Series) -> list[str]:
     """Coordinates of which single frames lie farther beyond the surface than it is wide: another well, perhaps.
 
     Args:
         covered: of the surface.
-        names: of its coordinates.
+        series: its first columns are the coordinates.
     """
     return [
-        f"{name} is from {low:.3g} to {high:.3g}, and the surface from {edges[0]:.3g} to {edges[-1]:.3g}: fewer than "
-        "ten independent samples lie beyond; give `ranges` to see what they show"
-        for name, edges, (low, high) in zip(names, covered.edges, covered.spans, strict=False)
+        f"{series.names[i]} is from {low:.3g} to {high:.3g}{series.after(i)}, and the surface from {edges[0]:.3g} to "
+        f"{edges[-1]:.3g}: fewer than ten independent samples lie beyond; give `ranges` to see what they show"
+        for i, (edges, (low, high)) in enumerate(zip(covered.edges, covered.spans, strict=True))
         if max(edges[0] - low, high - edges[-1]) > edges[-1] - edges[0]
     ]
 
@@ -227,6 +230,7 @@ def resolution_doubts(
     doubts, frames = [], _looked_at(series, blocks)
     for i, ends in enumerate(edges):
         name, n, width = series.names[i], len(ends) - 1, float(ends[1] - ends[0])
+        unit = series.after(i)
         marginal = np.sort(probability.sum(axis=tuple(j for j in range(len(edges)) if j != i)))[::-1]
         filled = int(np.searchsorted(np.cumsum(marginal), MOST * marginal.sum())) + 1
         values, gap, _ = _steps(series.values[frames, i])
@@ -236,15 +240,15 @@ def resolution_doubts(
                 "name it with its own period, or with `:none`" if periodic else "give `ranges`, or leave outliers out"
             )
             doubts.append(
-                f"{100 * MOST:.0f} % of {name} lie in {filled} of {n} bins, each {width:.3g} wide: {remedy}, or check "
-                "its unit"
+                f"{100 * MOST:.0f} % of {name} lie in {filled} of {n} bins, each {width:.3g}{unit} wide: {remedy}, or "
+                "check its unit"
             )
         elif gap > 1.01 * width:
             low, high = values[0] - gap / 2, values[-1] + gap / 2
             most = max(round((float(series.periods[i]) if periodic else high - low) / gap), 1)
-            remedy = "give" if periodic else f"give the `ranges` {low:.6g}:{high:.6g} and"
+            remedy = "give" if periodic else f"give the `ranges` {low:.6g}:{high:.6g}{unit} and"
             doubts.append(
-                f"{name} takes {len(values)} values only, {gap:.3g} apart, its bins are {width:.3g} wide: {remedy} at "
-                f"most {most} `bins`"
+                f"{name} takes {len(values)} values only, {gap:.3g}{unit} apart, its bins are {width:.3g}{unit} wide: "
+                f"{remedy} at most {most} `bins`"
             )
     return doubts

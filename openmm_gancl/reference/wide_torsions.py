@@ -20,6 +20,9 @@ from .zmatrix import bond_graph
 WIDE_FORCE_CONSTANT = 200.0
 """kJ/mol, of wide torsions while windows are pulled to them."""
 
+MOST_OF_A_FLAT_RING = 6
+"""Atoms: rings of seven and more flat atoms are boats or tubs, as those of azepines and cyclooctatetraene."""
+
 RING_REACH = 0.7
 """To which torsions along a ring are pulled, either way."""
 
@@ -99,9 +102,20 @@ def ring_indices(topology: Any, chart: Chart) -> IntArray:
 
 
 def rings_with_forms(topology: Any) -> list[set[int]]:
-    """Atoms of each ring that is not flat: of a flat one every atom has three neighbours at most."""
+    """Atoms of each ring that is not flat.
+
+    Flat are rings of up to six atoms with at most three neighbours each, of carbon, nitrogen or boron with at most one
+    other among them: benzene, imidazole, thiophene. Fused rings are taken apart into the smallest ones.
+    """
     graph = bond_graph(topology)
-    return [set(ring) for ring in nx.cycle_basis(graph) if any(graph.degree[atom] > 3 for atom in ring)]
+    parts = [graph.subgraph(part) for part in nx.biconnected_components(graph) if len(part) > 2]
+    rings = [ring for part in parts for ring in nx.minimum_cycle_basis(part)]
+    return [set(ring) for ring in rings if not _is_flat(graph, ring)]
+
+
+def _is_flat(graph: nx.Graph, ring: list[int]) -> bool:
+    others = sum(graph.nodes[atom]["element"] not in ("C", "N", "B") for atom in ring)
+    return len(ring) <= MOST_OF_A_FLAT_RING and others <= 1 and all(graph.degree[atom] <= 3 for atom in ring)
 
 
 def reaches(topology: Any, chart: Chart, indices: IntArray) -> FloatArray:

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ..coordinates.restraint_energies import restraint_energies
-from ..coordinates.slow_coordinates import SlowCoordinates, checked_labels
+from ..coordinates.slow_coordinates import SlowCoordinates, Torsions, checked_labels
 from ..engine.platform_rng import preserve_platform_rng
 from ..engine.platforms import PotentialEnergy
 from ..engine.random_numbers import named_rng, named_seed
 from ..engine.tasks import RunTasks, Workers, run_tasks
 from ..errors import InputError, checked
 from ..reference.chart import chart_for
-from ..system.bonds import check_lengths, count_molecules
+from ..system.bonds import check_in_one_piece, check_lengths, count_molecules
 from ..system.molecular_system import MolecularSystem
 from ..system.simulation import as_system
 from ..units import FloatArray, IntArray, numbers, whole_number
@@ -108,6 +108,9 @@ def _check_walkers(walkers: Walkers, system: MolecularSystem) -> None:
             f"positions are of {walkers.positions.shape[1]} atoms, and {system.name} has {system.n_atoms}: give all"
         )
     check_lengths(system.topology, system.system, walkers.positions)
+    if isinstance(system.slow, Torsions) and system.system.usesPeriodicBoundaryConditions():
+        near = system.slow.atoms.ravel()
+        check_in_one_piece(system.topology, walkers.positions, system.positions, near)
     frozen = _frozen(system)
     moved = np.abs(walkers.positions[:, frozen] - system.positions[frozen]).max(axis=2) > FROZEN_TOLERANCE
     if moved.any():

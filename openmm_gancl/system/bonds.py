@@ -16,24 +16,34 @@ LONGEST_BOND = 1.0
 MAX_BOND_FACTOR = 3.0
 """Times the length that a System gives it that a bond may be, or as many times shorter."""
 
+SPREADS = 6.0
+"""Standard deviations of a harmonic bond, that it may be longer than at rest: a soft one is none the worse."""
+
 
 def bonds_of(topology: Any) -> IntArray:
     """The bonds of an ``openmm.app.Topology``, shape=(n_bonds, 2)."""
     return np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64).reshape(-1, 2)
 
 
-def check_in_one_piece(topology: Any, positions: FloatArray, structure: FloatArray | None = None) -> None:
+def check_in_one_piece(
+    topology: Any, positions: FloatArray, structure: FloatArray | None = None, near: IntArray | None = None
+) -> None:
     """Refuse positions at which bonded atoms are so far apart that a periodic box has cut the molecule.
 
     Args:
         topology: an ``openmm.app.Topology``.
         positions: shape=(n_frames, n_atoms, 3), nm.
         structure: shape=(n_atoms, 3), nm, whose bonds may be long, as between coarse beads.
+        near: atoms whose molecules are looked at; by default all are.
 
     Raises:
         InputError: they are.
     """
-    for one, other in bonds_of(topology):
+    bonds = bonds_of(topology)
+    if near is not None:
+        parts = molecule_numbers(topology)
+        bonds = bonds[np.isin(parts[bonds[:, 0]], parts[near])]
+    for one, other in bonds:
         longest = np.linalg.norm(positions[:, other] - positions[:, one], axis=1).max(initial=0.0)
         usual = 0.0 if structure is None else float(np.linalg.norm(structure[other] - structure[one]))
         if longest > max(LONGEST_BOND, 2 * usual):
@@ -85,6 +95,23 @@ def check_lengths(topology: Any, system: Any, positions: FloatArray) -> None:
             f"bonds are {np.median(ratios[off]):.2g} times as long as the System has them (median): give positions in "
             "nm, or a Quantity"
         )
+
+
+def thermal_lengths(system: Any, bonds: IntArray, kT: float) -> FloatArray:
+    """Lengths that bonds hardly ever exceed by a System's HarmonicBondForces, nm, zero where none has them, (n,).
+
+    Args:
+        system: an ``openmm.System``.
+        bonds: shape=(n, 2).
+        kT: kJ/mol.
+    """
+    found: dict[frozenset[int], float] = {}
+    for force in system.getForces():
+        for i in range(force.getNumBonds() if isinstance(force, openmm.HarmonicBondForce) else 0):
+            one, other, length, k = force.getBondParameters(i)
+            if (stiffness := number(k)) > 0:
+                found[frozenset((one, other))] = number(length) + SPREADS * float(np.sqrt(kT / stiffness))
+    return np.array([found.get(frozenset(pair), 0.0) for pair in bonds.tolist()])
 
 
 def molecule_numbers(topology: Any) -> IntArray:

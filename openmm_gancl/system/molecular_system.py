@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..coordinates.slow_coordinates import ModuleCoordinates, ParticleCoordinate
 from ..engine.serialization import system_hash
 from ..errors import InputError, checked
 from ..units import BoolArray, FloatArray, masses_of, number, numbers, thermal_energy
-from .bonds import bonds_of, check_lengths, molecule_numbers
+from .bonds import bonds_of, check_in_one_piece, check_lengths, molecule_numbers, thermal_lengths
 from .constraints import Constraints, constraints_of
 from .state import Chirality, DeclaredState, TransPeptides, declare_state, other_isomers
 
@@ -153,6 +153,8 @@ def _checked_slow(slow: SlowCoordinates, topology: Any, system: Any, positions: 
     if isinstance(slow, Torsions):
         _check_in_no_line(slow, positions)
         if system.usesPeriodicBoundaryConditions():
+            # torsions are of positions as they are: bonded forces may know the box, and have no energy that tells
+            check_in_one_piece(topology, positions[None], near=slow.atoms.ravel())
             _check_nearest_images(slow, topology, system, positions)
     if isinstance(slow, ModuleCoordinates):
         slow.check(positions)
@@ -169,6 +171,22 @@ def _checked_force_constants(force_constants: Any, slow: SlowCoordinates) -> Flo
             f"`force_constants` {values.tolist()} must be {d} positive number(s), one a label ({', '.join(slow.names)})"
         )
     return np.broadcast_to(values, (d,)).copy()
+
+
+def _declared(
+    topology: Any,
+    system: Any,
+    positions: FloatArray,
+    slow: SlowCoordinates,
+    temperature: float,
+    chirality: Chirality,
+    trans_peptides: TransPeptides,
+) -> DeclaredState:
+    """The declared state, with peptide bonds free that labels turn about, and bonds as long as heat makes them."""
+    labels = slow.atoms if isinstance(slow, Torsions) else None
+    state = declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides, labels=labels)
+    reach = thermal_lengths(system, state.bonds, thermal_energy(temperature))
+    return replace(state, longest_bonds=np.maximum(state.longest_bonds, reach))
 
 
 def _positive(**values: Any) -> dict[str, Any]:
@@ -305,7 +323,7 @@ def system_from_objects(
         **_positive(temperature=temperature, friction=friction, time_step=time_step),
         slow=_checked_slow(slow, topology, system, positions),
         force_constants=_checked_force_constants(force_constants, slow),
-        state=declare_state(topology, positions, chirality=chirality, trans_peptides=trans_peptides),
+        state=_declared(topology, system, positions, slow, number(temperature), chirality, trans_peptides),
         basins=tuple(basin.over(slow.names, slow.periods) for basin in basins),
         card=card or {},
         **_checked_choice(wide, not_wide),

@@ -207,13 +207,24 @@ def _peptide_bonds(topology: Any, neighbours: dict[int, list[Any]]) -> Iterator[
             yield omega, n.residue
 
 
+def _turned_about(labels: IntArray | None) -> set[frozenset[int]]:
+    """Bonds that torsions turn about, of shape=(d, 4)."""
+    return set() if labels is None else {frozenset(bond) for bond in labels[:, 1:3].tolist()}
+
+
 def _trans_peptides(
-    topology: Any, positions: FloatArray, neighbours: dict[int, list[Any]], wanted: TransPeptides
+    topology: Any,
+    positions: FloatArray,
+    neighbours: dict[int, list[Any]],
+    wanted: TransPeptides,
+    turned: set[frozenset[int]],
 ) -> IntArray:
     if wanted is False:
         return _no_atoms(4)
     rows = []
     for atoms, residue in _peptide_bonds(topology, neighbours):
+        if wanted == "auto" and frozenset(atoms[1:3]) in turned:
+            continue
         omega = dihedral_angles(positions[None], np.array([atoms]))[0, 0]
         if abs(wrap(omega - np.pi)) < np.pi / 2:
             rows.append(atoms)
@@ -239,9 +250,7 @@ def other_isomers(
     Returns:
         by what differs (a chiral centre, a peptide bond) in any, shape=(n,).
     """
-    neighbours, turned = _neighbours(topology), set[frozenset[int]]()
-    if labels is not None:
-        turned = {frozenset(bond) for bond in labels[:, 1:3].tolist()}
+    neighbours, turned = _neighbours(topology), _turned_about(labels)
     omegas = [atoms for atoms, _ in _peptide_bonds(topology, neighbours) if frozenset(atoms[1:3]) not in turned]
     both = np.concatenate([structure[None], positions])
     signs = {
@@ -265,6 +274,7 @@ def declare_state(
     *,
     chirality: Chirality = "structure",
     trans_peptides: TransPeptides = "auto",
+    labels: IntArray | None = None,
 ) -> DeclaredState:
     """Read the declared state off a structure.
 
@@ -276,6 +286,7 @@ def declare_state(
         trans_peptides: True keeps every peptide bond trans and refuses a cis one; ``"auto"`` keeps those
             that are trans in the structure; False keeps none. They are found by names, and in residues without N, CA
             and C as secondary amides between two saturated carbons, in no ring.
+        labels: shape=(d, 4), torsions that may have any value: ``"auto"`` keeps no peptide bond that they turn about.
 
     Raises:
         InputError: the structure is not in the declared state.
@@ -289,7 +300,7 @@ def declare_state(
     return DeclaredState(
         chiral_centres=centres,
         chirality=_triple_signs(positions[None], centres)[0],
-        trans_peptides=_trans_peptides(topology, positions, neighbours, trans_peptides),
+        trans_peptides=_trans_peptides(topology, positions, neighbours, trans_peptides, _turned_about(labels)),
         bonds=bonds,
         longest_bonds=MAX_BOND_RATIO * np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1),
     )

@@ -216,7 +216,7 @@ def _of_files(
 def _check_enough(blocks: IntArray, windows: bool) -> None:
     """Two blocks, of each window or of all."""
     if (blocks < 2).any():
-        which = f" of trajectory {int(blocks.argmin())}" if windows else ""
+        which = f" of trajectory {int(blocks.argmin()) + 1}" if windows else ""
         raise InputError(
             f"all frames{which} make one independent block, so there is no error bar: give longer trajectories"
         )

@@ -75,13 +75,20 @@ class Colvar:
         """A column's own name, of one given by name or number."""
         return self.fields[column_of(self.fields, name, self.path)]
 
+    def where(self, row: int) -> str:
+        """The file of a row, and which it is of its rows that count, from 0."""
+        return f"{self.paths[self.file[row]]}, row {row - int(np.searchsorted(self.file, self.file[row]))}"
+
     def column(self, name: str) -> FloatArray:
         """A column, by its name or its number from 1, shape=(n,)."""
         values = self.rows[:, column_of(self.fields, name, self.path)]
         if (bad := np.isnan(values)).any():
-            row = int(bad.argmax())
-            raise InputError(f"{self.paths[self.file[row]]}, column {name}, row {row}: NaN; remove such rows")
+            raise InputError(f"{self.where(int(bad.argmax()))}: column {name} is NaN; remove such rows")
         return values
+
+    def _of_files(self, name: str) -> list[FloatArray]:
+        """A column's values in each file."""
+        return np.split(self.column(name), np.searchsorted(self.file, np.arange(1, len(self.paths))))
 
     def bounds(self, name: str) -> tuple[float, float] | None:
         """Where a column begins and ends, by its ``SET min_`` and ``max_``; None without a period.
@@ -97,11 +104,11 @@ class Colvar:
                     f"{path} says that {name} has {_period_text(other)}, {self.path} {_period_text(found[0])}: "
                     "give files of one unit, or each with its own command"
                 )
-        for bounds in found:
-            if bounds is not None and (beyond := _beyond(self.column(name), found, self.file)) is not None:
+        for path, bounds, values in zip(self.paths, found, self._of_files(name) if found[0] else (), strict=False):
+            if bounds is not None and np.ptp(values) > (1 + 1e-3) * _length(bounds):  # as degrees are beside 2 pi
                 raise InputError(
-                    f"{self.path}: {name} reaches {beyond:g}, beyond its range of {bounds[0]:g} to {bounds[1]:g}: "
-                    "give the file as it was written, or correct its SET lines"
+                    f"{path}: {name} reaches {values[np.abs(values).argmax()]:g}, beyond its range of {bounds[0]:g} to "
+                    f"{bounds[1]:g}: give the file as it was written, or correct its SET lines"
                 )
         return found[0]
 
@@ -123,15 +130,6 @@ def _length(bounds: tuple[float, float] | None) -> float:
 
 def _period_text(bounds: tuple[float, float] | None) -> str:
     return "no period" if bounds is None else f"a period of {_length(bounds):g}"
-
-
-def _beyond(values: FloatArray, found: Sequence[tuple[float, float] | None], file: IntArray) -> float | None:
-    """A value of a file that spans more than its period, as degrees beside a period of 2 pi do; None if none does."""
-    for i, bounds in enumerate(found):
-        mine = values[file == i]
-        if bounds is not None and np.ptp(mine) > (1 + 1e-3) * (bounds[1] - bounds[0]):
-            return float(mine[np.abs(mine).argmax()])
-    return None
 
 
 def _superseded(time: FloatArray) -> tuple[IntArray, IntArray, int]:
@@ -281,7 +279,5 @@ def bias_log_weights(
     """
     bias = sum((unit(name) * colvar.column(name)[rows] for name in bias_names(colvar, columns)), np.zeros(len(rows)))
     if not (there := np.abs(bias) < LARGEST).all():
-        raise InputError(
-            f"{colvar.path}, row {int(rows[there.argmin()])}: the bias is no finite energy; remove such rows"
-        )
+        raise InputError(f"{colvar.where(int(rows[there.argmin()]))}: the bias is no finite energy; remove such rows")
     return np.asarray(bias / thermal_energy(checked_temperature(temperature)))

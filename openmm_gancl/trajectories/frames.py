@@ -176,7 +176,7 @@ def joined_series(
 def part_names(files: Sequence[Any], table: "Colvar | None", series: Series) -> list[str]:
     """Of the trajectories, or of the files that a table's runs are from."""
     if len(files) == series.n_files:
-        return [f"trajectory {i}" if is_trajectory(file) else str(file) for i, file in enumerate(files)]
+        return [f"trajectory {i + 1}" if is_trajectory(file) else str(file) for i, file in enumerate(files)]
     if table is None:
         return ["the array"] * series.n_files
     part = table.file if series.n_files == len(table.paths) else table.run

@@ -56,6 +56,10 @@ class Series:
         """How many trajectories."""
         return len(self.starts) - 1
 
+    def after(self, i: int) -> str:
+        """What follows a number of coordinate i in a sentence: a blank and its unit; nothing if unknown."""
+        return f" {self.units[i]}" if self.units[i] else ""
+
 
 def read_series(
     paths: Any,

@@ -1,9 +1,11 @@
 """Averages of observables given the label, and over all labels, against closed forms; what is planted shows."""
 
+import copy
 from dataclasses import replace
 
 import mdtraj
 import numpy as np
+import openmm
 import pytest
 from scipy.signal import lfilter
 
@@ -211,6 +213,18 @@ def test_observables_of_trajectories_and_of_force_groups(toy, at_labels):
     np.testing.assert_allclose(group_energy(toy, 0)(positions), DOUBLE_WELL.energy(positions[:, 0]), rtol=1e-9)
     with pytest.raises(InputError, match="no force is in group 7: the System has 0"):
         group_energy(toy, 7)
+
+
+def test_the_reciprocal_part_in_a_group_of_its_own_is_refused(toy):
+    """It would be counted with the rest of the force."""
+    nonbonded = openmm.NonbondedForce()
+    for _ in range(toy.system.getNumParticles()):
+        nonbonded.addParticle(0.0, 0.3, 0.0)
+    nonbonded.setReciprocalSpaceForceGroup(2)
+    apart = copy.deepcopy(toy.system)
+    apart.addForce(nonbonded)
+    with pytest.raises(InputError, match="reciprocal part of the NonbondedForce is in group 2, the rest in 0"):
+        group_energy(replace(toy, system=apart), 0)
 
 
 def test_an_mdtraj_function_is_an_observable():

@@ -12,7 +12,12 @@ RNG = np.random.default_rng(0)
 ANGLES = RNG.vonmises(0.3, 1.0, 3000)
 LENGTHS = RNG.normal(1.0, 0.1, 3000)
 CASES = {
-    "radians within 360 degrees": (ANGLES[np.abs(ANGLES) < 2.4], ":360", {}, "of 120 bins, each 3 wide: name it with"),
+    "radians within 360 degrees": (
+        ANGLES[np.abs(ANGLES) < 2.4],
+        ":360",
+        {},
+        "of 120 bins, each 3 degrees wide: name it with",
+    ),
     "values that stand for none": (
         np.where(np.arange(3000) % 100, LENGTHS, -9999.0),
         "",
@@ -20,7 +25,7 @@ CASES = {
         "in 1 of 120 bins, each 83.3 wide: give `ranges`",
     ),
     "a range in another unit": (LENGTHS, "", {"ranges": [(0.0, 100.0)]}, "wide: give `ranges`"),
-    "rounded to ten degrees": (10 * np.round(np.degrees(ANGLES) / 10), ":360", {}, "36 values only, 10 apart"),
+    "rounded to ten degrees": (10 * np.round(np.degrees(ANGLES) / 10), ":360", {}, "36 values only, 10 degrees apart"),
     "counted": (RNG.binomial(10, 0.4, 3000), "", {}, "1 apart, its bins are 0."),
     "degrees": (np.degrees(ANGLES), ":360", {}, ""),
     "rounded to one degree": (np.round(np.degrees(ANGLES)), ":360", {}, ""),

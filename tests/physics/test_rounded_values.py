@@ -91,7 +91,7 @@ def test_what_is_counted_has_a_bin_each():
     """As many bins as the doubt about the default ones says."""
     counted = np.random.default_rng(4).binomial(8, 0.4, N)
     (doubt,) = analyse(series_of(counted, False), discard=0, n_bootstrap=4).doubts
-    assert doubt.endswith("give the `ranges` -0.5:8.5 and at most 9 `bins`")
+    assert doubt.endswith("give the `ranges` -0.5:8.5 radians and at most 9 `bins`")
     analysis = analyse(series_of(counted, False), discard=0, bins=9, method="histogram", ranges=[(-0.5, 8.5)])
     assert not analysis.doubts
     exact = -binom(8, 0.4).logpmf(np.arange(9))

@@ -16,6 +16,7 @@ from openmm_gancl.reference.gradients import log_density_gradients
 from openmm_gancl.reference.wide_components import chosen_components, other_components, separate_modes, with_angles
 from openmm_gancl.reference.wide_torsions import (
     inverting_indices,
+    rings_with_forms,
     torsions_of,
     turning_indices,
     wide_indices,
@@ -217,3 +218,25 @@ def test_components_are_named_or_left_out():
     assert chosen_components(replace(system, wide=())) is None
     with pytest.raises(InputError, match="names particle 1, x: components without a label are particle 0, y"):
         chosen_components(replace(system, wide=("particle 1, x",)))
+
+
+RINGS = {
+    "benzene": ("C6 H6", [(i, (i + 1) % 6) for i in range(6)] + [(i, 6 + i) for i in range(6)], []),
+    "cyclohexane": ("C6 H12", [(i, (i + 1) % 6) for i in range(6)] + [(i // 2, 6 + i) for i in range(12)], [6]),
+    "sulfur": ("S8", [(i, (i + 1) % 8) for i in range(8)], [8]),
+    "cyclooctatetraene": ("C8 H8", [(i, (i + 1) % 8) for i in range(8)] + [(i, 8 + i) for i in range(8)], [8]),
+    "naphthalene": ("C10", [(i, (i + 1) % 10) for i in range(10)] + [(0, 5)], []),
+}
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_rings_that_are_not_flat(name):
+    """Fused rings are not taken for the one around them."""
+    atoms, bonds, sizes = RINGS[name]
+    topology = app.Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    elements = [app.Element.getBySymbol(part[0]) for part in atoms.split() for _ in range(int(part[1:]))]
+    added = [topology.addAtom(f"A{i}", element, residue) for i, element in enumerate(elements)]
+    for one, other in bonds:
+        topology.addBond(added[one], added[other])
+    assert [len(ring) for ring in rings_with_forms(topology)] == sizes

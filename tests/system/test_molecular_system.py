@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from openmm_gancl.coordinates.basin import Basin
 from openmm_gancl.coordinates.geometry import dihedral_angles, wrap
 from openmm_gancl.coordinates.slow_coordinates import ParticleCoordinates, Torsions, checked_labels
 from openmm_gancl.errors import InputError
+from openmm_gancl.sampling.windows import sample_windows
 from openmm_gancl.system.library import copy_system, list_systems, load_system, systems_root
 from openmm_gancl.system.molecular_system import system_from_objects
 from openmm_gancl.system.state import DeclaredState
@@ -492,3 +494,46 @@ def test_drude_particles_are_refused_everywhere(ala2):
     system.addForce(openmm.DrudeForce())
     with pytest.raises(InputError, match="DrudeLangevinIntegrator, and join its umbrella windows with gancl fes"):
         system_from_objects(ala2.topology, system, ala2.positions, temperature=300.0, slow=ala2.slow)
+
+
+def test_molecules_that_the_box_cuts_have_no_torsions():
+    """Bonded forces that know the box have the same energy, and labels would be of nothing."""
+    pdb = app.PDBFile(str(Path(__file__).parents[2] / "examples" / "alanine_dipeptide_c7eq.pdb"))
+    pdb.topology.setPeriodicBoxVectors(2.4 * np.eye(3) * unit.nanometer)
+    force_field = app.ForceField("amber14/protein.ff14SB.xml")
+    system = force_field.createSystem(pdb.topology, nonbondedMethod=app.CutoffPeriodic, nonbondedCutoff=0.9)
+    for force in system.getForces():
+        if hasattr(force, "setUsesPeriodicBoundaryConditions"):
+            force.setUsesPeriodicBoundaryConditions(True)
+        if isinstance(force, openmm.NonbondedForce):
+            force.setExceptionsUsePeriodicBoundaryConditions(True)
+    slow = Torsions(("psi",), np.array([[6, 8, 14, 16]]))
+    given = {"temperature": 300.0, "slow": slow}
+    whole = system_from_objects(pdb.topology, system, pdb.positions, **given)
+    cut = whole.positions.copy()
+    cut[16:, 0] += 2.4
+    assert energies(system, [cut]) == pytest.approx(energies(system, [whole.positions]), abs=1e-3)
+    with pytest.raises(InputError, match=r"atoms 14 and 16 are bonded and 2\.. nm apart"):
+        system_from_objects(pdb.topology, system, cut, **given)
+    with pytest.raises(InputError, match="atoms 14 and 16 are bonded"):
+        sample_windows(whole, np.array([[1.0]]), starts=cut[None], steps_per_window=10, frames_per_window=1)
+
+
+def test_soft_bonds_are_whole_however_short_they_are_in_the_structure():
+    """Of k = 200 kJ/mol/nm^2 and 0.5 nm: a snapshot with 0.3 nm would cut the target at 0.48 nm."""
+    topology = app.Topology()
+    residue = topology.addResidue("BEA", topology.addChain())
+    beads = [topology.addAtom("B", None, residue) for _ in range(4)]
+    system, bonds = openmm.System(), openmm.HarmonicBondForce()
+    for i, (one, other) in enumerate(itertools.pairwise(beads)):
+        topology.addBond(one, other)
+        bonds.addBond(i, i + 1, 0.5, 200.0 if i else 2e5)
+    for _ in beads:
+        system.addParticle(50.0)
+    system.addForce(bonds)
+    positions = np.array([[0.0, 0.2, 0.0], [0.3, 0.0, 0.0], [0.6, 0.0, 0.0], [0.8, 0.1, 0.2]])
+    slow = Torsions(("t",), np.array([[0, 1, 2, 3]]))
+    longest = system_from_objects(topology, system, positions, temperature=300.0, slow=slow).state.longest_bonds
+    lengths = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    usual = 0.5 + 6 * np.sqrt(RT / 200.0)
+    assert longest == pytest.approx([1.6 * lengths[0], usual, usual], rel=1e-6)

@@ -60,6 +60,11 @@ def test_d_residues_and_cis_bonds_without_names_are_refused(ala2):
         declare_state(topology, cis, trans_peptides=True)
     kept = declare_state(topology, cis, trans_peptides="auto").trans_peptides
     np.testing.assert_array_equal(kept, ala2.state.trans_peptides[1:])
+    # a label that turns about one takes any value
+    free = declare_state(topology, ala2.positions, labels=ala2.state.trans_peptides[:1]).trans_peptides
+    np.testing.assert_array_equal(free, ala2.state.trans_peptides[1:])
+    always = declare_state(topology, ala2.positions, trans_peptides=True, labels=ala2.state.trans_peptides[:1])
+    np.testing.assert_array_equal(always.trans_peptides, ala2.state.trans_peptides)
 
 
 AMIDES = {

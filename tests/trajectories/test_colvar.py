@@ -59,6 +59,15 @@ def test_a_restarted_run_repeats_rows_and_the_later_ones_hold(tmp_path):
     assert table.column("phi").tolist() == [0.0] * 7 + [1.0] * 8
 
 
+def test_messages_name_the_file_of_a_row_and_its_number_there(tmp_path):
+    paths = [
+        write_colvar(tmp_path / name, np.arange(100.0), phi=np.where(np.arange(100) == bad, value, 0.5))
+        for name, bad, value in (("A", 200, 0.0), ("B", 3, np.nan))
+    ]
+    with pytest.raises(InputError, match=r"B, row 3: column phi is NaN"):
+        read_colvar(paths).column("phi")
+
+
 @pytest.mark.parametrize(("trajectory", "colvar"), [("a.xtc", "fine"), ("a.xtc", "each"), ("a.dcd", "each")])
 def test_rows_are_those_of_the_frames(folder, trajectory, colvar):
     series = read_series([folder / trajectory], TOP, ["psi:2"])

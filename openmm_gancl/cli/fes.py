@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..free_energy.report import as_json, as_text, write_files
+from ..trajectories.topologies import suffix_of
 from ..units import ANGLES
 from . import options as shared
 from .exit_codes import EXIT_NOT_TRUSTED, exit_codes
@@ -37,8 +38,10 @@ TRAJECTORY_SUFFIXES = [
     ".mdcrd",
     ".crd",
     ".pdb",
+    ".ent",
     ".pdbx",
     ".cif",
+    ".mmcif",
     ".gro",
     ".lammpstrj",
     ".xyz",
@@ -68,7 +71,7 @@ def _each_with_its_option(arguments: list[str]) -> list[str]:
                 spread.append(argument)
                 continue
         elif option and arguments[i - 1] != option:
-            if Path(argument).suffix.lower() in TRAJECTORY_SUFFIXES:
+            if suffix_of(Path(argument)) in TRAJECTORY_SUFFIXES:
                 option = ""
             else:
                 spread.append(option)
@@ -416,9 +419,9 @@ def _in_own_unit(ranges: list[tuple[float, float]], observations: "Observations"
 def _divide(given: Any) -> None:
     """Tables among the trajectories go where tables are."""
     paths = given.trajectories or []
-    if tops := [path for path in paths if path.suffix.lower() in TOPOLOGY_SUFFIXES]:
+    if tops := [path for path in paths if suffix_of(path) in TOPOLOGY_SUFFIXES]:
         raise InputError(f"{tops[0]} is a topology: give it by --top")
-    tables = [path for path in paths if path.suffix.lower() not in TRAJECTORY_SUFFIXES and path.is_file()]
+    tables = [path for path in paths if suffix_of(path) not in TRAJECTORY_SUFFIXES and path.is_file()]
     columns = given.bias_columns or given.windows or any(cv.startswith("column:") for cv in given.cv)
     if tables and not columns:
         raise InputError(

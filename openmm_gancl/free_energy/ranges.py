@@ -29,7 +29,7 @@ MAX_UNEVEN = 0.1
 """Of a step, that the distances of such values differ by from whole steps."""
 
 
-def _looked_at(series: Series, blocks: Blocks) -> IntArray:
+def _looked_at(blocks: Blocks) -> IntArray:
     frames = blocks.frames()
     return frames[:: max(len(frames) // MAX_COMPARED, 1)]
 
@@ -61,7 +61,7 @@ def without_rounding(
         blocks: the frames used.
         seed: of the random numbers that they are spread by.
     """
-    frames, values, notes = _looked_at(series, blocks), series.values, list[str]()
+    frames, values, notes = _looked_at(blocks), series.values, list[str]()
     boxes = list(boxes)
     for i in range(d):
         found, gap, even = _steps(series.values[frames, i])
@@ -227,7 +227,7 @@ def resolution_doubts(
         series: its first columns are the coordinates.
         blocks: the frames used.
     """
-    doubts, frames = [], _looked_at(series, blocks)
+    doubts, frames = [], _looked_at(blocks)
     for i, ends in enumerate(edges):
         name, n, width = series.names[i], len(ends) - 1, float(ends[1] - ends[0])
         unit = series.after(i)

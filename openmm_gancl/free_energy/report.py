@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from .window_weights import WindowWeights
 
 
+OF_SOME_RUNS = ("_error", "_overlap", "_equilibration")
+"""What names of pictures end in that only surfaces over two coordinates, or those from windows, have."""
+
+
 def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str, axis_units: Sequence[str]) -> dict[str, Any]:
     """Figures by what their names end in."""
     from .plots import plot_convergence, plot_equilibration, plot_errors, plot_overlap, plot_surface
@@ -36,7 +40,10 @@ def _pictures(analysis: "TrajectoryAnalysis", basins: Any, unit: str, axis_units
 def write_files(
     analysis: "TrajectoryAnalysis", basins: Any, prefix: Path, unit: str, axis_units: Sequence[str] = ()
 ) -> list[str]:
-    """Everything to a temporary folder, then renamed: a full disk leaves what was there."""
+    """Everything to a temporary folder, then renamed: a full disk leaves what was there.
+
+    Pictures that an earlier run of the same prefix made, and this one does not, are removed.
+    """
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=prefix.parent, prefix=".fes-") as folder:
         temporary = Path(folder) / prefix.name
@@ -47,6 +54,8 @@ def write_files(
         written = sorted(os.listdir(folder))
         for name in written:
             os.replace(Path(folder) / name, prefix.parent / name)
+    for name in {f"{prefix.name}{ending}.png" for ending in OF_SOME_RUNS} - set(written):
+        (prefix.parent / name).unlink(missing_ok=True)
     return [str(prefix.parent / name) for name in written]
 
 

@@ -22,8 +22,8 @@ USUAL_RESTRAINT_ENERGIES = (0.25, 2.5)
 where the surface is even."""
 
 MAX_STRAIN_DEVIATION, STRAIN_ERRORS = 0.1, 4.0
-"""Of the logarithm of a window's restraint energy over what all windows predict, in the mean, and in standard errors of
-that mean: more tells of centres or force constants that are not those of the run (compare Zhu and Hummer 2012, doi
+"""The mean over windows of log(restraint energy found / predicted by all windows), and that in its standard errors:
+more tells of centres or force constants that are not those of the run (compare Zhu and Hummer 2012, doi
 10.1002/jcc.21989)."""
 
 MAX_ODD_STRAIN, ODD_STRAIN_ERRORS = 0.3, 6.0

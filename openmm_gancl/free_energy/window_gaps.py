@@ -48,7 +48,7 @@ class Gap:
 
     @property
     def error(self) -> float:
-        """KT, that so many crossings leave."""
+        """kT, that so many crossings leave."""
         return 2.0 / float(np.sqrt(self.n_crossings)) if self.n_crossings else float("inf")
 
 
@@ -70,7 +70,7 @@ class _Held:
         return np.asarray(inside @ self.n_independent)
 
     def error_across(self, low: float, high: float) -> float:
-        """KT, the smallest of a free energy between two windows, one held on either side of a gap."""
+        """kT, the smallest of a free energy between two windows, one held on either side of a gap."""
         ahead = wrap(self.centres - 0.5 * (low + high), self.period)
         clear = 0.5 * (high - low) + self.widths
         below, above = np.flatnonzero(ahead < -clear), np.flatnonzero(ahead > clear)

@@ -173,7 +173,7 @@ def _acting_on(windows: "UmbrellaWindows | WindowTable | None") -> tuple[str, ..
     return tuple(getattr(windows, "named", ()) or (windows.coordinates if hasattr(windows, "centres") else ()))
 
 
-def _named_cvs(names: Sequence[str], cvs: Sequence[str], files: Sequence[Path]) -> tuple[str, ...]:
+def _named_cvs(names: Sequence[str], cvs: Sequence[str]) -> tuple[str, ...]:
     """Specifications of names in a table of windows: of those given, or as columns of its files, or as they are."""
     columns = all(not is_computed(cv) for cv in cvs)
     known = {name: cv for cv in reversed(cvs) for name in (cv, external(cv)[1])}
@@ -185,7 +185,7 @@ def check_bias_cvs(
 ) -> tuple[str, ...]:
     """What windows or a bias act on."""
     named = _acting_on(windows)
-    acting = _named_cvs(named, [*bias_cvs, *cvs], ()) if named else tuple(bias_cvs) or tuple(cvs)
+    acting = _named_cvs(named, [*bias_cvs, *cvs]) if named else tuple(bias_cvs) or tuple(cvs)
     if len(set(cvs)) < len(cvs):
         repeated = next(cv for i, cv in enumerate(cvs) if cv in cvs[:i])
         raise InputError(f"`cvs`: {repeated} is given twice: name two different collective variables, or one")

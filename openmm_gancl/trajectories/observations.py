@@ -258,7 +258,7 @@ def read(
         colvar: tables of columns (COLVAR files of PLUMED, xvg, colvars, cpptraj, CSV), wildcards too.
         bias_columns: columns of them whose sum is a static bias; beside windows or hills, one that acted as well.
         hills: HILLS files of PLUMED, whose bias at each frame is undone; alone, their centres are the frames.
-        windows: umbrella windows, or a table of harmonic ones (`read_windows`), joined by MBAR.
+        windows: `UmbrellaWindows`, or their table: a file, or what `read_table_of_windows` gives; joined by MBAR.
         bias: a static bias (`metadynamics_bias`, `opes_bias`), or what makes one for given periods.
         bias_cvs: what windows or bias act on, where that is not ``cvs``.
         energy_column: potential energy without restraints, where windows are of several temperatures.

@@ -28,7 +28,7 @@ from .umbrella import WINDOW_FORMS, UmbrellaWindows, WindowForm
 TABLE_FORMS = (*WINDOW_FORMS, "amber")
 """As of `UmbrellaWindows`, and kappa (xi - s)^2 without the half: Amber, CHARMM."""
 
-SPELLINGS = {"center": "centre", "k": "kappa", "force_constant": "kappa", "spring": "kappa", "temp": "temperature"}
+SPELLINGS = {"center": "centre", "k": "kappa", "spring": "kappa", "temp": "temperature"}
 """Other names of columns."""
 
 COMMENT = re.compile(r"(^|\s)#.*")
@@ -102,7 +102,6 @@ class WindowTable:
         coordinates: what follows ``centre_`` in its header: numbers, or names of collective variables.
         form: harmonic, cosine or amber.
         units: of its numbers.
-        wham: whether it is metadata of WHAM.
     """
 
     path: Path
@@ -110,7 +109,6 @@ class WindowTable:
     coordinates: tuple[str, ...]
     form: str = "harmonic"
     units: TableUnits = field(default_factory=TableUnits)
-    wham: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -203,7 +201,7 @@ def _file_of(path: Path, line: int, name: str) -> Path:
 def _spelled(name: str) -> str:
     """A column's name, its first part as we spell it: ``center`` is ``centre_0``."""
     kind, mark, rest = name.partition("_")
-    if name in ("force_constant",) or name.startswith("force_constant_"):
+    if name == "force_constant" or name.startswith("force_constant_"):
         kind, mark, rest = "kappa", *name.removeprefix("force_constant").partition("_")[1:]
     kind = SPELLINGS.get(kind.lower(), kind.lower() if kind.lower() in ("file", "centre", "kappa", "width") else kind)
     if kind in ("centre", "kappa", "width"):
@@ -353,7 +351,7 @@ def read_table_of_windows(
     coordinates = _coordinates(path, [name for name in fields if name != "correlation"])
     rows = tuple(_row(path, line, fields, row) for line, row in cells.items())
     _check_rows(path, rows)
-    return WindowTable(path, rows, coordinates, form, TableUnits.of(centre_unit, kappa_unit), wham)
+    return WindowTable(path, rows, coordinates, form, TableUnits.of(centre_unit, kappa_unit))
 
 
 @checked

@@ -1,5 +1,6 @@
 """`gancl fes` as a newcomer meets it: windows, other packages' files, broken input, what it warns of."""
 
+import gzip
 import json
 import struct
 import warnings
@@ -255,6 +256,24 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     refused(gancl(*common, "--bins", 30), "no space left on the disk")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pictures_of_an_earlier_run_that_no_longer_hold_are_removed(tmp_path, pictures):
+    np.save(tmp_path / "x.npy", np.random.default_rng(3).normal(size=500))
+    for name in ("fes_overlap.png", "fes_mine.png", "other_overlap.png"):
+        (tmp_path / name).write_bytes(b"")
+    gancl("--cv", f"npy:{tmp_path / 'x.npy'}", "--temperature", 300, "-o", tmp_path / "fes")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert "fes_overlap.png" not in left and {"fes_mine.png", "other_overlap.png", "fes.png"} <= left
+
+
+@pytest.mark.parametrize("name", ["frames.pdb.gz", "frames.ent"])
+def test_frames_in_pdb_files_of_other_names_are_no_tables(frames, tmp_path, name):
+    frames[:60].save(str(tmp_path / "frames.pdb"))
+    content = (tmp_path / "frames.pdb").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    common = ("--top", TOP, "--cv", "phi:2", "--temperature", 300, "--discard", 0, "-o", tmp_path / "fes", "--json")
+    assert json.loads(gancl(tmp_path / name, *common).stdout)["frames"] == 60
 
 
 def test_boxes_and_values_meet_within_one_period(tmp_path):

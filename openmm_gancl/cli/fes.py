@@ -386,18 +386,26 @@ def _scales(observations: "Observations", units: Sequence[str]) -> Any:
     return np.array([size for _, size in found]) if units else np.ones(d)
 
 
+def _check_pi(given: Any, units: Sequence[str], periodic: Sequence[bool]) -> None:
+    """Refuse pi in a bound of a coordinate that is not in radians, shape=(d,) each; of an unknown unit it may be."""
+    ranges = given.range_ or []
+    open_ = [unit for unit, closed in zip(units, periodic, strict=True) if not closed]
+    bounds = [(text, units[i // 2]) for basin in given.basin or [] for i, text in enumerate(basin.split(":")[1:])]
+    bounds += zip(ranges, open_ if len(ranges) == len(open_) else units, strict=False)
+    for text, unit in bounds:
+        if "pi" in text.lower() and unit not in ("", "radians"):
+            raise InputError(f"{text} has pi, and its coordinate is in {unit}: give a number in that unit")
+
+
 def _units_told(observations: "Observations", given: Any) -> "Observations":
-    """With notes of coordinates whose unit nothing tells, where one is chosen; refuses pi in degrees or nm."""
+    """With notes of coordinates whose unit nothing tells, where one is chosen."""
     from ..free_energy.axes import unit_by_period, units_of
 
     series, d = observations.series, observations.n_surface
     own = list(map(unit_by_period, series.units[:d], series.periods[:d].tolist()))
     chosen = given.axis_unit or ()
     shown = [unit for unit, _ in units_of(series.names[:d], series.units[:d], series.periods[:d], chosen)]
-    bounds = [text.split(":", 1)[-1] for text in given.basin or []] + list(given.range_ or [])
-    odd = next((unit for unit in (shown if chosen else own) if unit not in ("", "radians")), None)
-    if odd is not None and (text := next((text for text in bounds if "pi" in text.lower()), None)) is not None:
-        raise InputError(f"{text} has pi, and a coordinate is in {odd}: give numbers in its unit")
+    _check_pi(given, shown if chosen else own, (series.periods[:d] < float("inf")).tolist())
     notes = [
         f"the unit of {name} is not known and taken to be PLUMED's, {'radians' if unit in ANGLES else 'nm'}: if it is "
         "another one, give `input_unit`"

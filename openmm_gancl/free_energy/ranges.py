@@ -74,7 +74,8 @@ def without_rounding(
             f"{series.names[i]} is in steps of {gap:.3g}{series.after(i)}: each value counts evenly over one step "
             "around it"
         )
-        if np.isinf(series.periods[i]) and (found == np.rint(found)).all():
+        if boxes and np.isinf(series.periods[i]) and (found == np.rint(found)).all():
+            notes[-1] += ", and a box that ends at it holds all of that step"
             boxes = [_with_whole_ends(box, i, found[0], gap) for box in boxes]
     return replace(series, values=values), boxes, notes
 

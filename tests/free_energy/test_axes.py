@@ -145,7 +145,9 @@ def test_pi_is_of_radians_alone(folder):
     assert whole["basins"][0]["population"] == pytest.approx(1.0)
     for unit, cv in (("degrees", "phi:2"), ("nm", "distance:0,10")):
         result = gancl(*common(folder, cv), "--axis-unit", unit, "--basin", "all:-pi:pi")
-        assert result.exit_code == 2 and f"has pi, and a coordinate is in {unit}" in result.stderr
+        assert result.exit_code == 2 and f"has pi, and its coordinate is in {unit}" in result.stderr
+    both = run(folder, "phi:2", "distance:0,10", more=("--basin", "all:-pi:pi:0.1:2"))
+    assert both["basins"][0]["population"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

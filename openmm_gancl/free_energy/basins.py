@@ -17,6 +17,10 @@ MIN_BASIN_DEPTH = 1.0
 """kT by which a basin lies below its lowest saddle, at least; and two standard errors of that depth."""
 
 
+MOST_DECIMALS = 8
+"""Of a population."""
+
+
 @dataclass(frozen=True)
 class BasinPopulation:
     """One row of the basin table.
@@ -265,8 +269,11 @@ def formatted(value: float | None, form: str) -> str:
     return "unknown" if value is None or not math.isfinite(value) else format(value, form)
 
 
-def _fraction(value: float | None) -> str:
-    return formatted(value, ".1e" if value and value < 1e-3 else ".4f")
+def _fraction(value: float | None, error: float | None) -> str:
+    """With four decimals, or as many as two digits of the error take."""
+    small = error is not None and 0.0 < error < 1e-3
+    decimals = min(1 - math.floor(math.log10(error)), MOST_DECIMALS) if small and error else 4
+    return f"{formatted(value, f'.{decimals}f')} +- {formatted(error, f'.{decimals}f')}"
 
 
 def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol", order: str = "") -> list[str]:
@@ -279,12 +286,12 @@ def basin_table(basins: list[dict[str, Any]], unit: str = "kJ/mol", order: str =
     """
     if not basins:
         return []
-    width = max(len("basin"), *(len(row["name"]) for row in basins))
-    lines = [f"{'basin':<{width}}  population           dF ({unit})"]
-    for i, row in enumerate(basins):
-        population = f"{_fraction(row['population'])} +- {_fraction(row['population_error'])}"
+    populations = [_fraction(row["population"], row["population_error"]) for row in basins]
+    width, wide = max(len("basin"), *(len(row["name"]) for row in basins)), max(19, *map(len, populations))
+    lines = [f"{'basin':<{width}}  {'population':<{wide}}  dF ({unit})"]
+    for i, (row, population) in enumerate(zip(basins, populations, strict=True)):
         free = f"{formatted(row['free_energy'], '.2f')} +- {formatted(row['free_energy_error'], '.2f')}"
-        lines.append(f"{row['name']:<{width}}  {population:<19}  {free if i else 'reference'}")
+        lines.append(f"{row['name']:<{width}}  {population:<{wide}}  {free if i else 'reference'}")
     if order and len(basins) > 1:
         lines[0] += f"  ({order})"
     return ["", *lines]

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from openmm_gancl.coordinates.basin import Basin
-from openmm_gancl.free_energy.basins import box_masks, find_basins, find_saddles, lowest_bins
+from openmm_gancl.free_energy.basins import (
+    barrier_table,
+    basin_table,
+    box_masks,
+    find_basins,
+    find_saddles,
+    lowest_bins,
+)
 from openmm_gancl.free_energy.convergence import Convergence
 from openmm_gancl.free_energy.grid import bin_centres
 from openmm_gancl.free_energy.plots import plot_convergence, plot_errors, plot_overlap, plot_surface
@@ -143,3 +150,19 @@ def test_pictures_show_what_they_should(tmp_path):
     figure = plot_convergence(convergence, 300.0)
     assert len(figure.axes) == 2 and figure.axes[1].get_ylabel() == "basin free energy (kJ/mol)"
     figure.savefig(tmp_path / "convergence.png")
+
+
+def test_tables_show_two_digits_of_an_error_and_the_unit_of_each_place():
+    rows = [(0.6586, 0.0037), (0.0291, 8.3e-4), (3e-5, 1e-5), (float("inf"), None)]
+    basins = [{"name": f"B{i}", "population": p, "population_error": e} for i, (p, e) in enumerate(rows)]
+    lines = basin_table([row | {"free_energy": 1.0, "free_energy_error": 0.1} for row in basins])
+    populations = ["0.6586 +- 0.0037", "0.02910 +- 0.00083", "0.000030 +- 0.000010", "unknown +- unknown"]
+    assert all(text in line for text, line in zip(populations, lines[2:], strict=True))
+    assert len({line.index("+- 0.10") for line in lines[3:]}) == 1
+    barrier = [{"names": ["A", "B"], "heights": [1.0, 2.0], "errors": [0.1, 0.1], "place": [60.0, 0.35]}]
+    for units, heading in (
+        (["degrees", ""], "at (degrees, unit unknown)"),
+        (["nm", "nm"], "at (nm)"),
+        (["", ""], "at"),
+    ):
+        assert barrier_table(barrier, axis_units=units)[1].endswith(heading)

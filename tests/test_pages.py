@@ -83,7 +83,9 @@ def run_block(language, text, path, names):
 def small(monkeypatch, tmp_path, request):
     """Presets of a few seconds, in a folder of its own with the examples beside it."""
     path = getattr(request.node, "callspec", None) and request.node.callspec.params["path"]
-    evaluations = 5200 if path and "$ gancl run" in path.read_text() else 3300  # a network takes some to train
+    # a network takes some to train, and a Simulation with a seed of its own begins anywhere
+    more = path and any(word in path.read_text() for word in ("$ gancl run", "learn_move(simulation"))
+    evaluations = 5200 if more else 3300
     loop = replace(run_options.LOOP_PRESETS["quick"], n_windows=10, frames_per_window=10, n_first=1000)
     loop = replace(loop, max_evaluations=evaluations, network_steps=8, check_evaluations=600)
     monkeypatch.setattr(run_options, "LOOP_PRESETS", {"default": loop, "quick": loop})

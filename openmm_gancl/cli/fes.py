@@ -375,17 +375,6 @@ def _labelled(observations: "Observations", labels: list[str] | None) -> "Observ
     return replace(observations, series=replace(series, labels=(*labels, *series.names[d:])))
 
 
-def _scales(observations: "Observations", units: Sequence[str]) -> Any:
-    """Of the units that basins and ranges are given in, in the coordinates' own, shape=(d,)."""
-    import numpy as np
-
-    from ..free_energy.axes import units_of
-
-    series, d = observations.series, observations.n_surface
-    found = units_of(series.names[:d], series.units[:d], series.periods[:d], units)
-    return np.array([size for _, size in found]) if units else np.ones(d)
-
-
 def _check_pi(given: Any, units: Sequence[str], periodic: Sequence[bool]) -> None:
     """Refuse pi in a bound of a coordinate that is not in radians, shape=(d,) each; of an unknown unit it may be."""
     ranges = given.range_ or []
@@ -397,22 +386,24 @@ def _check_pi(given: Any, units: Sequence[str], periodic: Sequence[bool]) -> Non
             raise InputError(f"{text} has pi, and its coordinate is in {unit}: give a number in that unit")
 
 
-def _units_told(observations: "Observations", given: Any) -> "Observations":
-    """With notes of coordinates whose unit nothing tells, where one is chosen."""
+def _with_units(observations: "Observations", given: Any) -> tuple["Observations", Any]:
+    """With notes of coordinates of unknown unit; sizes of the units of basins and ranges, in the own ones, (d,)."""
+    import numpy as np
+
     from ..free_energy.axes import unit_by_period, units_of
 
-    series, d = observations.series, observations.n_surface
+    series, d, chosen = observations.series, observations.n_surface, given.axis_unit or ()
     own = list(map(unit_by_period, series.units[:d], series.periods[:d].tolist()))
-    chosen = given.axis_unit or ()
-    shown = [unit for unit, _ in units_of(series.names[:d], series.units[:d], series.periods[:d], chosen)]
-    _check_pi(given, shown if chosen else own, (series.periods[:d] < float("inf")).tolist())
+    shown, sizes = zip(*units_of(series.names[:d], series.units[:d], series.periods[:d], chosen), strict=True)
+    _check_pi(given, shown if chosen else own, np.isfinite(series.periods[:d]).tolist())
     notes = [
         f"the unit of {name} is not known and taken to be PLUMED's, {'radians' if unit in ANGLES else 'nm'}: if it is "
         "another one, give `input_unit`"
         for name, known, unit in zip(series.names, own, shown, strict=False)
         if chosen and not known
     ]
-    return replace(observations, notes=(*observations.notes, *notes))
+    noted = replace(observations, notes=(*observations.notes, *notes))
+    return noted, np.array(sizes) if chosen else np.ones(d)
 
 
 def _in_own_unit(ranges: list[tuple[float, float]], observations: "Observations", scales: Any) -> list[Any]:
@@ -460,8 +451,7 @@ def _surface(given: Any) -> None:
         given.temperature,
     )
     prefix, reporter = _prefix(given.output), make_reporter()
-    observations = _units_told(_labelled(_read(given, bias, reporter), given.label), given)
-    scales = _scales(observations, given.axis_unit or ())
+    observations, scales = _with_units(_labelled(_read(given, bias, reporter), given.label), given)
     boxes = [Basin(basin.name, tuple(box * scales[:, None] for box in basin.boxes)) for basin in basins]
     ranges = _in_own_unit([_range(text, "--range") for text in given.range_ or []], observations, scales)
     analysis = analyse(observations, basins=boxes, ranges=ranges, seed=given.seed, **chosen)

@@ -16,7 +16,6 @@ from .surface import FreeEnergySurface
 MIN_BASIN_DEPTH = 1.0
 """kT by which a basin lies below its lowest saddle, at least; and two standard errors of that depth."""
 
-
 MOST_DECIMALS = 8
 """Of a population."""
 
